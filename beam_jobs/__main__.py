@@ -1,0 +1,39 @@
+"""The command `image-shards`, also `python -m beam_jobs`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status is 0, 1 for a failure, 2 for wrong use, 130 for Ctrl-C."""
+    try:
+        from beam_jobs.errors import JobError
+        from beam_jobs.images import ignore_image_warnings
+        from beam_jobs.options import parse
+        from beam_jobs.prepare import prepare
+    except ModuleNotFoundError as error:
+        return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)
+    ignore_image_warnings()
+    try:
+        print(prepare(parse(sys.argv[1:] if arguments is None else arguments)))  # noqa: T201
+    except JobError as error:
+        return _fail(str(error), error.exit_status)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; OUTPUT is as it was, run the same command to start again", 130)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"image-shards: error: {message}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""Making OUTPUT ours, and making a dataset of it: attempts get their names, the manifest comes last.
+
+```
+OUT/_work/job.json        says that what is in OUT is ours, and unfinished
+OUT/_work/plan/           which image goes where
+OUT/_work/attempts/       shards being written, each try in a folder of its own
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.images import ChannelSums
+from beam_jobs.options import MaxRejects
+from beam_jobs.sources import Reject
+from beam_jobs.tfds import metadata_files
+from beam_jobs.write import WrittenShard
+from shard_reader.errors import DatasetError
+from shard_reader.format import (
+    FORMATS,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    Counts,
+    Field,
+    Fingerprint,
+    Manifest,
+    Split,
+    Statistics,
+    index_name,
+)
+from shard_reader.storage import write_whole
+
+__all__ = ["Output", "Publication", "check_rejects", "claimed", "publish"]
+
+_WORK, _JOB = "_work", "job.json"
+_SUFFIXES = "|".join(re.escape(suffix) for suffix in FORMATS.values())
+_SHARD_FILE = re.compile(rf"\w+-\d{{5}}-of-\d{{5}}({_SUFFIXES})(\.index\.npy)?")
+_OTHER_FILES = {REJECTS_NAME, "dataset_info.json", "features.json", "label.labels.txt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An OUTPUT directory that this process holds."""
+
+    path: Path
+    created: bool
+
+    @property
+    def work(self) -> Path:
+        """Where unfinished things lie."""
+        return self.path / _WORK
+
+    def manifest(self) -> Manifest | None:
+        """The manifest of the dataset that is already here, if one is."""
+        try:
+            return Manifest.from_json((self.path / MANIFEST_NAME).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (DatasetError, ValueError) as error:
+            raise UsageError(f"OUTPUT {self.path}: {error}") from error
+
+    def begin(self) -> None:
+        """Remove what an unfinished job left, and mark the directory as ours."""
+        self.clear()
+        (self.work / "plan").mkdir(parents=True)
+        write_whole(self.work / _JOB, b'{"format": "image-shards"}\n')
+
+    def clear(self) -> None:
+        """Remove the unfinished files of a job, and nothing else; the directory too if we made it."""
+        if (self.work / _JOB).exists() and not (self.path / MANIFEST_NAME).exists():
+            for entry in self.path.iterdir():
+                if entry.name in _OTHER_FILES or _SHARD_FILE.fullmatch(entry.name):
+                    entry.unlink()
+        shutil.rmtree(self.work, ignore_errors=True)
+        if self.created:
+            with contextlib.suppress(OSError):  # someone has put something there
+                self.path.rmdir()
+                self.path.mkdir()
+
+
+@contextlib.contextmanager
+def claimed(path: str) -> Iterator[Output]:
+    """Hold OUTPUT: make it if need be, keep other jobs off it, and leave nothing unfinished in it.
+
+    Raises:
+        UsageError: it is not empty and not ours, or another job holds it.
+    """
+    directory = Path(path)
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"OUTPUT {path}: is a file; give a directory")
+    created = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"OUTPUT {path}: cannot be made ({error.strerror})") from error
+    with _locked(directory):
+        names = {entry.name for entry in directory.iterdir()}
+        if names and MANIFEST_NAME not in names and not (directory / _WORK / _JOB).exists():
+            raise UsageError(f"OUTPUT {path}: is not empty, and what is in it is no dataset of ours")
+        output = Output(directory, created)
+        try:
+            yield output
+        finally:
+            output.clear()
+            if created:
+                with contextlib.suppress(OSError):  # not empty: the dataset is there
+                    directory.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory; the kernel lets go of it when a process ends, however it ends."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"OUTPUT {directory}: another job is writing there") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What the manifest says that no shard knows."""
+
+    output: str
+    fields: dict[str, Field]
+    formats: tuple[str, ...]
+    splits: tuple[str, ...]
+    class_names: tuple[str, ...] | None
+    seed: int
+    options: dict[str, Any]
+    fingerprint: Fingerprint
+    ignored: int
+    planned: int
+    listing_rejects: tuple[Reject, ...]
+    max_rejects: MaxRejects
+
+
+def publish(written: Sequence[WrittenShard], publication: Publication) -> Manifest:
+    """Turn attempts at every shard into a dataset. May be called again after it was cut off.
+
+    Raises:
+        JobError: too many images were rejected, or the files of an attempt are gone.
+    """
+    order = {name: number for number, name in enumerate(publication.splits)}
+    shards = sorted(written, key=lambda shard: (order[shard.task.split], shard.task.number))
+    rejects = [*publication.listing_rejects, *_read_rejects(shards)]
+    inputs = publication.planned + len(publication.listing_rejects)
+    check_rejects(len(rejects), rejects, inputs, publication.max_rejects)
+    output = Path(publication.output)
+    for shard in shards:
+        _commit(shard, output)
+    lines = "".join(json.dumps(reject._asdict()) + "\n" for reject in rejects)
+    manifest = _manifest(shards, len(rejects), publication)
+    files = {REJECTS_NAME: lines.encode(), **metadata_files(manifest, _tfds_name(output))}
+    for name, data in files.items():
+        write_whole(output / name, data)
+    write_whole(output / MANIFEST_NAME, manifest.to_json().encode())
+    return manifest
+
+
+def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRejects) -> None:
+    """Whether so many rejects are too many.
+
+    Raises:
+        JobError: they are; the first few are named.
+    """
+    bound = limit.of(inputs)
+    if count > bound:
+        named = "".join(f"\n  {r.uri}: {r.reason}: {r.message}" for r, _ in zip(first, range(3), strict=False))
+        raise JobError(
+            f"{count} of {inputs} images are unusable, --max-rejects allows {bound}. The first:{named}\n"
+            "Repair or remove them, or allow more with --max-rejects."
+        )
+
+
+def _commit(shard: WrittenShard, output: Path) -> None:
+    """Give the files of an attempt their names. Done already is done."""
+    for file in shard.shard.files.values():
+        for name in (file.path, index_name(file.path)):
+            source, target = Path(shard.attempt) / name, output / name
+            if source.exists():
+                _sync(source)
+                os.replace(source, target)
+            elif not target.exists():
+                raise JobError(f"{source}: is gone; run the command again")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_rejects(shards: Iterable[WrittenShard]) -> Iterator[Reject]:
+    for shard in shards:
+        if shard.rejected:
+            with open(Path(shard.attempt) / REJECTS_NAME, "rb") as file:
+                for line in file:
+                    yield Reject(**json.loads(line))
+
+
+def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Publication) -> Manifest:
+    splits = {}
+    for name in publication.splits:
+        own = tuple(shard.shard for shard in shards if shard.task.split == name)
+        splits[name] = Split(records=sum(shard.records for shard in own), shards=own)
+    return Manifest(
+        fields=publication.fields,
+        formats=publication.formats,
+        splits=splits,
+        class_names=publication.class_names,
+        statistics=_statistics(shards, publication.splits),
+        counts=Counts(
+            ignored=publication.ignored,
+            planned=publication.planned,
+            written=sum(split.records for split in splits.values()),
+            rejected=rejected,
+        ),
+        seed=publication.seed,
+        options=publication.options,
+        fingerprint=publication.fingerprint,
+    )
+
+
+def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statistics | None:
+    """Those of "train", or of the first split: what a model is evaluated on must not shape it."""
+    split = "train" if "train" in splits else splits[0]
+    sums = sum((shard.sums for shard in shards if shard.task.split == split), ChannelSums())
+    if sums.pixels == 0:
+        return None
+    mean, std = sums.mean_std()
+    return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std)
+
+
+def _tfds_name(output: Path) -> str:
+    name = re.sub(r"[^a-z0-9]+", "_", output.resolve().name.lower()).strip("_")
+    return name if name and not name[0].isdigit() else f"dataset_{name}".rstrip("_")

@@ -1,0 +1,146 @@
+"""What a job tells its user: how far it is, and at the end what it made."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from beam_jobs.commit import check_rejects
+from beam_jobs.options import MaxRejects
+from beam_jobs.sources import Reject
+from shard_reader.format import REJECTS_NAME, Manifest
+
+__all__ = ["Progress", "say", "summary"]
+
+_LINE_SECONDS = 10.0
+
+
+def say(line: str) -> None:
+    """One line about how things go, apart from the result on standard output."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Progress:
+    """Images done, images/s, rejects and time left: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        steps: how many images will be reported, each pass over them counted.
+        inputs: how many there are, rejected by the listing or not.
+        rejects: what the listing rejected.
+        limit: how many rejects end the job.
+    """
+
+    def __init__(self, steps: int, inputs: int, rejects: Sequence[Reject], limit: MaxRejects) -> None:
+        self._steps, self._inputs, self._limit = steps, inputs, limit
+        self._rejects, self._rejected = list(rejects[:3]), len(rejects)
+        self._done = 0
+        self._began = self._last_line = time.monotonic()
+        self._bar: Any = tqdm(total=steps, unit="images", file=sys.stderr) if sys.stderr.isatty() else None
+
+    def on_image(self, reject: Reject | None) -> None:
+        """Count one more image.
+
+        Raises:
+            JobError: more are rejected than the job may have.
+        """
+        self._done += 1
+        if reject is not None:
+            self._rejected += 1
+            self._rejects = [*self._rejects, reject][:3]
+            check_rejects(self._rejected, self._rejects, self._inputs, self._limit)
+
+    def show(self) -> None:
+        """Bring the display up to date."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._rejected} rejected", refresh=False)
+            self._bar.update(self._done - self._bar.n)
+        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            say(self._line())
+
+    def close(self) -> None:
+        """Show where it ended."""
+        if self._bar is not None:
+            self.show()
+            self._bar.close()
+        else:
+            say(self._line())
+
+    def _line(self) -> str:
+        rate = self._done / max(1e-6, time.monotonic() - self._began)
+        left = (self._steps - self._done) / rate if rate else 0
+        minutes, seconds = divmod(round(left), 60)
+        return (
+            f"{self._done}/{self._steps} images, {rate:.0f} images/s, {self._rejected} rejected,"
+            f" {minutes}:{seconds:02d} left"
+        )
+
+
+def summary(manifest: Manifest, output: str, elapsed: float) -> str:
+    """What was made, what was rejected and why, and what to type next."""
+    counts = manifest.counts
+    lines = [f"{output}: {_images(counts.written)} in {elapsed:.1f} s ({counts.written / elapsed:.0f} images/s)"]
+    lines += [
+        f"  {name:<10} {_images(split.records)}, {_files(manifest, name)}" for name, split in manifest.splits.items()
+    ]
+    lines.append(f"  image      {_image(manifest)}")
+    if manifest.class_names:
+        lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
+    lines.append(f"  ignored    {counts.ignored} files that are no images")
+    lines += _reject_lines(manifest, output)
+    return "\n".join([*lines, "next:", f"  {_next_command(output, next(iter(manifest.splits)))}"])
+
+
+def _next_command(output: str, split: str) -> str:
+    """What to type to see the first record, for the Python that runs this."""
+    name = Path(sys.executable).name
+    python = name if shutil.which(name) == sys.executable else shlex.quote(sys.executable)
+    code = f"from shard_reader import open_dataset; print(open_dataset({output!r}, {split!r})[0])"
+    quoted = shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
+    return f"{python} -c {quoted}"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _files(manifest: Manifest, split: str) -> str:
+    shards = manifest.splits[split].shards
+    size = sum(file.bytes for shard in shards for file in shard.files.values())
+    number = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
+    return f"{number} of {' and '.join(manifest.formats)}, {size / 1e6:.1f} MB"
+
+
+def _image(manifest: Manifest) -> str:
+    field = manifest.fields["image"]
+    height, width, _ = field.shape
+    options = manifest.options["image"]
+    covering = f"smallest that covers {options['width']}x{options['height']}"
+    size = f"{width}x{height}" if field.is_fixed else covering
+    quality = f" quality {options['quality']}" if options["quality"] else ""
+    return f"{size} ({options['fit']}, {options['filter']}), {field.dtype}, {field.encoding}{quality}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _reject_lines(manifest: Manifest, output: str) -> list[str]:
+    if not manifest.counts.rejected:
+        return ["  rejected   0"]
+    with open(Path(output) / REJECTS_NAME, encoding="utf-8") as file:
+        rejects = [Reject(**json.loads(line)) for line in file]
+    reasons = Counter(reject.reason for reject in rejects)
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    lines = [f"  rejected   {len(rejects)} ({why}), listed in {Path(output) / REJECTS_NAME}"]
+    lines += [f"    {reject.id}: {reject.reason}: {reject.message}" for reject in rejects[:5]]
+    return lines + (["    ..."] if len(rejects) > 5 else [])

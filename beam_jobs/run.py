@@ -1,0 +1,101 @@
+"""Running the pipeline: on this machine with processes and a progress display, or on a Beam runner."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beam_jobs.commit import Publication
+from beam_jobs.plan import ShardTask
+from beam_jobs.pool import Workers
+from beam_jobs.quiet import quiet
+from beam_jobs.report import Progress
+from beam_jobs.write import Job
+
+__all__ = ["run"]
+
+# "DirectRunner" is Beam's name for "on this machine"; what it does there is decided here.
+_LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
+
+
+def run(
+    tasks: Sequence[ShardTask],
+    job: Job,
+    publication: Publication,
+    beam_options: Mapping[str, Any],
+    processes: int,
+) -> None:
+    """Write and publish every shard.
+
+    Args:
+        tasks: the shards.
+        job, publication: what they have in common, and what the manifest says of them.
+        beam_options: Beam's own, by their names in `PipelineOptions`.
+        processes: how many on this machine, if it is the runner.
+
+    Raises:
+        JobError: the job failed.
+    """
+    if beam_options.get("runner") not in _LOCAL_RUNNERS:
+        _run_pipeline(tasks, job, publication, beam_options, "")
+        return
+    # What fails here is raised here; Beam would also print it, once for each of its layers.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    here = {"runner": "FnApiRunner", "direct_num_workers": 1, "direct_running_mode": "in_memory"}
+    progress = _progress(job, publication)
+    try:
+        with Workers(processes, progress.on_image) as workers:
+            arguments = (tasks, job, publication, {**beam_options, **here}, workers.run)
+            _run_beside(workers, progress, arguments)
+    finally:
+        progress.close()
+
+
+def _progress(job: Job, publication: Publication) -> Progress:
+    passes = 2 if job.image.normalize == "dataset" else 1
+    rejects = publication.listing_rejects
+    inputs = publication.planned + len(rejects)
+    return Progress(passes * publication.planned, inputs, rejects, publication.max_rejects)
+
+
+def _run_beside(workers: Workers, progress: Progress, arguments: tuple[Any, ...]) -> None:
+    """Run the pipeline in a thread, so that this one can show progress and hear Ctrl-C."""
+    failures: list[BaseException] = []
+
+    def pipeline() -> None:
+        try:
+            _run_pipeline(*arguments)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=pipeline)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+            progress.show()
+    except BaseException as error:
+        workers.stop(error)
+        thread.join()
+        raise
+    if failures:  # Beam turns errors into text; the workers keep the first as it was
+        raise workers.error or failures[0]
+
+
+def _run_pipeline(
+    tasks: Sequence[ShardTask],
+    job: Job,
+    publication: Publication,
+    beam_options: Mapping[str, Any],
+    run: str,
+) -> None:
+    with quiet():  # imported here: it takes a second, and the worker processes do without it
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        from beam_jobs.pipeline import build
+
+    with beam.Pipeline(options=PipelineOptions([], **beam_options)) as pipeline:
+        build(pipeline, tasks, job, publication, run)

@@ -1,0 +1,43 @@
+"""Everything pip and a Beam worker need to know about image-shards; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_jobs/__init__.py").read_text("utf-8"))[1]
+
+DECODE = ["pillow>=12.1.1,<13", "simplejpeg>=1.9,<2"]
+HDF5 = ["h5py>=3.11,<3.15"]  # TensorFlow 2.21 wants h5py below 3.15
+BEAM = ["apache-beam==2.77.*", "cykooz-resizer>=4.0.1,<5", "tqdm>=4.66", *DECODE, *HDF5]
+TENSORFLOW = ["tensorflow>=2.21,<2.22"]
+# The same modules without the GPU's libraries, a third of the download.
+TENSORFLOW_CPU = ["tensorflow-cpu>=2.21,<2.22"]
+DEMO = [*BEAM, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
+TEST = [*DEMO, "hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "tensorflow-datasets>=4.9.9"]
+
+setup(
+    name="image-shards",
+    version=VERSION,
+    description="Turn raw images into shards once, and stream them into training in exact order.",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["beam_jobs", "beam_jobs.*", "shard_reader", "shard_reader.*"]),
+    package_data={"beam_jobs": ["py.typed"], "shard_reader": ["py.typed"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=["google-crc32c>=1.6", "numpy>=2.0,<2.5"],
+    extras_require={
+        "beam": BEAM,
+        "dataflow": [*BEAM, "apache-beam[gcp]==2.77.*"],
+        "decode": DECODE,
+        "hdf5": HDF5,
+        "keras": ["keras>=3.12", *DECODE],
+        "tf": [*TENSORFLOW, *DECODE],
+        "demo": DEMO,
+        "test": TEST,
+        "dev": [*TEST, "mypy==2.4.*", "ruff==0.17.*"],
+    },
+    entry_points={"console_scripts": ["image-shards = beam_jobs.__main__:main"]},
+)

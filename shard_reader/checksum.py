@@ -1,0 +1,32 @@
+"""CRC-32C (RFC 3720, section 12.1) by hardware, and SHA-256 of files."""
+
+from __future__ import annotations
+
+import hashlib
+from os import PathLike
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["crc32c", "masked_crc32c", "sha256_file"]
+
+_MASK_DELTA = 0xA282EAD8
+
+
+def crc32c(data: bytes | NDArray[np.uint8]) -> int:
+    """The CRC-32C of bytes, or of a contiguous array of them."""
+    import google_crc32c  # here, so that `import shard_reader` loads NumPy and nothing else
+
+    return int(google_crc32c.value(data))
+
+
+def masked_crc32c(data: bytes | NDArray[np.uint8]) -> int:
+    """CRC-32C rotated and offset, as TFRecord stores it, so that a CRC of CRCs stays a good CRC."""
+    crc = crc32c(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def sha256_file(path: str | PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""What can go wrong with a dataset on disk.
+
+```
+ShardsError
+├── DatasetError        not a dataset, or one that this version cannot read
+│   └── ManifestError   dataset.json has problems; `.problems` lists all of them
+├── CorruptionError     bytes that are damaged, truncated or do not belong here
+└── StateError          a saved position that belongs to another dataset or order
+```
+
+Wrong arguments are plain `ValueError`, `TypeError` and `IndexError`, as everywhere in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["CorruptionError", "DatasetError", "ManifestError", "ShardsError", "StateError"]
+
+
+class ShardsError(Exception):
+    """The base of every error that this package raises about data."""
+
+
+class DatasetError(ShardsError):
+    """A path that holds no dataset, or a dataset that this version cannot read."""
+
+
+class ManifestError(DatasetError):
+    """A manifest with problems, each given as `path: what is wrong`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("dataset.json is not a valid manifest: " + "; ".join(self.problems))
+
+
+class CorruptionError(ShardsError):
+    """A file that is damaged, truncated, missing, or not the one the manifest describes."""
+
+
+class StateError(ShardsError):
+    """A saved position that was taken from another dataset, split or order."""

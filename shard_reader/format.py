@@ -1,0 +1,404 @@
+"""A dataset is a directory. This is version 1 of what it holds.
+
+```
+OUT/
+  dataset.json                               the manifest, written last
+  train-00000-of-00002.tfrecord              a shard as TFRecord
+  train-00000-of-00002.tfrecord.index.npy    its index
+  train-00000-of-00002.h5                    the same records as HDF5
+  train-00000-of-00002.h5.index.npy          its index
+  rejects.jsonl                              one line for each input that is in no shard
+  dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
+```
+
+A directory without `dataset.json` MUST NOT be read as a dataset: the manifest is renamed into place
+when everything else is there.
+
+**Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST
+refuse any other version and MUST ignore keys that it does not know. `fields` maps each field's name
+to its `dtype`, its `shape` (`null` where the size differs between records) and, for the image, its
+`encoding`: `jpeg`, `png` or `raw`. `splits` maps a split's name to its `records` and `shards`; a
+shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256` and
+`index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
+standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before
+any normalisation. `fingerprint` identifies the inputs, and the options and codecs that decide the bytes.
+
+**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order
+height, width, channel), `id` (UTF-8, unique in the dataset), `height`, `width`, and `label` (the
+index into `class_names`; absent where the inputs have no classes).
+
+**TFRecord.** Plain framing with masked CRC-32C around a `tf.train.Example`. Scalars are `int64_list`,
+`image` and `id` are `bytes_list`, of one value each. Features are written in the order of their names'
+bytes. A shard without a record is a file of zero bytes.
+
+**HDF5.** One dataset for each field, one row for each record. Raw images of one size are an array
+`[records, height, width, channels]`, chunked by rows, never compressed. All other images are
+variable-length `uint8`. `id` is a variable-length UTF-8 string, scalars are `int64`. A shard without
+a record has datasets without a row.
+
+**Index.** A NumPy file (`.npy` 1.0, no pickle) beside each shard: a structured array, little-endian, a
+row for each record, in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the
+shard file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie, `crc32c` (`<u4`) is the
+payload's CRC-32C (not masked), `height` and `width` are `<u4`, and every other scalar field has a column
+of its own name (`<i8`). The index repeats what is in the shard, and can be made again from it.
+
+**Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short
+class) and `message`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, TypeVar
+
+from shard_reader.errors import DatasetError, ManifestError
+
+__all__ = [
+    "ENCODINGS",
+    "FORMATS",
+    "FORMAT_NAME",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "REJECTS_NAME",
+    "Counts",
+    "Field",
+    "Fingerprint",
+    "Manifest",
+    "Shard",
+    "ShardFile",
+    "Split",
+    "Statistics",
+    "canonical_json",
+    "index_dtype",
+    "index_name",
+    "shard_name",
+]
+
+FORMAT_NAME: Final = "image-shards"
+FORMAT_VERSION: Final = 1
+MANIFEST_NAME: Final = "dataset.json"
+REJECTS_NAME: Final = "rejects.jsonl"
+FORMATS: Final[Mapping[str, str]] = {"tfrecord": ".tfrecord", "hdf5": ".h5"}
+"""Each format's name and its files' suffix."""
+ENCODINGS: Final = ("jpeg", "png", "raw")
+IMAGE_DTYPES: Final = ("uint8", "float16", "float32")
+
+_BASE_COLUMNS: Final = (
+    ("offset", "<u8"),
+    ("length", "<u8"),
+    ("id_offset", "<u8"),
+    ("id_length", "<u4"),
+    ("crc32c", "<u4"),
+    ("height", "<u4"),
+    ("width", "<u4"),
+)
+
+
+def shard_name(split: str, number: int, count: int, format: str) -> str:
+    """The file name of a shard: `train-00003-of-00012.tfrecord`."""
+    return f"{split}-{number:05d}-of-{count:05d}{FORMATS[format]}"
+
+
+def index_name(shard: str) -> str:
+    """The file name of a shard's index."""
+    return f"{shard}.index.npy"
+
+
+def index_dtype(fields: Mapping[str, Field]) -> list[tuple[str, str]]:
+    """The columns of an index: the extents, then every scalar field that has no column yet."""
+    named = {name for name, _ in _BASE_COLUMNS}
+    extra = [(n, "<i8") for n, f in fields.items() if f.dtype == "int64" and n not in named]
+    return [*_BASE_COLUMNS, *extra]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """The type of one field. `shape` has `None` where the size differs between records."""
+
+    dtype: str
+    shape: tuple[int | None, ...] = ()
+    encoding: str | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every record has the same shape."""
+        return None not in self.shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFile:
+    """One file of a shard: its name, its size, and the checksums of it and of its index."""
+
+    path: str
+    bytes: int
+    sha256: str
+    index_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A run of records, stored once for each format."""
+
+    records: int
+    files: Mapping[str, ShardFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The shards of one split, in order."""
+
+    records: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Mean and standard deviation of each channel, of pixels scaled to 0..1, over one split."""
+
+    split: str
+    pixels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Where the inputs went: each is written or rejected; `planned` ones were not rejected by the listing."""
+
+    ignored: int
+    planned: int
+    written: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What decides the bytes of a dataset: SHA-256 of the listing and of the options, and codecs."""
+
+    inputs: str
+    options: str
+    codecs: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """One short name for all of it, the same for every format of a dataset."""
+        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All of `dataset.json`.
+
+    >>> manifest = Manifest.from_json(open("shards/dataset.json").read())  # doctest: +SKIP
+    >>> manifest.splits["train"].records  # doctest: +SKIP
+    270
+    """
+
+    fields: Mapping[str, Field]
+    formats: tuple[str, ...]
+    splits: Mapping[str, Split]
+    class_names: tuple[str, ...] | None
+    statistics: Statistics | None
+    counts: Counts
+    seed: int
+    options: Mapping[str, Any]
+    fingerprint: Fingerprint
+
+    def to_json(self) -> str:
+        """The text of `dataset.json`; equal manifests give equal text."""
+        body = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read `dataset.json`.
+
+        Raises:
+            DatasetError: it is of another version, or not a manifest at all.
+            ManifestError: it has problems; all of them are reported, each with its path.
+        """
+        problems: list[str] = []
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise ManifestError([f"$: not JSON: {error}"]) from None
+        top = _Object(raw, "$", problems)
+        _check_version(raw)
+        manifest = _read_manifest(top)
+        if not problems:
+            _check_consistency(manifest, problems)
+        if problems:
+            raise ManifestError(problems)
+        return manifest
+
+
+def _check_version(raw: Any) -> None:
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT_NAME:
+        raise DatasetError(f'dataset.json has no "format": "{FORMAT_NAME}": another program wrote it')
+    if raw.get("version") != FORMAT_VERSION:
+        raise DatasetError(
+            f"dataset.json has format version {raw.get('version')!r}, this reader knows version"
+            f" {FORMAT_VERSION}: install the release of image-shards that wrote it"
+        )
+
+
+T = TypeVar("T")
+
+
+class _Object:
+    """A JSON object being read: values of the wrong type are noted as problems, with their path."""
+
+    def __init__(self, value: Any, path: str, problems: list[str]) -> None:
+        self.path, self.problems = path, problems
+        self.value: dict[str, Any] = value if isinstance(value, dict) else {}
+        if not isinstance(value, dict):
+            self.note(path, f"expected an object, got {_kind(value)}")
+
+    def note(self, path: str, message: str) -> None:
+        self.problems.append(f"{path}: {message}")
+
+    def at(self, key: str) -> str:
+        return f"{self.path}.{key}" if key else self.path
+
+    def get(self, key: str, expected: type[T], empty: T) -> T:
+        """The value of `key`, or `empty` and a problem."""
+        path = self.at(key)
+        if key not in self.value:
+            self.note(path, "is missing")
+            return empty
+        value = self.value[key]
+        if expected is float and type(value) is int:
+            value = float(value)
+        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+            self.note(path, f"expected {expected.__name__}, got {_kind(value)}")
+            return empty
+        return value
+
+    def text(self, key: str, choices: tuple[str, ...] | None = None) -> str:
+        value = self.get(key, str, "")
+        if choices and value and value not in choices:
+            self.note(self.at(key), f"expected one of {', '.join(choices)}, got {value!r}")
+        return value
+
+    def count(self, key: str) -> int:
+        value = self.get(key, int, 0)
+        if value < 0:
+            self.note(self.at(key), f"must not be negative, got {value}")
+        return value
+
+    def child(self, key: str) -> _Object:
+        return _Object(self.get(key, dict, {}), self.at(key), self.problems)
+
+    def items(self, key: str, read: Callable[[_Object], T]) -> dict[str, T]:
+        child = self.child(key)
+        return {k: read(_Object(v, f"{child.path}.{k}", self.problems)) for k, v in child.value.items()}
+
+    def sequence(self, key: str, read: Callable[[_Object], T]) -> tuple[T, ...]:
+        """The list at `key`, each element read as the object `{"": element}`."""
+        path = self.at(key)
+        values = self.get(key, list, [])
+        return tuple(read(_Object({"": v}, f"{path}[{i}]", self.problems)) for i, v in enumerate(values))
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} {json.dumps(value)[:40]}"
+
+
+def _read_manifest(top: _Object) -> Manifest:
+    has_names = top.value.get("class_names") is not None
+    return Manifest(
+        fields=top.items("fields", _read_field),
+        formats=top.sequence("formats", lambda o: o.text("", tuple(FORMATS))),
+        splits=top.items("splits", _read_split),
+        class_names=top.sequence("class_names", lambda o: o.text("")) if has_names else None,
+        statistics=_read_statistics(top.child("statistics")) if top.value.get("statistics") else None,
+        counts=_read_counts(top.child("counts")),
+        seed=top.get("seed", int, 0),
+        options=top.get("options", dict, {}),
+        fingerprint=_read_fingerprint(top.child("fingerprint")),
+    )
+
+
+def _read_field(o: _Object) -> Field:
+    has_encoding = o.value.get("encoding") is not None
+    return Field(
+        dtype=o.text("dtype", (*IMAGE_DTYPES, "int64", "string")),
+        shape=o.sequence("shape", lambda e: None if e.value[""] is None else e.count("")),
+        encoding=o.text("encoding", ENCODINGS) if has_encoding else None,
+    )
+
+
+def _read_split(o: _Object) -> Split:
+    return Split(records=o.count("records"), shards=o.sequence("shards", _read_shard))
+
+
+def _read_shard(element: _Object) -> Shard:
+    o = _Object(element.value[""], element.path, element.problems)
+    return Shard(records=o.count("records"), files=o.items("files", _read_file))
+
+
+def _read_file(o: _Object) -> ShardFile:
+    path = o.text("path")
+    if "/" in path or "\\" in path or path in (".", ".."):
+        o.note(f"{o.path}.path", f"must be a plain file name, got {path!r}")
+    return ShardFile(
+        path=path,
+        bytes=o.count("bytes"),
+        sha256=o.text("sha256"),
+        index_sha256=o.text("index_sha256"),
+    )
+
+
+def _read_statistics(o: _Object) -> Statistics:
+    return Statistics(
+        split=o.text("split"),
+        pixels=o.count("pixels"),
+        mean=o.sequence("mean", lambda e: e.get("", float, 0.0)),
+        std=o.sequence("std", lambda e: e.get("", float, 0.0)),
+    )
+
+
+def _read_counts(o: _Object) -> Counts:
+    return Counts(
+        ignored=o.count("ignored"),
+        planned=o.count("planned"),
+        written=o.count("written"),
+        rejected=o.count("rejected"),
+    )
+
+
+def _read_fingerprint(o: _Object) -> Fingerprint:
+    codecs = o.child("codecs")
+    return Fingerprint(
+        inputs=o.text("inputs"),
+        options=o.text("options"),
+        codecs={name: codecs.text(name) for name in codecs.value},
+    )
+
+
+def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
+    """What no single value shows: counts that do not add up, formats and fields that are missing."""
+    for name in ("image", "id", "height", "width"):
+        if name not in manifest.fields:
+            problems.append(f"$.fields.{name}: is missing")
+    image = manifest.fields.get("image")
+    if image is not None and (image.encoding is None or len(image.shape) != 3):
+        problems.append("$.fields.image: needs an encoding and a shape of height, width, channels")
+    for name, split in manifest.splits.items():
+        held = sum(shard.records for shard in split.shards)
+        if held != split.records:
+            problems.append(f"$.splits.{name}.records: is {split.records}, its shards hold {held}")
+        for number, shard in enumerate(split.shards):
+            if set(shard.files) != set(manifest.formats):
+                problems.append(
+                    f"$.splits.{name}.shards[{number}].files: has {sorted(shard.files)},"
+                    f" the formats are {sorted(manifest.formats)}"
+                )

@@ -1,0 +1,65 @@
+"""Streams as `tf.data`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+try:
+    import tensorflow as tf
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "shard_reader.tf_data needs TensorFlow: pip install 'image-shards[tf]'", name=error.name
+    ) from error
+
+from shard_reader.stream import Stream
+
+__all__ = ["as_dataset"]
+
+
+def as_dataset(stream: Stream, *, inputs: str | None = None, targets: str | None = None) -> tf.data.Dataset:
+    """Batches of a stream as a `tf.data.Dataset`, one epoch for each time it is iterated.
+
+    Args:
+        stream: where the batches come from; order, share and position stay with it.
+        inputs, targets: with both, elements are `(inputs, targets, weight)`, as `model.fit` takes them;
+            with neither, they are dictionaries of tensors.
+
+    Raises:
+        ValueError: one of the two is given without the other, or the stream has no such field.
+
+    >>> model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3)  # doctest: +SKIP
+    """
+    names = _element_names(stream, inputs, targets)
+    specs = {name: _spec(stream, name) for name in (*stream.fields, "weight")}
+    signature = tuple(specs[name] for name in names) if names else specs
+
+    def epoch() -> Iterator[Any]:
+        for batch in stream:
+            yield tuple(batch[name] for name in names) if names else batch
+
+    dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
+    if stream.step == 0:  # a restored epoch is shorter than those that follow: its length stays unknown
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(stream)))
+    return dataset
+
+
+def _element_names(stream: Stream, inputs: str | None, targets: str | None) -> tuple[str, ...]:
+    if inputs is None and targets is None:
+        return ()
+    if inputs is None or targets is None:
+        raise ValueError(f"inputs={inputs!r}, targets={targets!r}: give both or neither")
+    for name in (inputs, targets):
+        if name not in stream.fields:
+            raise ValueError(f"{name!r} is not among the stream's fields {', '.join(stream.fields)}")
+    return inputs, targets, "weight"
+
+
+def _spec(stream: Stream, name: str) -> tf.TensorSpec:
+    order = stream.order
+    size = None if order.remainder == "keep" else order.batch_size // order.world_size
+    if name == "image":
+        return tf.TensorSpec((size, *stream.image_shape), stream.data.fields["image"].dtype)
+    if name == "weight":
+        return tf.TensorSpec((size,), tf.float32)
+    return tf.TensorSpec((size,), tf.string if name == "id" else tf.int64)
