@@ -44,6 +44,8 @@ _RESAMPLING = {
 }
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ORIENTATION = 0x0112
+# Raised whenever the same file and options give other pixels than before.
+_PIXELS_VERSION = "1"
 _thread = threading.local()
 
 
@@ -108,9 +110,9 @@ def ignore_image_warnings() -> None:
 
 
 def codec_versions() -> dict[str, str]:
-    """The libraries that decide the bytes, with their versions."""
+    """What decides the bytes beside the options: this module's results, and libraries, by version."""
     names = ("cykooz-resizer", "h5py", "numpy", "pillow", "simplejpeg")
-    return {name: version(name) for name in names}
+    return {"pixels": _PIXELS_VERSION} | {name: version(name) for name in names}
 
 
 def prepare_image(data: bytes, options: ImageOptions, statistics: ChannelSums | None = None) -> Payload:

@@ -122,9 +122,17 @@ class PrepareOptions:
 
 
 def fingerprint(deciding: dict[str, Any]) -> str:
-    """The SHA-256 of the options that decide the result, and of the format's version."""
-    text = canonical_json({"format_version": FORMAT_VERSION, **deciding})
+    """The SHA-256 of the options that decide the result, and of the format's version.
+
+    What is None is left out, so that an option that comes later leaves the datasets of before alone.
+    """
+    text = canonical_json(_given({"format_version": FORMAT_VERSION, **deciding}))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    nested = {name: _given(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: value for name, value in nested.items() if value is not None}
 
 
 def parse(arguments: Sequence[str]) -> PrepareOptions:

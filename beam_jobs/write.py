@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from shard_reader.checksum import sha256_file
 from shard_reader.format import REJECTS_NAME, Field, Shard, ShardFile, index_name, shard_name
 from shard_reader.storage import write_whole
 
-__all__ = ["Job", "OnImage", "WrittenShard", "image_fields", "measure_shard", "write_shard"]
+__all__ = ["Job", "OnImage", "WrittenShard", "image_fields", "measure_shard", "store", "write_shard"]
 
 OnImage = Callable[[Reject | None], None]
 """Called after each image, with what was wrong with it, if anything was."""
@@ -75,34 +75,47 @@ def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, on_im
     """
     attempt = Path(job.attempts) / f"{task.name}.{uuid.uuid4().hex}"
     attempt.mkdir(parents=True)
-    names = {f: shard_name(task.split, task.number, task.count, f) for f in job.formats}
-    records, rejects, sums = 0, list[Reject](), ChannelSums()
-    with ExitStack() as stack:
-        writers = [_WRITERS[f](attempt / name, job.fields) for f, name in names.items()]
-        for writer in writers:
-            stack.callback(writer.abort)
+    rejects, sums = list[Reject](), ChannelSums()
+
+    def records() -> Iterator[dict[str, Any]]:
+        nonlocal sums
         for reference, payload in _prepared(task, job, statistics):
             if isinstance(payload, Reject):
                 rejects.append(payload)
                 on_image(payload)
-                continue
-            record = _record(reference, payload)
-            for writer in writers:
-                writer.append(record)
-            records, sums = records + 1, sums + payload.sums
-            on_image(None)
-        for writer in writers:
-            writer.close()
-    files = {f: _finish(attempt / name, f, records, job.fields) for f, name in names.items()}
+            else:
+                sums += payload.sums
+                yield _record(reference, payload)
+                on_image(None)
+
+    paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
+    shard = store(records(), paths, job.fields)
     lines = "".join(json.dumps(reject._asdict()) + "\n" for reject in rejects)
     write_whole(attempt / REJECTS_NAME, lines.encode())
-    return WrittenShard(
-        task=task,
-        attempt=str(attempt),
-        shard=Shard(records=records, files=files),
-        rejected=len(rejects),
-        sums=sums,
-    )
+    return WrittenShard(task=task, attempt=str(attempt), shard=shard, rejected=len(rejects), sums=sums)
+
+
+def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], fields: Mapping[str, Field]) -> Shard:
+    """Write records to a file for each format, and an index beside each.
+
+    Args:
+        records: the value of every field, `image` as the bytes that are stored.
+        paths: the file of each format.
+        fields: the types of the values.
+    """
+    count = 0
+    with ExitStack() as stack:
+        writers = [_WRITERS[format](path, fields) for format, path in paths.items()]
+        for writer in writers:
+            stack.callback(writer.abort)
+        for record in records:
+            count += 1
+            for writer in writers:
+                writer.append(record)
+        for writer in writers:
+            writer.close()
+    files = {format: _index(path, format, count, fields) for format, path in paths.items()}
+    return Shard(records=count, files=files)
 
 
 def measure_shard(task: ShardTask, job: Job, on_image: OnImage) -> ChannelSums:
@@ -156,8 +169,8 @@ def _record(reference: Reference, payload: Payload) -> dict[str, Any]:
     return record if reference.label is None else record | {"label": reference.label}
 
 
-def _finish(path: Path, format: str, records: int, fields: Mapping[str, Field]) -> ShardFile:
-    """Index a closed shard file, from what is in it, and describe both."""
+def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -> ShardFile:
+    """Write the index of a closed shard file, from what is in the file, and describe both."""
     rows = index.build(path, format, fields)
     if len(rows) != records:
         raise JobError(f"{path}: holds {len(rows)} records, {records} were written")

@@ -7,8 +7,9 @@ Feature   { oneof: BytesList = 1 | FloatList = 2 (packed) | Int64List = 3 (packe
 ```
 
 Sources: tensorflow/core/example/feature.proto, and protobuf.dev/programming-guides/encoding.
-Features are written in the order of their names, so equal records give equal bytes; protobuf's own
-serializer promises that only when it is asked to be deterministic, and then agrees with this one.
+Features are written in the order of their names' bytes, so equal records give equal bytes. Protobuf's
+serializer promises that only when it is asked to be deterministic; it then agrees with this one, unless
+one name begins another (Python's protobuf puts the longer of the two first).
 """
 
 from __future__ import annotations
@@ -120,13 +121,14 @@ def _decode_entry(data: memoryview, entry: slice) -> tuple[str, Values]:
 
 def _decode_feature(data: memoryview, feature: slice) -> Values:
     for kind, _, span in _fields(data, feature.start, feature.stop):
+        if kind not in (_BYTES_LIST, _FLOAT_LIST, _INT64_LIST):
+            continue
         values = [v for n, _, v in _fields(data, span.start, span.stop) if n == 1]
         if kind == _BYTES_LIST:
             return values
         if kind == _FLOAT_LIST:  # packed or not, the bytes of a run are the same
             return [x for v in values for x in np.frombuffer(data[v], "<f4").tolist()]
-        if kind == _INT64_LIST:
-            return [x for v in values for x in _varints(data, v)]
+        return [x for v in values for x in _varints(data, v)]
     return list[slice]()
 
 

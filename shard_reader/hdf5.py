@@ -152,15 +152,15 @@ def _heap_extents(
     data: NDArray[np.uint8], references: NDArray[np.void], name: str
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     offset = np.zeros(len(references), np.uint64)
-    collection, objects = -1, dict[int, int]()
+    collections: dict[int, dict[int, int]] = {}
     for row, (length, address, number) in enumerate(references.tolist()):
         if length == 0:  # an empty value has no object
             continue
-        if address != collection:
-            collection, objects = address, _heap_objects(data, address, name)
-        if number not in objects:
+        if address not in collections:
+            collections[address] = _heap_objects(data, address, name)
+        if number not in collections[address]:
             raise CorruptionError(f"{name}: the heap at byte {address} has no object {number} (row {row})")
-        offset[row] = objects[number]
+        offset[row] = collections[address][number]
     return offset, references["length"].astype(np.uint64)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from shard_reader.format import Field, ShardFile, index_dtype, index_name
 from shard_reader.storage import map_file
 
 __all__ = ["build", "load", "to_bytes"]
+
+_MAGIC = b"\x93NUMPY\x01\x00"
 
 
 def build(path: Path, format: str, fields: Mapping[str, Field]) -> NDArray[np.void]:
@@ -36,9 +38,7 @@ def build(path: Path, format: str, fields: Mapping[str, Field]) -> NDArray[np.vo
 
 def to_bytes(rows: NDArray[np.void]) -> bytes:
     """The bytes of the index file; equal rows give equal bytes."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, rows, version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()
+    return _header(rows.dtype, len(rows)) + rows.tobytes()
 
 
 def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, Field]) -> NDArray[np.void]:
@@ -54,10 +54,11 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
         raise CorruptionError(f"{path}: cannot be read ({error.strerror})") from error
     if hashlib.sha256(data.data).hexdigest() != shard.index_sha256:
         raise CorruptionError(f"{path}: is damaged or belongs to another dataset (SHA-256 mismatch)")
-    rows = _from_bytes(data)
-    expected = np.dtype(index_dtype(fields))
-    if rows.dtype != expected or rows.shape != (records,):
-        raise CorruptionError(f"{path}: has {rows.shape} rows of {rows.dtype}, expected {records} of {expected}")
+    dtype = np.dtype(index_dtype(fields))
+    header = _header(dtype, records)
+    if data[: len(header)].tobytes() != header or data.size != len(header) + records * dtype.itemsize:
+        raise CorruptionError(f"{path}: is not an index of {records} rows of {dtype.names}")
+    rows = np.frombuffer(data, dtype, records, len(header))
     for start, length in (("offset", "length"), ("id_offset", "id_length")):
         # Checked in this way because offset + length of a damaged index could wrap around.
         if np.any(rows[start] > shard.bytes) or np.any(rows[length] > shard.bytes - rows[start]):
@@ -65,11 +66,15 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
     return rows
 
 
-def _from_bytes(data: NDArray[np.uint8]) -> NDArray[np.void]:
-    header = io.BytesIO(data[:65536].tobytes())
-    np.lib.format.read_magic(header)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
-    return np.frombuffer(data, dtype, shape[0], header.tell())
+def _header(dtype: np.dtype[Any], records: int) -> bytes:
+    """The header of a `.npy` 1.0 file (NumPy Enhancement Proposal 1), padded to 64 bytes.
+
+    Not NumPy's own: its padding depends on its version, and its parser fails when several threads of
+    Python 3.11 use it at a time (`ast.literal_eval`: "recursion depth mismatch").
+    """
+    text = f"{{'descr': {dtype.descr!r}, 'fortran_order': False, 'shape': ({records},), }}"
+    padding = -(len(_MAGIC) + 2 + len(text) + 1) % 64
+    return _MAGIC + struct.pack("<H", len(text) + padding + 1) + text.encode() + b" " * padding + b"\n"
 
 
 def _tfrecord_rows(path: Path, data: NDArray[np.uint8], fields: Mapping[str, Field]) -> NDArray[np.void]:

@@ -22,8 +22,9 @@ class ShardSequence(keras.utils.PyDataset):
     """Batches of a stream by number; `sequence[b]` reads batch `b` of the epoch and nothing else.
 
     Under `fit(shuffle=True)`, its default, Keras takes the batches in an order of its own, each once an
-    epoch; pass `shuffle=False` for the order of the stream. A stream that was restored in the middle of
-    an epoch starts that epoch anew here, because Keras asks for batches by number.
+    epoch; pass `shuffle=False` for the order of the stream. Keras asks for batches by number, so a stream
+    restored in the middle of an epoch starts that epoch anew. Leave `steps_per_epoch` out: Keras would
+    begin a new epoch, with another order, in the middle of this one.
 
     Args:
         stream: where the batches come from.
@@ -36,9 +37,7 @@ class ShardSequence(keras.utils.PyDataset):
 
     def __init__(self, stream: Stream, *, inputs: str = "image", targets: str = "label", **options: Any) -> None:
         super().__init__(**options)
-        for name in (inputs, targets):
-            if name not in stream.fields:
-                raise ValueError(f"{name!r} is not among the stream's fields {', '.join(stream.fields)}")
+        stream.require(inputs, targets)
         self._stream, self._names = stream, (inputs, targets, "weight")
         self._epoch = stream.epoch
 

@@ -113,6 +113,16 @@ class Stream:
         """
         return self._begin(epoch, step).result()
 
+    def require(self, *names: str) -> None:
+        """Check that batches hold these fields.
+
+        Raises:
+            ValueError: they do not hold one of them.
+        """
+        for name in names:
+            if name not in self.fields:
+                raise ValueError(f"{name!r} is not among the stream's fields, {', '.join(self.fields)}")
+
     def state_dict(self) -> dict[str, Any]:
         """The position behind the last batch: a few integers and what they refer to, as JSON can hold."""
         return self._identity() | {"epoch": self._epoch, "step": self._step}

@@ -49,9 +49,7 @@ def _element_names(stream: Stream, inputs: str | None, targets: str | None) -> t
         return ()
     if inputs is None or targets is None:
         raise ValueError(f"inputs={inputs!r}, targets={targets!r}: give both or neither")
-    for name in (inputs, targets):
-        if name not in stream.fields:
-            raise ValueError(f"{name!r} is not among the stream's fields {', '.join(stream.fields)}")
+    stream.require(inputs, targets)
     return inputs, targets, "weight"
 
 

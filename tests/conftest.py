@@ -1,0 +1,93 @@
+"""What the tests share: small images, real images if they are there, and the command as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def shared(name: str) -> Path:
+    """A folder of real images, which the repository does not contain."""
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"no real images at {SHARED / name}")
+    return SHARED / name
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    return shared("photos")
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Path:
+    return shared("cifar10")
+
+
+@pytest.fixture(scope="session")
+def odd() -> Path:
+    return shared("odd")
+
+
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (20, 16)) -> None:
+    """A PNG or JPEG (by the suffix) that is different for each seed. `size` is width and height."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture(scope="session")
+def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images of several sizes in three class folders, "a" to "c", 20 each."""
+    root = tmp_path_factory.mktemp("images")
+    for number in range(60):
+        suffix = "png" if number % 2 else "jpg"
+        size = (20 + number % 7, 16 + number % 5)
+        write_image(root / "abc"[number % 3] / f"{number:03d}.{suffix}", number, size)
+    return root
+
+
+def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run `image-shards` as a user would, in a process of its own."""
+    words = [sys.executable, "-m", "beam_jobs", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+
+
+def prepared(*arguments: object) -> Path:
+    """Run `image-shards prepare INPUT OUTPUT ...`, which must succeed; OUTPUT."""
+    result = command("prepare", *arguments)
+    assert result.returncode == 0, result.stderr
+    return Path(str(arguments[1]))
+
+
+@pytest.fixture(scope="session")
+def raw_shards(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The class folders as 16x12 raw pixels: 48 and 12 records, in 3 and 1 shards, in both formats."""
+    output = tmp_path_factory.mktemp("raw") / "shards"
+    options = "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --shards 3"
+    return prepared(class_folders, output, *options.split())
+
+
+@pytest.fixture(scope="session")
+def jpeg_shards(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The class folders as JPEGs that cover 16x16 and differ in size, in 2 shards of both formats."""
+    output = tmp_path_factory.mktemp("jpeg") / "shards"
+    options = "--size 16 --format tfrecord --format hdf5 --shard-records 30"
+    return prepared(class_folders, output, *options.split())
+
+
+# The first example pays for importing TensorFlow, and the machine may be busy.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")

@@ -1,0 +1,123 @@
+"""The golden files: what version 1 of the format is, byte for byte. See golden/make.py."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from beam_jobs.options import ImageOptions, MaxRejects, PrepareOptions, ShardRule, fingerprint
+from shard_reader import index, open_dataset
+from shard_reader.format import index_name
+
+GOLDEN = Path(__file__).parent / "golden"
+FILES = sorted(path.relative_to(GOLDEN / "v1") for path in (GOLDEN / "v1").rglob("*.*"))
+CASES = [(name, format) for name in ("encoded", "raw") for format in ("tfrecord", "hdf5")]
+
+
+@pytest.fixture(scope="module")
+def made_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = importlib.util.spec_from_file_location("make", GOLDEN / "make.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    directory = tmp_path_factory.mktemp("golden") / "v1"
+    module.make(directory)
+    return directory
+
+
+def test_there_are_golden_files() -> None:
+    assert len(FILES) == 20
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_what_is_written_is_the_golden_bytes(path: Path, made_again: Path) -> None:
+    assert (made_again / path).read_bytes() == (GOLDEN / "v1" / path).read_bytes()
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_golden_encoded_images_are_read(format: str) -> None:
+    data = open_dataset(GOLDEN / "v1/encoded", format=format)
+    assert [data[i]["id"] for i in range(len(data))] == ["a/1.png", "b/größer.png", "b/" + "long" * 40]
+    assert [data[i]["label"] for i in range(len(data))] == [0, 1, 1]
+    for record, shape, colour in ((0, (2, 1), (255, 0, 0)), (1, (1, 2), (0, 255, 0)), (2, (2, 3), (1, 2, 3))):
+        assert np.array_equal(data[record]["image"], np.full((*shape, 3), colour, np.uint8))
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_golden_raw_images_are_read(format: str) -> None:
+    data = open_dataset(GOLDEN / "v1/raw", format=format)
+    for record in range(5):
+        expected = np.arange(record, record + 18, dtype=np.uint8).reshape(2, 3, 3)
+        assert np.array_equal(data[record]["image"], expected)
+        assert "label" not in data[record]
+    (batch,) = data.stream(batch_size=5, shuffle="none", fields=("image", "id"))
+    assert batch["image"].tobytes() == b"".join(bytes(range(n, n + 18)) for n in range(5))
+    assert batch["id"].tolist() == [f"{n}.png".encode() for n in range(5)]
+
+
+@pytest.mark.parametrize(("name", "format"), CASES)
+def test_an_index_is_made_again_from_its_shard(name: str, format: str) -> None:
+    data = open_dataset(GOLDEN / "v1" / name, format=format)
+    for shard in data.manifest.splits["train"].shards:
+        path = GOLDEN / "v1" / name / shard.files[format].path
+        again = index.to_bytes(index.build(path, format, data.fields))
+        assert again == path.with_name(index_name(path.name)).read_bytes()
+
+
+def test_golden_indexes_are_what_numpy_reads() -> None:
+    rows = np.load(GOLDEN / "v1/encoded/train-00000-of-00002.tfrecord.index.npy")
+    assert rows.dtype.descr == [
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("id_offset", "<u8"),
+        ("id_length", "<u4"),
+        ("crc32c", "<u4"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+        ("label", "<i8"),
+    ]
+    assert rows.tolist() == [
+        (66, 73, 44, 7, 3602051514, 2, 1, 0),
+        (248, 72, 219, 14, 1295732653, 1, 2, 1),
+        (581, 78, 404, 162, 3586139929, 2, 3, 1),
+    ]
+
+
+@pytest.mark.parametrize("name", ["encoded", "raw"])
+def test_a_shard_without_a_record_is_whole(name: str) -> None:
+    directory = GOLDEN / "v1" / name
+    assert (directory / "train-00001-of-00002.tfrecord").stat().st_size == 0
+    assert len(np.load(directory / "train-00001-of-00002.tfrecord.index.npy")) == 0
+    with h5py.File(directory / "train-00001-of-00002.h5") as file:
+        assert all(len(file[field]) == 0 for field in file)
+    assert len(np.load(directory / "train-00001-of-00002.h5.index.npy")) == 0
+
+
+def test_the_option_fingerprint_is_frozen() -> None:
+    image = ImageOptions(
+        width=256,
+        height=256,
+        fit="cover",
+        filter="lanczos",
+        encoding="jpeg",
+        quality=90,
+        dtype="uint8",
+        normalize="none",
+    )
+    options = PrepareOptions(
+        input="in",
+        output="out",
+        image=image,
+        formats=("tfrecord", "hdf5"),
+        split=(("train", "0.9"), ("val", "0.1")),
+        shards=ShardRule(by="bytes", value=128_000_000),
+        seed=0,
+        workers=2,
+        max_rejects=MaxRejects(fraction=0.01),
+        beam={},
+    )
+    assert fingerprint(options.deciding()) == "32af466d9efb5d497bcc98d0f4d47d53f1554eaec85db5fe16301f839ba1214e"
