@@ -54,7 +54,6 @@ class Output:
     """An OUTPUT directory that this process holds."""
 
     path: Path
-    created: bool
 
     @property
     def work(self) -> Path:
@@ -77,16 +76,12 @@ class Output:
         write_whole(self.work / _JOB, b'{"format": "image-shards"}\n')
 
     def clear(self) -> None:
-        """Remove the unfinished files of a job, and nothing else; the directory too if we made it."""
+        """Remove the unfinished files of a job, and nothing else."""
         if (self.work / _JOB).exists() and not (self.path / MANIFEST_NAME).exists():
             for entry in self.path.iterdir():
                 if entry.name in _OTHER_FILES or _SHARD_FILE.fullmatch(entry.name):
                     entry.unlink()
         shutil.rmtree(self.work, ignore_errors=True)
-        if self.created:
-            with contextlib.suppress(OSError):  # someone has put something there
-                self.path.rmdir()
-                self.path.mkdir()
 
 
 @contextlib.contextmanager
@@ -108,7 +103,7 @@ def claimed(path: str) -> Iterator[Output]:
         names = {entry.name for entry in directory.iterdir()}
         if names and MANIFEST_NAME not in names and not (directory / _WORK / _JOB).exists():
             raise UsageError(f"OUTPUT {path}: is not empty, and what is in it is no dataset of ours")
-        output = Output(directory, created)
+        output = Output(directory)
         try:
             yield output
         finally:

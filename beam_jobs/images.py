@@ -144,13 +144,12 @@ def decode(data: bytes) -> Pixels:
         raise BadImage("empty", "the file has no bytes")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
             if image.format == "JPEG" and image.mode in ("L", "RGB"):
                 pixels = _decode_jpeg(data)
                 if pixels is not None:
-                    return _turn(pixels, orientation)
-            image.load()
-            return _turn(np.asarray(_to_rgb(image)), orientation)
+                    return _turn(pixels, image.getexif().get(_ORIENTATION, 1))
+            image.load()  # turns a TIFF, and then says that it is upright
+            return _turn(np.asarray(_to_rgb(image)), image.getexif().get(_ORIENTATION, 1))
     except UnidentifiedImageError:
         raise BadImage("not-an-image", "no image format that Pillow knows") from None
     except Image.DecompressionBombError as error:
@@ -224,7 +223,7 @@ def _cropped(pixels: Pixels, target: tuple[int, int]) -> Pixels:
 
 def _padded(pixels: Pixels, target: tuple[int, int]) -> Pixels:
     height, width = pixels.shape[:2]
-    top, left = (target[1] - height) // 2, (target[0] - width) // 2
+    top, left = round((target[1] - height) / 2), round((target[0] - width) / 2)
     result = np.zeros((target[1], target[0], 3), np.uint8)
     result[top : top + height, left : left + width] = pixels
     return result

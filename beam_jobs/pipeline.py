@@ -71,11 +71,11 @@ class _ForEachShard(beam.DoFn):
         self._workers = workers_of(self._run)
         self._futures: list[Future[Any]] = []
 
-    def process(self, task: ShardTask, *side_inputs: Any) -> Iterator[Any]:
+    def process(self, task: ShardTask, statistics: Any = None) -> Iterator[Any]:
         if self._workers is None:
-            yield self._function(task, self._job, *side_inputs, _nobody_watches)
+            yield self._function(task, self._job, statistics, _nobody_watches)
         else:
-            self._futures.append(self._workers.submit(self._function, task, self._job, *side_inputs))
+            self._futures.append(self._workers.submit(self._function, task, self._job, statistics))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._workers is not None:

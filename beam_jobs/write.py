@@ -118,8 +118,8 @@ def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], field
     return Shard(records=count, files=files)
 
 
-def measure_shard(task: ShardTask, job: Job, on_image: OnImage) -> ChannelSums:
-    """The sums over the pixels of one shard, without writing it."""
+def measure_shard(task: ShardTask, job: Job, statistics: None, on_image: OnImage) -> ChannelSums:
+    """The sums over the pixels of one shard, without writing it; `statistics` are what it is for."""
     sums = ChannelSums()
     for _, payload in _prepared(task, job, ChannelSums()):
         sums += ChannelSums() if isinstance(payload, Reject) else payload.sums

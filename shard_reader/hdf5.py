@@ -42,7 +42,8 @@ class ShardWriter:
     def __init__(self, path: str | PathLike[str], fields: Mapping[str, Field]) -> None:
         self._fields = fields
         self._columns: dict[str, list[Any]] = {name: [] for name in fields if name != "image"}
-        self._file = h5py.File(path, "w")  # the default libver: "latest" is not byte-stable
+        self._disk = _Disk(path)
+        self._file = h5py.File(self._disk, "w")  # the default libver: "latest" is not byte-stable
         self._file.attrs["format_version"] = FORMAT_VERSION
         self._images = self._create_images(fields["image"])
         self._rows: list[NDArray[Any]] = []
@@ -59,6 +60,7 @@ class ShardWriter:
             self._rows.append(np.frombuffer(record["image"], np.uint8))
         if len(self._rows) == self._images.chunks[0]:
             self._flush()
+            self._disk.check()
 
     def close(self) -> None:
         """Write what is left, and the scalar fields; without this the file is not a shard."""
@@ -66,11 +68,13 @@ class ShardWriter:
         for name, column in self._columns.items():
             dtype = h5py.string_dtype() if self._fields[name].dtype == "string" else np.dtype("<i8")
             self._file.create_dataset(name, data=column, shape=(len(column),), dtype=dtype)
-        self._file.close()
+        self.abort()
+        self._disk.check()
 
     def abort(self) -> None:
         """Close the file as it is."""
         self._file.close()
+        self._disk.close()
 
     def _create_images(self, field: Field) -> h5py.Dataset:
         if _is_array(field):
@@ -94,6 +98,56 @@ class ShardWriter:
             for row, payload in enumerate(self._rows, start):
                 self._images[row] = payload
         self._rows.clear()
+
+
+class _Disk:
+    """A file for HDF5 to write to, which keeps the first error to itself until `check` raises it.
+
+    HDF5 that is told of a failed write, as on a full disk, fails again when it closes what is open, and
+    then ends the process with a segmentation fault.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115  # closed by close()
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def write(self, data: memoryview) -> int:
+        rest = memoryview(data)
+        try:
+            while rest and self._error is None:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._error = error
+        return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def truncate(self, size: int) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size
+
+    def flush(self) -> None:
+        """Nothing to do: the file has no buffer."""
 
 
 def read_columns(

@@ -1,0 +1,380 @@
+"""`image-shards prepare` as its user runs it: results, repeats, wrong use, and every way to be cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import command, prepared, write_image
+
+from shard_reader import open_dataset
+from shard_reader.format import Manifest
+
+LINUX = Path("/proc/self/status").exists()
+
+
+def manifest(output: Path) -> Manifest:
+    return Manifest.from_json((output / "dataset.json").read_text("utf-8"))
+
+
+def checksums(output: Path) -> dict[str, str]:
+    """The SHA-256 of every shard file."""
+    shards = [shard for split in manifest(output).splits.values() for shard in split.shards]
+    return {file.path: file.sha256 for shard in shards for file in shard.files.values()}
+
+
+def files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+BOTH = ["--format", "tfrecord", "--format", "hdf5"]
+
+
+# What comes out
+
+
+def test_what_is_in_the_output(raw_shards: Path) -> None:
+    shards = [f"train-0000{n}-of-00003" for n in range(3)] + ["val-00000-of-00001"]
+    parts = {
+        f"{shard}{suffix}{index}" for shard in shards for suffix in (".tfrecord", ".h5") for index in ("", ".index.npy")
+    }
+    others = {"dataset.json", "rejects.jsonl", "dataset_info.json", "features.json", "label.labels.txt"}
+    assert files(raw_shards) == parts | others
+    for name in parts:
+        if not name.endswith(".npy"):
+            assert checksums(raw_shards)[name]
+
+
+def test_the_summary_says_what_was_made_and_what_comes_next(class_folders: Path, tmp_path: Path) -> None:
+    bad = Path(shutil.copytree(class_folders, tmp_path / "in"))
+    (bad / "a/broken.jpg").write_bytes(b"not a JPEG")
+    (bad / "a/notes.txt").write_text("...")
+    result = command("prepare", bad, tmp_path / "out", "--max-rejects", 1, "--size", "16x16")
+    assert result.returncode == 0, result.stderr
+    assert "in: 3 class folders, 61 images, 1 files ignored" in result.stderr
+    assert "61/61 images" in result.stderr
+    assert "train      60 images, 1 shard of tfrecord" in result.stdout
+    assert "image      16x16 (crop, lanczos), uint8, jpeg quality 90" in result.stdout
+    assert "classes    3: a, b, c" in result.stdout
+    assert "rejected   1 (1 not-an-image), listed in" in result.stdout
+    assert "a/broken.jpg: not-an-image: no image format that Pillow knows" in result.stdout
+    _, _, following = result.stdout.partition("next:\n")
+    shown = subprocess.run(following.strip(), shell=True, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "'label': " in shown.stdout
+    (line,) = (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line) == {
+        "id": "a/broken.jpg",
+        "uri": str(bad / "a/broken.jpg"),
+        "stage": "read",
+        "reason": "not-an-image",
+        "message": "no image format that Pillow knows",
+    }
+    counts = manifest(tmp_path / "out").counts
+    assert (counts.planned, counts.written, counts.rejected, counts.ignored) == (61, 60, 1, 1)
+
+
+def test_one_and_two_workers_give_the_same_bytes_and_another_seed_another_order(
+    class_folders: Path, raw_shards: Path, tmp_path: Path
+) -> None:
+    options = ["--size", "16x12", "--encoding", "raw", *BOTH, "--split", "train=0.8,val=0.2", "--shards", 3]
+    one = prepared(class_folders, tmp_path / "one", *options, "--workers", 1)
+    two = prepared(class_folders, tmp_path / "two", *options, "--workers", 2)
+    assert checksums(one) == checksums(two) == checksums(raw_shards)
+    for name in files(raw_shards) - {"dataset.json", "dataset_info.json"}:  # those name workers and OUTPUT
+        assert (one / name).read_bytes() == (raw_shards / name).read_bytes()
+    other = prepared(class_folders, tmp_path / "other", *options, "--seed", 1)
+    orders = [open_dataset(path).ids(np.arange(48)).tolist() for path in (one, other)]
+    assert orders[0] != orders[1]
+    assert not set(checksums(other).values()) & set(checksums(one).values())
+
+
+def test_a_shard_whose_images_are_all_rejected(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "in/a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"in/a/{number}.jpg").write_bytes(b"bad")
+    write_image(tmp_path / "in/a/good.png")
+    output = prepared(tmp_path / "in", tmp_path / "out", *BOTH, "--shard-records", 1, "--max-rejects", 1.0)
+    sizes = [shard.records for shard in manifest(output).splits["train"].shards]
+    assert sorted(sizes) == [0, 0, 0, 1]
+    for format in ("tfrecord", "hdf5"):
+        data = open_dataset(output, format=format)
+        assert [data[n]["id"] for n in range(len(data))] == ["a/good.png"]
+
+
+def test_images_that_are_all_rejected(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/1.jpg").write_bytes(b"bad")
+    output = prepared(tmp_path / "in", tmp_path / "out", *BOTH, "--max-rejects", 1.0)
+    assert len(open_dataset(output)) == 0
+    assert manifest(output).statistics is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_normalized_by_the_dataset(class_folders: Path, tmp_path: Path, dtype: str) -> None:
+    options = ["--size", "16x12", "--normalize", "dataset", "--dtype", dtype, *BOTH, "--shards", 2]
+    data = open_dataset(prepared(class_folders, tmp_path / "out", *options))
+    pixels = np.stack([data[n]["image"] for n in range(len(data))]).astype(np.float64)
+    assert np.allclose(pixels.mean((0, 1, 2)), 0, atol=1e-3)
+    assert np.allclose(pixels.std((0, 1, 2)), 1, atol=1e-3)
+
+
+def test_split_folders_become_splits(tmp_path: Path) -> None:
+    for number in range(9):
+        write_image(tmp_path / f"in/{'train' if number % 3 else 'val'}/{'ab'[number % 2]}/{number}.png", number)
+    output = prepared(tmp_path / "in", tmp_path / "out", "--size", "8x8")
+    for split, size in (("train", 6), ("val", 3)):
+        data = open_dataset(output, split)
+        found = [data[n]["id"] for n in range(len(data))]
+        assert len(found) == size
+        assert all(id.startswith(f"{split}/") for id in found)
+
+
+def test_an_output_that_is_empty_is_used_and_a_parent_is_made(tmp_path: Path) -> None:
+    write_image(tmp_path / "in/1.png")
+    (tmp_path / "out").mkdir()
+    assert len(open_dataset(prepared(tmp_path / "in", tmp_path / "out"))) == 1
+    assert len(open_dataset(prepared(tmp_path / "in", tmp_path / "deep/er/out"))) == 1
+
+
+def test_a_finished_dataset_is_left_alone(class_folders: Path, raw_shards: Path) -> None:
+    options = ["--size", "16x12", "--encoding", "raw", *BOTH, "--split", "train=0.8,val=0.2", "--shards", 3]
+    before = {name: (raw_shards / name).stat().st_mtime_ns for name in files(raw_shards)}
+    again = command("prepare", class_folders, raw_shards, *options, "--workers", 1)
+    assert (again.returncode, again.stdout) == (0, f"{raw_shards}: is finished, nothing to do (60 images)\n")
+    other = command("prepare", class_folders, raw_shards, *options, "--seed", 9, "--fit", "pad")
+    assert other.returncode == 2
+    assert "was made differently: image.fit is 'crop' there, 'pad' here; seed is 0 there, 9 here" in other.stderr
+    assert {name: (raw_shards / name).stat().st_mtime_ns for name in files(raw_shards)} == before
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("IN/missing OUT", "INPUT {}/missing: does not exist"),
+        ("IN/a/000.jpg OUT", "INPUT {}/a/000.jpg: is a file"),
+        ("EMPTY OUT", "holds no images"),
+        ("IN OTHER", "OUTPUT {}: is not empty, and what is in it is no dataset of ours"),
+        ("IN OTHER/file", "OUTPUT {}/file: is a file"),
+        ("IN IN/out", "lies inside INPUT"),
+        ("IN OUT --sise 3", "unknown option --sise"),
+        ("IN OUT --max_num_worker 3", "unknown option --max_num_worker"),
+        ("IN OUT --quality 101", "must be 1 to 100, got 101"),
+        ("IN OUT --size 0", "must be 1 to 65500 pixels, got '0'"),
+        ("IN OUT --split train=0.8,val=0.1", "sum to 0.9, not to 1"),
+        ("IN OUT --shards 100", "--shards 100: the largest split has only 60 images"),
+        ("IN OUT --split train=0.001,val=0.999", "--split: train=0.001 of 60 images is none"),
+        ("IN OUT --runner DataflowRunner", "is local, and Dataflow's workers cannot write there"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(class_folders: Path, tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_text("mine")
+    places = {"IN": class_folders, "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty", "OTHER": tmp_path / "other"}
+    words = []
+    for word in line.split():
+        head, _, tail = word.partition("/")
+        words.append(places[head] / tail if head in places else word)
+    result = command("prepare", *words)
+    assert result.returncode == 2
+    (error,) = [row for row in result.stderr.splitlines() if row.startswith("image-shards: error: ")]
+    assert message.format(places["OTHER"] if "OTHER" in line else class_folders) in error
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "other/file").read_text() == "mine"
+
+
+def test_too_many_rejects_fail_and_name_the_first(class_folders: Path, tmp_path: Path) -> None:
+    bad = Path(shutil.copytree(class_folders, tmp_path / "in"))
+    for number in range(3):
+        (bad / f"a/{number}.jpg").write_bytes(b"bad")
+    result = command("prepare", bad, tmp_path / "out", "--max-rejects", 2)
+    assert result.returncode == 1
+    assert "3 of 63 images are unusable, --max-rejects allows 2. The first:" in result.stderr
+    assert f"{bad}/a/" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fraction_of_rejects(class_folders: Path, tmp_path: Path) -> None:
+    bad = Path(shutil.copytree(class_folders, tmp_path / "in"))
+    (bad / "a/bad.jpg").write_bytes(b"bad")
+    assert command("prepare", bad, tmp_path / "out", "--max-rejects", "0.01").returncode == 1  # 0.61 of 61
+    assert command("prepare", bad, tmp_path / "out", "--max-rejects", "0.02").returncode == 0
+
+
+# Being cut off
+
+
+@pytest.fixture(scope="module")
+def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,000 images of 400x300: some seconds of work."""
+    root = tmp_path_factory.mktemp("many")
+    for number in range(20):
+        write_image(root / f"source/{number}.jpg", number, (400, 300))
+    for number in range(2000):
+        target = root / f"in/{number % 3}/{number:04d}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(root / f"source/{number % 20}.jpg", target)
+    return root / "in"
+
+
+@pytest.fixture
+def running(many_images: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A job in the middle of its work, in a process group of its own."""
+    words = [sys.executable, "-m", "beam_jobs", "prepare", many_images, tmp_path / "out", "--shards", 8]
+    process = subprocess.Popen([str(w) for w in words], text=True, stdout=-1, stderr=-1, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("_work/attempts/*/*.tfrecord")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def children(group: int) -> list[int]:
+    """The processes of a session, but for its leader and for those that have ended."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == group and int(status.parent.name) != group and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+def nobody_is_left(group: int) -> bool:
+    deadline = time.monotonic() + 10
+    while children(group):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
+def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    _, errors = running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert errors.splitlines()[-1].startswith("image-shards: error: interrupted; OUTPUT is as it was")
+    assert "Traceback" not in errors
+    assert nobody_is_left(running.pid)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
+def test_kill_9_leaves_no_process_and_the_next_run_is_whole(
+    running: subprocess.Popen[str], many_images: Path, tmp_path: Path
+) -> None:
+    running.kill()
+    running.communicate()
+    assert nobody_is_left(running.pid)
+    assert not (tmp_path / "out/dataset.json").exists()
+    (tmp_path / "out/train-00001-of-00008.tfrecord").write_bytes(b"a shard that was just renamed")
+    output = prepared(many_images, tmp_path / "out", "--shards", 4)
+    assert sorted(output.glob("*.tfrecord")) == [output / f"train-0000{n}-of-00004.tfrecord" for n in range(4)]
+    assert not (output / "_work").exists()
+    data = open_dataset(output)
+    assert len(set(data.ids(np.arange(len(data))).tolist())) == len(data) == 2000
+
+
+@pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
+def test_a_killed_worker_is_an_error_in_seconds(running: subprocess.Popen[str], tmp_path: Path) -> None:
+    workers = [pid for pid in children(running.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+    _, errors = running.communicate(timeout=20)
+    assert running.returncode == 1
+    assert "a worker process died" in errors
+    assert "Traceback" not in errors
+    assert nobody_is_left(running.pid)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_jobs_cannot_share_an_output(running: subprocess.Popen[str], class_folders: Path, tmp_path: Path) -> None:
+    second = command("prepare", class_folders, tmp_path / "out")
+    assert second.returncode == 2
+    assert "another job is writing there" in second.stderr
+    assert running.wait(60) == 0
+    assert len(open_dataset(tmp_path / "out")) == 2000
+
+
+def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(many_images: Path, tmp_path: Path) -> None:
+    """What a full disk does, without one: no file may grow beyond a megabyte."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    for format in ("tfrecord", "hdf5"):
+        result = command("prepare", many_images, tmp_path / "out", "--format", format, preexec_fn=limit)
+        assert result.returncode == 1
+        assert "File too large" in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_unguarded_script_is_told_to_guard(class_folders: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"from beam_jobs.__main__ import main\nmain(['prepare', {str(class_folders)!r}, {str(tmp_path / 'out')!r}])\n"
+    )
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert "guard it with `if __name__ == '__main__'`" in result.stderr
+
+
+# Real images
+
+
+def test_photos_in_both_formats(photos: Path, tmp_path: Path) -> None:
+    options = ["--size", 256, "--encoding", "jpeg", *BOTH, "--split", "train=0.9,val=0.1"]
+    output = prepared(photos, tmp_path / "out", *options)
+    everything: list[bytes] = []
+    for split, size in (("train", 270), ("val", 30)):
+        one, other = (open_dataset(output, split, format=format) for format in ("tfrecord", "hdf5"))
+        numbers = np.arange(len(one))
+        assert len(one) == size
+        assert one.ids(numbers).tolist() == other.ids(numbers).tolist()
+        everything += one.ids(numbers).tolist()
+        for number in range(0, size, 7):
+            image = one[number]["image"]
+            assert image.shape[2] == 3
+            assert min(image.shape[:2]) == 256
+            assert np.array_equal(image, other[number]["image"])
+            assert one.class_names is not None
+            assert one.class_names[one[number]["label"]] == one[number]["id"].split("/")[0]
+    expected = sorted(str(path.relative_to(photos)).encode() for path in photos.rglob("*.jpg"))
+    assert sorted(everything) == expected
+    assert len(expected) == 300
+
+
+def test_odd_files_are_records_or_named(odd: Path, tmp_path: Path) -> None:
+    result = command("prepare", odd, tmp_path / "out", "--size", "64x64", "--fit", "pad", "--max-rejects", "1.0")
+    assert result.returncode == 0, result.stderr
+    assert "a flat folder without classes, 40 images" in result.stderr
+    data = open_dataset(tmp_path / "out")
+    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()]
+    named = sorted([reject["id"] for reject in rejects] + [data[n]["id"] for n in range(len(data))])
+    assert named == sorted(path.name for path in odd.iterdir())
+    assert {reject["reason"] for reject in rejects} == {"damaged", "not-an-image", "too-large"}
+    assert "label" not in data[0]
+    assert not (tmp_path / "out/label.labels.txt").exists()

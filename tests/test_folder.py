@@ -1,0 +1,119 @@
+"""Folders as people have them: recognised, listed once, and what is none of it counted or named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.errors import UsageError
+from beam_jobs.sources import Listing
+from beam_jobs.sources.folder import list_folder
+
+
+def folder(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"123")
+    return root
+
+
+def listed(found: Listing) -> dict[str, tuple[int | None, str | None]]:
+    return {reference.id: (reference.label, reference.split) for reference in found.references}
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    found = list_folder(str(folder(tmp_path, "dog/2.png", "cat/1.jpg", "cat/deep/er/3.JPG")))
+    assert found.layout == "2 class folders"
+    assert found.class_names == ("cat", "dog")
+    assert listed(found) == {"cat/1.jpg": (0, None), "cat/deep/er/3.JPG": (0, None), "dog/2.png": (1, None)}
+    assert found.references[0].size == 3
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    found = list_folder(str(folder(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg", "val/dog/3.jpg")))
+    assert found.layout == "split folders (train, val) of 2 class folders"
+    assert found.splits == ("train", "val")
+    assert found.class_names == ("cat", "dog")
+    assert listed(found) == {
+        "train/cat/1.jpg": (0, "train"),
+        "val/cat/2.jpg": (0, "val"),
+        "val/dog/3.jpg": (1, "val"),
+    }
+
+
+def test_split_folders_without_classes(tmp_path: Path) -> None:
+    found = list_folder(str(folder(tmp_path, "train/1.jpg", "test/2.jpg", "3.jpg")))
+    assert found.layout == "split folders (test, train) of images without classes"
+    assert listed(found) == {"test/2.jpg": (None, "test"), "train/1.jpg": (None, "train")}
+    assert [(reject.id, reject.reason) for reject in found.rejects] == [("3.jpg", "no-split")]
+
+
+def test_a_flat_folder(tmp_path: Path) -> None:
+    found = list_folder(str(folder(tmp_path, "2.png", "1.jpg", "no_suffix")))
+    assert found.layout == "a flat folder without classes"
+    assert found.class_names is None
+    assert listed(found) == {name: (None, None) for name in ("1.jpg", "2.png", "no_suffix")}
+
+
+def test_a_folder_named_like_a_split_beside_others_is_a_class(tmp_path: Path) -> None:
+    found = list_folder(str(folder(tmp_path, "train/1.jpg", "car/2.jpg")))
+    assert found.class_names == ("car", "train")
+    assert found.splits is None
+
+
+def test_what_lies_beside_images_is_ignored_and_counted(tmp_path: Path) -> None:
+    others = [".DS_Store", "cat/.hidden.jpg", ".git/x.jpg", "cat/Thumbs.db", "cat/1.xml", "labels.CSV", "README.md"]
+    found = list_folder(str(folder(tmp_path, "cat/1.jpg", *others)))
+    assert listed(found) == {"cat/1.jpg": (0, None)}
+    assert found.ignored == len(others)
+    assert found.rejects == []
+
+
+def test_an_image_beside_the_class_folders_is_rejected(tmp_path: Path) -> None:
+    found = list_folder(str(folder(tmp_path, "cat/1.jpg", "stray.jpg")))
+    assert [(r.id, r.uri, r.stage, r.reason) for r in found.rejects] == [
+        ("stray.jpg", str(tmp_path / "stray.jpg"), "list", "no-class")
+    ]
+
+
+def test_a_name_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
+    folder(tmp_path, "cat/1.jpg")
+    with open(os.fsencode(tmp_path) + b"/cat/\xff.jpg", "wb"):
+        pass
+    found = list_folder(str(tmp_path))
+    assert listed(found) == {"cat/1.jpg": (0, None)}
+    assert [(r.id, r.reason) for r in found.rejects] == [("cat/\udcff.jpg", "file-name")]
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    folder(tmp_path / "elsewhere", "1.jpg")
+    folder(tmp_path / "images", "cat/2.jpg")
+    (tmp_path / "images/dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/cat/loop").symlink_to(tmp_path / "images")
+    (tmp_path / "images/cat/gone.jpg").symlink_to(tmp_path / "nowhere")
+    found = list_folder(str(tmp_path / "images"))
+    assert set(listed(found)) == {"cat/2.jpg", "cat/gone.jpg", "dog/1.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("missing", "does not exist"), ("file", "is a file; give the folder"), ("empty", "holds no images")],
+)
+def test_an_input_that_cannot_be(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=f"INPUT .*{name}: {message}"):
+        list_folder(str(tmp_path / name))
+
+
+def test_a_folder_of_other_files_says_how_many(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no images \(2 other files\)"):
+        list_folder(str(folder(tmp_path, "a.csv", "b.txt")))
+
+
+def test_real_folders(photos: Path, cifar10: Path, odd: Path) -> None:
+    assert len(list_folder(str(photos)).class_names or ()) == 300
+    assert list_folder(str(cifar10)).splits == ("train", "test")
+    assert list_folder(str(odd)).layout == "a flat folder without classes"

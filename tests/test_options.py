@@ -1,0 +1,134 @@
+"""The command line: what it means, and one line for each way to get it wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from beam_jobs.errors import UsageError
+from beam_jobs.options import MaxRejects, PrepareOptions, ShardRule, parse
+
+
+def options(line: str = "") -> PrepareOptions:
+    return parse(["prepare", "in", "out", *line.split()])
+
+
+def test_defaults() -> None:
+    found = options()
+    assert (found.input, found.output, found.formats, found.split, found.seed) == ("in", "out", ("tfrecord",), None, 0)
+    assert (found.image.width, found.image.height, found.image.fit, found.image.filter) == (
+        256,
+        256,
+        "cover",
+        "lanczos",
+    )
+    assert (found.image.encoding, found.image.quality, found.image.dtype) == ("jpeg", 90, "uint8")
+    assert found.shards == ShardRule(by="bytes", value=128_000_000)
+    assert found.max_rejects == MaxRejects(fraction=0.01)
+    assert found.workers >= 1
+    assert found.beam == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--size 300", {"width": 300, "height": 300, "fit": "cover"}),
+        ("--size 224x320", {"width": 224, "height": 320, "fit": "crop"}),
+        ("--size 224 --fit pad", {"width": 224, "height": 224, "fit": "pad"}),
+        ("--encoding raw", {"encoding": "raw", "quality": None, "dtype": "uint8"}),
+        ("--normalize imagenet", {"encoding": "raw", "dtype": "float32", "quality": None}),
+        ("--dtype float16", {"encoding": "raw", "dtype": "float16", "normalize": "none"}),
+        ("--quality 75", {"encoding": "jpeg", "quality": 75}),
+    ],
+)
+def test_image_options(line: str, expected: dict[str, object]) -> None:
+    image = options(line).image
+    assert {name: getattr(image, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "expected"),
+    [
+        ("--format hdf5 --format tfrecord --format hdf5", "formats", ("tfrecord", "hdf5")),
+        ("--split train=0.9,val=.1", "split", (("train", "0.9"), ("val", "0.1"))),
+        ("--shards 7", "shards", ShardRule(by="shards", value=7)),
+        ("--shard-records 7", "shards", ShardRule(by="records", value=7)),
+        ("--shard-bytes 64MiB", "shards", ShardRule(by="bytes", value=64 * 2**20)),
+        ("--shard-bytes 1.5GB", "shards", ShardRule(by="bytes", value=1_500_000_000)),
+        ("--max-rejects 0", "max_rejects", MaxRejects(count=0)),
+        ("--max-rejects 1.0", "max_rejects", MaxRejects(fraction=1.0)),
+        ("--seed -5", "seed", -5),
+    ],
+)
+def test_other_options(line: str, name: str, expected: object) -> None:
+    assert getattr(options(line), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--size 0", "argument --size: must be 1 to 65500 pixels, got '0'"),
+        ("--size 12x", "argument --size: expected N or WxH"),
+        ("--size 70000", "must be 1 to 65500"),
+        ("--fit squeeze", "argument --fit: invalid choice: 'squeeze'"),
+        ("--quality 101", "argument --quality: must be 1 to 100, got 101"),
+        ("--quality x", "expected a whole number, got 'x'"),
+        ("--quality 90 --encoding png", "--quality 90 is for JPEG, the encoding is png"),
+        ("--dtype float32 --encoding jpeg", "--encoding jpeg holds uint8 pixels only"),
+        ("--dtype uint8 --normalize unit", "--normalize unit gives floats"),
+        ("--split train=0.9,val=0.2", "sum to 1.1, not to 1"),
+        ("--split train=0.9", "sum to 0.9, not to 1"),
+        ("--split train=1.5,val=-0.5", "the part of train must be above 0"),
+        ("--split train=nan,val=1", "the part of train must be above 0"),
+        ("--split train", "the part of train must be above 0"),
+        ("--split tra/in=1", "expected NAME=FRACTION"),
+        ("--split a=0.5,a=0.5", "a name is there twice"),
+        ("--shards 0", "argument --shards: must be 1 to 99999, got 0"),
+        ("--shards 2 --shard-records 3", "not allowed with argument"),
+        ("--shard-bytes 12XB", "expected a size as 128MB"),
+        ("--max-rejects 1.5", "expected a count as 20 or a fraction"),
+        ("--max-rejects -1", "argument --max-rejects"),
+        ("--workers 0", "must be 1 or more, got 0"),
+        ("--format zip", "argument --format: invalid choice: 'zip'"),
+        ("--siz 3", "unknown option --siz: neither image-shards nor Apache Beam has it; did you mean --size?"),
+        ("--max_num_worker=3", "unknown option --max_num_worker.* did you mean --max_num_workers?"),
+        ("--streamin", "unknown option --streamin"),
+        ("third", "unexpected argument 'third'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(line: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        options(line)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [[], ["prepare"], ["prepare", "in"], ["prepar", "in", "out"]], ids=str)
+def test_an_incomplete_line_is_one_line(line: list[str]) -> None:
+    with pytest.raises(UsageError, match="--help") as caught:
+        parse(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_urls_are_refused_so_far() -> None:
+    with pytest.raises(UsageError, match="INPUT gs://bucket/in: only local paths"):
+        parse(["prepare", "gs://bucket/in", "out"])
+
+
+def test_beam_s_options_are_passed_on_in_every_form() -> None:
+    line = "--runner FlinkRunner --parallelism=4 --experiments a --experiments=b --no_use_public_ips --size 9"
+    found = options(line)
+    assert found.image.width == 9
+    assert found.beam["runner"] == "FlinkRunner"
+    assert found.beam["parallelism"] == 4
+    assert found.beam["experiments"] == ["a", "b"]
+    assert found.beam["use_public_ips"] is False
+
+
+def test_what_does_not_decide_the_result_is_not_in_the_fingerprint() -> None:
+    assert options("--workers 1 --max-rejects 3").deciding() == options("--workers 2").deciding()
+    assert options("--seed 1").deciding() != options().deciding()
+
+
+def test_secrets_of_beam_are_not_kept() -> None:
+    found = options("--runner DirectRunner --s3_secret_access_key hush")
+    assert "hush" not in str(found.to_json())
+    assert found.to_json()["runner"] == "DirectRunner"
