@@ -39,7 +39,7 @@ class ShardSequence(keras.utils.PyDataset):
         super().__init__(**options)
         stream.require(inputs, targets)
         self._stream, self._names = stream, (inputs, targets, "weight")
-        self._epoch = stream.epoch
+        self._epoch, self._within_epoch = stream.epoch, False
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -50,6 +50,10 @@ class ShardSequence(keras.utils.PyDataset):
         batch = self._stream.batch(self._epoch, step)
         return tuple(batch[name] for name in self._names)
 
+    def on_epoch_begin(self) -> None:
+        """Keras calls this; its worker threads may have asked for the epoch's first batches before."""
+        self._within_epoch = True
+
     def on_epoch_end(self) -> None:
-        """Go to the next epoch, with its own order. Keras calls this."""
-        self._epoch += 1
+        """Go to the next epoch, with its own order. Keras calls this, also where none has begun."""
+        self._epoch, self._within_epoch = self._epoch + self._within_epoch, False

@@ -333,13 +333,14 @@ def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(many_images: Pat
         assert not (tmp_path / "out").exists()
 
 
-def test_an_unguarded_script_is_told_to_guard(class_folders: Path, tmp_path: Path) -> None:
+def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path, tmp_path: Path) -> None:
+    """Each spawned process runs the script again; the lock refuses what it starts."""
     script = tmp_path / "script.py"
-    script.write_text(
-        f"from beam_jobs.__main__ import main\nmain(['prepare', {str(class_folders)!r}, {str(tmp_path / 'out')!r}])\n"
-    )
+    call = f"main(['prepare', {str(class_folders)!r}, {str(tmp_path / 'out')!r}])"
+    script.write_text(f"from beam_jobs.__main__ import main\n{call}\n")
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
-    assert "guard it with `if __name__ == '__main__'`" in result.stderr
+    assert result.returncode == 0, result.stderr
+    assert len(open_dataset(tmp_path / "out")) == 60
 
 
 # Real images

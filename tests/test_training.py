@@ -1,0 +1,167 @@
+"""TensorFlow and Keras on a stream: static types, and each record once an epoch in real training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import prepared
+
+from shard_reader import CenterCrop, Dataset, Stream, open_dataset
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+
+from shard_reader.keras import ShardSequence  # noqa: E402  # after the check that it can be
+from shard_reader.tf_data import as_dataset  # noqa: E402
+
+
+class Witness(keras.Model):
+    """A model that learns nothing and keeps the bytes of every image it is trained on, and its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[bytes, float]] = []
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        images, _, weights = data
+        pairs = zip(np.asarray(images), np.asarray(weights), strict=True)
+        self.seen += [(image.tobytes(), float(weight)) for image, weight in pairs]
+        return {"seen": tf.constant(len(self.seen))}
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+    def epochs(self, per_epoch: int) -> list[Counter[bytes]]:
+        """The images of each epoch that are no padding."""
+        parts = [self.seen[n : n + per_epoch] for n in range(0, len(self.seen), per_epoch)]
+        return [Counter(image for image, weight in part if weight) for part in parts]
+
+
+def witness() -> Witness:
+    model = Witness()
+    model.compile(run_eagerly=True)
+    return model
+
+
+def images_of(data: Dataset) -> Counter[bytes]:
+    return Counter(data.image(n).tobytes() for n in range(len(data)))
+
+
+@pytest.fixture(scope="module")
+def cifar10_shards(cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("cifar10") / "shards"
+    options = "--size 32x32 --encoding raw --format hdf5 --format tfrecord --shard-records 700"
+    return prepared(cifar10, output, *options.split())
+
+
+@pytest.fixture(params=["tfrecord", "hdf5"])
+def stream(cifar10_shards: Path, request: pytest.FixtureRequest) -> Stream:
+    """3,000 images in batches of 128, the last of them padded with 72."""
+    return open_dataset(cifar10_shards, format=request.param).stream(batch_size=128, seed=4)
+
+
+def test_the_stream_gives_each_record_once(stream: Stream) -> None:
+    expected = sorted(path.encode() for path in ids_on_disk(stream))
+    named = stream.data.stream(batch_size=128, seed=4, fields=("id",))
+    for _ in range(2):
+        assert sorted(id for batch in named for id in batch["id"][batch["weight"] > 0].tolist()) == expected
+    assert len(expected) == 3000
+
+
+def ids_on_disk(stream: Stream) -> list[str]:
+    root = Path(str(stream.data.manifest.options["input"]))
+    return [str(path.relative_to(root)) for path in (root / "train").rglob("*.jpg")]
+
+
+def test_training_from_as_dataset_sees_each_record_once(stream: Stream) -> None:
+    model = witness()
+    model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3, shuffle=False, verbose=0)
+    epochs = model.epochs(24 * 128)
+    assert epochs == [images_of(stream.data)] * 3
+    orders = [[image for image, _ in model.seen[n * 24 * 128 :][:3000]] for n in range(3)]
+    assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 3}, {"workers": 2, "max_queue_size": 3}], ids=str)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_training_from_a_sequence_sees_each_record_once(stream: Stream, options: dict[str, int], shuffle: bool) -> None:
+    model = witness()
+    model.fit(ShardSequence(stream, **options), epochs=3, shuffle=shuffle, verbose=0)
+    assert model.epochs(24 * 128) == [images_of(stream.data)] * 3
+
+
+def test_a_sequence_without_shuffle_is_in_the_order_of_the_stream(stream: Stream) -> None:
+    model = witness()
+    model.fit(ShardSequence(stream), shuffle=False, verbose=0)
+    assert [image for image, _ in model.seen] == [image.tobytes() for batch in stream for image in batch["image"]]
+
+
+def test_one_batch_of_a_sequence_reads_one_batch_and_nothing_else(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    original = Dataset.image
+    monkeypatch.setattr(Dataset, "image", lambda data, record: (read.append(record), original(data, record))[1])
+    images, labels, weights = ShardSequence(stream)[5]
+    records, _ = stream.order.batch(0, 5)
+    assert sorted(read) == sorted(records.tolist())
+    assert np.array_equal(labels, stream.data.column("label", records))
+    assert (images.shape, weights.sum()) == ((128, 32, 32, 3), 128)
+    assert (stream.epoch, stream.step) == (0, 0)
+
+
+def test_a_dataset_has_static_shapes_and_its_length(stream: Stream) -> None:
+    dataset = as_dataset(stream)
+    assert dataset.cardinality().numpy() == 24
+    assert {name: (tuple(spec.shape), spec.dtype) for name, spec in dataset.element_spec.items()} == {
+        "image": ((128, 32, 32, 3), tf.uint8),
+        "label": ((128,), tf.int64),
+        "weight": ((128,), tf.float32),
+    }
+    tuples = as_dataset(stream, inputs="image", targets="label").element_spec
+    assert [tuple(spec.shape) for spec in tuples] == [(128, 32, 32, 3), (128,), (128,)]
+
+
+def test_a_kept_remainder_has_a_batch_of_its_own_size(cifar10_shards: Path) -> None:
+    data = open_dataset(cifar10_shards, "test")
+    sizes = [len(batch["image"]) for batch in as_dataset(data.stream(batch_size=256, remainder="keep"))]
+    assert sizes == [256, 256, 88]
+
+
+def test_a_restored_stream_goes_on_in_tf_data(stream: Stream) -> None:
+    expected = [batch["label"].tolist() for batch in stream]
+    stream.load_state_dict(stream.state_dict() | {"epoch": 0, "step": 10})
+    dataset = as_dataset(stream)
+    assert [batch["label"].numpy().tolist() for batch in dataset] == expected[10:]
+    assert len(list(dataset)) == 24
+
+
+def test_ids_arrive_as_strings(stream: Stream) -> None:
+    named = stream.data.stream(batch_size=128, fields=("id",))
+    first = next(iter(as_dataset(named)))
+    assert first["id"].dtype == tf.string
+    assert first["id"].numpy().tolist() == named.batch(0, 0)["id"].tolist()
+
+
+def test_crops_of_jpegs_train(jpeg_shards: Path) -> None:
+    stream = open_dataset(jpeg_shards).stream(batch_size=20, image=CenterCrop(16))
+    model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = model.fit(as_dataset(stream, inputs="image", targets="label"), shuffle=False, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert model.predict(ShardSequence(stream), verbose=0).shape == (60, 3)
+
+
+@pytest.mark.parametrize("names", [("image", None), (None, "label"), ("image", "box")], ids=str)
+def test_fields_that_are_not_there_are_named(stream: Stream, names: tuple[str | None, str | None]) -> None:
+    with pytest.raises(ValueError, match=r"give both or neither|'box' is not among"):
+        as_dataset(stream, inputs=names[0], targets=names[1])
+
+
+def test_a_sequence_needs_its_fields(stream: Stream) -> None:
+    with pytest.raises(ValueError, match="'weight' is not among the stream's fields"):
+        ShardSequence(stream, targets="weight")
