@@ -1,0 +1,58 @@
+"""What the README shows works as it is shown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import prepared, write_image
+
+from beam_jobs.options import parse
+
+README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for line in README.splitlines() if line.startswith("image-shards prepare ")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `photos` and the `shards` that the README's command makes of them, in both formats."""
+    directory = tmp_path_factory.mktemp("readme")
+    for number in range(40):
+        write_image(directory / "photos" / ("cat", "dog")[number % 2] / f"{number}.jpg", number, (240, 230))
+    (line,) = COMMANDS
+    _, _, source, target, *options = shlex.split(line)
+    prepared(directory / source, directory / target, *options, "--format", "tfrecord", "--format", "hdf5")
+    return directory
+
+
+def test_there_is_something_to_run() -> None:
+    assert (len(PYTHON), len(COMMANDS)) == (4, 1)
+
+
+@pytest.mark.filterwarnings("ignore")  # h5py's file is left open, as it would be in a session
+def test_the_python_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow")
+    monkeypatch.chdir(place)
+    names: dict[str, object] = {}
+    for block in PYTHON:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["record"]["id"].startswith(("cat/", "dog/"))  # type: ignore[index]
+    assert len(names["image"]) > 100  # type: ignore[arg-type]
+    assert names["resumed"].epoch == 1  # type: ignore[attr-defined]
+
+
+def test_every_option_of_the_table_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["prepare", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help", "--runner", "--parallelism"}
+    table = "\n".join(line for line in README.splitlines() if line.startswith("| `--"))
+    assert set(re.findall(r"`(--[a-z-]+)", table)) == known
+
+
+def test_the_files_that_the_readme_names_are_there() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", README)
+    for name in [*linked, "scripts/demo", "scripts/test", "Dockerfile", "requirements.lock"]:
+        assert (Path(__file__).parent.parent / name).exists(), name
