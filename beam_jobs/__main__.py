@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,14 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status is 0, 1 for a failure, 2 for wrong use, 130 for Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems send it: clean up as for Ctrl-C
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted; OUTPUT is as it was, run the same command to start again", 130)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         from beam_jobs.errors import JobError
         from beam_jobs.images import ignore_image_warnings
@@ -19,14 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)
     ignore_image_warnings()
     try:
-        print(prepare(parse(sys.argv[1:] if arguments is None else arguments)))  # noqa: T201
+        print(prepare(parse(arguments)))  # noqa: T201
     except JobError as error:
         return _fail(str(error), error.exit_status)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; OUTPUT is as it was, run the same command to start again", 130)
     return 0
 
 

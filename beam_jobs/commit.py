@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -73,7 +72,7 @@ class Output:
         """Remove what an unfinished job left, and mark the directory as ours."""
         self.clear()
         (self.work / "plan").mkdir(parents=True)
-        write_whole(self.work / _JOB, b'{"format": "image-shards"}\n')
+        write_whole(self.work / _JOB, [b'{"format": "image-shards"}\n'])
 
     def clear(self) -> None:
         """Remove the unfinished files of a job, and nothing else."""
@@ -145,7 +144,7 @@ class Publication:
     max_rejects: MaxRejects
 
 
-def publish(written: Sequence[WrittenShard], publication: Publication) -> Manifest:
+def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     """Turn attempts at every shard into a dataset. May be called again after it was cut off.
 
     Raises:
@@ -153,19 +152,17 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> Manife
     """
     order = {name: number for number, name in enumerate(publication.splits)}
     shards = sorted(written, key=lambda shard: (order[shard.task.split], shard.task.number))
-    rejects = [*publication.listing_rejects, *_read_rejects(shards)]
+    rejected = len(publication.listing_rejects) + sum(shard.rejected for shard in shards)
     inputs = publication.planned + len(publication.listing_rejects)
-    check_rejects(len(rejects), rejects, inputs, publication.max_rejects)
+    check_rejects(rejected, _rejects(shards, publication), inputs, publication.max_rejects)
     output = Path(publication.output)
     for shard in shards:
         _commit(shard, output)
-    lines = "".join(json.dumps(reject._asdict()) + "\n" for reject in rejects)
-    manifest = _manifest(shards, len(rejects), publication)
-    files = {REJECTS_NAME: lines.encode(), **metadata_files(manifest, _tfds_name(output))}
-    for name, data in files.items():
-        write_whole(output / name, data)
-    write_whole(output / MANIFEST_NAME, manifest.to_json().encode())
-    return manifest
+    write_whole(output / REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication)))
+    manifest = _manifest(shards, rejected, publication)
+    for name, data in metadata_files(manifest, _tfds_name(output)).items():
+        write_whole(output / name, [data])
+    write_whole(output / MANIFEST_NAME, [manifest.to_json().encode()])
 
 
 def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRejects) -> None:
@@ -203,12 +200,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _read_rejects(shards: Iterable[WrittenShard]) -> Iterator[Reject]:
+def _rejects(shards: Iterable[WrittenShard], publication: Publication) -> Iterator[Reject]:
+    yield from publication.listing_rejects
     for shard in shards:
         if shard.rejected:
             with open(Path(shard.attempt) / REJECTS_NAME, "rb") as file:
-                for line in file:
-                    yield Reject(**json.loads(line))
+                yield from map(Reject.from_line, file)
 
 
 def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Publication) -> Manifest:

@@ -20,7 +20,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from beam_jobs.options import ImageOptions
+from beam_jobs.options import MAX_SIDE, ImageOptions
 
 __all__ = [
     "BadImage",
@@ -46,6 +46,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ORIENTATION = 0x0112
 # Raised whenever the same file and options give other pixels than before.
 _PIXELS_VERSION = "1"
+_MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
 _thread = threading.local()
 
 
@@ -192,33 +193,32 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def fit(pixels: Pixels, options: ImageOptions) -> Pixels:
-    """Bring an image to the size that the options ask for; sizes are those of Pillow's `ImageOps`."""
+    """Bring an image to the size that the options ask for, as Pillow's `ImageOps` does.
+
+    "cover" is `ImageOps.cover`, "crop" is `ImageOps.fit`, "pad" is `ImageOps.pad`.
+
+    Raises:
+        BadImage: an image so long and thin that it would become too large.
+    """
     height, width = pixels.shape[:2]
     target = (options.width, options.height)
-    if options.fit == "stretch":
-        return _resize(pixels, target, options.filter)
     if options.fit == "pad":
-        inside = _resize(pixels, _contained(width, height, target), options.filter)
+        inside = _resize(pixels, _scaled(width, height, target, covering=False), options.filter)
         return _padded(inside, target)
-    covering = _resize(pixels, _covering(width, height, target), options.filter)
-    return _cropped(covering, target) if options.fit == "crop" else covering
+    if options.fit == "cover":
+        return _resize(pixels, _scaled(width, height, target, covering=True), options.filter)
+    if options.fit == "crop":
+        box = cykooz.CropBox.get_crop_box_to_fit_dst_size((width, height), target)
+        return _resize(pixels, target, options.filter, box)
+    return _resize(pixels, target, options.filter)
 
 
-def _covering(width: int, height: int, target: tuple[int, int]) -> tuple[int, int]:
-    if width * target[1] < height * target[0]:
-        return target[0], max(1, round(height / width * target[0]))
-    return max(1, round(width / height * target[1])), target[1]
-
-
-def _contained(width: int, height: int, target: tuple[int, int]) -> tuple[int, int]:
-    if width * target[1] > height * target[0]:
-        return target[0], max(1, round(height / width * target[0]))
-    return max(1, round(width / height * target[1])), target[1]
-
-
-def _cropped(pixels: Pixels, target: tuple[int, int]) -> Pixels:
-    top, left = (pixels.shape[0] - target[1]) // 2, (pixels.shape[1] - target[0]) // 2
-    return np.ascontiguousarray(pixels[top : top + target[1], left : left + target[0]])
+def _scaled(width: int, height: int, target: tuple[int, int], *, covering: bool) -> tuple[int, int]:
+    """The size of the same aspect ratio that just covers `target`, or just fits into it."""
+    wider = width * target[1] > height * target[0]
+    if wider == covering:  # the heights are equal
+        return max(1, round(width / height * target[1])), target[1]
+    return target[0], max(1, round(height / width * target[0]))
 
 
 def _padded(pixels: Pixels, target: tuple[int, int]) -> Pixels:
@@ -229,15 +229,17 @@ def _padded(pixels: Pixels, target: tuple[int, int]) -> Pixels:
     return result
 
 
-def _resize(pixels: Pixels, size: tuple[int, int], filter: str) -> Pixels:
+def _resize(pixels: Pixels, size: tuple[int, int], filter: str, box: cykooz.CropBox | None = None) -> Pixels:
     height, width = pixels.shape[:2]
+    if max(size) > MAX_SIDE or size[0] * size[1] > _MAX_PIXELS:
+        raise BadImage("too-large", f"{width}x{height} would become {size[0]}x{size[1]} pixels; try --fit crop or pad")
     if (width, height) == size:
         return pixels
     source = cykooz.ImageData(width, height, cykooz.PixelType.U8x3, pixels.tobytes())
     result = cykooz.ImageData(*size, cykooz.PixelType.U8x3)
     if not hasattr(_thread, "resizer"):
         _thread.resizer = cykooz.Resizer()  # holds buffers: one for each thread
-    _thread.resizer.resize(source, result, cykooz.ResizeOptions(_RESAMPLING[filter]))
+    _thread.resizer.resize(source, result, cykooz.ResizeOptions(_RESAMPLING[filter], crop_box=box))
     return np.frombuffer(result.get_buffer(), np.uint8).reshape(size[1], size[0], 3)
 
 

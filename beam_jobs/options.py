@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from shard_reader.format import ENCODINGS, FORMAT_VERSION, FORMATS, IMAGE_DTYPES
 __all__ = [
     "FILTERS",
     "FITS",
+    "MAX_SIDE",
     "NORMALIZATIONS",
     "ImageOptions",
     "MaxRejects",
@@ -29,6 +31,7 @@ __all__ = [
     "parse",
 ]
 
+MAX_SIDE = 65_500  # of a JPEG, and enough for a sum of 8-bit squares along it in 32 bits
 FITS = ("cover", "crop", "pad", "stretch")
 FILTERS = ("lanczos", "bicubic", "bilinear", "area", "nearest")
 NORMALIZATIONS = ("none", "unit", "symmetric", "imagenet", "dataset", "per-image")
@@ -78,11 +81,11 @@ class MaxRejects:
     """How many inputs may be rejected: a count, or a fraction of them all."""
 
     count: int | None = None
-    fraction: float | None = None
+    fraction: str | None = None
 
     def of(self, inputs: int) -> int:
         """The bound for so many inputs."""
-        return self.count if self.count is not None else int(inputs * (self.fraction or 0.0))
+        return self.count if self.count is not None else int(inputs * Fraction(self.fraction or 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +163,8 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
     found, unknown = top.parse_known_args(arguments)
     if unknown:
         prepare.refuse(unknown)
-    return _build(found, beam)
+    given = {n: v for n, v in vars(found).items() if n in beam and v != prepare.get_default(n)}
+    return _build(found, given)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -234,8 +238,7 @@ def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str
     return {action.dest for action in group._group_actions} - before
 
 
-def _build(found: argparse.Namespace, beam: set[str]) -> PrepareOptions:
-    given = {name: value for name, value in vars(found).items() if name in beam and value is not None}
+def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
     return PrepareOptions(
         input=_local(found.input, "INPUT"),
         output=_local(found.output, "OUTPUT"),
@@ -246,7 +249,7 @@ def _build(found: argparse.Namespace, beam: set[str]) -> PrepareOptions:
         seed=found.seed,
         workers=found.workers,
         max_rejects=found.max_rejects,
-        beam=given,
+        beam=beam,
     )
 
 
@@ -305,8 +308,8 @@ def _size(text: str) -> tuple[int, int | None]:
     if match is None:
         raise argparse.ArgumentTypeError(f"expected N or WxH in pixels, as 256 or 224x320, got {text!r}")
     width, height = int(match[1]), int(match[2]) if match[2] else None
-    if not all(1 <= side <= 65_500 for side in (width, height or width)):
-        raise argparse.ArgumentTypeError(f"must be 1 to 65500 pixels, got {text!r}")
+    if not all(1 <= side <= MAX_SIDE for side in (width, height or width)):
+        raise argparse.ArgumentTypeError(f"must be 1 to {MAX_SIDE} pixels, got {text!r}")
     return width, height
 
 
@@ -345,5 +348,5 @@ def _max_rejects(text: str) -> MaxRejects:
     if re.fullmatch(r"[0-9]+", text):
         return MaxRejects(count=int(text))
     if re.fullmatch(r"[0-9]*\.[0-9]+", text) and float(text) <= 1:
-        return MaxRejects(fraction=float(text))
+        return MaxRejects(fraction=text)
     raise argparse.ArgumentTypeError(f"expected a count as 20 or a fraction as 0.01, got {text!r}")

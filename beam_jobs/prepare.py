@@ -12,7 +12,7 @@ from beam_jobs.commit import Output, Publication, check_rejects, claimed
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images import BadImage, codec_versions, prepare_image
 from beam_jobs.options import PrepareOptions, fingerprint
-from beam_jobs.report import say, summary
+from beam_jobs.report import counted, say, summary
 from beam_jobs.run import run
 from beam_jobs.sources import Listing, Reference
 from beam_jobs.sources.folder import list_folder, read_image
@@ -35,13 +35,14 @@ def prepare(options: PrepareOptions) -> str:
     began = time.monotonic()
     _check_places(options)
     listing = list_folder(options.input)
-    say(f"{options.input}: {listing.layout}, {len(listing.references)} images, {listing.ignored} files ignored")
+    found = f"{counted(len(listing.references), 'image')}, {counted(listing.ignored, 'file')} ignored"
+    say(f"{options.input}: {listing.layout}, {found}")
     with claimed(options.output) as output:
-        found = output.manifest()
+        finished = output.manifest()
         wanted = _fingerprint(options, listing)
-        if found is not None:
-            _check_same(found, options, wanted)
-            return f"{options.output}: is finished, nothing to do ({found.counts.written} images)"
+        if finished is not None:
+            _check_same(finished, options, wanted)
+            return f"{options.output}: is finished, nothing to do ({counted(finished.counts.written, 'image')})"
         inputs = len(listing.references) + len(listing.rejects)
         check_rejects(len(listing.rejects), listing.rejects, inputs, options.max_rejects)
         _make(options, listing, output, wanted)

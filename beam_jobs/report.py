@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from beam_jobs.options import MaxRejects
 from beam_jobs.sources import Reject
 from shard_reader.format import REJECTS_NAME, Manifest
 
-__all__ = ["Progress", "say", "summary"]
+__all__ = ["Progress", "counted", "say", "summary"]
 
 _LINE_SECONDS = 10.0
 
@@ -88,14 +88,17 @@ class Progress:
 def summary(manifest: Manifest, output: str, elapsed: float) -> str:
     """What was made, what was rejected and why, and what to type next."""
     counts = manifest.counts
-    lines = [f"{output}: {_images(counts.written)} in {elapsed:.1f} s ({counts.written / elapsed:.0f} images/s)"]
+    lines = [
+        f"{output}: {counted(counts.written, 'image')} in {elapsed:.1f} s ({counts.written / elapsed:.0f} images/s)"
+    ]
     lines += [
-        f"  {name:<10} {_images(split.records)}, {_files(manifest, name)}" for name, split in manifest.splits.items()
+        f"  {name:<10} {counted(split.records, 'image')}, {_files(manifest, name)}"
+        for name, split in manifest.splits.items()
     ]
     lines.append(f"  image      {_image(manifest)}")
     if manifest.class_names:
         lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
-    lines.append(f"  ignored    {counts.ignored} files that are no images")
+    lines.append(f"  ignored    {counted(counts.ignored, 'file')} beside the images")
     lines += _reject_lines(manifest, output)
     return "\n".join([*lines, "next:", f"  {_next_command(output, next(iter(manifest.splits)))}"])
 
@@ -109,15 +112,15 @@ def _next_command(output: str, split: str) -> str:
     return f"{python} -c {quoted}"
 
 
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _files(manifest: Manifest, split: str) -> str:
     shards = manifest.splits[split].shards
     size = sum(file.bytes for shard in shards for file in shard.files.values())
-    number = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
-    return f"{number} of {' and '.join(manifest.formats)}, {size / 1e6:.1f} MB"
+    return f"{counted(len(shards), 'shard')} of {' and '.join(manifest.formats)}, {size / 1e6:.1f} MB"
 
 
 def _image(manifest: Manifest) -> str:
@@ -137,10 +140,10 @@ def _some(names: tuple[str, ...]) -> str:
 def _reject_lines(manifest: Manifest, output: str) -> list[str]:
     if not manifest.counts.rejected:
         return ["  rejected   0"]
-    with open(Path(output) / REJECTS_NAME, encoding="utf-8") as file:
-        rejects = [Reject(**json.loads(line)) for line in file]
-    reasons = Counter(reject.reason for reject in rejects)
+    with open(Path(output) / REJECTS_NAME, "rb") as file:
+        first = [Reject.from_line(line) for line in islice(file, 5)]
+        reasons = Counter(reject.reason for reject in chain(first, map(Reject.from_line, file)))
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    lines = [f"  rejected   {len(rejects)} ({why}), listed in {Path(output) / REJECTS_NAME}"]
-    lines += [f"    {reject.id}: {reject.reason}: {reject.message}" for reject in rejects[:5]]
-    return lines + (["    ..."] if len(rejects) > 5 else [])
+    lines = [f"  rejected   {reasons.total()} ({why}), listed in {Path(output) / REJECTS_NAME}"]
+    lines += [f"    {ascii(reject.id)[1:-1]}: {reject.reason}: {reject.message}" for reject in first]
+    return lines + (["    ..."] if reasons.total() > 5 else [])

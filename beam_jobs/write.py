@@ -5,7 +5,6 @@ The files are an attempt, in a folder of their own; `commit.py` gives them their
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections import deque
@@ -90,8 +89,7 @@ def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, on_im
 
     paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
     shard = store(records(), paths, job.fields)
-    lines = "".join(json.dumps(reject._asdict()) + "\n" for reject in rejects)
-    write_whole(attempt / REJECTS_NAME, lines.encode())
+    write_whole(attempt / REJECTS_NAME, map(Reject.to_line, rejects))
     return WrittenShard(task=task, attempt=str(attempt), shard=shard, rejected=len(rejects), sums=sums)
 
 
@@ -175,7 +173,7 @@ def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -
     if len(rows) != records:
         raise JobError(f"{path}: holds {len(rows)} records, {records} were written")
     index_path = path.with_name(index_name(path.name))
-    write_whole(index_path, index.to_bytes(rows))
+    write_whole(index_path, [index.to_bytes(rows)])
     return ShardFile(
         path=path.name,
         bytes=path.stat().st_size,

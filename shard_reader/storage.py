@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,12 @@ def map_file(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     return np.memmap(path, np.uint8, mode="r").view(np.ndarray)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there with all of `data`, even after a power cut, or not at all."""
+def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file so that it is there with all of `chunks`, even after a power cut, or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

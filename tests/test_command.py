@@ -61,7 +61,7 @@ def test_the_summary_says_what_was_made_and_what_comes_next(class_folders: Path,
     (bad / "a/notes.txt").write_text("...")
     result = command("prepare", bad, tmp_path / "out", "--max-rejects", 1, "--size", "16x16")
     assert result.returncode == 0, result.stderr
-    assert "in: 3 class folders, 61 images, 1 files ignored" in result.stderr
+    assert "in: 3 class folders, 61 images, 1 file ignored" in result.stderr
     assert "61/61 images" in result.stderr
     assert "train      60 images, 1 shard of tfrecord" in result.stdout
     assert "image      16x16 (crop, lanczos), uint8, jpeg quality 90" in result.stdout
@@ -273,8 +273,14 @@ def nobody_is_left(group: int) -> bool:
 
 
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
-def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(running: subprocess.Popen[str], tmp_path: Path) -> None:
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(
+    running: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    if number == signal.SIGINT:  # a terminal sends it to every process of the group
+        os.killpg(running.pid, number)
+    else:
+        running.send_signal(number)
     _, errors = running.communicate(timeout=10)
     assert running.returncode == 130
     assert errors.splitlines()[-1].startswith("image-shards: error: interrupted; OUTPUT is as it was")

@@ -94,7 +94,18 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "images/cat/loop").symlink_to(tmp_path / "images")
     (tmp_path / "images/cat/gone.jpg").symlink_to(tmp_path / "nowhere")
     found = list_folder(str(tmp_path / "images"))
-    assert set(listed(found)) == {"cat/2.jpg", "cat/gone.jpg", "dog/1.jpg"}
+    assert set(listed(found)) == {"cat/2.jpg", "dog/1.jpg"}
+    assert [(reject.id, reject.reason) for reject in found.rejects] == [("cat/gone.jpg", "not-a-file")]
+
+
+def test_a_pipe_is_rejected_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(folder(tmp_path, "cat/1.jpg") / "cat/pipe.jpg")
+    assert [reject.reason for reject in list_folder(str(tmp_path)).rejects] == ["not-a-file"]
+
+
+def test_a_class_with_a_line_break_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the class folder 'c\\nt' has a line break in its name"):
+        list_folder(str(folder(tmp_path, "c\nt/1.jpg")))
 
 
 @pytest.mark.parametrize(

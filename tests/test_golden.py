@@ -117,7 +117,7 @@ def test_the_option_fingerprint_is_frozen() -> None:
         shards=ShardRule(by="bytes", value=128_000_000),
         seed=0,
         workers=2,
-        max_rejects=MaxRejects(fraction=0.01),
+        max_rejects=MaxRejects(fraction="0.01"),
         beam={},
     )
     assert fingerprint(options.deciding()) == "32af466d9efb5d497bcc98d0f4d47d53f1554eaec85db5fe16301f839ba1214e"

@@ -104,6 +104,7 @@ def contained(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, in
 PILLOW_FITS: dict[str, Callable[[Image.Image, tuple[int, int], Any], Image.Image]] = {
     "stretch": lambda image, size, filter: image.resize(size, filter),
     "cover": ImageOps.cover,
+    "crop": ImageOps.fit,
     "pad": lambda image, size, filter: ImageOps.pad(image, size, filter),
 }
 
@@ -124,12 +125,25 @@ def test_sizes_and_pixels_are_those_of_pillow(source: tuple[int, int], target: t
     assert np.abs(result.astype(int) - expected).mean() < 0.5
 
 
-@pytest.mark.parametrize("source", [(40, 30), (30, 40), (1, 1), (7, 3), (500, 400)], ids=str)
-def test_crop_is_the_middle_of_cover(source: tuple[int, int]) -> None:
-    pixels = np.asarray(picture(*source))
-    cover, crop = (fit(pixels, replace(OPTIONS, fit=how)) for how in ("cover", "crop"))
-    top, left = (cover.shape[0] - 48) // 2, (cover.shape[1] - 64) // 2
-    assert np.array_equal(crop, cover[top : top + 48, left : left + 64])
+@given(st.tuples(*[st.integers(1, 60)] * 2), st.tuples(*[st.integers(1, 60)] * 2), st.sampled_from(FITS))
+def test_every_size_becomes_every_size(source: tuple[int, int], target: tuple[int, int], how: str) -> None:
+    result = fit(
+        np.zeros((source[1], source[0], 3), np.uint8), replace(OPTIONS, width=target[0], height=target[1], fit=how)
+    )
+    if how == "cover":
+        assert result.shape[0] >= target[1] and result.shape[1] >= target[0]
+        assert result.shape[0] == target[1] or result.shape[1] == target[0]
+    else:
+        assert result.shape == (target[1], target[0], 3)
+
+
+def test_a_long_thin_image_is_cropped_but_not_blown_up() -> None:
+    line = np.zeros((50_000, 1, 3), np.uint8)
+    assert fit(line, replace(OPTIONS, width=256, height=256, fit="crop")).shape == (256, 256, 3)
+    assert fit(line, replace(OPTIONS, width=256, height=256, fit="pad")).shape == (256, 256, 3)
+    with pytest.raises(BadImage, match="1x50000 would become 256x12800000 pixels") as caught:
+        fit(line, replace(OPTIONS, width=256, height=256, fit="cover"))
+    assert caught.value.reason == "too-large"
 
 
 @pytest.mark.parametrize("name", FILTERS)

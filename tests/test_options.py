@@ -23,7 +23,7 @@ def test_defaults() -> None:
     )
     assert (found.image.encoding, found.image.quality, found.image.dtype) == ("jpeg", 90, "uint8")
     assert found.shards == ShardRule(by="bytes", value=128_000_000)
-    assert found.max_rejects == MaxRejects(fraction=0.01)
+    assert found.max_rejects == MaxRejects(fraction="0.01")
     assert found.workers >= 1
     assert found.beam == {}
 
@@ -55,7 +55,7 @@ def test_image_options(line: str, expected: dict[str, object]) -> None:
         ("--shard-bytes 64MiB", "shards", ShardRule(by="bytes", value=64 * 2**20)),
         ("--shard-bytes 1.5GB", "shards", ShardRule(by="bytes", value=1_500_000_000)),
         ("--max-rejects 0", "max_rejects", MaxRejects(count=0)),
-        ("--max-rejects 1.0", "max_rejects", MaxRejects(fraction=1.0)),
+        ("--max-rejects 1.0", "max_rejects", MaxRejects(fraction="1.0")),
         ("--seed -5", "seed", -5),
     ],
 )
@@ -121,6 +121,12 @@ def test_beam_s_options_are_passed_on_in_every_form() -> None:
     assert found.beam["parallelism"] == 4
     assert found.beam["experiments"] == ["a", "b"]
     assert found.beam["use_public_ips"] is False
+    assert set(found.beam) == {"runner", "parallelism", "experiments", "use_public_ips"}
+
+
+def test_a_fraction_of_rejects_is_exact() -> None:
+    assert MaxRejects(fraction="0.29").of(100) == 29  # in floats 28.999...
+    assert MaxRejects(count=3).of(100) == 3
 
 
 def test_what_does_not_decide_the_result_is_not_in_the_fingerprint() -> None:

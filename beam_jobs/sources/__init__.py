@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +26,15 @@ class Reject(NamedTuple):
     stage: str
     reason: str
     message: str
+
+    def to_line(self) -> bytes:
+        """The line. A name that is not UTF-8 is written with JSON's escapes."""
+        return json.dumps(self._asdict()).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Reject:
+        """What `to_line` wrote."""
+        return cls(**json.loads(line))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

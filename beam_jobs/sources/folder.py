@@ -32,6 +32,7 @@ IGNORED_SUFFIXES = frozenset(
 class _File(NamedTuple):
     id: str
     size: int
+    regular: bool
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -42,7 +43,7 @@ def list_folder(path: str) -> Listing:
     """Every file below `path`, as a reference, a reject, or counted as ignored.
 
     Raises:
-        UsageError: `path` is missing, no folder, holds no image, or mixes layouts.
+        UsageError: `path` is missing, no folder, or holds no image; or a class has an impossible name.
     """
     root = _check_root(path)
     files: list[_File] = []
@@ -53,8 +54,9 @@ def list_folder(path: str) -> Listing:
         else:
             files.append(file)
     files.sort()
-    rejects = [_reject(path, file, "file-name", "the name is not UTF-8") for file in files if not _is_utf8(file.id)]
-    files = [file for file in files if _is_utf8(file.id)]
+    bad = {file: problem for file in files if (problem := _problem(file))}
+    rejects = [_reject(path, file, *problem) for file, problem in bad.items()]
+    files = [file for file in files if file not in bad]
     if not files:
         raise UsageError(f"INPUT {path}: holds no images ({ignored} other files)")
     return _label(path, files, rejects, ignored)
@@ -94,14 +96,8 @@ def _walk(root: Path) -> Iterator[_File]:
                 if entry.is_dir():
                     folders.append((entry.path, f"{prefix}{entry.name}/"))
                 else:
-                    yield _File(prefix + entry.name, _size(entry))
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except FileNotFoundError:  # a link to nowhere: reading it will reject it
-        return 0
+                    regular = entry.is_file()
+                    yield _File(prefix + entry.name, entry.stat().st_size if regular else 0, regular)
 
 
 def _is_ignored(id: str) -> bool:
@@ -110,12 +106,15 @@ def _is_ignored(id: str) -> bool:
     return hidden or path.suffix.lower() in IGNORED_SUFFIXES
 
 
-def _is_utf8(id: str) -> bool:
+def _problem(file: _File) -> tuple[str, str] | None:
+    """Reason and message where a file cannot be an input."""
+    if not file.regular:
+        return "not-a-file", "is a link to nowhere, a pipe or a device"
     try:
-        id.encode()
+        file.id.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return "file-name", "the name is not UTF-8"
+    return None
 
 
 def _reject(path: str, file: _File, reason: str, message: str) -> Reject:
@@ -138,6 +137,9 @@ def _label(path: str, files: list[_File], rejects: list[Reject], ignored: int) -
     else:  # split folders of images without classes
         rejects += [_reject(path, f, "no-split", "lies beside the split folders") for f in stray if not f.folders]
     class_names = tuple(sorted({file.folders[depth] for file in in_classes})) if in_classes else None
+    for name in class_names or ():
+        if len(name.splitlines()) != 1:
+            raise UsageError(f"INPUT {path}: the class folder {name!r} has a line break in its name; rename it")
     labels = {name: number for number, name in enumerate(class_names or ())}
     references = [
         Reference(f.id, f.size, labels[f.folders[depth]] if labels else None, f.folders[0] if has_splits else None)
