@@ -5,17 +5,31 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 __all__ = ["main"]
+
+# Batch systems and closed terminals send the others.
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status is 0, 1 for a failure, 2 for wrong use, 130 for Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems send it: clean up as for Ctrl-C
+    for number in _INTERRUPTS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         return _fail("interrupted; OUTPUT is as it was, run the same command to start again", 130)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """End as for Ctrl-C, once: a second signal must not cut off the clearing up."""
+    del number, frame
+    for other in _INTERRUPTS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -28,12 +42,16 @@ def _run(arguments: Sequence[str]) -> int:
         return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)
     ignore_image_warnings()
     try:
-        print(prepare(parse(arguments)))  # noqa: T201
+        summary = prepare(parse(arguments))
     except JobError as error:
         return _fail(str(error), error.exit_status)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
+    try:
+        print(summary, flush=True)  # noqa: T201
+    except OSError as error:
+        return _fail(f"the dataset is whole, but standard output cannot be written ({error.strerror})", 1)
     return 0
 
 

@@ -16,13 +16,14 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images import ChannelSums
 from beam_jobs.options import MaxRejects
-from beam_jobs.sources import Reject
+from beam_jobs.sources import Reject, printable
 from beam_jobs.tfds import metadata_files
 from beam_jobs.write import WrittenShard
 from shard_reader.errors import DatasetError
@@ -173,10 +174,10 @@ def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRe
     """
     bound = limit.of(inputs)
     if count > bound:
-        named = "".join(f"\n  {r.uri}: {r.reason}: {r.message}" for r, _ in zip(first, range(3), strict=False))
+        named = "".join(f"\n  {printable(r.uri)}: {r.reason}: {r.message}" for r in islice(first, 3))
         raise JobError(
-            f"{count} of {inputs} images are unusable, --max-rejects allows {bound}. The first:{named}\n"
-            "Repair or remove them, or allow more with --max-rejects."
+            f"of {inputs} images, at least {count} cannot be used; --max-rejects allows {bound}. The first:{named}\n"
+            "Repair or remove them, or allow more; with --max-rejects 1.0, rejects.jsonl will list them all."
         )
 
 

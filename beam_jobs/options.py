@@ -108,7 +108,7 @@ class PrepareOptions:
         return {
             "image": asdict(self.image),
             "formats": list(self.formats),
-            "split": [list(part) for part in self.split] if self.split else None,
+            "split": ",".join(f"{name}={part}" for name, part in self.split) if self.split else None,
             "shards": asdict(self.shards),
             "seed": self.seed,
         }
@@ -164,6 +164,8 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
     if unknown:
         prepare.refuse(unknown)
     given = {n: v for n, v in vars(found).items() if n in beam and v != prepare.get_default(n)}
+    if "runner" in given:
+        _check_runner(given["runner"])
     return _build(found, given)
 
 
@@ -238,6 +240,14 @@ def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str
     return {action.dest for action in group._group_actions} - before
 
 
+def _check_runner(name: str) -> None:
+    with quiet():
+        from apache_beam.options.pipeline_options import StandardOptions
+    known = [runner.rpartition(".")[2] for runner in StandardOptions.ALL_KNOWN_RUNNERS]
+    if name not in ("DirectRunner", *known):
+        raise UsageError(f"--runner {name}: Apache Beam knows {', '.join(sorted({'DirectRunner', *known}))}")
+
+
 def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
     return PrepareOptions(
         input=_local(found.input, "INPUT"),
@@ -254,6 +264,8 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
 
 
 def _local(path: str, name: str) -> str:
+    if not path:
+        raise UsageError(f"{name} is empty")
     if re.match(r"[a-z][a-z0-9+]*://", path):
         raise UsageError(f"{name} {path}: only local paths can be read and written so far")
     return str(Path(path))

@@ -114,11 +114,13 @@ def read_task(task: ShardTask) -> Iterator[Reference]:
             yield Reference(*json.loads(file.readline()))
 
 
-def fingerprint(references: Iterable[Reference]) -> str:
-    """The SHA-256 of the listing: ids and sizes, in the order of ids."""
+def fingerprint(listing: Listing) -> str:
+    """The SHA-256 of a listing: ids and sizes in the order of ids, then the ids of rejects."""
     digest = hashlib.sha256()
-    for reference in sorted(references):
+    for reference in sorted(listing.references):
         digest.update(f"{reference.id}\0{reference.size}\n".encode())
+    for id in sorted(reject.id for reject in listing.rejects):
+        digest.update(f"{id}\0\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

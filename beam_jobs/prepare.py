@@ -36,13 +36,15 @@ def prepare(options: PrepareOptions) -> str:
     _check_places(options)
     listing = list_folder(options.input)
     found = f"{counted(len(listing.references), 'image')}, {counted(listing.ignored, 'file')} ignored"
-    say(f"{options.input}: {listing.layout}, {found}")
+    rejected = f", {len(listing.rejects)} rejected" if listing.rejects else ""
+    say(f"{options.input}: {listing.layout}, {found}{rejected}")
     with claimed(options.output) as output:
         finished = output.manifest()
         wanted = _fingerprint(options, listing)
         if finished is not None:
             _check_same(finished, options, wanted)
-            return f"{options.output}: is finished, nothing to do ({counted(finished.counts.written, 'image')})"
+            counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
+            return f"{options.output}: is finished, nothing to do ({counts})"
         inputs = len(listing.references) + len(listing.rejects)
         check_rejects(len(listing.rejects), listing.rejects, inputs, options.max_rejects)
         _make(options, listing, output, wanted)
@@ -62,7 +64,7 @@ def _check_places(options: PrepareOptions) -> None:
 
 def _fingerprint(options: PrepareOptions, listing: Listing) -> Fingerprint:
     return Fingerprint(
-        inputs=plan.fingerprint(listing.references),
+        inputs=plan.fingerprint(listing),
         options=fingerprint(options.deciding()),
         codecs=codec_versions(),
     )
@@ -79,7 +81,7 @@ def _check_same(found: Manifest, options: PrepareOptions, wanted: Fingerprint) -
     there = _flat({**found.options, "inputs": found.fingerprint.inputs, **found.fingerprint.codecs})
     asked = _flat({**options.deciding(), "inputs": wanted.inputs, **wanted.codecs})
     differences = [
-        f"{name} is {there.get(name)!r} there, {value!r} here"
+        "the files in INPUT are others" if name == "inputs" else f"{name} is {there.get(name)!r} there, {value!r} here"
         for name, value in asked.items()
         if there.get(name) != value
     ]

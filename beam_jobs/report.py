@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from beam_jobs.commit import check_rejects
 from beam_jobs.options import MaxRejects
-from beam_jobs.sources import Reject
+from beam_jobs.sources import Reject, printable
 from shard_reader.format import REJECTS_NAME, Manifest
 
 __all__ = ["Progress", "counted", "say", "summary"]
@@ -120,7 +120,11 @@ def counted(count: int, noun: str) -> str:
 def _files(manifest: Manifest, split: str) -> str:
     shards = manifest.splits[split].shards
     size = sum(file.bytes for shard in shards for file in shard.files.values())
-    return f"{counted(len(shards), 'shard')} of {' and '.join(manifest.formats)}, {size / 1e6:.1f} MB"
+    return f"{counted(len(shards), 'shard')} of {' and '.join(manifest.formats)}, {_size(size)}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _image(manifest: Manifest) -> str:
@@ -145,5 +149,5 @@ def _reject_lines(manifest: Manifest, output: str) -> list[str]:
         reasons = Counter(reject.reason for reject in chain(first, map(Reject.from_line, file)))
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     lines = [f"  rejected   {reasons.total()} ({why}), listed in {Path(output) / REJECTS_NAME}"]
-    lines += [f"    {ascii(reject.id)[1:-1]}: {reject.reason}: {reject.message}" for reject in first]
+    lines += [f"    {printable(reject.id)}: {reject.reason}: {reject.message}" for reject in first]
     return lines + (["    ..."] if reasons.total() > 5 else [])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_jobs.commit import Publication
+from beam_jobs.errors import JobError
 from beam_jobs.plan import ShardTask
 from beam_jobs.pool import Workers
 from beam_jobs.quiet import quiet
@@ -38,8 +39,12 @@ def run(
     Raises:
         JobError: the job failed.
     """
-    if beam_options.get("runner") not in _LOCAL_RUNNERS:
-        _run_pipeline(tasks, job, publication, beam_options, "")
+    runner = beam_options.get("runner")
+    if runner not in _LOCAL_RUNNERS:
+        try:
+            _run_pipeline(tasks, job, publication, beam_options, "")
+        except Exception as error:
+            raise JobError(f"{runner} failed: {error}") from error
         return
     # What fails here is raised here; Beam would also print it, once for each of its layers.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -76,8 +81,8 @@ def _run_beside(workers: Workers, progress: Progress, arguments: tuple[Any, ...]
         while thread.is_alive():
             thread.join(0.1)
             progress.show()
-    except BaseException as error:
-        workers.stop(error)
+    except BaseException:
+        workers.stop(JobError("interrupted"))  # an Exception: Beam clears up behind no other kind
         thread.join()
         raise
     if failures:  # Beam turns errors into text; the workers keep the first as it was

@@ -69,8 +69,7 @@ def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, on_im
     """Write every file of one shard, in memory of a few images.
 
     Raises:
-        JobError: an input could not be read for a reason that may pass.
-        OSError: the output could not be written.
+        JobError: an input could not be read for a reason that may pass, or the output not be written.
     """
     attempt = Path(job.attempts) / f"{task.name}.{uuid.uuid4().hex}"
     attempt.mkdir(parents=True)
@@ -88,7 +87,10 @@ def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, on_im
                 on_image(None)
 
     paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
-    shard = store(records(), paths, job.fields)
+    try:
+        shard = store(records(), paths, job.fields)
+    except OSError as error:
+        raise JobError(f"{attempt}: cannot be written ({error.strerror or error})") from error
     write_whole(attempt / REJECTS_NAME, map(Reject.to_line, rejects))
     return WrittenShard(task=task, attempt=str(attempt), shard=shard, rejected=len(rejects), sums=sums)
 

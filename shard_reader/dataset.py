@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,8 +83,10 @@ class Dataset:
 
         Raises:
             IndexError: there is no such record.
+            TypeError: `record` is not an integer.
             CorruptionError: the record is damaged.
         """
+        record = operator.index(record)
         number = record + len(self) if record < 0 else record
         if not 0 <= number < len(self):
             raise IndexError(f"record {record} of {len(self)} in split {self.split!r} of {self.path}")

@@ -23,6 +23,7 @@ class CenterCrop:
         size: of a square, or (height, width), in pixels.
 
     Raises:
+        TypeError: a size that is neither.
         ValueError: a size below 1; on a call, an image that is smaller than the crop.
 
     >>> CenterCrop(2)(np.zeros((4, 6, 3), np.uint8)).shape
@@ -32,7 +33,10 @@ class CenterCrop:
     size: int | tuple[int, int]
 
     def __post_init__(self) -> None:
-        if min(self.shape) < 1:
+        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+            raise TypeError(f"size={self.size!r}: must be an integer, or (height, width)")
+        if min(sides) < 1:
             raise ValueError(f"size={self.size!r}: must be at least 1 pixel")
 
     @property

@@ -37,6 +37,8 @@ class ShardSequence(keras.utils.PyDataset):
 
     def __init__(self, stream: Stream, *, inputs: str = "image", targets: str = "label", **options: Any) -> None:
         super().__init__(**options)
+        if not isinstance(stream, Stream):
+            raise TypeError(f"{stream!r} is no Stream: pass data.stream(...)")
         stream.require(inputs, targets)
         self._stream, self._names = stream, (inputs, targets, "weight")
         self._epoch, self._within_epoch = stream.epoch, False

@@ -14,6 +14,7 @@ Rogaway, 2002, "Ciphers with Arbitrary Finite Domains"). It is a pure function o
 from __future__ import annotations
 
 import hashlib
+import operator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -43,6 +44,7 @@ class Order:
 
     Raises:
         ValueError: a value is out of range; the message names it.
+        TypeError: a value is not an integer.
     """
 
     records: int
@@ -54,6 +56,11 @@ class Order:
     remainder: Remainder = "pad"
 
     def __post_init__(self) -> None:
+        for name in ("records", "batch_size", "seed", "rank", "world_size"):
+            try:  # NumPy's integers become Python's, which JSON can hold
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
+            except TypeError:
+                raise TypeError(f"{name}={getattr(self, name)!r}: must be an integer") from None
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
         _require(self.world_size >= 1, "world_size", self.world_size, "must be at least 1")
         in_range = 0 <= self.rank < self.world_size

@@ -133,6 +133,8 @@ class Stream:
         Raises:
             StateError: it was taken from another dataset or order; the message shows both.
         """
+        if not isinstance(state, dict):
+            raise StateError(f"{state!r} is no state: pass what state_dict() gave")
         expected = self._identity()
         found = {name: state.get(name) for name in expected}
         if found != expected:
@@ -214,6 +216,8 @@ class _PendingBatch:
 def _check_fields(data: Dataset, fields: Sequence[str] | None) -> tuple[str, ...]:
     if fields is None:
         return ("image", "label") if "label" in data.fields else ("image",)
+    if isinstance(fields, str):
+        raise TypeError(f"fields={fields!r}: must be several names, as ({fields!r},)")
     for name in fields:
         if name not in data.fields:
             raise ValueError(f"fields={list(fields)!r}: {name!r} is not one of {', '.join(data.fields)}")
@@ -228,7 +232,7 @@ def _image_shape(data: Dataset, crop: CenterCrop | None) -> tuple[int, ...]:
         return (*crop.shape, field.shape[2] or 3)
     if not field.is_fixed:
         raise ValueError(
-            f"the images of {data.path} differ in size and cannot be one array: pass"
+            f"the images of {data.path} may differ in size (--fit cover) and then are no array: pass"
             " image=CenterCrop(n), or prepare them with --fit crop, pad or stretch"
         )
     return tuple(size or 0 for size in field.shape)

@@ -30,6 +30,8 @@ def as_dataset(stream: Stream, *, inputs: str | None = None, targets: str | None
 
     >>> model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3)  # doctest: +SKIP
     """
+    if not isinstance(stream, Stream):
+        raise TypeError(f"{stream!r} is no Stream: pass data.stream(...)")
     names = _element_names(stream, inputs, targets)
     specs = {name: _spec(stream, name) for name in (*stream.fields, "weight")}
     signature = tuple(specs[name] for name in names) if names else specs

@@ -151,7 +151,10 @@ def test_a_finished_dataset_is_left_alone(class_folders: Path, raw_shards: Path)
     options = ["--size", "16x12", "--encoding", "raw", *BOTH, "--split", "train=0.8,val=0.2", "--shards", 3]
     before = {name: (raw_shards / name).stat().st_mtime_ns for name in files(raw_shards)}
     again = command("prepare", class_folders, raw_shards, *options, "--workers", 1)
-    assert (again.returncode, again.stdout) == (0, f"{raw_shards}: is finished, nothing to do (60 images)\n")
+    assert (again.returncode, again.stdout) == (
+        0,
+        f"{raw_shards}: is finished, nothing to do (60 images, 0 rejected)\n",
+    )
     other = command("prepare", class_folders, raw_shards, *options, "--seed", 9, "--fit", "pad")
     assert other.returncode == 2
     assert "was made differently: image.fit is 'crop' there, 'pad' here; seed is 0 there, 9 here" in other.stderr
@@ -177,6 +180,7 @@ def test_a_finished_dataset_is_left_alone(class_folders: Path, raw_shards: Path)
         ("IN OUT --split train=0.8,val=0.1", "sum to 0.9, not to 1"),
         ("IN OUT --shards 100", "--shards 100: the largest split has only 60 images"),
         ("IN OUT --split train=0.001,val=0.999", "--split: train=0.001 of 60 images is none"),
+        ("IN OUT --runner Dataflw", "--runner Dataflw: Apache Beam knows"),
         ("IN OUT --runner DataflowRunner", "is local, and Dataflow's workers cannot write there"),
     ],
 )
@@ -205,7 +209,7 @@ def test_too_many_rejects_fail_and_name_the_first(class_folders: Path, tmp_path:
         (bad / f"a/{number}.jpg").write_bytes(b"bad")
     result = command("prepare", bad, tmp_path / "out", "--max-rejects", 2)
     assert result.returncode == 1
-    assert "3 of 63 images are unusable, --max-rejects allows 2. The first:" in result.stderr
+    assert "of 63 images, at least 3 cannot be used; --max-rejects allows 2. The first:" in result.stderr
     assert f"{bad}/a/" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
@@ -216,6 +220,15 @@ def test_a_fraction_of_rejects(class_folders: Path, tmp_path: Path) -> None:
     (bad / "a/bad.jpg").write_bytes(b"bad")
     assert command("prepare", bad, tmp_path / "out", "--max-rejects", "0.01").returncode == 1  # 0.61 of 61
     assert command("prepare", bad, tmp_path / "out", "--max-rejects", "0.02").returncode == 0
+
+
+def test_a_runner_that_cannot_be_reached_is_an_error_without_a_traceback(class_folders: Path, tmp_path: Path) -> None:
+    options = ["--runner", "PortableRunner", "--job_endpoint", "localhost:1", "--job_server_timeout", 1]
+    result = command("prepare", class_folders, tmp_path / "out", *options)
+    assert result.returncode == 1
+    assert "image-shards: error: PortableRunner failed: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # Being cut off
@@ -238,7 +251,15 @@ def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(many_images: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A job in the middle of its work, in a process group of its own."""
     words = [sys.executable, "-m", "beam_jobs", "prepare", many_images, tmp_path / "out", "--shards", 8]
-    process = subprocess.Popen([str(w) for w in words], text=True, stdout=-1, stderr=-1, start_new_session=True)
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        [str(word) for word in words],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("_work/attempts/*/*.tfrecord")):
         assert process.poll() is None, process.communicate()
@@ -273,7 +294,7 @@ def nobody_is_left(group: int) -> bool:
 
 
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(
     running: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -287,6 +308,7 @@ def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(
     assert "Traceback" not in errors
     assert nobody_is_left(running.pid)
     assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")

@@ -101,7 +101,7 @@ def test_too_many_rejects_are_found_before_anything_gets_its_name(class_folders:
     bad = Path(shutil.copytree(class_folders, tmp_path / "in"))
     (bad / "a/bad.jpg").write_bytes(b"bad")
     made = Made(bad, tmp_path / "out")
-    with pytest.raises(JobError, match="1 of 61 images are unusable"):
+    with pytest.raises(JobError, match="of 61 images, at least 1 cannot be used"):
         publish(made.write(), made.publication)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["_work"]
 

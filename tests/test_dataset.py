@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,12 @@ def test_negative_numbers_count_from_the_end(raw_shards: Path) -> None:
 @pytest.mark.parametrize("number", [48, -49])
 def test_there_is_no_such_record(raw_shards: Path, number: int) -> None:
     with pytest.raises(IndexError, match=rf"record {number} of 48 in split 'train'"):
+        open_dataset(raw_shards)[number]
+
+
+@pytest.mark.parametrize("number", ["a", slice(3), 1.0, None], ids=str)
+def test_a_record_has_an_integer_for_a_number(raw_shards: Path, number: Any) -> None:
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
         open_dataset(raw_shards)[number]
 
 

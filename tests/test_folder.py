@@ -60,6 +60,7 @@ def test_a_flat_folder(tmp_path: Path) -> None:
 def test_a_folder_named_like_a_split_beside_others_is_a_class(tmp_path: Path) -> None:
     found = list_folder(str(folder(tmp_path, "train/1.jpg", "car/2.jpg")))
     assert found.class_names == ("car", "train")
+    assert found.layout == "2 class folders, train among them"
     assert found.splits is None
 
 

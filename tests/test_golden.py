@@ -120,4 +120,4 @@ def test_the_option_fingerprint_is_frozen() -> None:
         max_rejects=MaxRejects(fraction="0.01"),
         beam={},
     )
-    assert fingerprint(options.deciding()) == "32af466d9efb5d497bcc98d0f4d47d53f1554eaec85db5fe16301f839ba1214e"
+    assert fingerprint(options.deciding()) == "5bd583370bbae1c7748c828b340f6fe31426b5553475a937b2ea4c3e0bfd7c00"

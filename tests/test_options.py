@@ -92,6 +92,7 @@ def test_other_options(line: str, name: str, expected: object) -> None:
         ("--siz 3", "unknown option --siz: neither image-shards nor Apache Beam has it; did you mean --size?"),
         ("--max_num_worker=3", "unknown option --max_num_worker.* did you mean --max_num_workers?"),
         ("--streamin", "unknown option --streamin"),
+        ("--runner Flnk", "--runner Flnk: Apache Beam knows .*DirectRunner.*FlinkRunner"),
         ("third", "unexpected argument 'third'"),
     ],
 )
@@ -106,6 +107,11 @@ def test_an_incomplete_line_is_one_line(line: list[str]) -> None:
     with pytest.raises(UsageError, match="--help") as caught:
         parse(line)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_path_is_not_the_working_directory() -> None:
+    with pytest.raises(UsageError, match="OUTPUT is empty"):
+        parse(["prepare", "in", ""])
 
 
 def test_urls_are_refused_so_far() -> None:

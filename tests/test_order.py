@@ -175,6 +175,16 @@ def test_a_wrong_value_is_named(options: dict[str, object], message: str) -> Non
         order(**options)
 
 
+@pytest.mark.parametrize("options", [{"seed": 1.0}, {"seed": None}, {"batch_size": "32"}, {"rank": "0"}], ids=str)
+def test_what_is_no_integer_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(options))}=.*: must be an integer"):
+        order(**options)
+
+
+def test_numpy_s_integers_are_integers() -> None:
+    assert type(order(seed=np.int32(3)).seed) is int
+
+
 @pytest.mark.parametrize("step", [-1, 3])
 def test_there_is_no_such_step(step: int) -> None:
     with pytest.raises(IndexError, match=rf"step {step} is not in 0\.\.2"):

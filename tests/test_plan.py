@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from beam_jobs.errors import UsageError
 from beam_jobs.options import ShardRule
 from beam_jobs.plan import fingerprint, plan_shards, read_task, shard_count, split_references
-from beam_jobs.sources import Listing, Reference
+from beam_jobs.sources import Listing, Reference, Reject
 
 ids = st.lists(st.text("abé/0", min_size=1, max_size=8), unique=True, min_size=2, max_size=80)
 
@@ -40,7 +40,7 @@ def test_every_reference_once_in_even_shards(names: list[str], count: int, seed:
         assert sum(sizes) == len(plan[split])
     shuffle.shuffle(found)
     assert split_references(listing(found), (("train", "0.5"), ("val", "0.5")), seed) == plan
-    assert fingerprint(found) == fingerprint(references(names))
+    assert fingerprint(listing(found)) == fingerprint(listing(references(names)))
 
 
 def test_the_order_is_pinned() -> None:
@@ -107,4 +107,6 @@ def test_more_shards_than_images_are_refused() -> None:
 def test_the_fingerprint_sees_ids_and_sizes() -> None:
     found = references(["a", "b"])
     others = [references(["a", "c"]), [found[0], found[1]._replace(size=9)], found[:1]]
-    assert len({fingerprint(one) for one in [found, *others]}) == 4
+    rejects = [Reject("\udcff", "in/\udcff", "list", "file-name", "")]
+    rejected = Listing(layout="test", references=found, rejects=rejects)
+    assert len({fingerprint(one) for one in [rejected, *map(listing, [found, *others])]}) == 5

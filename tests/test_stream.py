@@ -119,6 +119,11 @@ def test_a_state_that_cannot_be_is_refused(raw_shards: Path, change: dict[str, A
         one.load_state_dict(one.state_dict() | change)
 
 
+def test_what_is_no_state_is_refused(raw_shards: Path) -> None:
+    with pytest.raises(StateError, match="None is no state"):
+        stream(raw_shards).load_state_dict(None)  # type: ignore[arg-type]
+
+
 def test_a_loop_that_breaks_off_ends_its_epoch(raw_shards: Path) -> None:
     one = stream(raw_shards)
     first = next(iter(one))
@@ -154,7 +159,7 @@ def test_images_of_several_sizes_are_cropped(jpeg_shards: Path, format: str) -> 
 
 
 def test_images_of_several_sizes_need_a_crop(jpeg_shards: Path) -> None:
-    with pytest.raises(ValueError, match=r"differ in size .* pass image=CenterCrop\(n\)"):
+    with pytest.raises(ValueError, match=r"may differ in size .* pass image=CenterCrop\(n\)"):
         stream(jpeg_shards)
     assert stream(jpeg_shards, fields=("label",)).batch(0, 0)["label"].shape == (10,)
 
@@ -174,12 +179,20 @@ def test_an_image_smaller_than_the_crop_is_named(jpeg_shards: Path) -> None:
         ({"threads": 0}, ValueError, "threads=0: must be at least 1"),
         ({"prefetch": 0}, ValueError, "prefetch=0: must be at least 1"),
         ({"fields": ("image", "box")}, ValueError, "'box' is not one of image, label, id, height, width"),
+        ({"fields": "image"}, TypeError, "fields='image': must be several names"),
         ({"image": 224}, TypeError, "image=224: expected a CenterCrop"),
+        ({"seed": "a"}, TypeError, "seed='a': must be an integer"),
     ],
 )
 def test_a_wrong_argument_is_named(raw_shards: Path, options: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         stream(raw_shards, **options)
+
+
+@pytest.mark.parametrize("size", ["224", 224.5, (224,), (1, 2, 3)], ids=str)
+def test_a_crop_has_one_or_two_integers(size: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be an integer, or \(height, width\)"):
+        CenterCrop(size)
 
 
 @pytest.mark.parametrize("size", [0, (3, 0), (-1, 4)], ids=str)

@@ -162,6 +162,12 @@ def test_fields_that_are_not_there_are_named(stream: Stream, names: tuple[str | 
         as_dataset(stream, inputs=names[0], targets=names[1])
 
 
+def test_a_dataset_is_no_stream(stream: Stream) -> None:
+    for adapter in (as_dataset, ShardSequence):
+        with pytest.raises(TypeError, match=r"is no Stream: pass data\.stream"):
+            adapter(stream.data)
+
+
 def test_a_sequence_needs_its_fields(stream: Stream) -> None:
     with pytest.raises(ValueError, match="'weight' is not among the stream's fields"):
         ShardSequence(stream, targets="weight")

@@ -6,7 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Listing", "Reference", "Reject"]
+__all__ = ["Listing", "Reference", "Reject", "printable"]
+
+
+def printable(name: str) -> str:
+    """A file's name on one line of a terminal: line breaks and bytes that are no text are escaped."""
+    return repr(name)[1:-1]
 
 
 class Reference(NamedTuple):

@@ -146,6 +146,8 @@ def _label(path: str, files: list[_File], rejects: list[Reject], ignored: int) -
         for f in (in_classes or [f for f in stray if f.folders])
     ]
     layout = f"{len(labels)} class folders" if labels else "images without classes"
+    if not has_splits and tops & set(SPLIT_FOLDERS):
+        layout += f", {' and '.join(sorted(tops & set(SPLIT_FOLDERS)))} among them"
     return Listing(
         layout=f"split folders ({', '.join(sorted(tops))}) of {layout}" if has_splits else layout,
         references=references,
