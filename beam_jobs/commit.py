@@ -1,7 +1,7 @@
 """Making OUTPUT ours, and making a dataset of it: attempts get their names, the manifest comes last.
 
 ```
-OUT/_work/job.json        says that what is in OUT is ours, and unfinished
+OUT/_image-shards.lock    made first, removed last: what is in OUT is ours, and unfinished
 OUT/_work/plan/           which image goes where
 OUT/_work/attempts/       shards being written, each try in a folder of its own
 ```
@@ -23,6 +23,7 @@ from typing import Any
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images import ChannelSums
 from beam_jobs.options import MaxRejects
+from beam_jobs.plan import statistics_split
 from beam_jobs.sources import Reject, printable
 from beam_jobs.tfds import metadata_files
 from beam_jobs.write import WrittenShard
@@ -43,10 +44,11 @@ from shard_reader.storage import write_whole
 
 __all__ = ["Output", "Publication", "check_rejects", "claimed", "publish"]
 
-_WORK, _JOB = "_work", "job.json"
-_SUFFIXES = "|".join(re.escape(suffix) for suffix in FORMATS.values())
-_SHARD_FILE = re.compile(rf"\w+-\d{{5}}-of-\d{{5}}({_SUFFIXES})(\.index\.npy)?")
-_OTHER_FILES = {REJECTS_NAME, "dataset_info.json", "features.json", "label.labels.txt"}
+_WORK, _LOCK = "_work", "_image-shards.lock"
+_SHARD_NAMES = rf"\w+-\d{{5,}}-of-\d{{5,}}({'|'.join(map(re.escape, FORMATS.values()))})(\.index\.npy)?"
+_OTHER_NAMES = r"dataset\.json|rejects\.jsonl|dataset_info\.json|features\.json|label\.labels\.txt"
+# A file of ours, or what `write_whole` had of it when it was cut off.
+_OUR_FILE = re.compile(rf"({_SHARD_NAMES}|{_OTHER_NAMES})|\.({_SHARD_NAMES}|{_OTHER_NAMES})\.[0-9a-f]{{32}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,11 @@ class Output:
         return self.path / _WORK
 
     def manifest(self) -> Manifest | None:
-        """The manifest of the dataset that is already here, if one is."""
+        """The manifest of the dataset that is already here, if one is.
+
+        Raises:
+            UsageError: there is one that is not ours, or of another version.
+        """
         try:
             return Manifest.from_json((self.path / MANIFEST_NAME).read_text("utf-8"))
         except FileNotFoundError:
@@ -69,19 +75,13 @@ class Output:
         except (DatasetError, ValueError) as error:
             raise UsageError(f"OUTPUT {self.path}: {error}") from error
 
-    def begin(self) -> None:
-        """Remove what an unfinished job left, and mark the directory as ours."""
-        self.clear()
-        (self.work / "plan").mkdir(parents=True)
-        write_whole(self.work / _JOB, [b'{"format": "image-shards"}\n'])
-
     def clear(self) -> None:
-        """Remove the unfinished files of a job, and nothing else."""
-        if (self.work / _JOB).exists() and not (self.path / MANIFEST_NAME).exists():
-            for entry in self.path.iterdir():
-                if entry.name in _OTHER_FILES or _SHARD_FILE.fullmatch(entry.name):
-                    entry.unlink()
+        """Remove what an unfinished job left, and nothing else."""
         shutil.rmtree(self.work, ignore_errors=True)
+        if not (self.path / MANIFEST_NAME).exists():
+            for entry in self.path.iterdir():
+                if _OUR_FILE.fullmatch(entry.name):
+                    entry.unlink()
 
 
 @contextlib.contextmanager
@@ -99,32 +99,41 @@ def claimed(path: str) -> Iterator[Output]:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"OUTPUT {path}: cannot be made ({error.strerror})") from error
-    with _locked(directory):
-        names = {entry.name for entry in directory.iterdir()}
-        if names and MANIFEST_NAME not in names and not (directory / _WORK / _JOB).exists():
-            raise UsageError(f"OUTPUT {path}: is not empty, and what is in it is no dataset of ours")
-        output = Output(directory)
-        try:
-            yield output
-        finally:
+    names = {entry.name for entry in directory.iterdir()}
+    if MANIFEST_NAME in names and _LOCK not in names:
+        yield Output(directory)  # finished, by us or by others: nothing here will be changed
+        return
+    if names and _LOCK not in names:
+        raise UsageError(f"OUTPUT {path}: is not empty, and what is in it is no dataset of ours")
+    try:
+        with _locked(directory / _LOCK):
+            output = Output(directory)
             output.clear()
-            if created:
-                with contextlib.suppress(OSError):  # not empty: the dataset is there
-                    directory.rmdir()
+            try:
+                yield output
+            finally:
+                output.clear()
+    finally:
+        if created:
+            with contextlib.suppress(OSError):  # not empty: the dataset is there
+                directory.rmdir()
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of a directory; the kernel lets go of it when a process ends, however it ends."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, and remove it. The kernel unlocks it when a process ends, however it ends."""
+    with open(path, "ab") as file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"OUTPUT {directory}: another job is writing there") from None
-        yield
-    finally:
-        os.close(descriptor)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except (BlockingIOError, FileNotFoundError):  # held, or removed by a job that has just ended
+            mine = False
+        if not mine:
+            raise UsageError(f"OUTPUT {path.parent}: another job is writing there")
+        try:
+            yield
+        finally:
+            path.unlink()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,8 +242,7 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
 
 
 def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statistics | None:
-    """Those of "train", or of the first split: what a model is evaluated on must not shape it."""
-    split = "train" if "train" in splits else splits[0]
+    split = statistics_split(splits)
     sums = sum((shard.sums for shard in shards if shard.task.split == split), ChannelSums())
     if sums.pixels == 0:
         return None

@@ -7,6 +7,7 @@ alone on photos (see benchmarks/README.md).
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 import warnings
@@ -47,6 +48,10 @@ _ORIENTATION = 0x0112
 # Raised whenever the same file and options give other pixels than before.
 _PIXELS_VERSION = "1"
 _MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "MPO", "JPEG2000", "PPM", "TGA", "ICO", "PSD"),
+    *("DDS", "DIB", "ICNS", "PCX", "QOI", "SGI", "XBM", "XPM"),
+)
 _thread = threading.local()
 
 
@@ -144,7 +149,7 @@ def decode(data: bytes) -> Pixels:
     if not data:
         raise BadImage("empty", "the file has no bytes")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             if image.format == "JPEG" and image.mode in ("L", "RGB"):
                 pixels = _decode_jpeg(data)
                 if pixels is not None:
@@ -161,6 +166,13 @@ def decode(data: bytes) -> Pixels:
         raise BadImage("damaged", str(error) or type(error).__name__) from error
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats of pixels that Pillow reads by itself: not EPS, for which it runs Ghostscript."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
 def _decode_jpeg(data: bytes) -> Pixels | None:
     """Pixels, or None where libjpeg has a complaint: then Pillow, more patient, has the last word."""
     try:
@@ -172,7 +184,10 @@ def _decode_jpeg(data: bytes) -> Pixels | None:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # convert() would clip at 255
-        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image).astype(np.uint32)
+        grey = ((values + 128) // 257).astype(np.uint8)
+        grey[values == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
         raise BadImage("unsupported-mode", f"pixels of mode {image.mode!r} have no known range")
     if image.has_transparency_data:

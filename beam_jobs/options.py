@@ -165,7 +165,7 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
         prepare.refuse(unknown)
     given = {n: v for n, v in vars(found).items() if n in beam and v != prepare.get_default(n)}
     if "runner" in given:
-        _check_runner(given["runner"])
+        given["runner"] = _runner(given["runner"])
     return _build(found, given)
 
 
@@ -240,12 +240,16 @@ def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str
     return {action.dest for action in group._group_actions} - before
 
 
-def _check_runner(name: str) -> None:
+def _runner(text: str) -> str:
+    """The name of a runner, from any spelling that Beam takes: a path to the class, or without "Runner"."""
     with quiet():
         from apache_beam.options.pipeline_options import StandardOptions
-    known = [runner.rpartition(".")[2] for runner in StandardOptions.ALL_KNOWN_RUNNERS]
-    if name not in ("DirectRunner", *known):
-        raise UsageError(f"--runner {name}: Apache Beam knows {', '.join(sorted({'DirectRunner', *known}))}")
+    known = {runner.rpartition(".")[2] for runner in StandardOptions.ALL_KNOWN_RUNNERS} | {"DirectRunner"}
+    spellings = {spelling: name for name in known for spelling in (name.lower(), name.lower().removesuffix("runner"))}
+    name = spellings.get(text.rpartition(".")[2].lower())
+    if name is None:
+        raise UsageError(f"--runner {text}: Apache Beam knows {', '.join(sorted(known))}")
+    return name
 
 
 def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
@@ -266,8 +270,12 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
 def _local(path: str, name: str) -> str:
     if not path:
         raise UsageError(f"{name} is empty")
-    if re.match(r"[a-z][a-z0-9+]*://", path):
+    if re.match(r"[A-Za-z][A-Za-z0-9+]*://", path):
         raise UsageError(f"{name} {path}: only local paths can be read and written so far")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} {path!r}: is not UTF-8; rename it, or use a link") from None
     return str(Path(path))
 
 
@@ -339,10 +347,10 @@ def _split(text: str) -> tuple[tuple[str, str], ...]:
             raise argparse.ArgumentTypeError(f"the part of {name} must be above 0 and at most 1, got {fraction!r}")
     if len({name for name, _ in parts}) < len(parts):
         raise argparse.ArgumentTypeError(f"a name is there twice in {text!r}")
-    total = sum(Decimal(fraction) for _, fraction in parts)
+    total = sum(Fraction(fraction) for _, fraction in parts)  # exact, as sums of Decimals are not
     if total != 1:
-        raise argparse.ArgumentTypeError(f"the parts of {text!r} sum to {total}, not to 1")
-    return tuple((name, str(Decimal(fraction))) for name, fraction in parts)
+        raise argparse.ArgumentTypeError(f"the parts of {text!r} sum to {float(total)!r}, not to 1")
+    return tuple((name, f"{Decimal(fraction).normalize():f}") for name, fraction in parts)
 
 
 def _bytes(text: str) -> int:

@@ -2,7 +2,7 @@
 
 ```
 ShardTask ── WriteShards ── WrittenShard ── all of them ── Publish ── manifest
-    └─────── MeasureShards ── ChannelSums ── summed ──┘              (--normalize dataset only)
+    └────── MeasureShards ── ChannelSums ── summed ── to WriteShards     (--normalize dataset only)
 ```
 """
 
@@ -19,7 +19,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_jobs.commit import Publication, publish
 from beam_jobs.images import ChannelSums
-from beam_jobs.plan import ShardTask
+from beam_jobs.plan import ShardTask, measured_tasks
 from beam_jobs.pool import workers_of
 from beam_jobs.sources import Reject
 from beam_jobs.write import Job, WrittenShard, measure_shard, write_shard
@@ -32,7 +32,10 @@ def build(pipeline: beam.Pipeline, tasks: Sequence[ShardTask], job: Job, publica
     shards = pipeline | "ListShards" >> beam.Create(tasks) | "SpreadShards" >> beam.Reshuffle()
     statistics: Any = None
     if job.image.normalize == "dataset":
-        sums = shards | "MeasureShards" >> MeasureShards(job, run)
+        measured = (
+            pipeline | "ListMeasured" >> beam.Create(measured_tasks(tasks)) | "SpreadMeasured" >> beam.Reshuffle()
+        )
+        sums = measured | "MeasureShards" >> MeasureShards(job, run)
         statistics = beam.pvalue.AsSingleton(sums | "SumStatistics" >> beam.CombineGlobally(_total))
     written = shards | "WriteShards" >> WriteShards(job, run, statistics)
     _ = written | "Gather" >> beam.combiners.ToList() | "Publish" >> beam.Map(_publish, publication, run)
@@ -65,10 +68,11 @@ class _ForEachShard(beam.DoFn):
     """Calls a function for each task: in the run's processes on this machine, elsewhere in place."""
 
     def __init__(self, function: Callable[..., Any], job: Job, run: str) -> None:
+        """`run` names the processes of this machine, "" is for anywhere else."""
         self._function, self._job, self._run = function, job, run
 
     def start_bundle(self) -> None:
-        self._workers = workers_of(self._run)
+        self._workers = workers_of(self._run) if self._run else None
         self._futures: list[Future[Any]] = []
 
     def process(self, task: ShardTask, statistics: Any = None) -> Iterator[Any]:
@@ -85,12 +89,15 @@ class _ForEachShard(beam.DoFn):
 
 
 def _publish(written: Sequence[WrittenShard], publication: Publication, run: str) -> None:
+    if not run:
+        publish(written, publication)
+        return
+    workers = workers_of(run)
     try:
+        workers.check()
         publish(written, publication)
     except Exception as error:
-        workers = workers_of(run)
-        if workers is not None:
-            workers.stop(error)  # Beam would keep only its text
+        workers.stop(error)  # Beam would keep only its text
         raise
 
 

@@ -24,7 +24,16 @@ from beam_jobs.errors import UsageError
 from beam_jobs.options import ShardRule
 from beam_jobs.sources import Listing, Reference
 
-__all__ = ["Plan", "ShardTask", "fingerprint", "plan_shards", "read_task", "split_references"]
+__all__ = [
+    "Plan",
+    "ShardTask",
+    "fingerprint",
+    "measured_tasks",
+    "plan_shards",
+    "read_task",
+    "split_references",
+    "statistics_split",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +54,17 @@ class ShardTask:
     def name(self) -> str:
         """A name for it, the same on every run."""
         return f"{self.split}-{self.number:05d}-of-{self.count:05d}"
+
+
+def statistics_split(splits: Sequence[str]) -> str:
+    """The split whose pixels are measured: what a model is evaluated on must not shape it."""
+    return "train" if "train" in splits else splits[0]
+
+
+def measured_tasks(tasks: Sequence[ShardTask]) -> list[ShardTask]:
+    """The shards of that split."""
+    split = statistics_split([task.split for task in tasks])
+    return [task for task in tasks if task.split == split]
 
 
 Plan = dict[str, list[Reference]]
@@ -134,7 +154,7 @@ def _cut(references: list[Reference], split: Sequence[tuple[str, str]]) -> Plan:
     plan: Plan = {}
     first, covered = 0, Fraction(0)
     for name, fraction in split:
-        covered += Fraction(fraction)
+        covered += Fraction(fraction)  # the parts sum to exactly 1
         end = int(len(references) * covered)
         if end == first:
             raise UsageError(f"--split: {name}={fraction} of {len(references)} images is none; give it a larger part")

@@ -8,7 +8,6 @@ once; none outlives the parent; Ctrl-C is for the parent, which asks them to sto
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
@@ -16,8 +15,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
+from ctypes import c_byte
+from multiprocessing import connection
+from multiprocessing.connection import Connection
 from typing import Any
 
 from beam_jobs.errors import JobError
@@ -30,9 +30,15 @@ _POLL_SECONDS = 0.1
 _running: dict[str, Workers] = {}
 
 
-def workers_of(run: str) -> Workers | None:
-    """The processes of a run of this process; None where Beam has brought us to another machine."""
-    return _running.get(run)
+def workers_of(run: str) -> Workers:
+    """The processes of a run of this process.
+
+    Raises:
+        JobError: the run is over, and this is a straggler of it.
+    """
+    if run not in _running:
+        raise JobError("stopped")
+    return _running[run]
 
 
 class Workers:
@@ -48,9 +54,10 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         self.run = uuid.uuid4().hex
         self.error: BaseException | None = None
-        self._stop = context.Event()
-        self._images: SimpleQueue[tuple[Reject | None] | None] = context.SimpleQueue()
-        self._executor = ProcessPoolExecutor(count, context, _start, (self._images, self._stop))
+        # No lock in what the processes share: one that is killed would take the lock with it.
+        self._stop = context.RawValue("b", 0)
+        self._reports, self._reporter = context.Pipe(duplex=False)
+        self._executor = ProcessPoolExecutor(count, context, _start, (self._reporter, self._stop))
         self._listener = threading.Thread(target=self._listen, args=(on_image,), daemon=True)
 
     def __enter__(self) -> Workers:
@@ -59,10 +66,11 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._stop.value = 1
         self._executor.shutdown(cancel_futures=True)
-        self._images.put(None)
+        self._reporter.close()  # the last writing end: the listener comes to the end of the reports
         self._listener.join()
+        self._reports.close()
         del _running[self.run]
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -86,15 +94,19 @@ class Workers:
         pending = set(futures)
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
-            if self._stop.is_set():
-                raise self.error or JobError("stopped")
+            self.check()
             for future in done:
                 yield self._result(future)
 
+    def check(self) -> None:
+        """Raise the error that stopped the run, if it was stopped."""
+        if self._stop.value:
+            raise self.error or JobError("stopped")
+
     def stop(self, error: BaseException) -> None:
-        """Have every process stop before its next image, and `collect` raise `error`."""
+        """Have every process stop before its next image, and `check` raise `error`."""
         self.error = self.error or error
-        self._stop.set()
+        self._stop.value = 1
 
     def _result(self, future: Future[Any]) -> Any:
         try:
@@ -113,19 +125,23 @@ class Workers:
         )
 
     def _listen(self, on_image: Callable[[Reject | None], None]) -> None:
-        while (message := self._images.get()) is not None:
+        while True:
             try:
-                on_image(message[0])
+                reject = self._reports.recv()
+            except EOFError:
+                return
+            try:
+                on_image(reject)
             except Exception as error:
                 self.stop(error)
 
 
-_child: tuple[SimpleQueue[tuple[Reject | None] | None], Event] | None = None
+_child: tuple[Connection, c_byte] | None = None
 
 
-def _start(images: SimpleQueue[tuple[Reject | None] | None], stop: Event) -> None:
+def _start(reporter: Connection, stop: c_byte) -> None:
     global _child
-    _child = images, stop
+    _child = reporter, stop
     ignore_image_warnings()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
@@ -133,7 +149,7 @@ def _start(images: SimpleQueue[tuple[Reject | None] | None], stop: Event) -> Non
 def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
+        connection.wait([parent.sentinel])
         os._exit(1)
 
 
@@ -144,7 +160,9 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 def _on_image(reject: Reject | None) -> None:
     if _child is None:
         raise RuntimeError("called outside a worker process")
-    images, stop = _child
-    if stop.is_set():
+    reporter, stop = _child
+    if stop.value:
         raise JobError("stopped")
-    images.put((reject,))
+    if reject is not None:  # for display; a write of up to 4,096 bytes to a pipe is whole, without a lock
+        reject = reject._replace(id="", uri=reject.uri[-400:], message=reject.message[:200])
+    reporter.send(reject)

@@ -47,7 +47,11 @@ def prepare(options: PrepareOptions) -> str:
             return f"{options.output}: is finished, nothing to do ({counts})"
         inputs = len(listing.references) + len(listing.rejects)
         check_rejects(len(listing.rejects), listing.rejects, inputs, options.max_rejects)
-        _make(options, listing, output, wanted)
+        try:
+            _make(options, listing, output, wanted)
+        except KeyboardInterrupt:
+            if output.manifest() is None:
+                raise  # otherwise it came too late: everything is there
         manifest = output.manifest()
         if manifest is None:
             raise JobError(f"{options.output}: the pipeline ended without a manifest")
@@ -99,7 +103,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _make(options: PrepareOptions, listing: Listing, output: Output, wanted: Fingerprint) -> None:
     splits = plan.split_references(listing, options.split, options.seed)
     shards = _shard_counts(options, splits)
-    output.begin()
+    (output.work / "plan").mkdir(parents=True)
     tasks = plan.plan_shards(splits, shards, output.work / "plan")
     processes = min(options.workers, len(tasks))
     job = Job(

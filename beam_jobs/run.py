@@ -9,7 +9,7 @@ from typing import Any
 
 from beam_jobs.commit import Publication
 from beam_jobs.errors import JobError
-from beam_jobs.plan import ShardTask
+from beam_jobs.plan import ShardTask, measured_tasks
 from beam_jobs.pool import Workers
 from beam_jobs.quiet import quiet
 from beam_jobs.report import Progress
@@ -18,7 +18,7 @@ from beam_jobs.write import Job
 __all__ = ["run"]
 
 # "DirectRunner" is Beam's name for "on this machine"; what it does there is decided here.
-_LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
+_LOCAL_RUNNERS = (None, "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 
 
 def run(
@@ -49,7 +49,7 @@ def run(
     # What fails here is raised here; Beam would also print it, once for each of its layers.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     here = {"runner": "FnApiRunner", "direct_num_workers": 1, "direct_running_mode": "in_memory"}
-    progress = _progress(job, publication)
+    progress = _progress(tasks, job, publication)
     try:
         with Workers(processes, progress.on_image) as workers:
             arguments = (tasks, job, publication, {**beam_options, **here}, workers.run)
@@ -58,32 +58,34 @@ def run(
         progress.close()
 
 
-def _progress(job: Job, publication: Publication) -> Progress:
-    passes = 2 if job.image.normalize == "dataset" else 1
+def _progress(tasks: Sequence[ShardTask], job: Job, publication: Publication) -> Progress:
+    measured = measured_tasks(tasks) if job.image.normalize == "dataset" else []
     rejects = publication.listing_rejects
-    inputs = publication.planned + len(rejects)
-    return Progress(passes * publication.planned, inputs, rejects, publication.max_rejects)
+    steps = publication.planned + sum(task.records for task in measured)
+    return Progress(steps, publication.planned + len(rejects), rejects, publication.max_rejects)
 
 
 def _run_beside(workers: Workers, progress: Progress, arguments: tuple[Any, ...]) -> None:
     """Run the pipeline in a thread, so that this one can show progress and hear Ctrl-C."""
     failures: list[BaseException] = []
+    ended = threading.Event()
 
     def pipeline() -> None:
         try:
             _run_pipeline(*arguments)
         except BaseException as error:
             failures.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=pipeline)
-    thread.start()
+    threading.Thread(target=pipeline).start()
     try:
-        while thread.is_alive():
-            thread.join(0.1)
+        # Not Thread.join: interrupted, it takes the thread for ended (CPython 3.11), and it is not.
+        while not ended.wait(0.1):
             progress.show()
     except BaseException:
         workers.stop(JobError("interrupted"))  # an Exception: Beam clears up behind no other kind
-        thread.join()
+        ended.wait()
         raise
     if failures:  # Beam turns errors into text; the workers keep the first as it was
         raise workers.error or failures[0]

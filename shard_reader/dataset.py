@@ -23,8 +23,7 @@ from shard_reader.stream import Stream
 
 __all__ = ["Dataset", "open_dataset"]
 
-# The kernel allows a process 65,530 maps, and a shard takes two.
-_OPEN_SHARDS = 4096
+_MOST_OPEN_SHARDS = 4096
 
 
 def open_dataset(path: str | os.PathLike[str], split: str = "train", *, format: str | None = None) -> Dataset:
@@ -220,6 +219,7 @@ class _OpenShards:
 
     def __init__(self, path: Path, shards: Sequence[Shard], fields: Mapping[str, Field], format: str) -> None:
         self._path, self._shards, self._fields, self._format = path, shards, fields, format
+        self._limit = _open_limit()
         self._open: dict[int, _OpenShard] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class _OpenShards:
         shard = self._open.get(number)
         if shard is None:
             shard = self._open[number] = self._map(self._shards[number])
-            for oldest in list(self._open)[:-_OPEN_SHARDS]:
+            for oldest in list(self._open)[: -self._limit]:
                 self._open.pop(oldest, None)  # a view of the map keeps it alive
         return shard
 
@@ -238,11 +238,26 @@ class _OpenShards:
         path = self._path / file.path
         try:
             data = map_file(path)
-        except OSError as error:
-            raise CorruptionError(f"{path}: cannot be read ({error.strerror})") from error
+        except FileNotFoundError:
+            raise CorruptionError(f"{path}: is missing") from None
         if data.size != file.bytes:
             raise CorruptionError(f"{path}: has {data.size} bytes, the manifest says {file.bytes}")
         return _OpenShard(file, data, index.load(self._path, file, shard.records, self._fields))
+
+
+def _open_limit() -> int:
+    """How many shards to keep open: each takes two maps, and Python keeps a file open for each map.
+
+    A quarter of the files that the process may have open, so that a few data sets can be open at a time.
+    """
+    try:
+        import resource
+    except ModuleNotFoundError:  # not Unix
+        return 64
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return _MOST_OPEN_SHARDS
+    return max(1, min(_MOST_OPEN_SHARDS, files // 8))
 
 
 def _choose(name: str, value: str, choices: Sequence[str]) -> str:

@@ -50,9 +50,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from shard_reader.errors import DatasetError, ManifestError
 
@@ -85,6 +86,16 @@ FORMATS: Final[Mapping[str, str]] = {"tfrecord": ".tfrecord", "hdf5": ".h5"}
 """Each format's name and its files' suffix."""
 ENCODINGS: Final = ("jpeg", "png", "raw")
 IMAGE_DTYPES: Final = ("uint8", "float16", "float32")
+
+_FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "image": IMAGE_DTYPES,
+    "id": ("string",),
+    "height": ("int64",),
+    "width": ("int64",),
+    "label": ("int64",),
+}
+_MAX_COUNT: Final = 2**63 - 1
+_PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
 
 _BASE_COLUMNS: Final = (
     ("offset", "<u8"),
@@ -227,8 +238,8 @@ class Manifest:
         """
         problems: list[str] = []
         try:
-            raw = json.loads(text)
-        except ValueError as error:
+            raw = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
             raise ManifestError([f"$: not JSON: {error}"]) from None
         top = _Object(raw, "$", problems)
         _check_version(raw)
@@ -240,10 +251,14 @@ class Manifest:
         return manifest
 
 
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _check_version(raw: Any) -> None:
     if not isinstance(raw, dict) or raw.get("format") != FORMAT_NAME:
         raise DatasetError(f'dataset.json has no "format": "{FORMAT_NAME}": another program wrote it')
-    if raw.get("version") != FORMAT_VERSION:
+    if raw.get("version") != FORMAT_VERSION or raw["version"] is True:
         raise DatasetError(
             f"dataset.json has format version {raw.get('version')!r}, this reader knows version"
             f" {FORMAT_VERSION}: install the release of image-shards that wrote it"
@@ -275,7 +290,7 @@ class _Object:
             self.note(path, "is missing")
             return empty
         value = self.value[key]
-        if expected is float and type(value) is int:
+        if expected is float and type(value) is int and abs(value) <= _MAX_COUNT:
             value = float(value)
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             self.note(path, f"expected {expected.__name__}, got {_kind(value)}")
@@ -284,14 +299,16 @@ class _Object:
 
     def text(self, key: str, choices: tuple[str, ...] | None = None) -> str:
         value = self.get(key, str, "")
-        if choices and value and value not in choices:
+        if choices and key in self.value and isinstance(self.value[key], str) and value not in choices:
             self.note(self.at(key), f"expected one of {', '.join(choices)}, got {value!r}")
         return value
 
     def count(self, key: str) -> int:
         value = self.get(key, int, 0)
-        if value < 0:
-            self.note(self.at(key), f"must not be negative, got {value}")
+        if not 0 <= value <= _MAX_COUNT:
+            problem = "must not be negative" if value < 0 else "is too large"
+            self.note(self.at(key), f"{problem}, got {value}")
+            return 0
         return value
 
     def child(self, key: str) -> _Object:
@@ -347,7 +364,7 @@ def _read_shard(element: _Object) -> Shard:
 
 def _read_file(o: _Object) -> ShardFile:
     path = o.text("path")
-    if "/" in path or "\\" in path or path in (".", ".."):
+    if not _PLAIN_NAME.fullmatch(path):
         o.note(f"{o.path}.path", f"must be a plain file name, got {path!r}")
     return ShardFile(
         path=path,
@@ -389,9 +406,15 @@ def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
     for name in ("image", "id", "height", "width"):
         if name not in manifest.fields:
             problems.append(f"$.fields.{name}: is missing")
+    for name, field in manifest.fields.items():
+        expected = _FIELD_DTYPES.get(name, ("int64", "string"))
+        if field.dtype not in expected:
+            problems.append(f"$.fields.{name}.dtype: is {field.dtype}, expected {' or '.join(expected)}")
     image = manifest.fields.get("image")
     if image is not None and (image.encoding is None or len(image.shape) != 3):
         problems.append("$.fields.image: needs an encoding and a shape of height, width, channels")
+    if not manifest.formats:
+        problems.append("$.formats: is empty")
     for name, split in manifest.splits.items():
         held = sum(shard.records for shard in split.shards)
         if held != split.records:

@@ -46,7 +46,7 @@ class ShardWriter:
         self._file = h5py.File(self._disk, "w")  # the default libver: "latest" is not byte-stable
         self._file.attrs["format_version"] = FORMAT_VERSION
         self._images = self._create_images(fields["image"])
-        self._rows: list[NDArray[Any]] = []
+        self._rows: list[NDArray[Any]] = []  # of an array's chunk that is not full yet
         self._written = 0
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -56,11 +56,14 @@ class ShardWriter:
         field = self._fields["image"]
         if _is_array(field):
             self._rows.append(np.frombuffer(record["image"], field.dtype).reshape(self._images.shape[1:]))
+            if len(self._rows) == self._images.chunks[0]:
+                self._flush()
         else:
-            self._rows.append(np.frombuffer(record["image"], np.uint8))
-        if len(self._rows) == self._images.chunks[0]:
-            self._flush()
-            self._disk.check()
+            if self._written == len(self._images):
+                self._images.resize(self._written + _REFERENCES_PER_CHUNK, axis=0)
+            self._images[self._written] = np.frombuffer(record["image"], np.uint8)
+            self._written += 1
+        self._disk.check()
 
     def close(self) -> None:
         """Write what is left, and the scalar fields; without this the file is not a shard."""
@@ -91,12 +94,8 @@ class ShardWriter:
     def _flush(self) -> None:
         start, self._written = self._written, self._written + len(self._rows)
         self._images.resize(self._written, axis=0)
-        if _is_array(self._fields["image"]):
-            if self._rows:
-                self._images[start:] = np.stack(self._rows)
-        else:
-            for row, payload in enumerate(self._rows, start):
-                self._images[row] = payload
+        if self._rows:
+            self._images[start:] = np.stack(self._rows)
         self._rows.clear()
 
 

@@ -50,8 +50,8 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
     path = directory / index_name(shard.path)
     try:
         data = map_file(path)
-    except OSError as error:
-        raise CorruptionError(f"{path}: cannot be read ({error.strerror})") from error
+    except FileNotFoundError:
+        raise CorruptionError(f"{path}: is missing") from None
     if hashlib.sha256(data.data).hexdigest() != shard.index_sha256:
         raise CorruptionError(f"{path}: is damaged or belongs to another dataset (SHA-256 mismatch)")
     dtype = np.dtype(index_dtype(fields))

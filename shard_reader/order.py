@@ -75,10 +75,15 @@ class Order:
     @property
     def steps(self) -> int:
         """How many batches this rank gets in an epoch; differs between ranks only for "keep"."""
+        rest = self.records % self.batch_size
+        none_left = self.remainder == "keep" and 0 < rest <= self.rank
+        return self.epoch_steps - none_left
+
+    @property
+    def epoch_steps(self) -> int:
+        """How many global batches an epoch has: the most that any rank gets."""
         full, rest = divmod(self.records, self.batch_size)
-        if self.remainder == "pad":
-            return full + (rest > 0)
-        return full + (self.remainder == "keep" and rest > self.rank)
+        return full + (rest > 0 and self.remainder != "drop")
 
     def batch(self, epoch: int, step: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The records of this rank's batch, and their weights: 1, or 0 for padding.

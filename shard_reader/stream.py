@@ -64,6 +64,7 @@ class Stream:
         self._threads = _at_least_one("threads", available_cpus() if threads is None else threads)
         self._prefetch = _at_least_one("prefetch", prefetch)
         self._epoch, self._step, self._begun = 0, 0, False
+        self._loop = 0  # the number of the loop that moves the stream
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def __len__(self) -> int:
@@ -84,6 +85,11 @@ class Stream:
         return self._step
 
     @property
+    def remaining(self) -> int:
+        """How many batches the next loop gives: fewer than `len` only behind a restored position."""
+        return len(self) if self._begun else len(self) - self._step
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """Height, width and channels of the images in a batch."""
         return self._image_shape
@@ -92,7 +98,8 @@ class Stream:
         """The batches of one epoch, the next few of them made ahead by threads."""
         if self._begun:
             self._move_to(self._epoch + 1, 0)
-        epoch, steps = self._epoch, iter(range(self._step, len(self)))
+        self._loop += 1
+        loop, epoch, steps = self._loop, self._epoch, iter(range(self._step, len(self)))
         pending: deque[tuple[int, _PendingBatch]] = deque()
         while True:
             for step in islice(steps, self._prefetch + 1 - len(pending)):
@@ -101,6 +108,8 @@ class Stream:
                 return
             step, batch = pending.popleft()
             result = batch.result()
+            if loop != self._loop:
+                raise RuntimeError("this loop is over: the stream was iterated again, or given another position")
             self._move_to(epoch, step + 1)
             yield result
 
@@ -140,10 +149,12 @@ class Stream:
         if found != expected:
             raise StateError(f"the state is of another stream:\n  state:  {found}\n  stream: {expected}")
         epoch, step = state.get("epoch"), state.get("step")
-        if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step <= len(self):
-            raise StateError(f"epoch={epoch!r}, step={step!r}: an epoch of this stream has {len(self)} steps")
+        steps = self.order.epoch_steps
+        if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step <= steps:
+            raise StateError(f"epoch={epoch!r}, step={step!r}: an epoch of this stream has {steps} steps")
         self._move_to(epoch, step)
-        self._begun = False
+        self._begun = step >= len(self)  # of a rank with a batch less: only the next epoch is left
+        self._loop += 1
 
     def close(self) -> None:
         """Stop the threads; iterating again starts new ones."""
@@ -152,7 +163,7 @@ class Stream:
             self._pool = None
 
     def _move_to(self, epoch: int, step: int) -> None:
-        if step >= len(self):
+        if step >= self.order.epoch_steps:
             epoch, step = epoch + 1, 0
         self._epoch, self._step, self._begun = epoch, step, step > 0
 
@@ -170,15 +181,11 @@ class Stream:
         records, weights = self.order.batch(epoch, step)
         batch: Batch = {}
         work: list[Future[None]] = []
-        for name in self.fields:
-            if name == "image":
-                dtype = self.data.fields["image"].dtype
-                batch[name] = np.empty((len(records), *self._image_shape), dtype)
-                work = self._fill(batch[name], records)
-            else:
-                batch[name] = self.data.ids(records) if name == "id" else self.data.column(name, records)
-        batch["weight"] = weights
-        return _PendingBatch(batch, work)
+        if "image" in self.fields:
+            dtype = self.data.fields["image"].dtype
+            batch["image"] = np.empty((len(records), *self._image_shape), dtype)
+            work = self._fill(batch["image"], records)
+        return _PendingBatch(self, records, batch | {"weight": weights}, work)
 
     def _fill(self, images: NDArray[Any], records: NDArray[np.int64]) -> list[Future[None]]:
         """Have threads decode each record into its place, a few consecutive ones for each task."""
@@ -202,15 +209,20 @@ class Stream:
 
 
 class _PendingBatch:
-    """A batch whose images threads are still filling in."""
+    """A batch whose images threads are still filling in. What is wrong with it shows in `result`."""
 
-    def __init__(self, batch: Batch, work: list[Future[None]]) -> None:
-        self._batch, self._work = batch, work
+    def __init__(self, stream: Stream, records: NDArray[np.int64], begun: Batch, work: list[Future[None]]) -> None:
+        self._stream, self._records, self._begun, self._work = stream, records, begun, work
 
     def result(self) -> Batch:
         for part in self._work:
             part.result()
-        return self._batch
+        names = (*self._stream.fields, "weight")
+        return {name: self._begun[name] if name in self._begun else self._column(name) for name in names}
+
+    def _column(self, name: str) -> NDArray[Any]:
+        data = self._stream.data
+        return data.ids(self._records) if name == "id" else data.column(name, self._records)
 
 
 def _check_fields(data: Dataset, fields: Sequence[str] | None) -> tuple[str, ...]:

@@ -36,12 +36,16 @@ def as_dataset(stream: Stream, *, inputs: str | None = None, targets: str | None
     specs = {name: _spec(stream, name) for name in (*stream.fields, "weight")}
     signature = tuple(specs[name] for name in names) if names else specs
 
+    whole = stream.remaining == len(stream)
+
     def epoch() -> Iterator[Any]:
+        if whole and stream.remaining != len(stream):
+            raise ValueError("the stream was given another position after as_dataset: call as_dataset again")
         for batch in stream:
             yield tuple(batch[name] for name in names) if names else batch
 
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
-    if stream.step == 0:  # a restored epoch is shorter than those that follow: its length stays unknown
+    if whole:  # a restored epoch is shorter than those that follow: its length stays unknown
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(stream)))
     return dataset
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -16,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import command, prepared, write_image
+from PIL import Image
 
 from shard_reader import open_dataset
-from shard_reader.format import Manifest
+from shard_reader.checksum import sha256_file
+from shard_reader.format import Manifest, index_name
 
 LINUX = Path("/proc/self/status").exists()
 
@@ -127,6 +130,29 @@ def test_normalized_by_the_dataset(class_folders: Path, tmp_path: Path, dtype: s
     pixels = np.stack([data[n]["image"] for n in range(len(data))]).astype(np.float64)
     assert np.allclose(pixels.mean((0, 1, 2)), 0, atol=1e-3)
     assert np.allclose(pixels.std((0, 1, 2)), 1, atol=1e-3)
+
+
+def test_the_statistics_are_those_of_train_alone(tmp_path: Path) -> None:
+    """What a model is evaluated on must not shape what it is trained on."""
+    for split, value in (("train", 0), ("train", 100), ("val", 255)):
+        path = tmp_path / f"in/{split}/a/{value}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (value, value, value)).save(path)
+    output = prepared(tmp_path / "in", tmp_path / "out", "--size", "8x8", "--normalize", "dataset")
+    statistics = manifest(output).statistics
+    assert statistics is not None
+    assert np.allclose([statistics.mean[0], statistics.std[0]], [50 / 255, 50 / 255])
+    train, val = open_dataset(output, "train"), open_dataset(output, "val")
+    assert sorted(round(float(train[n]["image"].mean()), 3) for n in range(2)) == [-1, 1]
+    assert np.allclose(val[0]["image"], 205 / 50)
+
+
+def test_the_checksums_of_the_manifest_are_those_of_the_files(raw_shards: Path) -> None:
+    for split in manifest(raw_shards).splits.values():
+        for file in (file for shard in split.shards for file in shard.files.values()):
+            assert sha256_file(raw_shards / file.path) == file.sha256
+            assert sha256_file(raw_shards / index_name(file.path)) == file.index_sha256
+            assert (raw_shards / file.path).stat().st_size == file.bytes
 
 
 def test_split_folders_become_splits(tmp_path: Path) -> None:
@@ -284,6 +310,15 @@ def children(group: int) -> list[int]:
     return found
 
 
+def worker_processes(group: int) -> list[int]:
+    found = []
+    for pid in children(group):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
 def nobody_is_left(group: int) -> bool:
     deadline = time.monotonic() + 10
     while children(group):
@@ -329,8 +364,7 @@ def test_kill_9_leaves_no_process_and_the_next_run_is_whole(
 
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
 def test_a_killed_worker_is_an_error_in_seconds(running: subprocess.Popen[str], tmp_path: Path) -> None:
-    workers = [pid for pid in children(running.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(worker_processes(running.pid)[0], signal.SIGKILL)
     _, errors = running.communicate(timeout=20)
     assert running.returncode == 1
     assert "a worker process died" in errors
@@ -369,6 +403,69 @@ def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path,
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert len(open_dataset(tmp_path / "out")) == 60
+
+
+@pytest.fixture(scope="module")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6,000 links to images of 16x12: work that is mostly talk between processes."""
+    root = tmp_path_factory.mktemp("tiny")
+    for number in range(20):
+        write_image(root / f"source/{number}.png", number, (16, 12))
+    for number in range(6000):
+        target = root / f"in/{number % 3}/{number:04d}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(root / f"source/{number % 20}.png", target)
+    return root / "in"
+
+
+def started(source: Path, output: Path, *options: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "beam_jobs", "prepare", str(source), str(output), *options]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, text=True, stdout=pipe, stderr=pipe, start_new_session=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
+def test_a_worker_killed_at_any_moment_never_hangs_the_job(tiny_images: Path, tmp_path: Path) -> None:
+    """A lock that a killed process takes with it shows only now and then."""
+    rng = np.random.default_rng(0)
+    ended = 0
+    for trial in range(20):
+        job = started(tiny_images, tmp_path / f"out{trial}", "--size", "8x8", "--shards", "12", "--workers", "4")
+        while job.poll() is None and len(workers := worker_processes(job.pid)) < 4:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.1, 1.0))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(workers[trial % len(workers)], signal.SIGKILL)
+        _, errors = job.communicate(timeout=30)
+        assert job.returncode == 0 or "a worker process died" in errors
+        assert (tmp_path / f"out{trial}").exists() == (job.returncode == 0)
+        assert nobody_is_left(job.pid)
+        ended += job.returncode != 0
+    assert ended >= 5  # the others had finished before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
+def test_ctrl_c_at_any_moment_leaves_a_whole_dataset_or_none(tiny_images: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for trial in range(25):
+        output = tmp_path / f"out{trial}"
+        job = started(tiny_images, output, "--size", "8x8", "--shards", "12")
+        time.sleep(rng.uniform(0.3, 5.0))
+        with contextlib.suppress(ProcessLookupError):
+            for _ in range(1 + trial % 3):  # impatient
+                os.killpg(job.pid, signal.SIGINT)
+                time.sleep(0.01)
+        _, errors = job.communicate(timeout=20)
+        assert "Traceback" not in errors, (trial, errors)
+        assert job.returncode in (0, 130, -signal.SIGINT)  # the last before Python has begun
+        assert nobody_is_left(job.pid)
+        if job.returncode == 0:
+            assert len(open_dataset(output)) == 6000
+            assert not (output / "_work").exists() and not (output / "_image-shards.lock").exists()
+        else:
+            assert not output.exists()
 
 
 # Real images

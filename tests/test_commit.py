@@ -116,7 +116,7 @@ def test_workers_that_are_elsewhere_write_the_same_bytes(class_folders: Path, ra
 
     made = Made(class_folders, tmp_path / "out")
     with beam.Pipeline(options=PipelineOptions([], runner="FnApiRunner")) as pipeline:
-        build(pipeline, made.tasks, made.job, made.publication, run="of another machine")
+        build(pipeline, made.tasks, made.job, made.publication, run="")
     assert splits(tmp_path / "out") == splits(raw_shards)
 
 
@@ -139,11 +139,43 @@ def test_an_input_that_is_gone_is_rejected(class_folders: Path, tmp_path: Path) 
 
 
 def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    ours = ["train-00000-of-00001.h5", "val-100000-of-123456.tfrecord.index.npy", "rejects.jsonl"]
+    ours += [f".dataset.json.{'0a' * 16}", f".train-00000-of-00001.h5.index.npy.{'0a' * 16}"]
     with claimed(str(tmp_path / "out")) as output:
-        output.begin()
-        for name in ("train-00000-of-00001.h5", "rejects.jsonl", "notes.md", "train.h5"):
+        (output.work / "attempts").mkdir(parents=True)
+        for name in (*ours, "notes.md", "train.h5", ".hidden"):
             (output.path / name).write_text("")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["notes.md", "train.h5"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".hidden", "notes.md", "train.h5"]
+
+
+@pytest.mark.parametrize("left", [[], ["_work"], ["_work", "train-00000-of-00001.tfrecord"]], ids=str)
+def test_what_a_killed_job_left_is_taken_over(class_folders: Path, tmp_path: Path, left: list[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/_image-shards.lock").write_bytes(b"")
+    for name in left:
+        (tmp_path / "out" / name).mkdir()  # a folder where it should be a file is removed by nobody
+    expected = 1 if len(left) == 2 else 0
+    assert command("prepare", class_folders, tmp_path / "out", "--size", 8).returncode == expected
+
+
+def test_what_a_job_left_that_was_killed_behind_its_manifest_is_cleared(jpeg_shards: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(jpeg_shards, tmp_path / "copy"))
+    before = sorted(copy.iterdir())
+    (copy / "_image-shards.lock").write_bytes(b"")
+    (copy / "_work/attempts/x").mkdir(parents=True)
+    with claimed(str(copy)) as output:
+        assert output.manifest() is not None
+    assert sorted(copy.iterdir()) == before
+
+
+def test_somebody_else_s_work_is_not_touched(class_folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "_work").mkdir()
+    (tmp_path / "_work/thesis.txt").write_text("mine")
+    (tmp_path / "features.json").write_text("mine")
+    assert "is not empty" in command("prepare", class_folders, tmp_path).stderr
+    (tmp_path / "dataset.json").write_text("{}")
+    assert "another program wrote it" in command("prepare", class_folders, tmp_path).stderr
+    assert (tmp_path / "_work/thesis.txt").read_text() == (tmp_path / "features.json").read_text() == "mine"
 
 
 def test_a_manifest_that_cannot_be_read_is_not_overwritten(class_folders: Path, tmp_path: Path) -> None:

@@ -99,6 +99,26 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert [(reject.id, reject.reason) for reject in found.rejects] == [("cat/gone.jpg", "not-a-file")]
 
 
+def test_a_linked_class_is_a_class(tmp_path: Path) -> None:
+    (folder(tmp_path, "cat/1.jpg") / "kitty").symlink_to(tmp_path / "cat")
+    found = list_folder(str(tmp_path))
+    assert listed(found) == {"cat/1.jpg": (0, None), "kitty/1.jpg": (1, None)}
+
+
+def test_a_link_to_itself_is_rejected(tmp_path: Path) -> None:
+    (folder(tmp_path, "cat/1.jpg") / "cat/loop.jpg").symlink_to(tmp_path / "cat/loop.jpg")
+    assert [(reject.id, reject.reason) for reject in list_folder(str(tmp_path)).rejects] == [
+        ("cat/loop.jpg", "not-a-file")
+    ]
+
+
+def test_a_file_that_would_fill_the_memory_is_rejected(tmp_path: Path) -> None:
+    os.truncate(folder(tmp_path, "cat/1.jpg", "cat/film.mp4") / "cat/film.mp4", 2**30)
+    assert [(reject.id, reject.reason) for reject in list_folder(str(tmp_path)).rejects] == [
+        ("cat/film.mp4", "too-large")
+    ]
+
+
 def test_a_pipe_is_rejected_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(folder(tmp_path, "cat/1.jpg") / "cat/pipe.jpg")
     assert [reject.reason for reject in list_folder(str(tmp_path)).rejects] == ["not-a-file"]

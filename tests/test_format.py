@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shard_reader import format as fmt
 from shard_reader.errors import DatasetError, ManifestError
@@ -48,6 +50,14 @@ def test_a_manifest_goes_both_ways() -> None:
         ("fields.image.shape", [2, "x", 3], "$.fields.image.shape[1]: expected int, got str"),
         ("fields.image.shape", [-2, 2, 3], "$.fields.image.shape[0]: must not be negative, got -2"),
         ("fields.id", ..., "$.fields.id: is missing"),
+        ("fields.image.dtype", "", "$.fields.image.dtype: expected one of"),
+        ("fields.image.dtype", "string", "$.fields.image.dtype: is string, expected uint8 or float16 or float32"),
+        ("fields.label.dtype", "string", "$.fields.label.dtype: is string, expected int64"),
+        ("fields.image.encoding", "", "$.fields.image.encoding: expected one of"),
+        ("formats", [], "$.formats: is empty"),
+        ("splits.train.records", 10**30, "$.splits.train.records: is too large"),
+        ("splits.train.shards.0.files.hdf5.path", "a\0b", "$.splits.train.shards[0].files.hdf5.path: must be a plain"),
+        ("statistics.mean", [10**400], "$.statistics.mean[0]: expected float"),
         ("formats", ["zip"], "$.formats[0]: expected one of tfrecord, hdf5, got 'zip'"),
         ("splits.train.records", True, "$.splits.train.records: expected int, got bool true"),
         ("splits.train.records", 4, "$.splits.train.records: is 4, its shards hold 3"),
@@ -91,9 +101,38 @@ def test_another_program_s_json_is_refused(text: str) -> None:
         Manifest.from_json(text)
 
 
-def test_text_that_is_no_json_is_refused() -> None:
+@pytest.mark.parametrize("text", ['{"format": ', "[" * 100_000, '{"format": NaN}'], ids=["cut", "deep", "nan"])
+def test_text_that_is_no_json_is_refused(text: str) -> None:
     with pytest.raises(ManifestError, match="not JSON"):
-        Manifest.from_json('{"format": ')
+        Manifest.from_json(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
+
+
+@given(st.data(), json_values)
+def test_any_value_anywhere_is_read_or_reported(data: st.DataObject, value: Any) -> None:
+    body = json.loads(GOLDEN.read_text("utf-8"))
+    *parents, last = data.draw(st.sampled_from(places(body)[1:]))
+    place = body
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    try:
+        manifest = Manifest.from_json(json.dumps(body))
+    except DatasetError:
+        return
+    assert Manifest.from_json(manifest.to_json()) == manifest
 
 
 def test_unknown_keys_are_ignored() -> None:

@@ -75,6 +75,18 @@ def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     assert pixels[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
 
 
+def test_transparent_16_bit_grey_goes_over_white() -> None:
+    image = Image.fromarray(np.array([[5, 600]], np.uint16))
+    assert decode(saved(image, "PNG", transparency=5))[0].tolist() == [[255] * 3, [2] * 3]
+
+
+def test_no_other_program_is_started_for_an_image() -> None:
+    """Pillow would run Ghostscript, if it is there, for an EPS file: another result on each machine."""
+    with pytest.raises(BadImage) as caught:
+        decode(saved(picture(), "EPS"))
+    assert caught.value.reason == "not-an-image"
+
+
 def test_transparency_goes_over_white() -> None:
     image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
     image.putpixel((1, 0), (100, 0, 0, 255))

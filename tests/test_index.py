@@ -119,7 +119,7 @@ def test_a_damaged_index_is_found(copy: Path) -> None:
 
 def test_a_missing_index_is_named(copy: Path) -> None:
     (copy / index_name(NAME)).unlink()
-    with pytest.raises(CorruptionError, match=r"index\.npy: cannot be read \(No such file"):
+    with pytest.raises(CorruptionError, match=r"index\.npy: is missing"):
         open_dataset(copy)[0]
 
 

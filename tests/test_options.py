@@ -140,6 +140,22 @@ def test_what_does_not_decide_the_result_is_not_in_the_fingerprint() -> None:
     assert options("--seed 1").deciding() != options().deciding()
 
 
+@pytest.mark.parametrize("text", ["dataflow", "dataflowrunner", "DataflowRunner", "apache_beam.runners.DataflowRunner"])
+def test_a_runner_has_one_name(text: str) -> None:
+    assert options(f"--runner {text}").beam["runner"] == "DataflowRunner"
+
+
+def test_parts_of_a_split_are_exact_and_have_one_spelling() -> None:
+    assert options("--split train=.90,val=1e-1").split == (("train", "0.9"), ("val", "0.1"))
+    with pytest.raises(UsageError, match="not to 1"):
+        options("--split a=0.5,b=0.49999999999999999999999999999999999")
+
+
+def test_a_path_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"INPUT .*is not UTF-8"):
+        parse(["prepare", "\udcff", "out"])
+
+
 def test_secrets_of_beam_are_not_kept() -> None:
     found = options("--runner DirectRunner --s3_secret_access_key hush")
     assert "hush" not in str(found.to_json())

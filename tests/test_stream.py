@@ -119,6 +119,49 @@ def test_a_state_that_cannot_be_is_refused(raw_shards: Path, change: dict[str, A
         one.load_state_dict(one.state_dict() | change)
 
 
+def test_a_rank_with_a_batch_less_keeps_the_epoch_of_the_others(raw_shards: Path) -> None:
+    """48 records in batches of 45: of the 3 that are left, rank 44 gets none."""
+    short = stream(raw_shards, remainder="keep", batch_size=45, rank=44, world_size=45)
+    assert (len(short), short.order.epoch_steps) == (1, 2)
+    list(short)
+    state = short.state_dict()
+    assert (state["epoch"], state["step"]) == (0, 1)
+    alone = stream(raw_shards, remainder="keep", batch_size=45)
+    alone.load_state_dict(state)
+    assert [len(batch["id"]) for batch in alone] == [3]
+    assert alone.epoch == 1
+    short.load_state_dict(state)
+    assert short.remaining == 1
+    assert same(next(iter(short)), short.batch(1, 0))
+
+
+def test_an_older_loop_cannot_move_the_stream(raw_shards: Path) -> None:
+    one = stream(raw_shards)
+    first = iter(one)
+    next(first)
+    second = iter(one)
+    next(second)
+    with pytest.raises(RuntimeError, match="this loop is over"):
+        next(first)
+    assert (one.epoch, one.step) == (1, 1)
+    state = one.state_dict()
+    next(second)
+    one.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="this loop is over"):
+        next(second)
+    assert one.state_dict() == state
+
+
+def test_good_batches_come_before_the_error_of_a_damaged_one(raw_shards: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(raw_shards, tmp_path / "copy"))
+    (damaged / "train-00002-of-00003.tfrecord.index.npy").write_bytes(b"")
+    for prefetch in (1, 4):
+        batches = iter(stream(damaged, shuffle="none", batch_size=8, prefetch=prefetch))
+        assert len([next(batches) for _ in range(4)]) == 4
+        with pytest.raises(CorruptionError, match="index"):
+            next(batches)
+
+
 def test_what_is_no_state_is_refused(raw_shards: Path) -> None:
     with pytest.raises(StateError, match="None is no state"):
         stream(raw_shards).load_state_dict(None)  # type: ignore[arg-type]

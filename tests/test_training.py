@@ -140,6 +140,19 @@ def test_a_restored_stream_goes_on_in_tf_data(stream: Stream) -> None:
     assert len(list(dataset)) == 24
 
 
+def test_a_position_that_changes_behind_a_dataset_is_an_error(stream: Stream) -> None:
+    dataset = as_dataset(stream)
+    stream.load_state_dict(stream.state_dict() | {"epoch": 0, "step": 10})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="call as_dataset again"):
+        list(dataset)
+
+
+def test_a_loop_that_breaks_off_does_not_shorten_the_next(stream: Stream) -> None:
+    dataset = as_dataset(stream)
+    assert len(list(dataset.take(3))) == 3
+    assert len(list(dataset)) == 24
+
+
 def test_ids_arrive_as_strings(stream: Stream) -> None:
     named = stream.data.stream(batch_size=128, fields=("id",))
     first = next(iter(as_dataset(named)))

@@ -12,7 +12,7 @@ An id is the file's path relative to INPUT, with forward slashes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from beam_jobs.sources import Listing, Reference, Reject
 __all__ = ["list_folder", "read_image"]
 
 SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
+MAX_BYTES = 1 << 29  # a file is read whole
 # What lies beside images and is none: annotations, readmes, and what file managers leave.
 IGNORED_SUFFIXES = frozenset(
     {".cff", ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".mat", ".md", ".parquet", ".tsv", ".txt", ".xml"}
@@ -82,22 +83,28 @@ def _check_root(path: str) -> Path:
 
 
 def _walk(root: Path) -> Iterator[_File]:
-    """Every file below `root`, links followed, each real folder once."""
-    seen: set[tuple[int, int]] = set()
-    folders = [(str(root), "")]
+    """Every file below `root`. Links are followed, but not into a folder that they lie in."""
+    folders = [(str(root), "", frozenset[tuple[int, int]]())]
     while folders:
-        folder, prefix = folders.pop()
+        folder, prefix, above = folders.pop()
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
+        place = (status.st_dev, status.st_ino)
+        if place in above:
             continue
-        seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir():
-                    folders.append((entry.path, f"{prefix}{entry.name}/"))
+            for entry in entries:
+                if _is(entry, os.DirEntry.is_dir):
+                    folders.append((entry.path, f"{prefix}{entry.name}/", above | {place}))
                 else:
-                    regular = entry.is_file()
+                    regular = _is(entry, os.DirEntry.is_file)
                     yield _File(prefix + entry.name, entry.stat().st_size if regular else 0, regular)
+
+
+def _is(entry: os.DirEntry[str], kind: Callable[[os.DirEntry[str]], bool]) -> bool:
+    try:
+        return kind(entry)
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _is_ignored(id: str) -> bool:
@@ -108,6 +115,8 @@ def _is_ignored(id: str) -> bool:
 
 def _problem(file: _File) -> tuple[str, str] | None:
     """Reason and message where a file cannot be an input."""
+    if file.size > MAX_BYTES:
+        return "too-large", f"has {file.size} bytes, more than {MAX_BYTES}"
     if not file.regular:
         return "not-a-file", "is a link to nowhere, a pipe or a device"
     try:
