@@ -1,8 +1,8 @@
 """Pixels: from the bytes of an image file to the payload that is stored. Pure functions, no Beam.
 
 Pillow reads the header and every format but the common JPEG; libjpeg-turbo (through simplejpeg) decodes
-and encodes JPEG, and cykooz-resizer resamples, with the filters of Pillow: 2.6 times as fast as Pillow
-alone on photos (see benchmarks/README.md).
+and encodes JPEG, and cykooz-resizer resamples, with the filters of Pillow. See benchmarks/README.md for what
+that gains over Pillow alone.
 """
 
 from __future__ import annotations

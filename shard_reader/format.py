@@ -51,11 +51,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn
 
 from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.json_object import JsonObject
 
 __all__ = [
     "ENCODINGS",
@@ -94,7 +95,6 @@ _FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "width": ("int64",),
     "label": ("int64",),
 }
-_MAX_COUNT: Final = 2**63 - 1
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
 
 _BASE_COLUMNS: Final = (
@@ -241,7 +241,7 @@ class Manifest:
             raw = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise ManifestError([f"$: not JSON: {error}"]) from None
-        top = _Object(raw, "$", problems)
+        top = JsonObject(raw, "$", problems)
         _check_version(raw)
         manifest = _read_manifest(top)
         if not problems:
@@ -265,71 +265,7 @@ def _check_version(raw: Any) -> None:
         )
 
 
-T = TypeVar("T")
-
-
-class _Object:
-    """A JSON object being read: values of the wrong type are noted as problems, with their path."""
-
-    def __init__(self, value: Any, path: str, problems: list[str]) -> None:
-        self.path, self.problems = path, problems
-        self.value: dict[str, Any] = value if isinstance(value, dict) else {}
-        if not isinstance(value, dict):
-            self.note(path, f"expected an object, got {_kind(value)}")
-
-    def note(self, path: str, message: str) -> None:
-        self.problems.append(f"{path}: {message}")
-
-    def at(self, key: str) -> str:
-        return f"{self.path}.{key}" if key else self.path
-
-    def get(self, key: str, expected: type[T], empty: T) -> T:
-        """The value of `key`, or `empty` and a problem."""
-        path = self.at(key)
-        if key not in self.value:
-            self.note(path, "is missing")
-            return empty
-        value = self.value[key]
-        if expected is float and type(value) is int and abs(value) <= _MAX_COUNT:
-            value = float(value)
-        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-            self.note(path, f"expected {expected.__name__}, got {_kind(value)}")
-            return empty
-        return value
-
-    def text(self, key: str, choices: tuple[str, ...] | None = None) -> str:
-        value = self.get(key, str, "")
-        if choices and key in self.value and isinstance(self.value[key], str) and value not in choices:
-            self.note(self.at(key), f"expected one of {', '.join(choices)}, got {value!r}")
-        return value
-
-    def count(self, key: str) -> int:
-        value = self.get(key, int, 0)
-        if not 0 <= value <= _MAX_COUNT:
-            problem = "must not be negative" if value < 0 else "is too large"
-            self.note(self.at(key), f"{problem}, got {value}")
-            return 0
-        return value
-
-    def child(self, key: str) -> _Object:
-        return _Object(self.get(key, dict, {}), self.at(key), self.problems)
-
-    def items(self, key: str, read: Callable[[_Object], T]) -> dict[str, T]:
-        child = self.child(key)
-        return {k: read(_Object(v, f"{child.path}.{k}", self.problems)) for k, v in child.value.items()}
-
-    def sequence(self, key: str, read: Callable[[_Object], T]) -> tuple[T, ...]:
-        """The list at `key`, each element read as the object `{"": element}`."""
-        path = self.at(key)
-        values = self.get(key, list, [])
-        return tuple(read(_Object({"": v}, f"{path}[{i}]", self.problems)) for i, v in enumerate(values))
-
-
-def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {json.dumps(value)[:40]}"
-
-
-def _read_manifest(top: _Object) -> Manifest:
+def _read_manifest(top: JsonObject) -> Manifest:
     has_names = top.value.get("class_names") is not None
     return Manifest(
         fields=top.items("fields", _read_field),
@@ -344,7 +280,7 @@ def _read_manifest(top: _Object) -> Manifest:
     )
 
 
-def _read_field(o: _Object) -> Field:
+def _read_field(o: JsonObject) -> Field:
     has_encoding = o.value.get("encoding") is not None
     return Field(
         dtype=o.text("dtype", (*IMAGE_DTYPES, "int64", "string")),
@@ -353,16 +289,16 @@ def _read_field(o: _Object) -> Field:
     )
 
 
-def _read_split(o: _Object) -> Split:
+def _read_split(o: JsonObject) -> Split:
     return Split(records=o.count("records"), shards=o.sequence("shards", _read_shard))
 
 
-def _read_shard(element: _Object) -> Shard:
-    o = _Object(element.value[""], element.path, element.problems)
+def _read_shard(element: JsonObject) -> Shard:
+    o = JsonObject(element.value[""], element.path, element.problems)
     return Shard(records=o.count("records"), files=o.items("files", _read_file))
 
 
-def _read_file(o: _Object) -> ShardFile:
+def _read_file(o: JsonObject) -> ShardFile:
     path = o.text("path")
     if not _PLAIN_NAME.fullmatch(path):
         o.note(f"{o.path}.path", f"must be a plain file name, got {path!r}")
@@ -374,7 +310,7 @@ def _read_file(o: _Object) -> ShardFile:
     )
 
 
-def _read_statistics(o: _Object) -> Statistics:
+def _read_statistics(o: JsonObject) -> Statistics:
     return Statistics(
         split=o.text("split"),
         pixels=o.count("pixels"),
@@ -383,7 +319,7 @@ def _read_statistics(o: _Object) -> Statistics:
     )
 
 
-def _read_counts(o: _Object) -> Counts:
+def _read_counts(o: JsonObject) -> Counts:
     return Counts(
         ignored=o.count("ignored"),
         planned=o.count("planned"),
@@ -392,7 +328,7 @@ def _read_counts(o: _Object) -> Counts:
     )
 
 
-def _read_fingerprint(o: _Object) -> Fingerprint:
+def _read_fingerprint(o: JsonObject) -> Fingerprint:
     codecs = o.child("codecs")
     return Fingerprint(
         inputs=o.text("inputs"),

@@ -105,6 +105,8 @@ class Stream:
             for step in islice(steps, self._prefetch + 1 - len(pending)):
                 pending.append((step, self._begin(epoch, step)))
             if not pending:
+                # A rank that gets no batch of an epoch has had it, too.
+                self._begun = self._begun or (loop, epoch) == (self._loop, self._epoch)
                 return
             step, batch = pending.popleft()
             result = batch.result()
@@ -153,7 +155,7 @@ class Stream:
         if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step <= steps:
             raise StateError(f"epoch={epoch!r}, step={step!r}: an epoch of this stream has {steps} steps")
         self._move_to(epoch, step)
-        self._begun = step >= len(self)  # of a rank with a batch less: only the next epoch is left
+        self._begun = 0 < len(self) <= self._step  # a rank with a batch less: the next epoch is left
         self._loop += 1
 
     def close(self) -> None:

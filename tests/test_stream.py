@@ -135,6 +135,20 @@ def test_a_rank_with_a_batch_less_keeps_the_epoch_of_the_others(raw_shards: Path
     assert same(next(iter(short)), short.batch(1, 0))
 
 
+def test_a_rank_without_a_batch_counts_epochs_as_the_others(raw_shards: Path) -> None:
+    idle = stream(raw_shards, remainder="keep", batch_size=50, rank=49, world_size=50)
+    for epoch in range(3):
+        assert idle.epoch == epoch - (epoch > 0)  # the next loop moves on
+        assert list(idle) == []
+
+
+def test_the_end_of_an_epoch_is_the_begin_of_the_next(raw_shards: Path) -> None:
+    one = stream(raw_shards)
+    one.load_state_dict(one.state_dict() | {"epoch": 3, "step": 5})
+    assert (one.epoch, one.step, one.remaining) == (4, 0, 5)
+    assert same(next(iter(one)), one.batch(4, 0))
+
+
 def test_an_older_loop_cannot_move_the_stream(raw_shards: Path) -> None:
     one = stream(raw_shards)
     first = iter(one)
