@@ -44,7 +44,7 @@ class Progress:
         self._rejects, self._rejected = list(rejects[:3]), len(rejects)
         self._done = 0
         self._began = self._last_line = time.monotonic()
-        self._bar: Any = tqdm(total=steps, unit="images", file=sys.stderr) if sys.stderr.isatty() else None
+        self._bar: Any = tqdm(total=steps, unit=" images", file=sys.stderr) if sys.stderr.isatty() else None
 
     def on_image(self, reject: Reject | None) -> None:
         """Count one more image.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -504,3 +505,29 @@ def test_odd_files_are_records_or_named(odd: Path, tmp_path: Path) -> None:
     assert {reject["reason"] for reject in rejects} == {"damaged", "not-an-image", "too-large"}
     assert "label" not in data[0]
     assert not (tmp_path / "out/label.labels.txt").exists()
+
+
+# How it looks
+
+
+def test_a_terminal_shows_a_bar(class_folders: Path, tmp_path: Path) -> None:
+    terminal, end = os.openpty()
+    words = [sys.executable, "-m", "beam_jobs", "prepare", str(class_folders), str(tmp_path / "out"), "--size", "8x8"]
+    job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=end)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while part := os.read(terminal, 65536):
+            shown += part
+    job.communicate()
+    os.close(terminal)
+    last = shown.decode().replace("\n", "\r").split("\r")
+    bars = [line for line in last if "/60 [" in line]
+    assert bars[0].startswith("  0%|")
+    assert re.search(r"100%\|.*\| 60/60 \[\d\d:\d\d<\d\d:\d\d, .* images/s, 0 rejected\]", bars[-1])
+
+
+def test_elsewhere_a_line_tells_how_far_it_is(class_folders: Path, tmp_path: Path) -> None:
+    result = command("prepare", class_folders, tmp_path / "out", "--size", "8x8")
+    assert re.search(r"^60/60 images, \d+ images/s, 0 rejected, 0:00 left$", result.stderr, re.MULTILINE)
+    assert "\r" not in result.stderr
