@@ -44,7 +44,10 @@ class Progress:
         self._rejects, self._rejected = list(rejects[:3]), len(rejects)
         self._done = 0
         self._began = self._last_line = time.monotonic()
-        self._bar: Any = tqdm(total=steps, unit=" images", file=sys.stderr) if sys.stderr.isatty() else None
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            columns, lines = shutil.get_terminal_size()  # 80 and 24 where a terminal says that it has none
+            self._bar = tqdm(total=steps, unit=" images", file=sys.stderr, ncols=columns, nrows=lines)
 
     def on_image(self, reject: Reject | None) -> None:
         """Count one more image.

@@ -274,19 +274,18 @@ def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "in"
 
 
+def started(source: Path, output: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    """The command, running in a process group of its own."""
+    words = [sys.executable, "-m", "beam_jobs", "prepare", str(source), str(output), *options]
+    pipe, variables = subprocess.PIPE, {**os.environ, **environment}
+    return subprocess.Popen(words, text=True, stdout=pipe, stderr=pipe, start_new_session=True, env=variables)
+
+
 @pytest.fixture
 def running(many_images: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A job in the middle of its work, in a process group of its own."""
-    words = [sys.executable, "-m", "beam_jobs", "prepare", many_images, tmp_path / "out", "--shards", 8]
+    """A job in the middle of its work."""
     (tmp_path / "tmp").mkdir()
-    process = subprocess.Popen(
-        [str(word) for word in words],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
-    )
+    process = started(many_images, tmp_path / "out", "--shards", "8", TMPDIR=str(tmp_path / "tmp"))
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("_work/attempts/*/*.tfrecord")):
         assert process.poll() is None, process.communicate()
@@ -417,12 +416,6 @@ def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.link(root / f"source/{number % 20}.png", target)
     return root / "in"
-
-
-def started(source: Path, output: Path, *options: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "beam_jobs", "prepare", str(source), str(output), *options]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, text=True, stdout=pipe, stderr=pipe, start_new_session=True)
 
 
 @pytest.mark.slow
