@@ -24,21 +24,29 @@ from beam_jobs.pool import workers_of
 from beam_jobs.sources import Reject
 from beam_jobs.write import Job, WrittenShard, measure_shard, write_shard
 
-__all__ = ["MeasureShards", "WriteShards", "build"]
+__all__ = ["MeasureShards", "SpreadShards", "WriteShards", "build"]
 
 
 def build(pipeline: beam.Pipeline, tasks: Sequence[ShardTask], job: Job, publication: Publication, run: str) -> None:
     """Add the whole job to `pipeline`."""
-    shards = pipeline | "ListShards" >> beam.Create(tasks) | "SpreadShards" >> beam.Reshuffle()
     statistics: Any = None
     if job.image.normalize == "dataset":
-        measured = (
-            pipeline | "ListMeasured" >> beam.Create(measured_tasks(tasks)) | "SpreadMeasured" >> beam.Reshuffle()
-        )
+        measured = pipeline | "ListMeasured" >> SpreadShards(measured_tasks(tasks))
         sums = measured | "MeasureShards" >> MeasureShards(job, run)
         statistics = beam.pvalue.AsSingleton(sums | "SumStatistics" >> beam.CombineGlobally(_total))
+    shards = pipeline | "ListShards" >> SpreadShards(tasks)
     written = shards | "WriteShards" >> WriteShards(job, run, statistics)
     _ = written | "Gather" >> beam.combiners.ToList() | "Publish" >> beam.Map(_publish, publication, run)
+
+
+@dataclass
+class SpreadShards(beam.PTransform):
+    """Gives each `ShardTask` to whichever worker is free: without the shuffle one worker would do all."""
+
+    tasks: Sequence[ShardTask]
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[ShardTask]:
+        return pipeline | beam.Create(self.tasks, reshuffle=False) | beam.Reshuffle()
 
 
 @dataclass
