@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted; OUTPUT is as it was, run the same command to start again", 130)
+        return _fail("interrupted; nothing unfinished is left in OUTPUT, run the same command again", 130)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -56,7 +57,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"image-shards: error: {message}", file=sys.stderr)  # noqa: T201
+    with contextlib.suppress(OSError):  # nobody listens: the status says it
+        print(f"image-shards: error: {message}", file=sys.stderr)  # noqa: T201
     return status
 
 

@@ -77,7 +77,8 @@ class Output:
 
     def clear(self) -> None:
         """Remove what an unfinished job left, and nothing else."""
-        shutil.rmtree(self.work, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.work)
         if not (self.path / MANIFEST_NAME).exists():
             for entry in self.path.iterdir():
                 if _OUR_FILE.fullmatch(entry.name):
@@ -94,7 +95,7 @@ def claimed(path: str) -> Iterator[Output]:
     directory = Path(path)
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"OUTPUT {path}: is a file; give a directory")
-    created = not directory.exists()
+    created = [place for place in (directory, *directory.parents) if not place.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -112,16 +113,28 @@ def claimed(path: str) -> Iterator[Output]:
             try:
                 yield output
             finally:
-                output.clear()
+                _leave(output)
     finally:
-        if created:
-            with contextlib.suppress(OSError):  # not empty: the dataset is there
-                directory.rmdir()
+        with contextlib.suppress(OSError):  # not empty: the dataset is there
+            for place in created:
+                place.rmdir()
+
+
+def _leave(output: Output) -> None:
+    """Clear up, and only then let go: where that fails, the lock file tells the next job that it may."""
+    try:
+        output.clear()
+    except KeyboardInterrupt:
+        output.clear()  # the command hears only one: what it cut off is done now
+        raise
+    finally:
+        if not output.work.exists():
+            (output.path / _LOCK).unlink()
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, and remove it. The kernel unlocks it when a process ends, however it ends."""
+    """Hold a lock file, made if need be. The kernel unlocks it when a process ends, however it ends."""
     with open(path, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,10 +143,7 @@ def _locked(path: Path) -> Iterator[None]:
             mine = False
         if not mine:
             raise UsageError(f"OUTPUT {path.parent}: another job is writing there")
-        try:
-            yield
-        finally:
-            path.unlink()
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
@@ -166,6 +166,9 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
     given = {n: v for n, v in vars(found).items() if n in beam and v != prepare.get_default(n)}
     if "runner" in given:
         given["runner"] = _runner(given["runner"])
+    for name in ("direct_num_workers", "direct_running_mode"):
+        if name in given:
+            raise UsageError(f"--{name}: give --workers, which says the same of this project's processes")
     return _build(found, given)
 
 
@@ -339,11 +342,7 @@ def _split(text: str) -> tuple[tuple[str, str], ...]:
     for name, fraction in parts:
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             raise argparse.ArgumentTypeError(f"expected NAME=FRACTION,... as train=0.9,val=0.1, got {text!r}")
-        try:
-            valid = 0 < Decimal(fraction) <= 1
-        except InvalidOperation:
-            valid = False
-        if not valid:
+        if not re.fullmatch(r"[0-9]*\.?[0-9]+", fraction) or not 0 < Decimal(fraction) <= 1:
             raise argparse.ArgumentTypeError(f"the part of {name} must be above 0 and at most 1, got {fraction!r}")
     if len({name for name, _ in parts}) < len(parts):
         raise argparse.ArgumentTypeError(f"a name is there twice in {text!r}")

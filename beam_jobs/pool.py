@@ -75,14 +75,17 @@ class Workers:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Have `function(*arguments, on_image)` called in one of the processes."""
-        # A blocked signal stays blocked in the child: Ctrl-C reaches the parent alone.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # A blocked signal stays blocked in the child: what a terminal sends to all is for the parent alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             return self._executor.submit(_call, function, arguments)
         except BrokenProcessPool as error:
-            raise self._died(error) from error
+            self.stop(self._died(error))
+        except OSError as error:
+            self.stop(JobError(f"a worker process cannot be started ({error.strerror})"))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise self.error or JobError("stopped")
 
     def collect(self, futures: Iterable[Future[Any]]) -> Iterator[Any]:
         """Each result as it comes.

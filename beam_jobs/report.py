@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import sys
@@ -26,7 +27,8 @@ _LINE_SECONDS = 10.0
 
 def say(line: str) -> None:
     """One line about how things go, apart from the result on standard output."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    with contextlib.suppress(OSError):  # nobody listens, which is no reason to stop the job
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Progress:
@@ -103,7 +105,10 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
     lines.append(f"  ignored    {counted(counts.ignored, 'file')} beside the images")
     lines += _reject_lines(manifest, output)
-    return "\n".join([*lines, "next:", f"  {_next_command(output, next(iter(manifest.splits)))}"])
+    filled = [name for name, split in manifest.splits.items() if split.records]
+    if filled:
+        lines += ["next:", f"  {_next_command(output, filled[0])}"]
+    return "\n".join(lines)
 
 
 def _next_command(output: str, split: str) -> str:

@@ -44,7 +44,7 @@ def run(
         try:
             _run_pipeline(tasks, job, publication, beam_options, "")
         except Exception as error:
-            raise JobError(f"{runner} failed: {error}") from error
+            raise JobError(f"{runner} failed: {_last_line(error)}") from error
         return
     # What fails here is raised here; Beam would also print it, once for each of its layers.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -87,8 +87,15 @@ def _run_beside(workers: Workers, progress: Progress, arguments: tuple[Any, ...]
         workers.stop(JobError("interrupted"))  # an Exception: Beam clears up behind no other kind
         ended.wait()
         raise
-    if failures:  # Beam turns errors into text; the workers keep the first as it was
-        raise workers.error or failures[0]
+    if workers.error:  # as it was: Beam turns errors into text
+        raise workers.error
+    if failures:
+        raise JobError(f"the pipeline failed: {_last_line(failures[0])}") from failures[0]
+
+
+def _last_line(error: BaseException) -> str:
+    """What an error says, without the traceback that Beam puts into its text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _run_pipeline(

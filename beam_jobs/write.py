@@ -71,6 +71,8 @@ def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, on_im
     Raises:
         JobError: an input could not be read for a reason that may pass, or the output not be written.
     """
+    if job.image.normalize == "dataset" and not (statistics and statistics.pixels):
+        raise JobError("--normalize dataset: of the split that is measured, no image can be used")
     attempt = Path(job.attempts) / f"{task.name}.{uuid.uuid4().hex}"
     attempt.mkdir(parents=True)
     rejects, sums = list[Reject](), ChannelSums()

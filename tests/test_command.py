@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,19 @@ def test_the_checksums_of_the_manifest_are_those_of_the_files(raw_shards: Path) 
             assert (raw_shards / file.path).stat().st_size == file.bytes
 
 
+def test_statistics_need_an_image(tmp_path: Path) -> None:
+    write_image(tmp_path / "in/val/a/1.png")
+    (tmp_path / "in/train/a").mkdir(parents=True)
+    (tmp_path / "in/train/a/1.png").write_bytes(b"bad")
+    result = command("prepare", tmp_path / "in", tmp_path / "out", "--normalize", "dataset", "--max-rejects", "1.0")
+    assert result.returncode == 1
+    assert "--normalize dataset: of the split that is measured, no image can be used" in result.stderr
+    assert not (tmp_path / "out").exists()
+    plain = command("prepare", tmp_path / "in", tmp_path / "out", "--max-rejects", "1.0")
+    _, _, following = plain.stdout.partition("next:\n")
+    assert subprocess.run(following.strip(), shell=True, capture_output=True).returncode == 0
+
+
 def test_split_folders_become_splits(tmp_path: Path) -> None:
     for number in range(9):
         write_image(tmp_path / f"in/{'train' if number % 3 else 'val'}/{'ab'[number % 2]}/{number}.png", number)
@@ -240,6 +254,8 @@ def test_too_many_rejects_fail_and_name_the_first(class_folders: Path, tmp_path:
     assert f"{bad}/a/" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+    command("prepare", bad, tmp_path / "deep/er/out", "--max-rejects", 2)
+    assert not (tmp_path / "deep").exists()
 
 
 def test_a_fraction_of_rejects(class_folders: Path, tmp_path: Path) -> None:
@@ -339,7 +355,7 @@ def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(
         running.send_signal(number)
     _, errors = running.communicate(timeout=10)
     assert running.returncode == 130
-    assert errors.splitlines()[-1].startswith("image-shards: error: interrupted; OUTPUT is as it was")
+    assert errors.splitlines()[-1].startswith("image-shards: error: interrupted; nothing unfinished is left")
     assert "Traceback" not in errors
     assert nobody_is_left(running.pid)
     assert not (tmp_path / "out").exists()
@@ -373,6 +389,43 @@ def test_a_killed_worker_is_an_error_in_seconds(running: subprocess.Popen[str], 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(not LINUX, reason="counts on Linux's limits")
+def test_too_few_files_is_one_line_and_leaves_nothing_that_the_next_run_minds(
+    class_folders: Path, tmp_path: Path
+) -> None:
+    for files in range(12, 24, 2):
+        limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
+        result = command("prepare", class_folders, tmp_path / "a/out", "--workers", 3, preexec_fn=limit)
+        assert "Traceback" not in result.stderr
+        assert result.returncode in (0, 1)
+    again = command("prepare", class_folders, tmp_path / "a/out")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
+def test_ctrl_c_while_clearing_up_clears_up(tiny_images: Path, tmp_path: Path) -> None:
+    job = started(tiny_images, tmp_path / "out", "--size", "8x8", "--shards", "500")
+    while not (tmp_path / "out/dataset.json").exists():
+        assert job.poll() is None
+        time.sleep(0.001)
+    job.send_signal(signal.SIGINT)
+    job.communicate(timeout=20)
+    assert job.returncode in (0, 130)
+    assert not (tmp_path / "out/_work").exists()
+    assert not (tmp_path / "out/_image-shards.lock").exists()
+    assert len(open_dataset(tmp_path / "out")) == 6000
+
+
+def test_nobody_has_to_listen(class_folders: Path, tmp_path: Path) -> None:
+    """Standard error is closed, as by `2>&1 | head -1`: the dataset is made all the same."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "beam_jobs", "prepare", str(class_folders), str(tmp_path / "out"), "--size", "8x8"]
+    assert subprocess.run(words, stderr=writer, stdout=subprocess.DEVNULL).returncode == 0
+    os.close(writer)
+    assert len(open_dataset(tmp_path / "out")) == 60
+
+
 def test_two_jobs_cannot_share_an_output(running: subprocess.Popen[str], class_folders: Path, tmp_path: Path) -> None:
     second = command("prepare", class_folders, tmp_path / "out")
     assert second.returncode == 2
@@ -384,9 +437,7 @@ def test_two_jobs_cannot_share_an_output(running: subprocess.Popen[str], class_f
 def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(many_images: Path, tmp_path: Path) -> None:
     """What a full disk does, without one: no file may grow beyond a megabyte."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
     for format in ("tfrecord", "hdf5"):
         result = command("prepare", many_images, tmp_path / "out", "--format", format, preexec_fn=limit)
         assert result.returncode == 1

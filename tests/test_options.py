@@ -79,6 +79,8 @@ def test_other_options(line: str, name: str, expected: object) -> None:
         ("--split train=0.9", "sum to 0.9, not to 1"),
         ("--split train=1.5,val=-0.5", "the part of train must be above 0"),
         ("--split train=nan,val=1", "the part of train must be above 0"),
+        ("--split a=1e-9999999,b=1", "the part of a must be above 0"),
+        ("--direct_num_workers=4", "--direct_num_workers: give --workers"),
         ("--split train", "the part of train must be above 0"),
         ("--split tra/in=1", "expected NAME=FRACTION"),
         ("--split a=0.5,a=0.5", "a name is there twice"),
@@ -146,7 +148,7 @@ def test_a_runner_has_one_name(text: str) -> None:
 
 
 def test_parts_of_a_split_are_exact_and_have_one_spelling() -> None:
-    assert options("--split train=.90,val=1e-1").split == (("train", "0.9"), ("val", "0.1"))
+    assert options("--split train=.90,val=0.10").split == (("train", "0.9"), ("val", "0.1"))
     with pytest.raises(UsageError, match="not to 1"):
         options("--split a=0.5,b=0.49999999999999999999999999999999999")
 
