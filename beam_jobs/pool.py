@@ -116,6 +116,8 @@ class Workers:
             return future.result()
         except BrokenProcessPool as error:
             self.stop(self._died(error))
+        except MemoryError:
+            self.stop(JobError("a worker process has no memory left: try fewer --workers"))
         except Exception as error:
             self.stop(error)
         raise self.error or JobError("stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -103,12 +104,13 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _make(options: PrepareOptions, listing: Listing, output: Output, wanted: Fingerprint) -> None:
     splits = plan.split_references(listing, options.split, options.seed)
     shards = _shard_counts(options, splits)
-    (output.work / "plan").mkdir(parents=True)
-    tasks = plan.plan_shards(splits, shards, output.work / "plan")
+    work = output.work.absolute()  # workers may be elsewhere
+    (work / "plan").mkdir(parents=True)
+    tasks = plan.plan_shards(splits, shards, work / "plan")
     processes = min(options.workers, len(tasks))
     job = Job(
-        input=options.input,
-        attempts=str(output.work / "attempts"),
+        input=os.path.abspath(options.input),
+        attempts=str(work / "attempts"),
         image=options.image,
         formats=options.formats,
         fields=image_fields(options.image, listing.class_names is not None),
@@ -116,7 +118,7 @@ def _make(options: PrepareOptions, listing: Listing, output: Output, wanted: Fin
         threads=1 if options.workers == 1 else max(2, -(-options.workers // processes)),
     )
     publication = Publication(
-        output=options.output,
+        output=str(work.parent),
         fields=dict(job.fields),
         formats=options.formats,
         splits=tuple(splits),

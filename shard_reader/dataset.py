@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from shard_reader.stream import Stream
 
 __all__ = ["Dataset", "open_dataset"]
 
-_MOST_OPEN_SHARDS = 4096
+_MOST_OPEN_SHARDS = 4096  # two maps each, of the 65,530 that the kernel allows a process
 
 
 def open_dataset(path: str | os.PathLike[str], split: str = "train", *, format: str | None = None) -> Dataset:
@@ -118,6 +118,7 @@ class Dataset:
         world_size: int = 1,
         image: CenterCrop | None = None,
         remainder: Remainder = "pad",
+        on_error: Literal["raise"] = "raise",
         fields: Sequence[str] | None = None,
         threads: int | None = None,
         prefetch: int = 2,
@@ -131,6 +132,7 @@ class Dataset:
             rank, world_size: this process's share of each global batch.
             image: a crop that makes all images one size; needed where they differ in size.
             remainder: the last batch of an epoch: "pad" with records of weight 0, "drop" or "keep" it.
+            on_error: "raise", the only choice so far: a damaged record ends the loop with its error.
             fields: what a batch holds; by default `image` and, if there is one, `label`.
             threads: how many decode; by default one for each CPU that this process may use.
             prefetch: how many batches are made ahead of the one that is asked for.
@@ -138,6 +140,7 @@ class Dataset:
         Raises:
             ValueError: a value is out of range, or images differ in size and `image` is not given.
         """
+        _choose("on_error", on_error, ("raise",))
         order = Order(
             records=len(self),
             batch_size=batch_size,
@@ -262,7 +265,7 @@ def _open_limit() -> int:
 
 def _choose(name: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
-        raise ValueError(f"{name}={value!r}: the dataset has {', '.join(choices)}")
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(choices)}")
     return value
 
 

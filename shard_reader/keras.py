@@ -33,6 +33,7 @@ class ShardSequence(keras.utils.PyDataset):
 
     Raises:
         ValueError: the stream has no such field.
+        TypeError: `stream` is no Stream.
     """
 
     def __init__(self, stream: Stream, *, inputs: str = "image", targets: str = "label", **options: Any) -> None:

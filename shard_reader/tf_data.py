@@ -27,6 +27,7 @@ def as_dataset(stream: Stream, *, inputs: str | None = None, targets: str | None
 
     Raises:
         ValueError: one of the two is given without the other, or the stream has no such field.
+        TypeError: `stream` is no Stream.
 
     >>> model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3)  # doctest: +SKIP
     """

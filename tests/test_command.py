@@ -181,6 +181,16 @@ def test_split_folders_become_splits(tmp_path: Path) -> None:
         assert all(id.startswith(f"{split}/") for id in found)
 
 
+def test_relative_paths_and_where_a_reject_is(tmp_path: Path) -> None:
+    write_image(tmp_path / "in/a/1.png")
+    (tmp_path / "in/a/2.png").write_bytes(b"bad")
+    (tmp_path / "in/stray.png").write_bytes(b"")
+    result = command("prepare", "in", "../" + tmp_path.name + "/out", "--max-rejects", 2, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()]
+    assert [reject["uri"] for reject in rejects] == [str(tmp_path / "in/stray.png"), str(tmp_path / "in/a/2.png")]
+
+
 def test_an_output_that_is_empty_is_used_and_a_parent_is_made(tmp_path: Path) -> None:
     write_image(tmp_path / "in/1.png")
     (tmp_path / "out").mkdir()
@@ -277,17 +287,27 @@ def test_a_runner_that_cannot_be_reached_is_an_error_without_a_traceback(class_f
 # Being cut off
 
 
+def linked_images(root: Path, count: int, suffix: str, size: tuple[int, int]) -> Path:
+    """A folder with `count` links to 20 images, in three class folders."""
+    for number in range(20):
+        write_image(root / f"source/{number}.{suffix}", number, size)
+    for number in range(count):
+        target = root / f"in/{number % 3}/{number:04d}.{suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(root / f"source/{number % 20}.{suffix}", target)
+    return root / "in"
+
+
 @pytest.fixture(scope="module")
 def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2,000 images of 400x300: some seconds of work."""
-    root = tmp_path_factory.mktemp("many")
-    for number in range(20):
-        write_image(root / f"source/{number}.jpg", number, (400, 300))
-    for number in range(2000):
-        target = root / f"in/{number % 3}/{number:04d}.jpg"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(root / f"source/{number % 20}.jpg", target)
-    return root / "in"
+    return linked_images(tmp_path_factory.mktemp("many"), 2000, "jpg", (400, 300))
+
+
+@pytest.fixture(scope="module")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6,000 images of 16x12: work that is mostly talk between processes."""
+    return linked_images(tmp_path_factory.mktemp("tiny"), 6000, "png", (16, 12))
 
 
 def started(source: Path, output: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
@@ -456,19 +476,6 @@ def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path,
     assert len(open_dataset(tmp_path / "out")) == 60
 
 
-@pytest.fixture(scope="module")
-def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """6,000 links to images of 16x12: work that is mostly talk between processes."""
-    root = tmp_path_factory.mktemp("tiny")
-    for number in range(20):
-        write_image(root / f"source/{number}.png", number, (16, 12))
-    for number in range(6000):
-        target = root / f"in/{number % 3}/{number:04d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(root / f"source/{number % 20}.png", target)
-    return root / "in"
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
 def test_a_worker_killed_at_any_moment_never_hangs_the_job(tiny_images: Path, tmp_path: Path) -> None:
@@ -519,6 +526,7 @@ def test_photos_in_both_formats(photos: Path, tmp_path: Path) -> None:
     options = ["--size", 256, "--encoding", "jpeg", *BOTH, "--split", "train=0.9,val=0.1"]
     output = prepared(photos, tmp_path / "out", *options)
     everything: list[bytes] = []
+    grey = 0
     for split, size in (("train", 270), ("val", 30)):
         one, other = (open_dataset(output, split, format=format) for format in ("tfrecord", "hdf5"))
         numbers = np.arange(len(one))
@@ -532,6 +540,13 @@ def test_photos_in_both_formats(photos: Path, tmp_path: Path) -> None:
             assert np.array_equal(image, other[number]["image"])
             assert one.class_names is not None
             assert one.class_names[one[number]["label"]] == one[number]["id"].split("/")[0]
+        for number in numbers.tolist():
+            with Image.open(photos / one.ids(numbers)[number].decode()) as image:
+                if image.mode == "L":
+                    pixels = one[number]["image"].astype(int)
+                    assert np.abs(pixels - pixels.mean(-1, keepdims=True)).max() <= 2
+                    grey += 1
+    assert grey == 6
     expected = sorted(str(path.relative_to(photos)).encode() for path in photos.rglob("*.jpg"))
     assert sorted(everything) == expected
     assert len(expected) == 300

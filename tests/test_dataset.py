@@ -94,8 +94,8 @@ def test_a_record_can_be_changed_by_its_user(raw_shards: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "test"}, "split='test': the dataset has train, val"),
-        ({"format": "zip"}, "format='zip': the dataset has tfrecord, hdf5"),
+        ({"split": "test"}, "split='test': must be one of train, val"),
+        ({"format": "zip"}, "format='zip': must be one of tfrecord, hdf5"),
     ],
 )
 def test_a_wrong_choice_is_named(raw_shards: Path, options: dict[str, str], message: str) -> None:

@@ -145,6 +145,12 @@ def test_a_folder_of_other_files_says_how_many(tmp_path: Path) -> None:
         list_folder(str(folder(tmp_path, "a.csv", "b.txt")))
 
 
+def test_a_folder_of_nothing_usable_says_why(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"holds no images \(1 other files; gone\.jpg: is a link to nowhere"):
+        list_folder(str(tmp_path))
+
+
 def test_real_folders(photos: Path, cifar10: Path, odd: Path) -> None:
     assert len(list_folder(str(photos)).class_names or ()) == 300
     assert list_folder(str(cifar10)).splits == ("train", "test")

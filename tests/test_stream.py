@@ -63,6 +63,21 @@ def test_a_batch_holds_what_the_records_hold(raw_shards: Path) -> None:
             assert batch["id"][place].decode() == record["id"]
 
 
+def test_the_call_with_every_option_spelled_out(jpeg_shards: Path) -> None:
+    data = open_dataset(jpeg_shards, split="train")
+    one = data.stream(
+        batch_size=20,
+        shuffle="full",
+        seed=0,
+        rank=0,
+        world_size=1,
+        image=CenterCrop(16),
+        remainder="pad",
+        on_error="raise",
+    )
+    assert [list(batch) for batch in one] == [["image", "label", "weight"]] * 3
+
+
 def test_both_formats_give_the_same_batches(raw_shards: Path) -> None:
     epochs = [list(stream(raw_shards, format=format, seed=5)) for format in FORMATS]
     assert all(same(one, other) for one, other in zip(*epochs, strict=True))
@@ -237,6 +252,7 @@ def test_an_image_smaller_than_the_crop_is_named(jpeg_shards: Path) -> None:
         ({"prefetch": 0}, ValueError, "prefetch=0: must be at least 1"),
         ({"fields": ("image", "box")}, ValueError, "'box' is not one of image, label, id, height, width"),
         ({"fields": "image"}, TypeError, "fields='image': must be several names"),
+        ({"on_error": "skip"}, ValueError, "on_error='skip': must be one of raise"),
         ({"image": 224}, TypeError, "image=224: expected a CenterCrop"),
         ({"seed": "a"}, TypeError, "seed='a': must be an integer"),
     ],

@@ -72,6 +72,19 @@ def test_the_stream_gives_each_record_once(stream: Stream) -> None:
     assert len(expected) == 3000
 
 
+def test_the_adapters_give_each_id_once_an_epoch(stream: Stream) -> None:
+    expected = sorted(path.encode() for path in ids_on_disk(stream))
+    dataset = as_dataset(stream.data.stream(batch_size=128, seed=4, fields=("id",)))
+    sequence = ShardSequence(stream.data.stream(batch_size=128, seed=4, fields=("id", "label")), inputs="id")
+    for _ in range(2):
+        given = [(batch["id"].numpy(), batch["weight"].numpy()) for batch in dataset]
+        assert sorted(id for ids, weights in given for id in ids[weights > 0].tolist()) == expected
+        sequence.on_epoch_begin()
+        parts = [sequence[step] for step in range(len(sequence))]
+        assert sorted(id for ids, _, weights in parts for id in ids[weights > 0].tolist()) == expected
+        sequence.on_epoch_end()
+
+
 def ids_on_disk(stream: Stream) -> list[str]:
     root = Path(str(stream.data.manifest.options["input"]))
     return [str(path.relative_to(root)) for path in (root / "train").rglob("*.jpg")]

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources import Listing, Reference, Reject
+from beam_jobs.sources import Listing, Reference, Reject, printable
 
 __all__ = ["list_folder", "read_image"]
 
@@ -59,7 +59,8 @@ def list_folder(path: str) -> Listing:
     rejects = [_reject(path, file, *problem) for file, problem in bad.items()]
     files = [file for file in files if file not in bad]
     if not files:
-        raise UsageError(f"INPUT {path}: holds no images ({ignored} other files)")
+        why = f"; {printable(rejects[0].id)}: {rejects[0].message}" if rejects else ""
+        raise UsageError(f"INPUT {path}: holds no images ({ignored + len(rejects)} other files{why})")
     return _label(path, files, rejects, ignored)
 
 
@@ -127,7 +128,7 @@ def _problem(file: _File) -> tuple[str, str] | None:
 
 
 def _reject(path: str, file: _File, reason: str, message: str) -> Reject:
-    return Reject(file.id, os.path.join(path, file.id), "list", reason, message)
+    return Reject(file.id, os.path.join(os.path.abspath(path), file.id), "list", reason, message)
 
 
 def _label(path: str, files: list[_File], rejects: list[Reject], ignored: int) -> Listing:
