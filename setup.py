@@ -10,12 +10,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_jobs/__init__.py").re
 
 DECODE = ["pillow>=12.1.1,<13", "simplejpeg>=1.9,<2"]
 HDF5 = ["h5py>=3.11,<3.15"]  # TensorFlow 2.21 wants h5py below 3.15
-BEAM = ["apache-beam==2.77.*", "cykooz-resizer>=4.0.1,<5", "tqdm>=4.66", *DECODE, *HDF5]
+BEAM = ["apache-beam==2.77.*", "cykooz-resizer>=4.0.1,<5", "fsspec>=2024.6", "tqdm>=4.66", *DECODE, *HDF5]
 TENSORFLOW = ["tensorflow>=2.21,<2.22"]
 # The same modules without the GPU's libraries, a third of the download.
 TENSORFLOW_CPU = ["tensorflow-cpu>=2.21,<2.22"]
+DATAFLOW = [*BEAM, "apache-beam[gcp]==2.77.*", "gcsfs>=2026.9"]
 DEMO = [*BEAM, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
-TEST = [*DEMO, "hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "tensorflow-datasets>=4.9.9"]
+TEST = [*DEMO, *DATAFLOW, "hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "tensorflow-datasets>=4.9.9"]
 
 setup(
     name="image-shards",
@@ -30,7 +31,7 @@ setup(
     install_requires=["google-crc32c>=1.6", "numpy>=2.0,<2.5"],
     extras_require={
         "beam": BEAM,
-        "dataflow": [*BEAM, "apache-beam[gcp]==2.77.*"],
+        "dataflow": DATAFLOW,
         "decode": DECODE,
         "hdf5": HDF5,
         "keras": ["keras>=3.12", *DECODE],
@@ -39,5 +40,5 @@ setup(
         "test": TEST,
         "dev": [*TEST, "mypy==2.4.*", "ruff==0.17.*"],
     },
-    entry_points={"console_scripts": ["image-shards = beam_jobs.__main__:main"]},
+    entry_points={"console_scripts": ["image-shards = beam_jobs.__main__:command"]},
 )

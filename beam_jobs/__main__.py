@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 # Batch systems and closed terminals send the others.
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def command() -> NoReturn:
+    """The process `image-shards`: runs its command line, and ends without taking Beam apart, which takes a while."""
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing unfinished is left in OUTPUT, run the same command again", 130)
+        return _fail("interrupted", 130)  # before anything was begun
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -42,6 +53,9 @@ def _run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)
     ignore_image_warnings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of class names in a terminal that knows ASCII only
     try:
         summary = prepare(parse(arguments))
     except JobError as error:
@@ -63,4 +77,4 @@ def _fail(message: str, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -1,35 +1,24 @@
-"""Making OUTPUT ours, and making a dataset of it: attempts get their names, the manifest comes last.
-
-```
-OUT/_image-shards.lock    made first, removed last: what is in OUT is ours, and unfinished
-OUT/_work/plan/           which image goes where
-OUT/_work/attempts/       shards being written, each try in a folder of its own
-```
-"""
+"""Making a dataset of finished shards: they get their names, and the manifest comes last."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.errors import JobError, UsageError
+from beam_jobs.errors import JobError
 from beam_jobs.images import ChannelSums
 from beam_jobs.options import MaxRejects
-from beam_jobs.plan import statistics_split
+from beam_jobs.output import PLAN, Work
+from beam_jobs.plan import LISTING_REJECTS_NAME, statistics_split
 from beam_jobs.sources import Reject, printable
 from beam_jobs.tfds import metadata_files
-from beam_jobs.write import WrittenShard
-from shard_reader.errors import DatasetError
+from beam_jobs.write import WrittenShard, rejects_of
 from shard_reader.format import (
-    FORMATS,
     MANIFEST_NAME,
     REJECTS_NAME,
     Counts,
@@ -40,110 +29,9 @@ from shard_reader.format import (
     Statistics,
     index_name,
 )
-from shard_reader.storage import write_whole
+from shard_reader.storage import Directory, directory, sync
 
-__all__ = ["Output", "Publication", "check_rejects", "claimed", "publish"]
-
-_WORK, _LOCK = "_work", "_image-shards.lock"
-_SHARD_NAMES = rf"\w+-\d{{5,}}-of-\d{{5,}}({'|'.join(map(re.escape, FORMATS.values()))})(\.index\.npy)?"
-_OTHER_NAMES = r"dataset\.json|rejects\.jsonl|dataset_info\.json|features\.json|label\.labels\.txt"
-# A file of ours, or what `write_whole` had of it when it was cut off.
-_OUR_FILE = re.compile(rf"({_SHARD_NAMES}|{_OTHER_NAMES})|\.({_SHARD_NAMES}|{_OTHER_NAMES})\.[0-9a-f]{{32}}")
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """An OUTPUT directory that this process holds."""
-
-    path: Path
-
-    @property
-    def work(self) -> Path:
-        """Where unfinished things lie."""
-        return self.path / _WORK
-
-    def manifest(self) -> Manifest | None:
-        """The manifest of the dataset that is already here, if one is.
-
-        Raises:
-            UsageError: there is one that is not ours, or of another version.
-        """
-        try:
-            return Manifest.from_json((self.path / MANIFEST_NAME).read_text("utf-8"))
-        except FileNotFoundError:
-            return None
-        except (DatasetError, ValueError) as error:
-            raise UsageError(f"OUTPUT {self.path}: {error}") from error
-
-    def clear(self) -> None:
-        """Remove what an unfinished job left, and nothing else."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.work)
-        if not (self.path / MANIFEST_NAME).exists():
-            for entry in self.path.iterdir():
-                if _OUR_FILE.fullmatch(entry.name):
-                    entry.unlink()
-
-
-@contextlib.contextmanager
-def claimed(path: str) -> Iterator[Output]:
-    """Hold OUTPUT: make it if need be, keep other jobs off it, and leave nothing unfinished in it.
-
-    Raises:
-        UsageError: it is not empty and not ours, or another job holds it.
-    """
-    directory = Path(path)
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"OUTPUT {path}: is a file; give a directory")
-    created = [place for place in (directory, *directory.parents) if not place.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"OUTPUT {path}: cannot be made ({error.strerror})") from error
-    names = {entry.name for entry in directory.iterdir()}
-    if MANIFEST_NAME in names and _LOCK not in names:
-        yield Output(directory)  # finished, by us or by others: nothing here will be changed
-        return
-    if names and _LOCK not in names:
-        raise UsageError(f"OUTPUT {path}: is not empty, and what is in it is no dataset of ours")
-    try:
-        with _locked(directory / _LOCK):
-            output = Output(directory)
-            output.clear()
-            try:
-                yield output
-            finally:
-                _leave(output)
-    finally:
-        with contextlib.suppress(OSError):  # not empty: the dataset is there
-            for place in created:
-                place.rmdir()
-
-
-def _leave(output: Output) -> None:
-    """Clear up, and only then let go: where that fails, the lock file tells the next job that it may."""
-    try:
-        output.clear()
-    except KeyboardInterrupt:
-        output.clear()  # the command hears only one: what it cut off is done now
-        raise
-    finally:
-        if not output.work.exists():
-            (output.path / _LOCK).unlink()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, made if need be. The kernel unlocks it when a process ends, however it ends."""
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-        except (BlockingIOError, FileNotFoundError):  # held, or removed by a job that has just ended
-            mine = False
-        if not mine:
-            raise UsageError(f"OUTPUT {path.parent}: another job is writing there")
-        yield
+__all__ = ["Publication", "check_rejects", "publish"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +39,7 @@ class Publication:
     """What the manifest says that no shard knows."""
 
     output: str
+    work: Work
     fields: dict[str, Field]
     formats: tuple[str, ...]
     splits: tuple[str, ...]
@@ -160,29 +49,39 @@ class Publication:
     fingerprint: Fingerprint
     ignored: int
     planned: int
-    listing_rejects: tuple[Reject, ...]
+    shards: int
+    listing_rejected: int
     max_rejects: MaxRejects
 
 
 def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
-    """Turn attempts at every shard into a dataset. May be called again after it was cut off.
+    """Make a dataset of every finished shard. May be called again after it was cut off.
 
     Raises:
-        JobError: too many images were rejected, or the files of an attempt are gone.
+        JobError: too many images were rejected, or a shard or its files are not there.
     """
     order = {name: number for number, name in enumerate(publication.splits)}
-    shards = sorted(written, key=lambda shard: (order[shard.task.split], shard.task.number))
-    rejected = len(publication.listing_rejects) + sum(shard.rejected for shard in shards)
-    inputs = publication.planned + len(publication.listing_rejects)
-    check_rejects(rejected, _rejects(shards, publication), inputs, publication.max_rejects)
-    output = Path(publication.output)
-    for shard in shards:
-        _commit(shard, output)
-    write_whole(output / REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication)))
+    # One for each shard, even where an engine has done one twice.
+    by_name = {shard.task.name: shard for shard in written}
+    shards = sorted(by_name.values(), key=lambda shard: (order[shard.task.split], shard.task.number))
+    if len(shards) != publication.shards:
+        raise JobError(f"of {publication.shards} shards, {len(shards)} were written; run the command again")
+    output = directory(publication.output)
+    rejected = publication.listing_rejected + sum(shard.rejected for shard in shards)
+    inputs = publication.planned + publication.listing_rejected
+    check_rejects(rejected, _rejects(shards, publication, output), inputs, publication.max_rejects)
+    if output.local is not None:
+        for shard in shards:
+            _rename(shard, output.local, publication.work)
+    output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
     manifest = _manifest(shards, rejected, publication)
     for name, data in metadata_files(manifest, _tfds_name(output)).items():
-        write_whole(output / name, [data])
-    write_whole(output / MANIFEST_NAME, [manifest.to_json().encode()])
+        output.write(name, [data])
+    if output.local is not None:
+        sync(output.local)  # the names of the shards outlast a power cut that the manifest outlasts
+    output.write(MANIFEST_NAME, [manifest.to_json().encode()])
+    if output.local is not None:
+        sync(output.local)  # and the manifest outlasts the removal of the work
 
 
 def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRejects) -> None:
@@ -200,32 +99,22 @@ def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRe
         )
 
 
-def _commit(shard: WrittenShard, output: Path) -> None:
-    """Give the files of an attempt their names. Done already is done."""
+def _rename(shard: WrittenShard, output: Path, work: Work) -> None:
+    """Give the files of a shard their names. Done already is done."""
     for file in shard.shard.files.values():
         for name in (file.path, index_name(file.path)):
-            source, target = Path(shard.attempt) / name, output / name
+            source = output / work.shards / shard.task.name / name
             if source.exists():
-                _sync(source)
-                os.replace(source, target)
-            elif not target.exists():
+                os.replace(source, output / name)
+            elif not (output / name).exists():
                 raise JobError(f"{source}: is gone; run the command again")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _rejects(shards: Iterable[WrittenShard], publication: Publication) -> Iterator[Reject]:
-    yield from publication.listing_rejects
+def _rejects(shards: Iterable[WrittenShard], publication: Publication, output: Directory) -> Iterator[Reject]:
+    yield from map(Reject.from_line, output.lines(PLAN + LISTING_REJECTS_NAME))
     for shard in shards:
         if shard.rejected:
-            with open(Path(shard.attempt) / REJECTS_NAME, "rb") as file:
-                yield from map(Reject.from_line, file)
+            yield from rejects_of(shard.task, publication.work, output)
 
 
 def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Publication) -> Manifest:
@@ -260,6 +149,7 @@ def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statis
     return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std)
 
 
-def _tfds_name(output: Path) -> str:
-    name = re.sub(r"[^a-z0-9]+", "_", output.resolve().name.lower()).strip("_")
+def _tfds_name(output: Directory) -> str:
+    place = output.uri("").rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^a-z0-9]+", "_", place.lower()).strip("_")
     return name if name and not name[0].isdigit() else f"dataset_{name}".rstrip("_")

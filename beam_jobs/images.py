@@ -11,9 +11,10 @@ import functools
 import io
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import cykooz_resizer as cykooz
 import numpy as np
@@ -85,6 +86,11 @@ class ChannelSums:
             np.add.reduce(values, 0, np.uint32).reshape(-1, 3).sum(0, np.uint64).tolist() for values in (rows, squared)
         )
         return cls(pixels.shape[0] * pixels.shape[1], tuple(total), tuple(squares))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ChannelSums:
+        """From the fields by name, with lists for tuples."""
+        return cls(value["pixels"], tuple(value["total"]), tuple(value["squares"]))
 
     def __add__(self, other: ChannelSums) -> ChannelSums:
         total = tuple(a + b for a, b in zip(self.total, other.total, strict=True))

@@ -17,6 +17,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.quiet import quiet
 from shard_reader.cpus import available_cpus
 from shard_reader.format import ENCODINGS, FORMAT_VERSION, FORMATS, IMAGE_DTYPES, canonical_json
+from shard_reader.storage import is_url, local_path
 
 __all__ = [
     "FILTERS",
@@ -43,7 +44,8 @@ Turn a folder of images into shards of TFRecord and HDF5.
 
 INPUT is a folder of class folders (INPUT/cat/1.jpg), a folder of split folders that hold them
 (INPUT/train/cat/1.jpg; splits are train, val, valid, validation and test), or a flat folder of images
-without classes. OUTPUT is a directory that does not exist yet, or is empty."""
+without classes. OUTPUT is a directory that does not exist yet, or is empty, or holds what the same command
+has left unfinished: then it goes on from there. Both are paths, or URLs such as gs://bucket/photos."""
 
 _EPILOG = """\
 Apache Beam's own options are passed on: --runner=FlinkRunner --parallelism=4 and so on. Without
@@ -102,6 +104,9 @@ class PrepareOptions:
     workers: int
     max_rejects: MaxRejects
     beam: dict[str, Any]
+    reject_crashers: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the bytes of the dataset: not `workers`, `max_rejects` or the runner."""
@@ -117,7 +122,7 @@ class PrepareOptions:
         """All options, for the manifest; of Beam's the runner alone, since others can be secrets."""
         return {
             **self.deciding(),
-            "input": self.input,
+            "input": re.sub(r"//[^/@]*@", "//", self.input) if is_url(self.input) else self.input,
             "workers": self.workers,
             "max_rejects": asdict(self.max_rejects),
             "runner": self.beam.get("runner"),
@@ -220,6 +225,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=_max_rejects, default="0.01", metavar="N|F", help="how many images may be"
         " unusable before the job fails: a count, or with a point a fraction (default: 0.01)")  # fmt: skip
+    add("--reject-crashers", action="store_true", help="reject an image that crashes the process which decodes"
+        " it; otherwise the job fails and names it")  # fmt: skip
+    add("--overwrite", action="store_true", help="remove the dataset, or the unfinished one, that is in OUTPUT,"
+        " and start anew")  # fmt: skip
+    add("--dry-run", action="store_true", help="show the plan, with sizes and time estimated from a few images,"
+        " and touch nothing")  # fmt: skip
 
 
 def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
@@ -257,8 +268,8 @@ def _runner(text: str) -> str:
 
 def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
     return PrepareOptions(
-        input=_local(found.input, "INPUT"),
-        output=_local(found.output, "OUTPUT"),
+        input=_place(found.input, "INPUT"),
+        output=_place(found.output, "OUTPUT"),
         image=_image_options(found),
         formats=tuple(name for name in FORMATS if name in (found.formats or ["tfrecord"])),
         split=found.split,
@@ -266,20 +277,30 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         seed=found.seed,
         workers=found.workers,
         max_rejects=found.max_rejects,
+        reject_crashers=found.reject_crashers,
+        overwrite=found.overwrite,
+        dry_run=found.dry_run,
         beam=beam,
     )
 
 
-def _local(path: str, name: str) -> str:
+def _place(path: str, name: str) -> str:
     if not path:
         raise UsageError(f"{name} is empty")
-    if re.match(r"[A-Za-z][A-Za-z0-9+]*://", path):
-        raise UsageError(f"{name} {path}: only local paths can be read and written so far")
     try:
         path.encode()
     except UnicodeEncodeError:
         raise UsageError(f"{name} {path!r}: is not UTF-8; rename it, or use a link") from None
-    return str(Path(path))
+    if not is_url(path):
+        return str(Path(path))
+    scheme, _, rest = path.partition("://")
+    if not rest.strip("/"):
+        raise UsageError(f"{name} {path}: is not a place; give a bucket or a folder, as {scheme}://bucket/photos")
+    try:
+        local_path(path)
+    except ValueError as error:
+        raise UsageError(f"{name} {path}: {error}") from error
+    return path.rstrip("/")
 
 
 def _image_options(found: argparse.Namespace) -> ImageOptions:

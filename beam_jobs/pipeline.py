@@ -1,15 +1,16 @@
-"""The job as a Beam pipeline. Only references cross a shuffle; image bytes never do.
+"""The job as a Beam pipeline. Only tasks cross a shuffle; neither references nor image bytes ever do.
 
 ```
-ShardTask ── WriteShards ── WrittenShard ── all of them ── Publish ── manifest
-    └────── MeasureShards ── ChannelSums ── summed ── to WriteShards     (--normalize dataset only)
+OUTPUT ── ListShards ── ShardTask ── WriteShards ── WrittenShard ── all of them ── Publish ── manifest
+  └── ListMeasured ── ShardTask ── MeasureShards ── ChannelSums ── summed ── to WriteShards  (--normalize dataset only)
 ```
+
+The pipeline is of the same size for any number of shards: the tasks are read from the plan, in OUTPUT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,39 +20,43 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_jobs.commit import Publication, publish
 from beam_jobs.images import ChannelSums
-from beam_jobs.plan import ShardTask, measured_tasks
-from beam_jobs.pool import workers_of
-from beam_jobs.sources import Reject
+from beam_jobs.in_place import in_place
+from beam_jobs.output import PLAN
+from beam_jobs.plan import ShardTask, read_tasks, statistics_split
+from beam_jobs.pool import Work, workers_of
 from beam_jobs.write import Job, WrittenShard, measure_shard, write_shard
+from shard_reader.storage import directory
 
-__all__ = ["MeasureShards", "SpreadShards", "WriteShards", "build"]
+__all__ = ["ListShards", "MeasureShards", "WriteShards", "build"]
 
 
-def build(pipeline: beam.Pipeline, tasks: Sequence[ShardTask], job: Job, publication: Publication, run: str) -> None:
+def build(pipeline: beam.Pipeline, job: Job, publication: Publication, run: str) -> None:
     """Add the whole job to `pipeline`."""
     statistics: Any = None
     if job.image.normalize == "dataset":
-        measured = pipeline | "ListMeasured" >> SpreadShards(measured_tasks(tasks))
+        measured = pipeline | "ListMeasured" >> ListShards(job.output, statistics_split(publication.splits))
         sums = measured | "MeasureShards" >> MeasureShards(job, run)
         statistics = beam.pvalue.AsSingleton(sums | "SumStatistics" >> beam.CombineGlobally(_total))
-    shards = pipeline | "ListShards" >> SpreadShards(tasks)
+    shards = pipeline | "ListShards" >> ListShards(job.output)
     written = shards | "WriteShards" >> WriteShards(job, run, statistics)
     _ = written | "Gather" >> beam.combiners.ToList() | "Publish" >> beam.Map(_publish, publication, run)
 
 
 @dataclass
-class SpreadShards(beam.PTransform):
-    """Gives each `ShardTask` to whichever worker is free: without the shuffle one worker would do all."""
+class ListShards(beam.PTransform):
+    """Every `ShardTask` of the plan in OUTPUT, or of one split, given to whichever worker is free."""
 
-    tasks: Sequence[ShardTask]
+    output: str
+    split: str | None = None
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[ShardTask]:
-        return pipeline | beam.Create(self.tasks, reshuffle=False) | beam.Reshuffle()
+        output = pipeline | beam.Create([self.output], reshuffle=False)
+        return output | beam.FlatMap(_tasks, self.split) | beam.Reshuffle()  # without it one worker would do all
 
 
 @dataclass
 class WriteShards(beam.PTransform):
-    """Turns each `ShardTask` into the files of a shard, described by a `WrittenShard`."""
+    """Turns each `ShardTask` into a finished shard, described by a `WrittenShard`."""
 
     job: Job
     run: str
@@ -73,32 +78,37 @@ class MeasureShards(beam.PTransform):
 
 
 class _ForEachShard(beam.DoFn):
-    """Calls a function for each task: in the run's processes on this machine, elsewhere in place."""
+    """Does each task: in the run's processes on this machine, elsewhere in place."""
 
-    def __init__(self, function: Callable[..., Any], job: Job, run: str) -> None:
+    def __init__(self, work: Work, job: Job, run: str) -> None:
         """`run` names the processes of this machine, "" is for anywhere else."""
-        self._function, self._job, self._run = function, job, run
+        self._work, self._job, self._run = work, job, run
 
     def start_bundle(self) -> None:
-        self._workers = workers_of(self._run) if self._run else None
-        self._futures: list[Future[Any]] = []
+        self._tasks: list[ShardTask] = []
+        self._statistics: Any = None
 
     def process(self, task: ShardTask, statistics: Any = None) -> Iterator[Any]:
-        if self._workers is None:
-            yield self._function(task, self._job, statistics, _nobody_watches)
+        if self._run:
+            self._tasks.append(task)
+            self._statistics = statistics
         else:
-            self._futures.append(self._workers.submit(self._function, task, self._job, statistics))
+            yield in_place.call(self._work, task, self._job, statistics, in_place)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        if self._workers is not None:
+        if self._tasks:
             window = GlobalWindow()
-            for result in self._workers.collect(self._futures):
+            for result in workers_of(self._run).do(self._work, self._tasks, self._job, self._statistics):
                 yield WindowedValue(result, window.max_timestamp(), [window])
+
+
+def _tasks(output: str, split: str | None) -> Iterator[ShardTask]:
+    return (task for task in read_tasks(directory(output), PLAN) if split in (None, task.split))
 
 
 def _publish(written: Sequence[WrittenShard], publication: Publication, run: str) -> None:
     if not run:
-        publish(written, publication)
+        in_place.call(publish, written, publication)
         return
     workers = workers_of(run)
     try:
@@ -111,7 +121,3 @@ def _publish(written: Sequence[WrittenShard], publication: Publication, run: str
 
 def _total(sums: Iterable[ChannelSums]) -> ChannelSums:
     return sum(sums, ChannelSums())
-
-
-def _nobody_watches(reject: Reject | None) -> None:
-    del reject

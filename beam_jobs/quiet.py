@@ -12,8 +12,9 @@ __all__ = ["quiet"]
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hold back the warnings of Beam's import, one for each optional package that is not there."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

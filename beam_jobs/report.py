@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,52 +15,57 @@ from typing import Any
 from tqdm import tqdm
 
 from beam_jobs.commit import check_rejects
-from beam_jobs.options import MaxRejects
-from beam_jobs.sources import Reject, printable
+from beam_jobs.options import MaxRejects, PrepareOptions
+from beam_jobs.plan import Part, statistics_split
+from beam_jobs.say import say
+from beam_jobs.sources import Layout, Reject, printable
+from beam_jobs.write import Sample, Watcher
 from shard_reader.format import REJECTS_NAME, Manifest
+from shard_reader.storage import directory
 
-__all__ = ["Progress", "counted", "say", "summary"]
+__all__ = ["Progress", "counted", "dry_run_text", "summary"]
 
 _LINE_SECONDS = 10.0
 
 
-def say(line: str) -> None:
-    """One line about how things go, apart from the result on standard output."""
-    with contextlib.suppress(OSError):  # nobody listens, which is no reason to stop the job
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-
-class Progress:
+class Progress(Watcher):
     """Images done, images/s, rejects and time left: a bar on a terminal, elsewhere a line now and then.
 
     Args:
         steps: how many images will be reported, each pass over them counted.
         inputs: how many there are, rejected by the listing or not.
-        rejects: what the listing rejected.
+        rejected: how many the listing rejected.
+        first: the first few of them.
         limit: how many rejects end the job.
     """
 
-    def __init__(self, steps: int, inputs: int, rejects: Sequence[Reject], limit: MaxRejects) -> None:
+    def __init__(self, steps: int, inputs: int, rejected: int, first: Iterable[Reject], limit: MaxRejects) -> None:
         self._steps, self._inputs, self._limit = steps, inputs, limit
-        self._rejects, self._rejected = list(rejects[:3]), len(rejects)
-        self._done = 0
+        self._rejects, self._rejected = list(islice(first, 3)), rejected
+        self._done = self._kept = 0
         self._began = self._last_line = time.monotonic()
         self._bar: Any = None
         if sys.stderr.isatty():
             columns, lines = shutil.get_terminal_size()  # 80 and 24 where a terminal says that it has none
             self._bar = tqdm(total=steps, unit=" images", file=sys.stderr, ncols=columns, nrows=lines)
 
-    def on_image(self, reject: Reject | None) -> None:
-        """Count one more image.
+    def counts(self, images: int, reject: Reject | None = None) -> None:
+        """Count images that were made, or one that was rejected.
 
         Raises:
             JobError: more are rejected than the job may have.
         """
-        self._done += 1
+        self._done += images
         if reject is not None:
             self._rejected += 1
             self._rejects = [*self._rejects, reject][:3]
             check_rejects(self._rejected, self._rejects, self._inputs, self._limit)
+
+    def keeps(self, images: int, rejected: int) -> None:
+        """Count images that an earlier run has made."""
+        self._done += images
+        self._kept += images
+        self._rejected += rejected
 
     def show(self) -> None:
         """Bring the display up to date."""
@@ -81,7 +85,7 @@ class Progress:
             say(self._line())
 
     def _line(self) -> str:
-        rate = self._done / max(1e-6, time.monotonic() - self._began)
+        rate = (self._done - self._kept) / max(1e-6, time.monotonic() - self._began)
         left = (self._steps - self._done) / rate if rate else 0
         minutes, seconds = divmod(round(left), 60)
         return (
@@ -109,6 +113,50 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
     if filled:
         lines += ["next:", f"  {_next_command(output, filled[0])}"]
     return "\n".join(lines)
+
+
+def dry_run_text(
+    options: PrepareOptions,
+    state: str,
+    parts: Sequence[Part],
+    shards: Mapping[str, int],
+    layout: Layout,
+    rejected: int,
+    sample: Sample,
+) -> str:
+    """What a job would do: splits, shards, classes, passes, and estimates from a few images."""
+    record = sample.record_bytes * len(options.formats)
+    lines = [f"{options.output}: {state}. The plan, of which nothing is written:"]
+    for part in parts:
+        count = shards[part.split]
+        low, high = part.records // count, -(-part.records // count)
+        each = f"{low} to {high} images" if low != high else counted(low, "image")
+        size = _size(round(record * part.records))
+        lines.append(
+            f"  {part.split:<10} {counted(part.records, 'image')}, {counted(count, 'shard')} of {each}, about {size}"
+        )
+    if layout.class_names:
+        lines.append(f"  classes    {len(layout.class_names)}: {_some(layout.class_names)}")
+    images = sum(part.records for part in parts)
+    if options.image.normalize == "dataset":
+        split = statistics_split([part.split for part in parts])
+        measured = sum(part.records for part in parts if part.split == split)
+        lines.append(f"  pre-pass   MeasureShards: reads the {counted(measured, 'image')} of {split} once more")
+        images += measured
+    lines.append(f"  rejected   {rejected} by the listing")
+    seconds = images * sample.image_seconds
+    time_needed = f"{seconds / 3600:.1f} hours of one CPU"
+    if options.beam.get("runner") is None:
+        time_needed = f"{_duration(seconds / options.workers)} with {counted(options.workers, 'worker')} here"
+    size = _size(round(record * sum(part.records for part in parts)))
+    lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _next_command(output: str, split: str) -> str:
@@ -152,10 +200,10 @@ def _some(names: tuple[str, ...]) -> str:
 def _reject_lines(manifest: Manifest, output: str) -> list[str]:
     if not manifest.counts.rejected:
         return ["  rejected   0"]
-    with open(Path(output) / REJECTS_NAME, "rb") as file:
-        first = [Reject.from_line(line) for line in islice(file, 5)]
-        reasons = Counter(reject.reason for reject in chain(first, map(Reject.from_line, file)))
+    rejects = map(Reject.from_line, directory(output).lines(REJECTS_NAME))
+    first = list(islice(rejects, 5))
+    reasons = Counter(reject.reason for reject in chain(first, rejects))
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    lines = [f"  rejected   {reasons.total()} ({why}), listed in {Path(output) / REJECTS_NAME}"]
+    lines = [f"  rejected   {reasons.total()} ({why}), listed in {output}/{REJECTS_NAME}"]
     lines += [f"    {printable(reject.id)}: {reject.reason}: {reject.message}" for reject in first]
     return lines + (["    ..."] if reasons.total() > 5 else [])

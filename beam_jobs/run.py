@@ -1,115 +1,128 @@
-"""Running the pipeline: on this machine with processes and a progress display, or on a Beam runner."""
+"""Running the pipeline on this machine, with processes and a progress display."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from beam_jobs.commit import Publication
 from beam_jobs.errors import JobError
-from beam_jobs.plan import ShardTask, measured_tasks
+from beam_jobs.in_place import in_place
 from beam_jobs.pool import Workers
 from beam_jobs.quiet import quiet
 from beam_jobs.report import Progress
 from beam_jobs.write import Job
 
-__all__ = ["run"]
+__all__ = ["import_beam_meanwhile", "is_local", "make_pipeline", "run_here", "temporary_files_in"]
 
 # "DirectRunner" is Beam's name for "on this machine"; what it does there is decided here.
 _LOCAL_RUNNERS = (None, "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
+_HERE = {"runner": "FnApiRunner", "direct_num_workers": 1, "direct_running_mode": "in_memory"}
 
 
-def run(
-    tasks: Sequence[ShardTask],
+def is_local(beam_options: Mapping[str, Any]) -> bool:
+    """Whether the job runs in processes of this machine, without an engine."""
+    return beam_options.get("runner") in _LOCAL_RUNNERS
+
+
+def import_beam_meanwhile() -> None:
+    """Import Beam in a thread: it takes half a second, in which this one lists INPUT and waits for the sample."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception), quiet():  # what fails, fails again where it is needed
+            importlib.import_module("beam_jobs.pipeline")
+
+    threading.Thread(target=load, daemon=True).start()
+
+
+def run_here(
     job: Job,
     publication: Publication,
     beam_options: Mapping[str, Any],
-    processes: int,
+    workers: Workers | None,
+    progress: Progress,
+    scratch: Path,
 ) -> None:
-    """Write and publish every shard.
+    """Write and publish every shard on this machine.
 
     Args:
-        tasks: the shards.
-        job, publication: what they have in common, and what the manifest says of them.
+        job, publication: what the shards have in common, and what the manifest says of them.
         beam_options: Beam's own, by their names in `PipelineOptions`.
-        processes: how many on this machine, if it is the runner.
+        workers: the processes; None to work in this one.
+        progress: what shows how far it is.
+        scratch: a folder that is removed at the end, if need be by the next job.
 
     Raises:
         JobError: the job failed.
     """
-    runner = beam_options.get("runner")
-    if runner not in _LOCAL_RUNNERS:
-        try:
-            _run_pipeline(tasks, job, publication, beam_options, "")
-        except Exception as error:
-            raise JobError(f"{runner} failed: {_last_line(error)}") from error
-        return
     # What fails here is raised here; Beam would also print it, once for each of its layers.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    here = {"runner": "FnApiRunner", "direct_num_workers": 1, "direct_running_mode": "in_memory"}
-    progress = _progress(tasks, job, publication)
-    try:
-        with Workers(processes, progress.on_image) as workers:
-            arguments = (tasks, job, publication, {**beam_options, **here}, workers.run)
-            _run_beside(workers, progress, arguments)
-    finally:
-        progress.close()
-
-
-def _progress(tasks: Sequence[ShardTask], job: Job, publication: Publication) -> Progress:
-    measured = measured_tasks(tasks) if job.image.normalize == "dataset" else []
-    rejects = publication.listing_rejects
-    steps = publication.planned + sum(task.records for task in measured)
-    return Progress(steps, publication.planned + len(rejects), rejects, publication.max_rejects)
-
-
-def _run_beside(workers: Workers, progress: Progress, arguments: tuple[Any, ...]) -> None:
-    """Run the pipeline in a thread, so that this one can show progress and hear Ctrl-C."""
+    in_place.allow()  # a job of this process on an engine may have stopped it
     failures: list[BaseException] = []
     ended = threading.Event()
 
-    def pipeline() -> None:
+    def run() -> None:
         try:
-            _run_pipeline(*arguments)
+            with temporary_files_in(str(scratch)):  # what Beam makes, a process that is killed would leave behind
+                pipeline = make_pipeline(job, publication, {**beam_options, **_HERE}, workers.run if workers else "")
+            pipeline.run()
         except BaseException as error:
             failures.append(error)
         finally:
             ended.set()
 
-    threading.Thread(target=pipeline).start()
+    thread = threading.Thread(target=run)
     try:
+        thread.start()
         # Not Thread.join: interrupted, it takes the thread for ended (CPython 3.11), and it is not.
         while not ended.wait(0.1):
             progress.show()
     except BaseException:
-        workers.stop(JobError("interrupted"))  # an Exception: Beam clears up behind no other kind
-        ended.wait()
+        if workers:
+            workers.stop(JobError("interrupted"))  # an Exception: Beam clears up behind no other kind
+        if thread.ident is not None:
+            ended.wait()
         raise
-    if workers.error:  # as it was: Beam turns errors into text
+    if workers and workers.error:  # as it was: Beam turns errors into text
         raise workers.error
     if failures:
-        raise JobError(f"the pipeline failed: {_last_line(failures[0])}") from failures[0]
+        said = str(failures[0]).strip().splitlines() or [type(failures[0]).__name__]
+        raise JobError(f"the pipeline failed: {said[-1]}") from failures[0]  # without the traceback in Beam's text
 
 
-def _last_line(error: BaseException) -> str:
-    """What an error says, without the traceback that Beam puts into its text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+@contextlib.contextmanager
+def temporary_files_in(place: str) -> Iterator[None]:
+    """Have Python make temporary files there, in this process."""
+    before, tempfile.tempdir = tempfile.tempdir, place
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
-def _run_pipeline(
-    tasks: Sequence[ShardTask],
-    job: Job,
-    publication: Publication,
-    beam_options: Mapping[str, Any],
-    run: str,
-) -> None:
+def make_pipeline(
+    job: Job, publication: Publication, beam_options: Mapping[str, Any], run: str, runner: Any = None
+) -> Any:
+    """The job as a Beam pipeline that is ready to run.
+
+    Args:
+        job, publication: what the shards have in common, and what the manifest says of them.
+        beam_options: Beam's own.
+        run: names the processes that do the work; "" where it is done in place.
+        runner: if it is another than the options name.
+    """
     with quiet():  # imported here: it takes a second, and the worker processes do without it
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
         from beam_jobs.pipeline import build
 
-    with beam.Pipeline(options=PipelineOptions([], **beam_options)) as pipeline:
-        build(pipeline, tasks, job, publication, run)
+    pipeline = beam.Pipeline(runner, PipelineOptions([], **beam_options))
+    build(pipeline, job, publication, run)
+    return pipeline

@@ -10,7 +10,9 @@ from typing import Any
 
 from shard_reader.format import Field, Manifest, Split
 
-__all__ = ["metadata_files"]
+__all__ = ["METADATA_NAMES", "metadata_files"]
+
+METADATA_NAMES = ("dataset_info.json", "features.json", "label.labels.txt")
 
 _FEATURES = "tensorflow_datasets.core.features"
 

@@ -1,58 +1,113 @@
 """From a shard's references to its files: read, transform, append. Pure functions, no Beam.
 
-The files are an attempt, in a folder of their own; `commit.py` gives them their names.
+The files are an attempt, in a folder of their own; finished, they are moved to where OUTPUT keeps finished
+shards. A shard that is finished already is checked, and kept.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
+import json
 import os
+import shutil
+import tempfile
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from beam_jobs.errors import JobError
 from beam_jobs.images import BadImage, ChannelSums, Payload, prepare_image
 from beam_jobs.options import ImageOptions
-from beam_jobs.plan import ShardTask, read_task
-from beam_jobs.sources import Reference, Reject
-from beam_jobs.sources.folder import read_image
+from beam_jobs.output import Work
+from beam_jobs.plan import ShardTask, read_references
+from beam_jobs.sources import Reference, Reject, Source
+from beam_jobs.sources.folder import Folder
 from shard_reader import example, hdf5, index, tfrecord
 from shard_reader.checksum import sha256_file
-from shard_reader.format import REJECTS_NAME, Field, Shard, ShardFile, index_name, shard_name
-from shard_reader.storage import write_whole
+from shard_reader.format import Field, Shard, ShardFile, index_name, shard_name
+from shard_reader.storage import Directory, directory, sync, write_whole
 
-__all__ = ["Job", "OnImage", "WrittenShard", "image_fields", "measure_shard", "store", "write_shard"]
+__all__ = [
+    "Job",
+    "Sample",
+    "Watcher",
+    "WrittenShard",
+    "image_fields",
+    "measure_shard",
+    "prepare_reference",
+    "rejects_of",
+    "sample_shard",
+    "store",
+    "write_shard",
+]
 
-OnImage = Callable[[Reject | None], None]
-"""Called after each image, with what was wrong with it, if anything was."""
+_WRITTEN = "written.json"
+
+
+class Watcher:
+    """Hears how a shard comes along. This one does nothing with it, for workers that nobody watches."""
+
+    def begins(self, position: int) -> None:
+        """The image at this place of the shard is being made."""
+
+    def ends(self, position: int) -> None:
+        """It is no longer."""
+
+    def counts(self, images: int, reject: Reject | None = None) -> None:
+        """So many more images are done; `reject` if it was one that cannot be used."""
+
+    def keeps(self, images: int, rejected: int) -> None:
+        """So many images, so many of them rejected, were done before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every shard of a job has in common."""
+    """What every shard of a job has in common.
+
+    `staging` is a folder on the worker's disk for what is then uploaded; None for the system's own. `crashers`
+    are ids of images that ended a worker process, each with what it ended with.
+    """
 
     input: str
-    attempts: str
+    output: str
+    work: Work
     image: ImageOptions
     formats: tuple[str, ...]
     fields: Mapping[str, Field]
     threads: int
+    staging: str | None = None
+    crashers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenShard:
-    """An attempt at a shard: the folder its files are in, and what the manifest says of them."""
+    """A finished shard: what the manifest says of it, how many images it lacks, and its sums."""
 
     task: ShardTask
-    attempt: str
     shard: Shard
     rejected: int
     sums: ChannelSums
+
+    def to_json(self, rejects: Iterable[Reject]) -> bytes:
+        """All but the task, and the rejects themselves."""
+        body = {"shard": asdict(self.shard), "rejected": self.rejected, "sums": asdict(self.sums)}
+        return json.dumps(body | {"rejects": list(rejects)}).encode()
+
+    @classmethod
+    def from_json(cls, task: ShardTask, data: bytes) -> WrittenShard:
+        """What `to_json` gave."""
+        body = json.loads(data)
+        files = {format: ShardFile(**file) for format, file in body["shard"]["files"].items()}
+        shard = Shard(records=body["shard"]["records"], files=files)
+        return cls(task=task, shard=shard, rejected=body["rejected"], sums=ChannelSums.from_json(body["sums"]))
 
 
 def image_fields(image: ImageOptions, has_labels: bool) -> dict[str, Field]:
@@ -65,36 +120,25 @@ def image_fields(image: ImageOptions, has_labels: bool) -> dict[str, Field]:
     return fields | {"id": Field(dtype="string"), "height": number, "width": number}
 
 
-def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, on_image: OnImage) -> WrittenShard:
-    """Write every file of one shard, in memory of a few images.
+def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher) -> WrittenShard:
+    """Write every file of one shard, in memory of a few images; or find that it is finished.
 
     Raises:
         JobError: an input could not be read for a reason that may pass, or the output not be written.
     """
+    output = _directory(job.output)
+    kept = _finished(task, job, output)
+    if kept is not None:
+        watcher.keeps(task.records, kept.rejected)
+        return kept
     if job.image.normalize == "dataset" and not (statistics and statistics.pixels):
         raise JobError("--normalize dataset: of the split that is measured, no image can be used")
-    attempt = Path(job.attempts) / f"{task.name}.{uuid.uuid4().hex}"
-    attempt.mkdir(parents=True)
-    rejects, sums = list[Reject](), ChannelSums()
-
-    def records() -> Iterator[dict[str, Any]]:
-        nonlocal sums
-        for reference, payload in _prepared(task, job, statistics):
-            if isinstance(payload, Reject):
-                rejects.append(payload)
-                on_image(payload)
-            else:
-                sums += payload.sums
-                yield _record(reference, payload)
-                on_image(None)
-
-    paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
     try:
-        shard = store(records(), paths, job.fields)
+        with _attempt(task, job, output) as attempt:
+            written = _write(task, job, statistics, watcher, attempt)
+            return _finish(written, attempt, job, output)
     except OSError as error:
-        raise JobError(f"{attempt}: cannot be written ({error.strerror or error})") from error
-    write_whole(attempt / REJECTS_NAME, map(Reject.to_line, rejects))
-    return WrittenShard(task=task, attempt=str(attempt), shard=shard, rejected=len(rejects), sums=sums)
+        raise JobError(f"{output.uri('')}: cannot be written ({error.strerror or error})") from error
 
 
 def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], fields: Mapping[str, Field]) -> Shard:
@@ -120,31 +164,158 @@ def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], field
     return Shard(records=count, files=files)
 
 
-def measure_shard(task: ShardTask, job: Job, statistics: None, on_image: OnImage) -> ChannelSums:
+def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> ChannelSums:
     """The sums over the pixels of one shard, without writing it; `statistics` are what it is for."""
+    output, name = _directory(job.output), f"{job.work.measured}/{task.name}.json"
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+        sums = ChannelSums.from_json(json.loads(output.read(name)))
+        watcher.keeps(task.records, 0)
+        return sums
     sums = ChannelSums()
-    for _, payload in _prepared(task, job, ChannelSums()):
+    for _, payload in _prepared(task, job, ChannelSums(), watcher):
         sums += ChannelSums() if isinstance(payload, Reject) else payload.sums
-        on_image(None)
+        watcher.counts(1)
+    output.write(name, [json.dumps(asdict(sums)).encode()])
     return sums
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What some images become: the mean size of what is stored, and the mean time for one image on one CPU."""
+
+    images: int
+    record_bytes: float
+    image_seconds: float
+
+
+def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
+    """Make some images without storing them; one that cannot be used counts as large as its file."""
+    began = time.perf_counter()
+    sizes = [
+        reference.size if isinstance(payload, Reject) else len(payload.data)
+        for reference, payload in _prepared(task, job, None, watcher)
+    ]
+    count = max(1, len(sizes))
+    return Sample(len(sizes), sum(sizes) / count, (time.perf_counter() - began) / count)
+
+
+def rejects_of(task: ShardTask, work: Work, output: Directory) -> list[Reject]:
+    """The images that a finished shard lacks."""
+    return [Reject(*values) for values in json.loads(output.read(f"{work.shards}/{task.name}/{_WRITTEN}"))["rejects"]]
+
+
+@functools.lru_cache(8)
+def _directory(place: str) -> Directory:
+    return directory(place)
+
+
+@functools.lru_cache(8)
+def _source(place: str) -> Source:
+    return Folder(place)
+
+
+def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | None:
+    """What was written of a shard, if all of it is there and its checksums are right."""
+    folder = f"{job.work.shards}/{task.name}"
+    try:
+        written = WrittenShard.from_json(task, output.read(f"{folder}/{_WRITTEN}"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    for file in written.shard.files.values():
+        for name, sha256 in ((file.path, file.sha256), (index_name(file.path), file.index_sha256)):
+            if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
+                return None
+    return written
+
+
+def _checksums(output: Directory, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            yield output.sha256(name)
+
+
+@contextlib.contextmanager
+def _attempt(task: ShardTask, job: Job, output: Directory) -> Iterator[Path]:
+    """A folder for one try at a shard, on the disk that OUTPUT is on, if it is on one."""
+    if output.local is None:
+        with tempfile.TemporaryDirectory(dir=job.staging, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+        return
+    path = output.local / job.work.attempts / f"{task.name}.{uuid.uuid4().hex}"
+    path.mkdir()  # not its parents: in an OUTPUT that another job has taken over, nothing is left to do
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher, attempt: Path) -> WrittenShard:
+    rejects, sums = list[Reject](), ChannelSums()
+
+    def records() -> Iterator[dict[str, Any]]:
+        nonlocal sums
+        for reference, payload in _prepared(task, job, statistics, watcher):
+            if isinstance(payload, Reject):
+                rejects.append(payload)
+                watcher.counts(1, payload)
+            else:
+                sums += payload.sums
+                yield _record(reference, payload)
+                watcher.counts(1)
+
+    paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
+    shard = store(records(), paths, job.fields)
+    written = WrittenShard(task=task, shard=shard, rejected=len(rejects), sums=sums)
+    write_whole(attempt / _WRITTEN, [written.to_json(rejects)])
+    return written
+
+
+def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -> WrittenShard:
+    """Move the files of an attempt to where finished shards are; another attempt may have been faster."""
+    folder = f"{job.work.shards}/{written.task.name}"
+    paths = [path for file in written.shard.files.values() for path in (file.path, index_name(file.path))]
+    if output.local is None:
+        for path in paths:
+            output.put(attempt / path, path)
+        output.put(attempt / _WRITTEN, f"{folder}/{_WRITTEN}")  # which says that all the others are there
+        return written
+    for path in paths:
+        sync(attempt / path)
+    sync(attempt)
+    while True:
+        try:
+            os.rename(attempt, output.local / folder)
+            return written
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        other = _finished(written.task, job, output)
+        if other is not None:
+            return other
+        output.delete_folder(folder)  # what is there is damaged
+
+
 def _prepared(
-    task: ShardTask, job: Job, statistics: ChannelSums | None
+    task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher
 ) -> Iterator[tuple[Reference, Payload | Reject]]:
     """Each image of a shard, in order, the next few of them made ahead by threads."""
+    references = enumerate(read_references(_directory(job.output), task))
 
-    def prepare(reference: Reference) -> tuple[Reference, Payload | Reject]:
-        return reference, _prepare(reference, job, statistics)
+    def prepare(position: int, reference: Reference) -> tuple[Reference, Payload | Reject]:
+        watcher.begins(position)
+        result = reference, prepare_reference(reference, job, statistics)
+        watcher.ends(position)
+        return result
 
     if job.threads == 1:
-        yield from map(prepare, read_task(task))
+        for position, reference in references:
+            yield prepare(position, reference)
         return
     pending: deque[Future[tuple[Reference, Payload | Reject]]] = deque()
     with ThreadPoolExecutor(job.threads) as pool:
         try:
-            for reference in read_task(task):
-                pending.append(pool.submit(prepare, reference))
+            for position, reference in references:
+                pending.append(pool.submit(prepare, position, reference))
                 if len(pending) > 2 * job.threads:
                     yield pending.popleft().result()
             while pending:
@@ -153,17 +324,48 @@ def _prepared(
             pool.shutdown(cancel_futures=True)
 
 
-def _prepare(reference: Reference, job: Job, statistics: ChannelSums | None) -> Payload | Reject:
-    uri = os.path.join(job.input, reference.id)
+def prepare_reference(reference: Reference, job: Job, statistics: ChannelSums | None) -> Payload | Reject:
+    """Read one image and make of it what is stored.
+
+    Raises:
+        JobError: it could not be read for a reason that may pass.
+    """
+    source = _source(job.input)
+
+    def reject(reason: str, message: str) -> Reject:
+        return Reject(reference.id, source.uri(reference.id), "read", reason, message)
+
+    if reference.id in job.crashers:
+        return reject("crash", job.crashers[reference.id])
     try:
-        return prepare_image(read_image(job.input, reference.id), job.image, statistics)
+        data = _read(source, reference)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        problem = error.strerror or str(error)
+        if not source.answers(reference.id):  # not this input is gone, but all of them: a disk that is not mounted
+            raise JobError(f"{source.uri(reference.id)}: cannot be read ({problem}), nor anything beside it") from error
+        if isinstance(error, PermissionError):
+            return reject("unreadable", problem)
+        return reject("missing", "was listed, and is gone")
+    except Exception as error:  # the disk or the network, not the image: another run may succeed
+        problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise JobError(f"{source.uri(reference.id)}: cannot be read ({problem})") from error
+    if len(data) != reference.size >= 0:
+        return reject("changed", f"has {len(data)} bytes, and had {reference.size} when it was listed")
+    try:
+        return prepare_image(data, job.image, statistics)
     except BadImage as error:
-        return Reject(reference.id, uri, "read", error.reason, str(error))
-    except (FileNotFoundError, PermissionError) as error:
-        reason = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        return Reject(reference.id, uri, "read", reason, error.strerror or str(error))
-    except OSError as error:  # the disk or the network, not the image: another run may succeed
-        raise JobError(f"{uri}: cannot be read ({error.strerror or error}); run the command again") from error
+        return reject(error.reason, str(error))
+
+
+def _read(source: Source, reference: Reference) -> bytes:
+    """The bytes of an input: of the size that it was listed with, or of one that it has twice in a row."""
+    data = source.read(reference.id)
+    if len(data) == reference.size or reference.size < 0:
+        return data
+    again = source.read(reference.id)
+    if len(again) not in (reference.size, len(data)):
+        raise OSError(errno.EIO, f"{len(data)} bytes the first time, {len(again)} the second")
+    return again
 
 
 def _record(reference: Reference, payload: Payload) -> dict[str, Any]:
@@ -177,7 +379,7 @@ def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -
     if len(rows) != records:
         raise JobError(f"{path}: holds {len(rows)} records, {records} were written")
     index_path = path.with_name(index_name(path.name))
-    write_whole(index_path, [index.to_bytes(rows)])
+    index_path.write_bytes(index.to_bytes(rows))
     return ShardFile(
         path=path.name,
         bytes=path.stat().st_size,

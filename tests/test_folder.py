@@ -8,8 +8,27 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources import Listing
-from beam_jobs.sources.folder import list_folder
+from beam_jobs.sources import Problem, Reference
+from beam_jobs.sources.folder import Folder
+
+
+class Found:
+    """Everything that a folder lists, in the order of ids."""
+
+    def __init__(self, path: str) -> None:
+        source = Folder(path)
+        entries = sorted(source.entries())
+        self.layout = source.layout()
+        self.text, self.ignored = self.layout.text, self.layout.ignored
+        self.class_names, self.splits = self.layout.class_names, self.layout.splits
+        self.references: list[tuple[Reference, str | None]] = []
+        self.rejects: list[tuple[str, str]] = []
+        for entry in entries:
+            found = source.resolve(entry)
+            if isinstance(found, Problem):
+                self.rejects.append((entry.id, found.reason))
+            else:
+                self.references.append(found)
 
 
 def folder(root: Path, *names: str) -> Path:
@@ -19,21 +38,21 @@ def folder(root: Path, *names: str) -> Path:
     return root
 
 
-def listed(found: Listing) -> dict[str, tuple[int | None, str | None]]:
-    return {reference.id: (reference.label, reference.split) for reference in found.references}
+def listed(found: Found) -> dict[str, tuple[int | None, str | None]]:
+    return {reference.id: (reference.label, split) for reference, split in found.references}
 
 
 def test_class_folders(tmp_path: Path) -> None:
-    found = list_folder(str(folder(tmp_path, "dog/2.png", "cat/1.jpg", "cat/deep/er/3.JPG")))
-    assert found.layout == "2 class folders"
+    found = Found(str(folder(tmp_path, "dog/2.png", "cat/1.jpg", "cat/deep/er/3.JPG")))
+    assert found.text == "2 class folders"
     assert found.class_names == ("cat", "dog")
     assert listed(found) == {"cat/1.jpg": (0, None), "cat/deep/er/3.JPG": (0, None), "dog/2.png": (1, None)}
-    assert found.references[0].size == 3
+    assert found.references[0][0].size == 3
 
 
 def test_split_folders(tmp_path: Path) -> None:
-    found = list_folder(str(folder(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg", "val/dog/3.jpg")))
-    assert found.layout == "split folders (train, val) of 2 class folders"
+    found = Found(str(folder(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg", "val/dog/3.jpg")))
+    assert found.text == "split folders (train, val) of 2 class folders"
     assert found.splits == ("train", "val")
     assert found.class_names == ("cat", "dog")
     assert listed(found) == {
@@ -44,48 +63,46 @@ def test_split_folders(tmp_path: Path) -> None:
 
 
 def test_split_folders_without_classes(tmp_path: Path) -> None:
-    found = list_folder(str(folder(tmp_path, "train/1.jpg", "test/2.jpg", "3.jpg")))
-    assert found.layout == "split folders (test, train) of images without classes"
+    found = Found(str(folder(tmp_path, "train/1.jpg", "test/2.jpg", "3.jpg")))
+    assert found.text == "split folders (test, train) of images without classes"
     assert listed(found) == {"test/2.jpg": (None, "test"), "train/1.jpg": (None, "train")}
-    assert [(reject.id, reject.reason) for reject in found.rejects] == [("3.jpg", "no-split")]
+    assert found.rejects == [("3.jpg", "no-split")]
 
 
 def test_a_flat_folder(tmp_path: Path) -> None:
-    found = list_folder(str(folder(tmp_path, "2.png", "1.jpg", "no_suffix")))
-    assert found.layout == "a flat folder without classes"
+    found = Found(str(folder(tmp_path, "2.png", "1.jpg", "no_suffix")))
+    assert found.text == "a flat folder without classes"
     assert found.class_names is None
     assert listed(found) == {name: (None, None) for name in ("1.jpg", "2.png", "no_suffix")}
 
 
 def test_a_folder_named_like_a_split_beside_others_is_a_class(tmp_path: Path) -> None:
-    found = list_folder(str(folder(tmp_path, "train/1.jpg", "car/2.jpg")))
+    found = Found(str(folder(tmp_path, "train/1.jpg", "car/2.jpg")))
     assert found.class_names == ("car", "train")
-    assert found.layout == "2 class folders, train among them"
+    assert found.text == "2 class folders, train among them"
     assert found.splits is None
 
 
 def test_what_lies_beside_images_is_ignored_and_counted(tmp_path: Path) -> None:
     others = [".DS_Store", "cat/.hidden.jpg", ".git/x.jpg", "cat/Thumbs.db", "cat/1.xml", "labels.CSV", "README.md"]
-    found = list_folder(str(folder(tmp_path, "cat/1.jpg", *others)))
+    found = Found(str(folder(tmp_path, "cat/1.jpg", *others)))
     assert listed(found) == {"cat/1.jpg": (0, None)}
     assert found.ignored == len(others)
     assert found.rejects == []
 
 
 def test_an_image_beside_the_class_folders_is_rejected(tmp_path: Path) -> None:
-    found = list_folder(str(folder(tmp_path, "cat/1.jpg", "stray.jpg")))
-    assert [(r.id, r.uri, r.stage, r.reason) for r in found.rejects] == [
-        ("stray.jpg", str(tmp_path / "stray.jpg"), "list", "no-class")
-    ]
+    found = Found(str(folder(tmp_path, "cat/1.jpg", "stray.jpg")))
+    assert found.rejects == [("stray.jpg", "no-class")]
 
 
 def test_a_name_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
     folder(tmp_path, "cat/1.jpg")
     with open(os.fsencode(tmp_path) + b"/cat/\xff.jpg", "wb"):
         pass
-    found = list_folder(str(tmp_path))
+    found = Found(str(tmp_path))
     assert listed(found) == {"cat/1.jpg": (0, None)}
-    assert [(r.id, r.reason) for r in found.rejects] == [("cat/\udcff.jpg", "file-name")]
+    assert found.rejects == [("cat/\udcff.jpg", "file-name")]
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:
@@ -94,39 +111,35 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "images/dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "images/cat/loop").symlink_to(tmp_path / "images")
     (tmp_path / "images/cat/gone.jpg").symlink_to(tmp_path / "nowhere")
-    found = list_folder(str(tmp_path / "images"))
+    found = Found(str(tmp_path / "images"))
     assert set(listed(found)) == {"cat/2.jpg", "dog/1.jpg"}
-    assert [(reject.id, reject.reason) for reject in found.rejects] == [("cat/gone.jpg", "not-a-file")]
+    assert found.rejects == [("cat/gone.jpg", "not-a-file")]
 
 
 def test_a_linked_class_is_a_class(tmp_path: Path) -> None:
     (folder(tmp_path, "cat/1.jpg") / "kitty").symlink_to(tmp_path / "cat")
-    found = list_folder(str(tmp_path))
+    found = Found(str(tmp_path))
     assert listed(found) == {"cat/1.jpg": (0, None), "kitty/1.jpg": (1, None)}
 
 
 def test_a_link_to_itself_is_rejected(tmp_path: Path) -> None:
     (folder(tmp_path, "cat/1.jpg") / "cat/loop.jpg").symlink_to(tmp_path / "cat/loop.jpg")
-    assert [(reject.id, reject.reason) for reject in list_folder(str(tmp_path)).rejects] == [
-        ("cat/loop.jpg", "not-a-file")
-    ]
+    assert Found(str(tmp_path)).rejects == [("cat/loop.jpg", "not-a-file")]
 
 
 def test_a_file_that_would_fill_the_memory_is_rejected(tmp_path: Path) -> None:
     os.truncate(folder(tmp_path, "cat/1.jpg", "cat/film.mp4") / "cat/film.mp4", 2**30)
-    assert [(reject.id, reject.reason) for reject in list_folder(str(tmp_path)).rejects] == [
-        ("cat/film.mp4", "too-large")
-    ]
+    assert Found(str(tmp_path)).rejects == [("cat/film.mp4", "too-large")]
 
 
 def test_a_pipe_is_rejected_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(folder(tmp_path, "cat/1.jpg") / "cat/pipe.jpg")
-    assert [reject.reason for reject in list_folder(str(tmp_path)).rejects] == ["not-a-file"]
+    assert Found(str(tmp_path)).rejects == [("cat/pipe.jpg", "not-a-file")]
 
 
 def test_a_class_with_a_line_break_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the class folder 'c\\nt' has a line break in its name"):
-        list_folder(str(folder(tmp_path, "c\nt/1.jpg")))
+        Found(str(folder(tmp_path, "c\nt/1.jpg")))
 
 
 @pytest.mark.parametrize(
@@ -137,21 +150,21 @@ def test_an_input_that_cannot_be(tmp_path: Path, name: str, message: str) -> Non
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=f"INPUT .*{name}: {message}"):
-        list_folder(str(tmp_path / name))
+        Found(str(tmp_path / name))
 
 
 def test_a_folder_of_other_files_says_how_many(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no images \(2 other files\)"):
-        list_folder(str(folder(tmp_path, "a.csv", "b.txt")))
+        Found(str(folder(tmp_path, "a.csv", "b.txt")))
 
 
 def test_a_folder_of_nothing_usable_says_why(tmp_path: Path) -> None:
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"holds no images \(1 other files; gone\.jpg: is a link to nowhere"):
-        list_folder(str(tmp_path))
+        Found(str(tmp_path))
 
 
 def test_real_folders(photos: Path, cifar10: Path, odd: Path) -> None:
-    assert len(list_folder(str(photos)).class_names or ()) == 300
-    assert list_folder(str(cifar10)).splits == ("train", "test")
-    assert list_folder(str(odd)).layout == "a flat folder without classes"
+    assert len(Found(str(photos)).class_names or ()) == 300
+    assert Found(str(cifar10)).splits == ("train", "test")
+    assert Found(str(odd)).text == "a flat folder without classes"

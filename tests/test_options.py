@@ -116,9 +116,9 @@ def test_an_empty_path_is_not_the_working_directory() -> None:
         parse(["prepare", "in", ""])
 
 
-def test_urls_are_refused_so_far() -> None:
-    with pytest.raises(UsageError, match="INPUT gs://bucket/in: only local paths"):
-        parse(["prepare", "gs://bucket/in", "out"])
+def test_places() -> None:
+    found = parse(["prepare", "gs://bucket/in/", "./out/"])
+    assert (found.input, found.output) == ("gs://bucket/in", "out")
 
 
 def test_beam_s_options_are_passed_on_in_every_form() -> None:

@@ -22,14 +22,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("readme")
     for number in range(40):
         write_image(directory / "photos" / ("cat", "dog")[number % 2] / f"{number}.jpg", number, (240, 230))
-    (line,) = COMMANDS
+    line, *_ = COMMANDS
     _, _, source, target, *options = shlex.split(line)
     prepared(directory / source, directory / target, *options, "--format", "tfrecord", "--format", "hdf5")
     return directory
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(PYTHON), len(COMMANDS)) == (4, 1)
+    assert (len(PYTHON), len(COMMANDS)) == (4, 4)
 
 
 @pytest.mark.filterwarnings("ignore")  # h5py's file is left open, as it would be in a session
@@ -50,6 +50,12 @@ def test_every_option_of_the_table_is_one(capsys: pytest.CaptureFixture[str]) ->
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help", "--runner", "--parallelism"}
     table = "\n".join(line for line in README.splitlines() if line.startswith("| `--"))
     assert set(re.findall(r"`(--[a-z-]+)", table)) == known
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_is_one(line: str) -> None:
+    options = parse(shlex.split(line)[1:])
+    assert (options.input, options.output) == ("photos", "shards")
 
 
 def test_the_files_that_the_readme_names_are_there() -> None:

@@ -1,12 +1,13 @@
-"""Where images come from: a source lists references to them, and opens one."""
+"""Where images come from: a source lists what it has, says what that means, and reads one."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-__all__ = ["Listing", "Reference", "Reject", "printable"]
+__all__ = ["Entry", "Layout", "Problem", "Reference", "Reject", "Source", "printable"]
 
 
 def printable(name: str) -> str:
@@ -14,13 +15,27 @@ def printable(name: str) -> str:
     return repr(name)[1:-1]
 
 
-class Reference(NamedTuple):
-    """One input: its id, its size in bytes, and what its place in INPUT says about it."""
+class Problem(NamedTuple):
+    """Why an input cannot be used: a short class, and a sentence."""
+
+    reason: str
+    message: str
+
+
+class Entry(NamedTuple):
+    """One input as it was found: its id, its size in bytes, and what is wrong with it, if anything is."""
 
     id: str
     size: int
-    label: int | None
-    split: str | None
+    problem: Problem | None = None
+
+
+class Reference(NamedTuple):
+    """One input that will be read: its id, its size in bytes, and the index of its class, if it has one."""
+
+    id: str
+    size: int
+    label: int | None = None
 
 
 class Reject(NamedTuple):
@@ -43,12 +58,45 @@ class Reject(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """Everything that was found in INPUT: each file is a reference, a reject, or ignored."""
+class Layout:
+    """What INPUT was recognised as: in words, with its classes and its own splits, if it has any."""
 
-    layout: str
-    references: list[Reference]
-    rejects: list[Reject] = field(default_factory=list)
-    ignored: int = 0
+    text: str
+    ignored: int
     class_names: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
+
+
+class Source(Protocol):
+    """INPUT. The number of inputs has no bound: nothing of one entry is kept when the next is there."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything that may be an image, in any order.
+
+        Raises:
+            UsageError: INPUT cannot be listed.
+        """
+
+    def layout(self) -> Layout:
+        """What it all is, known when `entries` has come to its end.
+
+        Raises:
+            UsageError: it is nothing to make a dataset of.
+        """
+
+    def resolve(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
+        """What an entry stands for: a reference and the name of its split, if INPUT has splits."""
+
+    def uri(self, id: str) -> str:
+        """Where an input is, for people."""
+
+    def read(self, id: str) -> bytes:
+        """The bytes of one input.
+
+        Raises:
+            FileNotFoundError, PermissionError: it is gone, or may not be read.
+            OSError: it cannot be read now, and could not for some seconds.
+        """
+
+    def answers(self, id: str) -> bool:
+        """Whether INPUT is there at all, asked where an input is missing or may not be read."""

@@ -11,15 +11,15 @@ An id is the file's path relative to INPUT, with forward slashes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+import functools
+import posixpath
+from collections.abc import Iterator
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources import Listing, Reference, Reject, printable
+from beam_jobs.sources import Entry, Layout, Problem, Reference, printable
+from shard_reader.storage import Stored, directory
 
-__all__ = ["list_folder", "read_image"]
+__all__ = ["Folder"]
 
 SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 MAX_BYTES = 1 << 29  # a file is read whole
@@ -30,139 +30,143 @@ IGNORED_SUFFIXES = frozenset(
 )
 
 
-class _File(NamedTuple):
-    id: str
-    size: int
-    regular: bool
+class Folder:
+    """The images below a folder, on a disk or in an object store."""
 
-    @property
-    def folders(self) -> tuple[str, ...]:
-        return PurePosixPath(self.id).parts[:-1]
+    def __init__(self, place: str) -> None:
+        """`place` is a local path or a URL.
 
+        Raises:
+            UsageError: nothing here can read it.
+        """
+        self._place = place
+        try:
+            self._directory = directory(place)
+        except (ValueError, TypeError, ImportError) as error:
+            raise UsageError(f"INPUT {place}: {error}") from error
+        self._tops: set[str] = set()  # the first folder of every usable file, and the second
+        self._seconds: set[str] = set()
+        self._usable = self._unusable = self._ignored = 0
+        self._first: str | None = None
 
-def list_folder(path: str) -> Listing:
-    """Every file below `path`, as a reference, a reject, or counted as ignored.
+    def entries(self) -> Iterator[Entry]:
+        """Everything below the folder that is not ignored.
 
-    Raises:
-        UsageError: `path` is missing, no folder, or holds no image; or a class has an impossible name.
-    """
-    root = _check_root(path)
-    files: list[_File] = []
-    ignored = 0
-    for file in _walk(root):
-        if _is_ignored(file.id):
-            ignored += 1
-        else:
-            files.append(file)
-    files.sort()
-    bad = {file: problem for file in files if (problem := _problem(file))}
-    rejects = [_reject(path, file, *problem) for file, problem in bad.items()]
-    files = [file for file in files if file not in bad]
-    if not files:
-        why = f"; {printable(rejects[0].id)}: {rejects[0].message}" if rejects else ""
-        raise UsageError(f"INPUT {path}: holds no images ({ignored + len(rejects)} other files{why})")
-    return _label(path, files, rejects, ignored)
+        Raises:
+            UsageError: it is missing, or no folder.
+        """
+        self._check()
+        for file in self._directory.walk():
+            if _is_ignored(file.name):
+                self._ignored += 1
+                continue
+            problem = _problem(file)
+            if problem is None:
+                self._usable += 1
+                folders = file.name.split("/", 2)[:-1]
+                if folders:
+                    self._tops.add(folders[0])
+                    if folders[0] in SPLIT_FOLDERS:  # otherwise there may be any number of them
+                        self._seconds.update(folders[1:])
+            else:
+                self._unusable += 1
+                self._first = min(self._first or f"{chr(0x10FFFF)}", f"{printable(file.name)}: {problem.message}")
+            yield Entry(file.name, file.size, problem)
 
+    def layout(self) -> Layout:
+        """What the folders mean.
 
-def read_image(root: str, id: str) -> bytes:
-    """The bytes of one image.
+        Raises:
+            UsageError: there is no image, or a class has an impossible name.
+        """
+        if not self._usable:
+            why = f"; {self._first}" if self._first else ""
+            raise UsageError(
+                f"INPUT {self._place}: holds no images ({self._ignored + self._unusable} other files{why})"
+            )
+        names = self._class_names
+        for name in names or ():
+            if len(name.splitlines()) != 1:
+                raise UsageError(
+                    f"INPUT {self._place}: the class folder {name!r} has a line break in its name; rename it"
+                )
+        text = f"{len(names)} class folders" if names else "images without classes"
+        if not names and not self._has_splits:
+            text = "a flat folder without classes"
+        among = sorted(self._tops & set(SPLIT_FOLDERS))
+        if self._has_splits:
+            text = f"split folders ({', '.join(sorted(self._tops))}) of {text}"
+        elif among:
+            text += f", {' and '.join(among)} among them"
+        return Layout(
+            text=text,
+            ignored=self._ignored,
+            class_names=names,
+            splits=tuple(name for name in SPLIT_FOLDERS if name in self._tops) if self._has_splits else None,
+        )
 
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(os.path.join(root, id), "rb") as file:
-        return file.read()
+    def resolve(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
+        """The reference that a file is, and its split."""
+        if entry.problem is not None:
+            return entry.problem
+        folders = entry.id.split("/", 2)[:-1]
+        split = folders.pop(0) if self._has_splits and folders else None
+        if self._has_splits and split is None:
+            beside = "the split or class folders, in none of them" if self._labels else "the split folders"
+            return Problem("no-class" if self._labels else "no-split", f"lies beside {beside}")
+        if not self._labels:
+            return Reference(entry.id, entry.size), split
+        if not folders:
+            beside = "the split or class folders" if self._has_splits else "the class folders"
+            return Problem("no-class", f"lies beside {beside}, in none of them")
+        return Reference(entry.id, entry.size, self._labels[folders[0]]), split
 
+    def uri(self, id: str) -> str:
+        """Where a file is."""
+        return self._directory.uri(id)
 
-def _check_root(path: str) -> Path:
-    root = Path(path)
-    if not root.exists():
-        raise UsageError(f"INPUT {path}: does not exist")
-    if not root.is_dir():
-        raise UsageError(f"INPUT {path}: is a file; give the folder that holds the images")
-    return root
+    def read(self, id: str) -> bytes:
+        """The bytes of a file."""
+        return self._directory.read(id)
 
+    def answers(self, id: str) -> bool:
+        """Whether INPUT is there, as seen from where a file is missing."""
+        return self._directory.answers(id)
 
-def _walk(root: Path) -> Iterator[_File]:
-    """Every file below `root`. Links are followed, but not into a folder that they lie in."""
-    folders = [(str(root), "", frozenset[tuple[int, int]]())]
-    while folders:
-        folder, prefix, above = folders.pop()
-        status = os.stat(folder)
-        place = (status.st_dev, status.st_ino)
-        if place in above:
-            continue
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _is(entry, os.DirEntry.is_dir):
-                    folders.append((entry.path, f"{prefix}{entry.name}/", above | {place}))
-                else:
-                    regular = _is(entry, os.DirEntry.is_file)
-                    yield _File(prefix + entry.name, entry.stat().st_size if regular else 0, regular)
+    def _check(self) -> None:
+        if self._directory.exists():
+            return
+        local = self._directory.local
+        if local is not None and local.exists():
+            raise UsageError(f"INPUT {self._place}: is a file; give the folder that holds the images")
+        raise UsageError(f"INPUT {self._place}: does not exist")
 
+    @functools.cached_property
+    def _has_splits(self) -> bool:
+        return bool(self._tops) and self._tops <= set(SPLIT_FOLDERS)
 
-def _is(entry: os.DirEntry[str], kind: Callable[[os.DirEntry[str]], bool]) -> bool:
-    try:
-        return kind(entry)
-    except OSError:  # a link that leads to itself
-        return False
+    @functools.cached_property
+    def _class_names(self) -> tuple[str, ...] | None:
+        return tuple(sorted(self._seconds if self._has_splits else self._tops)) or None
+
+    @functools.cached_property
+    def _labels(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self._class_names or ())}
 
 
 def _is_ignored(id: str) -> bool:
-    path = PurePosixPath(id)
-    hidden = any(part.startswith(".") for part in path.parts)
-    return hidden or path.suffix.lower() in IGNORED_SUFFIXES
+    hidden = id.startswith(".") or "/." in id
+    return hidden or posixpath.splitext(id)[1].lower() in IGNORED_SUFFIXES
 
 
-def _problem(file: _File) -> tuple[str, str] | None:
-    """Reason and message where a file cannot be an input."""
+def _problem(file: Stored) -> Problem | None:
+    """What is wrong where a file cannot be an input."""
     if file.size > MAX_BYTES:
-        return "too-large", f"has {file.size} bytes, more than {MAX_BYTES}"
+        return Problem("too-large", f"has {file.size} bytes, more than {MAX_BYTES}")
     if not file.regular:
-        return "not-a-file", "is a link to nowhere, a pipe or a device"
+        return Problem("not-a-file", "is a link to nowhere, a pipe or a device")
     try:
-        file.id.encode()
+        file.name.encode()
     except UnicodeEncodeError:
-        return "file-name", "the name is not UTF-8"
+        return Problem("file-name", "the name is not UTF-8")
     return None
-
-
-def _reject(path: str, file: _File, reason: str, message: str) -> Reject:
-    return Reject(file.id, os.path.join(os.path.abspath(path), file.id), "list", reason, message)
-
-
-def _label(path: str, files: list[_File], rejects: list[Reject], ignored: int) -> Listing:
-    """Recognise the layout from where the files lie, and give each file its label and split."""
-    tops = {file.folders[0] for file in files if file.folders}
-    has_splits = bool(tops) and tops <= set(SPLIT_FOLDERS)
-    depth = 1 if has_splits else 0  # how many folders come before the class
-    in_classes = [file for file in files if len(file.folders) > depth]
-    stray = [file for file in files if len(file.folders) <= depth]
-    if not in_classes and not has_splits:
-        references = [Reference(file.id, file.size, None, None) for file in files]
-        return Listing(layout="a flat folder without classes", references=references, rejects=rejects, ignored=ignored)
-    if in_classes:
-        message = f"lies beside the {'class' if depth == 0 else 'split or class'} folders, in none of them"
-        rejects += [_reject(path, file, "no-class", message) for file in stray]
-    else:  # split folders of images without classes
-        rejects += [_reject(path, f, "no-split", "lies beside the split folders") for f in stray if not f.folders]
-    class_names = tuple(sorted({file.folders[depth] for file in in_classes})) if in_classes else None
-    for name in class_names or ():
-        if len(name.splitlines()) != 1:
-            raise UsageError(f"INPUT {path}: the class folder {name!r} has a line break in its name; rename it")
-    labels = {name: number for number, name in enumerate(class_names or ())}
-    references = [
-        Reference(f.id, f.size, labels[f.folders[depth]] if labels else None, f.folders[0] if has_splits else None)
-        for f in (in_classes or [f for f in stray if f.folders])
-    ]
-    layout = f"{len(labels)} class folders" if labels else "images without classes"
-    if not has_splits and tops & set(SPLIT_FOLDERS):
-        layout += f", {' and '.join(sorted(tops & set(SPLIT_FOLDERS)))} among them"
-    return Listing(
-        layout=f"split folders ({', '.join(sorted(tops))}) of {layout}" if has_splits else layout,
-        references=references,
-        rejects=rejects,
-        ignored=ignored,
-        class_names=class_names,
-        splits=tuple(name for name in SPLIT_FOLDERS if name in tops) if has_splits else None,
-    )
