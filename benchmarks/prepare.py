@@ -1,58 +1,95 @@
-"""Images/s of `image-shards prepare` against a hand-written pool of Pillow that writes TFRecords.
+"""Images/s of `image-shards prepare` against what else does this work.
 
-    python benchmarks/prepare.py FOLDER [--images 3000] [--runs 5] [--workers 2]
+    python benchmarks/prepare.py FOLDER [--images 20000] [--runs 5] [--workers 2] [--peers PYTHON]
 
-FOLDER holds class folders of JPEGs; they are repeated, as links, up to the number of images. Both sides
-read the same files and write JPEGs of quality 90 whose short side is 256 pixels, resampled with Lanczos.
-Each run is a whole process, start-up included; the two take turns, so that a machine that slows down
-slows both. Prints a table for benchmarks/README.md.
+FOLDER holds class folders of JPEGs; they are repeated, as links, up to the number of images. All sides read the
+same files and write JPEGs of quality 90 whose short side is 256 pixels. Each run is a whole process, start-up
+included; the sides take turns, another first each round, so that a machine that slows down slows all. After each
+run the records are counted: ours must be all, what a peer loses is in the table, which is for benchmarks/README.md.
+
+PYTHON is an interpreter that has benchmarks/requirements-peers.txt; without it the hand-written pool is the only
+peer. img2dataset reads URLs: an nginx of our own serves the files on the loopback interface.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import contextlib
 import itertools
-import multiprocessing
+import json
 import os
 import platform
+import shutil
+import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("apache-beam", "cykooz-resizer", "pillow", "simplejpeg", "tensorflow-cpu")
+PACKAGES = ("apache-beam", "cykooz-resizer", "numpy", "pillow", "simplejpeg", "tensorflow-cpu")
+PEERS = str(Path(__file__).with_name("prepare_peers.py"))
+WARM_UP = 300  # images of the first round, which is not counted
+ENVIRONMENT = {"LITDATA_DISABLE_VERSION_CHECK": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}  # peers that would call home
+
+NGINX = """\
+daemon off;
+{user}
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    open_file_cache max=50000;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    scgi_temp_path {directory}/scgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    server {{ listen 127.0.0.1:{port} backlog=1024; root {root}; }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Who is measured: its command for (images, output), and how to count the records of an output."""
+
+    name: str
+    command: Callable[[Path, str], list[str]]
+    count: Callable[[str], int]
 
 
 def main() -> None:
-    """Time both sides in turn and print the table."""
+    """Time all sides in turn and print the table."""
     options = parse()
-    if options.pillow_pool:
-        pillow_pool(options.folder, options.pillow_pool, options.workers)
-        return
+    sides = ours_and_pool(options.workers) + (peers(options.peers, options.workers) if options.peers else [])
     with tempfile.TemporaryDirectory() as directory:
         images = repeated(options.folder, Path(directory) / "images", options.images)
-        ours, peer = [], []
-        for run in range(options.runs + 1):
-            times = (time_ours(images, directory, run, options), time_peer(images, directory, run, options))
-            if run:  # the first warms the page cache
-                ours.append(options.images / times[0])
-                peer.append(options.images / times[1])
-                print(f"run {run}: {ours[-1]:.0f} and {peer[-1]:.0f} images/s", file=sys.stderr)
-    print_table(options, ours, peer)
+        few = repeated(options.folder, Path(directory) / "few", min(options.images, WARM_UP))
+        with served(Path(directory)) if options.peers else contextlib.nullcontext() as address:
+            for folder in (images, few):
+                list_urls(folder, address)
+            rates, lost = rounds(sides, images, few, options)
+    print_table(options, rates, lost)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--pillow-pool", type=Path, metavar="OUTPUT", help="run the peer alone")
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with litdata and img2dataset")
     return parser.parse_args()
 
 
@@ -66,65 +103,149 @@ def repeated(source: Path, target: Path, count: int) -> Path:
     return target
 
 
-def time_ours(images: Path, directory: str, run: int, options: argparse.Namespace) -> float:
-    """Seconds of the command."""
-    output = os.path.join(directory, f"ours-{run}")
-    settings = ["--size", "256", "--filter", "lanczos", "--quality", "90", "--workers", str(options.workers)]
-    return timed([sys.executable, "-m", "beam_jobs", "prepare", str(images), output, *settings])
+def ours_and_pool(workers: int) -> list[Side]:
+    """The sides that run in this interpreter."""
+    settings = ["--size", "256", "--filter", "lanczos", "--quality", "90", "--workers", str(workers)]
+
+    def ours(images: Path, output: str) -> list[str]:
+        return [sys.executable, "-m", "beam_jobs", "prepare", str(images), output, *settings]
+
+    def pool(images: Path, output: str) -> list[str]:
+        return [sys.executable, PEERS, "pillow", str(images), output, "--workers", str(workers)]
+
+    return [Side("image-shards prepare", ours, count_tfrecords), Side("Pillow pool, TFRecord", pool, count_tfrecords)]
 
 
-def time_peer(images: Path, directory: str, run: int, options: argparse.Namespace) -> float:
-    """Seconds of the hand-written pool."""
-    output = os.path.join(directory, f"peer-{run}.tfrecord")
-    settings = ["--workers", str(options.workers), "--pillow-pool", output]
-    return timed([sys.executable, __file__, str(images), *settings])
+def peers(python: str, workers: int) -> list[Side]:
+    """The sides that run in an interpreter of their own."""
+
+    def side(name: str, input_of: Callable[[Path], Path]) -> Side:
+        def command(images: Path, output: str) -> list[str]:
+            return [python, PEERS, name, str(input_of(images)), output, "--workers", str(workers)]
+
+        def count(output: str) -> int:
+            return int(captured([python, PEERS, name, output, "--count"], os.path.dirname(output)).split()[-1])
+
+        return Side(name, command, count)
+
+    return [side("litdata", lambda images: images), side("img2dataset", urls_of)]
 
 
-def timed(command: list[str]) -> float:
-    """Seconds of a process from start to end."""
-    began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - began
+def rounds(
+    sides: Sequence[Side], images: Path, few: Path, options: argparse.Namespace
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Images/s of each side, round by round, and how many images it lost in the worst."""
+    rates: dict[str, list[float]] = {side.name: [] for side in sides}
+    lost: dict[str, int] = dict.fromkeys(rates, 0)
+    for run in range(options.runs + 1):
+        first = run % len(sides)
+        for side in (*sides[first:], *sides[:first]):
+            count = options.images if run else min(options.images, WARM_UP)
+            seconds, found = timed(side, images if run else few)
+            if side is sides[0] and found != count:
+                raise SystemExit(f"{side.name}: {found} records of {count} images")
+            if run:
+                lost[side.name] = max(lost[side.name], abs(count - found))
+                rates[side.name].append(count / seconds)
+                print(f"round {run}, {side.name}: {count / seconds:.0f} images/s", file=sys.stderr)
+    return rates, lost
 
 
-def pillow_pool(images: Path, output: Path, workers: int) -> None:
-    """What people write by hand: a pool that decodes, resizes and encodes, and one writer."""
-    import tensorflow as tf
-
-    paths = sorted(str(path) for path in images.rglob("*.*"))
-    classes = sorted({Path(path).parent.name for path in paths})
-    with multiprocessing.Pool(workers) as pool, tf.io.TFRecordWriter(str(output)) as writer:
-        for path, payload in zip(paths, pool.imap(resized, paths, chunksize=16), strict=True):
-            features = {
-                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[payload])),
-                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[classes.index(Path(path).parent.name)])),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            writer.write(example.SerializeToString())
+def timed(side: Side, images: Path) -> tuple[float, int]:
+    """Seconds of a process from start to end, and how many records it has made."""
+    with tempfile.TemporaryDirectory() as directory:
+        output = os.path.join(directory, "output")
+        began = time.perf_counter()
+        captured(side.command(images, output), directory)
+        seconds = time.perf_counter() - began
+        return seconds, side.count(output)
 
 
-def resized(path: str) -> bytes:
-    """A JPEG whose short side is 256 pixels."""
-    from PIL import Image, ImageOps
+def captured(command: list[str], temporary: str) -> str:
+    """What a process prints; the end of this one, where it fails.
 
-    with Image.open(path) as image:
-        covering = ImageOps.cover(image.convert("RGB"), (256, 256), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    covering.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    It has a folder of its own for temporary files: litdata empties $TMPDIR/data and $TMPDIR/chunks, whosever they are.
+    """
+    environment = {**os.environ, **ENVIRONMENT, "TMPDIR": temporary}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr}")
+    return done.stdout
 
 
-def print_table(options: argparse.Namespace, ours: list[float], peer: list[float]) -> None:
-    """Medians, the range of each, and the ratio pair by pair."""
-    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+def count_tfrecords(output: str) -> int:
+    """The records of a TFRecord file, or of those in a folder, by the lengths before them."""
+    count = 0
+    for path in sorted(Path(output).glob("*.tfrecord")) if os.path.isdir(output) else [Path(output)]:
+        position, size = 0, path.stat().st_size
+        with open(path, "rb") as file:
+            while position < size:
+                file.seek(position)
+                position += struct.unpack("<Q", file.read(8))[0] + 16  # the length, two checksums
+                count += 1
+        if position != size:
+            raise SystemExit(f"{path}: ends inside a record")
+    return count
+
+
+def urls_of(images: Path) -> Path:
+    """The file that lists the URLs of a folder's images."""
+    return images.with_suffix(".txt")
+
+
+def list_urls(images: Path, address: str | None) -> None:
+    """Write that file."""
+    paths = sorted(path.relative_to(images.parent) for path in images.glob("*/*"))
+    urls_of(images).write_text("".join(f"{address}/{path}\n" for path in paths))
+
+
+@contextlib.contextmanager
+def served(root: Path) -> Iterator[str]:
+    """The address at which nginx serves the files in `root`."""
+    if shutil.which("nginx") is None:
+        raise SystemExit("nginx is missing: img2dataset needs a server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as directory:
+        user = "user root;" if os.geteuid() == 0 else ""  # its workers must be able to read `root`
+        configuration = Path(directory) / "nginx.conf"
+        configuration.write_text(NGINX.format(directory=directory, port=port, root=root, user=user))
+        log = ["-e", f"{directory}/error.log"]
+        with subprocess.Popen(["nginx", "-p", directory, "-c", str(configuration), *log]) as process:
+            try:
+                wait_for(port)
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.terminate()
+
+
+def wait_for(port: int) -> None:
+    """Until something listens there."""
+    for _ in range(100):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise SystemExit("nginx does not start")
+
+
+def print_table(options: argparse.Namespace, rates: dict[str, list[float]], lost: dict[str, int]) -> None:
+    """Versions; then medians, the range of each, and how many times as fast ours was, round by round."""
+    here = {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     print(f"{options.images} images, {options.workers} workers, {options.runs} runs of each in turn;")
-    print(f"Python {platform.python_version()}, {versions}\n")
-    print("| | images/s (median) | least | most | ratio to the pool |")
-    print("|---|---|---|---|---|")
-    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    for name, rates, last in (("image-shards prepare", ours, ratio), ("Pillow pool + TFRecordWriter", peer, "1")):
-        print(f"| {name} | {statistics.median(rates):.0f} | {min(rates):.0f} | {max(rates):.0f} | {last} |")
+    print(", ".join(f"{name} {number}" for name, number in here.items()), end="")
+    if options.peers:
+        there = json.loads(captured([options.peers, PEERS, "--versions"], tempfile.gettempdir()))
+        server = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.strip().split("/")[-1]
+        print(f"; the peers' {', '.join(f'{name} {number}' for name, number in there.items())}, nginx {server}", end="")
+    print(":\n\n| | images/s (median) | least | most | image-shards to this | images lost |\n|---|---|---|---|---|---|")
+    ours = next(iter(rates.values()))
+    for name, those in rates.items():
+        ratios = [a / b for a, b in zip(ours, those, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if those is not ours else ""
+        bounds = f"{statistics.median(those):.0f} | {min(those):.0f} | {max(those):.0f}"
+        print(f"| {name} | {bounds} | {ratio} | {lost[name]} |")
 
 
 if __name__ == "__main__":

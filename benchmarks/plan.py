@@ -1,0 +1,137 @@
+"""Time, memory and disk of planning, for up to ten million references.
+
+    python benchmarks/plan.py [--references 100000 300000 1000000 3000000 10000000] [--shard-records 4000]
+
+The listing is made up: ids such as n01440764/00001234.jpg in a thousand classes, in an order that has nothing to do
+with theirs. What follows is the real thing: fingerprint, sort, resolve, plan files, cuts, a task for each shard. Each
+number of references is a process of its own, whose anonymous memory is looked at every 20 ms. Prints a table for
+benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from beam_jobs import plan
+from beam_jobs.sources import Entry, Layout, Problem, Reference
+from beam_jobs.spill import Spill
+
+CLASSES = 1000
+MIB = 1 << 20
+
+
+class MadeUp:
+    """A thousand classes of photos."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def entries(self) -> Iterator[Entry]:
+        """Ids that differ, of the length of ImageNet's, with sizes that photos have."""
+        for number in range(self._count):
+            yield Entry(f"n{number % CLASSES:08d}/n{number % CLASSES:08d}_{number:08d}.JPEG", 110_000 + number % 9973)
+
+    def layout(self) -> Layout:
+        """Class folders."""
+        return Layout(text="made up", ignored=0)
+
+    def resolve(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
+        """The label is in the id."""
+        return Reference(entry.id, entry.size, int(entry.id[1:9])), None
+
+    def uri(self, id: str) -> str:
+        """Nowhere."""
+        return id
+
+    def read(self, id: str) -> bytes:
+        """Nothing."""
+        raise FileNotFoundError(id)
+
+
+def main() -> None:
+    """Measure each number in a process of its own, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    numbers = [100_000, 300_000, 1_000_000, 3_000_000, 10_000_000]
+    parser.add_argument("--references", type=int, nargs="+", default=numbers)
+    parser.add_argument("--shard-records", type=int, default=4000)
+    parser.add_argument("--one", action="store_true", help="measure the first number, here, and print JSON")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.references[0], options.shard_records)))
+        return
+    print(
+        f"Python {platform.python_version()}, numpy {version('numpy')}, {options.shard_records} references a shard:\n"
+    )
+    print("| references | list, s | arrange, s | cut, s | s per million | peak, MiB | spill, MB | plan, MB | shards |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for number in options.references:
+        words = [sys.executable, __file__, "--one", "--references", str(number)]
+        words += ["--shard-records", str(options.shard_records)]
+        print(row(number, json.loads(subprocess.run(words, check=True, capture_output=True).stdout)), flush=True)
+
+
+def row(number: int, found: dict[str, float]) -> str:
+    """A line of the table."""
+    seconds = found["list"] + found["arrange"] + found["cut"]
+    return (
+        f"| {number:,} | {found['list']:.1f} | {found['arrange']:.1f} | {found['cut']:.2f}"
+        f" | {seconds / number * 1e6:.1f} | {found['peak'] / MIB:.0f} | {found['spill'] / 1e6:.0f}"
+        f" | {found['plan'] / 1e6:.0f} | {found['shards']:,.0f} |"
+    )
+
+
+def measure(count: int, shard_records: int) -> dict[str, float]:
+    """What planning so many references takes."""
+    source = MadeUp(count)
+    with tempfile.TemporaryDirectory() as name, PeakMemory() as memory:
+        folder = Path(name)
+        (folder / "spill").mkdir()
+        spill = Spill(folder / "spill")
+        times = [time.perf_counter()]
+        plan.scan(source, 0, spill, lambda: None)
+        times.append(time.perf_counter())
+        spilled = sum(path.stat().st_size for path in (folder / "spill").iterdir())
+        arrangement = plan.arrange(spill, source, None, folder)
+        times.append(time.perf_counter())
+        parts = plan.cut(arrangement, (("train", "0.9"), ("val", "0.1")))
+        shards = {part.split: -(-part.records // shard_records) for part in parts}
+        tasks = plan.plan_shards(parts, shards, folder, "")
+        times.append(time.perf_counter())
+        size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    names = ("list", "arrange", "cut")
+    spent = {name: end - start for name, start, end in zip(names, times, times[1:], strict=False)}
+    return {**spent, "peak": memory.peak, "spill": spilled, "plan": size, "shards": tasks}
+
+
+class PeakMemory:
+    """The most anonymous memory that this process has had while it was measured, looked at every 20 ms."""
+
+    def __enter__(self) -> PeakMemory:
+        self.peak, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.02):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    self.peak = max(self.peak, int(line.split()[1]) * 1024)
+
+
+if __name__ == "__main__":
+    main()
