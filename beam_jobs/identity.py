@@ -12,7 +12,7 @@ from beam_jobs.options import PrepareOptions, fingerprint
 from beam_jobs.plan import Inputs
 from shard_reader.format import Fingerprint
 
-__all__ = ["check_same", "fingerprint_of", "identity", "wanted"]
+__all__ = ["check_same", "fingerprint_of", "identity"]
 
 
 def fingerprint_of(options: PrepareOptions, inputs: Inputs) -> Fingerprint:
@@ -29,20 +29,15 @@ def identity(found: Fingerprint, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"fingerprint": asdict(found), "options": dict(options)}
 
 
-def wanted(options: PrepareOptions, inputs: Inputs) -> dict[str, Any]:
-    """The identity of the job that is asked for."""
-    return identity(fingerprint_of(options, inputs), options.deciding())
-
-
-def check_same(there: Mapping[str, Any], wanted: Mapping[str, Any], output: str) -> None:
+def check_same(there: Mapping[str, Any], here: Mapping[str, Any], output: str) -> None:
     """Whether what is in OUTPUT is what is asked for.
 
     Raises:
         UsageError: it is not; the message shows what differs.
     """
-    if there.get("fingerprint") == wanted["fingerprint"]:
+    if there.get("fingerprint") == here["fingerprint"]:
         return
-    found, asked = _flat(there), _flat(wanted)
+    found, asked = _flat(there), _flat(here)
     differences = [
         "the files in INPUT are others"
         if name == "fingerprint.inputs"

@@ -8,15 +8,15 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from beam_jobs import plan
 from beam_jobs.commit import Publication, check_rejects
 from beam_jobs.engines import check_engine, run_on_engine, workers_are_elsewhere
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
-from beam_jobs.identity import check_same, fingerprint_of, identity, wanted
+from beam_jobs.identity import check_same, fingerprint_of, identity
 from beam_jobs.options import PrepareOptions
 from beam_jobs.output import PLAN, Output, Work, claimed, output_directory
 from beam_jobs.pool import Workers
@@ -71,7 +71,8 @@ def _prepare(options: PrepareOptions, source: Source, output: Output, began: flo
     finished = output.manifest()
     if finished is not None and not options.overwrite:
         inputs, _ = _list(options, source, None)
-        check_same(identity(finished.fingerprint, finished.options), wanted(options, inputs), options.output)
+        here = identity(fingerprint_of(options, inputs), options.deciding())
+        check_same(identity(finished.fingerprint, finished.options), here, options.output)
         counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
         return f"{options.output}: is finished, nothing to do ({counts})"
     as_it_was, began_anew = "OUTPUT is as it was", False
@@ -84,7 +85,7 @@ def _prepare(options: PrepareOptions, source: Source, output: Output, began: flo
                     as_it_was = "the dataset that was in OUTPUT is removed, as --overwrite says"
                 output.discard()
             began_anew = True
-            output.begin(planned.identity)
+            output.begin(identity(planned.fingerprint, options.deciding()))
             output.install([*{part.ordered.path for part in planned.parts}, *planned.others])
             _make(options, planned, output, workers, scratch)
     except (JobError, OSError, KeyboardInterrupt) as error:
@@ -131,7 +132,7 @@ class _Planned:
     shards: dict[str, int]
     tasks: int
     others: tuple[Path, ...]
-    identity: dict[str, Any]
+    fingerprint: Fingerprint
     sample: Callable[[], Sample]
 
 
@@ -146,11 +147,11 @@ def _plan(
     """
     spill = Spill(scratch)
     inputs, layout = _list(options, source, spill)
-    asked = wanted(options, inputs)
+    fingerprint = fingerprint_of(options, inputs)
     if output is not None and not options.overwrite:
         left = output.job()
         if left is not None and output.finished():
-            check_same(left, asked, options.output)
+            check_same(left, identity(fingerprint, options.deciding()), options.output)
     arrangement = plan.arrange(spill, source, layout.splits, scratch)
     check_rejects(arrangement.rejected, arrangement.first_rejects, inputs.count, options.max_rejects)
     parts = plan.cut(arrangement, options.split)
@@ -177,7 +178,7 @@ def _plan(
         shards=shards,
         tasks=tasks,
         others=(scratch / plan.TASKS_NAME, arrangement.rejects),
-        identity=asked,
+        fingerprint=fingerprint,
         sample=sample,
     )
 
@@ -225,9 +226,8 @@ def _list(options: PrepareOptions, source: Source, spill: Spill | None) -> tuple
 
 def _make(options: PrepareOptions, planned: _Planned, output: Output, workers: Workers | None, scratch: Path) -> None:
     """Write the shards of the plan that is in OUTPUT, and publish them."""
-    fingerprint = fingerprint_of(options, planned.inputs)
-    job = _job(options, planned.layout, _anywhere(options.output), Work(fingerprint.digest))
-    publication = _publication(options, planned, job, fingerprint)
+    job = _job(options, planned.layout, _anywhere(options.output), Work(planned.fingerprint.digest))
+    publication = _publication(options, planned, job)
     if finished := output.finished():
         say(f"{finished} of {counted(planned.tasks, 'shard')} are finished: they are checked and kept")
     if not is_local(options.beam):
@@ -288,7 +288,7 @@ def _job(options: PrepareOptions, layout: Layout, output: str, work: Work) -> Jo
     )
 
 
-def _publication(options: PrepareOptions, planned: _Planned, job: Job, fingerprint: Fingerprint) -> Publication:
+def _publication(options: PrepareOptions, planned: _Planned, job: Job) -> Publication:
     return Publication(
         output=job.output,
         work=job.work,
@@ -298,7 +298,7 @@ def _publication(options: PrepareOptions, planned: _Planned, job: Job, fingerpri
         class_names=planned.layout.class_names,
         seed=options.seed,
         options={**options.to_json(), "shard_counts": planned.shards},
-        fingerprint=fingerprint,
+        fingerprint=planned.fingerprint,
         ignored=planned.layout.ignored,
         planned=planned.arrangement.planned,
         shards=planned.tasks,
@@ -338,21 +338,23 @@ def _dry_run(options: PrepareOptions, source: Source) -> str:
     with tempfile.TemporaryDirectory(prefix="image-shards-") as folder, _workers(options) as workers:
         planned = _plan(options, source, Path(folder), workers, None)
         planned.sample()
-    state = _state(output, planned.identity)
+    state = _state(output, planned.fingerprint)
     rejected, sample = planned.arrangement.rejected, planned.sample()
     return dry_run_text(options, state, planned.parts, planned.shards, planned.layout, rejected, sample)
 
 
-def _state(output: Output, job: dict[str, Any]) -> str:
+def _state(output: Output, fingerprint: Fingerprint) -> str:
     """What is in OUTPUT now."""
     if output.files.local is not None and output.files.local.is_file():
         return "is a file: nothing could be written there"
     manifest, left = output.manifest(), output.job()
     if manifest is not None:
-        same = manifest.fingerprint == Fingerprint(**job["fingerprint"])
+        same = manifest.fingerprint == fingerprint
         return "holds this dataset, finished" if same else "holds another dataset: --overwrite would replace it"
     if left is not None and output.finished():
         return f"holds {counted(output.finished(), 'finished shard')} of " + (
-            "this job, which would be kept" if left == job else "another job: --overwrite would remove them"
+            "this job, which would be kept"
+            if left["fingerprint"] == asdict(fingerprint)
+            else "another job: --overwrite would remove them"
         )
     return "is not empty: nothing could be written there" if output.files.names() else "is empty, or not there"

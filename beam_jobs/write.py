@@ -192,7 +192,7 @@ def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) 
     """Make some images without storing them; one that cannot be used counts as large as its file."""
     began = time.perf_counter()
     sizes = [
-        reference.size if isinstance(payload, Reject) else len(payload.data)
+        max(0, reference.size) if isinstance(payload, Reject) else len(payload.data)
         for reference, payload in _prepared(task, job, None, watcher)
     ]
     count = max(1, len(sizes))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import random
@@ -333,14 +334,16 @@ class _ObjectDirectory:
             return False
 
     def _delete(self, paths: list[str]) -> None:
-        plain = [path for path in paths if not set(path) & set("*?[")]  # which fsspec would take for patterns
-        with contextlib.suppress(FileNotFoundError):
-            if plain:
-                retried(lambda: self._fs.rm(plain))
-        for path in paths:
-            if path not in set(plain):
-                with contextlib.suppress(FileNotFoundError):
-                    retried(lambda path=path: self._fs.rm_file(path))  # type: ignore[misc]
+        by_itself = [path for path in paths if set(path) & set("*?[")]  # which fsspec would take for patterns
+        together = [path for path in paths if not set(path) & set("*?[")]
+        try:
+            if together:
+                retried(lambda: self._fs.rm(together))
+        except FileNotFoundError:  # of one that was gone: which of the others are left is not told
+            by_itself += together
+        for path in by_itself:
+            with contextlib.suppress(FileNotFoundError):
+                retried(functools.partial(self._fs.rm_file, path))
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else self._root

@@ -126,5 +126,5 @@ def test_kill_9_takes_the_engine_along(engine: list[str], photos: Path, local: P
     process.kill()
     process.communicate(timeout=60)
     gone(process)
-    # The same command goes on, on any engine or on none.
+    # What it left keeps nobody from beginning anew.
     assert checksums(prepared(photos, tmp_path / "shards", *OPTIONS, "--overwrite")) == checksums(local)

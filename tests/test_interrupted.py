@@ -370,11 +370,16 @@ def test_nobody_has_to_listen(class_folders: Path, tmp_path: Path) -> None:
 # Two jobs
 
 
+@linux
 def test_two_jobs_cannot_share_an_output(running: subprocess.Popen[str], class_folders: Path, tmp_path: Path) -> None:
-    for option in ((), ("--overwrite",)):
-        second = command("prepare", class_folders, tmp_path / "out", *option)
-        assert second.returncode == 2
-        assert "another job is writing there" in second.stderr
+    os.killpg(running.pid, signal.SIGSTOP)  # so that it is not finished meanwhile
+    try:
+        for option in ((), ("--overwrite",)):
+            second = command("prepare", class_folders, tmp_path / "out", *option)
+            assert second.returncode == 2
+            assert "another job is writing there" in second.stderr
+    finally:
+        os.killpg(running.pid, signal.SIGCONT)
     assert running.wait(60) == 0
     assert len(open_dataset(tmp_path / "out")) == 2000
 

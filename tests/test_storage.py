@@ -123,6 +123,14 @@ def test_what_is_put_and_deleted(place: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_one_that_is_gone_keeps_no_other_from_being_deleted(kind: str, bucket: str, tmp_path: Path) -> None:
+    """As when a store fails half way through, and the same is asked of it again."""
+    files = filled(bucket if kind == "memory" else str(tmp_path), {name: b"1" for name in "abc"})
+    files.delete_all(["gone", "a", "gone too", "b", "and gone"])
+    assert [file.name for file in files.walk()] == ["c"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_names_that_look_like_patterns(kind: str, bucket: str, tmp_path: Path) -> None:
     place = f"{bucket if kind == 'memory' else tmp_path}/[a]*/50% off"
     if kind == "disk":
