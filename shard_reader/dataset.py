@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader import index
+from shard_reader import example, index
 from shard_reader.checksum import crc32c
 from shard_reader.decode import CenterCrop, decode_image
 from shard_reader.errors import CorruptionError, DatasetError
@@ -78,7 +79,8 @@ class Dataset:
         return self.manifest.splits[self.split].records
 
     def __getitem__(self, record: int) -> dict[str, Any]:
-        """One record: `image` (`[height, width, channels]`), `id` (str), `label` (int), if there are any.
+        """One record: `image` (`[height, width, channels]`), `id` (str), `label`, if there are any, and the
+        fields that the inputs brought along: numbers, str, arrays, and lists of str.
 
         Raises:
             IndexError: there is no such record.
@@ -90,7 +92,11 @@ class Dataset:
         if not 0 <= number < len(self):
             raise IndexError(f"record {record} of {len(self)} in split {self.split!r} of {self.path}")
         numbers = np.array([number])
-        values = {n: self.column(n, numbers)[0].item() for n in ("label",) if n in self.fields}
+        values = {
+            name: _as_python(self.column(name, numbers)[0])
+            for name in self.fields
+            if name not in ("image", "id", "height", "width", "content_hash")
+        }
         return {"image": np.array(self.image(number)), **values, "id": self.ids(numbers)[0].decode()}
 
     @property
@@ -170,26 +176,48 @@ class Dataset:
             raise CorruptionError(f"{self.describe(record)}: the image {error}") from error
 
     def column(self, name: str, records: NDArray[np.int64]) -> NDArray[Any]:
-        """A scalar field of several records, int64 `[n]`."""
-        values = np.empty(len(records), np.int64)
+        """A field of several records.
+
+        Fields of a fixed shape are int64 or float32 `[n, *shape]`. Others are objects, `[n]`: strings as UTF-8
+        `bytes`, lists of numbers as arrays, lists of strings as lists of `bytes`.
+        """
+        field = self.fields[name]
+        if field.in_index:
+            values = np.empty((len(records), *(size or 0 for size in field.shape)), field.dtype)
+            for shard, rows, places in self._by_shard(records):
+                values[places] = shard.rows[name][rows]
+            return values
+        values = np.empty(len(records), object)
         for shard, rows, places in self._by_shard(records):
-            values[places] = shard.rows[name][rows]
+            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+                start = int(shard.rows[f"{name}_offset"][row])
+                data = shard.data[start : start + int(shard.rows[f"{name}_length"][row])]
+                values[place] = self._value(data, field)
         return values
 
     def ids(self, records: NDArray[np.int64]) -> NDArray[np.object_]:
         """The ids of several records, as UTF-8 `bytes`, `[n]`."""
-        values = np.empty(len(records), object)
-        for shard, rows, places in self._by_shard(records):
-            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                start = int(shard.rows["id_offset"][row])
-                values[place] = shard.data[start : start + int(shard.rows["id_length"][row])].tobytes()
-        return values
+        return self.column("id", records)
 
     def describe(self, record: int) -> str:
         """Where a record is, for error messages: dataset, shard, row and id."""
         shard, row = self._locate(record)
         name = self.ids(np.array([record]))[0].decode("utf-8", "backslashreplace")
         return f"{self.path / shard.file.path}: row {row}, id {name!r}"
+
+    def _value(self, data: NDArray[np.uint8], field: Field) -> Any:
+        """A string or a list from its bytes, which the two formats have in their own ways."""
+        if not field.shape:
+            return data.tobytes()
+        shape = (-1, *(size or 0 for size in field.shape[1:]))
+        if self.format == "hdf5":
+            if field.dtype == "string":
+                return [text.encode() for text in json.loads(data.tobytes() or b"[]")]
+            return np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<")).reshape(shape).copy()
+        values = example.values(data, example.Feature(example.KINDS[field.dtype], slice(0, len(data))))
+        if field.dtype == "string":
+            return [data[span].tobytes() for span in values]  # type: ignore[index]
+        return np.array(values, field.dtype).reshape(shape)
 
     def _locate(self, record: int) -> tuple[_OpenShard, int]:
         number = int(np.searchsorted(self._ends, record, "right"))
@@ -246,6 +274,15 @@ class _OpenShards:
         if data.size != file.bytes:
             raise CorruptionError(f"{path}: has {data.size} bytes, the manifest says {file.bytes}")
         return _OpenShard(file, data, index.load(self._path, file, shard.records, self._fields))
+
+
+def _as_python(value: Any) -> Any:
+    """One value of a column as a person writes it: int, float, str; arrays stay."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [text.decode() for text in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _open_limit() -> int:

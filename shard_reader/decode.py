@@ -64,26 +64,33 @@ def decode_image(payload: NDArray[np.uint8], field: Field, height: int, width: i
     Raises:
         ValueError: the payload is not an image of this size.
     """
-    channels = field.shape[2] or 3
+    channels = field.shape[2]
     if field.encoding == "raw":
         pixels = payload.view(np.dtype(field.dtype).newbyteorder("<"))
+        if channels is None:
+            channels = pixels.size // max(1, height * width)
         if pixels.size != height * width * channels:
             raise ValueError(f"has {payload.size} bytes, not the pixels of {width}x{height}")
         return pixels.reshape(height, width, channels)
-    image = _decode_jpeg(payload) if field.encoding == "jpeg" else _decode_with_pillow(payload)
-    if image.shape != (height, width, channels):
-        raise ValueError(f"decodes to {image.shape}, not to {(height, width, channels)}")
+    image = _decode_jpeg(payload, channels) if field.encoding == "jpeg" else _decode_with_pillow(payload)
+    expected = (height, width, image.shape[2] if channels is None else channels)
+    if image.shape != expected:
+        raise ValueError(f"decodes to {image.shape}, not to {expected}")
     return image
 
 
-def _decode_jpeg(payload: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = _module("simplejpeg").decode_jpeg(payload, "RGB")
+def _decode_jpeg(payload: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
+    codec = _module("simplejpeg")
+    if channels is None:
+        channels = 1 if codec.decode_jpeg_header(payload)[2] == "Gray" else 3
+    pixels: NDArray[np.uint8] = codec.decode_jpeg(payload, "GRAY" if channels == 1 else "RGB")
     return pixels
 
 
 def _decode_with_pillow(payload: NDArray[np.uint8]) -> NDArray[np.uint8]:
     with _module("PIL.Image").open(io.BytesIO(payload.data)) as image:
-        return np.asarray(image)
+        pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 
 
 def _module(name: str) -> ModuleType:

@@ -15,51 +15,112 @@ one name begins another (Python's protobuf puts the longer of the two first).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Value", "Values", "decode", "encode"]
+__all__ = [
+    "BYTES",
+    "FLOATS",
+    "INTEGERS",
+    "KINDS",
+    "Feature",
+    "Value",
+    "Values",
+    "decode",
+    "encode",
+    "features",
+    "values",
+]
 
-Value = int | bytes | str
+Value = int | float | bytes | str | NDArray[np.int64] | NDArray[np.float32] | list[str]
 Values = list[slice] | list[int] | list[float]
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
-_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
+BYTES, FLOATS, INTEGERS = 1, 2, 3
+"""The kinds of a `Feature`: bytes_list, float_list and int64_list."""
+KINDS = {"string": BYTES, "float32": FLOATS, "int64": INTEGERS}
+"""The kind of each dtype of a field."""
 _UINT64 = (1 << 64) - 1
 _TAG_1, _TAG_2 = b"\x0a", b"\x12"  # fields 1 and 2, length-delimited
 
 
+class Feature(NamedTuple):
+    """The values of one feature as they are stored: their kind, and the bytes that the message of their list takes."""
+
+    kind: int
+    span: slice
+
+
 def encode(features: Mapping[str, Value]) -> bytes:
-    """The bytes of an Example with one value for each feature: `int64_list` or `bytes_list`."""
+    """The bytes of an Example. Scalars are one value, arrays and lists as many as they have.
+
+    Integers become an `int64_list`, floats a `float_list`, and bytes and texts a `bytes_list`.
+    """
     entries = [_entry(name.encode(), value) for name, value in features.items()]
     return _delimited(_TAG_1, b"".join(_delimited(_TAG_1, entry) for _, entry in sorted(entries)))
 
 
-def decode(payload: NDArray[np.uint8]) -> dict[str, Values]:
-    """Every feature of an Example: integers, floats, or for bytes the slices of `payload` they take.
+def features(payload: NDArray[np.uint8]) -> dict[str, Feature]:
+    """Where the values of every feature of an Example are.
 
     Raises:
         ValueError: `payload` is not an Example.
     """
     data = payload.data
-    features: dict[str, Values] = {}
+    found: dict[str, Feature] = {}
     for number, _, span in _fields(data, 0, len(data)):
         if number == 1:
             for inner, _, entry in _fields(data, span.start, span.stop):
                 if inner == 1:
-                    name, values = _decode_entry(data, entry)
-                    features[name] = values
-    return features
+                    name, feature = _decode_entry(data, entry)
+                    found[name] = feature
+    return found
+
+
+def values(payload: NDArray[np.uint8], feature: Feature) -> Values:
+    """The values of a feature: integers, floats, or for bytes the slices of `payload` they take.
+
+    Raises:
+        ValueError: they are no such values.
+    """
+    data = payload.data
+    spans = [v for n, _, v in _fields(data, feature.span.start, feature.span.stop) if n == 1]
+    if feature.kind == BYTES:
+        return spans
+    if feature.kind == FLOATS:  # packed or not, the bytes of a run are the same
+        return [x for v in spans for x in np.frombuffer(data[v], "<f4").tolist()]
+    return [x for v in spans for x in _varints(data, v)]
+
+
+def decode(payload: NDArray[np.uint8]) -> dict[str, Values]:
+    """Every feature of an Example with its `values`.
+
+    Raises:
+        ValueError: `payload` is not an Example.
+    """
+    return {name: values(payload, feature) for name, feature in features(payload).items()}
 
 
 def _entry(name: bytes, value: Value) -> tuple[bytes, bytes]:
-    if isinstance(value, int):
-        feature = _delimited(b"\x1a", _delimited(_TAG_1, _varint(value & _UINT64)))
+    return name, _delimited(_TAG_1, name) + _delimited(_TAG_2, _feature(value))
+
+
+def _feature(value: Value) -> bytes:
+    if isinstance(value, (bytes, str)):
+        value = [value]  # type: ignore[list-item]  # bytes are written as they are
+    if isinstance(value, list):
+        raw = (text.encode() if isinstance(text, str) else text for text in value)
+        return _delimited(b"\x0a", b"".join(_delimited(_TAG_1, text) for text in raw))
+    array: NDArray[Any] = np.atleast_1d(np.asarray(value))
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{value!r} is neither whole numbers of 64 bits nor floats")
+    if array.dtype.kind == "f":
+        tag, packed = b"\x12", array.astype("<f4").tobytes()
     else:
-        raw = value.encode() if isinstance(value, str) else value
-        feature = _delimited(_TAG_1, _delimited(_TAG_1, raw))
-    return name, _delimited(_TAG_1, name) + _delimited(_TAG_2, feature)
+        tag, packed = b"\x1a", b"".join(_varint(number & _UINT64) for number in array.ravel().tolist())
+    return _delimited(tag, _delimited(_TAG_1, packed) if packed else b"")
 
 
 def _delimited(tag: bytes, body: bytes) -> bytes:
@@ -108,28 +169,16 @@ def _fields(data: memoryview, position: int, end: int) -> Iterator[tuple[int, in
         yield tag >> 3, wire, slice(start, position)
 
 
-def _decode_entry(data: memoryview, entry: slice) -> tuple[str, Values]:
-    name = ""
-    values: Values = list[slice]()
+def _decode_entry(data: memoryview, entry: slice) -> tuple[str, Feature]:
+    name, feature = "", Feature(BYTES, slice(entry.stop, entry.stop))
     for number, _, span in _fields(data, entry.start, entry.stop):
         if number == 1:
             name = str(data[span], "utf-8")
         elif number == 2:
-            values = _decode_feature(data, span)
-    return name, values
-
-
-def _decode_feature(data: memoryview, feature: slice) -> Values:
-    for kind, _, span in _fields(data, feature.start, feature.stop):
-        if kind not in (_BYTES_LIST, _FLOAT_LIST, _INT64_LIST):
-            continue
-        values = [v for n, _, v in _fields(data, span.start, span.stop) if n == 1]
-        if kind == _BYTES_LIST:
-            return values
-        if kind == _FLOAT_LIST:  # packed or not, the bytes of a run are the same
-            return [x for v in values for x in np.frombuffer(data[v], "<f4").tolist()]
-        return [x for v in values for x in _varints(data, v)]
-    return list[slice]()
+            for kind, _, values in _fields(data, span.start, span.stop):
+                if kind in (BYTES, FLOATS, INTEGERS):
+                    feature = Feature(kind, values)
+    return name, feature
 
 
 def _varints(data: memoryview, span: slice) -> Iterator[int]:

@@ -8,48 +8,64 @@ OUT/
   train-00000-of-00002.h5                    the same records as HDF5
   train-00000-of-00002.h5.index.npy          its index
   rejects.jsonl                              one line for each input that is in no shard
+  duplicates.jsonl                           one line for each record with the bytes of an earlier one
   dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
 ```
 
 A directory without `dataset.json` MUST NOT be read as a dataset: the manifest is renamed into place
 when everything else is there.
 
-**Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST
-refuse any other version and MUST ignore keys that it does not know. `fields` maps each field's name
-to its `dtype`, its `shape` (`null` where the size differs between records) and, for the image, its
-`encoding`: `jpeg`, `png` or `raw`. `splits` maps a split's name to its `records` and `shards`; a
-shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256` and
-`index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
-standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before
-any normalisation. `fingerprint` identifies the inputs, and the options and codecs that decide the bytes.
+**Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST refuse
+any other version and MUST ignore keys that it does not know. `fields` maps each field's name to its `dtype`
+(`int64`, `float32`, `string`; the image's own), its `shape` (`null` where the size differs between records:
+for lists the first one alone) and, for the image, its `encoding`: `jpeg`, `png`, `webp` or `raw`. `splits`
+maps a split's name to its `records`, its `shards` and, where records have labels, how often each class is one
+in `classes`; a shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256`
+and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
+standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
+normalisation. `counts` has one number for each way of an input, and those of boxes that were dropped and of
+inputs with the bytes of another (`duplicates`, of which `leaks` are in another split). `fingerprint`
+identifies the inputs, and the options and codecs that decide the bytes.
 
-**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order
-height, width, channel), `id` (UTF-8, unique in the dataset), `height`, `width`, and `label` (the
-index into `class_names`; absent where the inputs have no classes).
+**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width,
+channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `content_hash` (the first 64 bits of the
+XXH3-128 of the input, as a signed integer), `label` (the index into `class_names`, or a number of the inputs'
+own; a list of them where a record has several; absent where the inputs have no labels), and fields that the
+inputs bring along, of any name. `objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts
+of the stored image's height and width. All fields that begin with `objects/` have an element for each of the
+n objects.
 
-**TFRecord.** Plain framing with masked CRC-32C around a `tf.train.Example`. Scalars are `int64_list`,
-`image` and `id` are `bytes_list`, of one value each. Features are written in the order of their names'
-bytes. A shard without a record is a file of zero bytes.
+**TFRecord.** Plain framing with masked CRC-32C around a `tf.train.Example`: `int64_list`, `float_list`, and
+`bytes_list` for strings and for `image`. A scalar has one value, an array all of its values, row by row.
+Features are written in the order of their names' bytes. A shard without a record is a file of zero bytes.
 
-**HDF5.** One dataset for each field, one row for each record. Raw images of one size are an array
-`[records, height, width, channels]`, chunked by rows, never compressed. All other images are
-variable-length `uint8`. `id` is a variable-length UTF-8 string, scalars are `int64`. A shard without
-a record has datasets without a row.
+**HDF5.** One dataset for each field, one row for each record. Raw images of one size are an array `[records,
+height, width, channels]`, chunked by rows, never compressed. All other images are variable-length `uint8`.
+Strings are variable-length UTF-8, other scalars and arrays of a fixed shape are of their dtype. Lists are of
+variable length, flat; lists of strings are strings of JSON. A `/` in a name makes a group. A shard without a
+record has datasets without a row.
 
-**Index.** A NumPy file (`.npy` 1.0, no pickle) beside each shard: a structured array, little-endian, a
-row for each record, in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the
-shard file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie, `crc32c` (`<u4`) is the
-payload's CRC-32C (not masked), `height` and `width` are `<u4`, and every other scalar field has a column
-of its own name (`<i8`). The index repeats what is in the shard, and can be made again from it.
+**Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian, a row
+for each record, in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the shard
+file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie, `crc32c` (`<u4`) is the
+payload's CRC-32C (not masked), `height` and `width` are `<u4`. Every other field of a fixed shape has a
+column of its own name and shape (`<i8` or `<f4`); a string or a list has the extent of its bytes, in
+NAME`_offset` (`<u8`) and NAME`_length` (`<u4`): those of the text, of the list's message (TFRecord), of the
+array or the JSON (HDF5). The index repeats what is in the shard, and can be made again from it.
 
-**Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short
-class) and `message`.
+**Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
+and `message`.
+
+**Duplicates.** One JSON object for each record whose input has the same bytes as an earlier one: `id` and
+`split`, `first_id` and `first_split` of the first of them, and `leak`, whether it is in another split than
+that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -59,10 +75,12 @@ from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.json_object import JsonObject
 
 __all__ = [
+    "DUPLICATES_NAME",
     "ENCODINGS",
     "FORMATS",
     "FORMAT_NAME",
     "FORMAT_VERSION",
+    "IMAGE_DTYPES",
     "MANIFEST_NAME",
     "REJECTS_NAME",
     "Counts",
@@ -83,18 +101,22 @@ FORMAT_NAME: Final = "image-shards"
 FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "dataset.json"
 REJECTS_NAME: Final = "rejects.jsonl"
+DUPLICATES_NAME: Final = "duplicates.jsonl"
 FORMATS: Final[Mapping[str, str]] = {"tfrecord": ".tfrecord", "hdf5": ".h5"}
 """Each format's name and its files' suffix."""
-ENCODINGS: Final = ("jpeg", "png", "raw")
-IMAGE_DTYPES: Final = ("uint8", "float16", "float32")
+ENCODINGS: Final = ("jpeg", "png", "webp", "raw")
+IMAGE_DTYPES: Final = ("uint8", "uint16", "float16", "float32")
 
 _FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "image": IMAGE_DTYPES,
     "id": ("string",),
     "height": ("int64",),
     "width": ("int64",),
+    "content_hash": ("int64",),
     "label": ("int64",),
 }
+_INDEX_DTYPES: Final[Mapping[str, str]] = {"int64": "<i8", "float32": "<f4"}
+_MAX_VALUES: Final = 1 << 16  # of one field in a row of an index
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
 
 _BASE_COLUMNS: Final = (
@@ -118,11 +140,17 @@ def index_name(shard: str) -> str:
     return f"{shard}.index.npy"
 
 
-def index_dtype(fields: Mapping[str, Field]) -> list[tuple[str, str]]:
-    """The columns of an index: the extents, then every scalar field that has no column yet."""
-    named = {name for name, _ in _BASE_COLUMNS}
-    extra = [(n, "<i8") for n, f in fields.items() if f.dtype == "int64" and n not in named]
-    return [*_BASE_COLUMNS, *extra]
+def index_dtype(fields: Mapping[str, Field]) -> list[tuple[Any, ...]]:
+    """The columns of an index: the extents of image and id, then what every other field needs."""
+    columns: list[tuple[Any, ...]] = list(_BASE_COLUMNS)
+    for name, field in fields.items():
+        if name in ("image", "id", "height", "width"):
+            continue
+        if field.in_index:
+            columns.append((name, _INDEX_DTYPES[field.dtype], *([field.shape] if field.shape else [])))
+        else:
+            columns += [(f"{name}_offset", "<u8"), (f"{name}_length", "<u4")]
+    return columns
 
 
 def canonical_json(value: Any) -> str:
@@ -132,7 +160,9 @@ def canonical_json(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """The type of one field. `shape` has `None` where the size differs between records."""
+    """The type of one field. `shape` has `None` where the size differs between records; of a list, that is `(None,)`,
+    or `(None, 4)` for a list of boxes.
+    """
 
     dtype: str
     shape: tuple[int | None, ...] = ()
@@ -142,6 +172,11 @@ class Field:
     def is_fixed(self) -> bool:
         """Whether every record has the same shape."""
         return None not in self.shape
+
+    @property
+    def in_index(self) -> bool:
+        """Whether the index has the values themselves, and not where they are."""
+        return self.is_fixed and self.dtype in _INDEX_DTYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,10 +199,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The shards of one split, in order."""
+    """The shards of one split, in order, and how many records there are of each class, by its name or number."""
 
     records: int
     shards: tuple[Shard, ...]
+    classes: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,12 +218,19 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Where the inputs went: each is written or rejected; `planned` ones were not rejected by the listing."""
+    """Where the inputs went: each is written or rejected; `planned` ones were not rejected by the listing.
+
+    `dropped_boxes` had no area left in the stored image. `duplicates` were written, and have the bytes of
+    another; `leaks` are those of them that are in another split.
+    """
 
     ignored: int
     planned: int
     written: int
     rejected: int
+    dropped_boxes: int = 0
+    duplicates: int = 0
+    leaks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,14 +326,18 @@ def _read_manifest(top: JsonObject) -> Manifest:
 def _read_field(o: JsonObject) -> Field:
     has_encoding = o.value.get("encoding") is not None
     return Field(
-        dtype=o.text("dtype", (*IMAGE_DTYPES, "int64", "string")),
+        dtype=o.text("dtype", (*IMAGE_DTYPES, *_INDEX_DTYPES, "string")),
         shape=o.sequence("shape", lambda e: None if e.value[""] is None else e.count("")),
         encoding=o.text("encoding", ENCODINGS) if has_encoding else None,
     )
 
 
 def _read_split(o: JsonObject) -> Split:
-    return Split(records=o.count("records"), shards=o.sequence("shards", _read_shard))
+    classes = None
+    if o.value.get("classes") is not None:
+        counts = o.child("classes")
+        classes = {name: counts.count(name) for name in counts.value}
+    return Split(records=o.count("records"), shards=o.sequence("shards", _read_shard), classes=classes)
 
 
 def _read_shard(element: JsonObject) -> Shard:
@@ -325,6 +372,7 @@ def _read_counts(o: JsonObject) -> Counts:
         planned=o.count("planned"),
         written=o.count("written"),
         rejected=o.count("rejected"),
+        **{name: o.count(name) for name in ("dropped_boxes", "duplicates", "leaks") if name in o.value},
     )
 
 
@@ -343,9 +391,19 @@ def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
         if name not in manifest.fields:
             problems.append(f"$.fields.{name}: is missing")
     for name, field in manifest.fields.items():
-        expected = _FIELD_DTYPES.get(name, ("int64", "string"))
+        expected = _FIELD_DTYPES.get(name, (*_INDEX_DTYPES, "string"))
         if field.dtype not in expected:
             problems.append(f"$.fields.{name}.dtype: is {field.dtype}, expected {' or '.join(expected)}")
+        if name != "image" and None in field.shape[1:]:
+            problems.append(f"$.fields.{name}.shape: only the first size may be null")
+        if name != "image" and math.prod(size or 1 for size in field.shape) > _MAX_VALUES:
+            problems.append(f"$.fields.{name}.shape: more than {_MAX_VALUES} values")
+        if field.dtype == "string" and len(field.shape) > 1:
+            problems.append(f"$.fields.{name}.shape: strings come alone or in a list")
+        if name in ("id", "height", "width", "content_hash") and field.shape:
+            problems.append(f"$.fields.{name}.shape: must be empty")
+    columns = [name for name, *_ in index_dtype(manifest.fields)]
+    problems += [f"$.fields: two of them need an index column {c}" for c in set(columns) if columns.count(c) > 1]
     image = manifest.fields.get("image")
     if image is not None and (image.encoding is None or len(image.shape) != 3):
         problems.append("$.fields.image: needs an encoding and a shape of height, width, channels")

@@ -15,6 +15,7 @@ Source: the HDF5 File Format Specification 3.0, sections III.E (global heap) and
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping
 from os import PathLike
@@ -29,6 +30,7 @@ from shard_reader.format import FORMAT_VERSION, Field
 
 __all__ = ["ShardWriter", "read_columns"]
 
+_DTYPES: Mapping[str, np.dtype[Any]] = {"int64": np.dtype("<i8"), "float32": np.dtype("<f4")}
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
 _COLLECTION = struct.Struct("<4s4xQ")
 _OBJECT = struct.Struct("<HH4xQ")
@@ -66,11 +68,10 @@ class ShardWriter:
         self._disk.check()
 
     def close(self) -> None:
-        """Write what is left, and the scalar fields; without this the file is not a shard."""
+        """Write what is left, and the other fields; without this the file is not a shard."""
         self._flush()
         for name, column in self._columns.items():
-            dtype = h5py.string_dtype() if self._fields[name].dtype == "string" else np.dtype("<i8")
-            self._file.create_dataset(name, data=column, shape=(len(column),), dtype=dtype)
+            _write_column(self._file, name, self._fields[name], column)
         self.abort()
         self._disk.check()
 
@@ -97,6 +98,21 @@ class ShardWriter:
         if self._rows:
             self._images[start:] = np.stack(self._rows)
         self._rows.clear()
+
+
+def _write_column(file: h5py.File, name: str, field: Field, column: list[Any]) -> None:
+    if field.dtype == "string":
+        texts = [json.dumps(value, ensure_ascii=False) for value in column] if field.shape else column
+        file.create_dataset(name, data=texts, shape=(len(column),), dtype=h5py.string_dtype())
+        return
+    dtype = _DTYPES[field.dtype]
+    if field.is_fixed:
+        file.create_dataset(name, data=column, shape=(len(column), *field.shape), dtype=dtype)
+        return
+    values = np.empty(len(column), object)
+    for row, value in enumerate(column):  # by itself: lists of one length would become one array
+        values[row] = np.asarray(value, dtype).ravel()
+    file.create_dataset(name, data=values, shape=(len(column),), dtype=h5py.vlen_dtype(dtype))
 
 
 class _Disk:
@@ -152,22 +168,26 @@ class _Disk:
 def read_columns(
     path: str | PathLike[str], data: NDArray[np.uint8], fields: Mapping[str, Field]
 ) -> dict[str, NDArray[Any]]:
-    """The extents of `image` and `id`, and the scalar fields: the columns of an index, less the CRC.
+    """Extents, and the values of fixed shape: the columns of an index, less the CRC.
 
     Args:
         path: a shard that `ShardWriter` closed.
         data: the bytes of that file.
         fields: the fields of the dataset.
     """
+    columns: dict[str, NDArray[Any]] = {}
     with h5py.File(path, "r") as file:
-        scalars = {name: file[name][:] for name, field in fields.items() if field.dtype == "int64"}
-        if _is_array(fields["image"]):
-            offset, length = _row_extents(file["image"])
-        else:
-            offset, length = _heap_extents(data, _references(data, file["image"]), str(path))
-        id_offset, id_length = _heap_extents(data, _references(data, file["id"]), str(path))
-    extents = {"offset": offset, "length": length, "id_offset": id_offset, "id_length": id_length}
-    return extents | scalars
+        for name, field in fields.items():
+            if name == "image" and _is_array(field):
+                columns["offset"], columns["length"] = _row_extents(file[name])
+            elif name != "image" and field.in_index:
+                columns[name] = file[name][:]
+            else:
+                prefix = "" if name == "image" else f"{name}_"
+                offset, length = _heap_extents(data, _references(data, file[name]), str(path))
+                size = 1 if name == "image" or field.dtype == "string" else _DTYPES[field.dtype].itemsize
+                columns |= {f"{prefix}offset": offset, f"{prefix}length": length * np.uint64(size)}
+    return columns
 
 
 def _is_array(field: Field) -> bool:

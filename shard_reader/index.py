@@ -19,6 +19,7 @@ from shard_reader.storage import map_file
 
 __all__ = ["build", "load", "to_bytes"]
 
+_KIND_DTYPES = {example.INTEGERS: np.int64, example.FLOATS: np.float32}
 _MAGIC = b"\x93NUMPY\x01\x00"
 
 
@@ -59,7 +60,8 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
     if data[: len(header)].tobytes() != header or data.size != len(header) + records * dtype.itemsize:
         raise CorruptionError(f"{path}: is not an index of {records} rows of {dtype.names}")
     rows = np.frombuffer(data, dtype, records, len(header))
-    for start, length in (("offset", "length"), ("id_offset", "id_length")):
+    extents = [name for name in dtype.names or () if name.endswith("offset") and dtype[name] == np.uint64]
+    for start, length in ((name, f"{name.removesuffix('offset')}length") for name in extents):
         # Checked in this way because offset + length of a damaged index could wrap around.
         if np.any(rows[start] > shard.bytes) or np.any(rows[length] > shard.bytes - rows[start]):
             raise CorruptionError(f"{path}: {start} points outside the shard of {shard.bytes} bytes")
@@ -67,48 +69,65 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
 
 
 def _header(dtype: np.dtype[Any], records: int) -> bytes:
-    """The header of a `.npy` 1.0 file (NumPy Enhancement Proposal 1), padded to 64 bytes.
+    """The header of a `.npy` file (NumPy Enhancement Proposal 1), padded to 64 bytes.
 
     Not NumPy's own: its padding depends on its version, and its parser fails when several threads of
     Python 3.11 use it at a time (`ast.literal_eval`: "recursion depth mismatch").
     """
     text = f"{{'descr': {dtype.descr!r}, 'fortran_order': False, 'shape': ({records},), }}"
-    padding = -(len(_MAGIC) + 2 + len(text) + 1) % 64
-    return _MAGIC + struct.pack("<H", len(text) + padding + 1) + text.encode() + b" " * padding + b"\n"
+    encoded = text.encode()
+    # Version 1.0 has 16 bits for the length, and Latin-1; version 3.0 has 32, and UTF-8.
+    start, length = (_MAGIC, "<H") if text.isascii() and len(text) < 65_000 else (b"\x93NUMPY\x03\x00", "<I")
+    padding = -(len(start) + struct.calcsize(length) + len(encoded) + 1) % 64
+    return start + struct.pack(length, len(encoded) + padding + 1) + encoded + b" " * padding + b"\n"
 
 
 def _tfrecord_rows(path: Path, data: NDArray[np.uint8], fields: Mapping[str, Field]) -> NDArray[np.void]:
-    dtype = np.dtype(index_dtype(fields))
-    scalars = [name for name, field in fields.items() if field.dtype == "int64"]
-    rows = [
-        _example_row(path, offset, payload, scalars, dtype)
-        for offset, payload in tfrecord.read_records(data, str(path))
-    ]
-    return np.array(rows, dtype)
+    rows = [_example_row(path, offset, payload, fields) for offset, payload in tfrecord.read_records(data, str(path))]
+    return np.array(rows, np.dtype(index_dtype(fields)))
 
 
-def _example_row(
-    path: Path, offset: int, payload: NDArray[np.uint8], scalars: list[str], dtype: np.dtype[Any]
-) -> tuple[int, ...]:
+def _example_row(path: Path, offset: int, payload: NDArray[np.uint8], fields: Mapping[str, Field]) -> tuple[Any, ...]:
+    """One row, in the order of the columns."""
     try:
-        features = example.decode(payload)
+        features = example.features(payload)
+        row: dict[str, Any] = dict.fromkeys(("offset", "length", "id_offset", "id_length", "crc32c", "height", "width"))
+        for name, field in fields.items():
+            row |= _columns(name, field, payload, features[name], offset)
     except ValueError as error:
-        raise CorruptionError(f"{path}: the record at byte {offset} is no Example: {error}") from error
-    row = dict.fromkeys(dtype.names or (), 0)
-    for name, start, length in (("image", "offset", "length"), ("id", "id_offset", "id_length")):
-        span = _only(path, offset, features, name, slice)
-        row[start], row[length] = offset + span.start, span.stop - span.start
-    for name in scalars:
-        row[name] = _only(path, offset, features, name, int)
+        raise CorruptionError(f"{path}: the record at byte {offset} is no Example of these fields: {error}") from error
+    except KeyError as error:
+        raise CorruptionError(f"{path}: the record at byte {offset} has no feature {error}") from error
+    row["crc32c"] = 0
     return tuple(row.values())
 
 
-def _only(path: Path, offset: int, features: Mapping[str, example.Values], name: str, kind: type) -> Any:
-    values = features.get(name, [])
-    if len(values) != 1 or not isinstance(values[0], kind):
-        expected = "one bytes value" if kind is slice else "one integer"
-        raise CorruptionError(f"{path}: the record at byte {offset} needs {expected} named {name!r}")
-    return values[0]
+def _columns(
+    name: str, field: Field, payload: NDArray[np.uint8], feature: example.Feature, offset: int
+) -> dict[str, Any]:
+    """What the index says of one value.
+
+    Raises:
+        ValueError: it is none of the field's type.
+    """
+    prefix = "" if name == "image" else f"{name}_"
+    kind = example.BYTES if name == "image" else example.KINDS[field.dtype]
+    if feature.kind != kind:
+        expected = "bytes" if name == "image" else field.dtype
+        raise ValueError(f"{name!r} is not of type {expected}")
+    span = feature.span
+    if name == "image" or not field.shape:
+        values = example.values(payload, feature)
+        if len(values) != 1:
+            raise ValueError(f"{name!r} has {len(values)} values, not one")
+        if field.in_index and name != "image":
+            return {name: values[0]}
+        assert isinstance(values[0], slice)  # of this kind, all are
+        span = values[0]
+    elif field.in_index:
+        array = np.array(example.values(payload, feature), _KIND_DTYPES[kind])
+        return {name: array.reshape(field.shape)}
+    return {f"{prefix}offset": offset + span.start, f"{prefix}length": span.stop - span.start}
 
 
 def _hdf5_rows(path: Path, data: NDArray[np.uint8], fields: Mapping[str, Field]) -> NDArray[np.void]:

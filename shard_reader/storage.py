@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import io
 import os
 import random
 import re
@@ -20,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
 import numpy as np
@@ -82,6 +83,9 @@ class Directory(Protocol):
 
     def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         """The bytes of a file, or those from `start` to `end`."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in, whatever its size."""
 
     def lines(self, name: str) -> Iterator[bytes]:
         """Each line of a file, with its line break."""
@@ -191,6 +195,10 @@ class LocalDirectory:
 
         return retried(read)
 
+    def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in."""
+        return open(self._path / name, "rb")
+
     def lines(self, name: str) -> Iterator[bytes]:
         """Each line of a file, with its line break."""
         with open(self._path / name, "rb") as file:
@@ -284,6 +292,11 @@ class _ObjectDirectory:
         data: bytes = retried(lambda: self._fs.cat_file(self._path(name), start or None, end))
         return data
 
+    def open(self, name: str) -> BinaryIO:
+        """An object to read and seek in, some pieces of it in memory at a time."""
+        size = retried(lambda: self._fs.size(self._path(name)))
+        return io.BufferedReader(_ObjectFile(functools.partial(self.read, name), size), _PIECE)
+
     def lines(self, name: str) -> Iterator[bytes]:
         """Each line of a file, with its line break."""
         rest = b""
@@ -364,6 +377,31 @@ class _ObjectDirectory:
             for entry in found
             if entry["type"] == "directory" or entry["size"] or entry["name"].rstrip("/") != path.rstrip("/")
         ]
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object as a file: each read is a request for a range."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read, self._size, self._position = read, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._size, self._position + len(buffer))
+        data = self._read(self._position, end) if end > self._position else b""
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def retried(call: Callable[[], _T]) -> _T:

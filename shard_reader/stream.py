@@ -34,8 +34,8 @@ class Stream:
     loop that breaks off ends its epoch: the next one begins the next epoch.
 
     A batch is a dictionary of arrays: `image` `[n, height, width, channels]`, `label` int64 `[n]`,
-    `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch), and `id` (bytes objects)
-    if it is asked for.
+    `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch), and whatever else is asked for:
+    strings, as `id`, are `bytes` objects `[n]`, lists are objects `[n]` that are arrays or lists of `bytes`.
 
     `state_dict()` after a batch is the position behind it. After `load_state_dict()` the next loop goes
     on from there, to the end of that epoch, bit for bit as it would have gone; with another number of
@@ -223,8 +223,7 @@ class _PendingBatch:
         return {name: self._begun[name] if name in self._begun else self._column(name) for name in names}
 
     def _column(self, name: str) -> NDArray[Any]:
-        data = self._stream.data
-        return data.ids(self._records) if name == "id" else data.column(name, self._records)
+        return self._stream.data.column(name, self._records)
 
 
 def _check_fields(data: Dataset, fields: Sequence[str] | None) -> tuple[str, ...]:
@@ -240,13 +239,18 @@ def _check_fields(data: Dataset, fields: Sequence[str] | None) -> tuple[str, ...
 
 def _image_shape(data: Dataset, crop: CenterCrop | None) -> tuple[int, ...]:
     field = data.fields["image"]
+    if field.shape[2] is None:
+        raise ValueError(
+            f"the images of {data.path} may differ in channels (--channels keep) and then are no array: read"
+            " them one by one, or prepare them with --channels rgb or grey"
+        )
     if crop is not None:
         if not isinstance(crop, CenterCrop):
             raise TypeError(f"image={crop!r}: expected a CenterCrop or None")
-        return (*crop.shape, field.shape[2] or 3)
+        return (*crop.shape, field.shape[2])
     if not field.is_fixed:
         raise ValueError(
-            f"the images of {data.path} may differ in size (--fit cover) and then are no array: pass"
+            f"the images of {data.path} may differ in size (--fit cover, inside or none) and then are no array: pass"
             " image=CenterCrop(n), or prepare them with --fit crop, pad or stretch"
         )
     return tuple(size or 0 for size in field.shape)

@@ -26,7 +26,7 @@ def as_dataset(stream: Stream, *, inputs: str | None = None, targets: str | None
             with neither, they are dictionaries of tensors.
 
     Raises:
-        ValueError: one of the two is given without the other, or the stream has no such field.
+        ValueError: one of the two is given without the other, the stream has no such field, or a field is a list.
         TypeError: `stream` is no Stream.
 
     >>> model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3)  # doctest: +SKIP
@@ -67,4 +67,11 @@ def _spec(stream: Stream, name: str) -> tf.TensorSpec:
         return tf.TensorSpec((size, *stream.image_shape), stream.data.fields["image"].dtype)
     if name == "weight":
         return tf.TensorSpec((size,), tf.float32)
-    return tf.TensorSpec((size,), tf.string if name == "id" else tf.int64)
+    field = stream.data.fields[name]
+    if field.dtype == "string" and field.is_fixed:
+        return tf.TensorSpec((size,), tf.string)
+    if not field.is_fixed:
+        raise ValueError(
+            f"{name!r} is a list, of another length in each record, and no tensor: leave it out of fields="
+        )
+    return tf.TensorSpec((size, *field.shape), field.dtype)

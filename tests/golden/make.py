@@ -12,9 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from beam_jobs.options import ImageOptions
-from beam_jobs.write import image_fields, store
-from shard_reader.format import Counts, Fingerprint, Manifest, Shard, Split, Statistics, shard_name
+from beam_jobs.record import image_fields
+from beam_jobs.write import store
+from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, Statistics, shard_name
 
 HERE = Path(__file__).parent / "v1"
 
@@ -34,6 +37,47 @@ ENCODED = [  # the last shard holds no record
     ],
     [],
 ]
+FIELDS = {  # of every kind that inputs can bring along
+    "label": Field(dtype="int64", shape=(None,)),
+    "age": Field(dtype="float32"),
+    "note": Field(dtype="string"),
+    "tags": Field(dtype="string", shape=(None,)),
+    "camera": Field(dtype="float32", shape=(2, 2)),
+    "objects/bbox": Field(dtype="float32", shape=(None, 4)),
+    "objects/id": Field(dtype="int64", shape=(None,)),
+}
+RECORDS = [
+    [
+        {
+            "image": bytes.fromhex(PNGS[0]),
+            "id": "1",
+            "height": 2,
+            "width": 1,
+            "content_hash": -5,
+            "label": np.array([-1, 2**40]),
+            "age": 0.5,
+            "note": "naïve",
+            "tags": ["x", "größer"],
+            "camera": np.array([1, 2, 3, 4], np.float32).reshape(2, 2),
+            "objects/id": np.array([7, 8]),
+            "objects/bbox": np.array([[0, 0.25, 0.5, 1], [0.5, 0.5, 1, 1]], np.float32),
+        },
+        {
+            "image": bytes.fromhex(PNGS[1]),
+            "id": "2",
+            "height": 1,
+            "width": 2,
+            "content_hash": 2**62,
+            "label": np.array([], np.int64),
+            "age": -2.0,
+            "note": "",
+            "tags": list[str](),
+            "camera": np.zeros((2, 2), np.float32),
+            "objects/id": np.array([], np.int64),
+            "objects/bbox": np.zeros((0, 4), np.float32),
+        },
+    ]
+]
 RAW = [[{"image": bytes(range(n, n + 18)), "id": f"{n}.png", "height": 2, "width": 3} for n in range(5)], []]
 
 
@@ -41,17 +85,22 @@ def make(directory: Path) -> None:
     """Write both datasets below `directory`."""
     options = {"width": 2, "height": 2, "fit": "cover", "filter": "lanczos", "quality": None, "dtype": "uint8"}
     encoded = ImageOptions(**options, encoding="png", normalize="none")
-    write_dataset(directory / "encoded", encoded, ENCODED, ("a", "b"))
+    write_dataset(directory / "encoded", encoded, ENCODED, ("a", "b"), {"label": Field(dtype="int64")})
     raw = ImageOptions(**{**options, "width": 3, "fit": "crop"}, encoding="raw", normalize="none")
-    write_dataset(directory / "raw", raw, RAW, None)
+    write_dataset(directory / "raw", raw, RAW, None, {})
+    write_dataset(directory / "fields", encoded, RECORDS, None, FIELDS)
 
 
 def write_dataset(
-    directory: Path, image: ImageOptions, shards: list[list[dict[str, Any]]], names: tuple[str, ...] | None
+    directory: Path,
+    image: ImageOptions,
+    shards: list[list[dict[str, Any]]],
+    names: tuple[str, ...] | None,
+    others: dict[str, Field],
 ) -> None:
     """Write the shards, and a manifest with values of the test's own."""
     directory.mkdir(parents=True)
-    fields = image_fields(image, names is not None)
+    fields = {name: field for name, field in image_fields(image, others).items() if name in shards[0][0]}
     made = tuple(write_shard(directory, number, len(shards), records, fields) for number, records in enumerate(shards))
     records = sum(len(shard) for shard in shards)
     manifest = Manifest(
