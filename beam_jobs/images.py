@@ -1,16 +1,13 @@
-"""Pixels: from the bytes of an image file to the payload that is stored. Pure functions, no Beam.
+"""Pixels: from an image file, or from pixels, to the payload that is stored. Pure functions, no Beam.
 
-Pillow reads the header and every format but the common JPEG; libjpeg-turbo (through simplejpeg) decodes
-and encodes JPEG, and cykooz-resizer resamples, with the filters of Pillow. See benchmarks/README.md for what
-that gains over Pillow alone.
+`decode.py` reads files, `geometry.py` says what goes where. Here cykooz-resizer resamples, with the filters of Pillow,
+and libjpeg-turbo (through simplejpeg) encodes. See benchmarks/README.md for what that gains over Pillow alone.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,22 +17,21 @@ import cykooz_resizer as cykooz
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from beam_jobs.options import MAX_SIDE, ImageOptions
+from beam_jobs.decode import Decoded, check_size, decode, ignore_image_warnings, image_of, to_8_bits
+from beam_jobs.geometry import Geometry, plan_geometry
+from beam_jobs.options import MAX_PIXELS, MAX_SIDE, ImageOptions
+from beam_jobs.sources import BadInput, Pixels
 
 __all__ = [
-    "BadImage",
     "ChannelSums",
     "Payload",
     "codec_versions",
-    "decode",
     "fit",
     "ignore_image_warnings",
     "prepare_image",
 ]
-
-Pixels = NDArray[np.uint8]
 
 _RESAMPLING = {
     "lanczos": cykooz.ResizeAlg.convolution(cykooz.FilterType.lanczos3),
@@ -44,245 +40,266 @@ _RESAMPLING = {
     "area": cykooz.ResizeAlg.convolution(cykooz.FilterType.box),
     "nearest": cykooz.ResizeAlg.nearest(),
 }
+_PIXEL_TYPES = {
+    (np.dtype(np.uint8), 1): cykooz.PixelType.U8,
+    (np.dtype(np.uint8), 3): cykooz.PixelType.U8x3,
+    (np.dtype(np.uint8), 4): cykooz.PixelType.U8x4,
+    (np.dtype(np.uint16), 1): cykooz.PixelType.U16,
+    (np.dtype(np.uint16), 3): cykooz.PixelType.U16x3,
+    (np.dtype(np.uint16), 4): cykooz.PixelType.U16x4,
+}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_ORIENTATION = 0x0112
+_LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
+_QUALITY = 90
+_WITH_OPACITY = ("png", "webp", "raw")
 # Raised whenever the same file and options give other pixels than before.
-_PIXELS_VERSION = "1"
-_MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
-_FORMATS = (
-    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "MPO", "JPEG2000", "PPM", "TGA", "ICO", "PSD"),
-    *("DDS", "DIB", "ICNS", "PCX", "QOI", "SGI", "XBM", "XPM"),
-)
+_PIXELS_VERSION = "2"
+_MAX_WEBP_SIDE = 16_383
 _thread = threading.local()
-
-
-class BadImage(Exception):
-    """An input that cannot become a record, whenever it is tried: `reason` is a short class."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelSums:
     """Exact sums over pixels, which add up to the same whatever their order.
 
-    `total` and `squares` are the sums of 8-bit values and of their squares, for each channel.
+    `total` and `squares` are the sums of values up to `peak` (255 or 65,535) and of their squares, for each channel.
+    Images of different numbers of channels have no sums together: they are `mixed`.
     """
 
     pixels: int = 0
-    total: tuple[int, ...] = (0, 0, 0)
-    squares: tuple[int, ...] = (0, 0, 0)
+    total: tuple[int, ...] = ()
+    squares: tuple[int, ...] = ()
+    peak: int = 255
 
     @classmethod
     def of(cls, pixels: Pixels) -> ChannelSums:
-        """The sums over one image, `[height, width, 3]`."""
-        rows = pixels.reshape(pixels.shape[0], -1)
+        """The sums over one image, `[height, width, channels]`, uint8 or uint16."""
+        height, width, channels = pixels.shape
+        rows = pixels.reshape(height, -1)
         # Down the columns first, in the narrowest integers that cannot overflow (at most 65,500 rows).
-        squared = rows.astype(np.uint16)
+        wide, sums = (np.uint16, np.uint32) if pixels.dtype == np.uint8 else (np.uint32, np.uint64)
+        squared: NDArray[Any] = rows.astype(wide)
         squared *= squared
         total, squares = (
-            np.add.reduce(values, 0, np.uint32).reshape(-1, 3).sum(0, np.uint64).tolist() for values in (rows, squared)
+            np.add.reduce(values, 0, sums).reshape(-1, channels).sum(0, np.uint64).tolist()
+            for values in (rows, squared)
         )
-        return cls(pixels.shape[0] * pixels.shape[1], tuple(total), tuple(squares))
+        return cls(height * width, tuple(total), tuple(squares), int(np.iinfo(pixels.dtype).max))
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ChannelSums:
         """From the fields by name, with lists for tuples."""
-        return cls(value["pixels"], tuple(value["total"]), tuple(value["squares"]))
+        return cls(value["pixels"], tuple(value["total"]), tuple(value["squares"]), value["peak"])
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there are images of different numbers of channels among them."""
+        return self.pixels > 0 and not self.total
 
     def __add__(self, other: ChannelSums) -> ChannelSums:
-        total = tuple(a + b for a, b in zip(self.total, other.total, strict=True))
-        squares = tuple(a + b for a, b in zip(self.squares, other.squares, strict=True))
-        return ChannelSums(self.pixels + other.pixels, total, squares)
+        if not self.pixels or not other.pixels:
+            return self if self.pixels else other
+        peak, pixels = max(self.peak, other.peak), self.pixels + other.pixels
+        if len(self.total) != len(other.total):
+            return ChannelSums(pixels, peak=peak)
+        one, two = self._up_to(peak), other._up_to(peak)
+        total = tuple(a + b for a, b in zip(one.total, two.total, strict=True))
+        squares = tuple(a + b for a, b in zip(one.squares, two.squares, strict=True))
+        return ChannelSums(pixels, total, squares, peak)
+
+    def _up_to(self, peak: int) -> ChannelSums:
+        scale = peak // self.peak
+        total, squares = (tuple(v * s for v in values) for values, s in ((self.total, scale), (self.squares, scale**2)))
+        return ChannelSums(self.pixels, total, squares, peak)
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and (population) standard deviation of each channel, of pixels scaled to 0..1."""
-        n = max(1, self.pixels)
-        mean = tuple(total / n / 255 for total in self.total)
+        """Mean and (population) standard deviation of each channel, of pixels scaled to 0..1; of no pixels, one 0.
+
+        Raises:
+            ValueError: they are mixed.
+        """
+        if self.mixed:
+            raise ValueError("images of different numbers of channels have no mean")
+        if not self.pixels:
+            return (0.0,), (0.0,)
+        n = self.pixels
+        mean = tuple(total / n / self.peak for total in self.total)
         # In integers up to the division: a difference of large floats would lose the result.
         variances = ((n * sq - t * t) / (n * n) for t, sq in zip(self.total, self.squares, strict=True))
-        return mean, tuple(variance**0.5 / 255 for variance in variances)
+        return mean, tuple(variance**0.5 / self.peak for variance in variances)
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What is stored of one image, and what it adds to the statistics."""
+    """What is stored of one image, what it adds to the statistics, and where its points went."""
 
     data: bytes
     height: int
     width: int
+    channels: int
     sums: ChannelSums
-
-
-def ignore_image_warnings() -> None:
-    """Silence Pillow, for this process: what it warns of it then reads, or refuses with an error."""
-    warnings.filterwarnings("ignore", module="PIL")
+    geometry: Geometry
 
 
 def codec_versions() -> dict[str, str]:
     """What decides the bytes beside the options: this module's results, and libraries, by version."""
-    names = ("cykooz-resizer", "h5py", "numpy", "pillow", "simplejpeg")
+    names = ("cykooz-resizer", "h5py", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
     return {"pixels": _PIXELS_VERSION} | {name: version(name) for name in names}
 
 
-def prepare_image(data: bytes, options: ImageOptions, statistics: ChannelSums | None = None) -> Payload:
-    """The payload for an image file's bytes.
+def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: ChannelSums | None = None) -> Payload:
+    """The payload for an image.
+
+    A JPEG file that is what is asked for already, with no `quality` given, keeps its bytes.
 
     Args:
-        data: the file.
+        data: the bytes of a file, or pixels: uint8 or uint16 `[height, width]` or `[height, width, channels]`,
+            upright, with 1 (grey), 3 (RGB) or 4 (RGB and opacity) channels.
         options: what to make of it.
         statistics: of the dataset; needed for `normalize="dataset"`.
 
     Raises:
-        BadImage: the file is no image, damaged, or too large.
+        BadInput: the file is no image, damaged, or too large; or the pixels are none.
     """
-    pixels = fit(decode(data), options)
-    height, width = pixels.shape[:2]
-    return Payload(_encode(pixels, options, statistics), height, width, ChannelSums.of(pixels))
+    decoded = decode(data, options) if isinstance(data, bytes) else Decoded(_checked(data, options))
+    height, width = decoded.pixels.shape[:2]
+    stored = (height, width) if decoded.orientation in range(5, 9) else (width, height)
+    geometry = plan_geometry(*stored, decoded.orientation, options)
+    kept = _with_channels(_with_depth(decoded.pixels, options), options)
+    fitted = fit(kept, geometry, options)
+    # Decoders may give rows in any layout; encoders want them one after the other.
+    pixels: NDArray[Any] = np.ascontiguousarray(fitted)
+    same = decoded.clean and not geometry.changes and kept.shape == decoded.pixels.shape
+    if isinstance(data, bytes) and same and options.encoding == "jpeg" and options.quality is None:
+        encoded = data
+    else:
+        encoded = _encode(pixels, options, statistics)
+    height, width, channels = pixels.shape
+    return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry)
 
 
-def decode(data: bytes) -> Pixels:
-    """Upright 8-bit RGB pixels, `[height, width, 3]`, of any image file Pillow knows.
-
-    EXIF orientation is applied, 16-bit grey is scaled, transparency goes over white, of an animation
-    the first frame is taken.
-
-    Raises:
-        BadImage: the file is no image, damaged, too large, or of a mode without a meaning in RGB.
-    """
-    if not data:
-        raise BadImage("empty", "the file has no bytes")
-    try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            if image.format == "JPEG" and image.mode in ("L", "RGB"):
-                pixels = _decode_jpeg(data)
-                if pixels is not None:
-                    return _turn(pixels, image.getexif().get(_ORIENTATION, 1))
-            image.load()  # turns a TIFF, and then says that it is upright
-            return _turn(np.asarray(_to_rgb(image)), image.getexif().get(_ORIENTATION, 1))
-    except UnidentifiedImageError:
-        raise BadImage("not-an-image", "no image format that Pillow knows") from None
-    except Image.DecompressionBombError as error:
-        raise BadImage("too-large", str(error)) from error
-    except (MemoryError, BadImage):
-        raise
-    except Exception as error:  # the bytes are in memory: whatever a decoder raises is about them
-        raise BadImage("damaged", str(error) or type(error).__name__) from error
+def _checked(pixels: Pixels, options: ImageOptions) -> Pixels:
+    """Pixels that came as such, `[height, width, channels]`, in this machine's byte order."""
+    shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
+    native = pixels.dtype.newbyteorder("=")
+    if len(shape) != 3 or shape[2] not in (1, 3, 4) or 0 in shape or native not in (np.uint8, np.uint16):
+        raise BadInput("bad-array", f"expected uint8 or uint16 [height, width] or [height, width, 1, 3 or 4],"
+            f" got {pixels.dtype} {list(pixels.shape)}")  # fmt: skip
+    check_size(shape[1], shape[0], options)
+    checked: Pixels = np.ascontiguousarray(pixels, native).reshape(shape)
+    return checked
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """The formats of pixels that Pillow reads by itself: not EPS, for which it runs Ghostscript."""
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+def _with_depth(pixels: Pixels, options: ImageOptions) -> Pixels:
+    return to_8_bits(pixels) if options.dtype == "uint8" else pixels
 
 
-def _decode_jpeg(data: bytes) -> Pixels | None:
-    """Pixels, or None where libjpeg has a complaint: then Pillow, more patient, has the last word."""
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
-        return None
+def _with_channels(pixels: Pixels, options: ImageOptions) -> Pixels:
+    """Pixels with as many channels as the options, and the encoding, take."""
+    keep = options.channels == "keep"
+    if pixels.shape[2] == 4 and not (keep and options.encoding in _WITH_OPACITY):
+        pixels = _over(pixels, options.background)
+    if options.channels == "grey" and pixels.shape[2] == 3:
+        return _grey(pixels)
+    if options.channels == "rgb" and pixels.shape[2] == 1:
+        pixels = np.concatenate([pixels] * 3, 2)
     return pixels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # convert() would clip at 255
-        values = np.asarray(image).astype(np.uint32)
-        grey = ((values + 128) // 257).astype(np.uint8)
-        grey[values == image.info.get("transparency", -1)] = 255
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise BadImage("unsupported-mode", f"pixels of mode {image.mode!r} have no known range")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+def _over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
+    """RGB, of pixels with opacity over a colour."""
+    if pixels.dtype == np.uint8:
+        rgba = Image.fromarray(pixels)
+        over = Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba)
+        return np.asarray(over.convert("RGB"))
+    opacity, below = pixels[..., 3:].astype(np.uint32), np.array(background, np.uint32) * 257
+    # 65,535 times 65,535, and its half to round, are still below 2 to the 32
+    mixed = pixels[..., :3] * opacity + below * (65_535 - opacity)
+    return ((mixed + 32_767) // 65_535).astype(np.uint16)
 
 
-def _turn(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation (Exif 2.32, section 4.6.4): 5 to 8 are 1 to 4 transposed."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+def _grey(pixels: Pixels) -> Pixels:
+    """The luma of RGB pixels, as Pillow's "L"; the last channel is grey's only one."""
+    red, green, blue = (pixels[..., i : i + 1].astype(np.uint32) * weight for i, weight in enumerate(_LUMA))
+    grey: NDArray[Any] = ((red + green + blue + 0x8000) >> 16).astype(pixels.dtype)
+    return grey
 
 
-def fit(pixels: Pixels, options: ImageOptions) -> Pixels:
-    """Bring an image to the size that the options ask for, as Pillow's `ImageOps` does.
-
-    "cover" is `ImageOps.cover`, "crop" is `ImageOps.fit`, "pad" is `ImageOps.pad`.
+def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions) -> Pixels:
+    """Upright pixels, `[height, width, channels]`, of which all happens that the geometry says but the turning.
 
     Raises:
-        BadImage: an image so long and thin that it would become too large.
+        BadInput: an image so long and thin that it would become too large.
     """
-    height, width = pixels.shape[:2]
-    target = (options.width, options.height)
-    if options.fit == "pad":
-        inside = _resize(pixels, _scaled(width, height, target, covering=False), options.filter)
-        return _padded(inside, target)
-    if options.fit == "cover":
-        return _resize(pixels, _scaled(width, height, target, covering=True), options.filter)
-    if options.fit == "crop":
-        box = cykooz.CropBox.get_crop_box_to_fit_dst_size((width, height), target)
-        return _resize(pixels, target, options.filter, box)
-    return _resize(pixels, target, options.filter)
+    width, height = geometry.size
+    limit = _MAX_WEBP_SIDE if options.encoding == "webp" else MAX_SIDE
+    if max(width, height) > limit or width * height > max(MAX_PIXELS, options.max_pixels):
+        was = f"{geometry.upright[0]}x{geometry.upright[1]}"
+        raise BadInput("too-large", f"{was} would become {width}x{height} pixels; try --fit crop or pad")
+    if geometry.resizes:
+        pixels = _resized(pixels, geometry, options.filter)
+    return _padded(pixels, geometry, options.pad_color) if geometry.pads else pixels
 
 
-def _scaled(width: int, height: int, target: tuple[int, int], *, covering: bool) -> tuple[int, int]:
-    """The size of the same aspect ratio that just covers `target`, or just fits into it."""
-    wider = width * target[1] > height * target[0]
-    if wider == covering:  # the heights are equal
-        return max(1, round(width / height * target[1])), target[1]
-    return target[0], max(1, round(height / width * target[0]))
+def _resized(pixels: Pixels, geometry: Geometry, filter: str) -> Pixels:
+    height, width, channels = pixels.shape
+    kind = _PIXEL_TYPES[pixels.dtype, channels]
+    source = cykooz.ImageData(width, height, kind, pixels.tobytes())
+    result = cykooz.ImageData(*geometry.scaled, kind)
+    if not hasattr(_thread, "resizer"):
+        _thread.resizer = cykooz.Resizer()  # holds buffers: one for each thread
+    box = cykooz.CropBox(*geometry.box)
+    _thread.resizer.resize(source, result, cykooz.ResizeOptions(_RESAMPLING[filter], crop_box=box))
+    resized: NDArray[Any] = np.frombuffer(result.get_buffer(), pixels.dtype)
+    return resized.reshape(*geometry.scaled[::-1], channels)
 
 
-def _padded(pixels: Pixels, target: tuple[int, int]) -> Pixels:
-    height, width = pixels.shape[:2]
-    top, left = round((target[1] - height) / 2), round((target[0] - width) / 2)
-    result = np.zeros((target[1], target[0], 3), np.uint8)
+def _padded(pixels: Pixels, geometry: Geometry, color: tuple[int, int, int]) -> Pixels:
+    height, width, channels = pixels.shape
+    border: Pixels = np.array([[color]], np.uint8)
+    if channels == 1:
+        border = _grey(border)
+    elif channels == 4:
+        border = np.array([[[*color, 255]]], np.uint8)
+    (left, top), size = geometry.offset, geometry.size
+    border = _deep(border) if pixels.dtype == np.uint16 else border
+    result: NDArray[Any] = np.broadcast_to(border, (size[1], size[0], channels)).copy()
     result[top : top + height, left : left + width] = pixels
     return result
 
 
-def _resize(pixels: Pixels, size: tuple[int, int], filter: str, box: cykooz.CropBox | None = None) -> Pixels:
-    height, width = pixels.shape[:2]
-    if max(size) > MAX_SIDE or size[0] * size[1] > _MAX_PIXELS:
-        raise BadImage("too-large", f"{width}x{height} would become {size[0]}x{size[1]} pixels; try --fit crop or pad")
-    if (width, height) == size:
-        return pixels
-    source = cykooz.ImageData(width, height, cykooz.PixelType.U8x3, pixels.tobytes())
-    result = cykooz.ImageData(*size, cykooz.PixelType.U8x3)
-    if not hasattr(_thread, "resizer"):
-        _thread.resizer = cykooz.Resizer()  # holds buffers: one for each thread
-    _thread.resizer.resize(source, result, cykooz.ResizeOptions(_RESAMPLING[filter], crop_box=box))
-    return np.frombuffer(result.get_buffer(), np.uint8).reshape(size[1], size[0], 3)
+def _deep(pixels: Pixels) -> NDArray[np.uint16]:
+    """8 bits as 16; others as they are."""
+    scale = 257 if pixels.dtype == np.uint8 else 1
+    return pixels.astype(np.uint16) * np.uint16(scale)
 
 
 def _encode(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None) -> bytes:
+    quality = options.quality or _QUALITY
     if options.encoding == "jpeg":
-        encoded: bytes = simplejpeg.encode_jpeg(pixels, options.quality or 90, "RGB", "420")
+        kind = ("GRAY", "Gray") if pixels.shape[2] == 1 else ("RGB", "420")
+        encoded: bytes = simplejpeg.encode_jpeg(pixels, quality, *kind)
         return encoded
-    if options.encoding == "png":
+    if options.encoding in ("png", "webp"):
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
+        quality_of = {"quality": quality} if options.encoding == "webp" else {}
+        image_of(to_8_bits(pixels)).save(buffer, options.encoding.upper(), **quality_of)
         return buffer.getvalue()
     if options.dtype == "uint8":
         return pixels.tobytes()
+    if options.dtype == "uint16":
+        return _deep(pixels).astype("<u2", copy=False).tobytes()
     values = _normalized(pixels, options.normalize, statistics)
     return values.astype(np.dtype(options.dtype).newbyteorder("<")).tobytes()
 
 
 def _normalized(pixels: Pixels, how: str, statistics: ChannelSums | None) -> NDArray[np.float32]:
     values = pixels.astype(np.float32)
-    if how == "none":
+    if how == "none":  # 0 to 255, whatever the depth
+        if pixels.dtype == np.uint16:
+            values /= 257
         return values
-    values /= 255
+    values /= np.iinfo(pixels.dtype).max
     if how == "unit":
         return values
     mean, std = _center_and_scale(pixels, how, statistics)

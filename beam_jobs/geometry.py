@@ -1,0 +1,158 @@
+"""Where each point of an image goes: turned upright, resized, cropped, padded. Arithmetic, no files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from beam_jobs.options import ImageOptions
+
+__all__ = ["Geometry", "plan_geometry", "turned"]
+
+# What makes an image upright, in this order (Exif 2.32, section 4.6.4).
+_TRANSPOSED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """What happens to one image; sizes are width and height.
+
+    ```
+    stored -- orientation --> upright -- box of it (left, top, width, height) --> scaled -- offset (x, y) --> size
+    ```
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+    box: tuple[float, float, float, float]
+    scaled: tuple[int, int]
+    offset: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """The size of the image when it has been turned."""
+        return self.stored[::-1] if self.orientation in _TRANSPOSED else self.stored
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the upright image is cropped or scaled."""
+        width, height = self.upright
+        whole = (0.0, 0.0, float(width), float(height))
+        return self.box != whole or self.scaled != self.upright
+
+    @property
+    def pads(self) -> bool:
+        """Whether there is a border."""
+        return self.size != self.scaled
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything happens at all."""
+        return self.orientation != 1 or self.resizes or self.pads
+
+    def boxes(self, boxes: ArrayLike, *, upright: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Where boxes are in the final image, of which a border is a part, and which of them are left.
+
+        Args:
+            boxes: `[n, 4]`: ymin, xmin, ymax, xmax in pixels of the stored image.
+            upright: whether they are in pixels of the upright image instead.
+
+        Returns:
+            float64 `[n, 4]`, 0 to 1, clipped; and bool `[n]`, False for a box of which no area is in the image.
+        """
+        given = np.asarray(boxes, np.float64).reshape(-1, 4)
+        corners = self.points(given.reshape(-1, 2), upright=upright).reshape(-1, 4)
+        if not upright:  # the first corner is still to be the one at the top left
+            if self.orientation in _UPSIDE_DOWN:
+                corners = corners[:, [2, 1, 0, 3]]
+            if self.orientation in _MIRRORED:
+                corners = corners[:, [0, 3, 2, 1]]
+        clipped = corners.clip(0, 1)
+        kept: NDArray[np.bool_] = np.all(clipped[:, 2:] > clipped[:, :2], axis=1)
+        return clipped, kept
+
+    def points(self, points: ArrayLike, *, upright: bool = False) -> NDArray[np.float64]:
+        """Where points are in the final image: below 0 or above 1 outside of it.
+
+        Args:
+            points: `[n, 2]`: y, x in pixels of the stored image.
+            upright: whether they are in pixels of the upright image instead.
+
+        Returns:
+            float64 `[n, 2]`.
+        """
+        y, x = np.asarray(points, np.float64).reshape(-1, 2).T
+        if not upright:
+            if self.orientation in _TRANSPOSED:
+                y, x = x, y
+            if self.orientation in _UPSIDE_DOWN:
+                y = self.upright[1] - y
+            if self.orientation in _MIRRORED:
+                x = self.upright[0] - x
+        left, top, width, height = self.box
+        x = ((x - left) / width * self.scaled[0] + self.offset[0]) / self.size[0]
+        y = ((y - top) / height * self.scaled[1] + self.offset[1]) / self.size[1]
+        return np.stack([y, x], 1)
+
+
+def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored pixels, `[height, width, channels]`, made upright: a view."""
+    if orientation in _TRANSPOSED:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in _UPSIDE_DOWN:
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in _MIRRORED else pixels
+
+
+def plan_geometry(width: int, height: int, orientation: int, options: ImageOptions) -> Geometry:
+    """What the options make of an image of this size, as Pillow's `ImageOps` does it.
+
+    "inside" is `ImageOps.contain`, "cover" is `ImageOps.cover`, "crop" is `ImageOps.fit`, "pad" is `ImageOps.pad`.
+    Like the pixels, a side is never less than 1, where Pillow's could be.
+
+    Args:
+        width: of the image as it is stored.
+        height: of the image as it is stored.
+        orientation: as Exif has it; what is not 1 to 8 is 1.
+        options: what to make of it. `only_shrink` means something to "inside", "cover" and "pad".
+    """
+    stored, target = (width, height), (options.width, options.height)
+    if orientation not in range(1, 9):
+        orientation = 1
+    source = stored[::-1] if orientation in _TRANSPOSED else stored
+    box, scaled = (0.0, 0.0, float(source[0]), float(source[1])), target
+    if options.fit == "none":
+        scaled = source
+    elif options.fit == "crop":
+        box = _centre(source, target)
+    elif options.fit in ("inside", "pad", "cover"):
+        scaled = _scaled(source, target, covering=options.fit == "cover")
+        if options.only_shrink and (scaled[0] > source[0] or scaled[1] > source[1]):
+            scaled = source
+    size = target if options.fit == "pad" else scaled
+    offset = (round((size[0] - scaled[0]) / 2), round((size[1] - scaled[1]) / 2))
+    return Geometry(stored=stored, orientation=orientation, box=box, scaled=scaled, offset=offset, size=size)
+
+
+def _scaled(source: tuple[int, int], target: tuple[int, int], *, covering: bool) -> tuple[int, int]:
+    """The size of the same aspect ratio that just covers `target`, or just fits into it."""
+    width, height = source
+    wider = width * target[1] > height * target[0]
+    if wider == covering:  # the heights are equal
+        return max(1, round(width / height * target[1])), target[1]
+    return target[0], max(1, round(height / width * target[0]))
+
+
+def _centre(source: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest part, in the middle, that has the aspect ratio of `target`."""
+    width, height = map(float, source)
+    ratio = target[0] / target[1]
+    if width / height > ratio:
+        width = ratio * height
+    elif width / height < ratio:
+        height = width / ratio
+    return (source[0] - width) / 2, (source[1] - height) / 2, width, height
