@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs.catalog import Catalog
 from beam_jobs.errors import UsageError
+from beam_jobs.options import SourceOptions
 from beam_jobs.sources import Problem, Reference
 from beam_jobs.sources.folder import Folder
 
@@ -15,16 +17,18 @@ from beam_jobs.sources.folder import Folder
 class Found:
     """Everything that a folder lists, in the order of ids."""
 
-    def __init__(self, path: str) -> None:
-        source = Folder(path)
-        entries = sorted(source.entries())
+    def __init__(self, path: str, nested_classes: bool = False) -> None:
+        source, catalog = Folder(SourceOptions(input=path, nested_classes=nested_classes)), Catalog()
+        entries = sorted(source.entries(), key=lambda entry: entry.id)
+        schema = catalog.close(source.layout())
         self.layout = source.layout()
         self.text, self.ignored = self.layout.text, self.layout.ignored
         self.class_names, self.splits = self.layout.class_names, self.layout.splits
         self.references: list[tuple[Reference, str | None]] = []
         self.rejects: list[tuple[str, str]] = []
         for entry in entries:
-            found = source.resolve(entry)
+            resolved = source.resolve(entry)
+            found = resolved if isinstance(resolved, Problem) else schema.reference(resolved)
             if isinstance(found, Problem):
                 self.rejects.append((entry.id, found.reason))
             else:
@@ -39,7 +43,7 @@ def folder(root: Path, *names: str) -> Path:
 
 
 def listed(found: Found) -> dict[str, tuple[int | None, str | None]]:
-    return {reference.id: (reference.label, split) for reference, split in found.references}
+    return {reference.id: (reference.values.get("label"), split) for reference, split in found.references}
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -48,6 +52,17 @@ def test_class_folders(tmp_path: Path) -> None:
     assert found.class_names == ("cat", "dog")
     assert listed(found) == {"cat/1.jpg": (0, None), "cat/deep/er/3.JPG": (0, None), "dog/2.png": (1, None)}
     assert found.references[0][0].size == 3
+
+
+def test_nested_class_folders(tmp_path: Path) -> None:
+    names = ["pet/dog/2.png", "pet/cat/1.jpg", "wild/3.jpg"]
+    assert Found(str(folder(tmp_path / "in", *names))).class_names == ("pet", "wild")
+    found = Found(str(tmp_path / "in"), nested_classes=True)
+    assert found.class_names == ("pet/cat", "pet/dog", "wild")
+    assert [label for label, _ in listed(found).values()] == [0, 1, 2]
+    found = Found(str(folder(tmp_path / "splits", *(f"train/{name}" for name in names))), nested_classes=True)
+    assert found.class_names == ("pet/cat", "pet/dog", "wild")
+    assert listed(found)["train/wild/3.jpg"] == (2, "train")
 
 
 def test_split_folders(tmp_path: Path) -> None:
@@ -60,6 +75,30 @@ def test_split_folders(tmp_path: Path) -> None:
         "val/cat/2.jpg": (0, "val"),
         "val/dog/3.jpg": (1, "val"),
     }
+
+
+def test_folders_that_everything_is_in_mean_nothing(tmp_path: Path) -> None:
+    found = Found(str(folder(tmp_path / "a", "data/v1/cat/1.jpg", "data/v1/dog/2.jpg", "data/v1/dog/more/3.jpg")))
+    assert (found.text, found.class_names) == ("2 class folders inside data/v1", ("cat", "dog"))
+    assert listed(found)["data/v1/dog/more/3.jpg"] == (1, None)
+    found = Found(str(folder(tmp_path / "b", "data/train/cat/1.jpg", "data/test/cat/2.jpg")))
+    assert (found.splits, found.class_names) == (("train", "test"), ("cat",))
+    assert found.text == "split folders (test, train) of 1 class folder, cat inside data"
+    found = Found(str(folder(tmp_path / "c", "cat/1.jpg", "cat/2.jpg")))  # one class is one class
+    assert (found.text, found.class_names) == ("1 class folder, cat", ("cat",))
+    found = Found(str(folder(tmp_path / "d", "data/cat/1.jpg", "data/2.jpg", "data/dog/3.jpg")))
+    assert (found.class_names, found.rejects) == (("cat", "dog"), [("data/2.jpg", "no-class")])
+    found = Found(str(folder(tmp_path / "f", "images/train/1.jpg", "images/val/2.jpg")))  # as YOLO has it
+    assert (found.splits, found.class_names) == (("train", "val"), None)
+    assert listed(found) == {"images/train/1.jpg": (None, "train"), "images/val/2.jpg": (None, "val")}
+    found = Found(str(folder(tmp_path / "e", "train/cat/1.jpg", "train/dog/2.jpg")))
+    assert (found.splits, found.class_names) == (("train",), ("cat", "dog"))
+
+
+def test_split_folders_in_any_case(tmp_path: Path) -> None:
+    found = Found(str(folder(tmp_path, "Train/cat/1.jpg", "TESTING/cat/2.jpg", "dev/cat/3.jpg")))
+    assert found.splits == ("train", "dev", "testing")
+    assert listed(found)["TESTING/cat/2.jpg"] == (0, "testing")
 
 
 def test_split_folders_without_classes(tmp_path: Path) -> None:
@@ -127,24 +166,23 @@ def test_a_link_to_itself_is_rejected(tmp_path: Path) -> None:
     assert Found(str(tmp_path)).rejects == [("cat/loop.jpg", "not-a-file")]
 
 
-def test_a_file_that_would_fill_the_memory_is_rejected(tmp_path: Path) -> None:
-    os.truncate(folder(tmp_path, "cat/1.jpg", "cat/film.mp4") / "cat/film.mp4", 2**30)
-    assert Found(str(tmp_path)).rejects == [("cat/film.mp4", "too-large")]
-
-
 def test_a_pipe_is_rejected_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(folder(tmp_path, "cat/1.jpg") / "cat/pipe.jpg")
     assert Found(str(tmp_path)).rejects == [("cat/pipe.jpg", "not-a-file")]
 
 
 def test_a_class_with_a_line_break_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"the class folder 'c\\nt' has a line break in its name"):
+    with pytest.raises(UsageError, match=r"the class 'c\\nt' has a line break in its name"):
         Found(str(folder(tmp_path, "c\nt/1.jpg")))
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("missing", "does not exist"), ("file", "is a file; give the folder"), ("empty", "holds no images")],
+    [
+        ("missing", "does not exist"),
+        ("file", "is a file of a kind"),
+        ("empty", "holds no images"),
+    ],
 )
 def test_an_input_that_cannot_be(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "file").write_bytes(b"")

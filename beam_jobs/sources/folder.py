@@ -2,6 +2,7 @@
 
 ```
 INPUT/cat/1.jpg          class folders: the label is the first folder, sorted by name
+INPUT/pet/cat/1.jpg      nested ones (--nested-classes): the label is "pet/cat"
 INPUT/train/cat/1.jpg    split folders, recognised by their names
 INPUT/1.jpg              flat: no labels
 ```
@@ -14,15 +15,17 @@ from __future__ import annotations
 import functools
 import posixpath
 from collections.abc import Iterator
+from itertools import takewhile
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources import Entry, Layout, Problem, Reference, printable
+from beam_jobs.options import SourceOptions
+from beam_jobs.sources import Entry, Layout, Problem, Reference, Source, printable, refuse_options
 from shard_reader.storage import Stored, directory
 
-__all__ = ["Folder"]
+__all__ = ["ClassFolders", "Folder", "is_ignored"]
 
-SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
-MAX_BYTES = 1 << 29  # a file is read whole
+SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
+"""What folders of splits are called, in any case."""
 # What lies beside images and is none: annotations, readmes, and what file managers leave.
 IGNORED_SUFFIXES = frozenset(
     {".cff", ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".mat", ".md", ".parquet", ".tsv", ".txt", ".xml"}
@@ -30,22 +33,144 @@ IGNORED_SUFFIXES = frozenset(
 )
 
 
-class Folder:
+class ClassFolders:
+    """What folders say of the images in them: classes and splits, known when every path has been added.
+
+    Folders that everything is in, as an archive often has one, mean nothing: classes are below them.
+    """
+
+    def __init__(self, nested: bool = False) -> None:
+        """With `nested`, each path of folders is a class of its own; otherwise each first folder is."""
+        self._nested = nested
+        self._common: list[str] | None = None  # the folders that every path so far begins with
+        self._levels = [_Level(nested)]  # below none of them, below the first, ...
+
+    def add(self, path: str) -> None:
+        """Take note of the path of an image."""
+        folders = path.split("/")[:-1]
+        if self._common is None:
+            self._common = folders
+            self._levels = [_Level(self._nested) for _ in range(len(folders) + 1)]
+        elif folders[: len(self._common)] != self._common:
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(folders, self._common, strict=False)))
+            del self._common[same:], self._levels[same + 1 :]
+        for depth, level in enumerate(self._levels):
+            level.add(folders[depth:])
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes, sorted; None if there are no folders but splits."""
+        return self._level.class_names
+
+    @property
+    def splits(self) -> tuple[str, ...] | None:
+        """The splits, if the first folders are splits: their names in lower case."""
+        return self._level.splits
+
+    @property
+    def text(self) -> str:
+        """What the folders are, in words."""
+        inside = f" inside {'/'.join((self._common or [])[: self._depth])}" if self._depth else ""
+        return self._level.text + inside
+
+    def label(self, path: str) -> tuple[str | None, str | None] | Problem:
+        """The class and the split of an image, if there are any."""
+        return self._level.label(path.split("/")[self._depth : -1])
+
+    @functools.cached_property
+    def _depth(self) -> int:
+        """How many folders mean nothing: those that everything is in, if there are folders in them, and no splits."""
+        common = self._common or []
+        depth = sum(1 for _ in takewhile(lambda name: name.lower() not in SPLIT_FOLDERS, common))
+        level = self._levels[depth]
+        return depth if level.class_names or level.splits else max(0, depth - 1)
+
+    @functools.cached_property
+    def _level(self) -> _Level:
+        return self._levels[self._depth]
+
+
+class _Level:
+    """What paths of folders say, from some depth on."""
+
+    def __init__(self, nested: bool) -> None:
+        self._nested = nested
+        self._tops: set[str] = set()  # the first folder of every path
+        self._classes: set[str] = set()
+        self._split_classes: set[str] = set()  # below folders that are named like splits
+
+    def add(self, folders: list[str]) -> None:
+        if not folders:
+            return
+        self._tops.add(folders[0])
+        self._classes.add(self._class(folders))
+        if folders[0].lower() in SPLIT_FOLDERS and folders[1:]:
+            self._split_classes.add(self._class(folders[1:]))
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        return tuple(sorted(self._split_classes if self._has_splits else self._classes)) or None
+
+    @property
+    def splits(self) -> tuple[str, ...] | None:
+        there = {name.lower() for name in self._tops}
+        return tuple(name for name in SPLIT_FOLDERS if name in there) if self._has_splits else None
+
+    @property
+    def text(self) -> str:
+        names = self.class_names
+        text = "images without classes"
+        if names:
+            text = f"{len(names)} class folders" if len(names) > 1 else f"1 class folder, {names[0]}"
+        if not names and not self._has_splits:
+            text = "a flat folder without classes"
+        among = sorted(name for name in self._tops if name.lower() in SPLIT_FOLDERS)
+        if self._has_splits:
+            return f"split folders ({', '.join(sorted(self._tops))}) of {text}"
+        return f"{text}, {' and '.join(among)} among them" if among else text
+
+    def label(self, folders: list[str]) -> tuple[str | None, str | None] | Problem:
+        split = folders[0].lower() if self._has_splits and folders else None
+        folders = folders[1:] if split else folders
+        if self._has_splits and split is None:
+            beside = "the split or class folders, in none of them" if self.class_names else "the split folders"
+            return Problem("no-class" if self.class_names else "no-split", f"lies beside {beside}")
+        if not self.class_names:
+            return None, split
+        if not folders:
+            beside = "the split or class folders" if self._has_splits else "the class folders"
+            return Problem("no-class", f"lies beside {beside}, in none of them")
+        return self._class(folders), split
+
+    def _class(self, folders: list[str]) -> str:
+        return "/".join(folders) if self._nested else folders[0]
+
+    @functools.cached_property
+    def _has_splits(self) -> bool:
+        return bool(self._tops) and {name.lower() for name in self._tops} <= set(SPLIT_FOLDERS)
+
+
+class Folder(Source):
     """The images below a folder, on a disk or in an object store."""
 
-    def __init__(self, place: str) -> None:
-        """`place` is a local path or a URL.
-
-        Raises:
-            UsageError: nothing here can read it.
-        """
-        self._place = place
+    def __init__(self, options: SourceOptions) -> None:
+        super().__init__(options)
+        columns = (
+            "path_column",
+            "path_suffix",
+            "id_column",
+            "label_column",
+            "label_separator",
+            "split_column",
+            "fields",
+            "boxes",
+        )
+        refuse_options(options, "a folder", (*columns, "fields", "boxes", "points", "root", "image_key", "record"))
         try:
-            self._directory = directory(place)
+            self._directory = directory(options.input)
         except (ValueError, TypeError, ImportError) as error:
-            raise UsageError(f"INPUT {place}: {error}") from error
-        self._tops: set[str] = set()  # the first folder of every usable file, and the second
-        self._seconds: set[str] = set()
+            raise UsageError(f"INPUT {options.input}: {error}") from error
+        self._folders = ClassFolders(options.nested_classes)
         self._usable = self._unusable = self._ignored = 0
         self._first: str | None = None
 
@@ -57,112 +182,71 @@ class Folder:
         """
         self._check()
         for file in self._directory.walk():
-            if _is_ignored(file.name):
+            if is_ignored(file.name):
                 self._ignored += 1
                 continue
             problem = _problem(file)
             if problem is None:
                 self._usable += 1
-                folders = file.name.split("/", 2)[:-1]
-                if folders:
-                    self._tops.add(folders[0])
-                    if folders[0] in SPLIT_FOLDERS:  # otherwise there may be any number of them
-                        self._seconds.update(folders[1:])
+                self._folders.add(file.name)
             else:
                 self._unusable += 1
                 self._first = min(self._first or f"{chr(0x10FFFF)}", f"{printable(file.name)}: {problem.message}")
-            yield Entry(file.name, file.size, problem)
+            yield Entry(file.name, file.size, problem=problem)
 
     def layout(self) -> Layout:
         """What the folders mean.
 
         Raises:
-            UsageError: there is no image, or a class has an impossible name.
+            UsageError: there is no image.
         """
         if not self._usable:
             why = f"; {self._first}" if self._first else ""
             raise UsageError(
-                f"INPUT {self._place}: holds no images ({self._ignored + self._unusable} other files{why})"
+                f"INPUT {self.options.input}: holds no images ({self._ignored + self._unusable} other files{why})"
             )
-        names = self._class_names
-        for name in names or ():
-            if len(name.splitlines()) != 1:
-                raise UsageError(
-                    f"INPUT {self._place}: the class folder {name!r} has a line break in its name; rename it"
-                )
-        text = f"{len(names)} class folders" if names else "images without classes"
-        if not names and not self._has_splits:
-            text = "a flat folder without classes"
-        among = sorted(self._tops & set(SPLIT_FOLDERS))
-        if self._has_splits:
-            text = f"split folders ({', '.join(sorted(self._tops))}) of {text}"
-        elif among:
-            text += f", {' and '.join(among)} among them"
-        return Layout(
-            text=text,
-            ignored=self._ignored,
-            class_names=names,
-            splits=tuple(name for name in SPLIT_FOLDERS if name in self._tops) if self._has_splits else None,
-        )
+        folders = self._folders
+        return Layout(text=folders.text, ignored=self._ignored, class_names=folders.class_names, splits=folders.splits)
 
-    def resolve(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
-        """The reference that a file is, and its split."""
+    def resolve(self, entry: Entry) -> Entry | Problem:
+        """The entry with its class and its split."""
         if entry.problem is not None:
             return entry.problem
-        folders = entry.id.split("/", 2)[:-1]
-        split = folders.pop(0) if self._has_splits and folders else None
-        if self._has_splits and split is None:
-            beside = "the split or class folders, in none of them" if self._labels else "the split folders"
-            return Problem("no-class" if self._labels else "no-split", f"lies beside {beside}")
-        if not self._labels:
-            return Reference(entry.id, entry.size), split
-        if not folders:
-            beside = "the split or class folders" if self._has_splits else "the class folders"
-            return Problem("no-class", f"lies beside {beside}, in none of them")
-        return Reference(entry.id, entry.size, self._labels[folders[0]]), split
+        found = self._folders.label(entry.id)
+        return found if isinstance(found, Problem) else entry._replace(label=found[0], split=found[1])
 
-    def uri(self, id: str) -> str:
+    def uri(self, entry: Entry | Reference) -> str:
         """Where a file is."""
-        return self._directory.uri(id)
+        return self._directory.uri(entry.id)
 
-    def read(self, id: str) -> bytes:
+    def read(self, reference: Reference) -> bytes:
         """The bytes of a file."""
-        return self._directory.read(id)
+        return self._directory.read(reference.id)
 
-    def answers(self, id: str) -> bool:
+    def answers(self, reference: Reference) -> bool:
         """Whether INPUT is there, as seen from where a file is missing."""
-        return self._directory.answers(id)
+        return self._directory.answers(reference.id)
 
     def _check(self) -> None:
         if self._directory.exists():
             return
         local = self._directory.local
         if local is not None and local.exists():
-            raise UsageError(f"INPUT {self._place}: is a file; give the folder that holds the images")
-        raise UsageError(f"INPUT {self._place}: does not exist")
-
-    @functools.cached_property
-    def _has_splits(self) -> bool:
-        return bool(self._tops) and self._tops <= set(SPLIT_FOLDERS)
-
-    @functools.cached_property
-    def _class_names(self) -> tuple[str, ...] | None:
-        return tuple(sorted(self._seconds if self._has_splits else self._tops)) or None
-
-    @functools.cached_property
-    def _labels(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self._class_names or ())}
+            raise UsageError(
+                f"INPUT {self.options.input}: is a file of a kind that its name does not tell: give a folder of"
+                " images, or a file that ends as .csv, .tar or .tfrecord, or say with --record what binary records hold"
+            )
+        raise UsageError(f"INPUT {self.options.input}: does not exist")
 
 
-def _is_ignored(id: str) -> bool:
-    hidden = id.startswith(".") or "/." in id
-    return hidden or posixpath.splitext(id)[1].lower() in IGNORED_SUFFIXES
+def is_ignored(path: str) -> bool:
+    """Whether a file is hidden, or by its suffix no image and not meant to be one."""
+    hidden = path.startswith(".") or "/." in path
+    return hidden or posixpath.splitext(path)[1].lower() in IGNORED_SUFFIXES
 
 
 def _problem(file: Stored) -> Problem | None:
     """What is wrong where a file cannot be an input."""
-    if file.size > MAX_BYTES:
-        return Problem("too-large", f"has {file.size} bytes, more than {MAX_BYTES}")
     if not file.regular:
         return Problem("not-a-file", "is a link to nowhere, a pipe or a device")
     try:

@@ -1,0 +1,342 @@
+"""Tar and zip archives: in WebDataset layout, or of folders as on a disk. They are read by offset, never unpacked.
+
+```
+INPUT.tar         one archive; an id is the member's path
+INPUT/1.tar       a folder of archives; an id is "1.tar/" and the member's path
+INPUT/train/1.tar split folders; or else each archive has the name of a split in its own name: train-1.tar
+```
+
+WebDataset: members of one key, the path up to the first dot of the base name, lie side by side; what follows the dot
+is the component. The one that is an image's suffix is the input, or the one that `--image-key` names ("jpg",
+"input.jpg"). `key.cls` is its label (a number, or else a name), `key.txt` its field "txt", `key.json` gives fields of
+the names that its object has, and the label if there is no `cls` ("label", or the label column). With `--image-key` the
+one component that ends in ".cls" is the label, too. "height" and "width" in the JSON are left out, unless `--fields`
+names them, since each record has its own. Other members are ignored. Where no input has such a label, and everywhere
+else, labels are those of `ClassFolders`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from beam_jobs.errors import UsageError
+from beam_jobs.options import SourceOptions
+from beam_jobs.sources import BadInput, Entry, Label, Layout, Problem, Reference, Source, printable, refuse_options
+from beam_jobs.sources.folder import ClassFolders, is_ignored
+from beam_jobs.sources.input_files import Columns, Files, Splits, as_label, count
+from beam_jobs.sources.members import Member, list_tar, list_zip, ranges, read_tar, read_zip, unpack
+
+__all__ = ["Archive", "is_archive"]
+
+_IMAGES = frozenset(
+    {"avif", "bmp", "dds", "dib", "gif", "icns", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pcx", "pgm"}
+    | {"png", "pnm", "ppm", "psd", "qoi", "sgi", "tga", "tif", "tiff", "webp", "xbm", "xpm"}
+)
+_VALUES = ("cls", "json", "txt")
+_PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz|tzst|rar|7z)$", re.IGNORECASE)
+_PEEKED = 1000  # members, to tell the layout from
+_KEY_MEMBERS = 1000  # of one key are kept at a time
+_VALUE_BYTES = 1 << 24  # of a cls, json or txt
+_NUMBER = re.compile(r"[+-]?[0-9]+")
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file is a tar or a zip, also one that has to be unpacked first, by its name."""
+    return name.lower().endswith((".tar", ".zip")) or _PACKED.search(name) is not None
+
+
+class Archive(Source):
+    """A tar or a zip, or a folder of them, on a disk or in an object store."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        super().__init__(options)
+        unknown = ("root", "path_column", "id_column", "boxes", "points", "record")
+        refuse_options(options, "an archive", unknown)
+        self._files = Files(options)
+        self._columns = Columns(options, ("label",), frozenset({"height", "width"}))
+        self._folders = ClassFolders(options.nested_classes)
+        self._names: list[str] = []
+        self._splits = Splits([])
+        self._image = (options.image_key or "").lower().removeprefix(".")  # the component, or "" for any image
+        self._webdataset: bool | None = True if self._image else None  # not known yet
+        self._labels: set[str] = set()  # the kinds of member that labels came from
+        self._first = ""  # of the problems
+        self._ignored = self._usable = self._unusable = 0
+
+    def entries(self) -> Iterator[Entry]:
+        """Every image of every archive.
+
+        Raises:
+            UsageError: there is no archive, or one is compressed, encrypted, cut off or damaged.
+        """
+        self._names = self._files.find(is_archive, "tar or zip archive (.tar, .zip)")
+        for name in self._names:
+            _refuse_packed(self._files.base(name), self._files.called(name))
+        self._splits = Splits([] if self.options.split_column is not None else self._names)
+        for entry in self._files.others(is_archive, self._names):
+            self._unusable += 1
+            yield entry
+        for name in self._names:
+            with self._files.directory.open(name) as file:
+                for entry in self._entries(name, file):
+                    self._usable += entry.problem is None
+                    self._unusable += entry.problem is not None
+                    if entry.problem is not None and not self._first:
+                        self._first = f"; {printable(entry.id)}: {entry.problem.message}"
+                    yield entry
+
+    def layout(self) -> Layout:
+        """What the archives are.
+
+        Raises:
+            UsageError: there is no image, or an option names what is in none of them.
+        """
+        called = self._files.called("")
+        if not self._usable:
+            raise UsageError(f"{called}: holds no images ({self._ignored + self._unusable:,} other files{self._first})")
+        self._columns.check(called)
+        ignored, splits = self._ignored + self._files.ignored, self._splits.names
+        kinds = {"zip" if _is_zip(self._files.base(name)) else "tar" for name in self._names}
+        kind = f"{kinds.pop()} " if len(kinds) == 1 else ""
+        text = f"{self._splits.text}{count(len(self._names), f'a {kind}archive', f'{kind}archives')}"
+        if self._webdataset:
+            text += " in WebDataset layout"
+        images = f"images in .{self._image}" if self._image else ""
+        folders = self._folders
+        if self._labels:
+            text += f" ({images}{', ' if images else ''}labels from {' and '.join(sorted(self._labels))})"
+            if folders.splits and splits is None:
+                splits, text = folders.splits, f"{text}, in split folders ({', '.join(folders.splits)})"
+            return Layout(text=text, ignored=ignored, splits=splits)
+        text += f" ({images})" if images else ""
+        flat = folders.class_names is None and folders.splits is None
+        text += " of images without classes" if flat else f" of {folders.text}"
+        return Layout(text=text, ignored=ignored, class_names=folders.class_names, splits=splits or folders.splits)
+
+    def resolve(self, entry: Entry) -> Entry | Problem:
+        """The entry with its split and, where folders say it, its class."""
+        if entry.problem is not None:
+            return entry.problem
+        archive = entry.place[0]
+        split = self._splits.of(archive)
+        if isinstance(split, Problem):
+            return split
+        split = entry.split or split
+        found = self._folders.label(_inner(entry.id[len(self._files.id(archive, "")) :]))
+        if self._labels:
+            folder = None if isinstance(found, Problem) or self.options.split_column is not None else found[1]
+            return entry._replace(split=split or folder)
+        return found if isinstance(found, Problem) else entry._replace(label=found[0], split=split or found[1])
+
+    def uri(self, entry: Entry | Reference) -> str:
+        """The archive's place, followed by the member's path."""
+        return f"{self._files.directory.uri('')}/{entry.id}"
+
+    def read(self, reference: Reference) -> bytes:
+        """The bytes of a member.
+
+        Raises:
+            BadInput: they are damaged.
+        """
+        archive, *place = reference.place
+        return _read(lambda start, end: self._files.directory.read(archive, start, end), place)
+
+    def answers(self, reference: Reference) -> bool:
+        """Whether there is anything beside the archive."""
+        return self._files.directory.answers(reference.place[0])
+
+    def _entries(self, name: str, file: BinaryIO) -> Iterator[Entry]:
+        listing = list_zip if _is_zip(self._files.base(name)) else list_tar
+        members = (m for m in listing(file, self._files.called(name)) if self._is_visible(m))
+        if not self._webdataset:  # the first archives may have no values
+            first = list(itertools.islice(members, _PEEKED))
+            members = (member for part in (first, members) for member in part)
+            self._webdataset = _is_webdataset(first) if first else None
+        if self._webdataset:
+            for key, group in itertools.groupby(members, lambda member: _key(member.name)[0]):
+                yield from self._sample(name, file, key, group)
+            return
+        for member in members:
+            if is_ignored(_inner(member.name)):
+                self._ignored += 1
+            else:
+                yield self._entry(name, member)
+
+    def _is_visible(self, member: Member) -> bool:
+        inner = _inner(member.name)
+        hidden = inner.startswith((".", "__MACOSX/")) or "/." in inner
+        self._ignored += hidden
+        return not hidden
+
+    def _entry(self, archive: str, member: Member) -> Entry:
+        if member.problem is None:
+            self._folders.add(_inner(member.name))
+        inner = _without_dot(member.name)
+        return Entry(self._files.id(archive, inner), member.size, [archive, *member.place], problem=member.problem)
+
+    def _sample(self, archive: str, file: BinaryIO, key: str, group: Iterator[Member]) -> Iterator[Entry]:
+        """The images of one key, with the values that lie beside them."""
+        members = list(itertools.islice(group, _KEY_MEMBERS + 1))
+        if len(members) > _KEY_MEMBERS:
+            raise UsageError(
+                f"{self._files.called(archive)}: more than {_KEY_MEMBERS:,} members have the key {key!r}, their path up"
+                " to the first dot: name the files without dots, or remove what is no image"
+            )
+        images = [member for member in members if self._is_image(member)]
+        beside = self._beside(members)
+        kinds = sorted({_suffix(member) for member in images})
+        if len(kinds) > 1:
+            named = f"{', '.join(f'.{kind}' for kind in kinds[:-1])} and .{kinds[-1]}"
+            problem = Problem("several-images", f"has the images {named}; choose with --image-key {kinds[0]}")
+            yield Entry(self._files.id(archive, _without_dot(key)), 0, problem=problem)
+            return
+        if not images and (beside or not all(is_ignored(member.name) for member in members)):
+            there = ", ".join(sorted(map(_suffix, members)))
+            wanted = f"is .{self._image}, which --image-key names" if self._image else "is an image"
+            problem = Problem("no-image", f"none of {there} {wanted}")
+            yield Entry(self._files.id(archive, _without_dot(key)), 0, problem=problem)
+            return
+        self._ignored += len(members) - len(images) - len(beside)
+        if not images:
+            return
+        try:
+            values, label = self._values(ranges(file), beside)
+        except BadInput as error:
+            problem = Problem(error.reason, str(error))
+            yield from (self._entry(archive, image)._replace(problem=image.problem or problem) for image in images)
+            return
+        for image in images:
+            entry = self._columns.fill(self._entry(archive, image), values)
+            yield entry if label is None else entry._replace(label=label)
+
+    def _is_image(self, member: Member) -> bool:
+        return _suffix(member) == self._image if self._image else _suffix(member) in _IMAGES
+
+    def _beside(self, members: list[Member]) -> dict[str, Member]:
+        """The members of one key that hold values, by what they are: one of _VALUES."""
+        beside = {_suffix(member): member for member in members if _suffix(member) in _VALUES}
+        classes = [member for member in members if _suffix(member).endswith(".cls")]
+        if self._image and "cls" not in beside and len(classes) == 1:
+            beside["cls"] = classes[0]
+        return beside
+
+    def _values(self, read: Any, beside: dict[str, Member]) -> tuple[dict[str, Any], Label | None]:
+        """The values that lie beside an image, and the label if it has a member of its own."""
+        for kind, member in beside.items():
+            if member.problem is not None:
+                raise BadInput(member.problem.reason, f"its .{kind} {member.problem.message}")
+            if member.size > _VALUE_BYTES:
+                raise BadInput(f"bad-{kind}", f"its .{kind} has {member.size:,} bytes; {_VALUE_BYTES:,} can be read")
+        texts = {kind: _text(kind, _read(read, member.place)) for kind, member in beside.items()}
+        values = _json_object(texts["json"]) if "json" in texts else {}
+        if "txt" in texts:
+            values["txt"] = texts["txt"]
+        self._columns.see(values)
+        values = {name: value for name, value in values.items() if self._columns.is_needed(name)}
+        _refuse_nested(values)
+        if "cls" in texts:
+            self._labels.add(f".{_suffix(beside['cls'])}")
+            values.pop(self._columns.label or "", None)
+            return values, self._class(texts["cls"])
+        if values.get(self._columns.label or "") is not None:
+            self._labels.add(f"{self._columns.label} in .json")
+        return values, None
+
+    def _class(self, text: str) -> Label:
+        text = text.strip()
+        label = as_label(int(text) if _NUMBER.fullmatch(text) else text, ".cls", self.options.label_separator)
+        if label is None or label == "" or isinstance(label, Problem):
+            raise BadInput("bad-label", "its .cls is empty")
+        return label
+
+
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(".zip")
+
+
+def _refuse_packed(name: str, called: str) -> None:
+    """Say what to do with an archive that has no random access."""
+    found = _PACKED.search(name)
+    if found is None:
+        return
+    program = {"gz": "gzip", "bz": "bzip2", "bz2": "bzip2", "xz": "xz", "zst": "zstd"}.get(
+        found[1].lower().removeprefix("tar.").removeprefix("t")
+    )
+    if program is None:
+        raise UsageError(f"{called}: is an archive without random access; unpack it, and give the folder")
+    raise UsageError(
+        f"{called}: is compressed as a whole, without random access; unpack it first: {unpack(program, called)}"
+    )
+
+
+def _inner(name: str) -> str:
+    """A member's path as it would be unpacked: below the folder, whatever it says."""
+    return posixpath.normpath(f"/{name.lstrip('/')}")[1:]
+
+
+def _without_dot(name: str) -> str:
+    """A member's path without the "./" that `tar -c .` begins all with."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
+def _key(name: str) -> tuple[str, str]:
+    """The path up to the first dot of the base name, and what follows the dot."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def _suffix(member: Member) -> str:
+    """The component that a member is: all that follows its key, "jpg" or "mask.png"."""
+    return _key(member.name)[1]
+
+
+def _is_webdataset(members: list[Member]) -> bool:
+    """Whether an image has values beside it."""
+    for _, group in itertools.groupby(members, lambda member: _key(member.name)[0]):
+        suffixes = {_suffix(member) for member in group}
+        if {suffix.rpartition(".")[2] for suffix in suffixes} & _IMAGES and suffixes & set(_VALUES):
+            return True
+    return False
+
+
+def _read(read: Any, place: list[int]) -> bytes:
+    return read_tar(read, place) if len(place) == 2 else read_zip(read, place)
+
+
+def _text(kind: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"bad-{kind}", f"its .{kind} is not UTF-8 at byte {error.start}") from error
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput("bad-json", f"its .json is no JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise BadInput("bad-json", f"its .json is no object but {text.strip()[:40]!r}")
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput("bad-json", f"its .json has half of a surrogate pair ({error.object[error.start]!r})") from error
+    return values
+
+
+def _refuse_nested(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict | list) for v in value)):
+            raise BadInput(
+                "bad-json",
+                f"its .json has {name} nested: values are numbers, texts, and lists of them;"
+                " leave it out with --fields",
+            )

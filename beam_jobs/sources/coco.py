@@ -1,0 +1,356 @@
+"""The instances of COCO: one JSON file of images, annotations and categories, beside folders of images.
+
+```
+INPUT = annotations/instances_val2017.json
+  images       [{"id": 139, "file_name": "000000000139.jpg", "width": 640, "height": 426}, ...]
+  annotations  [{"id": 25, "image_id": 139, "category_id": 64, "bbox": [x, y, w, h], "area": 531.8, "iscrowd": 0}, ...]
+  categories   [{"id": 64, "name": "potted plant"}, ...]
+```
+
+Of what an annotation has, these are read, and nothing else: no masks, no keypoints, no captions. Classes are the
+categories in the order of their ids. The file can be larger than memory, and its parts come in any order: images and
+annotations meet on disk.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import itertools
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.errors import UsageError
+from beam_jobs.options import SourceOptions
+from beam_jobs.sources import BadInput, Entry, Layout, Problem, Reference, Source, refuse_options
+from beam_jobs.sources.annotations import boxes
+from beam_jobs.sources.paths import Paths, split_place
+from beam_jobs.spill import Spill
+from shard_reader.format import Field
+from shard_reader.storage import directory
+
+__all__ = ["Coco"]
+
+_SECTIONS = ("images", "annotations", "categories")
+_PIECE = 1 << 16  # bytes of JSON at a time
+# Each id, and the shape of its field.
+_IDS: Mapping[str, tuple[int | None, ...]] = {"image_id": (), "objects/id": (None,), "objects/category_id": (None,)}
+
+
+class Coco(Source):
+    """The images that a JSON file in the format of COCO names, with their boxes."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        super().__init__(options)
+        columns = (
+            "path_column",
+            "path_suffix",
+            "id_column",
+            "label_column",
+            "label_separator",
+            "split_column",
+            "fields",
+            "boxes",
+        )
+        refuse_options(
+            options, "COCO instances", (*columns, "fields", "boxes", "points", "image_key", "record", "nested_classes")
+        )
+        folder, self._name = split_place(options.input)
+        self._paths = Paths(options.root or folder, "--root" if options.root else "INPUT")
+        self._folder = directory(folder)
+        self._root = ""  # where file names begin, as seen from what `_paths` begins with
+        self._categories: dict[int | str, str] = {}
+        self._labels: dict[int | str, int] = {}
+        self._text_ids: set[str] = set()
+        self._images = self._objects = self._usable = 0
+        self._first = ""  # problem
+
+    def entries(self) -> Iterator[Entry]:
+        """An entry for each image, and for each annotation of none.
+
+        Raises:
+            UsageError: INPUT is not there, or not in this format.
+        """
+        self._root = self._find_root()
+        with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
+            spill = Spill(Path(folder))
+            try:
+                self._spill(spill)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                what = "is a folder; give the JSON file" if isinstance(error, IsADirectoryError) else "does not exist"
+                raise self._refused(what) from error
+            except PermissionError as error:
+                raise self._refused("may not be read") from error
+            self._number_categories()
+            # The first 32 digits of a line are of the image's id.
+            for _, lines in itertools.groupby(spill.lines(), lambda line: line[:32]):
+                for entry in self._join([json.loads(line[32:]) for line in lines]):
+                    self._usable += entry.problem is None
+                    if entry.problem is not None and not self._first:
+                        self._first = entry.problem.message
+                    yield entry
+
+    def layout(self) -> Layout:
+        """Boxes, what is known of each, and the names of the categories.
+
+        Raises:
+            UsageError: there is no image.
+        """
+        if not self._usable:
+            raise self._refused(f"has no image that can be used{self._first and '; '}{self._first}")
+        fields = {name: Field(dtype="int64", shape=(None,)) for name in ("objects/label", "objects/is_crowd")}
+        fields["objects/bbox"] = Field(dtype="float32", shape=(None, 4))
+        fields["objects/area"] = Field(dtype="float32", shape=(None,))
+        for name, shape in _IDS.items():
+            fields[name] = Field(dtype="string" if name in self._text_ids else "int64", shape=shape)
+        return Layout(
+            text=f"COCO instances of {self._images} images with {self._objects} objects in {len(self._categories)}"
+            f" classes; images in {self._where()}",
+            class_names=tuple(self._categories[number] for number in self._labels),
+            fields=fields,
+            boxes={"objects/bbox": "xywh"},
+        )
+
+    def read(self, reference: Reference) -> bytes:
+        """The bytes of a file."""
+        return self._paths.read(str(reference.place))
+
+    def size(self, reference: Reference) -> int:
+        """The bytes of a file, if it is on a disk."""
+        return self._paths.size(str(reference.place))
+
+    def uri(self, entry: Entry | Reference) -> str:
+        """Where a file is; of what has none, its place in the JSON file."""
+        if entry.place is None:
+            return f"{self._folder.uri(self._name)}#{entry.id}"
+        return self._paths.uri(str(entry.place))
+
+    def answers(self, reference: Reference) -> bool:
+        """Whether the folder of images is there."""
+        return self._paths.answers(str(reference.place))
+
+    def _find_root(self) -> str:
+        """The folder that is called like the end of the file's name: here, or one up."""
+        if self.options.root is not None:
+            return ""
+        name = self._name.rpartition(".")[0].rpartition("_")[2]
+        for prefix in (f"{name}/", f"../{name}/") if name else ():
+            if self._paths.folder(prefix).exists():
+                return prefix
+        return ""
+
+    def _where(self) -> str:
+        return self.options.root or self._paths.folder(self._root).uri("")
+
+    def _spill(self, spill: Spill) -> None:
+        """Have each image and each annotation come after the hash of the image's id."""
+        counts = dict.fromkeys(_SECTIONS, 0)
+        for section, item in self._items():
+            counts[section] += 1
+            if not isinstance(item, dict):
+                raise self._refused(f'"{section}": element {counts[section]} is no object: {item!r:.80}')
+            if section == "categories":
+                self._add_category(item)
+                continue
+            number = counts[section]
+            name = "id" if section == "images" else "image_id"
+            image = _id(item.get(name))
+            if image is None:
+                raise self._refused(f'"{section}": element {number} has no "{name}" that is a number or a text')
+            kept = _image(item) if section == "images" else _annotation(item)
+            key = hashlib.blake2b(json.dumps(image).encode(), digest_size=16).digest()
+            line = json.dumps([section == "annotations", image, number, kept], separators=(",", ":"))
+            spill.add(key, key.hex().encode() + line.encode())
+        self._images, self._objects = counts["images"], counts["annotations"]
+        if not all(counts.values()):
+            self._check_sections()
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        """Every element of the three lists, each with the name of its list."""
+        import ijson
+
+        found: dict[str, list[Any]] = {name: ijson.sendable_list() for name in _SECTIONS}
+        parsers = [ijson.items_coro(list_, f"{name}.item", use_float=True) for name, list_ in found.items()]
+        good = 0
+        try:
+            for piece in self._pieces():
+                for parser in parsers:
+                    parser.send(piece)
+                good += len(piece)
+                for name, items in found.items():
+                    yield from ((name, item) for item in items)
+                    items.clear()
+            for parser in parsers:
+                parser.close()
+        except ijson.JSONError as error:
+            raise self._damaged(good) from error
+
+    def _check_sections(self) -> None:
+        """Refuse a file that has not all of the lists. An empty list is none that is missing."""
+        import ijson
+
+        with self._folder.open(self._name) as file:
+            there = {value for prefix, event, value in ijson.parse(file) if not prefix and event == "map_key"}
+        missing = [f'"{name}"' for name in _SECTIONS if name not in there]
+        if missing:
+            has = ", ".join(f'"{name}"' for name in sorted(there)[:20]) or "no keys"
+            raise self._refused(f"is no COCO file of instances: it has no {' and no '.join(missing)}; it has {has}")
+
+    def _damaged(self, good: int) -> UsageError:
+        """Where the file is no JSON, to the byte, from reading it again; so many bytes were JSON yet."""
+        import ijson
+
+        parser = ijson.basic_parse_coro(ijson.sendable_list())
+        position = 0
+        try:
+            for piece in self._pieces():
+                if position + len(piece) <= good:
+                    parser.send(piece)
+                    position += len(piece)
+                    continue
+                for byte in piece:
+                    parser.send(bytes([byte]))
+                    position += 1
+            parser.close()
+        except ijson.JSONError as error:
+            if "EOF" not in str(error):
+                return self._refused(f"is no JSON: byte {position + 1} cannot be there")
+            return self._refused(f"ends at byte {position}, in the middle of its JSON; copy it again, whole")
+        return self._refused("holds a number that is too large, beyond 64 bits")
+
+    def _pieces(self) -> Iterator[bytes]:
+        with self._folder.open(self._name) as file:
+            piece = file.read(_PIECE).removeprefix(codecs.BOM_UTF8)
+            while piece:
+                yield piece
+                piece = file.read(_PIECE)
+
+    def _add_category(self, item: Mapping[str, Any]) -> None:
+        number, name = _id(item.get("id")), item.get("name")
+        if number is None or not isinstance(name, str) or not name:
+            raise self._refused(f'"categories": {json.dumps(item)!s:.80} is to have an "id" and a "name"')
+        if number in self._categories:
+            raise self._refused(f'"categories": the id {json.dumps(number)} is there twice')
+        if name in self._categories.values():
+            raise self._refused(f'"categories": the name "{name}" is there twice')
+        self._categories[number] = name
+
+    def _number_categories(self) -> None:
+        ordered = sorted(self._categories, key=_order)
+        self._labels = {number: label for label, number in enumerate(ordered)}
+
+    def _join(self, found: list[Any]) -> Iterator[Entry]:
+        """The entries of one image's id: its own, or those of annotations of an image that is not there."""
+        image = found[0][1]
+        images = [item for is_annotation, _, _, item in found if not is_annotation]
+        annotations = [(number, item) for is_annotation, _, number, item in found if is_annotation]
+        if len(images) > 1:
+            raise self._refused(f'"images": the id {json.dumps(image)} is there {len(images)} times')
+        if images:
+            yield self._entry(image, images[0], annotations)
+            return
+        for number, item in annotations:
+            message = f"{self._name}: {_named(number, item)} is of the image {json.dumps(image)}, which is not there"
+            id = _id(item.get("id"))
+            name = f"element-{number}" if id is None else id
+            yield Entry(f"annotations/{name}", problem=Problem("unknown-image", message))
+
+    def _entry(self, image: int | str, item: Mapping[str, Any], annotations: list[tuple[int, Any]]) -> Entry:
+        path = item.get("file_name")
+        if not isinstance(path, str) or not path:
+            message = f'{self._name}: image {json.dumps(image)} has no "file_name"'
+            return Entry(f"images/{image}", problem=Problem("no-path", message))
+        place = path if path.startswith("/") or "://" in path else self._root + path
+        try:
+            self._paths.check(path)
+            fields = self._fields(image, annotations)
+        except BadInput as bad:
+            message = f"{self._name}: image {json.dumps(image)}: {bad}"
+            known = place if bad.reason != "bad-path" else None
+            return Entry(path, place=known, problem=Problem(bad.reason, message))
+        return Entry(path, place=place, fields=fields, frame=_frame(item))
+
+    def _fields(self, image: int | str, annotations: list[tuple[int, Any]]) -> dict[str, Any]:
+        for number, item in annotations:
+            self._check(number, item)
+        annotations.sort(key=lambda pair: _order(pair[1]["id"]))
+        items = [item for _, item in annotations]
+        fields: dict[str, Any] = {"image_id": image}
+        fields["objects/bbox"] = [item["bbox"] for item in items]
+        fields["objects/label"] = [self._labels[item["category_id"]] for item in items]
+        fields["objects/is_crowd"] = [int(bool(item.get("iscrowd"))) for item in items]
+        fields["objects/id"] = [item["id"] for item in items]
+        fields["objects/area"] = [_area(item) for item in items]
+        fields["objects/category_id"] = [item["category_id"] for item in items]
+        for name in _IDS.keys() - self._text_ids:
+            values = fields[name] if isinstance(fields[name], list) else [fields[name]]
+            if any(isinstance(value, str) for value in values):
+                self._text_ids.add(name)
+        return fields
+
+    def _check(self, number: int, item: dict[str, Any]) -> None:
+        """Make an annotation's ids and its box what they are to be.
+
+        Raises:
+            BadInput: it cannot be used.
+        """
+        name = _named(number, item)
+        item["id"], item["category_id"] = _id(item.get("id")), _id(item.get("category_id"))
+        if item["id"] is None:
+            raise BadInput("bad-annotation", f"{name} is to have an id, a number or a text")
+        if item["category_id"] not in self._labels:
+            category = json.dumps(item["category_id"])
+            raise BadInput("unknown-category", f"{name} is of the category {category}, which is not there")
+        box = item.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or any(isinstance(number, list) for number in box):
+            raise BadInput("bad-box", f"{name} is to have a bbox of four numbers, here is {box!r:.80}")
+        try:
+            [item["bbox"]] = boxes([box], "xywh")
+        except BadInput as error:
+            raise BadInput("bad-box", f"{name}: {error}") from error
+
+    def _refused(self, message: str) -> UsageError:
+        return UsageError(f"INPUT {self.options.input}: {message}")
+
+
+def _image(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: item.get(name) for name in ("file_name", "width", "height")}
+
+
+def _annotation(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: item.get(name) for name in ("id", "category_id", "bbox", "area", "iscrowd")}
+
+
+def _id(value: Any) -> int | str | None:
+    """An id; numbers that pandas wrote are floats."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) and value != "" else None
+
+
+def _order(value: int | str) -> tuple[bool, int | str]:
+    return isinstance(value, str), value
+
+
+def _named(number: int, item: Mapping[str, Any]) -> str:
+    id = _id(item.get("id"))
+    return f"annotation number {number}" if id is None else f"annotation {json.dumps(id)}"
+
+
+def _area(item: Mapping[str, Any]) -> float:
+    """The area of the mask; where it is not told, that of the box."""
+    area = item.get("area")
+    if isinstance(area, (int, float)) and not isinstance(area, bool):
+        return float(area)
+    return float(math.prod(item["bbox"][2:]))
+
+
+def _frame(item: Mapping[str, Any]) -> tuple[int, int] | None:
+    width, height = _id(item.get("width")), _id(item.get("height"))
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return width, height
+    return None

@@ -1,0 +1,96 @@
+"""The sources there are by name, and which of them an INPUT is for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import posixpath
+import sys
+from dataclasses import replace
+
+from beam_jobs.errors import UsageError
+from beam_jobs.options import SourceOptions
+from beam_jobs.sources import Source
+from beam_jobs.sources.archive import is_archive
+from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
+from beam_jobs.sources.records import is_records
+from shard_reader.storage import Directory, directory, local_path
+
+__all__ = ["open_source", "recognised"]
+
+# Each in a module of its own, imported when it is needed: most workers need one.
+_CLASSES = {"folder": "Folder", "table": "Table", "coco": "Coco", "archive": "Archive", "records": "Records"}
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+def open_source(options: SourceOptions) -> Source:
+    """The source of a kind.
+
+    Raises:
+        UsageError: there is none of that name, or an option does not fit it.
+    """
+    kind = options.kind or "folder"
+    if ":" in kind:
+        return _own(kind)(options)
+    found = getattr(importlib.import_module(f"beam_jobs.sources.{kind}"), _CLASSES[kind])
+    source: Source = found(options)
+    return source
+
+
+def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
+    """The options with the kind of source that INPUT is for, and why it is that one.
+
+    Raises:
+        UsageError: INPUT cannot be looked at.
+    """
+    if options.kind is not None:
+        return options, "as --source says"
+    if options.record is not None:
+        return replace(options, kind="records"), "from --record"
+    name = posixpath.basename(options.input)
+    local = local_path(options.input)
+    kind = _kind_of_file(name)
+    if kind and (local.is_file() if local and local.exists() else True):
+        return replace(options, kind=kind), f"from the name {name}"
+    try:
+        kind = _kind_of_folder(directory(options.input))
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(f"INPUT {options.input}: {error}") from error
+    return replace(options, kind=kind), "the default" if kind == "folder" else "from the files in it"
+
+
+def _kind_of_file(name: str) -> str | None:
+    lower = name.lower()
+    if lower.endswith(_TABLES):
+        return "table"
+    if lower.endswith(".json"):
+        return "coco"
+    if is_archive(name):
+        return "archive"
+    return "records" if is_records(name) else None
+
+
+def _kind_of_folder(place: Directory, folder: str = "") -> str:
+    """What a folder of files is, if it is not a folder of images: archives, records or parts of a table."""
+    names = [name for name in place.names(folder) if not name.startswith(".") and not name.endswith(".index.npy")]
+    kinds = {_kind_of_file(name) for name in names if not is_ignored(name)}
+    if not folder and kinds == {None} and {name.lower() for name in names} <= set(SPLIT_FOLDERS):
+        kinds = {_kind_of_folder(place, name) for name in names}
+    elif not kinds:
+        kinds = {_kind_of_file(name) for name in names if name.endswith(".parquet")}
+    (kind,) = kinds if len(kinds) == 1 else (None,)
+    return kind or "folder"
+
+
+def _own(name: str) -> type[Source]:
+    """A class of the user's, from a module on Python's path or in the current folder."""
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:  # where `python -m` looks, too
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--source {name}: {error}; give module:Class of a module that Python can import") from error
+    if not (isinstance(found, type) and issubclass(found, Source)):
+        raise UsageError(f"--source {name}: {attribute} is no subclass of beam_jobs.sources.Source")
+    return found

@@ -1,0 +1,398 @@
+"""Datasets that are in files of many images already: TFRecord, HDF5, NumPy, and records of one length.
+
+```
+INPUT.tfrecord, INPUT/x.tfrecord, INPUT/x-train.tfrecord-00000-of-00010    tf.train.Example
+INPUT.h5, INPUT/x.hdf5                                                     named arrays
+INPUT.npz, INPUT.npy, INPUT/images.npy + INPUT/labels.npy                  named arrays
+INPUT.bin, INPUT/x.bin                                                     records of one length (--record)
+```
+
+An id is the number of the image in its file, in eight digits, after the file's name if INPUT is a folder:
+"x.h5/00000012". The arrays of one folder of `.npy` files count as one file. Splits are first folders, or words in
+files' names; or arrays of one file, as `x_train` and `x_test` or `train/images` and `test/images`: all are read, unless
+`--image-key` names one. Then ids have the array's name, "x_test/00000012", and names of fields are without a split's.
+
+Which feature or array is the image is recognised by the names below, or said; so is the label, that of an array by the
+image's name. TFDS's `objects/bbox` are boxes, which move with the pixels. All others become fields, but for those that
+describe the stored image and not the dataset: `height`, `width`, `depth`, `channels`, `content_hash`, and `image/` with
+`height`, `width`, `channels`, `colorspace` and `format`. `--fields` can ask for those too. A feature with one value in
+each record is a number or a text, otherwise a list. Arrays that have not as many rows as the images, or are of another
+split, are left out, and named. Images are read one by one: HDF5 that is compressed in chunks of many images is slow to
+read in another order than its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from beam_jobs.errors import UsageError
+from beam_jobs.options import SourceOptions
+from beam_jobs.sources import BadInput, Entry, Layout, Pixels, Problem, Reference, Source, refuse_options
+from beam_jobs.sources import arrays as arrays_of
+from beam_jobs.sources.arrays import Array, RowArray, as_pixels, describe
+from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
+from beam_jobs.sources.input_files import (
+    Columns,
+    Files,
+    Splits,
+    Types,
+    count,
+    image_splits,
+    label_of,
+    split_of,
+    without_split,
+    without_splits,
+)
+from beam_jobs.sources.tf_examples import BOXES, check_boxes, find_image, framed, value
+from shard_reader.example import decode
+
+__all__ = ["Records", "is_records"]
+
+_FEATURE_IMAGES = ("image/encoded", "image", "image_raw", "img", "jpg")
+_FEATURE_LABELS = ("image/class/label", "label", "class", "labels")
+_ARRAY_IMAGES = ("image", "images", "x", "X", "data", "x_train")
+_LEFT_OUT = frozenset(
+    {"height", "width", "depth", "channels", "content_hash"}
+    | {"image/height", "image/width", "image/channels", "image/colorspace", "image/format"}
+)
+_KINDS = {
+    "TFRecord": ("a TFRecord file", "TFRecord files"),
+    "HDF5": ("an HDF5 file", "HDF5 files"),
+    "npz": ("an npz file", "npz files"),
+    "npy": ("a NumPy array", "NumPy arrays"),
+    "record": ("a file of records", "files of records"),
+}
+_SHARD = re.compile(r"-\d+-of-\d+$")
+_BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 24
+
+
+def is_records(name: str) -> bool:
+    """Whether a file holds images in one of the forms that are recognised, by its name."""
+    return _kind(name) is not None
+
+
+def _kind(name: str) -> str | None:
+    lower = name.lower()
+    if lower.endswith(".index.npy"):  # of a shard of ours
+        return None
+    if ".tfrecord" in lower:
+        return "TFRecord"
+    kinds = {".h5": "HDF5", ".hdf5": "HDF5", ".npz": "npz", ".npy": "npy"}
+    return kinds.get(os.path.splitext(lower)[1], "TFRecord" if _SHARD.search(lower) else None)
+
+
+class Records(Source):
+    """A file, or a folder of files, that hold many images each."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        super().__init__(options)
+        refuse_options(options, "a file of records", ("root", "path_column", "boxes", "points"))
+        self._record = arrays_of.parse_record(options.record) if options.record else None
+        self._files = Files(options)
+        self._columns = Columns(options, (), _LEFT_OUT)
+        self._image: str | None = options.image_key
+        self._shown: tuple[str, ...] = ()
+        self._labels: dict[str, None] = {}  # the arrays that hold labels, an ordered set
+        self._unlabelled: dict[str, None] = {}  # the arrays of images without such
+        self._inner: dict[str, str] = {}  # the splits that are arrays of one file
+        self._names: list[str] = []
+        self._splits = Splits([])
+        self._kind = ""
+        self._types = Types()
+        self._left_out: set[str] = set()  # arrays of another length
+        self._usable = self._unusable = 0
+        self._hint = ""
+        self._hdf5 = arrays_of.HDF5Files(self._files.directory)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every image of every file.
+
+        Raises:
+            UsageError: there is no such file, or one is compressed, cut off or damaged, or its arrays are no images.
+        """
+        self._names = self._files.find(self._is_wanted, self._expected)
+        kinds = {self._kind_of(name) for name in self._names}
+        if len(kinds) > 1:
+            raise UsageError(
+                f"{self._files.called('')}: holds {' and '.join(sorted(kinds))} files;"
+                " give a folder that holds one kind, or one file"
+            )
+        self._kind = kinds.pop()
+        names = self._names if self._kind != "npy" else [re.sub("[^/]*$", ".", name) for name in self._names]
+        self._splits = Splits([] if self.options.split_column is not None else names)
+        self._columns = Columns(self.options, _FEATURE_LABELS if self._kind == "TFRecord" else (), _LEFT_OUT)
+        for entry in self._files.others(self._is_wanted, self._names):
+            self._unusable += 1
+            yield entry
+        for entry in self._all():
+            self._usable += entry.problem is None
+            self._unusable += entry.problem is not None
+            yield entry
+
+    def layout(self) -> Layout:
+        """What the files are, with the types of fields that are arrays.
+
+        Raises:
+            UsageError: there is no image, or an option names what is in none of the files.
+        """
+        called = self._files.called("")
+        if not self._usable:
+            raise UsageError(f"{called}: holds no images ({self._unusable:,} other inputs){self._hint}")
+        self._columns.check(called)
+        inner = f"splits ({', '.join(self._inner)}) of " if self._inner else ""
+        text = (inner or self._splits.text) + count(len(self._names), *_KINDS[self._kind])
+        if self._kind == "TFRecord":
+            self._labels = {self._columns.label: None} if self._columns.label else {}
+        parts = [f"images in {' and '.join(self._shown)}"]
+        parts += [f"labels in {' and '.join(self._labels)}"] if self._labels else []
+        if self._unlabelled:
+            parts.append(f"{' and '.join(self._unlabelled)} without labels" if self._labels else "without labels")
+        left_out = f"; left out: {', '.join(sorted(self._left_out))}" if self._left_out else ""
+        special = {self._columns.label, self.options.id_column, self.options.split_column}
+        special |= {"objects/label"} if self._columns.label else set()  # it would be instead of the label
+        types = self._types.layout(special)
+        return Layout(
+            text=f"{text} ({', '.join(parts)}{left_out})",
+            ignored=self._files.ignored,
+            splits=(tuple(self._inner) if self.options.split_column is None else ()) or self._splits.names,
+            fields=types,
+            boxes={BOXES: "rel-yxyx"} if BOXES in types else {},
+        )
+
+    def resolve(self, entry: Entry) -> Entry | Problem:
+        """The entry with the split of its file, and with lists where other records have several values."""
+        if entry.problem is not None:
+            return entry.problem
+        if entry.split is None:
+            split = self._splits.of(entry.place[1])
+            if isinstance(split, Problem):
+                return split
+            entry = entry._replace(split=split)
+        if not self._types.lists:
+            return entry
+        fields = {name: _as_list(v) if name in self._types.lists else v for name, v in entry.fields.items()}
+        label = entry.label
+        if self._columns.label in self._types.lists:
+            label = _as_list(label)
+        return entry._replace(fields=fields, label=label)
+
+    def uri(self, entry: Entry | Reference) -> str:
+        """The file's place, followed by the number in it, or by the id that a column gives."""
+        if self.options.id_column is not None and entry.place is not None:
+            return f"{self._files.directory.uri(entry.place[1])}#{entry.id}"
+        return f"{self._files.directory.uri('')}/{entry.id}"
+
+    def read(self, reference: Reference) -> bytes | Pixels:
+        """The bytes of an encoded image, or pixels.
+
+        Raises:
+            BadInput: the file is damaged, or has become shorter.
+        """
+        kind, name, *place = reference.place
+        if kind == "hdf5":
+            return self._hdf5.read(name, *place)
+        start, length = place[0], place[1]
+        data = self._files.directory.read(name, start, start + length)
+        if len(data) != length:
+            raise BadInput("damaged", f"the file ends {length - len(data):,} bytes before its end")
+        if kind == "bytes":
+            return data
+        return as_pixels(np.frombuffer(data, place[2]).reshape(place[3]))
+
+    def answers(self, reference: Reference) -> bool:
+        """Whether there is anything beside the file."""
+        return self._files.directory.answers(reference.place[1])
+
+    @property
+    def _expected(self) -> str:
+        if self._record is not None:
+            return "file of records"
+        return "file of records (.tfrecord, .h5, .hdf5, .npz, .npy; for others, --record says what a record is)"
+
+    def _is_wanted(self, name: str) -> bool:
+        return not is_ignored(name) if self._record is not None else is_records(name)
+
+    def _kind_of(self, name: str) -> str:
+        return "record" if self._record is not None else _kind(self._files.base(name)) or ""
+
+    def _all(self) -> Iterator[Entry]:
+        if self._kind == "TFRecord":
+            for name in self._names:
+                yield from self._tfrecord(name)
+        elif self._kind == "npy":
+            folders = sorted({name.rpartition("/")[0] for name in self._names})
+            for folder in folders:
+                yield from self._npy(folder, [name for name in self._names if name.rpartition("/")[0] == folder])
+        else:
+            for name in self._names:
+                yield from self._arrays(name)
+
+    def _tfrecord(self, name: str) -> Iterator[Entry]:
+        called = self._files.called(name)
+        for number, (start, payload) in enumerate(framed(self._files.directory, name, called)):
+            entry = Entry(self._files.id(name, f"{number:08d}"), len(payload), ["bytes", name, start, len(payload)])
+            try:
+                features = decode(payload)
+            except ValueError as error:
+                yield entry._replace(problem=Problem("bad-record", f"is no tf.train.Example ({error})"))
+                continue
+            found = find_image(features, _FEATURE_IMAGES if self._image is None else (self._image,))
+            if found is None:
+                names = ", ".join(sorted(features)) or "none"
+                self._hint = self._hint or f"; the first record has the features {names}: name one with --image-key"
+                problem = f"has no image{f' in {self._image}' if self._image else ''}; its features are {names}"
+                yield entry._replace(problem=Problem("bad-record", problem))
+                continue
+            self._image, image = found
+            self._shown = (self._image,)
+            del features[self._image]
+            length = image.stop - image.start
+            entry = entry._replace(size=length, place=["bytes", name, start + image.start, length])
+            self._columns.see(features)
+            values = {}
+            for feature, parts in features.items():
+                if not self._columns.is_needed(feature):
+                    continue
+                found_value = value(parts, payload, feature, f"{called}: record {number:,}")
+                values[feature] = _as_list(found_value) if feature.startswith("objects/") else found_value
+                self._types.see(feature, parts)
+            entry = self._columns.fill(entry, values)
+            wrong = check_boxes(values.get(BOXES))
+            if wrong is not None:
+                self._hint = self._hint or f"; record {number:,}: {wrong.message}"
+            yield entry if wrong is None else entry._replace(problem=wrong)
+
+    def _npy(self, folder: str, names: list[str]) -> Iterator[Entry]:
+        """The arrays of one folder, by the names of their files."""
+        with ExitStack() as stack:
+            found, files = {}, {}
+            for name in names:
+                file = stack.enter_context(self._files.directory.open(name))
+                array = self._files.base(name)[: -len(".npy")]
+                found[array] = arrays_of.npy_array(file, 0, file.seek(0, 2), self._files.called(name), array)
+                files[array] = name
+            outer = folder if len(self._names) > len(names) else ""
+            yield from self._group(outer, self._files.called(folder), found, lambda image: files[image])
+
+    def _arrays(self, name: str) -> Iterator[Entry]:
+        called = self._files.called(name)
+        if self._kind == "HDF5":
+            try:
+                with self._hdf5.open(name) as file:
+                    yield from self._group(name, called, arrays_of.hdf5_arrays(file), lambda _: name)
+            except (OSError, RuntimeError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what is in the file
+                    raise
+                raise UsageError(f"{called}: cannot be read as HDF5 ({error}); make or copy it again") from error
+            return
+        with self._files.directory.open(name) as stream:
+            if self._record is not None:
+                found = arrays_of.record_arrays(stream, self._record, called)
+            else:
+                found = arrays_of.npz_arrays(stream, called)
+            yield from self._group(name, called, found, lambda _: name)
+
+    def _group(
+        self, outer: str, called: str, found: Mapping[str, Array], file_of: Callable[[str], str]
+    ) -> Iterator[Entry]:
+        """The images of arrays that belong together; `outer` precedes their ids."""
+        splits = {} if self._image else image_splits(found)
+        if not splits:
+            name = self._pick(found, called)
+            if self._inner:
+                raise UsageError(f"{called}: holds no arrays of splits, as others do; name the images with --image-key")
+            self._shown = (name,)
+            yield from self._part(outer, called, found, name, file_of)
+            return
+        if not self._inner:
+            self._columns = Columns(without_splits(self.options), (), _LEFT_OUT)
+        there = self._inner | splits
+        self._inner = {split: there[split] for split in SPLIT_FOLDERS if split in there}
+        self._shown = tuple(self._inner.values())
+        for split, name in splits.items():
+            for entry in self._part(self._files.id(outer, name), called, found, name, file_of, True):
+                yield entry if self.options.split_column is not None else entry._replace(split=split)
+
+    def _part(
+        self,
+        outer: str,
+        called: str,
+        found: Mapping[str, Array],
+        name: str,
+        file_of: Callable[[str], str],
+        in_splits: bool = False,
+    ) -> Iterator[Entry]:
+        """The images of one array."""
+        images = found[name]
+        arrays_of.check_images(images, name, called)
+        if images.shape[0] > 0 and not isinstance(images, RowArray):
+            images[0:1]  # fails where HDF5 lacks what the images are compressed with
+        beside = self._beside(found, name, called, in_splits)
+        place, size, step = arrays_of.placing(images, name, file_of(name))
+        for rows in arrays_of.blocks(images.shape[0], max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // step))):
+            columns = {other: arrays_of.values(array, other, called, rows) for other, array in beside.items()}
+            for number in range(rows.start, rows.stop):
+                entry = Entry(self._files.id(outer, f"{number:08d}"), size, place(number))
+                yield self._columns.fill(entry, {n: column[number - rows.start] for n, column in columns.items()})
+
+    def _pick(self, found: Mapping[str, Array], called: str) -> str:
+        names = [self._image] if self._image else list(_ARRAY_IMAGES)
+        name = next((name for name in names if name in found), None)
+        if name is None and self.options.image_key is None and len(found) == 1:
+            return next(iter(found))
+        if name is None:
+            there = ", ".join(f"{name} ({describe(array)})" for name, array in sorted(found.items())) or "none"
+            raise UsageError(
+                f"{called}: no array is named {' or '.join(names)}; name one of its own with --image-key: {there}"
+            )
+        self._image = name
+        return name
+
+    def _beside(self, found: Mapping[str, Array], image: str, called: str, in_splits: bool) -> dict[str, Array]:
+        """The arrays that have a value for each image, and are wanted, by the names of their fields."""
+        own, label = split_of(image), label_of(image, found)
+        names = {name: without_split(name) if in_splits else name for name in found if name != image}
+        if self.options.label_column is None:
+            self._columns.label = names[label] if label else None
+        if in_splits:
+            names = {name: short for name, short in names.items() if split_of(name) not in self._inner.keys() - {own}}
+        self._columns.see(list(names.values()))
+        asked = without_splits(self.options) if in_splits else self.options
+        wanted = {asked.label_column, asked.id_column, asked.split_column, *(asked.fields or ())}
+        beside: dict[str, Array] = {}
+        for name, short in names.items():
+            array = found[name]
+            if not self._columns.is_needed(short):
+                continue
+            if short not in wanted and own is not None and split_of(name) != own and (in_splits or split_of(name)):
+                self._left_out.add(name)
+                continue
+            if array.shape[0] != found[image].shape[0]:
+                if short in wanted or short == self._columns.label:
+                    raise UsageError(
+                        f"{called}: the array {name} is {describe(array)}, and {image} is {describe(found[image])}:"
+                        " expected a row for each image"
+                    )
+                self._left_out.add(name)
+                continue
+            if short in beside:
+                raise UsageError(f"{called}: several arrays would be {short} of {image}; choose one with --image-key")
+            if short == self._columns.label:
+                arrays_of.check_label(array, name, called)
+                self._labels[name] = None
+            beside[short] = array
+            if short != self._columns.label:
+                self._types.declare(short, arrays_of.field(array))
+        if self._columns.label not in beside:
+            self._unlabelled[image] = None
+        return beside
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
