@@ -10,13 +10,20 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_jobs/__init__.py").re
 
 DECODE = ["pillow>=12.1.1,<13", "simplejpeg>=1.9,<2"]
 HDF5 = ["h5py>=3.11,<3.15"]  # TensorFlow 2.21 wants h5py below 3.15
-BEAM = ["apache-beam==2.77.*", "cykooz-resizer>=4.0.1,<5", "fsspec>=2024.6", "tqdm>=4.66", *DECODE, *HDF5]
+SOURCES = ["ijson>=3.3", "pyarrow>=16"]  # pyarrow is also Beam's
+PIXELS = ["cykooz-resizer>=4.0.1,<5", "opencv-python-headless>=4.10", "xxhash>=3.4"]
+BEAM = ["apache-beam==2.77.*", "fsspec>=2024.6", "tqdm>=4.66", *DECODE, *HDF5, *PIXELS, *SOURCES]
 TENSORFLOW = ["tensorflow>=2.21,<2.22"]
 # The same modules without the GPU's libraries, a third of the download.
 TENSORFLOW_CPU = ["tensorflow-cpu>=2.21,<2.22"]
 DATAFLOW = [*BEAM, "apache-beam[gcp]==2.77.*", "gcsfs>=2026.9"]
 DEMO = [*BEAM, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
-TEST = [*DEMO, *DATAFLOW, "hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6", "tensorflow-datasets>=4.9.9"]
+TEST = [
+    *DEMO,
+    *DATAFLOW,
+    *("hypothesis>=6.100", "pandas>=2.2", "pytest>=8.3", "pytest-xdist>=3.6"),
+    *("tensorflow-datasets>=4.9.9", "webdataset>=0.2.100"),
+]
 
 setup(
     name="image-shards",

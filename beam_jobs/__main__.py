@@ -46,9 +46,9 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
+        from beam_jobs.arguments import parse
         from beam_jobs.errors import JobError
         from beam_jobs.images import ignore_image_warnings
-        from beam_jobs.options import parse
         from beam_jobs.prepare import prepare
     except ModuleNotFoundError as error:
         return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)

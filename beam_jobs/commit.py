@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from beam_jobs.duplicates import list_duplicates
 from beam_jobs.errors import JobError
 from beam_jobs.images import ChannelSums
 from beam_jobs.options import MaxRejects
 from beam_jobs.output import PLAN, Work
-from beam_jobs.plan import LISTING_REJECTS_NAME, statistics_split
+from beam_jobs.plan import DUPLICATE, LISTING_REJECTS_NAME, statistics_split
 from beam_jobs.sources import Reject, printable
 from beam_jobs.tfds import metadata_files
 from beam_jobs.write import WrittenShard, rejects_of
 from shard_reader.format import (
+    DUPLICATES_NAME,
     MANIFEST_NAME,
     REJECTS_NAME,
     Counts,
@@ -44,6 +49,7 @@ class Publication:
     formats: tuple[str, ...]
     splits: tuple[str, ...]
     class_names: tuple[str, ...] | None
+    count_classes: bool
     seed: int
     options: dict[str, Any]
     fingerprint: Fingerprint
@@ -51,6 +57,7 @@ class Publication:
     planned: int
     shards: int
     listing_rejected: int
+    listing_dropped: int
     max_rejects: MaxRejects
 
 
@@ -69,12 +76,14 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     output = directory(publication.output)
     rejected = publication.listing_rejected + sum(shard.rejected for shard in shards)
     inputs = publication.planned + publication.listing_rejected
-    check_rejects(rejected, _rejects(shards, publication, output), inputs, publication.max_rejects)
+    defects = (reject for reject in _rejects(shards, publication, output) if reject.reason != DUPLICATE)
+    check_rejects(rejected - publication.listing_dropped, defects, inputs, publication.max_rejects)
     if output.local is not None:
         for shard in shards:
             _rename(shard, output.local, publication.work)
     output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
     manifest = _manifest(shards, rejected, publication)
+    manifest = replace(manifest, counts=_write_duplicates(manifest, output, publication.work))
     for name, data in metadata_files(manifest, _tfds_name(output)).items():
         output.write(name, [data])
     if output.local is not None:
@@ -117,11 +126,41 @@ def _rejects(shards: Iterable[WrittenShard], publication: Publication, output: D
             yield from rejects_of(shard.task, publication.work, output)
 
 
+def _write_duplicates(manifest: Manifest, output: Directory, work: Work) -> Counts:
+    """List the records whose inputs have the same bytes; the counts with theirs."""
+    duplicates = leaks = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal duplicates, leaks
+        shards = {name: split.shards for name, split in manifest.splits.items()}
+        for found in list_duplicates(shards, manifest.fields, manifest.formats[0], output, Path(scratch)):
+            duplicates += 1
+            leaks += found["leak"]
+            yield json.dumps(found).encode() + b"\n"
+
+    # On OUTPUT's disk, if it is on one: what a process that is killed leaves there is removed with the work.
+    with tempfile.TemporaryDirectory(dir=output.local and output.local / work.attempts) as scratch:
+        output.write(DUPLICATES_NAME, lines())
+    return replace(manifest.counts, duplicates=duplicates, leaks=leaks)
+
+
+def _classes(shards: Sequence[WrittenShard], class_names: tuple[str, ...] | None) -> dict[str, int] | None:
+    """How many records there are of each class."""
+    counts = sum((Counter(shard.classes) for shard in shards), Counter[int]())
+    if class_names is not None:
+        return {name: counts[number] for number, name in enumerate(class_names)}
+    return {str(number): counts[number] for number in sorted(counts)} or None
+
+
 def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Publication) -> Manifest:
     splits = {}
     for name in publication.splits:
-        own = tuple(shard.shard for shard in shards if shard.task.split == name)
-        splits[name] = Split(records=sum(shard.records for shard in own), shards=own)
+        own = [shard for shard in shards if shard.task.split == name]
+        splits[name] = Split(
+            records=sum(shard.shard.records for shard in own),
+            shards=tuple(shard.shard for shard in own),
+            classes=_classes(own, publication.class_names) if publication.count_classes else None,
+        )
     return Manifest(
         fields=publication.fields,
         formats=publication.formats,
@@ -133,6 +172,7 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
             planned=publication.planned,
             written=sum(split.records for split in splits.values()),
             rejected=rejected,
+            dropped_boxes=sum(shard.dropped_boxes for shard in shards),
         ),
         seed=publication.seed,
         options=publication.options,
@@ -143,7 +183,7 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
 def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statistics | None:
     split = statistics_split(splits)
     sums = sum((shard.sums for shard in shards if shard.task.split == split), ChannelSums())
-    if sums.pixels == 0:
+    if sums.pixels == 0 or sums.mixed:
         return None
     mean, std = sums.mean_std()
     return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std)

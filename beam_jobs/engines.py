@@ -17,12 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.commit import Publication
 from beam_jobs.errors import JobError, LostJobError, UsageError
 from beam_jobs.in_place import in_place
-from beam_jobs.run import make_pipeline, temporary_files_in
+from beam_jobs.run import Steps, make_pipeline, temporary_files_in
 from beam_jobs.say import say
-from beam_jobs.write import Job
 
 __all__ = ["check_engine", "run_on_engine", "workers_are_elsewhere"]
 
@@ -97,16 +95,14 @@ def _with_directory(path: str | None) -> str | None:
     return path if path is None or os.path.dirname(path) else f"./{path}"  # Beam changes to it
 
 
-def run_on_engine(
-    job: Job, publication: Publication, beam_options: Mapping[str, Any], progress: Callable[[], str]
-) -> None:
-    """Write and publish every shard on an engine, and wait for it; Ctrl-C cancels it there.
+def run_on_engine(steps: Steps, beam_options: Mapping[str, Any], progress: Callable[[], str]) -> None:
+    """Run a pipeline on an engine, and wait for it; Ctrl-C cancels it there.
 
     Afterwards no process, thread or file of an engine on this machine is left. To be called from the main
     thread: Beam sets signal handlers.
 
     Args:
-        job, publication: what the shards have in common, and what the manifest says of them.
+        steps: adds what there is to do.
         beam_options: those that `check_engine` returned.
         progress: says how far the job is.
 
@@ -122,7 +118,7 @@ def run_on_engine(
         runner = stack.enter_context(_runner(name))
         in_place.allow()
         try:
-            pipeline = make_pipeline(job, publication, _ending_with_this_process(beam_options, place), "", runner)
+            pipeline = make_pipeline(steps, _ending_with_this_process(beam_options, place), "", runner)
             result, interrupted = _submit(pipeline, name)
             if interrupted:
                 raise KeyboardInterrupt
@@ -213,6 +209,8 @@ def _ending_with_this_process(beam_options: Mapping[str, Any], place: str) -> di
     properties = options.get("job_server_jvm_properties") or []
     options["job_server_jvm_properties"] = [*properties, f"-Djava.io.tmpdir={place}"]
     options["job_server_java_launcher"] = _mortal(options.get("job_server_java_launcher") or "java", place)
+    if options["runner"] == "PrismRunner":  # otherwise it would use the server of an earlier pipeline
+        options["experiments"] = [*(options.get("experiments") or []), "disable_prism_server_singleton"]
     if os.path.isfile(options.get("prism_location") or ""):
         options["prism_location"] = _mortal(options["prism_location"], place)
     return options

@@ -39,7 +39,7 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], output: str) -
         return
     found, asked = _flat(there), _flat(here)
     differences = [
-        "the files in INPUT are others"
+        "INPUT has other inputs"
         if name == "fingerprint.inputs"
         else f"{name.partition('.')[2].removeprefix('codecs.')} is {found.get(name)!r} there, {value!r} here"
         for name, value in asked.items()

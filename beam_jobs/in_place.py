@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from beam_jobs.errors import JobError
+from beam_jobs.job import Watcher
 from beam_jobs.sources import Reject
-from beam_jobs.write import Watcher
 
 __all__ = ["in_place"]
 

@@ -6,6 +6,7 @@ OUT/_spill/                  the listing on its way into order (on a disk)
 OUT/_work/job.json           which job it is: only the same one goes on with what is there
 OUT/_work/owned.json         what of a dataset that is being removed is left to remove
 OUT/_work/plan/              which image goes where
+OUT/_work/DIGEST/hashed/     the hashes of inputs, where duplicates are to be dropped
 OUT/_work/DIGEST/measured/   the sums over the pixels of a shard, each in a file
 OUT/_work/DIGEST/attempts/   shards being written, each try in a folder of its own (on a disk)
 OUT/_work/DIGEST/shards/     a folder for each finished shard: its files (on a disk), and what they are
@@ -32,7 +33,16 @@ from beam_jobs.lock import LOCK_NAME, locked
 from beam_jobs.plan import TASKS_NAME, read_tasks
 from beam_jobs.tfds import METADATA_NAMES
 from shard_reader.errors import DatasetError
-from shard_reader.format import FORMATS, MANIFEST_NAME, REJECTS_NAME, Fingerprint, Manifest, index_name, shard_name
+from shard_reader.format import (
+    DUPLICATES_NAME,
+    FORMATS,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    Fingerprint,
+    Manifest,
+    index_name,
+    shard_name,
+)
 from shard_reader.storage import Directory, directory
 
 __all__ = ["PLAN", "Output", "Work", "claimed", "output_directory"]
@@ -42,7 +52,7 @@ PLAN = f"{WORK}/plan/"
 _JOB = f"{WORK}/job.json"
 _OWNED = f"{WORK}/owned.json"
 _SPILL = "_spill"
-_METADATA = (REJECTS_NAME, *METADATA_NAMES)
+_METADATA = (REJECTS_NAME, DUPLICATES_NAME, *METADATA_NAMES)
 # What `write_whole` had of a file when it was cut off.
 _TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *_METADATA)))})\.[0-9a-f]{{32}}")
 
@@ -69,6 +79,11 @@ class Work:
     def measured(self) -> str:
         """The sums over the pixels of shards."""
         return f"{WORK}/{self.digest}/measured"
+
+    @property
+    def hashed(self) -> str:
+        """The hashes of inputs."""
+        return f"{WORK}/{self.digest}/hashed"
 
     @property
     def attempts(self) -> str:
@@ -124,13 +139,14 @@ class Output:
     def begin(self, job: Mapping[str, Any]) -> Work:
         """Make room for the job's work, and keep what the same job has finished."""
         left = self.job()
-        if left is None or left["fingerprint"] != job["fingerprint"]:
+        removing = _OWNED.rpartition("/")[2] in self.files.names(WORK)
+        if removing or left is None or left["fingerprint"] != job["fingerprint"]:
             self.clear()
         work = Work(_digest(job))
-        for name in (work.attempts, PLAN.rstrip("/")):
-            self.files.delete_folder(name)
+        # The plan of the same job is the same: until it is there again, it says what is ours.
+        self.files.delete_folder(work.attempts)
         if self.files.local is not None:
-            for name in (work.attempts, PLAN, work.measured, work.shards):
+            for name in (work.attempts, PLAN, work.hashed, work.measured, work.shards):
                 (self.files.local / name).mkdir(parents=True, exist_ok=True)
         self.files.write(_JOB, [json.dumps(job).encode()])
         return work
@@ -165,11 +181,16 @@ class Output:
         work = self.work()
         return sum(not name.startswith(".") for name in self.files.names(work.measured)) if work else 0
 
+    def hashed(self) -> int:
+        """How many parts of the inputs are hashed, where duplicates are to be dropped."""
+        work = self.work()
+        return sum(not name.startswith(".") for name in self.files.names(work.hashed)) if work else 0
+
     def planned(self) -> int | None:
         """How many shards the plan has, if it is there."""
         if TASKS_NAME not in self.files.names(PLAN.rstrip("/")):
             return None
-        return sum(1 for _ in read_tasks(self.files, PLAN))
+        return sum(1 for _ in read_tasks(self.files, PLAN + TASKS_NAME))
 
     def clear(self) -> None:
         """Remove what an unfinished job has left, and what is left of a dataset that was being removed; no more."""
@@ -195,7 +216,7 @@ class Output:
         owned: set[str] = set()
         if self.planned() is not None:
             owned.update(_METADATA)
-            for task in read_tasks(self.files, PLAN):
+            for task in read_tasks(self.files, PLAN + TASKS_NAME):
                 for format in FORMATS:
                     name = shard_name(task.split, task.number, task.count, format)
                     owned |= {name, index_name(name)}
@@ -209,7 +230,7 @@ class Output:
         work = self.work()
         if work is not None:
             self.files.delete_folder(work.attempts)
-        if self.manifest() is None and (self.finished() or self.measured()):
+        if self.manifest() is None and (self.finished() or self.measured() or self.hashed()):
             return False
         self.clear()
         return True
@@ -224,7 +245,7 @@ def _files_of(manifest: Manifest) -> set[str]:
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     paths = [file.path for shard in shards for file in shard.files.values()]
     metadata = METADATA_NAMES if "tfrecord" in manifest.formats else ()
-    return {*paths, *map(index_name, paths), REJECTS_NAME, *metadata}
+    return {*paths, *map(index_name, paths), DUPLICATES_NAME, REJECTS_NAME, *metadata}
 
 
 @contextlib.contextmanager

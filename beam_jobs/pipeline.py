@@ -3,6 +3,7 @@
 ```
 OUTPUT ── ListShards ── ShardTask ── WriteShards ── WrittenShard ── all of them ── Publish ── manifest
   └── ListMeasured ── ShardTask ── MeasureShards ── ChannelSums ── summed ── to WriteShards  (--normalize dataset only)
+OUTPUT ── ListInputs ── ShardTask ── HashInputs      (--drop-duplicates only; a pipeline of its own, before the plan)
 ```
 
 The pipeline is of the same size for any number of shards: the tasks are read from the plan, in OUTPUT.
@@ -21,13 +22,20 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_jobs.commit import Publication, publish
 from beam_jobs.images import ChannelSums
 from beam_jobs.in_place import in_place
+from beam_jobs.job import Job
 from beam_jobs.output import PLAN
-from beam_jobs.plan import ShardTask, read_tasks, statistics_split
+from beam_jobs.plan import HASH_TASKS_NAME, TASKS_NAME, ShardTask, read_tasks, statistics_split
 from beam_jobs.pool import Work, workers_of
-from beam_jobs.write import Job, WrittenShard, measure_shard, write_shard
+from beam_jobs.write import WrittenShard, hash_shard, measure_shard, write_shard
 from shard_reader.storage import directory
 
-__all__ = ["ListShards", "MeasureShards", "WriteShards", "build"]
+__all__ = ["HashInputs", "ListShards", "MeasureShards", "WriteShards", "build", "build_hashing"]
+
+
+def build_hashing(pipeline: beam.Pipeline, job: Job, run: str) -> None:
+    """Add the pre-pass to `pipeline` that hashes every input, for --drop-duplicates."""
+    tasks = pipeline | "ListInputs" >> ListShards(job.output, name=HASH_TASKS_NAME)
+    _ = tasks | "HashInputs" >> HashInputs(job, run)
 
 
 def build(pipeline: beam.Pipeline, job: Job, publication: Publication, run: str) -> None:
@@ -48,10 +56,13 @@ class ListShards(beam.PTransform):
 
     output: str
     split: str | None = None
+    name: str = TASKS_NAME
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[ShardTask]:
         output = pipeline | beam.Create([self.output], reshuffle=False)
-        return output | beam.FlatMap(_tasks, self.split) | beam.Reshuffle()  # without it one worker would do all
+        return (
+            output | beam.FlatMap(_tasks, self.split, self.name) | beam.Reshuffle()
+        )  # without it one worker would do all
 
 
 @dataclass
@@ -75,6 +86,17 @@ class MeasureShards(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[ChannelSums]:
         return tasks | beam.ParDo(_ForEachShard(measure_shard, self.job, self.run))
+
+
+@dataclass
+class HashInputs(beam.PTransform):
+    """Has the inputs of each `ShardTask` read and their hashes kept."""
+
+    job: Job
+    run: str
+
+    def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[int]:
+        return tasks | beam.ParDo(_ForEachShard(hash_shard, self.job, self.run))
 
 
 class _ForEachShard(beam.DoFn):
@@ -102,8 +124,8 @@ class _ForEachShard(beam.DoFn):
                 yield WindowedValue(result, window.max_timestamp(), [window])
 
 
-def _tasks(output: str, split: str | None) -> Iterator[ShardTask]:
-    return (task for task in read_tasks(directory(output), PLAN) if split in (None, task.split))
+def _tasks(output: str, split: str | None, name: str) -> Iterator[ShardTask]:
+    return (task for task in read_tasks(directory(output), PLAN + name) if split in (None, task.split))
 
 
 def _publish(written: Sequence[WrittenShard], publication: Publication, run: str) -> None:

@@ -2,12 +2,12 @@
 
 ```
 ids, each with h = blake2b(seed, id), sorted by (h, id)     one global order
-|---------------- train = 0.9 ----------------|-- val --|   cut into splits at floor(N * fraction)
-|-- shard 0 --|-- shard 1 --|-- shard 2 --|...              cut into shards at floor(n * s / S)
+|---------------- train ------------------|------ val ------|   for each split, by `splits.py`, a part of it
+|-- shard 0 --|-- shard 1 --|-- shard 2 --|...                  cut into shards at floor(n * s / S)
 ```
 
 Neither the order of the listing nor the number of workers or buckets plays a part, and the sizes of a
-split's shards differ by at most one. INPUT's own split folders are splits before they are sorted.
+split's shards differ by at most one.
 
 The references pass through in memory of one bucket, into files; a shard's task says which bytes are its own.
 """
@@ -16,27 +16,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from io import RawIOBase
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
+from beam_jobs.catalog import Catalog, Schema
 from beam_jobs.errors import UsageError
-from beam_jobs.options import ShardRule
+from beam_jobs.options import ShardRule, SplitRule
 from beam_jobs.sources import Entry, Problem, Reference, Reject, Source
 from beam_jobs.spill import Spill
+from beam_jobs.splits import split_names, splitter, train_among
 from shard_reader.storage import Directory
 
 __all__ = [
+    "DUPLICATE",
+    "HASH_TASKS_NAME",
+    "TASKS_NAME",
     "Arrangement",
+    "Duplicate",
     "Inputs",
     "Ordered",
-    "Part",
     "ShardTask",
     "arrange",
-    "cut",
     "first_references",
     "plan_shards",
     "read_references",
@@ -48,9 +53,15 @@ __all__ = [
 ]
 
 TASKS_NAME = "shards.jsonl"
+HASH_TASKS_NAME = "hashed.jsonl"
+DUPLICATE = "duplicate"
+"""Why an input is not in the dataset that the user wants without duplicates."""
 LISTING_REJECTS_NAME = "rejects.jsonl"
 MAX_SHARDS = 99_999
 _PIECE = 1 << 20
+_SAME_ID = "another input has the same id; give each image one row, with lists of what it has several of"
+_ALL = "all-inputs"  # which no split can be called
+_NOTHING_MORE = Entry("")[2:-1]  # of an entry that has an id and a size alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,26 +87,33 @@ class ShardTask:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a listing found: how many inputs, and a fingerprint of their ids and sizes, in any order."""
+    """What a listing found: how many inputs, and a fingerprint of all that it says of them, in any order."""
 
     count: int
     fingerprint: str
 
 
-def scan(source: Source, seed: int, spill: Spill | None, on_entry: Callable[[], None]) -> Inputs:
-    """List INPUT, into `spill` if there is one; `on_entry` is called after each input.
+def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_entry: Callable[[], None]) -> Inputs:
+    """List INPUT, into `catalog`, and into `spill` if there is one; `on_entry` is called after each input.
 
     The fingerprint is the sum of a SHA-256 for each input, which is the same for any order of theirs.
     """
     count = total = 0
     for entry in source.entries():
         count += 1
+        if entry.problem is None:
+            catalog.add(entry)
         name = entry.id.encode("utf-8", "surrogateescape")
-        total += int.from_bytes(hashlib.sha256(b"%s\0%d\n" % (name, entry.size)).digest())
+        try:
+            line = json.dumps(entry)
+        except TypeError as error:
+            raise UsageError(f"{entry.id}: what the source says of it is no JSON: {error}") from error
+        more = line.encode() if entry[2:-1] != _NOTHING_MORE else b""
+        total += int.from_bytes(hashlib.sha256(b"%s\0%d\n%s" % (name, entry.size, more)).digest())
         if spill is not None:
             # An id of its own length cannot run into the seed: the separator is no part of a number.
             key = hashlib.blake2b(b"%d/%s" % (seed, name), digest_size=8)
-            spill.add(key.digest(), f"{key.hexdigest()} {json.dumps(entry)}".encode())
+            spill.add(key.digest(), f"{key.hexdigest()} {line}".encode())
         on_entry()
     return Inputs(count, hashlib.sha256(b"%d %d" % (count, total % (1 << 256))).hexdigest())
 
@@ -124,11 +142,15 @@ class Ordered:
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """All of INPUT in order: the references of each of its own splits (or of "" alone), and its rejects."""
+    """All of INPUT in order: the references of each split, and the rejects.
+
+    `dropped` of them are duplicates that the user wants dropped, the others are defects.
+    """
 
     ordered: dict[str, Ordered]
     rejects: Path
     rejected: int
+    dropped: int
     first_rejects: tuple[Reject, ...]
 
     @property
@@ -137,29 +159,101 @@ class Arrangement:
         return sum(ordered.records for ordered in self.ordered.values())
 
 
-def arrange(spill: Spill, source: Source, splits: Sequence[str] | None, directory: Path) -> Arrangement:
+def arrange(
+    spill: Spill,
+    source: Source,
+    schema: Schema,
+    rule: SplitRule,
+    seed: int,
+    directory: Path,
+    dropped: Callable[[], Iterator[Duplicate]] = lambda: iter(()),
+    *,
+    together: bool = False,
+) -> Arrangement:
     """Write every input that `scan` has spilled to plan files in `directory`, in the final order.
 
-    Equal ids come one after the other: all but the first are rejects.
+    Equal ids come one after the other: all but the first are rejects. `dropped` gives the ranks, rising, of
+    the references to leave out. With `together` all are in one order, as if there were no splits.
+
+    Raises:
+        UsageError: the rule does not fit INPUT, or a split would have no image.
     """
-    writers = {name: _OrderedWriter(directory / f"{name or 'all'}.jsonl") for name in splits or ("",)}
+    resolved = _Resolved(spill, source, schema, dropped)
+    names = (_ALL,) if together else split_names(rule, schema)
+    split_of = (lambda *_: _ALL) if together else splitter(rule, schema, seed, resolved.references)
+    writers = {name: _OrderedWriter(directory / f"{name}.jsonl") for name in names}
     rejects = directory / LISTING_REJECTS_NAME
-    rejected, first, last = 0, list[Reject](), None
+    rejected, duplicates, first = 0, 0, list[Reject]()
     with open(rejects, "wb") as file:
-        for line in spill.lines():
-            id, size, problem = json.loads(line[17:])
-            entry = Entry(id, size, Problem(*problem) if problem else None)
-            found = Problem("duplicate", "another input has the same id") if id == last else source.resolve(entry)
-            last = id
+        for key, entry, found in resolved:
             if isinstance(found, Problem):
-                reject = Reject(id, source.uri(id), "list", *found)
+                reject = Reject(entry.id, source.uri(entry), "list", *found)
                 rejected += 1
-                first = [*first, reject][:3]
+                duplicates += found.reason == DUPLICATE
+                if found.reason != DUPLICATE:
+                    first = [*first, reject][:3]
                 file.write(reject.to_line())
             else:
-                reference, split = found
-                writers[split or ""].write(reference)
-    return Arrangement({name: writer.close() for name, writer in writers.items()}, rejects, rejected, tuple(first))
+                reference, own = found
+                writers[split_of(key, reference, own)].write(reference)
+    ordered = {name: writer.close() for name, writer in writers.items()}
+    arrangement = Arrangement(ordered, rejects, rejected, duplicates, tuple(first))
+    if arrangement.planned and not together:
+        _check_filled(arrangement, rule)
+    return arrangement
+
+
+class _Resolved:
+    """Every input in the final order, with what it stands for."""
+
+    def __init__(
+        self, spill: Spill, source: Source, schema: Schema, dropped: Callable[[], Iterator[Duplicate]]
+    ) -> None:
+        self._spill, self._source, self._schema, self._dropped = spill, source, schema, dropped
+
+    def __iter__(self) -> Iterator[tuple[int, Entry, tuple[Reference, str | None] | Problem]]:
+        last, rank, dropped = None, 0, self._dropped()
+        next_dropped = next(dropped, None)
+        for line in self._spill.lines():
+            entry = Entry(*json.loads(line[17:]))
+            if entry.problem is not None:
+                entry = entry._replace(problem=Problem(*entry.problem))
+            found = self._find(entry) if entry.id != last else Problem("duplicate-id", _SAME_ID)
+            last = entry.id
+            if not isinstance(found, Problem):
+                if next_dropped is not None and next_dropped.rank == rank:
+                    found = Problem(DUPLICATE, f"has the same bytes as {next_dropped.first_id}")
+                    next_dropped = next(dropped, None)
+                rank += 1
+            yield int(line[:16], 16), entry, found
+
+    def references(self) -> Iterator[tuple[Reference, str | None]]:
+        """Those that will be planned, with the splits that INPUT has them in."""
+        return (found for _, _, found in self if not isinstance(found, Problem))
+
+    def _find(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
+        resolved = self._source.resolve(entry)
+        return resolved if isinstance(resolved, Problem) else self._schema.reference(resolved)
+
+
+class Duplicate(NamedTuple):
+    """A reference whose input has the bytes of an earlier one: its rank among all, and the id of the first."""
+
+    rank: int
+    first_id: str
+
+
+def _check_filled(arrangement: Arrangement, rule: SplitRule) -> None:
+    fractions = dict(rule.parts or ())
+    groups = f" (--group-by {rule.group_by} keeps groups whole)" if rule.group_by else ""
+    for name, ordered in arrangement.ordered.items():
+        if not ordered.records:
+            part = f"--split: {name}={fractions[name]} of" if name in fractions else f"the split {name} of"
+            raise UsageError(
+                f"{part} {arrangement.planned} images is none; give it a larger part, or another --seed{groups}"
+                if name in fractions
+                else f"{part} INPUT has no image that can be used; remove it"
+            )
 
 
 class _OrderedWriter:
@@ -183,45 +277,6 @@ class _OrderedWriter:
         return Ordered(self._ordered.path, self._records)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One split: the references of `ordered` from rank `first` to `end`."""
-
-    split: str
-    ordered: Ordered
-    first: int
-    end: int
-
-    @property
-    def records(self) -> int:
-        """How many there are."""
-        return self.end - self.first
-
-
-def cut(arrangement: Arrangement, split: Sequence[tuple[str, str]] | None) -> list[Part]:
-    """The splits: those of INPUT, or parts of the one order.
-
-    Raises:
-        UsageError: both INPUT and `split` name splits, or a split would have no image.
-    """
-    if "" not in arrangement.ordered:
-        if split:
-            names = ", ".join(arrangement.ordered)
-            raise UsageError(f"--split: INPUT already has split folders ({names}); leave it out")
-        return [Part(name, ordered, 0, ordered.records) for name, ordered in arrangement.ordered.items()]
-    ordered = arrangement.ordered[""]
-    parts: list[Part] = []
-    first, covered = 0, Fraction(0)
-    for name, fraction in split or (("train", "1"),):
-        covered += Fraction(fraction)  # the parts sum to exactly 1
-        end = int(ordered.records * covered)
-        if end == first:
-            raise UsageError(f"--split: {name}={fraction} of {ordered.records} images is none; give it a larger part")
-        parts.append(Part(name, ordered, first, end))
-        first = end
-    return parts
-
-
 def shard_count(records: int, rule: ShardRule, largest: int, record_bytes: Callable[[], float]) -> int:
     """How many shards a split of so many records gets; `largest` is the size of the largest split.
 
@@ -241,33 +296,35 @@ def shard_count(records: int, rule: ShardRule, largest: int, record_bytes: Calla
     return count
 
 
-def first_references(part: Part, count: int, prefix: str) -> ShardTask:
+def first_references(split: str, ordered: Ordered, count: int, prefix: str) -> ShardTask:
     """The references that come first, as if they were a shard; `prefix` is where the plan files are."""
-    return _tasks(Part(part.split, part.ordered, part.first, min(part.end, part.first + count)), 1, prefix)[0]
+    return _tasks(split, Ordered(ordered.path, min(ordered.records, count)), 1, prefix)[0]
 
 
-def plan_shards(parts: Sequence[Part], shards: dict[str, int], directory: Path, prefix: str) -> int:
-    """Cut every split into shards, write a task for each to a file in `directory`, and count them."""
+def plan_shards(
+    ordered: Mapping[str, Ordered], shards: Mapping[str, int], directory: Path, prefix: str, name: str = TASKS_NAME
+) -> int:
+    """Cut every split into shards, write a task for each to the file `name` in `directory`, and count them."""
     written = 0
-    with open(directory / TASKS_NAME, "w", encoding="utf-8") as file:
-        for part in parts:
-            for task in _tasks(part, shards[part.split], prefix):
+    with open(directory / name, "w", encoding="utf-8") as file:
+        for split, references in ordered.items():
+            for task in _tasks(split, references, shards[split], prefix):
                 fields = (task.split, task.number, task.count, task.records, task.plan, task.start, task.end)
                 file.write(json.dumps(fields) + "\n")
                 written += 1
     return written
 
 
-def _tasks(part: Part, count: int, prefix: str) -> list[ShardTask]:
-    bounds = [part.first + part.records * number // count for number in range(count + 1)]
-    places = part.ordered.starts(bounds)
+def _tasks(split: str, ordered: Ordered, count: int, prefix: str) -> list[ShardTask]:
+    bounds = [ordered.records * number // count for number in range(count + 1)]
+    places = ordered.starts(bounds)
     return [
         ShardTask(
-            split=part.split,
+            split=split,
             number=number,
             count=count,
             records=bounds[number + 1] - bounds[number],
-            plan=prefix + part.ordered.path.name,
+            plan=prefix + ordered.path.name,
             start=start,
             end=end,
         )
@@ -275,9 +332,9 @@ def _tasks(part: Part, count: int, prefix: str) -> list[ShardTask]:
     ]
 
 
-def read_tasks(directory: Directory, prefix: str) -> Iterator[ShardTask]:
-    """The tasks that `plan_shards` wrote, from where the plan files are now."""
-    for line in directory.read(prefix + TASKS_NAME).splitlines():
+def read_tasks(directory: Directory, path: str) -> Iterator[ShardTask]:
+    """The tasks that `plan_shards` wrote to a file, from where that is now."""
+    for line in directory.read(path).splitlines():
         split, number, count, records, plan, start, end = json.loads(line)
         yield ShardTask(split=split, number=number, count=count, records=records, plan=plan, start=start, end=end)
 
@@ -302,4 +359,4 @@ def reference_at(directory: Directory, task: ShardTask, position: int) -> Refere
 
 def statistics_split(splits: Sequence[str]) -> str:
     """The split whose pixels are measured: what a model is evaluated on must not shape it."""
-    return "train" if "train" in splits else splits[0]
+    return train_among(splits)

@@ -28,9 +28,9 @@ from typing import Any
 
 from beam_jobs.errors import JobError
 from beam_jobs.images import ignore_image_warnings
+from beam_jobs.job import Job, Watcher
 from beam_jobs.plan import ShardTask, reference_at
 from beam_jobs.sources import Reference, Reject, printable
-from beam_jobs.write import Job, Watcher
 from shard_reader.storage import directory
 
 __all__ = ["Workers", "workers_of"]
@@ -295,7 +295,7 @@ def _serve(pipe: Connection, current: Array[c_int64]) -> None:
 
 def _try(pipe: Connection, current: Array[c_int64]) -> None:
     """What a process does that is there for one image only."""
-    from beam_jobs.write import prepare_reference
+    from beam_jobs.record import prepare_reference
 
     del current
     _settle()

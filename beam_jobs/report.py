@@ -7,25 +7,30 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from beam_jobs.catalog import Schema
 from beam_jobs.commit import check_rejects
+from beam_jobs.job import Watcher
 from beam_jobs.options import MaxRejects, PrepareOptions
-from beam_jobs.plan import Part, statistics_split
+from beam_jobs.plan import Arrangement, statistics_split
+from beam_jobs.record import image_fields
 from beam_jobs.say import say
-from beam_jobs.sources import Layout, Reject, printable
-from beam_jobs.write import Sample, Watcher
-from shard_reader.format import REJECTS_NAME, Manifest
+from beam_jobs.sources import Reject, printable
+from beam_jobs.write import Sample
+from shard_reader.format import DUPLICATES_NAME, REJECTS_NAME, Field, Manifest
 from shard_reader.storage import directory
 
 __all__ = ["Progress", "counted", "dry_run_text", "summary"]
 
 _LINE_SECONDS = 10.0
+_OWN_FIELDS = ("image", "label", "id", "height", "width", "content_hash")
 
 
 class Progress(Watcher):
@@ -104,9 +109,21 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         f"  {name:<10} {counted(split.records, 'image')}, {_files(manifest, name)}"
         for name, split in manifest.splits.items()
     ]
-    lines.append(f"  image      {_image(manifest)}")
+    lines.append(f"  image      {_image(manifest.fields['image'], manifest.options['image'])}")
     if manifest.class_names:
         lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
+    if others := [name for name in manifest.fields if name not in _OWN_FIELDS]:
+        lines.append(f"  fields     {', '.join(others)}")
+    if "label" in manifest.fields and not manifest.class_names:
+        lines.append("  labels     numbers, without names")
+    if "label" not in manifest.fields and "objects/label" not in manifest.fields:
+        lines.append("  labels     none")
+    if counts.dropped_boxes:
+        lines.append(f"  boxes      {counts.dropped_boxes} dropped, of which nothing is left in the image")
+    if counts.duplicates:
+        leaks = f", {counts.leaks} of them across splits" if len(manifest.splits) > 1 else ""
+        where = f"listed in {output}/{DUPLICATES_NAME}"
+        lines.append(f"  duplicates {counts.duplicates} with the bytes of another{leaks}, {where}")
     lines.append(f"  ignored    {counted(counts.ignored, 'file')} beside the images")
     lines += _reject_lines(manifest, output)
     filled = [name for name, split in manifest.splits.items() if split.records]
@@ -118,37 +135,46 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
 def dry_run_text(
     options: PrepareOptions,
     state: str,
-    parts: Sequence[Part],
+    arrangement: Arrangement,
     shards: Mapping[str, int],
-    layout: Layout,
-    rejected: int,
+    schema: Schema,
     sample: Sample,
 ) -> str:
     """What a job would do: splits, shards, classes, passes, and estimates from a few images."""
     record = sample.record_bytes * len(options.formats)
     lines = [f"{options.output}: {state}. The plan, of which nothing is written:"]
-    for part in parts:
-        count = shards[part.split]
-        low, high = part.records // count, -(-part.records // count)
+    for split, ordered in arrangement.ordered.items():
+        records, count = ordered.records, shards[split]
+        low, high = records // count, -(-records // count)
         each = f"{low} to {high} images" if low != high else counted(low, "image")
-        size = _size(round(record * part.records))
-        lines.append(
-            f"  {part.split:<10} {counted(part.records, 'image')}, {counted(count, 'shard')} of {each}, about {size}"
-        )
-    if layout.class_names:
-        lines.append(f"  classes    {len(layout.class_names)}: {_some(layout.class_names)}")
-    images = sum(part.records for part in parts)
+        size = _size(round(record * records))
+        lines.append(f"  {split:<10} {counted(records, 'image')}, {counted(count, 'shard')} of {each}, about {size}")
+    fields = image_fields(options.image, schema.fields)
+    lines.append(f"  image      {_image(fields['image'], asdict(options.image))}")
+    if schema.class_names:
+        lines.append(f"  classes    {len(schema.class_names)}: {_some(schema.class_names)}")
+    if others := [name for name in schema.fields if name != "label"]:
+        lines.append(f"  fields     {', '.join(others)}")
+    images = arrangement.planned
+    if options.drop_duplicates:
+        lines.append(f"  pre-pass   HashInputs: reads all {counted(images, 'image')} once more, and drops duplicates")
     if options.image.normalize == "dataset":
-        split = statistics_split([part.split for part in parts])
-        measured = sum(part.records for part in parts if part.split == split)
+        split = statistics_split(list(arrangement.ordered))
+        measured = arrangement.ordered[split].records
         lines.append(f"  pre-pass   MeasureShards: reads the {counted(measured, 'image')} of {split} once more")
         images += measured
-    lines.append(f"  rejected   {rejected} by the listing")
+    lines.append(f"  rejected   {arrangement.rejected} by the listing")
     seconds = images * sample.image_seconds
     time_needed = f"{seconds / 3600:.1f} hours of one CPU"
     if options.beam.get("runner") is None:
         time_needed = f"{_duration(seconds / options.workers)} with {counted(options.workers, 'worker')} here"
-    size = _size(round(record * sum(part.records for part in parts)))
+    size = _size(round(record * arrangement.planned))
+    if sample.rejects:
+        first = sample.rejects[0]
+        lines.append(
+            f"  sample     {len(sample.rejects)} of {counted(sample.images, 'image')} cannot be used, as"
+            f" {printable(first.uri)}: {first.reason}: {first.message}"
+        )
     lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
     return "\n".join(lines)
 
@@ -183,14 +209,16 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def _image(manifest: Manifest) -> str:
-    field = manifest.fields["image"]
-    height, width, _ = field.shape
-    options = manifest.options["image"]
-    covering = f"smallest that covers {options['width']}x{options['height']}"
-    size = f"{width}x{height}" if field.is_fixed else covering
-    quality = f" quality {options['quality']}" if options["quality"] else ""
-    return f"{size} ({options['fit']}, {options['filter']}), {field.dtype}, {field.encoding}{quality}"
+def _image(field: Field, options: Mapping[str, Any]) -> str:
+    height, width, channels = field.shape
+    fit, box = options["fit"], f"{options['width']}x{options['height']}"
+    sizes = {"cover": f"smallest that covers {box}", "inside": f"largest inside {box}", "none": "as it is"}
+    how = f"{fit}, {options['filter']}" if fit != "none" else fit
+    colours = {1: ", grey", 3: "", None: ", grey or colour"}[channels]
+    quality = f" quality {options['quality'] or 90}" if field.encoding in ("jpeg", "webp") else ""
+    if field.encoding == "jpeg" and not options["quality"] and (fit == "none" or options.get("only_shrink")):
+        quality += ", JPEG files that need no change as they are"
+    return f"{sizes.get(fit, f'{width}x{height}')} ({how}){colours}, {field.dtype}, {field.encoding}{quality}"
 
 
 def _some(names: tuple[str, ...]) -> str:

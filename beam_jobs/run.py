@@ -7,19 +7,20 @@ import importlib
 import logging
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.commit import Publication
 from beam_jobs.errors import JobError
 from beam_jobs.in_place import in_place
 from beam_jobs.pool import Workers
 from beam_jobs.quiet import quiet
 from beam_jobs.report import Progress
-from beam_jobs.write import Job
 
-__all__ = ["import_beam_meanwhile", "is_local", "make_pipeline", "run_here", "temporary_files_in"]
+__all__ = ["Steps", "import_beam_meanwhile", "is_local", "make_pipeline", "run_here", "temporary_files_in"]
+
+Steps = Callable[[Any, str], None]
+"""Adds steps to a Beam pipeline; the text names the processes that do the work, "" where it is done in place."""
 
 # "DirectRunner" is Beam's name for "on this machine"; what it does there is decided here.
 _LOCAL_RUNNERS = (None, "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
@@ -42,17 +43,16 @@ def import_beam_meanwhile() -> None:
 
 
 def run_here(
-    job: Job,
-    publication: Publication,
+    steps: Steps,
     beam_options: Mapping[str, Any],
     workers: Workers | None,
     progress: Progress,
     scratch: Path,
 ) -> None:
-    """Write and publish every shard on this machine.
+    """Run a pipeline on this machine.
 
     Args:
-        job, publication: what the shards have in common, and what the manifest says of them.
+        steps: adds what there is to do.
         beam_options: Beam's own, by their names in `PipelineOptions`.
         workers: the processes; None to work in this one.
         progress: what shows how far it is.
@@ -70,7 +70,7 @@ def run_here(
     def run() -> None:
         try:
             with temporary_files_in(str(scratch)):  # what Beam makes, a process that is killed would leave behind
-                pipeline = make_pipeline(job, publication, {**beam_options, **_HERE}, workers.run if workers else "")
+                pipeline = make_pipeline(steps, {**beam_options, **_HERE}, workers.run if workers else "")
             pipeline.run()
         except BaseException as error:
             failures.append(error)
@@ -106,13 +106,11 @@ def temporary_files_in(place: str) -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def make_pipeline(
-    job: Job, publication: Publication, beam_options: Mapping[str, Any], run: str, runner: Any = None
-) -> Any:
-    """The job as a Beam pipeline that is ready to run.
+def make_pipeline(steps: Steps, beam_options: Mapping[str, Any], run: str, runner: Any = None) -> Any:
+    """A Beam pipeline that is ready to run.
 
     Args:
-        job, publication: what the shards have in common, and what the manifest says of them.
+        steps: adds what there is to do.
         beam_options: Beam's own.
         run: names the processes that do the work; "" where it is done in place.
         runner: if it is another than the options name.
@@ -121,8 +119,6 @@ def make_pipeline(
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        from beam_jobs.pipeline import build
-
     pipeline = beam.Pipeline(runner, PipelineOptions([], **beam_options))
-    build(pipeline, job, publication, run)
+    steps(pipeline, run)
     return pipeline

@@ -15,90 +15,55 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from beam_jobs.errors import JobError
-from beam_jobs.images import BadImage, ChannelSums, Payload, prepare_image
-from beam_jobs.options import ImageOptions
+from beam_jobs.images import ChannelSums
+from beam_jobs.job import Job, Watcher
 from beam_jobs.output import Work
 from beam_jobs.plan import ShardTask, read_references
-from beam_jobs.sources import Reference, Reject, Source
-from beam_jobs.sources.folder import Folder
+from beam_jobs.record import Prepared, hash_reference, labels_of, prepare_reference
+from beam_jobs.sources import Reference, Reject
 from shard_reader import example, hdf5, index, tfrecord
 from shard_reader.checksum import sha256_file
 from shard_reader.format import Field, Shard, ShardFile, index_name, shard_name
 from shard_reader.storage import Directory, directory, sync, write_whole
 
 __all__ = [
-    "Job",
     "Sample",
-    "Watcher",
     "WrittenShard",
-    "image_fields",
+    "hash_shard",
     "measure_shard",
-    "prepare_reference",
     "rejects_of",
     "sample_shard",
     "store",
     "write_shard",
 ]
 
+_T = TypeVar("_T")
 _WRITTEN = "written.json"
-
-
-class Watcher:
-    """Hears how a shard comes along. This one does nothing with it, for workers that nobody watches."""
-
-    def begins(self, position: int) -> None:
-        """The image at this place of the shard is being made."""
-
-    def ends(self, position: int) -> None:
-        """It is no longer."""
-
-    def counts(self, images: int, reject: Reject | None = None) -> None:
-        """So many more images are done; `reject` if it was one that cannot be used."""
-
-    def keeps(self, images: int, rejected: int) -> None:
-        """So many images, so many of them rejected, were done before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What every shard of a job has in common.
-
-    `staging` is a folder on the worker's disk for what is then uploaded; None for the system's own. `crashers`
-    are ids of images that ended a worker process, each with what it ended with.
-    """
-
-    input: str
-    output: str
-    work: Work
-    image: ImageOptions
-    formats: tuple[str, ...]
-    fields: Mapping[str, Field]
-    threads: int
-    staging: str | None = None
-    crashers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenShard:
-    """A finished shard: what the manifest says of it, how many images it lacks, and its sums."""
+    """A finished shard: what the manifest says of it, how many images it lacks, its sums, and its records by label."""
 
     task: ShardTask
     shard: Shard
     rejected: int
     sums: ChannelSums
+    classes: Mapping[int, int]
+    dropped_boxes: int
 
     def to_json(self, rejects: Iterable[Reject]) -> bytes:
         """All but the task, and the rejects themselves."""
-        body = {"shard": asdict(self.shard), "rejected": self.rejected, "sums": asdict(self.sums)}
+        body = {name: value for name, value in asdict(self).items() if name != "task"}
         return json.dumps(body | {"rejects": list(rejects)}).encode()
 
     @classmethod
@@ -107,17 +72,14 @@ class WrittenShard:
         body = json.loads(data)
         files = {format: ShardFile(**file) for format, file in body["shard"]["files"].items()}
         shard = Shard(records=body["shard"]["records"], files=files)
-        return cls(task=task, shard=shard, rejected=body["rejected"], sums=ChannelSums.from_json(body["sums"]))
-
-
-def image_fields(image: ImageOptions, has_labels: bool) -> dict[str, Field]:
-    """The fields of a record, in the order of the manifest."""
-    size = (None, None) if image.fit == "cover" else (image.height, image.width)
-    fields = {"image": Field(dtype=image.dtype, shape=(*size, 3), encoding=image.encoding)}
-    if has_labels:
-        fields["label"] = Field(dtype="int64")
-    number = Field(dtype="int64")
-    return fields | {"id": Field(dtype="string"), "height": number, "width": number}
+        return cls(
+            task=task,
+            shard=shard,
+            rejected=body["rejected"],
+            sums=ChannelSums.from_json(body["sums"]),
+            classes={int(label): count for label, count in body["classes"].items()},
+            dropped_boxes=body["dropped_boxes"],
+        )
 
 
 def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher) -> WrittenShard:
@@ -164,6 +126,20 @@ def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], field
     return Shard(records=count, files=files)
 
 
+def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> int:
+    """Keep the hash of each input of one task, 16 bytes each, zeros where it cannot be read; how many there are."""
+    output, name = _directory(job.output), f"{job.work.hashed}/{task.name}"
+    if Path(name).name in output.names(job.work.hashed):
+        watcher.keeps(task.records, 0)
+        return task.records
+    hashes = list[bytes]()
+    for _, found in _each(task, job, watcher, lambda reference: hash_reference(reference, job)):
+        hashes.append(found)
+        watcher.counts(1)
+    output.write(name, hashes)
+    return len(hashes)
+
+
 def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> ChannelSums:
     """The sums over the pixels of one shard, without writing it; `statistics` are what it is for."""
     output, name = _directory(job.output), f"{job.work.measured}/{task.name}.json"
@@ -172,8 +148,8 @@ def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher)
         watcher.keeps(task.records, 0)
         return sums
     sums = ChannelSums()
-    for _, payload in _prepared(task, job, ChannelSums(), watcher):
-        sums += ChannelSums() if isinstance(payload, Reject) else payload.sums
+    for _, record in _prepared(task, job, ChannelSums(), watcher):
+        sums += ChannelSums() if isinstance(record, Reject) else record.payload.sums
         watcher.counts(1)
     output.write(name, [json.dumps(asdict(sums)).encode()])
     return sums
@@ -186,17 +162,17 @@ class Sample:
     images: int
     record_bytes: float
     image_seconds: float
+    rejects: tuple[Reject, ...] = ()
 
 
 def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
     """Make some images without storing them; one that cannot be used counts as large as its file."""
     began = time.perf_counter()
-    sizes = [
-        max(0, reference.size) if isinstance(payload, Reject) else len(payload.data)
-        for reference, payload in _prepared(task, job, None, watcher)
-    ]
-    count = max(1, len(sizes))
-    return Sample(len(sizes), sum(sizes) / count, (time.perf_counter() - began) / count)
+    made = list(_prepared(task, job, None, watcher))
+    rejects = tuple(record for _, record in made if isinstance(record, Reject))
+    size = sum(max(0, ref.size) if isinstance(one, Reject) else len(one.payload.data) for ref, one in made)
+    count = max(1, len(made))
+    return Sample(len(made), size / count, (time.perf_counter() - began) / count, rejects)
 
 
 def rejects_of(task: ShardTask, work: Work, output: Directory) -> list[Reject]:
@@ -207,11 +183,6 @@ def rejects_of(task: ShardTask, work: Work, output: Directory) -> list[Reject]:
 @functools.lru_cache(8)
 def _directory(place: str) -> Directory:
     return directory(place)
-
-
-@functools.lru_cache(8)
-def _source(place: str) -> Source:
-    return Folder(place)
 
 
 def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | None:
@@ -250,22 +221,27 @@ def _attempt(task: ShardTask, job: Job, output: Directory) -> Iterator[Path]:
 
 
 def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher, attempt: Path) -> WrittenShard:
-    rejects, sums = list[Reject](), ChannelSums()
+    rejects, sums, classes, dropped = list[Reject](), ChannelSums(), Counter[int](), 0
 
-    def records() -> Iterator[dict[str, Any]]:
-        nonlocal sums
-        for reference, payload in _prepared(task, job, statistics, watcher):
-            if isinstance(payload, Reject):
-                rejects.append(payload)
-                watcher.counts(1, payload)
+    def records() -> Iterator[Mapping[str, Any]]:
+        nonlocal sums, dropped
+        for _, record in _prepared(task, job, statistics, watcher):
+            if isinstance(record, Reject):
+                rejects.append(record)
+                watcher.counts(1, record)
             else:
-                sums += payload.sums
-                yield _record(reference, payload)
+                sums += record.payload.sums
+                dropped += record.dropped_boxes
+                if job.count_classes:
+                    classes.update(labels_of(record.values))
+                yield record.values
                 watcher.counts(1)
 
     paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
     shard = store(records(), paths, job.fields)
-    written = WrittenShard(task=task, shard=shard, rejected=len(rejects), sums=sums)
+    written = WrittenShard(
+        task=task, shard=shard, rejected=len(rejects), sums=sums, classes=dict(classes), dropped_boxes=dropped
+    )
     write_whole(attempt / _WRITTEN, [written.to_json(rejects)])
     return written
 
@@ -297,13 +273,20 @@ def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -
 
 def _prepared(
     task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher
-) -> Iterator[tuple[Reference, Payload | Reject]]:
-    """Each image of a shard, in order, the next few of them made ahead by threads."""
+) -> Iterator[tuple[Reference, Prepared | Reject]]:
+    """Each record of a shard, in order."""
+    return _each(task, job, watcher, lambda reference: prepare_reference(reference, job, statistics))
+
+
+def _each(
+    task: ShardTask, job: Job, watcher: Watcher, make: Callable[[Reference], _T]
+) -> Iterator[tuple[Reference, _T]]:
+    """What `make` makes of each reference of a shard, in order, the next few of them made ahead by threads."""
     references = enumerate(read_references(_directory(job.output), task))
 
-    def prepare(position: int, reference: Reference) -> tuple[Reference, Payload | Reject]:
+    def prepare(position: int, reference: Reference) -> tuple[Reference, _T]:
         watcher.begins(position)
-        result = reference, prepare_reference(reference, job, statistics)
+        result = reference, make(reference)
         watcher.ends(position)
         return result
 
@@ -311,7 +294,7 @@ def _prepared(
         for position, reference in references:
             yield prepare(position, reference)
         return
-    pending: deque[Future[tuple[Reference, Payload | Reject]]] = deque()
+    pending: deque[Future[tuple[Reference, _T]]] = deque()
     with ThreadPoolExecutor(job.threads) as pool:
         try:
             for position, reference in references:
@@ -322,55 +305,6 @@ def _prepared(
                 yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def prepare_reference(reference: Reference, job: Job, statistics: ChannelSums | None) -> Payload | Reject:
-    """Read one image and make of it what is stored.
-
-    Raises:
-        JobError: it could not be read for a reason that may pass.
-    """
-    source = _source(job.input)
-
-    def reject(reason: str, message: str) -> Reject:
-        return Reject(reference.id, source.uri(reference.id), "read", reason, message)
-
-    if reference.id in job.crashers:
-        return reject("crash", job.crashers[reference.id])
-    try:
-        data = _read(source, reference)
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        problem = error.strerror or str(error)
-        if not source.answers(reference.id):  # not this input is gone, but all of them: a disk that is not mounted
-            raise JobError(f"{source.uri(reference.id)}: cannot be read ({problem}), nor anything beside it") from error
-        if isinstance(error, PermissionError):
-            return reject("unreadable", problem)
-        return reject("missing", "was listed, and is gone")
-    except Exception as error:  # the disk or the network, not the image: another run may succeed
-        problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise JobError(f"{source.uri(reference.id)}: cannot be read ({problem})") from error
-    if len(data) != reference.size >= 0:
-        return reject("changed", f"has {len(data)} bytes, and had {reference.size} when it was listed")
-    try:
-        return prepare_image(data, job.image, statistics)
-    except BadImage as error:
-        return reject(error.reason, str(error))
-
-
-def _read(source: Source, reference: Reference) -> bytes:
-    """The bytes of an input: of the size that it was listed with, or of one that it has twice in a row."""
-    data = source.read(reference.id)
-    if len(data) == reference.size or reference.size < 0:
-        return data
-    again = source.read(reference.id)
-    if len(again) not in (reference.size, len(data)):
-        raise OSError(errno.EIO, f"{len(data)} bytes the first time, {len(again)} the second")
-    return again
-
-
-def _record(reference: Reference, payload: Payload) -> dict[str, Any]:
-    record = {"image": payload.data, "id": reference.id, "height": payload.height, "width": payload.width}
-    return record if reference.label is None else record | {"label": reference.label}
 
 
 def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -> ShardFile:

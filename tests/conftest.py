@@ -80,7 +80,9 @@ def prepared(*arguments: object) -> Path:
 def raw_shards(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The class folders as 16x12 raw pixels: 48 and 12 records, in 3 and 1 shards, in both formats."""
     output = tmp_path_factory.mktemp("raw") / "shards"
-    options = "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --shards 3"
+    options = (
+        "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --stratify --shards 3"
+    )
     return prepared(class_folders, output, *options.split())
 
 

@@ -38,6 +38,7 @@ def files(directory: Path) -> set[str]:
 
 
 BOTH = ["--format", "tfrecord", "--format", "hdf5"]
+SPLIT = ("--split", "train=0.8,val=0.2", "--stratify")
 
 
 # What comes out
@@ -48,7 +49,14 @@ def test_what_is_in_the_output(raw_shards: Path) -> None:
     parts = {
         f"{shard}{suffix}{index}" for shard in shards for suffix in (".tfrecord", ".h5") for index in ("", ".index.npy")
     }
-    others = {"dataset.json", "rejects.jsonl", "dataset_info.json", "features.json", "label.labels.txt"}
+    others = {
+        "dataset.json",
+        "duplicates.jsonl",
+        "rejects.jsonl",
+        "dataset_info.json",
+        "features.json",
+        "label.labels.txt",
+    }
     assert files(raw_shards) == parts | others
     for name in parts:
         if not name.endswith(".npy"):
@@ -87,7 +95,7 @@ def test_the_summary_says_what_was_made_and_what_comes_next(class_folders: Path,
 def test_one_and_two_workers_give_the_same_bytes_and_another_seed_another_order(
     class_folders: Path, raw_shards: Path, tmp_path: Path
 ) -> None:
-    options = ["--size", "16x12", "--encoding", "raw", *BOTH, "--split", "train=0.8,val=0.2", "--shards", 3]
+    options = ["--size", "16x12", "--encoding", "raw", *BOTH, *SPLIT, "--shards", 3]
     one = prepared(class_folders, tmp_path / "one", *options, "--workers", 1)
     two = prepared(class_folders, tmp_path / "two", *options, "--workers", 2)
     assert checksums(one) == checksums(two) == checksums(raw_shards)
@@ -194,7 +202,7 @@ def test_an_output_that_is_empty_is_used_and_a_parent_is_made(tmp_path: Path) ->
 
 
 def test_a_finished_dataset_is_left_alone(class_folders: Path, raw_shards: Path) -> None:
-    options = ["--size", "16x12", "--encoding", "raw", *BOTH, "--split", "train=0.8,val=0.2", "--shards", 3]
+    options = ["--size", "16x12", "--encoding", "raw", *BOTH, *SPLIT, "--shards", 3]
     before = {name: (raw_shards / name).stat().st_mtime_ns for name in files(raw_shards)}
     again = command("prepare", class_folders, raw_shards, *options, "--workers", 1)
     assert (again.returncode, again.stdout) == (
@@ -298,7 +306,7 @@ def test_photos_in_both_formats(photos: Path, tmp_path: Path) -> None:
     output = prepared(photos, tmp_path / "out", *options)
     everything: list[bytes] = []
     grey = 0
-    for split, size in (("train", 270), ("val", 30)):
+    for split, size in (("train", 269), ("val", 31)):
         one, other = (open_dataset(output, split, format=format) for format in ("tfrecord", "hdf5"))
         numbers = np.arange(len(one))
         assert len(one) == size

@@ -11,18 +11,22 @@ import pytest
 from conftest import command
 
 from beam_jobs import plan
+from beam_jobs.arguments import parse
+from beam_jobs.catalog import Catalog
 from beam_jobs.commit import Publication, publish
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.options import MaxRejects, parse
+from beam_jobs.job import Job, Watcher
+from beam_jobs.options import MaxRejects
 from beam_jobs.output import PLAN, Output, claimed
+from beam_jobs.record import image_fields
 from beam_jobs.sources.folder import Folder
 from beam_jobs.spill import Spill
-from beam_jobs.write import Job, Watcher, WrittenShard, image_fields, measure_shard, write_shard
+from beam_jobs.write import WrittenShard, measure_shard, write_shard
 from shard_reader import storage
 from shard_reader.format import Fingerprint, Manifest
 from shard_reader.storage import LocalDirectory, directory
 
-OPTIONS = "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --shards 3"
+OPTIONS = "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --stratify --shards 3"
 
 
 FINGERPRINT = {"inputs": "a", "options": "b", "codecs": {}}
@@ -33,24 +37,28 @@ class Made:
 
     def __init__(self, source: str | Path, output: str | Path, scratch: Path, **changes: Any) -> None:
         options = parse(["prepare", str(source), str(output), *OPTIONS.split()])
-        folder = Folder(str(source))
+        folder, catalog = Folder(options.source), Catalog()
         self.output = Output(str(output), directory(str(output)))
         self.work = self.output.begin({"fingerprint": FINGERPRINT, "options": {}})
         (scratch / "plan").mkdir()
         spill = Spill(scratch)
-        plan.scan(folder, options.seed, spill, lambda: None)
-        arrangement = plan.arrange(spill, folder, None, scratch / "plan")
-        plan.plan_shards(plan.cut(arrangement, options.split), {"train": 3, "val": 1}, scratch / "plan", PLAN)
+        plan.scan(folder, options.seed, catalog, spill, lambda: None)
+        schema = catalog.close(folder.layout())
+        arrangement = plan.arrange(spill, folder, schema, options.split, options.seed, scratch / "plan")
+        plan.plan_shards(arrangement.ordered, {"train": 3, "val": 1}, scratch / "plan", PLAN)
         for path in (scratch / "plan").iterdir():
             self.output.files.put(path, PLAN + path.name)
-        self.tasks = list(plan.read_tasks(self.output.files, PLAN))
+        self.tasks = list(plan.read_tasks(self.output.files, PLAN + plan.TASKS_NAME))
         self.job = Job(
-            input=str(source),
+            source=options.source,
             output=str(output),
             work=self.work,
             image=options.image,
             formats=options.formats,
-            fields=image_fields(options.image, True),
+            fields=image_fields(options.image, schema.fields),
+            boxes={},
+            points={},
+            count_classes=True,
             threads=2,
         )
         publication: dict[str, Any] = {
@@ -59,14 +67,16 @@ class Made:
             "fields": dict(self.job.fields),
             "formats": options.formats,
             "splits": ("train", "val"),
-            "class_names": folder.layout().class_names,
+            "class_names": schema.class_names,
+            "count_classes": True,
             "seed": 0,
             "options": {},
             "fingerprint": Fingerprint(inputs="", options="", codecs={}),
             "ignored": 0,
             "planned": arrangement.planned,
             "shards": 4,
-            "listing_rejected": 0,
+            "listing_rejected": arrangement.rejected,
+            "listing_dropped": 0,
             "max_rejects": MaxRejects(count=0),
         }
         self.publication = Publication(**publication | changes)
@@ -305,7 +315,7 @@ def test_an_input_that_is_gone_as_a_whole_fails_the_job(
 
 def test_clearing_leaves_what_is_not_ours(made: Made, tmp_path: Path) -> None:
     shards = ["train-00000-of-00003.h5", "val-00000-of-00001.tfrecord.index.npy"]  # of the plan
-    ours = [*shards, "rejects.jsonl", f".dataset.json.{'0a' * 16}", f".rejects.jsonl.{'0a' * 16}"]
+    ours = [*shards, "duplicates.jsonl", "rejects.jsonl", f".dataset.json.{'0a' * 16}", f".rejects.jsonl.{'0a' * 16}"]
     others = [
         "train-00000-of-00009.h5",
         "val-00001-of-00001.tfrecord",
@@ -335,6 +345,7 @@ def test_overwriting_leaves_what_is_not_ours(class_folders: Path, jpeg_shards: P
         shard,
         f"{shard}.index.npy",
         "dataset.json",
+        "duplicates.jsonl",
         "rejects.jsonl",
     }
 

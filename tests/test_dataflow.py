@@ -19,8 +19,8 @@ import pytest
 from buckets import use_buckets
 from conftest import REPOSITORY
 
+from beam_jobs.arguments import parse
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
-from beam_jobs.options import parse
 from beam_jobs.prepare import prepare
 from shard_reader.storage import Stored, directory
 
@@ -179,7 +179,7 @@ def test_the_user_is_told_where_to_look(
     submit("gs://in", "gs://out", *WITH_IMAGE)
     lines = capfd.readouterr().err.splitlines()
     assert lines == [
-        "gs://in: 3 class folders, 60 images, 0 files ignored",
+        "gs://in: 3 class folders, 60 images, 0 files ignored (source: folder, the default)",
         f"submitted Dataflow job {JOB_ID}, {CONSOLE}",
     ]
 

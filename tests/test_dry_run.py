@@ -11,7 +11,7 @@ from conftest import command
 
 from shard_reader.format import Manifest
 
-OPTIONS = ["--size", "16x12", "--split", "train=0.8,val=0.2", "--shards", "3"]
+OPTIONS = ["--size", "16x12", "--split", "train=0.8,val=0.2", "--stratify", "--shards", "3"]
 
 
 def files(directory: Path) -> dict[str, int | None]:

@@ -86,6 +86,24 @@ def test_the_shards_are_those_of_the_local_run(engine: list[str], photos: Path, 
     assert checksums(tmp_path / "shards") == checksums(local)
 
 
+def test_a_pre_pass_and_a_table(engine: list[str], class_folders: Path, tmp_path: Path) -> None:
+    """Two pipelines, one after the other, on inputs that workers find by a table."""
+    names = [str(path.relative_to(class_folders)) for path in sorted(class_folders.rglob("*.*"))]
+    shutil.copytree(class_folders, tmp_path / "in")
+    shutil.copy(tmp_path / "in" / names[0], tmp_path / "in/again.jpg")
+    rows = [f"{name},{number / 4},{name[0]}" for number, name in enumerate([*names, "again.jpg", "missing.jpg"])]
+    (tmp_path / "in/table.csv").write_text("\n".join(["path,age,label", *rows]))
+    options = [*OPTIONS, "--size", 16, "--drop-duplicates", "--max-rejects", 1]
+    expected = prepared(tmp_path / "in/table.csv", tmp_path / "here", *options)
+    output = tmp_path / "there"
+    process = start(tmp_path / "tmp", tmp_path / "in/table.csv", output, *options, *engine)
+    errors = ended(process, tmp_path / "tmp")
+    assert process.returncode == 0, errors
+    assert checksums(output) == checksums(expected)
+    rejects = [json.loads(line) for line in (output / "rejects.jsonl").read_text().splitlines()]
+    assert sorted(reject["reason"] for reject in rejects) == ["duplicate", "missing"]
+
+
 def test_a_failure_is_said_as_the_job_says_it(engine: list[str], tmp_path: Path) -> None:
     for number in range(4):
         write_image(tmp_path / "images" / f"{number}.jpg", number)

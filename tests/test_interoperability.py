@@ -61,7 +61,14 @@ def test_tensorflow_reads_jpegs_pixel_for_pixel(jpeg_shards: Path) -> None:
 def test_tensorflow_datasets_opens_the_directory(class_folders: Path, tmp_path: Path, options: str) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")
     output = prepared(
-        class_folders, tmp_path / "my-Data.1", *options.split(), "--split", "train=0.8,val=0.2", "--shards", 2
+        class_folders,
+        tmp_path / "my-Data.1",
+        *options.split(),
+        "--split",
+        "train=0.8,val=0.2",
+        "--stratify",
+        "--shards",
+        2,
     )
     builder = tfds.builder_from_directory(str(output))
     assert builder.info.features["label"].names == ["a", "b", "c"]

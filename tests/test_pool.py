@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from beam_jobs.arguments import parse
 from beam_jobs.errors import JobError
-from beam_jobs.options import parse
+from beam_jobs.job import Job, Watcher
+from beam_jobs.options import SourceOptions
 from beam_jobs.output import PLAN, Work
 from beam_jobs.plan import ShardTask
 from beam_jobs.pool import Workers, workers_of
 from beam_jobs.sources import Reject
-from beam_jobs.write import Job, Watcher
 
 
 class Seen(Watcher):
@@ -39,13 +40,24 @@ class Refusing(Watcher):
 def job(tmp_path: Path) -> Job:
     """A job whose plan holds the references of two images, "0.png" and "1.png"."""
     (tmp_path / PLAN).mkdir(parents=True)
-    (tmp_path / PLAN / "all.jsonl").write_text('["0.png", 3, null]\n["1.png", 3, null]\n')
+    (tmp_path / PLAN / "all.jsonl").write_text('["0.png", 3, null, {}, null]\n["1.png", 3, null, {}, null]\n')
     image = parse(["prepare", "in", "out"]).image
-    return Job(input=str(tmp_path), output=str(tmp_path), work=Work("x"), image=image, formats=(), fields={}, threads=1)
+    return Job(
+        source=SourceOptions(input=str(tmp_path)),
+        output=str(tmp_path),
+        work=Work("x"),
+        image=image,
+        formats=(),
+        fields={},
+        boxes={},
+        points={},
+        count_classes=False,
+        threads=1,
+    )
 
 
 def tasks(count: int) -> list[ShardTask]:
-    plan = {"plan": PLAN + "all.jsonl", "start": 0, "end": 38}
+    plan = {"plan": PLAN + "all.jsonl", "start": 0, "end": 58}
     return [ShardTask(split="train", number=n, count=count, records=2, **plan) for n in range(count)]  # type: ignore[arg-type]
 
 

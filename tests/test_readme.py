@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import prepared, write_image
 
-from beam_jobs.options import parse
+from beam_jobs.arguments import parse
+from beam_jobs.sources.known import recognised
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SOURCES = re.findall(r"^\|([a-z ]*)\|.*\| `(image-shards prepare .*)` \|$", README, re.M)
 COMMANDS = [line for line in README.splitlines() if line.startswith("image-shards prepare ")]
 
 
@@ -52,10 +54,20 @@ def test_every_option_of_the_table_is_one(capsys: pytest.CaptureFixture[str]) ->
     assert set(re.findall(r"`(--[a-z-]+)", table)) == known
 
 
+def test_the_table_of_sources_has_a_command_for_each() -> None:
+    found = []
+    for name, line in SOURCES:
+        options = parse(shlex.split(line)[1:])
+        kind = recognised(options.source)[0].kind
+        found.append(kind)
+        assert kind == (name.strip() or "records") or (name.strip(), kind) == ("your own", "custom_source:Database")
+    assert found == ["folder", "table", "coco", "archive", "records", "records", "custom_source:Database"]
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one(line: str) -> None:
     options = parse(shlex.split(line)[1:])
-    assert (options.input, options.output) == ("photos", "shards")
+    assert (options.source.input, options.output) == ("photos", "shards")
 
 
 def test_the_files_that_the_readme_names_are_there() -> None:

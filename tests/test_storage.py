@@ -15,9 +15,9 @@ from conftest import prepared
 from fsspec.implementations.memory import MemoryFileSystem
 
 from beam_jobs import lock
+from beam_jobs.arguments import parse
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.lock import LOCK_NAME, locked
-from beam_jobs.options import parse
 from beam_jobs.prepare import prepare
 from shard_reader import storage
 from shard_reader.format import Manifest
@@ -193,7 +193,7 @@ def test_what_may_pass_is_tried_again(error: Exception, calls: int) -> None:
 # The whole job
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of packages that Beam does not find
-OPTIONS = "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --shards 3"
+OPTIONS = "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --stratify --shards 3"
 
 
 def run(source: object, output: object, *options: str) -> str:
