@@ -23,17 +23,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from beam_jobs import plan
-from beam_jobs.sources import Entry, Layout, Problem, Reference
+from beam_jobs.catalog import Catalog
+from beam_jobs.options import SourceOptions, SplitRule
+from beam_jobs.sources import Entry, Layout, Problem, Reference, Source
 from beam_jobs.spill import Spill
 
 CLASSES = 1000
 MIB = 1 << 20
 
 
-class MadeUp:
+class MadeUp(Source):
     """A thousand classes of photos."""
 
     def __init__(self, count: int) -> None:
+        super().__init__(SourceOptions(input="made up"))
         self._count = count
 
     def entries(self) -> Iterator[Entry]:
@@ -43,19 +46,15 @@ class MadeUp:
 
     def layout(self) -> Layout:
         """Class folders."""
-        return Layout(text="made up", ignored=0)
+        return Layout(text="made up", class_names=tuple(f"n{number:08d}" for number in range(CLASSES)))
 
-    def resolve(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
+    def resolve(self, entry: Entry) -> Entry | Problem:
         """The label is in the id."""
-        return Reference(entry.id, entry.size, int(entry.id[1:9])), None
+        return entry._replace(label=entry.id[:9])
 
-    def uri(self, id: str) -> str:
-        """Nowhere."""
-        return id
-
-    def read(self, id: str) -> bytes:
+    def read(self, reference: Reference) -> bytes:
         """Nothing."""
-        raise FileNotFoundError(id)
+        raise FileNotFoundError(reference.id)
 
 
 def main() -> None:
@@ -98,14 +97,16 @@ def measure(count: int, shard_records: int) -> dict[str, float]:
         (folder / "spill").mkdir()
         spill = Spill(folder / "spill")
         times = [time.perf_counter()]
-        plan.scan(source, 0, spill, lambda: None)
+        catalog = Catalog()
+        plan.scan(source, 0, catalog, spill, lambda: None)
+        schema = catalog.close(source.layout())
         times.append(time.perf_counter())
         spilled = sum(path.stat().st_size for path in (folder / "spill").iterdir())
-        arrangement = plan.arrange(spill, source, None, folder)
+        rule = SplitRule(parts=(("train", "0.9"), ("val", "0.1")))
+        arrangement = plan.arrange(spill, source, schema, rule, 0, folder)
         times.append(time.perf_counter())
-        parts = plan.cut(arrangement, (("train", "0.9"), ("val", "0.1")))
-        shards = {part.split: -(-part.records // shard_records) for part in parts}
-        tasks = plan.plan_shards(parts, shards, folder, "")
+        shards = {split: -(-ordered.records // shard_records) for split, ordered in arrangement.ordered.items()}
+        tasks = plan.plan_shards(arrangement.ordered, shards, folder, "")
         times.append(time.perf_counter())
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     names = ("list", "arrange", "cut")

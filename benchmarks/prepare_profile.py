@@ -36,14 +36,16 @@ SETTINGS = ["--size", "256", "--filter", "lanczos", "--quality", "90"]
 # What a part is called, the module that looks the function up, and by which name.
 PARTS = (
     ("read the file", "beam_jobs.sources.folder", "Folder.read"),
-    ("header and EXIF, by Pillow", "beam_jobs.images", "Image.open"),
-    ("header and EXIF, by Pillow", "beam_jobs.images", "Image.Image.getexif"),
-    ("decode", "beam_jobs.images", "_decode_jpeg"),
+    ("header and EXIF, by Pillow", "beam_jobs.decode", "Image.open"),
+    ("header and EXIF, by Pillow", "beam_jobs.decode", "Image.Image.getexif"),
+    ("decode", "beam_jobs.decode", "_decode_jpeg"),
+    ("colour profile to sRGB", "beam_jobs.decode", "to_srgb"),
     ("decode: around it", "beam_jobs.images", "decode"),
     ("resize", "beam_jobs.images", "fit"),
     ("encode", "beam_jobs.images", "_encode"),
     ("sums for the statistics", "beam_jobs.images", "ChannelSums.of"),
     ("sums for the statistics", "beam_jobs.images", "ChannelSums.__add__"),
+    ("hash of the file", "beam_jobs.record", "_hash"),
     ("Example", "shard_reader.example", "encode"),
     ("frame with CRC, write", "shard_reader.tfrecord", "write_record"),
     ("index, from the file read back", "shard_reader.index", "build"),
@@ -55,7 +57,7 @@ PARTS = (
 # What ends at a moment, whether it is the first call's begin or the last call's end, and of which function.
 MOMENTS = (
     ("interpreter and imports", "begin", "beam_jobs.prepare", "prepare"),
-    ("list INPUT", "end", "beam_jobs.prepare", "_list"),
+    ("list INPUT", "end", "beam_jobs.prepare", "list_input"),
     ("plan", "begin", "beam_jobs.prepare", "run_here"),
     ("import Beam", "begin", "beam_jobs.pipeline", "build"),
     ("build and start the pipeline", "begin", "beam_jobs.pipeline", "workers_of"),
@@ -136,24 +138,26 @@ def parse() -> argparse.Namespace:
 
 def profile_work(images: Path, output: str) -> dict[str, Clocks]:
     """The time of each part of writing all shards, the rest last."""
-    from beam_jobs.options import parse as parse_options
+    from beam_jobs.arguments import parse as parse_options
+    from beam_jobs.job import Watcher
     from beam_jobs.output import PLAN
-    from beam_jobs.plan import read_tasks
+    from beam_jobs.plan import TASKS_NAME, read_tasks
     from beam_jobs.prepare import prepare
-    from beam_jobs.write import Watcher, write_shard
+    from beam_jobs.write import write_shard
     from shard_reader.storage import directory
 
     watch = Stopwatch()
 
-    def write_all(job: Any, *_: Any) -> None:
-        for task in read_tasks(directory(job.output), PLAN):
+    def write_all(pipeline: None, job: Any, *_: Any) -> None:
+        for task in read_tasks(directory(job.output), PLAN + TASKS_NAME):
             write_shard(task, job, None, Watcher())
         raise Done
 
     with contextlib.ExitStack() as stack:
         for part, module, name in PARTS:
             stack.callback(replace(module, name, functools.partial(watch.wrapped, part)))
-        stack.callback(replace("beam_jobs.prepare", "run_here", lambda _: watch.wrapped("the rest", write_all)))
+        stack.callback(replace("beam_jobs.prepare", "run_here", lambda _: lambda steps, *_: steps(None, "")))
+        stack.callback(replace("beam_jobs.pipeline", "build", lambda _: watch.wrapped("the rest", write_all)))
         with contextlib.suppress(Done):
             prepare(parse_options(["prepare", str(images), output, *SETTINGS, "--workers", "1"]))
     return {part: watch.parts[part] for part in [*(part for part, *_ in PARTS), "the rest"]}

@@ -612,3 +612,20 @@ def test_inputs_that_hold_nothing(tmp_path: Path, bucket: str) -> None:
 def test_options_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--boxes x,y: has no meaning where INPUT is an archive; leave it out"):
         found(tmp_path, boxes=("x", "y"))
+
+
+def test_archives_without_values_do_not_decide_for_the_others(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", {"1.png": b"1"})
+    make_tar(tmp_path / "b.tar", {"2.png": b"2", "2.cls": b"dog"})
+    archives = found(tmp_path)
+    assert "WebDataset layout (labels from .cls)" in archives.text
+    assert archives.entries["b.tar/2.png"].label == "dog"
+    assert archives.entries["a.tar/1.png"].label is None  # which becomes a reject: the others have one
+
+
+def test_components_with_a_suffix_of_an_image_are_no_images_of_their_own(tmp_path: Path) -> None:
+    files = {"1.input.png": b"1", "1.seg.png": b"2", "1.json": b'{"label": "dog"}'}
+    with pytest.raises(UsageError, match=r"holds no images .*none of input\.png, json, seg\.png is an image"):
+        found(make_tar(tmp_path / "a.tar", files))
+    archives = found(tmp_path / "a.tar", image_key="input.png")
+    assert [entry.label for entry in archives.entries.values()] == ["dog"]
