@@ -24,6 +24,7 @@ from beam_jobs.options import (
     SplitRule,
 )
 from beam_jobs.quiet import quiet
+from beam_jobs.sources.paths import split_place
 from shard_reader.cpus import available_cpus
 from shard_reader.format import ENCODINGS, FORMATS, IMAGE_DTYPES
 from shard_reader.storage import directory, is_url, local_path
@@ -259,19 +260,21 @@ def _split_rule(found: argparse.Namespace) -> SplitRule:
 
 
 def _class_names(path: str) -> tuple[str, ...]:
-    place, _, name = path.rpartition("/")
+    place, name = split_place(path)
     try:
-        text = directory(place or ("/" if path.startswith("/") else ".")).read(name).decode("utf-8-sig")
+        text = directory(place).read(name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"--classes {path}: is not UTF-8 at byte {error.start}") from error
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"--classes {path}: {getattr(error, 'strerror', None) or error}") from error
     names = tuple(line.rstrip() for line in text.rstrip().splitlines())
-    for number, line in enumerate(names):
+    seen = set[str]()
+    for number, line in enumerate(names, 1):
         if not line:
-            raise UsageError(f"--classes {path}: line {number + 1} is empty")
-        if names.index(line) != number:
-            raise UsageError(f"--classes {path}: line {number + 1} is {line!r} again")
+            raise UsageError(f"--classes {path}: line {number} is empty")
+        if line in seen:
+            raise UsageError(f"--classes {path}: line {number} is {line!r} again")
+        seen.add(line)
     if not names:
         raise UsageError(f"--classes {path}: is empty")
     return names

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources import Entry, Label, Layout, Problem, Reference
+from beam_jobs.sources.folder import SPLIT_FOLDERS
 from shard_reader.format import Field, index_dtype
 
 __all__ = ["Catalog", "Schema"]
 
 _RESERVED = frozenset({"image", "id", "height", "width", "content_hash", "label", "weight"})
-_SPLIT_ORDER = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
 _MOST_NAMES = 1_000_000  # of classes: more are no classes, and would not fit into memory
 _MOST_COUNTED = 65_536  # numbers that labels are, for them to be counted one by one
 _MOST_SPLITS = 100
@@ -373,7 +373,7 @@ def _own_name(name: str) -> str:
 
 def _split_key(name: str) -> tuple[int, str]:
     lower = name.lower()
-    return (_SPLIT_ORDER.index(lower) if lower in _SPLIT_ORDER else len(_SPLIT_ORDER), name)
+    return (SPLIT_FOLDERS.index(lower) if lower in SPLIT_FOLDERS else len(SPLIT_FOLDERS), name)
 
 
 def _check_names(fields: Mapping[str, Field]) -> None:

@@ -361,7 +361,7 @@ def test_another_root_is_another_job(class_folders: Path, tmp_path: Path) -> Non
     assert result.returncode == 2 and "source.root is" in result.stderr
 
 
-@pytest.mark.parametrize("option", ["--label-column x", "--split-column x", "--boxes b", "--root /x", "--record a:u1"])
+@pytest.mark.parametrize("option", ["--label-column x", "--boxes b", "--root /x", "--record a:u1", "--path-suffix .x"])
 def test_options_that_mean_nothing_are_refused(option: str, class_folders: Path, tmp_path: Path) -> None:
     result = command("prepare", class_folders, tmp_path / "out", *option.split(), "--source", "folder")
     assert result.returncode == 2

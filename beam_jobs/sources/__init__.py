@@ -5,9 +5,10 @@ A source of your own is a class with `entries` and `read`; `examples/custom_sour
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -43,17 +44,19 @@ def printable(name: str) -> str:
     return repr(name)[1:-1]
 
 
-def refuse_options(options: SourceOptions, what: str, names: Sequence[str]) -> None:
-    """Refuse options that have no meaning for a source; `what` says what INPUT is.
+def refuse_options(options: SourceOptions, what: str, *, taken: Collection[str]) -> None:
+    """Refuse every option but those that a source takes; `what` says what INPUT is.
 
     Raises:
-        UsageError: one of `names` was given.
+        UsageError: one that has no meaning there was given.
     """
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value is not False:
-            text = " " + ",".join(value) if isinstance(value, tuple) else f" {value}" if value is not True else ""
-            raise UsageError(f"--{name.replace('_', '-')}{text}: has no meaning where INPUT is {what}; leave it out")
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
+        if value == option.default or option.name in ("input", "kind", *taken):
+            continue
+        text = "" if value is True else f" {','.join(value)}" if isinstance(value, tuple) else f" {value}"
+        name = option.name.replace("_", "-")
+        raise UsageError(f"--{name}{text}: has no meaning where INPUT is {what}; leave it out")
 
 
 class BadInput(Exception):

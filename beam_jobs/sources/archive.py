@@ -55,8 +55,8 @@ class Archive(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        unknown = ("root", "path_column", "id_column", "boxes", "points", "record")
-        refuse_options(options, "an archive", unknown)
+        columns = ("label_column", "label_separator", "split_column", "fields")
+        refuse_options(options, "an archive", taken=(*columns, "image_key", "nested_classes"))
         self._files = Files(options)
         self._columns = Columns(options, ("label",), frozenset({"height", "width"}))
         self._folders = ClassFolders(options.nested_classes)

@@ -46,19 +46,7 @@ class Coco(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        columns = (
-            "path_column",
-            "path_suffix",
-            "id_column",
-            "label_column",
-            "label_separator",
-            "split_column",
-            "fields",
-            "boxes",
-        )
-        refuse_options(
-            options, "COCO instances", (*columns, "fields", "boxes", "points", "image_key", "record", "nested_classes")
-        )
+        refuse_options(options, "COCO instances", taken=("root", "box_frame"))
         folder, self._name = split_place(options.input)
         self._paths = Paths(options.root or folder, "--root" if options.root else "INPUT")
         self._folder = directory(folder)

@@ -155,17 +155,7 @@ class Folder(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        columns = (
-            "path_column",
-            "path_suffix",
-            "id_column",
-            "label_column",
-            "label_separator",
-            "split_column",
-            "fields",
-            "boxes",
-        )
-        refuse_options(options, "a folder", (*columns, "fields", "boxes", "points", "root", "image_key", "record"))
+        refuse_options(options, "a folder", taken=("nested_classes",))
         try:
             self._directory = directory(options.input)
         except (ValueError, TypeError, ImportError) as error:

@@ -92,7 +92,8 @@ class Records(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        refuse_options(options, "a file of records", ("root", "path_column", "boxes", "points"))
+        columns = ("id_column", "label_column", "label_separator", "split_column", "fields")
+        refuse_options(options, "a file of records", taken=(*columns, "image_key", "record", "box_frame"))
         self._record = arrays_of.parse_record(options.record) if options.record else None
         self._files = Files(options)
         self._columns = Columns(options, (), _LEFT_OUT)

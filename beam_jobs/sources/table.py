@@ -61,7 +61,9 @@ class Table(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        refuse_options(options, "a table", ("image_key", "record", "nested_classes"))
+        columns = ("path_column", "id_column", "label_column", "split_column", "fields", "boxes", "points")
+        more = ("root", "path_suffix", "label_separator", "box_format", "box_frame")
+        refuse_options(options, "a table", taken=(*columns, *more))
         is_file = _suffix(options.input) in KINDS
         folder = split_place(options.input)[0] if is_file else options.input
         self._paths = Paths(options.root or folder, "--root" if options.root else "INPUT")
