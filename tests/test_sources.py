@@ -399,6 +399,8 @@ def test_grey_and_colour_as_they_are(tmp_path: Path) -> None:
     [
         ("photos.db out --source nowhere:Database", "--source nowhere:Database: No module named 'nowhere'"),
         ("photos.db out --source json:JSONDecoder", "JSONDecoder is no subclass of beam_jobs.sources.Source"),
+        ("t.csv out --root nowhere", "--root nowhere: is no folder; give the one that paths are relative to"),
+        ("c.json out --root nowhere", "--root nowhere: is no folder; give the one that paths are relative to"),
         ("nowhere.csv out", "INPUT nowhere.csv: does not exist"),
         ("nowhere.json out", "INPUT nowhere.json: does not exist"),
         ("nowhere.tar out", "INPUT nowhere.tar: does not exist"),
@@ -407,6 +409,8 @@ def test_grey_and_colour_as_they_are(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_that_is_not_there(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\n1.jpg,a\n")
+    (tmp_path / "c.json").write_text(json.dumps(COCO))
     result = command("prepare", *line.split(), cwd=tmp_path, env=path_for_commands())
     assert result.returncode == 2
     assert message in result.stderr
@@ -531,7 +535,7 @@ def coco_with(**changes: Any) -> bytes:
         ("a.csv", b"x,label\n1.jpg,a\n", ["a.csv: ", "which column has the paths", "--path-column; it has x, label"]),
         ("a.csv", b'path,label\n1.jpg,"a\n2.jpg,b\n', ["a.csv", "line 2", "quote"]),
         ("a.csv", b"path,label\n1.jpg,a,b\n", ["a.csv line 2", "3 cells"]),
-        ("a.csv", b"path,label\n1.jpg\n", ["a.csv line 2", "1 cell"]),
+        ("a.csv", b"path,label\n1.jpg\n", ["a.csv line 2", "1 cell", "fill in what is missing"]),
         ("a.csv", b"path,label\n1.jpg,caf\xe9\n", ["a.csv", "line 2", "iconv"]),
         ("a.jsonl", b'{"path": "1.jpg"}\n{path}\n', ["a.jsonl line 2", "JSON"]),
         ("a.json", coco_with(bbox=[0, 0, -5, 5]), ["annotation 5", "width", "-5"]),

@@ -276,8 +276,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (",cat,train", "labels.csv:3", "no-path", 'column "path" is empty; it is to have the path of an image'),
         ("1.jpg,,train", "1.jpg", "no-label", 'column "label" is empty; it is to have a label'),
         ("1.jpg,cat,", "1.jpg", "no-split", 'column "split" is empty; it is to have a split'),
-        ("1.jpg,cat", "labels.csv:3", "bad-row", "has 2 cells, the header has 3: '1.jpg,cat'; put quotes around a cell"
-            " that has a comma in it"),
+        ("1.jpg,cat", "labels.csv:3", "bad-row", "has 2 cells, the header has 3: '1.jpg,cat'; fill in what is missing,"
+            " or remove the row"),
         ("1\0.jpg,cat,val", "1\0.jpg", "bad-path", "the path '1\\x00.jpg' has a NUL character, which no path has"),
         ("hdfz://a/1.jpg,cat,val", "hdfz://a/1.jpg", "bad-path",
             "the path 'hdfz://a/1.jpg' cannot be read: Protocol not known: hdfz"),
@@ -289,7 +289,8 @@ def test_rows_of_csv_that_cannot_be_used(tmp_path: Path, text: str, id: str, rea
 
 
 def test_where_a_row_without_a_path_is(tmp_path: Path) -> None:
-    source = Table(SourceOptions(input=str(written(tmp_path, "path,x\n,2\n")), root="/photos"))
+    (tmp_path / "photos").mkdir()
+    source = Table(SourceOptions(input=str(written(tmp_path, "path,x\n,2\n")), root=str(tmp_path / "photos")))
     [entry] = source.entries()
     assert source.uri(entry) == f"{tmp_path}/labels.csv:2"
 

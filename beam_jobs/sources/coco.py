@@ -63,6 +63,8 @@ class Coco(Source):
         Raises:
             UsageError: INPUT is not there, or not in this format.
         """
+        if self.options.root is not None:
+            self._paths.check_root()
         self._root = self._find_root()
         with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
             spill = Spill(Path(folder))

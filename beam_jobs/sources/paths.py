@@ -41,8 +41,17 @@ class Paths:
             self._root = directory(root)
         except (ValueError, TypeError, ImportError) as error:
             raise UsageError(f"{option} {root}: {error}") from error
-        self._place = root
+        self._place, self._option = root, option
         self._schemes: set[str] = set()  # which are known to be readable
+
+    def check_root(self) -> None:
+        """Whether a root on a disk is there: otherwise every file would be missing, for one mistake.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if self._root.local is not None and not self._root.exists():
+            raise UsageError(f"{self._option} {self._place}: is no folder; give the one that paths are relative to")
 
     def check(self, path: str) -> None:
         """Whether a file can have such a path at all, as far as that can be said without looking.

@@ -103,12 +103,13 @@ class _Csv(Rows):
                 yield number, [cells[place] for place in places]
             else:
                 start = ",".join(cells)
+                more = "put quotes around a cell that has a comma in it"
+                remedy = more if len(cells) > len(own) else "fill in what is missing, or remove the row"
                 yield (
                     number,
                     BadInput(
                         "bad-row",
-                        f"has {len(cells)} cells, the header has {len(own)}: {start!r:.80}; put quotes around a cell"
-                        " that has a comma in it",
+                        f"has {len(cells)} cells, the header has {len(own)}: {start!r:.80}; {remedy}",
                     ),
                 )
 

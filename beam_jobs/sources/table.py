@@ -131,6 +131,8 @@ class Table(Source):
 
     def _entries(self) -> Iterator[Entry]:
         parts = self._find_parts()
+        if self.options.root is not None:
+            self._paths.check_root()
         names = parts[0].columns()
         if not parts[0].same_columns:
             names = tuple(dict.fromkeys(name for part in parts for name in part.columns()))
