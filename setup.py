@@ -8,10 +8,10 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_jobs/__init__.py").read_text("utf-8"))[1]
 
-DECODE = ["pillow>=12.1.1,<13", "simplejpeg>=1.9,<2"]
+DECODE = ["opencv-python-headless>=4.10", "pillow>=12.1.1,<13", "simplejpeg>=1.9,<2"]
 HDF5 = ["h5py>=3.11,<3.15"]  # TensorFlow 2.21 wants h5py below 3.15
 SOURCES = ["ijson>=3.3", "pyarrow>=16"]  # pyarrow is also Beam's
-PIXELS = ["cykooz-resizer>=4.0.1,<5", "opencv-python-headless>=4.10", "xxhash>=3.4"]
+PIXELS = ["cykooz-resizer>=4.0.1,<5", "xxhash>=3.4"]
 BEAM = ["apache-beam==2.77.*", "fsspec>=2024.6", "tqdm>=4.66", *DECODE, *HDF5, *PIXELS, *SOURCES]
 TENSORFLOW = ["tensorflow>=2.21,<2.22"]
 # The same modules without the GPU's libraries, a third of the download.

@@ -1,0 +1,448 @@
+"""From a decoded image to one of the batch's size.
+
+```
+Transform                 image, draws -> image: CenterCrop, Resize, RandomResizedCrop, Flip, and one's own
+compose(transforms)       several of them as one `Chain`, which writes its result where the batch wants it
+```
+
+An image is an array `[height, width, channels]`, never changed by a transform but where it is `out`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.draws import Draws
+from shard_reader.scaling import Filter, flip, resize
+
+__all__ = [
+    "CenterCrop",
+    "Chain",
+    "Flip",
+    "RandomResizedCrop",
+    "Resize",
+    "Shape",
+    "Transform",
+    "Transforms",
+    "compose",
+]
+
+Image = NDArray[Any]
+Shape = tuple[int | None, ...]
+
+_ATTEMPTS = 10
+# Bilinear reads 2 x 2 pixels for each it writes: it leaves none out up to a factor of 2, but weighs them ever less
+# evenly. Up to 1.5 its photos are as near to Lanczos' as area's are, in a seventh of the time.
+_BILINEAR_UP_TO = 1.5
+
+
+class Transform(ABC):
+    """What makes one image of another. Subclass it for an augmentation of one's own, which has draws:
+
+    ```
+    @dataclass(frozen=True)
+    class Brightness(Transform):
+        strength: float = 0.2
+        in_place = True  # it keeps shape and dtype, and does not mind
+
+        def __call__(self, image, draws, out=None):
+            return np.clip(image * draws.uniform(1 - self.strength, 1 + self.strength), 0, 255).astype(image.dtype)
+    ```
+
+    Its `repr` shows all that matters, the same in every process, as that of a dataclass does. A stream's saved position
+    does not have it: whoever goes on with another augmentation has decided so.
+    """
+
+    __slots__ = ()
+
+    is_random: ClassVar[bool] = True
+    """Whether it uses its draws. Where it does not, it may be given None."""
+
+    in_place: ClassVar[bool] = False
+    """Whether it keeps shape and dtype and can be called with an `out` that is `image` itself."""
+
+    @abstractmethod
+    def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
+        """The new image.
+
+        Args:
+            image: `[height, width, channels]`, of any size, maybe a read-only view, not to be changed but as `out`.
+            draws: the numbers that decide what it does: the same image and numbers must give the same result.
+            out: an array of the result's shape and dtype, C-contiguous. It may write its result there and return
+                it, which saves a copy; it need not. Never overlaps `image`, but where `in_place` says that it
+                may be `image`.
+
+        Raises:
+            ValueError: this image cannot be transformed. The message goes on after "the image".
+        """
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        """The shape of its result for images of `shape`, where None is a side that differs between images.
+
+        None, the default but for `in_place`, says that only calling it tells.
+        """
+        return shape if self.in_place else None
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in getattr(self, "__dict__", {}).items())
+        return f"{_qualified_name(type(self))}({settings})"
+
+
+@dataclass(frozen=True, slots=True)
+class CenterCrop(Transform):
+    """Takes the middle of an image, without scaling it.
+
+    Args:
+        size: of a square, or (height, width), in pixels.
+
+    Raises:
+        TypeError: a size that is neither.
+        ValueError: a size below 1; on a call, an image that is smaller than the crop.
+
+    >>> CenterCrop(2)(np.zeros((4, 6, 3), np.uint8)).shape
+    (2, 2, 3)
+    """
+
+    is_random = False
+
+    size: int | tuple[int, int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _size(self.size))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of every image it gives."""
+        return _height_and_width(self.size)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*self.shape, *shape[2:])
+
+    def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
+        """The middle of `image`, a view: `[h, w, channels]` to `[*shape, channels]`."""
+        height, width = self.shape
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        if top < 0 or left < 0:
+            raise ValueError(
+                f"is {image.shape[1]}x{image.shape[0]}, smaller than the crop of {width}x{height}:"
+                " ask for a smaller crop, or prepare larger images (--size)"
+            )
+        return image[top : top + height, left : left + width]
+
+
+@dataclass(frozen=True, slots=True)
+class Resize(Transform):
+    """Scales an image to one size, which stretches it where the size has another aspect ratio.
+
+    Args:
+        size: of a square, or (height, width), in pixels.
+        filter: "area" weighs all pixels that a new one covers, and is bilinear in a direction that grows. The
+            others are OpenCV's, for images that grow or shrink a little: they read 2 x 2 pixels ("bilinear"), 4 x 4
+            ("bicubic") or one ("nearest": the one at the centre, as for masks) and leave out those between.
+
+    Raises:
+        TypeError: a size that is neither.
+        ValueError: a size below 1, or another filter; on a call, pixels of a dtype other than uint8, uint16, int16,
+            float16, float32 and float64.
+
+    >>> Resize((2, 3)).output_shape((None, None, 3))
+    (2, 3, 3)
+    """
+
+    is_random = False
+
+    size: int | tuple[int, int]
+    filter: Filter = "area"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _size(self.size))
+        if self.filter not in get_args(Filter):
+            raise ValueError(f"filter={self.filter!r}: must be one of {', '.join(get_args(Filter))}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of every image it gives."""
+        return _height_and_width(self.size)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*self.shape, *shape[2:])
+
+    def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
+        """`[h, w, channels]` to `[*shape, channels]` of the same dtype."""
+        return resize(image, self.shape, self.filter, out)  # where `image` is `out`, it has this size already
+
+
+@dataclass(frozen=True, slots=True)
+class RandomResizedCrop(Transform):
+    """Takes a random part of an image and scales it to one size: the usual augmentation for classification.
+
+    The part's share of the image's area is uniform in `scale`, the logarithm of its aspect ratio in that of `ratio`;
+    after ten parts that do not fit it is the middle, as large as `ratio` allows. This is Inception's augmentation
+    (Szegedy and others, 2015, "Going deeper with convolutions", section 6) as torchvision defines it.
+
+    It scales bilinearly, but by area where the part is more than 1.5 times the size in a direction.
+
+    Args:
+        size: of a square, or (height, width), in pixels.
+        scale: the least and the greatest share of the area, above 0 and at most 1.
+        ratio: the least and the greatest width / height, above 0.
+
+    Raises:
+        TypeError: a size that is neither, a range that is no two numbers.
+        ValueError: a size below 1, a range outside of what is allowed or the wrong way round; on a call, pixels
+            of a dtype that `Resize` does not take either.
+
+    >>> crop = RandomResizedCrop(224)
+    >>> crop.box(256, 341, Draws(key=1, position=0)) == crop.box(256, 341, Draws(key=1, position=0))
+    True
+    """
+
+    size: int | tuple[int, int]
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    _log_ratio: tuple[float, float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _size(self.size))
+        object.__setattr__(self, "scale", _range("scale", self.scale, 1.0, "above 0 and at most 1"))
+        object.__setattr__(self, "ratio", _range("ratio", self.ratio, math.inf, "above 0 and finite"))
+        object.__setattr__(self, "_log_ratio", (math.log(self.ratio[0]), math.log(self.ratio[1])))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of every image it gives."""
+        return _height_and_width(self.size)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*self.shape, *shape[2:])
+
+    def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
+        """`[h, w, channels]` to `[*shape, channels]` of the same dtype."""
+        top, left, height, width = self.box(image.shape[0], image.shape[1], draws)
+        if image is out:
+            image = image.copy()
+        shape = self.shape
+        shrinks = height > _BILINEAR_UP_TO * shape[0] or width > _BILINEAR_UP_TO * shape[1]
+        part = image[top : top + height, left : left + width]
+        return resize(part, shape, "area" if shrinks else "bilinear", out)
+
+    def box(self, height: int, width: int, draws: Draws) -> tuple[int, int, int, int]:
+        """The part of an image of this size that it takes next: top, left, height and width, in pixels."""
+        uniform, (low, high) = draws.uniform, self._log_ratio
+        for _ in range(_ATTEMPTS):
+            area = height * width * uniform(*self.scale)
+            ratio = math.exp(uniform(low, high))
+            tall, wide = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if 0 < tall <= height and 0 < wide <= width:
+                return draws.integer(height - tall + 1), draws.integer(width - wide + 1), tall, wide
+        tall = min(height, max(1, round(width / self.ratio[0])))
+        wide = min(width, max(1, round(height * self.ratio[1])))
+        return (height - tall) // 2, (width - wide) // 2, tall, wide
+
+
+@dataclass(frozen=True, slots=True)
+class Flip(Transform):
+    """Mirrors an image, left to right, with a probability.
+
+    Args:
+        probability: from 0 to 1.
+
+    Raises:
+        TypeError: a probability that is no number.
+        ValueError: one that is below 0 or above 1.
+    """
+
+    in_place = True
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        probability = _number("probability", self.probability, self.probability)
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability={self.probability!r}: must be from 0 to 1")
+        object.__setattr__(self, "probability", probability)
+
+    def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
+        """The mirrored image, or `image` itself."""
+        if draws.uniform() >= self.probability:
+            return image
+        return flip(image, out)
+
+
+class Chain:
+    """Several transforms as one. Made by `compose`.
+
+    Attributes:
+        steps: the transforms, in order.
+        is_random: whether one of them uses draws.
+    """
+
+    __slots__ = ("_alone", "_into", "is_random", "steps")
+
+    def __init__(self, steps: Sequence[Transform]) -> None:
+        self.steps = tuple(steps)
+        self.is_random = any(step.is_random for step in self.steps)
+        # Which steps are given `out`: the last, and a step whose followers all work in place.
+        first = max(0, len(self.steps) - 1)
+        while first > 0 and self.steps[first].in_place:
+            first -= 1
+        self._alone: tuple[Callable[..., Image], ...] = self.steps[:first]
+        self._into: tuple[Callable[..., Image], ...] = self.steps[first:]
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        """The shape that images of `shape` get, None for a side that differs; None where only a call tells."""
+        result: Shape | None = shape
+        for step in self.steps:
+            if result is not None:
+                result = step.output_shape(result)
+        return result
+
+    def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
+        """The image that the last transform gives.
+
+        Args:
+            image: `[height, width, channels]`, left as it is unless it is `out`.
+            draws: which all transforms draw from, one after the other; may be None unless `is_random`.
+            out: an array for the result, C-contiguous, no part of `image`. It is what is returned then.
+
+        Raises:
+            TypeError: no draws for transforms that use them.
+            ValueError: a transform cannot take the image, or the result is not of `out`'s shape and dtype. The message
+                goes on after "the image".
+        """
+        if draws is None and self.is_random:
+            raise TypeError(f"draws=None: {self!r} needs the draws of a record, as Draws(key, position)")
+        for step in self._alone:
+            image = step(image, draws)
+        for step in self._into:
+            image = step(image, draws, out)
+        if out is None or image is out:
+            return image
+        return _put(image, out)
+
+    def __repr__(self) -> str:
+        return f"[{', '.join(map(repr, self.steps))}]"
+
+
+Transforms = Transform | Callable[[Image], Image] | Chain | Sequence[Transform | Callable[[Image], Image]] | None
+"""What `compose` takes."""
+
+
+def compose(transforms: Transforms) -> Chain:
+    """One object for none, one or several transforms; a function of an image is one that has no draws.
+
+    Raises:
+        TypeError: something else.
+
+    >>> compose([RandomResizedCrop(224), Flip()]).output_shape((None, None, 3))
+    (224, 224, 3)
+    >>> compose(np.fliplr)
+    [numpy.fliplr]
+    """
+    if isinstance(transforms, Chain):
+        return transforms
+    if transforms is None:
+        return Chain(())
+    several = transforms if isinstance(transforms, list | tuple) else (transforms,)
+    return Chain([_transform(one) for one in several])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Function(Transform):
+    """A function of an image alone."""
+
+    is_random = False
+
+    function: Callable[[Image], Image]
+
+    def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
+        return self.function(image)
+
+    def __repr__(self) -> str:
+        return _name_of(self.function)
+
+
+def _transform(value: object) -> Transform:
+    if isinstance(value, Transform):
+        return value
+    if isinstance(value, type):
+        raise TypeError(f"image={value.__qualname__}: is a class, pass an instance: {value.__qualname__}(...)")
+    if not callable(value):
+        raise TypeError(
+            f"image={value!r}: expected a transform, as CenterCrop(224), a function of an image, or a list of them"
+        )
+    return _Function(value)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """What says which function it is, in every process the same."""
+    if isinstance(function, functools.partial):
+        settings = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+        return f"partial({', '.join([_name_of(function.func), *settings])})"
+    if hasattr(function, "__qualname__"):
+        return _qualified_name(function)
+    # An object that can be called: its own words where it has some, rather than its address.
+    has_words = getattr(type(function), "__repr__", None) is not object.__repr__
+    return repr(function) if has_words else _qualified_name(type(function))
+
+
+def _qualified_name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}" if value.__module__ else str(value.__qualname__)
+
+
+def _put(image: Image, out: Image) -> Image:
+    """Copy the result of the last transform to where it is wanted."""
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"becomes {type(image).__qualname__}: transforms must give an array of NumPy")
+    # Another byte order is no other dtype.
+    if image.shape != out.shape or not np.can_cast(image.dtype, out.dtype, "equiv"):
+        raise ValueError(
+            f"gives {image.shape} {image.dtype}, the first image gave {out.shape} {out.dtype}: transforms must give"
+            " one shape and dtype for all images, as Resize, CenterCrop or RandomResizedCrop do"
+        )
+    np.copyto(out, image)
+    return out
+
+
+def _size(size: Any) -> int | tuple[int, int]:
+    """A size of Python's integers, which NumPy's become."""
+    try:
+        sides = [operator.index(side) for side in (size if isinstance(size, list | tuple) else (size, size))]
+    except TypeError:
+        sides = []
+    if len(sides) != 2:
+        raise TypeError(f"size={size!r}: must be an integer, or (height, width)")
+    if min(sides) < 1:
+        raise ValueError(f"size={size!r}: must be at least 1 pixel")
+    return (sides[0], sides[1]) if isinstance(size, list | tuple) else sides[0]
+
+
+def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _number(name: str, value: Any, shown: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}={shown!r}: must be a number") from None
+
+
+def _range(name: str, value: tuple[float, float], most: float, allowed: str) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise TypeError(f"{name}={value!r}: must be two numbers, the least and the greatest")
+    low, high = (_number(name, one, value) for one in value)
+    if not (low > 0 and high <= most and math.isfinite(high)):
+        raise ValueError(f"{name}={value!r}: must be {allowed}")
+    if low > high:
+        raise ValueError(f"{name}={value!r}: the least comes first, ({high}, {low})")
+    return low, high
