@@ -6,19 +6,31 @@
 ...     train(batch["image"], batch["label"], batch["weight"])
 """
 
+from shard_reader.coverage import Coverage
 from shard_reader.dataset import Dataset, open_dataset
-from shard_reader.decode import CenterCrop
+from shard_reader.draws import Draws
 from shard_reader.errors import CorruptionError, DatasetError, ManifestError, ShardsError, StateError
-from shard_reader.stream import Stream
+from shard_reader.mixture import Mixture, mix
+from shard_reader.stream import Skipped, Stream
+from shard_reader.transforms import CenterCrop, Flip, RandomResizedCrop, Resize, Transform
 
 __all__ = [
     "CenterCrop",
     "CorruptionError",
+    "Coverage",
     "Dataset",
     "DatasetError",
+    "Draws",
+    "Flip",
     "ManifestError",
+    "Mixture",
+    "RandomResizedCrop",
+    "Resize",
     "ShardsError",
+    "Skipped",
     "StateError",
     "Stream",
+    "Transform",
+    "mix",
     "open_dataset",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Callable
 from os import PathLike
 
 import numpy as np
@@ -15,15 +17,21 @@ _MASK_DELTA = 0xA282EAD8
 
 def crc32c(data: bytes | NDArray[np.uint8]) -> int:
     """The CRC-32C of bytes, or of a contiguous array of them."""
-    import google_crc32c  # here, so that `import shard_reader` loads NumPy and nothing else
-
-    return int(google_crc32c.value(data))
+    return _crc32c()(data)
 
 
 def masked_crc32c(data: bytes | NDArray[np.uint8]) -> int:
     """CRC-32C rotated and offset, as TFRecord stores it, so that a CRC of CRCs stays a good CRC."""
     crc = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+@functools.cache
+def _crc32c() -> Callable[[bytes | NDArray[np.uint8]], int]:
+    import google_crc32c  # here, so that `import shard_reader` loads NumPy and nothing else
+
+    value: Callable[[bytes | NDArray[np.uint8]], int] = google_crc32c.value
+    return value
 
 
 def sha256_file(path: str | PathLike[str]) -> str:

@@ -1,30 +1,26 @@
-"""Random access to the records of a split."""
+"""The records of a split, and some of them."""
 
 from __future__ import annotations
 
-import json
-import operator
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader import example, index
-from shard_reader.checksum import crc32c
-from shard_reader.decode import CenterCrop, decode_image
 from shard_reader.errors import CorruptionError, DatasetError
-from shard_reader.format import MANIFEST_NAME, Field, Manifest, Shard, ShardFile
-from shard_reader.order import Order, Remainder, Shuffle
-from shard_reader.storage import map_file
-from shard_reader.stream import Stream
+from shard_reader.format import MANIFEST_NAME, Field, Manifest
+from shard_reader.records import Located, Records, Shuffle
+from shard_reader.shards import OpenShard, OpenShards
+from shard_reader.shuffle import Arrangement, FullShuffle, Stored, WindowShuffle
 
 __all__ = ["Dataset", "open_dataset"]
 
-_MOST_OPEN_SHARDS = 4096  # two maps each, of the 65,530 that the kernel allows a process
+_BLOCK = 1 << 16  # records that `where` looks at together
 
 
 def open_dataset(path: str | os.PathLike[str], split: str = "train", *, format: str | None = None) -> Dataset:
@@ -57,7 +53,7 @@ def open_dataset(path: str | os.PathLike[str], split: str = "train", *, format: 
     return Dataset(directory, manifest, split, format)
 
 
-class Dataset:
+class Dataset(Records):
     """The records of one split, by number. Made by `open_dataset`; safe to share between threads.
 
     `len(data)` is the number of records, `data[i]` is record `i` as a dictionary.
@@ -69,40 +65,23 @@ class Dataset:
         self.split = split
         self.format = format
         shards = manifest.splits[split].shards
+        self._fields = {**manifest.fields, "id": Field(dtype="string")}
         self._ends = np.cumsum([shard.records for shard in shards], dtype=np.int64)
-        self._shards = _OpenShards(path, shards, manifest.fields, format)
+        self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])  # of each shard; and where the last one ends
+        self._end_list = self._ends.tolist()
+        self._shards = OpenShards(path, shards, manifest.fields, format)
+        self._chosen: NDArray[np.int64] | None = None  # of `select`: the split's number of each record
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}, split={self.split!r}, format={self.format!r}, {len(self)} records)"
 
     def __len__(self) -> int:
-        return self.manifest.splits[self.split].records
-
-    def __getitem__(self, record: int) -> dict[str, Any]:
-        """One record: `image` (`[height, width, channels]`), `id` (str), `label`, if there are any, and the
-        fields that the inputs brought along: numbers, str, arrays, and lists of str.
-
-        Raises:
-            IndexError: there is no such record.
-            TypeError: `record` is not an integer.
-            CorruptionError: the record is damaged.
-        """
-        record = operator.index(record)
-        number = record + len(self) if record < 0 else record
-        if not 0 <= number < len(self):
-            raise IndexError(f"record {record} of {len(self)} in split {self.split!r} of {self.path}")
-        numbers = np.array([number])
-        values = {
-            name: _as_python(self.column(name, numbers)[0])
-            for name in self.fields
-            if name not in ("image", "id", "height", "width", "content_hash")
-        }
-        return {"image": np.array(self.image(number)), **values, "id": self.ids(numbers)[0].decode()}
+        return self.manifest.splits[self.split].records if self._chosen is None else len(self._chosen)
 
     @property
     def fields(self) -> Mapping[str, Field]:
-        """The type of each field of a record."""
-        return self.manifest.fields
+        """The type of each field of a record; there is always an `id`: where none is stored, it is FILE:ROW."""
+        return self._fields
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -111,193 +90,144 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """What this split is made of: the same for both formats, another for other inputs or options."""
-        return f"{self.manifest.fingerprint.digest}/{self.split}"
+        """What these records are: the same for both formats, another for other inputs, options or choices."""
+        whole = f"{self.manifest.fingerprint.digest}/{self.split}"
+        if self._chosen is None:
+            return whole
+        return f"{whole}/{hashlib.sha256(self._chosen.astype('<i8').tobytes()).hexdigest()[:16]}"
 
-    def stream(
-        self,
-        *,
-        batch_size: int,
-        shuffle: Shuffle = "full",
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        image: CenterCrop | None = None,
-        remainder: Remainder = "pad",
-        on_error: Literal["raise"] = "raise",
-        fields: Sequence[str] | None = None,
-        threads: int | None = None,
-        prefetch: int = 2,
-    ) -> Stream:
-        """Batches in an order that (seed, epoch, position) decide. See `Stream`.
+    @property
+    def shard_count(self) -> int:
+        """How many shards the split has."""
+        return len(self._ends)
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"split {self.split!r} of {self.path}"
+
+    def select(self, records: Iterable[int] | NDArray[Any]) -> Dataset:
+        """Some of the records, as a dataset of their own.
 
         Args:
-            batch_size: of the global batch, over all ranks; `world_size` must divide it.
-            shuffle: "full" for a new permutation of the whole split in each epoch, "none" for stored order.
-            seed: decides the permutations.
-            rank, world_size: this process's share of each global batch.
-            image: a crop that makes all images one size; needed where they differ in size.
-            remainder: the last batch of an epoch: "pad" with records of weight 0, "drop" or "keep" it.
-            on_error: "raise", the only choice so far: a damaged record ends the loop with its error.
-            fields: what a batch holds; by default `image` and, if there is one, `label`.
-            threads: how many decode; by default one for each CPU that this process may use.
-            prefetch: how many batches are made ahead of the one that is asked for.
+            records: their numbers, in the order that the new dataset is to have, or a mask, bool `[len(data)]`.
 
         Raises:
-            ValueError: a value is out of range, or images differ in size and `image` is not given.
-        """
-        _choose("on_error", on_error, ("raise",))
-        order = Order(
-            records=len(self),
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-            remainder=remainder,
-        )
-        return Stream(self, order, image=image, fields=fields, threads=threads, prefetch=prefetch)
+            IndexError: there is no such record.
+            TypeError: neither integers nor bools.
+            ValueError: the mask has another length, or there is more than one dimension.
 
-    def image(self, record: int) -> NDArray[Any]:
-        """The pixels of one record, `[height, width, channels]`; raw ones as a read-only view of the map.
+        >>> small = data.select(range(1000))  # doctest: +SKIP
+        """
+        numbers = np.asarray(records if isinstance(records, np.ndarray | Sequence) else list(records))
+        if numbers.ndim != 1:
+            raise ValueError(f"records has the shape {numbers.shape}: pass numbers, or a mask of {len(self)}")
+        if numbers.dtype == bool:
+            if len(numbers) != len(self):
+                raise ValueError(f"the mask has {len(numbers)} values for {len(self)} records of {self.name}")
+            numbers = np.flatnonzero(numbers)
+        elif len(numbers) and not np.issubdtype(numbers.dtype, np.integer):
+            raise TypeError(f"records has the type {numbers.dtype}: pass numbers, or a mask of bools")
+        wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
+        if len(wrong):
+            raise IndexError(f"record {wrong[0]} of {len(self)} in {self.name}")
+        numbers = numbers.astype(np.int64)
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        other = Dataset.__new__(Dataset)
+        other.__dict__.update(self.__dict__)
+        other._chosen = numbers if self._chosen is None else self._chosen[numbers]
+        return other
+
+    def where(self, **conditions: Any) -> Dataset:
+        """The records whose fields have these values, as a dataset of their own, in stored order.
+
+        Args:
+            conditions: a value for a field, several (any of them will do), or a function from the field's
+                values, `[n]` (texts are `bytes`), to a mask. A label may be the name of its class.
 
         Raises:
-            CorruptionError: they are damaged.
+            ValueError: there is no such field or class, or the field has no single value in a record.
+
+        >>> pets = data.where(label=["cat", "dog"], width=lambda width: width >= 256)  # doctest: +SKIP
         """
-        shard, row = self._locate(record)
-        extent = shard.rows[row]
-        start = int(extent["offset"])
-        payload = shard.data[start : start + int(extent["length"])]
-        if crc32c(payload) != extent["crc32c"]:
-            raise CorruptionError(f"{self.describe(record)}: the image is damaged (CRC mismatch)")
+        tests = {name: self._test(name, condition) for name, condition in conditions.items()}
+        found = []
+        for start in range(0, len(self), _BLOCK):
+            numbers = np.arange(start, min(start + _BLOCK, len(self)), dtype=np.int64)
+            for name, test in tests.items():
+                numbers = numbers[test(self.column(name, numbers))] if len(numbers) else numbers
+            found.append(numbers)
+        return self.select(np.concatenate([np.empty(0, np.int64), *found]))
+
+    def locate(self, records: NDArray[np.int64]) -> Located:
+        self._check_numbers(records)  # behind this, they decide which memory is read
+        numbers = records if self._chosen is None else self._chosen[records]
+        in_shard = np.searchsorted(self._ends, numbers, "right")
+        used = np.flatnonzero(np.bincount(in_shard, minlength=len(self._ends)))
+        places = np.zeros(len(self._ends), np.int64)
+        places[used] = np.arange(len(used))
+        rows = numbers - self._starts[in_shard]
+        return Located([self._open(number) for number in used.tolist()], places[in_shard], rows)
+
+    def close(self) -> None:
+        self._shards.close()
+
+    def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
+        if shuffle == "none":
+            return Stored(len(self))
+        if shuffle == "full":
+            return FullShuffle(len(self), seed)
+        ends = self._ends
+        if self._chosen is not None:
+            if np.any(self._chosen[1:] < self._chosen[:-1]):
+                raise ValueError('shuffle="window" needs records in stored order: sort what select is given')
+            ends = np.searchsorted(self._chosen, ends)
+        return WindowShuffle(np.diff(ends, prepend=0).tolist(), seed=seed, lanes=lanes, window=window)
+
+    def _locate_one(self, number: int) -> tuple[OpenShard, int]:
+        number = number if self._chosen is None else int(self._chosen[number])
+        shard = bisect_right(self._end_list, number)
+        return self._shards[shard], number - int(self._starts[shard])
+
+    def _open(self, shard: int) -> OpenShard | CorruptionError | OSError:
         try:
-            return decode_image(payload, self.fields["image"], int(extent["height"]), int(extent["width"]))
-        except (ValueError, OSError) as error:
-            raise CorruptionError(f"{self.describe(record)}: the image {error}") from error
+            return self._shards[shard]
+        except (CorruptionError, OSError) as error:
+            return error.with_traceback(None)  # it is kept, and need not keep what it went through
 
-    def column(self, name: str, records: NDArray[np.int64]) -> NDArray[Any]:
-        """A field of several records.
-
-        Fields of a fixed shape are int64 or float32 `[n, *shape]`. Others are objects, `[n]`: strings as UTF-8
-        `bytes`, lists of numbers as arrays, lists of strings as lists of `bytes`.
-        """
-        field = self.fields[name]
-        if field.in_index:
-            values = np.empty((len(records), *(size or 0 for size in field.shape)), field.dtype)
-            for shard, rows, places in self._by_shard(records):
-                values[places] = shard.rows[name][rows]
-            return values
-        values = np.empty(len(records), object)
-        for shard, rows, places in self._by_shard(records):
-            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                start = int(shard.rows[f"{name}_offset"][row])
-                data = shard.data[start : start + int(shard.rows[f"{name}_length"][row])]
-                values[place] = self._value(data, field)
-        return values
-
-    def ids(self, records: NDArray[np.int64]) -> NDArray[np.object_]:
-        """The ids of several records, as UTF-8 `bytes`, `[n]`."""
-        return self.column("id", records)
-
-    def describe(self, record: int) -> str:
-        """Where a record is, for error messages: dataset, shard, row and id."""
-        shard, row = self._locate(record)
-        name = self.ids(np.array([record]))[0].decode("utf-8", "backslashreplace")
-        return f"{self.path / shard.file.path}: row {row}, id {name!r}"
-
-    def _value(self, data: NDArray[np.uint8], field: Field) -> Any:
-        """A string or a list from its bytes, which the two formats have in their own ways."""
-        if not field.shape:
-            return data.tobytes()
-        shape = (-1, *(size or 0 for size in field.shape[1:]))
-        if self.format == "hdf5":
-            if field.dtype == "string":
-                return [text.encode() for text in json.loads(data.tobytes() or b"[]")]
-            return np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<")).reshape(shape).copy()
-        values = example.values(data, example.Feature(example.KINDS[field.dtype], slice(0, len(data))))
+    def _test(self, name: str, condition: Any) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
+        field = self.fields.get(name)
+        if field is None or field.shape:
+            names = ", ".join(name for name, field in self.fields.items() if not field.shape)
+            raise ValueError(f"where: {name!r} is no field with one value for each record: {names}")
+        if callable(condition):
+            return lambda values: _mask(name, condition(values), len(values))
+        several = isinstance(condition, Iterable) and not isinstance(condition, str | bytes)
+        wanted = [self._value(name, field, value) for value in (condition if several else [condition])]
         if field.dtype == "string":
-            return [data[span].tobytes() for span in values]  # type: ignore[index]
-        return np.array(values, field.dtype).reshape(shape)
+            return lambda values: np.array([value in wanted for value in values], bool)
+        # A float32 field is asked for 0.1, and has what is nearest to it.
+        asked = np.array(wanted, np.float32) if field.dtype == "float32" else np.array(wanted)
+        return lambda values: np.isin(values, asked)
 
-    def _locate(self, record: int) -> tuple[_OpenShard, int]:
-        number = int(np.searchsorted(self._ends, record, "right"))
-        shard = self._shards.get(number)
-        return shard, record - int(self._ends[number]) + len(shard.rows)
-
-    def _by_shard(self, records: NDArray[np.int64]) -> list[tuple[_OpenShard, NDArray[np.int64], NDArray[np.intp]]]:
-        """Each shard that holds some of `records`, their rows in it, and their places in `records`."""
-        numbers = np.searchsorted(self._ends, records, "right")
-        groups = []
-        for number in np.unique(numbers).tolist():
-            shard = self._shards.get(number)
-            places = np.flatnonzero(numbers == number)
-            groups.append((shard, records[places] - self._ends[number] + len(shard.rows), places))
-        return groups
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenShard:
-    file: ShardFile
-    data: NDArray[np.uint8]
-    rows: NDArray[np.void]
+    def _value(self, name: str, field: Field, value: Any) -> Any:
+        """What a condition's value is in a column."""
+        if name == "label" and isinstance(value, str):
+            names = self.class_names or ()
+            if value not in names:
+                raise ValueError(f"where: label={value!r}: is no class of {self.path}")
+            return names.index(value)
+        fits = str if field.dtype == "string" else (int, float, np.integer, np.floating)
+        if not isinstance(value, fits):
+            raise ValueError(f"where: {name}={value!r}: the field is of type {field.dtype}")
+        return value.encode() if isinstance(value, str) else value
 
 
-class _OpenShards:
-    """The memory maps of the shards in use, each checked when it is opened.
-
-    No lock, which a fork could leave locked: two threads may both map a shard, and one map is dropped.
-    """
-
-    def __init__(self, path: Path, shards: Sequence[Shard], fields: Mapping[str, Field], format: str) -> None:
-        self._path, self._shards, self._fields, self._format = path, shards, fields, format
-        self._limit = _open_limit()
-        self._open: dict[int, _OpenShard] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": {}}  # maps stay in their process
-
-    def get(self, number: int) -> _OpenShard:
-        shard = self._open.get(number)
-        if shard is None:
-            shard = self._open[number] = self._map(self._shards[number])
-            for oldest in list(self._open)[: -self._limit]:
-                self._open.pop(oldest, None)  # a view of the map keeps it alive
-        return shard
-
-    def _map(self, shard: Shard) -> _OpenShard:
-        file = shard.files[self._format]
-        path = self._path / file.path
-        try:
-            data = map_file(path)
-        except FileNotFoundError:
-            raise CorruptionError(f"{path}: is missing") from None
-        if data.size != file.bytes:
-            raise CorruptionError(f"{path}: has {data.size} bytes, the manifest says {file.bytes}")
-        return _OpenShard(file, data, index.load(self._path, file, shard.records, self._fields))
-
-
-def _as_python(value: Any) -> Any:
-    """One value of a column as a person writes it: int, float, str; arrays stay."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, list):
-        return [text.decode() for text in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _open_limit() -> int:
-    """How many shards to keep open: each takes two maps, and Python keeps a file open for each map.
-
-    A quarter of the files that the process may have open, so that a few data sets can be open at a time.
-    """
-    try:
-        import resource
-    except ModuleNotFoundError:  # not Unix
-        return 64
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return _MOST_OPEN_SHARDS
-    return max(1, min(_MOST_OPEN_SHARDS, files // 8))
+def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = np.asarray(found)
+    if mask.shape != (size,) or mask.dtype != bool:
+        raise ValueError(f"where: {name}: the function gave {mask.dtype} {mask.shape}, not a mask of {size} bools")
+    return mask
 
 
 def _choose(name: str, value: str, choices: Sequence[str]) -> str:

@@ -24,9 +24,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
-import numpy as np
-from numpy.typing import NDArray
-
 from shard_reader.checksum import sha256_file
 
 __all__ = [
@@ -36,7 +33,6 @@ __all__ = [
     "directory",
     "is_url",
     "local_path",
-    "map_file",
     "retried",
     "sync",
     "write_whole",
@@ -426,18 +422,6 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno not in _LASTING
     return not isinstance(error, (MemoryError, TypeError, ValueError, LookupError, AttributeError, ImportError))
-
-
-def map_file(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Every byte of a file as a read-only array, uint8 `[size]`.
-
-    The map lives as long as the array or a view of it. A file of zero bytes, which the kernel
-    refuses to map, gives an empty array.
-    """
-    if os.path.getsize(path) == 0:
-        return np.empty(0, np.uint8)
-    # A plain ndarray: indexing np.memmap is several times slower, for its subclass hooks.
-    return np.memmap(path, np.uint8, mode="r").view(np.ndarray)
 
 
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:

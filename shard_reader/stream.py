@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shard_reader.cpus import available_cpus
-from shard_reader.decode import CenterCrop
+try:
+    import resource
+except ModuleNotFoundError:  # not Unix
+    resource = None  # type: ignore[assignment]
+
+from shard_reader.coverage import Coverage, hash_sums
 from shard_reader.errors import StateError
-from shard_reader.order import Order
+from shard_reader.order import Order, as_integer
+from shard_reader.plan import Pending, Plan
+from shard_reader.read_options import ReadOptions
+from shard_reader.reading import Batch, Reader, Skipped, Spec
 
 if TYPE_CHECKING:
-    from shard_reader.dataset import Dataset
+    from shard_reader.records import Records
 
-__all__ = ["Batch", "Stream"]
-
-Batch = dict[str, NDArray[Any]]
+__all__ = ["Batch", "Skipped", "Spec", "Stream", "major_faults"]
 
 _STATE_VERSION = 1
+_OVER = "this loop is over: the stream was iterated again, given another position, closed, or forked"
+_FIRST_PLAN = 1 << 12  # records that are looked up at first: the first batch comes soon
 
 
 class Stream:
-    """Batches of a dataset. Made by `Dataset.stream`.
+    """Batches of a dataset. Made by `Records.stream`.
 
-    Every `for batch in stream` is one epoch, each with an order of its own under `shuffle="full"`. A
+    Every `for batch in stream` is one epoch, each with an order of its own unless `shuffle="none"`. A
     loop that breaks off ends its epoch: the next one begins the next epoch.
 
     A batch is a dictionary of arrays: `image` `[n, height, width, channels]`, `label` int64 `[n]`,
-    `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch), and whatever else is asked for:
-    strings, as `id`, are `bytes` objects `[n]`, lists are objects `[n]` that are arrays or lists of `bytes`.
+    `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch, or is damaged and skipped), and
+    whatever else is asked for: strings, as `id`, are `bytes` objects `[n]`, lists are objects `[n]` that are arrays or
+    lists of `bytes`, or padded. The memory of images is used again when nobody holds the batch, or a part of
+    it, any more.
 
     `state_dict()` after a batch is the position behind it. After `load_state_dict()` the next loop goes
     on from there, to the end of that epoch, bit for bit as it would have gone; with another number of
@@ -46,33 +54,34 @@ class Stream:
     ...     train(batch["image"], batch["label"], batch["weight"])
     """
 
-    def __init__(
-        self,
-        data: Dataset,
-        order: Order,
-        *,
-        image: CenterCrop | None,
-        fields: Sequence[str] | None,
-        threads: int | None,
-        prefetch: int,
-    ) -> None:
+    def __init__(self, data: Records, order: Order, seed: int, options: ReadOptions) -> None:
         self.data = data
         self.order = order
-        self.fields = _check_fields(data, fields)
-        self._crop = image
-        self._image_shape = _image_shape(data, image) if "image" in self.fields else ()
-        self._threads = _at_least_one("threads", available_cpus() if threads is None else threads)
-        self._prefetch = _at_least_one("prefetch", prefetch)
+        self.seed = seed
+        self._reader = Reader(data, order, seed, options)
+        self.fields = self._reader.fields
         self._epoch, self._step, self._begun = 0, 0, False
         self._loop = 0  # the number of the loop that moves the stream
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._running: weakref.ref[Generator[Batch, None, None]] | None = None
+        self._has_looked = False  # at a whole epoch, all of it verified
+        self._was_cold = False  # the last epoch: it waited for pages
+        self._last_epoch = 0  # of the batches that these tell of
+        self._coverage = Coverage()
+        self._skipped: list[Skipped] = []
+        self._skipped_at: list[int] = []  # their steps
 
     def __len__(self) -> int:
         """How many batches this rank gets in an epoch."""
         return self.order.steps
 
+    def __enter__(self) -> Stream:
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pool": None}  # threads stay in their process
+        return self.__dict__ | {"_running": None}
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @property
     def epoch(self) -> int:
@@ -92,28 +101,52 @@ class Stream:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Height, width and channels of the images in a batch."""
-        return self._image_shape
+        return self._reader.specs["image"].shape  # type: ignore[return-value]  # of images, all sides are known
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """What each array of a batch has of each record, by name: dtype and shape."""
+        return self._reader.specs
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The damaged records of this epoch, so far, that had weight 0: their numbers, and why."""
+        return list(self._skipped)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of one epoch, the next few of them made ahead by threads."""
+        self._loop += 1
+        batches = self._batches(self._loop)
+        self._running = weakref.ref(batches)
+        return _Loop(self, self._loop, batches)
+
+    def _batches(self, loop: int) -> Generator[Batch, None, None]:
         if self._begun:
             self._move_to(self._epoch + 1, 0)
-        self._loop += 1
-        loop, epoch, steps = self._loop, self._epoch, iter(range(self._step, len(self)))
-        pending: deque[tuple[int, _PendingBatch]] = deque()
-        while True:
-            for step in islice(steps, self._prefetch + 1 - len(pending)):
-                pending.append((step, self._begin(epoch, step)))
-            if not pending:
-                # A rank that gets no batch of an epoch has had it, too.
-                self._begun = self._begun or (loop, epoch) == (self._loop, self._epoch)
-                return
-            step, batch = pending.popleft()
-            result = batch.result()
-            if loop != self._loop:
-                raise RuntimeError("this loop is over: the stream was iterated again, or given another position")
-            self._move_to(epoch, step + 1)
-            yield result
+        epoch, first = self._epoch, self._step
+        if first == 0:
+            self._count_from(epoch, Coverage())
+        verifies = self._verifies()
+        ahead = _Ahead(self._reader, self.order, epoch, first, verifies, self._was_cold)
+        faults = major_faults()
+        try:
+            for pending, step, coverage in ahead:
+                batch, skipped = self._reader.finish(pending)
+                del pending
+                if loop != self._loop:  # while this one waited
+                    return
+                self._move_to(epoch, step + 1)
+                self._coverage += coverage
+                if skipped:
+                    self._note(skipped, step)
+                yield batch
+                del batch  # its memory may go to the next one
+        finally:
+            ahead.cancel()
+            self._was_cold = major_faults() > faults
+        self._has_looked = self._has_looked or (verifies and first == 0 and self.order.has_all)
+        # A rank that gets no batch of an epoch has had it, too.
+        self._begun = self._begun or (loop, epoch) == (self._loop, self._epoch)
 
     def batch(self, epoch: int, step: int) -> Batch:
         """One batch of any epoch, without moving the stream.
@@ -122,7 +155,11 @@ class Stream:
             IndexError: the epoch has no such step.
             CorruptionError: a record is damaged.
         """
-        return self._begin(epoch, step).result()
+        epoch, step = as_integer("epoch", epoch), as_integer("step", step)
+        if epoch < 0:
+            raise IndexError(f"epoch {epoch}: they begin with 0")
+        plan = self._reader.plan(epoch, step, step + 1)
+        return self._reader.finish(self._reader.begin(plan, step, verify=self._verifies(), cold=False))[0]
 
     def require(self, *names: str) -> None:
         """Check that batches hold these fields.
@@ -134,9 +171,38 @@ class Stream:
             if name not in self.fields:
                 raise ValueError(f"{name!r} is not among the stream's fields, {', '.join(self.fields)}")
 
+    def coverage(self) -> Coverage:
+        """What this rank has been given of the epoch of its last batch. Those of all ranks add up.
+
+        At the end of an epoch with every record, the sum over the ranks `covers(data.coverage())`. After
+        `load_state_dict` it includes what was before the position: as it was counted, if this rank of as many
+        ranks took the state, otherwise as the order gives it.
+        """
+        return self._coverage
+
     def state_dict(self) -> dict[str, Any]:
         """The position behind the last batch: a few integers and what they refer to, as JSON can hold."""
-        return self._identity() | {"epoch": self._epoch, "step": self._step}
+        return self._state(self._epoch, self._step, self._coverage if self._step else Coverage())
+
+    def state_at(self, step: int, epoch: int | None = None) -> dict[str, Any]:
+        """The position behind the first `step` batches of an epoch, for those who take batches before they use them.
+
+        tf.data, Keras and DataLoaders ask for batches ahead, so that the stream's own position is behind
+        the step that was trained: save that of the step that is done.
+
+        Args:
+            step: how many of the epoch's batches are done, 0 to `len(stream)`.
+            epoch: by default that of the stream's last batch.
+
+        Raises:
+            ValueError: an epoch has no such step.
+        """
+        step, epoch = as_integer("step", step), self._last_epoch if epoch is None else as_integer("epoch", epoch)
+        if epoch < 0 or not 0 <= step <= self.order.epoch_steps:
+            raise ValueError(f"step={step!r}, epoch={epoch!r}: an epoch has {self.order.epoch_steps} steps")
+        if step == self.order.epoch_steps:
+            return self._state(epoch + 1, 0, Coverage())
+        return self._state(epoch, step, self._before(epoch, step))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position that `state_dict` gave, on a stream of any rank and world size.
@@ -154,109 +220,165 @@ class Stream:
         steps = self.order.epoch_steps
         if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step <= steps:
             raise StateError(f"epoch={epoch!r}, step={step!r}: an epoch of this stream has {steps} steps")
+        coverage = self._restored_coverage(state, epoch, step)
         self._move_to(epoch, step)
         self._begun = 0 < len(self) <= self._step  # a rank with a batch less: the next epoch is left
-        self._loop += 1
+        self._count_from(self._epoch, coverage)
+        self._end_loop()
 
     def close(self) -> None:
-        """Stop the threads; iterating again starts new ones."""
-        if self._pool is not None:
-            self._pool[1].shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        """Stop the threads and free memory; iterating again starts new ones."""
+        self._end_loop()
+        self._reader.close()
+
+    def _end_loop(self) -> None:
+        """End the loop that is under way: it says so when it is asked for another batch."""
+        self._loop += 1
+        batches = None if self._running is None else self._running()
+        if batches is not None:
+            with contextlib.suppress(ValueError):  # another thread is in it, and will see that it is over
+                batches.close()
 
     def _move_to(self, epoch: int, step: int) -> None:
-        if step >= self.order.epoch_steps:
+        if 0 < self.order.epoch_steps <= step:
             epoch, step = epoch + 1, 0
         self._epoch, self._step, self._begun = epoch, step, step > 0
+
+    def _count_from(self, epoch: int, coverage: Coverage) -> None:
+        self._last_epoch, self._coverage = epoch, coverage
+        self._skipped, self._skipped_at = [], []
+
+    def _note(self, skipped: list[Skipped], step: int) -> None:
+        self._coverage += Coverage(skipped=len(skipped))
+        self._skipped += skipped
+        self._skipped_at += [step] * len(skipped)
+
+    def _verifies(self) -> bool:
+        """Whether images are checked: one epoch is enough, if it was read as a whole and has all records."""
+        options = self._reader.options
+        if options.verify is None or options.verify == "first-epoch":
+            return options.on_error == "skip" or not self._has_looked
+        return options.verify == "always"
 
     def _identity(self) -> dict[str, Any]:
         return {
             "version": _STATE_VERSION,
             "dataset": self.data.fingerprint,
             "batch_size": self.order.batch_size,
-            "shuffle": self.order.shuffle,
-            "seed": self.order.seed,
+            "seed": self.seed,
             "remainder": self.order.remainder,
+            **self.order.arrangement.identity(),
         }
 
-    def _begin(self, epoch: int, step: int) -> _PendingBatch:
-        records, weights = self.order.batch(epoch, step)
-        batch: Batch = {}
-        work: list[Future[None]] = []
-        if "image" in self.fields:
-            dtype = self.data.fields["image"].dtype
-            batch["image"] = np.empty((len(records), *self._image_shape), dtype)
-            work = self._fill(batch["image"], records)
-        return _PendingBatch(self, records, batch | {"weight": weights}, work)
+    def _state(self, epoch: int, step: int, coverage: Coverage) -> dict[str, Any]:
+        share = {"rank": self.order.rank, "world_size": self.order.world_size}
+        return self._identity() | {"epoch": epoch, "step": step, "coverage": share | coverage.to_json()}
 
-    def _fill(self, images: NDArray[Any], records: NDArray[np.int64]) -> list[Future[None]]:
-        """Have threads decode each record into its place, a few consecutive ones for each task."""
-        pool = self._thread_pool()
-        size = -(-len(records) // (4 * self._threads))
-        starts = range(0, len(records), size)
-        return [pool.submit(self._decode, images[s : s + size], records[s : s + size]) for s in starts]
+    def _before(self, epoch: int, step: int) -> Coverage:
+        """What this rank has of an epoch before a step: as it was counted, where it was, and as the order gives it."""
+        if epoch != self._last_epoch:
+            return self._ordered(epoch, 0, step)
+        here = self._step if epoch == self._epoch else self.order.epoch_steps
+        if step >= here:
+            return self._coverage + self._ordered(epoch, here, step)
+        skipped = sum(at >= step for at in self._skipped_at)
+        return self._coverage - self._ordered(epoch, step, here) - Coverage(skipped=skipped)
 
-    def _decode(self, images: NDArray[Any], records: NDArray[np.int64]) -> None:
-        for place, record in enumerate(records.tolist()):
-            pixels = self.data.image(record)
-            try:
-                images[place] = self._crop(pixels) if self._crop else pixels
-            except ValueError as error:
-                raise ValueError(f"{self.data.describe(record)}: the image {error}") from error
+    def _ordered(self, epoch: int, first: int, stop: int) -> Coverage:
+        """What the order gives this rank in steps `first` to `stop`, without it."""
+        stop, block = min(stop, len(self)), max(1, self._reader.most_records // self.order.share)
+        total = Coverage()
+        for start in range(first, stop, block):
+            picks = self.order.picks(epoch, start, min(start + block, stop))
+            total += Coverage.of(picks.records[picks.weights > 0])
+        return total
 
-    def _thread_pool(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
-            self._pool = (os.getpid(), ThreadPoolExecutor(self._threads, "shard_reader"))
-        return self._pool[1]
-
-
-class _PendingBatch:
-    """A batch whose images threads are still filling in. What is wrong with it shows in `result`."""
-
-    def __init__(self, stream: Stream, records: NDArray[np.int64], begun: Batch, work: list[Future[None]]) -> None:
-        self._stream, self._records, self._begun, self._work = stream, records, begun, work
-
-    def result(self) -> Batch:
-        for part in self._work:
-            part.result()
-        names = (*self._stream.fields, "weight")
-        return {name: self._begun[name] if name in self._begun else self._column(name) for name in names}
-
-    def _column(self, name: str) -> NDArray[Any]:
-        return self._stream.data.column(name, self._records)
+    def _restored_coverage(self, state: dict[str, Any], epoch: int, step: int) -> Coverage:
+        raw = state.get("coverage")
+        if step in (0, self.order.epoch_steps):
+            return Coverage()
+        share = (self.order.rank, self.order.world_size)
+        if not isinstance(raw, dict) or (raw.get("rank"), raw.get("world_size")) != share:
+            return self._ordered(epoch, 0, step)
+        try:
+            return Coverage.from_json(raw)
+        except ValueError as error:
+            raise StateError(f"coverage={error}") from None
 
 
-def _check_fields(data: Dataset, fields: Sequence[str] | None) -> tuple[str, ...]:
-    if fields is None:
-        return ("image", "label") if "label" in data.fields else ("image",)
-    if isinstance(fields, str):
-        raise TypeError(f"fields={fields!r}: must be several names, as ({fields!r},)")
-    for name in fields:
-        if name not in data.fields:
-            raise ValueError(f"fields={list(fields)!r}: {name!r} is not one of {', '.join(data.fields)}")
-    return tuple(fields)
+class _Loop(Iterator[Batch]):
+    """The batches of an epoch, unless the stream has gone elsewhere meanwhile."""
+
+    def __init__(self, stream: Stream, number: int, batches: Iterator[Batch]) -> None:
+        self._stream, self._number, self._batches, self._process = stream, number, batches, os.getpid()
+
+    def __next__(self) -> Batch:
+        if self._is_over():
+            raise RuntimeError(_OVER)
+        try:
+            return next(self._batches)
+        except Exception:
+            if self._is_over():  # its threads may have been stopped, or its end not be that of the epoch
+                raise RuntimeError(_OVER) from None
+            raise
+
+    def _is_over(self) -> bool:
+        return (self._number, self._process) != (self._stream._loop, os.getpid())
 
 
-def _image_shape(data: Dataset, crop: CenterCrop | None) -> tuple[int, ...]:
-    field = data.fields["image"]
-    if field.shape[2] is None:
-        raise ValueError(
-            f"the images of {data.path} may differ in channels (--channels keep) and then are no array: read"
-            " them one by one, or prepare them with --channels rgb or grey"
-        )
-    if crop is not None:
-        if not isinstance(crop, CenterCrop):
-            raise TypeError(f"image={crop!r}: expected a CenterCrop or None")
-        return (*crop.shape, field.shape[2])
-    if not field.is_fixed:
-        raise ValueError(
-            f"the images of {data.path} may differ in size (--fit cover, inside or none) and then are no array: pass"
-            " image=CenterCrop(n), or prepare them with --fit crop, pad or stretch"
-        )
-    return tuple(size or 0 for size in field.shape)
+class _Ahead:
+    """The batches of the rest of an epoch, with their steps and coverages, the next few of them under way."""
+
+    def __init__(self, reader: Reader, order: Order, epoch: int, first: int, verify: bool, cold: bool) -> None:
+        self._reader, self._order, self._epoch, self._first, self._verify = reader, order, epoch, first, verify
+        self._cold = cold
+        self._pending: deque[tuple[Pending, int, Coverage]] = deque()
+        self._process = os.getpid()
+
+    def __iter__(self) -> Iterator[tuple[Pending, int, Coverage]]:
+        for begun in self._begin():
+            self._pending.append(begun)
+            if len(self._pending) > self._reader.options.prefetch:
+                yield self._pending.popleft()
+        while self._pending:
+            yield self._pending.popleft()
+
+    def cancel(self) -> None:
+        """Leave what is not begun; what threads are at ends in memory that nobody holds."""
+        if self._process != os.getpid():  # a thread may have held a lock when this process was forked
+            self._pending.clear()
+            return
+        for pending, _, _ in self._pending:
+            for part in pending.work:
+                part.cancel()
+        self._pending.clear()
+
+    def _begin(self) -> Iterator[tuple[Pending, int, Coverage]]:
+        faults, cold = major_faults(), self._cold
+        for plan, stop in self._plans():
+            coverages = _coverages(plan, self._order.share)
+            for step, coverage in zip(range(plan.first, stop), coverages, strict=True):
+                # Announcing costs time where everything is in memory; a page that was not shows that it is worth it.
+                cold = cold or major_faults() > faults
+                yield self._reader.begin(plan, step, verify=self._verify, cold=cold), step, coverage
+
+    def _plans(self) -> Iterator[tuple[Plan, int]]:
+        """Each plan, and the step behind it."""
+        first, steps, records = self._first, self._order.steps, min(_FIRST_PLAN, self._reader.most_records)
+        while first < steps:
+            stop = min(steps, first + max(1, records // self._order.share))
+            yield self._reader.plan(self._epoch, first, stop), stop
+            first, records = stop, self._reader.most_records
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"{name}={value}: must be at least 1")
-    return value
+def _coverages(plan: Plan, share: int) -> list[Coverage]:
+    """That of each batch of a plan."""
+    counted = plan.picks.weights > 0
+    starts = np.arange(0, len(counted), share)
+    counts = np.add.reduceat(counted, starts, dtype=np.int64).tolist()
+    return list(map(Coverage, counts, hash_sums(plan.picks.records, counted, starts).tolist()))
+
+
+def major_faults() -> int:
+    """How many pages this process has waited for the disk to give."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt if resource else 0

@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
         "shard_reader.tf_data needs TensorFlow: pip install 'image-shards[tf]'", name=error.name
     ) from error
 
-from shard_reader.stream import Stream
+from shard_reader.stream import Spec, Stream
 
 __all__ = ["as_dataset"]
 
@@ -34,7 +34,7 @@ def as_dataset(stream: Stream, *, inputs: str | None = None, targets: str | None
     if not isinstance(stream, Stream):
         raise TypeError(f"{stream!r} is no Stream: pass data.stream(...)")
     names = _element_names(stream, inputs, targets)
-    specs = {name: _spec(stream, name) for name in (*stream.fields, "weight")}
+    specs = {name: _tensor_spec(stream, name, spec) for name, spec in stream.specs.items()}
     signature = tuple(specs[name] for name in names) if names else specs
 
     whole = stream.remaining == len(stream)
@@ -60,18 +60,11 @@ def _element_names(stream: Stream, inputs: str | None, targets: str | None) -> t
     return inputs, targets, "weight"
 
 
-def _spec(stream: Stream, name: str) -> tf.TensorSpec:
-    order = stream.order
-    size = None if order.remainder == "keep" else order.batch_size // order.world_size
-    if name == "image":
-        return tf.TensorSpec((size, *stream.image_shape), stream.data.fields["image"].dtype)
-    if name == "weight":
-        return tf.TensorSpec((size,), tf.float32)
-    field = stream.data.fields[name]
-    if field.dtype == "string" and field.is_fixed:
-        return tf.TensorSpec((size,), tf.string)
-    if not field.is_fixed:
+def _tensor_spec(stream: Stream, name: str, spec: Spec) -> tf.TensorSpec:
+    if spec.dtype == "list":
         raise ValueError(
-            f"{name!r} is a list, of another length in each record, and no tensor: leave it out of fields="
+            f"{name!r} is a list, of another length in each record, and no tensor: leave it out of fields=, or pad it"
+            ' with ragged="pad"'
         )
-    return tf.TensorSpec((size, *field.shape), field.dtype)
+    size = None if stream.order.remainder == "keep" else stream.order.share
+    return tf.TensorSpec((size, *spec.shape), spec.dtype)

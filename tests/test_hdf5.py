@@ -17,7 +17,7 @@ from shard_reader import hdf5, index
 from shard_reader.checksum import crc32c, sha256_file
 from shard_reader.errors import CorruptionError
 from shard_reader.format import Field
-from shard_reader.storage import map_file
+from shard_reader.mapping import map_file
 
 NUMBER = Field(dtype="int64")
 OTHERS = {"label": NUMBER, "id": Field(dtype="string"), "height": NUMBER, "width": NUMBER}

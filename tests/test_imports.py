@@ -77,12 +77,21 @@ def test_the_public_names() -> None:
     assert shard_reader.__all__ == [
         "CenterCrop",
         "CorruptionError",
+        "Coverage",
         "Dataset",
         "DatasetError",
+        "Draws",
+        "Flip",
         "ManifestError",
+        "Mixture",
+        "RandomResizedCrop",
+        "Resize",
         "ShardsError",
+        "Skipped",
         "StateError",
         "Stream",
+        "Transform",
+        "mix",
         "open_dataset",
     ]
 
@@ -108,7 +117,8 @@ def test_a_missing_package_says_what_to_install(missing: str, code: str, message
 
 
 def test_the_command_without_beam_says_what_to_install() -> None:
-    code = WITHOUT.format(missing="cykooz_resizer", code="from beam_jobs.__main__ import main; sys.exit(main([]))")
+    call = "from beam_jobs.__main__ import main; sys.exit(main(['prepare']))"
+    code = WITHOUT.format(missing="cykooz_resizer", code=call)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == "image-shards: error: needs cykooz_resizer: pip install 'image-shards[beam]'\n"

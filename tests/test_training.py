@@ -117,10 +117,10 @@ def test_one_batch_of_a_sequence_reads_one_batch_and_nothing_else(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    original = Dataset.image
-    monkeypatch.setattr(Dataset, "image", lambda data, record: (read.append(record), original(data, record))[1])
+    original = Dataset.locate
+    monkeypatch.setattr(Dataset, "locate", lambda data, records: (read.extend(records), original(data, records))[1])
     images, labels, weights = ShardSequence(stream)[5]
-    records, _ = stream.order.batch(0, 5)
+    records = stream.order.picks(0, 5, 6).records
     assert sorted(read) == sorted(records.tolist())
     assert np.array_equal(labels, stream.data.column("label", records))
     assert (images.shape, weights.sum()) == ((128, 32, 32, 3), 128)
@@ -180,6 +180,18 @@ def test_crops_of_jpegs_train(jpeg_shards: Path) -> None:
     history = model.fit(as_dataset(stream, inputs="image", targets="label"), shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert model.predict(ShardSequence(stream), verbose=0).shape == (60, 3)
+
+
+def test_lists_are_tensors_when_they_are_padded() -> None:
+    data = open_dataset(Path(__file__).parent / "golden/v1/fields")
+    fields = ("label", "tags", "camera")
+    with pytest.raises(ValueError, match=r"'label' is a list, .* ragged=\"pad\""):
+        as_dataset(data.stream(batch_size=2, fields=fields))
+    for ragged, size in (("pad", 2), (5, 5)):
+        dataset = as_dataset(data.stream(batch_size=2, shuffle="none", fields=fields, ragged=ragged))
+        batch = next(iter(dataset.as_numpy_iterator()))
+        assert batch["label"].shape == batch["label/mask"].shape == batch["tags"].shape == (2, size)
+        assert batch["tags"][0, 0] == b"x" and batch["camera"].shape == (2, 2, 2)
 
 
 @pytest.mark.parametrize("names", [("image", None), (None, "label"), ("image", "box")], ids=str)

@@ -14,7 +14,8 @@ from beam_jobs.sources import Problem
 from beam_jobs.sources.members import ranges, unpack
 from shard_reader.checksum import masked_crc32c
 from shard_reader.example import Values
-from shard_reader.storage import Directory, map_file
+from shard_reader.mapping import map_file
+from shard_reader.storage import Directory
 
 __all__ = ["BOXES", "check_boxes", "find_image", "framed", "value"]
 

@@ -1,0 +1,126 @@
+"""Files as memory: maps that hold no open file, and copies from many of them at once.
+
+A map is addressed by the kernel, not by Python: `mmap.mmap` and `np.memmap` keep a file open for as long as the
+map lives, and a process may have few files open (often 1,024) and many maps (65,530).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.errors import CorruptionError
+
+__all__ = ["Window", "address", "announce", "map_file"]
+
+
+def map_file(path: str | os.PathLike[str], expected: int | None = None) -> NDArray[np.uint8]:
+    """Every byte of a file as a read-only array, uint8 `[size]`.
+
+    The map lives as long as the array or a view of it. A file of zero bytes, which the kernel
+    refuses to map, gives an empty array.
+
+    Args:
+        expected: the file's size; another one is found before anything is mapped.
+
+    Raises:
+        CorruptionError: the file has another size.
+        OSError: the file cannot be opened or mapped.
+    """
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        size = os.fstat(file).st_size
+        if expected is not None and size != expected:
+            raise CorruptionError(f"{path}: has {size} bytes, the manifest says {expected}")
+        if size == 0:
+            return np.empty(0, np.uint8)
+        if _libc is None:
+            return np.frombuffer(mmap.mmap(file, size, access=mmap.ACCESS_READ), np.uint8)
+        return np.asarray(_Map(file, size, path))
+    finally:
+        os.close(file)
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where the first byte of an array lies in memory."""
+    return int(array.__array_interface__["data"][0])
+
+
+class Window:
+    """Rows of memory that lie at many addresses, in whatever maps these are.
+
+    It is one array of overlapping rows, from the lowest to the highest address, of which a fancy index takes those
+    that are asked for and touches no other byte. Whoever asks has checked that they lie within maps, and keeps
+    those alive.
+
+    Args:
+        addresses: int64 `[n]`.
+        row: the type of what lies there, as long as a row.
+    """
+
+    def __init__(self, addresses: NDArray[np.int64], row: np.dtype[Any]) -> None:
+        lowest, highest = (int(addresses.min()), int(addresses.max())) if len(addresses) else (0, 0)
+        size = highest - lowest + 1 if lowest and row.itemsize else 0
+        interface = {"shape": (size,), "strides": (1,), "typestr": f"|V{row.itemsize}", "version": 3}
+        self._memory = np.asarray(_Memory(interface | {"data": (lowest, True)})) if size else np.empty(0, row)
+        self._places, self._row = addresses - lowest, row
+
+    def __getitem__(self, which: slice | NDArray[Any]) -> NDArray[Any]:
+        """A copy of the rows at some of the addresses, `[m]`."""
+        places = self._places[which]
+        if self._row.itemsize == 0 or len(places) == 0:
+            return np.empty(len(places), self._row)
+        rows: NDArray[Any] = self._memory[places]
+        return rows if rows.dtype == self._row else rows.view(self._row)
+
+
+def announce(extents: Iterable[tuple[int, int]]) -> None:
+    """Have the kernel read (address, length) of maps from disk, while the process goes on."""
+    if _libc is None:
+        return
+    for start, length in extents:
+        page = start & -mmap.PAGESIZE
+        # It is advice: where it cannot be taken, the bytes are read when they are touched.
+        _libc.madvise(page, start + length - page, mmap.MADV_WILLNEED)
+
+
+class _Map:
+    """A mapped file, in NumPy's array interface; unmapped when no array refers to it."""
+
+    def __init__(self, file: int, size: int, path: str | os.PathLike[str]) -> None:
+        found = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file, 0)
+        if found == _FAILED:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), os.fspath(path))
+        self._address, self._size, self._unmap = found, size, _libc.munmap
+        self.__array_interface__ = {"shape": (size,), "typestr": "|u1", "data": (found, True), "version": 3}
+
+    def __del__(self) -> None:
+        if hasattr(self, "_unmap"):
+            self._unmap(self._address, self._size)
+
+
+class _Memory:
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+def _load_libc() -> Any:
+    if os.name != "posix" or not hasattr(mmap, "MADV_WILLNEED"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return libc
+
+
+_FAILED = ctypes.c_void_p(-1).value
+_libc = _load_libc()

@@ -1,0 +1,173 @@
+"""From positions to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.columns import fixed, ragged
+from shard_reader.errors import CorruptionError
+from shard_reader.order import Order
+from shard_reader.pixels import Pixels
+from shard_reader.plan import Pending, Plan
+from shard_reader.read_options import ReadOptions
+from shard_reader.shards import MOST_OPEN
+
+if TYPE_CHECKING:
+    from shard_reader.records import Records
+
+__all__ = ["Batch", "Reader", "Skipped", "Spec"]
+
+Batch = dict[str, NDArray[Any]]
+
+_PLAN_RECORDS = 1 << 13  # looked up at a time: the fewest for which arithmetic in NumPy is cheap, since memory is not
+
+
+class Spec(NamedTuple):
+    """What a batch has of each record: `bytes` are of dtype "string", lists of any length of dtype "list"."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A damaged record that has weight 0: its number, and what is wrong with it."""
+
+    record: int
+    reason: str
+
+
+class Reader:
+    """Makes the batches of a stream.
+
+    Args:
+        data: where the records are.
+        order: which of them are in which batch.
+        seed: of random transforms.
+    """
+
+    def __init__(self, data: Records, order: Order, seed: int, options: ReadOptions) -> None:
+        self._data, self._order, self.options = data, order, options
+        self.fields = _check_fields(data, options.fields)
+        self._check_names()
+        self._pixels = Pixels(data, order, seed, options) if "image" in self.fields else None
+
+    @property
+    def most_records(self) -> int:
+        """How many records to look up at a time, at most: of more shards than may be open, fewer."""
+        return _PLAN_RECORDS if self._data.shard_count <= MOST_OPEN else MOST_OPEN // 2
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """Each array of a batch, in order."""
+        specs = {}
+        for name in self.fields:
+            field, ragged = self._data.fields[name], self.options.ragged
+            if name == "image" and self._pixels is not None:
+                specs[name] = Spec(self._pixels.dtype.name, self._pixels.shape)
+            elif field.is_fixed:
+                specs[name] = Spec(field.dtype, field.shape)
+            elif ragged == "list":
+                specs[name] = Spec("list", ())
+            else:
+                size = None if ragged == "pad" else ragged
+                specs[name] = Spec(field.dtype, (size, *field.shape[1:]))
+                specs[f"{name}/mask"] = Spec("bool", (size,))
+        return specs | {"weight": Spec("float32", ())}
+
+    def plan(self, epoch: int, first: int, stop: int) -> Plan:
+        """Look up the batches of steps `first` to `stop`, without it."""
+        picks = self._order.picks(epoch, first, stop)
+        located = self._data.locate(picks.records)
+        wanted = [name for name in self.fields if name == "image" or self._data.fields[name].in_index]
+        columns = located.columns(wanted)
+        if self._pixels is None or "offset" not in columns:
+            return Plan(picks=picks, located=located, columns=columns, epoch=epoch, first=first)
+        addresses = located.addresses(columns)
+        return Plan(
+            epoch=epoch,
+            first=first,
+            picks=picks,
+            located=located,
+            columns=columns,
+            addresses=addresses,
+            window=self._pixels.window(addresses),
+            is_sound=self._pixels.are_sound(columns["length"]),
+        )
+
+    def begin(self, plan: Plan, step: int, *, verify: bool, cold: bool) -> Pending:
+        """Have threads make a batch that is in the plan.
+
+        Args:
+            verify: check the images against their checksums.
+            cold: tell the kernel which bytes will be needed.
+        """
+        share, end = self._order.share, len(plan.picks.records)
+        places = range(min(end, (step - plan.first) * share), min(end, (step - plan.first + 1) * share))
+        pending = Pending(plan, places, verify)
+        if self._pixels is not None:
+            self._pixels.begin(pending, cold=cold)
+        return pending
+
+    def finish(self, pending: Pending) -> tuple[Batch, list[Skipped]]:
+        """The batch, when it is done, and those of its records that are damaged.
+
+        Raises:
+            CorruptionError: one of its records is damaged, and is not to be skipped.
+        """
+        batch: Batch = {}
+        for name in self.fields:
+            field = self._data.fields[name]
+            if name == "image" and self._pixels is not None:
+                batch[name] = self._pixels.finish(pending)
+            elif field.in_index:
+                batch[name] = fixed(pending, name, field)
+            else:
+                batch |= ragged(pending, name, field, self.options.ragged)
+        if self._pixels is None:
+            pending.fail_where_closed()
+        weights = pending.plan.picks.weights[pending.places.start : pending.places.stop].copy()
+        skipped = self._skip_damaged(pending, weights)
+        return batch | {"weight": weights}, skipped
+
+    def close(self) -> None:
+        """Stop the threads and free the buffers that nobody holds."""
+        if self._pixels is not None:
+            self._pixels.close()
+
+    def _skip_damaged(self, pending: Pending, weights: NDArray[np.float32]) -> list[Skipped]:
+        """Those records of a batch that are skipped; their weights become 0."""
+        skipped = []
+        for place, error in pending.take_failures():
+            if self.options.on_error == "raise" or not isinstance(error, CorruptionError):
+                raise error
+            if weights[place - pending.places.start]:
+                weights[place - pending.places.start] = 0
+                skipped.append(Skipped(int(pending.plan.picks.records[place]), str(error)))
+        return skipped
+
+    def _check_names(self) -> None:
+        """That no field has the name of something else in a batch."""
+        padded = () if self.options.ragged == "list" else self.fields
+        ours = {"weight", *(f"{name}/mask" for name in padded if not self._data.fields[name].is_fixed)}
+        for name in self.fields:
+            if name in ours:
+                raise ValueError(
+                    f"fields={list(self.fields)!r}: {name!r} is what a batch calls its own; read the field with"
+                    f" data.column({name!r}, numbers)"
+                )
+
+
+def _check_fields(data: Records, fields: Iterable[str] | None) -> tuple[str, ...]:
+    if fields is None:
+        return ("image", "label") if "label" in data.fields else ("image",)
+    names = tuple(dict.fromkeys(fields))
+    for name in names:
+        if name not in data.fields:
+            raise ValueError(f"fields={list(names)!r}: {name!r} is not one of {', '.join(data.fields)}")
+    return names

@@ -1,0 +1,258 @@
+"""Arrangements of records: position in an epoch -> record, as arithmetic, with no array of all records.
+
+A shuffle is a keyed permutation of 0..n-1: a Feistel network (Luby and Rackoff, 1988) over the
+smallest power of two that holds n, walked along its cycles until it lands below n (Black and
+Rogaway, 2002, "Ciphers with Arbitrary Finite Domains"). It is a pure function of (n, seed, epoch). Up to 16 are
+sorted by a hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Arrangement", "FullShuffle", "Mixed", "Stored", "WindowShuffle", "key", "mix64", "permute"]
+
+_ROUNDS = 6
+_SORTED = 16  # a network over so few bits prefers some permutations: these are sorted by a hash
+
+
+class Arrangement(Protocol):
+    """Which record is at a position of an epoch."""
+
+    @property
+    def records(self) -> int:
+        """How many positions an epoch has."""
+
+    @property
+    def lanes(self) -> int:
+        """A rank keeps to its share of the data if the number of ranks divides this; 0: it never does."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an epoch has every record once."""
+
+    def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The record at each position, int64 `[n]`. Positions from `records` on are padding: any record will do."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the order beside the seed, as JSON can hold it: part of a stream's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The order in which records are stored, in every epoch."""
+
+    records: int
+    lanes = 0
+    is_whole = True
+
+    def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        del epoch
+        return positions % self.records
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"shuffle": "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class FullShuffle:
+    """A permutation of all records, another one in each epoch."""
+
+    records: int
+    seed: int
+    lanes = 0
+    is_whole = True
+
+    def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        return permute(positions % self.records, self.records, self.seed, epoch)
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"shuffle": "full"}
+
+
+class WindowShuffle:
+    """Shards in random order, and records permuted inside windows of a few shards: for storage that is far away.
+
+    ```
+    shards, shuffled  |  7  | 2 |   5   |   0   | 3 |  ...      as one row of all records
+    lanes             |     lane 0      |      lane 1     |     equal cuts of it; lane l has p % lanes == l
+    windows           | w0  | w1  | w2  | w0  | w1  | w2  |     equal cuts of a lane, each permuted by itself
+    ```
+
+    Whoever takes every `world_size`-th position, where `world_size` divides `lanes`, touches the shards of its
+    own lanes alone, and those in their order: at any time those of lanes * (window + 1) shards.
+
+    Args:
+        shard_records: the number of records of each shard; it may be 0.
+        window: the length of a window, in shards of the largest size.
+    """
+
+    is_whole = True
+
+    def __init__(self, shard_records: Sequence[int], *, seed: int, lanes: int, window: int) -> None:
+        self._sizes = np.asarray(shard_records, np.int64)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self.records = int(self._sizes.sum())
+        self.seed, self.lanes, self.window = seed, lanes, window
+        self._length = max(1, window * int(self._sizes.max(initial=0)))
+
+    def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        lanes = positions % self.lanes
+        short, longer = divmod(self.records, self.lanes)
+        sizes = short + (lanes < longer)
+        begins = lanes * short + np.minimum(lanes, longer)
+        # Padding is taken from the same lane; where a lane has no record at all, from the whole.
+        places = positions // self.lanes % np.maximum(sizes, 1)
+        places = np.where(sizes > 0, begins + self._permuted(epoch, lanes, places, sizes), positions % self.records)
+        return self._stored(epoch, places)
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"shuffle": "window", "lanes": self.lanes, "window": self.window}
+
+    def _permuted(
+        self, epoch: int, lanes: NDArray[np.int64], places: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Places in a lane after the permutations of its windows."""
+        windows = places // self._length
+        result = np.empty_like(places)
+        for lane, window, these in _groups(lanes, windows):
+            begin = window * self._length
+            size = max(1, min(self._length, int(sizes[these[0]]) - begin))
+            result[these] = begin + permute(places[these] - begin, size, self.seed, epoch, f"{lane}/{window}")
+        return result
+
+    def _stored(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Records from places in the row of shuffled shards."""
+        shards = permute(np.arange(len(self._sizes)), len(self._sizes), self.seed, epoch, "shards")
+        ends = np.cumsum(self._sizes[shards])
+        numbers = np.searchsorted(ends, places, "right")
+        found = shards[numbers]
+        stored: NDArray[np.int64] = self._starts[found] + places - (ends[numbers] - self._sizes[found])
+        return stored
+
+
+class Mixed:
+    """Records of several sources, each with its part of every block of positions; a source that is done begins anew.
+
+    A record of a source is numbered behind those of the sources before it. Positions go on over epochs: what
+    an epoch had no room for comes in the next one. A source's own epoch `e` is in its own order of epoch `e`.
+
+    Args:
+        sources: the order of each source.
+        counts: how many of every `sum(counts)` positions each source has.
+        sizes: how many records each source has; its epochs may have more positions, or fewer.
+        records: the number of positions in an epoch.
+    """
+
+    lanes = 0
+    is_whole = False
+
+    def __init__(
+        self, sources: Sequence[Arrangement], counts: Sequence[int], sizes: Sequence[int], *, records: int, seed: int
+    ) -> None:
+        self._sources, self.records, self._seed = tuple(sources), records, seed
+        self._counts = np.asarray(counts, np.int64)
+        self._ends = np.cumsum(self._counts)
+        self._bases = np.cumsum([0, *sizes])
+
+    def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        size = int(self._ends[-1])
+        blocks, places = np.divmod(epoch * self.records + positions % self.records, size)
+        numbers, turns = np.empty_like(places), np.empty_like(places)
+        for block, _, these in _groups(blocks, np.zeros_like(blocks)):
+            of_block, turn_of_block = self._block(block)
+            numbers[these], turns[these] = of_block[places[these]], turn_of_block[places[these]]
+        records = np.empty_like(places)
+        for number, source in enumerate(self._sources):
+            mine = np.flatnonzero(numbers == number)
+            epochs, own = np.divmod(turns[mine], max(1, source.records))
+            for own_epoch, _, these in _groups(epochs, np.zeros_like(epochs)):
+                records[mine[these]] = self._bases[number] + source.at(own_epoch, own[these])
+        return records
+
+    def _block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each place in a block its source, and how many records that source has given before it, in all."""
+        size = int(self._ends[-1])
+        numbers = np.searchsorted(self._ends, permute(np.arange(size), size, self._seed, block, "mixture"), "right")
+        turns = np.empty(size, np.int64)
+        turns[np.argsort(numbers, kind="stable")] = np.arange(size)  # by source, then by place
+        return numbers, turns - (self._ends - self._counts)[numbers] + block * self._counts[numbers]
+
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "shuffle": "mixture",
+            "records": self.records,
+            "counts": self._counts.tolist(),
+            "sources": [dict(source.identity()) for source in self._sources],
+        }
+
+
+def permute(
+    positions: NDArray[np.int64], size: int, seed: int, epoch: int, purpose: str | None = None
+) -> NDArray[np.int64]:
+    """Map positions in 0..size-1 to their places in a permutation that (size, seed, epoch, purpose) decide."""
+    keys = np.frombuffer(_digest(seed, epoch, purpose, 8 * _ROUNDS), "<u8").astype(np.uint64)
+    if size <= _SORTED:
+        return np.argsort(mix64(mix64(np.arange(size, dtype=np.uint64) + keys[0]) + keys[1]))[positions]
+    bits = max(1, (size - 1).bit_length())
+    values = _feistel(positions.astype(np.uint64), bits, keys)
+    outside = np.flatnonzero(values >= size)
+    while len(outside):
+        values[outside] = _feistel(values[outside], bits, keys)
+        outside = outside[values[outside] >= size]
+    return values.astype(np.int64)
+
+
+def key(seed: int, epoch: int, purpose: str) -> int:
+    """64 bits that (seed, epoch, purpose) decide."""
+    return int.from_bytes(_digest(seed, epoch, purpose, 8), "little")
+
+
+def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit depends on every bit."""
+    # In place, since fresh memory costs more than the arithmetic.
+    mixed = values >> np.uint64(30)
+    mixed ^= values
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    shifted = mixed >> np.uint64(27)
+    mixed ^= shifted
+    mixed *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(mixed, np.uint64(31), out=shifted)
+    mixed ^= shifted
+    return mixed
+
+
+def _digest(seed: int, epoch: int, purpose: str | None, size: int) -> bytes:
+    text = f"{seed}/{epoch}" if purpose is None else f"{seed}/{epoch}/{purpose}"
+    return hashlib.blake2b(text.encode(), digest_size=size).digest()
+
+
+def _feistel(values: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One pass over all rounds. The halves differ by a bit when `bits` is odd: rounds alternate."""
+    low_bits = np.uint64(bits // 2)
+    low_mask = np.uint64((1 << (bits // 2)) - 1)
+    high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
+    low, high = values & low_mask, values >> low_bits
+    for number, round_key in enumerate(keys):
+        source, target, mask = (high, low, low_mask) if number % 2 else (low, high, high_mask)
+        mixed = mix64(source + round_key)
+        mixed &= mask
+        target ^= mixed
+    high <<= low_bits
+    high |= low
+    return high
+
+
+def _groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
+    """Each pair of values that occurs, and where: int64 `[n]` each."""
+    order = np.lexsort((other, one))
+    changes = np.flatnonzero((np.diff(one[order]) != 0) | (np.diff(other[order]) != 0)) + 1
+    for these in np.split(order, changes):
+        if len(these):
+            yield int(one[these[0]]), int(other[these[0]]), these
