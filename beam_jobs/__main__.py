@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from beam_jobs.commands import choose
+from beam_jobs.errors import JobError
+
 __all__ = ["command", "main"]
 
 # Batch systems and closed terminals send the others.
@@ -45,29 +48,21 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    try:
-        from beam_jobs.arguments import parse
-        from beam_jobs.errors import JobError
-        from beam_jobs.images import ignore_image_warnings
-        from beam_jobs.prepare import prepare
-    except ModuleNotFoundError as error:
-        return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)
-    ignore_image_warnings()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # of class names in a terminal that knows ASCII only
     try:
-        summary = prepare(parse(arguments))
+        command, words = choose(arguments)
+        try:
+            run = command.load()
+        except ModuleNotFoundError as error:
+            return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)
+        return run(words)
     except JobError as error:
         return _fail(str(error), error.exit_status)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
-    try:
-        print(summary, flush=True)  # noqa: T201
-    except OSError as error:
-        return _fail(f"the dataset is whole, but standard output cannot be written ({error.strerror})", 1)
-    return 0
 
 
 def _fail(message: str, status: int) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from beam_jobs.argument_types import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
+from beam_jobs.command_line import command_parser
 from beam_jobs.errors import UsageError
 from beam_jobs.options import (
     BOX_FORMATS,
@@ -29,9 +29,7 @@ from shard_reader.cpus import available_cpus
 from shard_reader.format import ENCODINGS, FORMATS, IMAGE_DTYPES
 from shard_reader.storage import directory, is_url, local_path
 
-__all__ = ["parse"]
-
-_COMMANDS = "Turn raw images into training-ready shards. `image-shards prepare --help` says how."
+__all__ = ["parse", "read_class_names"]
 
 _PREPARE = """\
 Turn images into shards of TFRecord and HDF5.
@@ -48,31 +46,18 @@ so on. Without --runner the job runs on this machine, on every core."""
 
 
 def parse(arguments: Sequence[str]) -> PrepareOptions:
-    """Options from the words of a command line.
+    """Options from a command line: `prepare`, and the words after it.
 
     Raises:
         UsageError: one line that says which option is wrong, its value, and what it may be.
-        SystemExit: after `--help` and `--version`.
+        SystemExit: after `--help`.
     """
-    from beam_jobs import __version__
-
-    top = _Parser(prog="image-shards", allow_abbrev=False, description=_COMMANDS)
-    top.add_argument("--version", action="version", version=f"image-shards {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    prepare = commands.add_parser(
-        "prepare",
-        allow_abbrev=False,
-        help="turn images into shards",
-        usage="image-shards prepare INPUT OUTPUT [options]",
-        description=_PREPARE,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    prepare = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EPILOG)
     _add_arguments(prepare)
     beam = _add_beam_arguments(prepare, arguments)
-    found, unknown = top.parse_known_args(arguments)
+    found, unknown = prepare.parse_known_args(arguments[1:])
     if unknown:
-        prepare.refuse(unknown)
+        prepare.refuse(unknown, "neither image-shards nor Apache Beam has it")
     given = {n: v for n, v in vars(found).items() if n in beam and v != prepare.get_default(n)}
     if "runner" in given:
         given["runner"] = _runner(given["runner"])
@@ -80,20 +65,6 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
         if name in given:
             raise UsageError(f"--{name}: give --workers, which says the same of this project's processes")
     return _build(found, given)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
-
-    def refuse(self, words: Sequence[str]) -> NoReturn:
-        """Say which of the words that were left over is no option, and what may have been meant."""
-        options = [word.split("=")[0] for word in words if word.startswith("-")]
-        if not options:
-            self.error(f"unexpected argument {words[0]!r}")
-        close = difflib.get_close_matches(options[0], self._option_string_actions, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        self.error(f"unknown option {options[0]}: neither image-shards nor Apache Beam has it{hint}")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -213,7 +184,7 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         seed=found.seed,
         workers=found.workers,
         max_rejects=found.max_rejects,
-        classes=_class_names(found.classes) if found.classes is not None else None,
+        classes=read_class_names(found.classes) if found.classes is not None else None,
         drop_duplicates=found.drop_duplicates,
         reject_crashers=found.reject_crashers,
         overwrite=found.overwrite,
@@ -259,7 +230,12 @@ def _split_rule(found: argparse.Namespace) -> SplitRule:
     return SplitRule(parts=found.split, stratify=found.stratify, group_by=found.group_by)
 
 
-def _class_names(path: str) -> tuple[str, ...]:
+def read_class_names(path: str) -> tuple[str, ...]:
+    """The lines of the file that `--classes` names.
+
+    Raises:
+        UsageError: it cannot be read, or a line is empty or there twice.
+    """
     place, name = split_place(path)
     try:
         text = directory(place).read(name).decode("utf-8-sig")

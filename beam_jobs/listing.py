@@ -11,11 +11,11 @@ from beam_jobs.catalog import Catalog, Schema
 from beam_jobs.errors import UsageError
 from beam_jobs.identity import fingerprint_of
 from beam_jobs.options import PrepareOptions
-from beam_jobs.report import counted
 from beam_jobs.say import say
 from beam_jobs.sources import Layout, Source
 from beam_jobs.sources.input_files import without_split
 from beam_jobs.spill import Spill
+from beam_jobs.wording import counted
 from shard_reader.format import Fingerprint
 
 __all__ = ["Listing", "list_input"]

@@ -114,9 +114,14 @@ class Output:
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return Manifest.from_json(data.decode("utf-8"))
+            manifest = Manifest.from_json(data.decode("utf-8"))
         except (DatasetError, ValueError) as error:
             raise UsageError(f"OUTPUT {self.place}: {error}") from error
+        if manifest.fields["image"].feature is not None:  # and --overwrite would remove them
+            raise UsageError(
+                f"OUTPUT {self.place}: holds TFRecords that others wrote, indexed where they are; give another place"
+            )
+        return manifest
 
     def job(self) -> dict[str, Any] | None:
         """What `begin` was told by the job that left its work here, if one did."""

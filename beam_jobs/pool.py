@@ -15,14 +15,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from ctypes import Array, c_int64
 from dataclasses import replace
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -30,6 +29,7 @@ from beam_jobs.errors import JobError
 from beam_jobs.images import ignore_image_warnings
 from beam_jobs.job import Job, Watcher
 from beam_jobs.plan import ShardTask, reference_at
+from beam_jobs.processes import end_with_parent, signals_wait
 from beam_jobs.sources import Reference, Reject, printable
 from shard_reader.storage import directory
 
@@ -149,7 +149,7 @@ class Workers:
 
     def _start(self) -> _Process:
         self.check()
-        with _signals_wait():  # until it is known: an interrupt would leave it behind
+        with signals_wait():  # until it is known: an interrupt would leave it behind
             process = _Process(_serve)
             self._processes.append(process)
         return process
@@ -181,20 +181,6 @@ class Workers:
         error = JobError(f"a worker process died ({why}). The images it was on: {named}. What may help: {advice}")
         self.stop(error)
         raise error
-
-
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Keep what a terminal or a batch system sends waiting, in this process for a moment.
-
-    A process that is started here never hears it: a blocked signal stays blocked in a child.
-    """
-    resource_tracker.ensure_running()  # which is started with the first process, and lets SIGINT through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ready(processes: Iterable[_Process]) -> list[_Process]:
@@ -262,7 +248,7 @@ class _Process:
 
 def _crash(reference: Reference, job: Job) -> str | None:
     """How an image alone ends a process, if it does."""
-    with _signals_wait():
+    with signals_wait():
         process = _Process(_try)
     try:
         process.send(reference, job)
@@ -312,7 +298,7 @@ def _settle() -> None:
     # Libraries for images print to the terminal what they also return as errors.
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _give_back_memory() -> None:
@@ -324,13 +310,6 @@ def _give_back_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 4 << 20)
         mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 class _Reporter(Watcher):

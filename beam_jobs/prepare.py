@@ -28,12 +28,13 @@ from beam_jobs.options import PrepareOptions
 from beam_jobs.output import PLAN, Output, Work, claimed, output_directory
 from beam_jobs.pool import Workers
 from beam_jobs.record import image_fields
-from beam_jobs.report import Progress, counted, dry_run_text, summary
+from beam_jobs.report import Progress, dry_run_text, summary
 from beam_jobs.run import Steps, import_beam_meanwhile, is_local, run_here
 from beam_jobs.say import say
 from beam_jobs.sources import Source
 from beam_jobs.sources.known import open_source, recognised
 from beam_jobs.spill import Spill
+from beam_jobs.wording import counted
 from beam_jobs.write import Sample, sample_shard
 from shard_reader.format import Fingerprint
 from shard_reader.storage import is_url, local_path

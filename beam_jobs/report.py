@@ -23,11 +23,12 @@ from beam_jobs.plan import Arrangement, statistics_split
 from beam_jobs.record import image_fields
 from beam_jobs.say import say
 from beam_jobs.sources import Reject, printable
+from beam_jobs.wording import counted, size_text
 from beam_jobs.write import Sample
 from shard_reader.format import DUPLICATES_NAME, REJECTS_NAME, Field, Manifest
 from shard_reader.storage import directory
 
-__all__ = ["Progress", "counted", "dry_run_text", "summary"]
+__all__ = ["Progress", "dry_run_text", "summary"]
 
 _LINE_SECONDS = 10.0
 _OWN_FIELDS = ("image", "label", "id", "height", "width", "content_hash")
@@ -147,7 +148,7 @@ def dry_run_text(
         records, count = ordered.records, shards[split]
         low, high = records // count, -(-records // count)
         each = f"{low} to {high} images" if low != high else counted(low, "image")
-        size = _size(round(record * records))
+        size = size_text(round(record * records))
         lines.append(f"  {split:<10} {counted(records, 'image')}, {counted(count, 'shard')} of {each}, about {size}")
     fields = image_fields(options.image, schema.fields)
     lines.append(f"  image      {_image(fields['image'], asdict(options.image))}")
@@ -168,7 +169,7 @@ def dry_run_text(
     time_needed = f"{seconds / 3600:.1f} hours of one CPU"
     if options.beam.get("runner") is None:
         time_needed = f"{_duration(seconds / options.workers)} with {counted(options.workers, 'worker')} here"
-    size = _size(round(record * arrangement.planned))
+    size = size_text(round(record * arrangement.planned))
     if sample.rejects:
         first = sample.rejects[0]
         lines.append(
@@ -194,19 +195,10 @@ def _next_command(output: str, split: str) -> str:
     return f"{python} -c {quoted}"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _files(manifest: Manifest, split: str) -> str:
     shards = manifest.splits[split].shards
     size = sum(file.bytes for shard in shards for file in shard.files.values())
-    return f"{counted(len(shards), 'shard')} of {' and '.join(manifest.formats)}, {_size(size)}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+    return f"{counted(len(shards), 'shard')} of {' and '.join(manifest.formats)}, {size_text(size)}"
 
 
 def _image(field: Field, options: Mapping[str, Any]) -> str:

@@ -27,6 +27,11 @@ normalisation. `counts` has one number for each way of an input, and those of bo
 inputs with the bytes of another (`duplicates`, of which `leaks` are in another split). `fingerprint`
 identifies the inputs, and the options and codecs that decide the bytes.
 
+**TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
+manifest in which each field has a `feature`, the name of the one it is read from. `height` and `width` are those
+in the image's own header if their `feature` is the image's. Where no feature is a unique text, `id` is no field: a
+record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
+
 **Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width,
 channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `content_hash` (the first 64 bits of the
 XXH3-128 of the input, as a signed integer), `label` (the index into `class_names`, or a number of the inputs'
@@ -47,11 +52,12 @@ record has datasets without a row.
 
 **Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian, a row
 for each record, in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the shard
-file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie, `crc32c` (`<u4`) is the
-payload's CRC-32C (not masked), `height` and `width` are `<u4`. Every other field of a fixed shape has a
-column of its own name and shape (`<i8` or `<f4`); a string or a list has the extent of its bytes, in
-NAME`_offset` (`<u8`) and NAME`_length` (`<u4`): those of the text, of the list's message (TFRecord), of the
-array or the JSON (HDF5). The index repeats what is in the shard, and can be made again from it.
+file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie (both zero where that is no
+field), `crc32c` (`<u4`) is the payload's CRC-32C (not masked), `height` and `width` are `<u4`. Every other field
+of a fixed shape has a column of its own name and shape (`<i8` or `<f4`); a string or a list has the extent of its
+bytes, in NAME`_offset` (`<u8`) and NAME`_length` (`<u4`): those of the text, of the list's message (TFRecord), of
+the array or the JSON (HDF5); a list that a TFRecord does not have is empty. The index repeats what is in the
+shard, and can be made again from it.
 
 **Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
 and `message`.
@@ -75,6 +81,7 @@ from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.json_object import JsonObject
 
 __all__ = [
+    "BASE_COLUMNS",
     "DUPLICATES_NAME",
     "ENCODINGS",
     "FORMATS",
@@ -119,15 +126,16 @@ _INDEX_DTYPES: Final[Mapping[str, str]] = {"int64": "<i8", "float32": "<f4"}
 _MAX_VALUES: Final = 1 << 16  # of one field in a row of an index
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
 
-_BASE_COLUMNS: Final = (
-    ("offset", "<u8"),
-    ("length", "<u8"),
-    ("id_offset", "<u8"),
-    ("id_length", "<u4"),
-    ("crc32c", "<u4"),
-    ("height", "<u4"),
-    ("width", "<u4"),
-)
+BASE_COLUMNS: Final[Mapping[str, str]] = {
+    "offset": "<u8",
+    "length": "<u8",
+    "id_offset": "<u8",
+    "id_length": "<u4",
+    "crc32c": "<u4",
+    "height": "<u4",
+    "width": "<u4",
+}
+"""The columns that each index begins with, and their dtypes."""
 
 
 def shard_name(split: str, number: int, count: int, format: str) -> str:
@@ -142,7 +150,7 @@ def index_name(shard: str) -> str:
 
 def index_dtype(fields: Mapping[str, Field]) -> list[tuple[Any, ...]]:
     """The columns of an index: the extents of image and id, then what every other field needs."""
-    columns: list[tuple[Any, ...]] = list(_BASE_COLUMNS)
+    columns: list[tuple[Any, ...]] = list(BASE_COLUMNS.items())
     for name, field in fields.items():
         if name in ("image", "id", "height", "width"):
             continue
@@ -161,12 +169,14 @@ def canonical_json(value: Any) -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """The type of one field. `shape` has `None` where the size differs between records; of a list, that is `(None,)`,
-    or `(None, 4)` for a list of boxes.
+    or `(None, 4)` for a list of boxes. `feature` is the name of the feature in TFRecords that others wrote; in ours,
+    where it is None, that is the field's.
     """
 
     dtype: str
     shape: tuple[int | None, ...] = ()
     encoding: str | None = None
+    feature: str | None = None
 
     @property
     def is_fixed(self) -> bool:
@@ -269,6 +279,9 @@ class Manifest:
     def to_json(self) -> str:
         """The text of `dataset.json`; equal manifests give equal text."""
         body = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)}
+        for field in body["fields"].values():
+            if field["feature"] is None:
+                del field["feature"]
         return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -324,11 +337,12 @@ def _read_manifest(top: JsonObject) -> Manifest:
 
 
 def _read_field(o: JsonObject) -> Field:
-    has_encoding = o.value.get("encoding") is not None
+    has_encoding, has_feature = (o.value.get(key) is not None for key in ("encoding", "feature"))
     return Field(
         dtype=o.text("dtype", (*IMAGE_DTYPES, *_INDEX_DTYPES, "string")),
         shape=o.sequence("shape", lambda e: None if e.value[""] is None else e.count("")),
         encoding=o.text("encoding", ENCODINGS) if has_encoding else None,
+        feature=o.text("feature") if has_feature else None,
     )
 
 
@@ -387,8 +401,10 @@ def _read_fingerprint(o: JsonObject) -> Fingerprint:
 
 def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
     """What no single value shows: counts that do not add up, formats and fields that are missing."""
+    image = manifest.fields.get("image")
+    is_foreign = image is not None and image.feature is not None
     for name in ("image", "id", "height", "width"):
-        if name not in manifest.fields:
+        if name not in manifest.fields and not (name == "id" and is_foreign):
             problems.append(f"$.fields.{name}: is missing")
     for name, field in manifest.fields.items():
         expected = _FIELD_DTYPES.get(name, (*_INDEX_DTYPES, "string"))
@@ -404,7 +420,6 @@ def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
             problems.append(f"$.fields.{name}.shape: must be empty")
     columns = [name for name, *_ in index_dtype(manifest.fields)]
     problems += [f"$.fields: two of them need an index column {c}" for c in set(columns) if columns.count(c) > 1]
-    image = manifest.fields.get("image")
     if image is not None and (image.encoding is None or len(image.shape) != 3):
         problems.append("$.fields.image: needs an encoding and a shape of height, width, channels")
     if not manifest.formats:

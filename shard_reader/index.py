@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from shard_reader import example, tfrecord
 from shard_reader.checksum import crc32c
 from shard_reader.errors import CorruptionError
-from shard_reader.format import Field, ShardFile, index_dtype, index_name
-from shard_reader.storage import map_file
+from shard_reader.format import BASE_COLUMNS, Field, ShardFile, index_dtype, index_name
+from shard_reader.image_header import read_header
+from shard_reader.mapping import map_file
 
 __all__ = ["build", "load", "to_bytes"]
 
@@ -89,17 +90,46 @@ def _tfrecord_rows(path: Path, data: NDArray[np.uint8], fields: Mapping[str, Fie
 
 def _example_row(path: Path, offset: int, payload: NDArray[np.uint8], fields: Mapping[str, Field]) -> tuple[Any, ...]:
     """One row, in the order of the columns."""
+    row: dict[str, Any] = dict.fromkeys(BASE_COLUMNS, 0)
+    image = fields["image"]
     try:
         features = example.features(payload)
-        row: dict[str, Any] = dict.fromkeys(("offset", "length", "id_offset", "id_length", "crc32c", "height", "width"))
         for name, field in fields.items():
-            row |= _columns(name, field, payload, features[name], offset)
+            feature = field.feature or name
+            if name in ("height", "width") and feature == image.feature:
+                continue
+            if feature not in features and field.shape[:1] == (None,):
+                row |= {f"{name}_offset": 0, f"{name}_length": 0}
+            else:
+                row |= _columns(name, field, payload, features[feature], offset)
+        if fields["height"].feature == image.feature is not None:
+            start = row["offset"] - offset
+            row["height"], row["width"] = _size(payload[start : start + row["length"]], image)
     except ValueError as error:
         raise CorruptionError(f"{path}: the record at byte {offset} is no Example of these fields: {error}") from error
     except KeyError as error:
         raise CorruptionError(f"{path}: the record at byte {offset} has no feature {error}") from error
-    row["crc32c"] = 0
     return tuple(row.values())
+
+
+def _size(payload: NDArray[np.uint8], field: Field) -> tuple[int, int]:
+    """The height and width of an image that has no such features.
+
+    Raises:
+        ValueError: it is no image of the field's encoding.
+    """
+    if field.encoding == "raw":
+        height, width, channels = (size or 0 for size in field.shape)
+        if payload.size != height * width * channels * np.dtype(field.dtype).itemsize:
+            raise ValueError(f"the image has {payload.size} bytes, not the pixels of {field.shape}")
+        return height, width
+    try:
+        header = read_header(payload)
+    except ValueError as error:
+        raise ValueError(f"the image {error}") from error
+    if header.encoding != field.encoding:
+        raise ValueError(f"the image is encoded as {header.encoding}, not as {field.encoding}")
+    return header.height, header.width
 
 
 def _columns(
@@ -112,6 +142,8 @@ def _columns(
     """
     prefix = "" if name == "image" else f"{name}_"
     kind = example.BYTES if name == "image" else example.KINDS[field.dtype]
+    if field.shape[:1] == (None,) and feature.span.start == feature.span.stop:
+        kind = feature.kind  # of a list without a value, the kind may not be told
     if feature.kind != kind:
         expected = "bytes" if name == "image" else field.dtype
         raise ValueError(f"{name!r} is not of type {expected}")

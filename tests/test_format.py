@@ -52,6 +52,7 @@ def test_a_manifest_goes_both_ways() -> None:
         ("fields.image.shape", [2, "x", 3], "$.fields.image.shape[1]: expected int, got str"),
         ("fields.image.shape", [-2, 2, 3], "$.fields.image.shape[0]: must not be negative, got -2"),
         ("fields.id", ..., "$.fields.id: is missing"),
+        ("fields.label.feature", 3, "$.fields.label.feature: expected str, got int 3"),
         ("fields.image.dtype", "", "$.fields.image.dtype: expected one of"),
         ("fields.image.dtype", "string", "$.fields.image.dtype: is string, expected uint8 or uint16 or float16"),
         ("fields.label.dtype", "string", "$.fields.label.dtype: is string, expected int64"),
