@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import prepared, write_image
+from conftest import command, prepared, write_image
 
 from beam_jobs.arguments import parse
 from beam_jobs.sources.known import recognised
@@ -15,6 +15,7 @@ from beam_jobs.sources.known import recognised
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SOURCES = re.findall(r"^\|([a-z ]*)\|.*\| `(image-shards prepare .*)` \|$", README, re.M)
+LOOKS = re.compile("image-shards (inspect|verify) ")
 COMMANDS = [line for line in README.splitlines() if line.startswith("image-shards prepare ")]
 
 
@@ -31,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(PYTHON), len(COMMANDS)) == (4, 4)
+    assert (len(PYTHON), len(COMMANDS)) == (6, 4)
 
 
 @pytest.mark.filterwarnings("ignore")  # h5py's file is left open, as it would be in a session
@@ -68,6 +69,12 @@ def test_the_table_of_sources_has_a_command_for_each() -> None:
 def test_every_command_is_one(line: str) -> None:
     options = parse(shlex.split(line)[1:])
     assert (options.source.input, options.output) == ("photos", "shards")
+
+
+@pytest.mark.parametrize("line", [line.partition("#")[0] for line in README.splitlines() if LOOKS.match(line)])
+def test_what_looks_at_a_dataset_runs(line: str, place: Path) -> None:
+    result = command(*shlex.split(line)[1:], cwd=place)
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_files_that_the_readme_names_are_there() -> None:
