@@ -13,11 +13,12 @@ import numpy as np
 from beam_jobs.errors import UsageError
 from beam_jobs.wording import counted, size_text
 from shard_reader import Dataset, Draws, open_dataset
+from shard_reader.chain import Chain, compose
 from shard_reader.checksum import crc32c
 from shard_reader.cpus import available_cpus
 from shard_reader.decode import decode_image
 from shard_reader.stream import Stream, major_faults
-from shard_reader.transforms import CenterCrop, Chain, Flip, RandomResizedCrop, compose
+from shard_reader.transforms import CenterCrop, Flip, RandomResizedCrop
 
 __all__ = ["BenchmarkOptions", "Report", "advice", "describe", "measure"]
 
@@ -126,7 +127,7 @@ def measure(options: BenchmarkOptions) -> Report:
     except ValueError as error:  # of images that differ in size, or are smaller than the crop
         hint = " (here: --crop or --random-crop)" if "size" in str(error) or "smaller" in str(error) else ""
         raise UsageError(f"{error}{hint}") from error
-    shapes = [sample.shape(place) for place in range(len(sample.records))]
+    shapes, target = [sample.shape(place) for place in range(len(sample.records))], _target(stream)
     return Report(
         name=data.name,
         options=options,
@@ -138,8 +139,8 @@ def measure(options: BenchmarkOptions) -> Report:
         from_disk=from_disk,
         image_bytes=float(np.mean([sample.payload(place).size for place in range(len(sample.records))])),
         stored_pixels=float(np.mean([height * width for height, width in shapes])),
-        batch_pixels=stream.image_shape[0] * stream.image_shape[1],
-        batch_bytes=math.prod(stream.image_shape) * np.dtype(stream.specs["image"].dtype).itemsize,
+        batch_pixels=math.prod(target.shape[:2]),
+        batch_bytes=target.nbytes,
         stages=stages,
     )
 
@@ -276,7 +277,7 @@ def _stages(stream: Stream, sample: _Sample, options: BenchmarkOptions) -> Itera
     if options.verify != "never":
         yield "checksum", _per_image(lambda place: crc32c(payloads[place]), places)
     shapes = [sample.shape(place) for place in places]
-    target = np.empty(stream.image_shape, stream.specs["image"].dtype)
+    target = _target(stream)
 
     if field.encoding == "raw" and not chain.steps:
         yield "copy", max(0.0, _batch_cost(stream, options) - look_up)
@@ -296,6 +297,12 @@ def _batch_cost(stream: Stream, options: BenchmarkOptions) -> float:
     with stream.data.stream(batch_size=options.batch_size, threads=1, verify="never", remainder="keep") as alone:
         first, later, _ = _read(alone, 0.0, _STAGE_SECONDS)
     return 1e6 / (later if later.images else first).rate
+
+
+def _target(stream: Stream) -> np.ndarray[Any, Any]:
+    """The place of one image in a batch."""
+    spec = stream.specs["image"]
+    return np.empty([side or 0 for side in spec.shape], spec.dtype)
 
 
 def _look_up(stream: Stream, steps: int) -> None:

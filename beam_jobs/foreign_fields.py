@@ -21,11 +21,14 @@ _DTYPES = {kind: dtype for dtype, kind in example.KINDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The fields, the feature of the labels, and why a feature is none of the fields."""
+    """The fields, the feature of the labels, why a feature is none of the fields, and whether grey images are
+    read as colour, since others are colour.
+    """
 
     fields: Mapping[str, Field]
     label: str | None
     left_out: Mapping[str, str]
+    grey_as_rgb: bool
 
 
 def infer(found: Survey, keys: Keys, label: str | None, has_ids: bool) -> Schema:
@@ -60,7 +63,7 @@ def infer(found: Survey, keys: Keys, label: str | None, has_ids: bool) -> Schema
             name = names.get(feature) or _name(feature, seen, found.records)
             fields[name] = _field(feature, seen, found.records)
     order = [name for name in ("image", "label", "id", "height", "width") if name in fields]
-    return Schema({name: fields[name] for name in [*order, *fields]}, label, left_out)
+    return Schema({name: fields[name] for name in [*order, *fields]}, label, left_out, _has_grey_and_rgb(found))
 
 
 def _label(found: Survey, asked: str | None) -> str | None:
@@ -92,8 +95,13 @@ def _image_field(found: Survey, keys: Keys) -> Field:
         )
     ((encoding, dtype),) = found.types
     shape = tuple(sizes.copy().pop() if len(sizes) == 1 else None for sizes in (found.heights, found.widths))
-    channels = found.channels.copy().pop() if len(found.channels) == 1 else None
+    channels = found.channels.copy().pop() if len(found.channels) == 1 else 3 if _has_grey_and_rgb(found) else None
     return Field(dtype=dtype, shape=(*shape, channels), encoding=encoding, feature=keys.image)
+
+
+def _has_grey_and_rgb(found: Survey) -> bool:
+    """Whether encoded images are grey and colour, as those of ImageNet are: the reader decodes all as colour."""
+    return found.channels == {1, 3} and all(encoding != "raw" for encoding, _ in found.types)
 
 
 def _why_not(seen: FeatureSeen) -> str | None:

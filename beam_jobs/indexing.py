@@ -332,7 +332,8 @@ def _summary(
         yield f"  {name:<10} {counted(split.records, 'record')}, {files}, {size_text(size)}"
     image = manifest.fields["image"]
     shape = ", ".join("*" if size is None else str(size) for size in image.shape)
-    yield f"  image      from {image.feature}, {image.dtype} [{shape}], {image.encoding}"
+    grey = "; grey ones are read as RGB" if schema.grey_as_rgb else ""
+    yield f"  image      from {image.feature}, {image.dtype} [{shape}], {image.encoding}{grey}"
     names = f", {len(manifest.class_names)} names from {classes}" if manifest.class_names else ""
     yield f"  label      {f'from {schema.label}{names}' if schema.label else 'none'}"
     own = manifest.fields.get("id")

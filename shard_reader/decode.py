@@ -59,7 +59,7 @@ def decode_image(
     if field.encoding == "jpeg":
         image = _decode_jpeg(payload, channels, height * width, fast, scratch)
     else:
-        image = _decode_with_pillow(payload)
+        image = _decode_with_pillow(payload, channels)
     expected = (height, width, image.shape[2] if channels is None else channels)
     if image.shape != expected:
         raise ValueError(f"decodes to {image.shape}, not to {expected}")
@@ -82,11 +82,12 @@ def _decode_jpeg(
     return pixels
 
 
-def _decode_with_pillow(payload: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _decode_with_pillow(payload: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
     codec = _module("PIL.Image")
     try:
         with codec.open(io.BytesIO(payload.data)) as image:
-            pixels = np.asarray(image)
+            # Grey among colour, which a JPEG's decoder makes colour by itself.
+            pixels = np.asarray(image.convert("RGB") if channels == 3 and image.mode == "L" else image)
     except MemoryError:
         raise
     except Exception as error:  # its decoders raise what they like: SyntaxError, struct.error, EOFError, ...

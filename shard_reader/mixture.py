@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.arguments import at_least_one
 from shard_reader.format import Field
-from shard_reader.order import as_integer
 from shard_reader.records import Located, Records, Shuffle
 from shard_reader.shuffle import Arrangement, Mixed
 
@@ -114,9 +114,7 @@ def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: 
     if 0 in counts:
         raise ValueError(f"weights={weights!r}: one of them is below a thousandth of the whole: leave its source out")
     every = sum(len(source) for source in sources)
-    length = every if epoch_records is None else as_integer("epoch_records", epoch_records)
-    if length < 1:
-        raise ValueError(f"epoch_records={epoch_records!r}: must be at least 1")
+    length = every if epoch_records is None else at_least_one("epoch_records", epoch_records)
     mixture = Mixture(sources, counts, length)
     _check_together(mixture, sources)
     return mixture

@@ -11,13 +11,13 @@ Which record is at a position is the arrangement's matter: see `shuffle.py`.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.arguments import as_integer, at_least_one, one_of, require
 from shard_reader.shuffle import Arrangement
 
 __all__ = ["Order", "Picks", "Remainder"]
@@ -63,21 +63,16 @@ class Order:
     remainder: Remainder = "pad"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "rank", "world_size"):
-            # NumPy's integers become Python's, which JSON can hold.
-            object.__setattr__(self, name, as_integer(name, getattr(self, name)))
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
-        _require(self.world_size >= 1, "world_size", self.world_size, "must be at least 1")
-        in_range = 0 <= self.rank < self.world_size
-        _require(in_range, "rank", self.rank, f"must be in 0..{self.world_size - 1}")
+        for name, check in (("batch_size", at_least_one), ("rank", as_integer), ("world_size", at_least_one)):
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+        require(0 <= self.rank < self.world_size, "rank", self.rank, f"must be in 0..{self.world_size - 1}")
         divides = self.batch_size % self.world_size == 0
         advice = f"world_size {self.world_size} does not divide it; it counts the records of all ranks"
-        _require(divides, "batch_size", self.batch_size, advice)
-        choices = get_args(Remainder)
-        _require(self.remainder in choices, "remainder", self.remainder, f"must be one of {', '.join(choices)}")
+        require(divides, "batch_size", self.batch_size, advice)
+        one_of("remainder", self.remainder, get_args(Remainder))
         lanes = self.arrangement.lanes
         advice = f"world_size {self.world_size} does not divide it; take a multiple of every number of ranks to come"
-        _require(lanes % self.world_size == 0, "lanes", lanes, advice)
+        require(lanes % self.world_size == 0, "lanes", lanes, advice)
 
     @property
     def records(self) -> int:
@@ -122,20 +117,3 @@ class Order:
         positions = np.arange(first * self.batch_size + self.rank, end, self.world_size, dtype=np.int64)
         weights = (positions < self.records).astype(np.float32)
         return Picks(positions, self.arrangement.at(epoch, positions), weights)
-
-
-def as_integer(name: str, value: Any) -> int:
-    """A Python integer.
-
-    Raises:
-        TypeError: it is none.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}={value!r}: must be an integer") from None
-
-
-def _require(holds: bool, name: str, value: Any, message: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}={value!r}: {message}")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.buffers import BufferPool
+from shard_reader.chain import Chain, compose
 from shard_reader.checksum import crc32c
 from shard_reader.cpus import available_cpus
 from shard_reader.decode import Scratch, decode_image
@@ -22,7 +23,7 @@ from shard_reader.order import Order
 from shard_reader.plan import Pending
 from shard_reader.read_options import ReadOptions
 from shard_reader.shuffle import key
-from shard_reader.transforms import CenterCrop, Chain, Flip, RandomResizedCrop, Resize, compose
+from shard_reader.transforms import CenterCrop, Flip, RandomResizedCrop, Resize
 
 if TYPE_CHECKING:
     from shard_reader.records import Records

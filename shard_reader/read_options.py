@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from shard_reader.order import as_integer
-from shard_reader.transforms import Transforms
+from shard_reader.arguments import at_least_one, one_of
+from shard_reader.chain import Transforms
 
 __all__ = ["OnError", "ReadOptions", "Verify"]
 
@@ -34,9 +34,9 @@ class ReadOptions:
     prefetch: int
 
     def __post_init__(self) -> None:
-        _choose("on_error", self.on_error, get_args(OnError))
+        one_of("on_error", self.on_error, get_args(OnError))
         if self.verify is not None:
-            _choose("verify", self.verify, get_args(Verify))
+            one_of("verify", self.verify, get_args(Verify))
         if self.on_error == "skip" and self.verify not in (None, "always"):
             raise ValueError(
                 f'verify={self.verify!r}: must be "always" with on_error="skip": a damaged record that is not checked'
@@ -45,19 +45,9 @@ class ReadOptions:
         if isinstance(self.fields, str) or not isinstance(self.fields, Iterable | None):
             raise TypeError(f"fields={self.fields!r}: must be several names, as ({self.fields!r},)")
         if isinstance(self.ragged, str):
-            _choose("ragged", self.ragged, ("list", "pad", "or a length"))
+            one_of("ragged", self.ragged, ("list", "pad", "or a length"))
         else:
-            _at_least_one("ragged", self.ragged)
-        _at_least_one("prefetch", self.prefetch)
+            at_least_one("ragged", self.ragged)
+        at_least_one("prefetch", self.prefetch)
         if self.threads is not None:
-            _at_least_one("threads", self.threads)
-
-
-def _choose(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: must be one of {', '.join(choices)}")
-
-
-def _at_least_one(name: str, value: Any) -> None:
-    if as_integer(name, value) < 1:
-        raise ValueError(f"{name}={value}: must be at least 1")
+            at_least_one("threads", self.threads)

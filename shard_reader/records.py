@@ -11,16 +11,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.arguments import as_integer, one_of
+from shard_reader.chain import Transforms
 from shard_reader.coverage import Coverage
 from shard_reader.errors import CorruptionError
 from shard_reader.format import Field
 from shard_reader.mapping import Window
-from shard_reader.order import Order, Remainder, as_integer
+from shard_reader.order import Order, Remainder
 from shard_reader.read_options import OnError, ReadOptions, Verify
 from shard_reader.shards import OpenShard
 from shard_reader.shuffle import Arrangement
 from shard_reader.stream import Stream
-from shard_reader.transforms import Transforms
 
 __all__ = ["Located", "Records", "Shuffle"]
 
@@ -251,7 +252,8 @@ class Records(ABC):
             fast: decode JPEGs with a faster, less exact DCT and chroma upsampling.
             verify: check images against their CRC-32C "always", until this stream has read an epoch as a whole
                 ("first-epoch"; epochs that lack records, as those of mixtures, do not count), or "never"; by default
-                the first epoch, always with on_error="skip".
+                the first epoch, always with on_error="skip". Each rank checks what it reads: where ranks have copies
+                of their own, "always" alone checks all of each.
             on_error: "raise" ends the loop with the error of a damaged record; "skip" gives it weight 0 and
                 pixels of 0, and lists it in `stream.skipped`.
             threads: how many decode; by default one for each CPU that this process may use.
@@ -262,13 +264,8 @@ class Records(ABC):
             ValueError: a value is out of range, or images differ in size and `image` is not given.
             TypeError: a value is of another type.
         """
-        choices = get_args(Shuffle)
-        if shuffle not in choices:
-            raise ValueError(f"shuffle={shuffle!r}: must be one of {', '.join(choices)}")
-        seed, lanes, window = as_integer("seed", seed), as_integer("lanes", lanes), as_integer("window", window)
-        for name, value in (("lanes", lanes), ("window", window)):
-            if not 1 <= value < 1 << 31:
-                raise ValueError(f"{name}={value}: must be at least 1, and below 2**31")
+        one_of("shuffle", shuffle, get_args(Shuffle))
+        seed = as_integer("seed", seed)
         order = Order(
             arrangement=self._arrangement(shuffle, seed, lanes, window),
             batch_size=batch_size,

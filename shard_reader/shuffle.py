@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.arguments import as_integer, require
+
 __all__ = ["Arrangement", "FullShuffle", "Mixed", "Stored", "WindowShuffle", "key", "mix64", "permute"]
 
 _ROUNDS = 6
@@ -91,15 +93,21 @@ class WindowShuffle:
     Args:
         shard_records: the number of records of each shard; it may be 0.
         window: the length of a window, in shards of the largest size.
+
+    Raises:
+        TypeError: `lanes` or `window` is no integer.
+        ValueError: one of them is out of range.
     """
 
     is_whole = True
 
     def __init__(self, shard_records: Sequence[int], *, seed: int, lanes: int, window: int) -> None:
+        for name, value in (("lanes", lanes), ("window", window)):
+            require(1 <= as_integer(name, value) < 1 << 31, name, value, "must be at least 1, and below 2**31")
         self._sizes = np.asarray(shard_records, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.records = int(self._sizes.sum())
-        self.seed, self.lanes, self.window = seed, lanes, window
+        self.seed, self.lanes, self.window = seed, int(lanes), int(window)
         self._length = max(1, window * int(self._sizes.max(initial=0)))
 
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:

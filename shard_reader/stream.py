@@ -16,9 +16,10 @@ try:
 except ModuleNotFoundError:  # not Unix
     resource = None  # type: ignore[assignment]
 
+from shard_reader.arguments import as_integer
 from shard_reader.coverage import Coverage, hash_sums
 from shard_reader.errors import StateError
-from shard_reader.order import Order, as_integer
+from shard_reader.order import Order
 from shard_reader.plan import Pending, Plan
 from shard_reader.read_options import ReadOptions
 from shard_reader.reading import Batch, Reader, Skipped, Spec
@@ -97,11 +98,6 @@ class Stream:
     def remaining(self) -> int:
         """How many batches the next loop gives: fewer than `len` only behind a restored position."""
         return len(self) if self._begun else len(self) - self._step
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Height, width and channels of the images in a batch."""
-        return self._reader.specs["image"].shape  # type: ignore[return-value]  # of images, all sides are known
 
     @property
     def specs(self) -> dict[str, Spec]:

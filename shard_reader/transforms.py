@@ -1,24 +1,16 @@
-"""From a decoded image to one of the batch's size.
-
-```
-Transform                 image, draws -> image: CenterCrop, Resize, RandomResizedCrop, Flip, and one's own
-compose(transforms)       several of them as one `Chain`, which writes its result where the batch wants it
-```
+"""From a decoded image to one of the batch's size: crops, scaling, mirroring, and one's own.
 
 An image is an array `[height, width, channels]`, never changed by a transform but where it is `out`.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.draws import Draws
@@ -26,14 +18,12 @@ from shard_reader.scaling import Filter, flip, resize
 
 __all__ = [
     "CenterCrop",
-    "Chain",
     "Flip",
     "RandomResizedCrop",
     "Resize",
     "Shape",
     "Transform",
-    "Transforms",
-    "compose",
+    "qualified_name",
 ]
 
 Image = NDArray[Any]
@@ -94,25 +84,12 @@ class Transform(ABC):
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in getattr(self, "__dict__", {}).items())
-        return f"{_qualified_name(type(self))}({settings})"
+        return f"{qualified_name(type(self))}({settings})"
 
 
 @dataclass(frozen=True, slots=True)
-class CenterCrop(Transform):
-    """Takes the middle of an image, without scaling it.
-
-    Args:
-        size: of a square, or (height, width), in pixels.
-
-    Raises:
-        TypeError: a size that is neither.
-        ValueError: a size below 1; on a call, an image that is smaller than the crop.
-
-    >>> CenterCrop(2)(np.zeros((4, 6, 3), np.uint8)).shape
-    (2, 2, 3)
-    """
-
-    is_random = False
+class _Sized(Transform):
+    """A transform whose images all have one size: of a square, or (height, width), in pixels."""
 
     size: int | tuple[int, int]
 
@@ -122,10 +99,29 @@ class CenterCrop(Transform):
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of every image it gives."""
-        return _height_and_width(self.size)
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def output_shape(self, shape: Shape) -> Shape:
         return (*self.shape, *shape[2:])
+
+
+@dataclass(frozen=True, slots=True)
+class CenterCrop(_Sized):
+    """Takes the middle of an image, without scaling it.
+
+    Args:
+        size: of a square, or (height, width), in pixels.
+
+    Raises:
+        TypeError: a size that is neither.
+        ValueError: a size below 1; on a call, an image that is smaller than the crop.
+
+    >>> import numpy as np
+    >>> CenterCrop(2)(np.zeros((4, 6, 3), np.uint8)).shape
+    (2, 2, 3)
+    """
+
+    is_random = False
 
     def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
         """The middle of `image`, a view: `[h, w, channels]` to `[*shape, channels]`."""
@@ -140,7 +136,7 @@ class CenterCrop(Transform):
 
 
 @dataclass(frozen=True, slots=True)
-class Resize(Transform):
+class Resize(_Sized):
     """Scales an image to one size, which stretches it where the size has another aspect ratio.
 
     Args:
@@ -160,21 +156,12 @@ class Resize(Transform):
 
     is_random = False
 
-    size: int | tuple[int, int]
     filter: Filter = "area"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _size(self.size))
+        _Sized.__post_init__(self)
         if self.filter not in get_args(Filter):
             raise ValueError(f"filter={self.filter!r}: must be one of {', '.join(get_args(Filter))}")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of every image it gives."""
-        return _height_and_width(self.size)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (*self.shape, *shape[2:])
 
     def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
         """`[h, w, channels]` to `[*shape, channels]` of the same dtype."""
@@ -182,7 +169,7 @@ class Resize(Transform):
 
 
 @dataclass(frozen=True, slots=True)
-class RandomResizedCrop(Transform):
+class RandomResizedCrop(_Sized):
     """Takes a random part of an image and scales it to one size: the usual augmentation for classification.
 
     The part's share of the image's area is uniform in `scale`, the logarithm of its aspect ratio in that of `ratio`;
@@ -206,24 +193,15 @@ class RandomResizedCrop(Transform):
     True
     """
 
-    size: int | tuple[int, int]
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     _log_ratio: tuple[float, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _size(self.size))
+        _Sized.__post_init__(self)
         object.__setattr__(self, "scale", _range("scale", self.scale, 1.0, "above 0 and at most 1"))
         object.__setattr__(self, "ratio", _range("ratio", self.ratio, math.inf, "above 0 and finite"))
         object.__setattr__(self, "_log_ratio", (math.log(self.ratio[0]), math.log(self.ratio[1])))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of every image it gives."""
-        return _height_and_width(self.size)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (*self.shape, *shape[2:])
 
     def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
         """`[h, w, channels]` to `[*shape, channels]` of the same dtype."""
@@ -278,139 +256,9 @@ class Flip(Transform):
         return flip(image, out)
 
 
-class Chain:
-    """Several transforms as one. Made by `compose`.
-
-    Attributes:
-        steps: the transforms, in order.
-        is_random: whether one of them uses draws.
-    """
-
-    __slots__ = ("_alone", "_into", "is_random", "steps")
-
-    def __init__(self, steps: Sequence[Transform]) -> None:
-        self.steps = tuple(steps)
-        self.is_random = any(step.is_random for step in self.steps)
-        # Which steps are given `out`: the last, and a step whose followers all work in place.
-        first = max(0, len(self.steps) - 1)
-        while first > 0 and self.steps[first].in_place:
-            first -= 1
-        self._alone: tuple[Callable[..., Image], ...] = self.steps[:first]
-        self._into: tuple[Callable[..., Image], ...] = self.steps[first:]
-
-    def output_shape(self, shape: Shape) -> Shape | None:
-        """The shape that images of `shape` get, None for a side that differs; None where only a call tells."""
-        result: Shape | None = shape
-        for step in self.steps:
-            if result is not None:
-                result = step.output_shape(result)
-        return result
-
-    def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
-        """The image that the last transform gives.
-
-        Args:
-            image: `[height, width, channels]`, left as it is unless it is `out`.
-            draws: which all transforms draw from, one after the other; may be None unless `is_random`.
-            out: an array for the result, C-contiguous, no part of `image`. It is what is returned then.
-
-        Raises:
-            TypeError: no draws for transforms that use them.
-            ValueError: a transform cannot take the image, or the result is not of `out`'s shape and dtype. The message
-                goes on after "the image".
-        """
-        if draws is None and self.is_random:
-            raise TypeError(f"draws=None: {self!r} needs the draws of a record, as Draws(key, position)")
-        for step in self._alone:
-            image = step(image, draws)
-        for step in self._into:
-            image = step(image, draws, out)
-        if out is None or image is out:
-            return image
-        return _put(image, out)
-
-    def __repr__(self) -> str:
-        return f"[{', '.join(map(repr, self.steps))}]"
-
-
-Transforms = Transform | Callable[[Image], Image] | Chain | Sequence[Transform | Callable[[Image], Image]] | None
-"""What `compose` takes."""
-
-
-def compose(transforms: Transforms) -> Chain:
-    """One object for none, one or several transforms; a function of an image is one that has no draws.
-
-    Raises:
-        TypeError: something else.
-
-    >>> compose([RandomResizedCrop(224), Flip()]).output_shape((None, None, 3))
-    (224, 224, 3)
-    >>> compose(np.fliplr)
-    [numpy.fliplr]
-    """
-    if isinstance(transforms, Chain):
-        return transforms
-    if transforms is None:
-        return Chain(())
-    several = transforms if isinstance(transforms, list | tuple) else (transforms,)
-    return Chain([_transform(one) for one in several])
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Function(Transform):
-    """A function of an image alone."""
-
-    is_random = False
-
-    function: Callable[[Image], Image]
-
-    def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
-        return self.function(image)
-
-    def __repr__(self) -> str:
-        return _name_of(self.function)
-
-
-def _transform(value: object) -> Transform:
-    if isinstance(value, Transform):
-        return value
-    if isinstance(value, type):
-        raise TypeError(f"image={value.__qualname__}: is a class, pass an instance: {value.__qualname__}(...)")
-    if not callable(value):
-        raise TypeError(
-            f"image={value!r}: expected a transform, as CenterCrop(224), a function of an image, or a list of them"
-        )
-    return _Function(value)
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    """What says which function it is, in every process the same."""
-    if isinstance(function, functools.partial):
-        settings = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
-        return f"partial({', '.join([_name_of(function.func), *settings])})"
-    if hasattr(function, "__qualname__"):
-        return _qualified_name(function)
-    # An object that can be called: its own words where it has some, rather than its address.
-    has_words = getattr(type(function), "__repr__", None) is not object.__repr__
-    return repr(function) if has_words else _qualified_name(type(function))
-
-
-def _qualified_name(value: Any) -> str:
+def qualified_name(value: Any) -> str:
+    """Its name and that of its module: the same in every process."""
     return f"{value.__module__}.{value.__qualname__}" if value.__module__ else str(value.__qualname__)
-
-
-def _put(image: Image, out: Image) -> Image:
-    """Copy the result of the last transform to where it is wanted."""
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"becomes {type(image).__qualname__}: transforms must give an array of NumPy")
-    # Another byte order is no other dtype.
-    if image.shape != out.shape or not np.can_cast(image.dtype, out.dtype, "equiv"):
-        raise ValueError(
-            f"gives {image.shape} {image.dtype}, the first image gave {out.shape} {out.dtype}: transforms must give"
-            " one shape and dtype for all images, as Resize, CenterCrop or RandomResizedCrop do"
-        )
-    np.copyto(out, image)
-    return out
 
 
 def _size(size: Any) -> int | tuple[int, int]:
@@ -424,10 +272,6 @@ def _size(size: Any) -> int | tuple[int, int]:
     if min(sides) < 1:
         raise ValueError(f"size={size!r}: must be at least 1 pixel")
     return (sides[0], sides[1]) if isinstance(size, list | tuple) else sides[0]
-
-
-def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
 
 
 def _number(name: str, value: Any, shown: Any) -> float:

@@ -383,12 +383,32 @@ def test_encodings_and_channels(tmp_path: Path, encoding: str, mode: str, channe
     assert open_dataset(tmp_path).image(1).shape == (16, 20, channels)
 
 
-def test_grey_and_colour_together(tmp_path: Path) -> None:
-    write(tmp_path / "x.tfrecord", [{"image": image_bytes(n, mode=mode)} for n, mode in enumerate(["L", "RGB"])])
-    indexed(tmp_path)
+@pytest.mark.parametrize("encoding", ["JPEG", "PNG"])
+def test_grey_among_colour_is_read_as_colour(tmp_path: Path, encoding: str) -> None:
+    """As TensorFlow does where it is asked for 3 channels; ImageNet has such images."""
+    images = [image_bytes(n, encoding, mode=mode) for n, mode in enumerate(["L", "RGB", "L"])]
+    write(tmp_path / "x.tfrecord", [{"image": image} for image in images])
+    assert "; grey ones are read as RGB" in indexed(tmp_path)
+    data = open_dataset(tmp_path)
+    assert data.fields["image"].shape == (16, 20, 3)
+    (batch,) = data.stream(batch_size=3, shuffle="none")
+    for number, image in enumerate(images):
+        exact = {"dct_method": "INTEGER_ACCURATE"} if encoding == "JPEG" else {}
+        expected = getattr(tf.io, f"decode_{encoding.lower()}")(image, channels=3, **exact).numpy()
+        assert np.array_equal(data.image(number), batch["image"][number])
+        assert np.array_equal(data.image(number), expected)
+    assert command("verify", tmp_path, "--decode", "--workers", 1).returncode == 0
+
+
+def test_transparency_among_colour_has_no_one_shape(tmp_path: Path) -> None:
+    images = [image_bytes(n, "PNG", mode=mode) for n, mode in enumerate(["RGBA", "RGB"])]
+    write(tmp_path / "x.tfrecord", [{"image": image} for image in images])
+    assert "grey ones" not in indexed(tmp_path)
     data = open_dataset(tmp_path)
     assert data.fields["image"].shape == (16, 20, None)
-    assert [data.image(n).shape[2] for n in range(2)] == [1, 3]
+    assert [data.image(n).shape[2] for n in range(2)] == [4, 3]
+    with pytest.raises(ValueError, match="may differ in channels"):
+        data.stream(batch_size=2)
 
 
 def test_records_of_ours_whose_manifest_is_lost(tmp_path: Path) -> None:

@@ -20,9 +20,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import shard_reader.chain
+import shard_reader.draws
 import shard_reader.scaling
+import shard_reader.transforms
 from shard_reader import CenterCrop, Draws, Flip, RandomResizedCrop, Resize, Transform
-from shard_reader.transforms import Chain, compose
+from shard_reader.chain import Chain, compose
 
 KEY = 0x0123456789ABCDEF
 DTYPES = ["uint8", "uint16", "float16", "float32"]
@@ -592,7 +595,7 @@ def test_a_transform_says_how_it_is_called() -> None:
 
 def test_opencv_is_loaded_with_the_first_image() -> None:
     code = (
-        "import sys, numpy; from shard_reader import *; from shard_reader.transforms import compose;"
+        "import sys, numpy; from shard_reader import *; from shard_reader.chain import compose;"
         " chain = compose([RandomResizedCrop(4), Flip(), Resize(5)]); chain.output_shape((9, 9, 3));"
         " assert 'cv2' not in sys.modules;"
         " chain(numpy.ones((9, 9, 3)), Draws(0, 0)); assert 'cv2' in sys.modules"
@@ -607,5 +610,6 @@ def test_opencv_keeps_its_threads() -> None:
 
 
 def test_the_examples_of_the_documentation() -> None:
-    assert doctest.testmod(shard_reader.transforms).attempted >= 5
-    assert doctest.testmod(shard_reader.transforms).failed == 0
+    found = [doctest.testmod(module) for module in (shard_reader.transforms, shard_reader.chain, shard_reader.draws)]
+    assert sum(one.attempted for one in found) >= 5
+    assert sum(one.failed for one in found) == 0
