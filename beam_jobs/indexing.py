@@ -142,7 +142,7 @@ def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, ShardFile])
             f"{place}: its index comes out otherwise than {MANIFEST_NAME} says, though the file is whole:"
             f" {MANIFEST_NAME} was changed; restore it from a copy"
         )
-    write_whole(target, [data])
+    _write(target, data)
     return True, None
 
 
@@ -163,7 +163,7 @@ def _index_foreign(path: Path, options: IndexOptions, workers: int, show: Show) 
         indexed = _index_files(path, names, schema.fields, workers, show)
         manifest = _manifest(splits, indexed, schema, class_names, options)
         sync(path)  # the indexes outlast a power cut that the manifest outlasts
-        write_whole(path / MANIFEST_NAME, [manifest.to_json().encode()])
+        _write(path / MANIFEST_NAME, manifest.to_json().encode())
     except BaseException:
         for name in names:
             (path / index_name(name)).unlink(missing_ok=True)
@@ -262,7 +262,7 @@ def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
     """Write the index of one file."""
     rows = index.build(path / name, "tfrecord", fields)
     data = index.to_bytes(rows)
-    write_whole(path / index_name(name), [data])
+    _write(path / index_name(name), data)
     stored = map_file(path / name)
     file = ShardFile(
         path=name,
@@ -347,3 +347,11 @@ def _summary(
     if missing:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         yield f"  missing    {counted(len(missing), 'file')} by their numbers: {named}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is there as a whole or not at all; where it cannot be, the error names it."""
+    try:
+        write_whole(path, [data])
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

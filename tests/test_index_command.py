@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -631,3 +632,19 @@ def test_features_with_names_of_ours_get_others(tmp_path: Path) -> None:
         assert batch[name].tolist() == [10, 11, 12]
     assert batch["boxes/mask"].sum(1).tolist() == [0, 1, 2] and batch["weight"].tolist() == [1, 1, 1]
     verified(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path, workers: int) -> None:
+    """As on a full disk."""
+    resource = pytest.importorskip("resource")
+    for number in range(2):
+        write(tmp_path / f"{number}.tfrecord", [{"image": image_bytes(n), "label": n} for n in range(3)])
+    before = sorted(tmp_path.iterdir())
+    result = command(
+        "index", tmp_path, "--workers", workers,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400)),
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert re.fullmatch(rf"image-shards: error: {tmp_path}/.*: File too large\n", result.stderr)
+    assert sorted(tmp_path.iterdir()) == before
