@@ -13,11 +13,12 @@ import numpy as np
 from beam_jobs.errors import UsageError
 from beam_jobs.wording import counted, size_text
 from shard_reader import Dataset, Draws, open_dataset
+from shard_reader.ahead import major_faults
 from shard_reader.chain import Chain, compose
 from shard_reader.checksum import crc32c
 from shard_reader.cpus import available_cpus
 from shard_reader.decode import decode_image
-from shard_reader.stream import Stream, major_faults
+from shard_reader.stream import Stream
 from shard_reader.transforms import CenterCrop, Flip, RandomResizedCrop
 
 __all__ = ["BenchmarkOptions", "Report", "advice", "describe", "measure"]

@@ -6,7 +6,10 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["as_integer", "at_least_one", "one_of", "require"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["as_integer", "at_least_one", "one_of", "record_numbers", "require"]
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -31,6 +34,18 @@ def at_least_one(name: str, value: Any) -> int:
     number = as_integer(name, value)
     require(number >= 1, name, number, "must be at least 1")
     return number
+
+
+def record_numbers(records: Any) -> NDArray[np.int64]:
+    """Numbers of records as an array, int64 `[n]`.
+
+    Raises:
+        TypeError: they are no integers.
+    """
+    numbers = np.asarray(records)
+    if numbers.ndim != 1 or (len(numbers) and not np.issubdtype(numbers.dtype, np.integer)):
+        raise TypeError(f"records has the type {numbers.dtype} and {numbers.ndim} dimensions: pass numbers")
+    return numbers.astype(np.int64)
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BufferPool"]
+__all__ = ["ALIGNMENT", "BufferPool"]
 
-_ALIGNMENT = 64  # bytes: what JAX and DLPack want in order to take memory as it is
+ALIGNMENT = 64  # bytes: what TensorFlow, JAX and DLPack want in order to take memory as it is
 
 
 class BufferPool:
@@ -62,6 +62,6 @@ class _Lease:
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size]

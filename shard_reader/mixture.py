@@ -48,6 +48,12 @@ class Mixture(Records):
         return self._fields
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Those of its sources, which are the same."""
+        names = [source.class_names for source in self._sources]
+        return names[0] if "label" in self._fields and names.count(names[0]) == len(names) else None
+
+    @property
     def fingerprint(self) -> str:
         """What the records are."""
         text = "\n".join(source.fingerprint for source in self._sources)
@@ -123,7 +129,7 @@ def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: 
 def _check_together(mixture: Mixture, sources: Sequence[Records]) -> None:
     if "image" not in mixture.fields:
         raise ValueError(f"{mixture.name}: their images differ in type or channels, and do not fit into one batch")
-    names = {tuple(found) for source in sources if (found := getattr(source, "class_names", None)) is not None}
+    names = {source.class_names for source in sources if source.class_names is not None}
     if "label" in mixture.fields and len(names) > 1:
         raise ValueError(
             f"{mixture.name}: their class names differ, and so do their labels: prepare them with --classes"

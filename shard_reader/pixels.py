@@ -33,6 +33,7 @@ __all__ = ["Pixels"]
 _GATHERED = 1 << 14  # bytes: images up to this size are gathered together, larger ones copied one by one
 _TASK_RECORDS = 32  # at most, of what a thread copies or decodes at a time
 _OURS = (CenterCrop, Flip, RandomResizedCrop, Resize)  # none of them keeps the image, which a function might
+_HELD = 8  # batches that frameworks hold at a time: their memory is used again, and need not be mapped anew
 _MISMATCH = "is damaged (CRC mismatch)"
 
 
@@ -130,9 +131,11 @@ class Pixels:
     def _buffer(self, records: int) -> NDArray[Any]:
         """Memory for a batch."""
         size = math.prod(self.shape) * self.dtype.itemsize
+        most = min(self._order.share, self._order.records) if self._order.remainder == "keep" else self._order.share
+        if records > most:  # that were asked for by number
+            return np.empty((records, *self.shape), self.dtype)
         if self._buffers is None:
-            most = min(self._order.share, self._order.records) if self._order.remainder == "keep" else self._order.share
-            self._buffers = BufferPool(most * max(1, size), self._prefetch + 2)
+            self._buffers = BufferPool(most * max(1, size), self._prefetch + _HELD)
         return self._buffers.array((records, *self.shape), self.dtype)
 
     def _thread_pool(self) -> ThreadPoolExecutor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shard_reader.columns import fixed, ragged
 from shard_reader.errors import CorruptionError
-from shard_reader.order import Order
+from shard_reader.order import Order, Picks
 from shard_reader.pixels import Pixels
 from shard_reader.plan import Pending, Plan
 from shard_reader.read_options import ReadOptions
@@ -82,33 +82,24 @@ class Reader:
 
     def plan(self, epoch: int, first: int, stop: int) -> Plan:
         """Look up the batches of steps `first` to `stop`, without it."""
-        picks = self._order.picks(epoch, first, stop)
-        located = self._data.locate(picks.records)
-        wanted = [name for name in self.fields if name == "image" or self._data.fields[name].in_index]
-        columns = located.columns(wanted)
-        if self._pixels is None or "offset" not in columns:
-            return Plan(picks=picks, located=located, columns=columns, epoch=epoch, first=first)
-        addresses = located.addresses(columns)
-        return Plan(
-            epoch=epoch,
-            first=first,
-            picks=picks,
-            located=located,
-            columns=columns,
-            addresses=addresses,
-            window=self._pixels.window(addresses),
-            is_sound=self._pixels.are_sound(columns["length"]),
-        )
+        return self._look_up(self._order.picks(epoch, first, stop), epoch, first)
 
-    def begin(self, plan: Plan, step: int, *, verify: bool, cold: bool) -> Pending:
-        """Have threads make a batch that is in the plan.
+    def plan_records(self, records: NDArray[np.int64], epoch: int) -> Plan:
+        """Look up records by number, `[n]`, whose positions are their numbers."""
+        return self._look_up(Picks(records, records, np.ones(len(records), np.float32)), epoch, 0)
+
+    def places(self, plan: Plan, step: int) -> range:
+        """Where the records of a step are in a plan."""
+        share, end = self._order.share, len(plan.picks.records)
+        return range(min(end, (step - plan.first) * share), min(end, (step - plan.first + 1) * share))
+
+    def begin(self, plan: Plan, places: range, *, verify: bool, cold: bool) -> Pending:
+        """Have threads make a batch of those records that are at these places of the plan.
 
         Args:
             verify: check the images against their checksums.
             cold: tell the kernel which bytes will be needed.
         """
-        share, end = self._order.share, len(plan.picks.records)
-        places = range(min(end, (step - plan.first) * share), min(end, (step - plan.first + 1) * share))
         pending = Pending(plan, places, verify)
         if self._pixels is not None:
             self._pixels.begin(pending, cold=cold)
@@ -139,6 +130,24 @@ class Reader:
         """Stop the threads and free the buffers that nobody holds."""
         if self._pixels is not None:
             self._pixels.close()
+
+    def _look_up(self, picks: Picks, epoch: int, first: int) -> Plan:
+        located = self._data.locate(picks.records)
+        wanted = [name for name in self.fields if name == "image" or self._data.fields[name].in_index]
+        columns = located.columns(wanted)
+        if self._pixels is None or "offset" not in columns:
+            return Plan(picks=picks, located=located, columns=columns, epoch=epoch, first=first)
+        addresses = located.addresses(columns)
+        return Plan(
+            epoch=epoch,
+            first=first,
+            picks=picks,
+            located=located,
+            columns=columns,
+            addresses=addresses,
+            window=self._pixels.window(addresses),
+            is_sound=self._pixels.are_sound(columns["length"]),
+        )
 
     def _skip_damaged(self, pending: Pending, weights: NDArray[np.float32]) -> list[Skipped]:
         """Those records of a batch that are skipped; their weights become 0."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.arguments import as_integer, one_of
+from shard_reader.arguments import as_integer, one_of, record_numbers
 from shard_reader.chain import Transforms
 from shard_reader.coverage import Coverage
 from shard_reader.errors import CorruptionError
@@ -100,6 +100,11 @@ class Records(ABC):
 
     @property
     @abstractmethod
+    def class_names(self) -> tuple[str, ...] | None:
+        """The name of each label, or None where the inputs had no classes."""
+
+    @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """What the records are: the same for both formats, another for other inputs, options or choices."""
 
@@ -168,8 +173,8 @@ class Records(ABC):
         shard, row = self._find(record)
         return shard.image(row)
 
-    def column(self, name: str, records: NDArray[np.int64]) -> NDArray[Any]:
-        """A field of several records.
+    def column(self, name: str, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """A field of several records, by default of all.
 
         Fields of a fixed shape are int64 or float32 `[n, *shape]`. Others are objects, `[n]`: strings as UTF-8
         `bytes`, lists of numbers as arrays, lists of strings as lists of `bytes`.
@@ -183,10 +188,8 @@ class Records(ABC):
         field = self.fields[name]
         if name == "image":
             raise ValueError("images are no column: read them with data.image(number), or a stream")
-        records = np.asarray(records)
-        if len(records) and not np.issubdtype(records.dtype, np.integer):
-            raise TypeError(f"records has the type {records.dtype}: pass numbers")
-        located = self.locate(records.astype(np.int64))
+        records = np.arange(len(self)) if records is None else record_numbers(records)
+        located = self.locate(records)
         for shard in located.shards:
             if isinstance(shard, Exception):
                 raise shard
@@ -199,8 +202,8 @@ class Records(ABC):
             values[place] = shard.value(name, row)
         return values
 
-    def ids(self, records: NDArray[np.int64]) -> NDArray[np.object_]:
-        """The ids of several records, as UTF-8 `bytes`, `[n]`."""
+    def ids(self, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.object_]:
+        """The ids of several records, by default of all, as UTF-8 `bytes`, `[n]`."""
         return self.column("id", records)
 
     def describe(self, record: int) -> str:

@@ -5,33 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-try:
-    import resource
-except ModuleNotFoundError:  # not Unix
-    resource = None  # type: ignore[assignment]
-
-from shard_reader.arguments import as_integer
-from shard_reader.coverage import Coverage, hash_sums
+from shard_reader.ahead import Ahead
+from shard_reader.arguments import as_integer, at_least_one, record_numbers
+from shard_reader.coverage import Coverage
 from shard_reader.errors import StateError
 from shard_reader.order import Order
-from shard_reader.plan import Pending, Plan
+from shard_reader.plan import Plan
 from shard_reader.read_options import ReadOptions
 from shard_reader.reading import Batch, Reader, Skipped, Spec
 
 if TYPE_CHECKING:
     from shard_reader.records import Records
 
-__all__ = ["Batch", "Skipped", "Spec", "Stream", "major_faults"]
+__all__ = ["Batch", "Skipped", "Spec", "Stream"]
 
 _STATE_VERSION = 1
 _OVER = "this loop is over: the stream was iterated again, given another position, closed, or forked"
-_FIRST_PLAN = 1 << 12  # records that are looked up at first: the first batch comes soon
 
 
 class Stream:
@@ -62,7 +58,7 @@ class Stream:
         self._reader = Reader(data, order, seed, options)
         self.fields = self._reader.fields
         self._epoch, self._step, self._begun = 0, 0, False
-        self._loop = 0  # the number of the loop that moves the stream
+        self._loop, self._moves = 0, 0  # the number of the loop that moves the stream
         self._running: weakref.ref[Generator[Batch, None, None]] | None = None
         self._has_looked = False  # at a whole epoch, all of it verified
         self._was_cold = False  # the last epoch: it waited for pages
@@ -97,7 +93,12 @@ class Stream:
     @property
     def remaining(self) -> int:
         """How many batches the next loop gives: fewer than `len` only behind a restored position."""
-        return len(self) if self._begun else len(self) - self._step
+        return len(self) if self._begun else max(0, len(self) - self._step)
+
+    @property
+    def next(self) -> tuple[int, int]:
+        """The epoch and the step of the first batch of the next loop."""
+        return (self._epoch + 1, 0) if self._begun else (self._epoch, self._step)
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -109,9 +110,20 @@ class Stream:
         """The damaged records of this epoch, so far, that had weight 0: their numbers, and why."""
         return list(self._skipped)
 
+    @property
+    def moves(self) -> int:
+        """How often the stream was iterated or given a position."""
+        return self._moves
+
+    @property
+    def skips(self) -> bool:
+        """Whether damaged records are skipped, with weight 0."""
+        return self._reader.options.on_error == "skip"
+
     def __iter__(self) -> Iterator[Batch]:
         """The batches of one epoch, the next few of them made ahead by threads."""
         self._loop += 1
+        self._moves += 1
         batches = self._batches(self._loop)
         self._running = weakref.ref(batches)
         return _Loop(self, self._loop, batches)
@@ -123,12 +135,12 @@ class Stream:
         if first == 0:
             self._count_from(epoch, Coverage())
         verifies = self._verifies()
-        ahead = _Ahead(self._reader, self.order, epoch, first, verifies, self._was_cold)
-        faults = major_faults()
+        ahead = Ahead(self._reader, self.order, epoch, first, verify=verifies, cold=self._was_cold)
         try:
-            for pending, step, coverage in ahead:
-                batch, skipped = self._reader.finish(pending)
-                del pending
+            for begun in ahead:
+                batch, skipped = self._reader.finish(begun.pending)
+                step, coverage = begun.step, begun.coverage
+                del begun
                 if loop != self._loop:  # while this one waited
                     return
                 self._move_to(epoch, step + 1)
@@ -139,7 +151,7 @@ class Stream:
                 del batch  # its memory may go to the next one
         finally:
             ahead.cancel()
-            self._was_cold = major_faults() > faults
+            self._was_cold = ahead.has_waited
         self._has_looked = self._has_looked or (verifies and first == 0 and self.order.has_all)
         # A rank that gets no batch of an epoch has had it, too.
         self._begun = self._begun or (loop, epoch) == (self._loop, self._epoch)
@@ -151,11 +163,52 @@ class Stream:
             IndexError: the epoch has no such step.
             CorruptionError: a record is damaged.
         """
-        epoch, step = as_integer("epoch", epoch), as_integer("step", step)
-        if epoch < 0:
-            raise IndexError(f"epoch {epoch}: they begin with 0")
-        plan = self._reader.plan(epoch, step, step + 1)
-        return self._reader.finish(self._reader.begin(plan, step, verify=self._verifies(), cold=False))[0]
+        step = as_integer("step", step)
+        plan = self._reader.plan(_check_epoch(epoch), step, step + 1)
+        return self._finish(plan, self._reader.places(plan, step))
+
+    def batches(self, epoch: int, first: int = 0, *, every: int = 1) -> Generator[Batch, None, None]:
+        """The batches of any epoch from step `first` on, made ahead by threads, without moving the stream.
+
+        Args:
+            every: take one in so many steps: worker processes that each take every n-th, from a step of their own,
+                share an epoch.
+
+        Raises:
+            IndexError: the epoch has no such step.
+            CorruptionError: a record is damaged.
+        """
+        epoch, first, every = _check_epoch(epoch), as_integer("first", first), at_least_one("every", every)
+        if first < 0:
+            raise IndexError(f"step {first}: they begin with 0")
+        verifies = self._verifies()
+        ahead = Ahead(self._reader, self.order, epoch, first, every=every, verify=verifies, cold=self._was_cold)
+        return self._made(ahead, looks=verifies and first == 0 and every == 1 and self.order.has_all)
+
+    def take(self, records: Sequence[int] | NDArray[np.int64], epoch: int = 0) -> Batch:
+        """Any records by number, made as those of a batch, in the order that is given; all have weight 1.
+
+        Args:
+            epoch: what random transforms draw for, with the seed and the number of the record.
+
+        Raises:
+            IndexError: there is no such record.
+            TypeError: `records` are no integers; `data.select` takes masks.
+            CorruptionError: a record is damaged.
+        """
+        plan = self._reader.plan_records(record_numbers(records), _check_epoch(epoch))
+        return self._finish(plan, range(len(plan.picks.records)))
+
+    def for_rank(self, rank: int, world_size: int) -> Stream:
+        """This stream for another rank, at the same position.
+
+        Raises:
+            ValueError: there cannot be such a rank, or not so many.
+        """
+        order = replace(self.order, rank=rank, world_size=world_size)
+        other = Stream(self.data, order, self.seed, self._reader.options)
+        other.load_state_dict(self.state_dict())
+        return other
 
     def require(self, *names: str) -> None:
         """Check that batches hold these fields.
@@ -203,6 +256,23 @@ class Stream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position that `state_dict` gave, on a stream of any rank and world size.
 
+        The next loop is the rest of that epoch: empty, where this rank has a batch less than others
+        (`remainder="keep"`) and they have one left.
+
+        Raises:
+            StateError: it was taken from another dataset or order; the message shows both.
+        """
+        epoch, step = self.check_state(state)
+        coverage = self._restored_coverage(state, epoch, step)
+        self._moves += 1
+        self._move_to(epoch, step)
+        self._begun = False
+        self._count_from(self._epoch, coverage)
+        self._end_loop()
+
+    def check_state(self, state: dict[str, Any]) -> tuple[int, int]:
+        """The epoch and the step of a position, without going there.
+
         Raises:
             StateError: it was taken from another dataset or order; the message shows both.
         """
@@ -216,11 +286,7 @@ class Stream:
         steps = self.order.epoch_steps
         if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step <= steps:
             raise StateError(f"epoch={epoch!r}, step={step!r}: an epoch of this stream has {steps} steps")
-        coverage = self._restored_coverage(state, epoch, step)
-        self._move_to(epoch, step)
-        self._begun = 0 < len(self) <= self._step  # a rank with a batch less: the next epoch is left
-        self._count_from(self._epoch, coverage)
-        self._end_loop()
+        return epoch, step
 
     def close(self) -> None:
         """Stop the threads and free memory; iterating again starts new ones."""
@@ -234,6 +300,21 @@ class Stream:
         if batches is not None:
             with contextlib.suppress(ValueError):  # another thread is in it, and will see that it is over
                 batches.close()
+
+    def _finish(self, plan: Plan, places: range) -> Batch:
+        return self._reader.finish(self._reader.begin(plan, places, verify=self._verifies(), cold=False))[0]
+
+    def _made(self, ahead: Ahead, *, looks: bool) -> Generator[Batch, None, None]:
+        """Batches that do not move the stream. `looks`: they are a whole epoch, all of it verified."""
+        try:
+            for begun in ahead:
+                batch = self._reader.finish(begun.pending)[0]
+                self._has_looked = self._has_looked or (looks and begun.step == len(self) - 1)
+                del begun
+                yield batch
+                del batch  # its memory may go to the next one
+        finally:
+            ahead.cancel()
 
     def _move_to(self, epoch: int, step: int) -> None:
         if 0 < self.order.epoch_steps <= step:
@@ -322,59 +403,8 @@ class _Loop(Iterator[Batch]):
         return (self._number, self._process) != (self._stream._loop, os.getpid())
 
 
-class _Ahead:
-    """The batches of the rest of an epoch, with their steps and coverages, the next few of them under way."""
-
-    def __init__(self, reader: Reader, order: Order, epoch: int, first: int, verify: bool, cold: bool) -> None:
-        self._reader, self._order, self._epoch, self._first, self._verify = reader, order, epoch, first, verify
-        self._cold = cold
-        self._pending: deque[tuple[Pending, int, Coverage]] = deque()
-        self._process = os.getpid()
-
-    def __iter__(self) -> Iterator[tuple[Pending, int, Coverage]]:
-        for begun in self._begin():
-            self._pending.append(begun)
-            if len(self._pending) > self._reader.options.prefetch:
-                yield self._pending.popleft()
-        while self._pending:
-            yield self._pending.popleft()
-
-    def cancel(self) -> None:
-        """Leave what is not begun; what threads are at ends in memory that nobody holds."""
-        if self._process != os.getpid():  # a thread may have held a lock when this process was forked
-            self._pending.clear()
-            return
-        for pending, _, _ in self._pending:
-            for part in pending.work:
-                part.cancel()
-        self._pending.clear()
-
-    def _begin(self) -> Iterator[tuple[Pending, int, Coverage]]:
-        faults, cold = major_faults(), self._cold
-        for plan, stop in self._plans():
-            coverages = _coverages(plan, self._order.share)
-            for step, coverage in zip(range(plan.first, stop), coverages, strict=True):
-                # Announcing costs time where everything is in memory; a page that was not shows that it is worth it.
-                cold = cold or major_faults() > faults
-                yield self._reader.begin(plan, step, verify=self._verify, cold=cold), step, coverage
-
-    def _plans(self) -> Iterator[tuple[Plan, int]]:
-        """Each plan, and the step behind it."""
-        first, steps, records = self._first, self._order.steps, min(_FIRST_PLAN, self._reader.most_records)
-        while first < steps:
-            stop = min(steps, first + max(1, records // self._order.share))
-            yield self._reader.plan(self._epoch, first, stop), stop
-            first, records = stop, self._reader.most_records
-
-
-def _coverages(plan: Plan, share: int) -> list[Coverage]:
-    """That of each batch of a plan."""
-    counted = plan.picks.weights > 0
-    starts = np.arange(0, len(counted), share)
-    counts = np.add.reduceat(counted, starts, dtype=np.int64).tolist()
-    return list(map(Coverage, counts, hash_sums(plan.picks.records, counted, starts).tolist()))
-
-
-def major_faults() -> int:
-    """How many pages this process has waited for the disk to give."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt if resource else 0
+def _check_epoch(epoch: int) -> int:
+    epoch = as_integer("epoch", epoch)
+    if epoch < 0:
+        raise IndexError(f"epoch {epoch}: they begin with 0")
+    return epoch

@@ -261,8 +261,8 @@ def test_the_kernel_is_told_what_comes_next_once_a_page_was_waited_for(
 ) -> None:
     path, options = way
     told: list[list[tuple[int, int]]] = []
-    faults = iter([0, 0, 0, 0, *[1] * 1000])
-    monkeypatch.setattr("shard_reader.stream.major_faults", lambda: next(faults))
+    faults = iter([0, 0, 0, *[1] * 1000])
+    monkeypatch.setattr("shard_reader.ahead.major_faults", lambda: next(faults))
     monkeypatch.setattr("shard_reader.pixels.announce", lambda extents: told.append(list(extents)))
     one = stream(path, batch_size=6, **options)
     list(one)
