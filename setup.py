@@ -16,13 +16,17 @@ BEAM = ["apache-beam==2.77.*", "fsspec>=2024.6", "tqdm>=4.66", *DECODE, *HDF5, *
 TENSORFLOW = ["tensorflow>=2.21,<2.22"]
 # The same modules without the GPU's libraries, a third of the download.
 TENSORFLOW_CPU = ["tensorflow-cpu>=2.21,<2.22"]
+JAX = ["jax>=0.6"]
+TORCH = ["torch>=2.6"]
 DATAFLOW = [*BEAM, "apache-beam[gcp]==2.77.*", "gcsfs>=2026.9"]
 DEMO = [*BEAM, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
 TEST = [
     *DEMO,
     *DATAFLOW,
+    *JAX,
+    *TORCH,
     *("hypothesis>=6.100", "pandas>=2.2", "pytest>=8.3", "pytest-xdist>=3.6"),
-    *("tensorflow-datasets>=4.9.9", "webdataset>=0.2.100"),
+    *("tensorflow-datasets>=4.9.9", "torchdata>=0.11", "webdataset>=0.2.100"),
 ]
 
 setup(
@@ -41,8 +45,10 @@ setup(
         "dataflow": DATAFLOW,
         "decode": DECODE,
         "hdf5": HDF5,
+        "jax": [*JAX, *DECODE],
         "keras": ["keras>=3.12", *DECODE],
         "tf": [*TENSORFLOW, *DECODE],
+        "torch": [*TORCH, *DECODE],
         "demo": DEMO,
         "test": TEST,
         "dev": [*TEST, "mypy==2.4.*", "ruff==0.17.*"],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from numpy.typing import NDArray
 
 try:
     import tensorflow as tf
@@ -12,59 +15,122 @@ except ModuleNotFoundError as error:
         "shard_reader.tf_data needs TensorFlow: pip install 'image-shards[tf]'", name=error.name
     ) from error
 
-from shard_reader.stream import Spec, Stream
+from shard_reader.buffers import ALIGNMENT, BufferPool
+from shard_reader.elements import Choice, Elements
+from shard_reader.normalization import pixel_statistics
+from shard_reader.reading import Batch, Spec
+from shard_reader.records import Records
+from shard_reader.stream import Stream
 
-__all__ = ["as_dataset"]
+__all__ = ["as_dataset", "normalization"]
+
+_SMALL = 1 << 14  # bytes that are copied in no time
+_HELD = 8  # batches that TensorFlow holds at a time
 
 
-def as_dataset(stream: Stream, *, inputs: str | None = None, targets: str | None = None) -> tf.data.Dataset:
+def as_dataset(
+    stream: Stream,
+    *,
+    inputs: Choice = None,
+    targets: Choice = None,
+    weight: Choice = "weight",
+    one_hot: bool | int = False,
+) -> tf.data.Dataset:
     """Batches of a stream as a `tf.data.Dataset`, one epoch for each time it is iterated.
+
+    Tensors take the memory of the stream's arrays as it is, without a copy, but for small raw images. The cardinality
+    is set, and shapes and dtypes are static, but for the size of batches with `remainder="keep"`.
+
+    Behind a restored position in the middle of an epoch, the dataset is the rest of that epoch, and can be iterated
+    once: make another one for the epochs that follow. Each iteration is the next epoch, also that of
+    `dataset.skip(n).take(1)`: `stream.batch(epoch, n)` is one batch of any epoch. To resume `model.fit`, take
+    `shard_reader.keras.ResumeCallback`.
 
     Args:
         stream: where the batches come from; order, share and position stay with it.
-        inputs, targets: with both, elements are `(inputs, targets, weight)`, as `model.fit` takes them;
-            with neither, they are dictionaries of tensors.
+        inputs, targets, weight: what elements are made of: `(inputs, targets, weight)`, as `model.fit` takes them; by
+            default dictionaries of tensors. Each is a name, several, which give a tuple, or a function of the
+            dictionary in TensorFlow's operations, which becomes part of the graph.
+        one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
 
     Raises:
-        ValueError: one of the two is given without the other, the stream has no such field, or a field is a list.
+        ValueError: the stream has no such field, a field is a list, or padding would count.
         TypeError: `stream` is no Stream.
 
     >>> model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3)  # doctest: +SKIP
     """
-    if not isinstance(stream, Stream):
-        raise TypeError(f"{stream!r} is no Stream: pass data.stream(...)")
-    names = _element_names(stream, inputs, targets)
-    specs = {name: _tensor_spec(stream, name, spec) for name, spec in stream.specs.items()}
-    signature = tuple(specs[name] for name in names) if names else specs
+    elements = Elements(stream, inputs, targets, weight, one_hot)
+    size = None if stream.order.remainder == "keep" else stream.order.share
+    signature = {name: _tensor_spec(name, elements.specs[name], size) for name in elements.names}
+    batches, alive, aligned = stream.remaining, weakref.ref(stream), _Aligned()
 
-    whole = stream.remaining == len(stream)
-
-    def epoch() -> Iterator[Any]:
-        if whole and stream.remaining != len(stream):
-            raise ValueError("the stream was given another position after as_dataset: call as_dataset again")
+    def epoch() -> Iterator[Batch]:
+        stream = alive()
+        if stream is None:
+            raise RuntimeError("the stream is gone, since neither it nor the dataset was kept: keep one of them")
+        if stream.remaining != batches:  # Keras takes the length of the first epoch for that of all
+            raise ValueError(
+                f"the dataset was made for {batches} batches, and the stream has {stream.remaining} ahead: it was given"
+                " another position, or the rest of an epoch is done: call as_dataset again"
+            )
         for batch in stream:
-            yield tuple(batch[name] for name in names) if names else batch
+            yield {name: aligned(values) for name, values in elements.arrays(batch).items()}
+            del batch  # its memory may go to the next one
 
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
-    if whole:  # a restored epoch is shorter than those that follow: its length stays unknown
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(stream)))
-    return dataset
+    dataset._stream = stream  # TensorFlow never lets go of `epoch`, which therefore must not hold it
+    if inputs is not None:
+        dataset = dataset.map(elements.select)
+    # There is nothing to tune, and the end of an iterator may wait for the tuning thread, which sleeps for as long as
+    # the epoch took. What follows with AUTOTUNE has a thread for each CPU, unless its options say otherwise.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches)).with_options(options)
 
 
-def _element_names(stream: Stream, inputs: str | None, targets: str | None) -> tuple[str, ...]:
-    if inputs is None and targets is None:
-        return ()
-    if inputs is None or targets is None:
-        raise ValueError(f"inputs={inputs!r}, targets={targets!r}: give both or neither")
-    stream.require(inputs, targets)
-    return inputs, targets, "weight"
+def normalization(
+    data: Records, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Callable[[Any], Any]:
+    """A function from images `[n, height, width, channels]` to float32 with mean 0 and standard deviation 1.
+
+    For `dataset.map`, or a custom training step, which runs it on the device; in Keras models, take
+    `shard_reader.keras.normalization`.
+
+    Args:
+        data: its manifest has the mean and standard deviation of each channel.
+        mean, std: others, of pixels scaled to 0..1.
+
+    Raises:
+        ValueError: the dataset has none, or its pixels are normalized already.
+    """
+    statistics = pixel_statistics(data, mean, std)
+
+    def normalize(images: Any) -> Any:
+        return (tf.cast(images, tf.float32) - statistics.mean) / statistics.std
+
+    return normalize
 
 
-def _tensor_spec(stream: Stream, name: str, spec: Spec) -> tf.TensorSpec:
+class _Aligned:
+    """Copies arrays to where TensorFlow takes them as they are; it would copy them itself, more slowly."""
+
+    def __init__(self) -> None:
+        self._pool: BufferPool | None = None
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        if values.ctypes.data % ALIGNMENT == 0 or values.nbytes < _SMALL or values.dtype.hasobject:
+            return values
+        if self._pool is None or self._pool.size < values.nbytes:
+            self._pool = BufferPool(values.nbytes, _HELD)
+        memory = self._pool.array(values.shape, values.dtype)
+        memory[...] = values
+        return memory
+
+
+def _tensor_spec(name: str, spec: Spec, size: int | None) -> tf.TensorSpec:
     if spec.dtype == "list":
         raise ValueError(
             f"{name!r} is a list, of another length in each record, and no tensor: leave it out of fields=, or pad it"
             ' with ragged="pad"'
         )
-    size = None if stream.order.remainder == "keep" else stream.order.share
     return tf.TensorSpec((size, *spec.shape), spec.dtype)

@@ -1,4 +1,4 @@
-"""Streams in the worker processes of PyTorch's DataLoader. Needs PyTorch, which `.ci/run` installs."""
+"""Streams, without an adapter, in the worker processes of PyTorch's DataLoader."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ import beam_jobs
 import shard_reader
 
 REPOSITORY = Path(__file__).parent.parent
-ADAPTERS = {"shard_reader.tf_data", "shard_reader.keras"}
+FRAMEWORKS = {"jax", "keras", "tensorflow", "torch"}
+ADAPTERS = {"keras": "keras", "jax": "jax", "tf_data": "tensorflow", "torch": "torch"}
+PARTS = {"torch_workers": "torch"}  # of adapters
 MODULES = [
     module.name
     for package in (shard_reader, beam_jobs)
@@ -64,10 +66,20 @@ def test_the_reader_never_imports_the_jobs() -> None:
         assert "beam_jobs" not in path.read_text("utf-8"), path
 
 
+@pytest.mark.parametrize(("adapter", "framework"), ADAPTERS.items())
+def test_an_adapter_loads_one_framework(adapter: str, framework: str) -> None:
+    """That is, what importing the framework loads: Keras its backend, TensorFlow even JAX, if it is there."""
+    pytest.importorskip(framework)
+    site = Path(numpy.__file__).parent.parent
+    found = loaded(f"shard_reader.{adapter}", site) & FRAMEWORKS
+    assert framework in found and found == loaded(framework, site) & FRAMEWORKS
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_name_that_is_offered_exists(name: str) -> None:
-    if name in ADAPTERS:
-        pytest.importorskip("tensorflow")
+    _, _, last = name.partition("shard_reader.")
+    if last in ADAPTERS | PARTS:
+        pytest.importorskip((ADAPTERS | PARTS)[last])
     module = importlib.import_module(name)
     for offered in module.__all__:
         assert hasattr(module, offered), f"{name}.{offered}"
@@ -104,6 +116,8 @@ WITHOUT = "import sys; sys.modules[{missing!r}] = None; {code}"
     [
         ("tensorflow", "import shard_reader.tf_data", "pip install 'image-shards[tf]'"),
         ("keras", "import shard_reader.keras", "pip install 'image-shards[keras]'"),
+        ("torch", "import shard_reader.torch", "pip install 'image-shards[torch]'"),
+        ("jax", "import shard_reader.jax", "pip install 'image-shards[jax]'"),
         ("PIL", "import shard_reader as s; s.open_dataset({golden!r})[0]", "pip install 'image-shards[decode]'"),
     ],
 )  # fmt: skip

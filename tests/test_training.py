@@ -99,18 +99,19 @@ def test_training_from_as_dataset_sees_each_record_once(stream: Stream) -> None:
     assert orders[0] != orders[1] != orders[2]
 
 
-@pytest.mark.parametrize("options", [{}, {"workers": 3}, {"workers": 2, "max_queue_size": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"workers": 3}], ids=str)
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_training_from_a_sequence_sees_each_record_once(stream: Stream, options: dict[str, int], shuffle: bool) -> None:
     model = witness()
     model.fit(ShardSequence(stream, **options), epochs=3, shuffle=shuffle, verbose=0)
-    assert model.epochs(24 * 128) == [images_of(stream.data)] * 3
+    assert model.epochs(3000) == [images_of(stream.data)] * 3
 
 
 def test_a_sequence_without_shuffle_is_in_the_order_of_the_stream(stream: Stream) -> None:
     model = witness()
     model.fit(ShardSequence(stream), shuffle=False, verbose=0)
-    assert [image for image, _ in model.seen] == [image.tobytes() for batch in stream for image in batch["image"]]
+    images = [image.tobytes() for batch in stream for image in batch["image"]]
+    assert [image for image, _ in model.seen] == images[:3000], "without the padding"
 
 
 def test_one_batch_of_a_sequence_reads_one_batch_and_nothing_else(
@@ -149,8 +150,11 @@ def test_a_restored_stream_goes_on_in_tf_data(stream: Stream) -> None:
     expected = [batch["label"].tolist() for batch in stream]
     stream.load_state_dict(stream.state_dict() | {"epoch": 0, "step": 10})
     dataset = as_dataset(stream)
+    assert dataset.cardinality().numpy() == 14
     assert [batch["label"].numpy().tolist() for batch in dataset] == expected[10:]
-    assert len(list(dataset)) == 24
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the rest of an epoch is done: call as_dataset again"):
+        list(dataset)  # Keras would take every epoch for one of 14 batches
+    assert len(list(as_dataset(stream))) == 24
 
 
 def test_a_position_that_changes_behind_a_dataset_is_an_error(stream: Stream) -> None:
@@ -196,7 +200,7 @@ def test_lists_are_tensors_when_they_are_padded() -> None:
 
 @pytest.mark.parametrize("names", [("image", None), (None, "label"), ("image", "box")], ids=str)
 def test_fields_that_are_not_there_are_named(stream: Stream, names: tuple[str | None, str | None]) -> None:
-    with pytest.raises(ValueError, match=r"give both or neither|'box' is not among"):
+    with pytest.raises(ValueError, match=r"without inputs|records of padding|'box' is not among"):
         as_dataset(stream, inputs=names[0], targets=names[1])
 
 
@@ -207,5 +211,5 @@ def test_a_dataset_is_no_stream(stream: Stream) -> None:
 
 
 def test_a_sequence_needs_its_fields(stream: Stream) -> None:
-    with pytest.raises(ValueError, match="'weight' is not among the stream's fields"):
-        ShardSequence(stream, targets="weight")
+    with pytest.raises(ValueError, match="'box' is not among the stream's fields"):
+        ShardSequence(stream, targets="box")

@@ -1,0 +1,195 @@
+"""Streams as JAX arrays, on one device or over the devices of several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    import jax
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("shard_reader.jax needs JAX: pip install 'image-shards[jax]'", name=error.name) from error
+
+from shard_reader.arguments import at_least_one
+from shard_reader.elements import Choice, Elements
+from shard_reader.hand_over import sent_ahead
+from shard_reader.normalization import pixel_statistics
+from shard_reader.reading import Batch
+from shard_reader.records import Records
+from shard_reader.stream import Stream
+
+__all__ = ["GlobalBatches", "normalization"]
+
+_SMALL = 1 << 16  # bytes
+
+
+class GlobalBatches:
+    """Batches of a stream as JAX arrays, the next of them on their way to the devices; one epoch for each loop.
+
+    With a sharding, each array is that of the global batch, `[batch_size, ...]`, divided among the devices along its
+    first axis. Where those are of several processes, that axis must go over all of them; a stream without ranks
+    becomes that of this process, and the records of a global batch are in the order of the ranks. Without a sharding,
+    arrays are this stream's share, on the default device.
+
+    What is no array of numbers (ids, lists) stays NumPy's, this process's share of it.
+
+    `state_dict()` is the position behind the batch that the loop gave last, not behind those on their way.
+
+    Args:
+        stream: where the batches come from.
+        sharding: how a global batch is divided, `NamedSharding(mesh, PartitionSpec("data"))`.
+        inputs, targets, weight: what elements are made of, `(inputs, targets, weight)`; by default dictionaries. Each
+            is a name, several, which give a tuple, or a function of the dictionary of JAX arrays.
+        one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
+        prefetch: how many batches are sent to the devices ahead of the one that is used.
+
+    Raises:
+        ValueError: the stream has no such field, padding would count, its ranks are not the sharding's processes, or
+            the sharding does not divide each of its batches.
+        TypeError: `stream` is no Stream, or `sharding` no Sharding.
+
+    >>> batches = GlobalBatches(stream, sharding, inputs="image", targets="label")  # doctest: +SKIP
+    >>> for images, labels, weight in batches:  # doctest: +SKIP
+    ...     parameters, loss = train_step(parameters, images, labels, weight)
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        sharding: jax.sharding.Sharding | None = None,
+        *,
+        inputs: Choice = None,
+        targets: Choice = None,
+        weight: Choice = "weight",
+        one_hot: bool | int = False,
+        prefetch: int = 1,
+    ) -> None:
+        self._elements = Elements(stream, inputs, targets, weight, one_hot)
+        self._prefetch = at_least_one("prefetch", prefetch)
+        self._sharding = sharding
+        self._stream = stream if sharding is None else _of_this_process(stream, sharding)
+        self._moves, self._place = self._stream.moves, self._stream.next  # the place is the loop's: the stream is ahead
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return len(self._stream)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The elements of one epoch.
+
+        Raises:
+            ValueError: an integer does not fit into JAX's int32.
+        """
+        for element, place in sent_ahead(self._stream, self._send, self._prefetch):
+            self._moves, self._place = self._stream.moves, place
+            yield element
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position behind the batch that the loop gave last."""
+        if self._moves != self._stream.moves:
+            return self._stream.state_dict()
+        epoch, step = self._place
+        return self._stream.state_at(step, epoch)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position, which a stream of any rank and world size gave.
+
+        Raises:
+            StateError: it was taken from another dataset or order.
+        """
+        self._stream.load_state_dict(state)
+
+    def _send(self, batch: Batch) -> Any:
+        arrays = self._elements.arrays(batch)
+        numbers = {name: _as_jax_takes_it(name, values) for name, values in arrays.items() if values.dtype != object}
+        if self._sharding is not None:
+            return self._elements.select(arrays | {name: self._divide(values) for name, values in numbers.items()})
+        # Handing arrays over one by one takes as long as copying the small ones; all of those go together.
+        small = {name: values for name, values in numbers.items() if values.nbytes < _SMALL}
+        large: dict[str, Any] = {name: jax.device_put(values) for name, values in numbers.items() if name not in small}
+        large |= _copied(small)
+        return self._elements.select(arrays | large)
+
+    def _divide(self, values: NDArray[Any]) -> jax.Array:
+        shape = (self._stream.order.batch_size, *values.shape[1:])
+        array: jax.Array = jax.make_array_from_process_local_data(self._sharding, values, shape)
+        return array
+
+
+def normalization(
+    data: Records,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    dtype: Any = "float32",
+) -> Callable[[Any], jax.Array]:
+    """A function from images `[n, height, width, channels]` to `dtype` with mean 0 and standard deviation 1.
+
+    It can be called in `jax.jit`, and runs on the device.
+
+    Args:
+        data: its manifest has the mean and standard deviation of each channel.
+        mean, std: others, of pixels scaled to 0..1.
+        dtype: of the result, "bfloat16" for instance; the arithmetic is in float32.
+
+    Raises:
+        ValueError: the dataset has none, or its pixels are normalized already.
+    """
+    statistics = pixel_statistics(data, mean, std)
+    center, scale = np.array(statistics.mean, np.float32), np.array(statistics.std, np.float32)
+
+    def normalize(images: Any) -> jax.Array:
+        values: jax.Array = (images.astype("float32") - center) / scale
+        return values.astype(dtype)
+
+    return normalize
+
+
+@jax.jit
+def _copied(arrays: dict[str, Any]) -> dict[str, Any]:
+    return arrays
+
+
+def _of_this_process(stream: Stream, sharding: jax.sharding.Sharding) -> Stream:
+    if not isinstance(sharding, jax.sharding.Sharding):
+        raise TypeError(f"{sharding!r} is no sharding: pass NamedSharding(mesh, PartitionSpec(axis))")
+    order = stream.order
+    devices: Any = sharding.device_set
+    processes = len({device.process_index for device in devices})
+    if order.world_size == 1 < processes:
+        stream = stream.for_rank(jax.process_index(), processes)
+    elif order.world_size != processes:
+        raise ValueError(
+            f"world_size={order.world_size}: the sharding's devices are of {processes} processes; leave rank and"
+            " world_size out"
+        )
+    rest = order.records % order.batch_size
+    if order.remainder == "keep" and rest:
+        raise ValueError(
+            f'remainder="keep": the last batch has {rest} records, which a sharding may not divide: take "pad" or'
+            ' "drop"'
+        )
+    try:
+        sharding.shard_shape((order.batch_size,))
+    except (IndexError, ValueError) as error:
+        raise ValueError(
+            f"batch_size={order.batch_size}: {sharding} does not divide the first axis, and nothing else, of every"
+            " array: the size of its mesh axis must divide batch_size, as PartitionSpec(axis) does"
+        ) from error
+    return stream
+
+
+def _as_jax_takes_it(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Integers of 64 bits as JAX has them unless told otherwise: 32 bits, which they must fit into."""
+    if values.dtype != np.int64 or jax.config.read("jax_enable_x64"):
+        return values
+    small = values.astype(np.int32)
+    if (small != values).any():
+        raise ValueError(
+            f"{name!r} has {values[small != values].flat[0]}, which JAX's int32 cannot hold: leave it out of fields=,"
+            ' or call jax.config.update("jax_enable_x64", True)'
+        )
+    return small

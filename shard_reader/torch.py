@@ -1,0 +1,349 @@
+"""Streams and records as PyTorch's datasets, of tensors on the CPU or on their way to a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    import torch
+    from torch import distributed
+    from torch.utils.data import Dataset, IterableDataset, get_worker_info
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "shard_reader.torch needs PyTorch: pip install 'image-shards[torch]'", name=error.name
+    ) from error
+
+from shard_reader.arguments import record_numbers
+from shard_reader.chain import Transforms
+from shard_reader.elements import Choice, Elements
+from shard_reader.hand_over import sent_ahead
+from shard_reader.normalization import pixel_statistics
+from shard_reader.read_options import Verify
+from shard_reader.reading import Batch
+from shard_reader.records import Records
+from shard_reader.stream import Stream
+from shard_reader.torch_workers import MOST_WORKERS, WorkerLoops
+
+__all__ = ["RecordDataset", "StreamDataset", "normalization"]
+
+
+class StreamDataset(IterableDataset[Any]):
+    """Batches of a stream as tensors, one epoch for each time it is iterated.
+
+    Loop over it as it is: the stream's threads make batches ahead. Or give it to `DataLoader(dataset,
+    batch_size=None)`, or torchdata's `StatefulDataLoader`: worker processes take batches in turn, so that they come in
+    the order of the stream, each once.
+
+    Images are `[n, channels, height, width]`, in the memory of the stream (`torch.channels_last`), without a copy.
+    What is no array of numbers (ids, lists) stays NumPy's.
+
+    `state_dict()` is the position behind the batch that the loop gave last, not behind those on their way.
+
+    Args:
+        stream: where the batches come from.
+        inputs, targets, weight: what elements are made of, `(inputs, targets, weight)`; by default dictionaries. Each
+            is a name, several, which give a tuple, or a function of the dictionary of tensors.
+        one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
+        device: where tensors go. To a GPU they go through pinned memory, while the batch before is used.
+        distributed: make a stream without ranks that of this process's rank, where `torch.distributed` is initialized.
+            False: this process reads all of it, as for an evaluation on one rank alone.
+
+    Raises:
+        ValueError: the stream has no such field, padding would count, or the number of ranks does not divide the
+            batch.
+        TypeError: `stream` is no Stream.
+
+    >>> for images, labels, weight in StreamDataset(stream, inputs="image", targets="label"):  # doctest: +SKIP
+    ...     loss = (cross_entropy(model(images), labels, reduction="none") * weight).sum() / weight.sum()
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        inputs: Choice = None,
+        targets: Choice = None,
+        weight: Choice = "weight",
+        one_hot: bool | int = False,
+        device: str | torch.device | None = None,
+        distributed: bool = True,
+    ) -> None:
+        super().__init__()
+        self._elements = Elements(stream, inputs, targets, weight, one_hot)
+        self._whole, self._distributed = stream, distributed
+        self._device = None if device is None else torch.device(device)
+        self._place: tuple[int, int] | None = None  # of the loop, where the stream is ahead of it
+        self._moves = stream.moves  # when it was
+        self._loops = WorkerLoops()
+        self._passes, self._resumed = 0, False  # in a worker process: its loops, and whether it was given a position
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        return len(self._stream)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The elements of one epoch."""
+        worker = get_worker_info()
+        if worker is not None:
+            return self._of_worker(*self._begin_in_worker(worker.id, worker.num_workers, worker.seed))
+        return self._of_stream()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position behind the batch that the loop gave last; in a worker process, behind its own last one.
+
+        Raises:
+            RuntimeError: worker processes read ahead of a DataLoader that does not say where it is.
+        """
+        stream = self._stream
+        if get_worker_info() is not None:
+            epoch, step = stream.next if self._place is None else self._place
+            # Behind its last batch a worker is at the end of the epoch, where others are not.
+            return stream.state_at(0, epoch) | {"step": min(step, stream.order.epoch_steps)}
+        if self._loops.next(stream) != stream.next:
+            raise RuntimeError(
+                "the batches were made by worker processes, ahead of the loop: take torchdata's StatefulDataLoader and"
+                " its state_dict(), or stream.state_at(step, epoch) with the steps that are done, or num_workers=0"
+            )
+        if self._place is None or self._moves != stream.moves:
+            return stream.state_dict()
+        return stream.state_at(self._place[1], self._place[0])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position, which a stream of any rank and world size gave.
+
+        Raises:
+            StateError: it was taken from another dataset or order.
+        """
+        if get_worker_info() is None:
+            self._stream.load_state_dict(state)
+            self._loops.go_to(self._stream, self._stream.next)
+        else:
+            self._place, self._resumed = self._stream.check_state(state), True
+
+    @property
+    def _stream(self) -> Stream:
+        """That of this rank, from when ranks are known."""
+        if self._distributed:
+            self._whole = _of_this_rank(self._whole)
+        return self._whole
+
+    def _of_stream(self) -> Iterator[Any]:
+        """The batches in this process."""
+        stream = self._stream
+        epoch, step = self._loops.next(stream)
+        if (epoch, step) != stream.next:  # worker processes were there
+            stream.load_state_dict(stream.state_at(step, epoch))
+        copies = _Copies(self._device) if self._device is not None and self._device.type == "cuda" else None
+        send = self._element if copies is None else lambda batch: copies.send(self._elements.arrays(batch))
+        for element, place in sent_ahead(stream, send, 0 if copies is None else 1):
+            if stream.moves != self._moves:
+                self._moves = stream.moves
+                self._loops.go_to(stream, (epoch + 1, 0))
+            self._place = place
+            yield element if copies is None else self._elements.select(copies.receive(*element))
+            del element
+
+    def _begin_in_worker(self, worker: int, workers: int, seed: int) -> tuple[int, int, int]:
+        """The epoch, a worker's first step of it, and the number of workers, which take turns."""
+        if workers > MOST_WORKERS:
+            raise ValueError(f"num_workers={workers}: must be at most {MOST_WORKERS}")
+        if self._device is not None and self._device.type != "cpu":
+            raise ValueError(
+                f"device={self._device}: worker processes cannot put tensors there: take num_workers=0; or leave it"
+                " out, and take DataLoader(pin_memory=True) and tensor.to(device, non_blocking=True)"
+            )
+        resumed, self._resumed = self._place if self._resumed else None, False
+        # A loader's seed is another for each loop, but the same for its workers, and for all loops of those that stay.
+        epoch, first = self._loops.begin(self._stream, worker, (seed - worker, self._passes), resumed)
+        self._passes += 1
+        self._place = (epoch, first + worker) if resumed is None else resumed
+        return *self._place, workers
+
+    def _of_worker(self, epoch: int, step: int, every: int) -> Iterator[Any]:
+        """Those batches that are this worker's turn."""
+        for batch in self._stream.batches(epoch, step, every=every) if step < len(self._stream) else ():
+            step += every
+            self._place = epoch, step
+            yield self._element(batch)
+
+    def _element(self, batch: Batch) -> Any:
+        return self._elements.select(_tensors(self._elements.arrays(batch), self._device))
+
+
+class RecordDataset(Dataset[Any]):
+    """Records by number as tensors, for a DataLoader with a sampler of its own.
+
+    A DataLoader's batch is read at once, decoded by threads, and taken apart for its `collate_fn`. Which records
+    an epoch has, and in which order, is the sampler's matter; `StreamDataset` gives each exactly once.
+
+    Images are `[channels, height, width]`. What is no array of numbers (ids, lists) stays Python's.
+
+    Args:
+        data: what `open_dataset`, `select`, `where` or `mix` gave.
+        inputs, targets: what elements are made of, `(inputs, targets)`; by default dictionaries. Each is a name,
+            several, which give a tuple, or a function of the dictionary of tensors of a batch.
+        one_hot: labels as float32 `[classes]`: True, or the number of classes.
+        image, fields, ragged, fast, verify, seed, threads: as those of `data.stream`; by default every image is
+            checked each time it is read.
+
+    Raises:
+        ValueError: the data has no such field, or images differ in size and `image` is not given.
+
+    >>> records = RecordDataset(data, image=CenterCrop(224))  # doctest: +SKIP
+    >>> loader = DataLoader(records, batch_size=64, sampler=sampler)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        data: Records,
+        *,
+        inputs: Choice = None,
+        targets: Choice = None,
+        one_hot: bool | int = False,
+        image: Transforms = None,
+        fields: Iterable[str] | None = None,
+        ragged: Literal["list", "pad"] | int = "list",
+        fast: bool = False,
+        verify: Verify | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        options: dict[str, Any] = {"image": image, "fields": fields, "ragged": ragged, "fast": fast, "threads": threads}
+        options["verify"] = verify
+        self._data, self._epoch = data, torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._stream = data.stream(batch_size=1, shuffle="none", remainder="keep", seed=seed, **options)
+        self._elements = Elements(self._stream, inputs, targets, None, one_hot)
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return len(self._data)
+
+    def __getitem__(self, record: int) -> Any:
+        """One record.
+
+        Raises:
+            IndexError: there is no such record.
+            CorruptionError: it is damaged.
+        """
+        return self.__getitems__([record])[0]
+
+    def __getitems__(self, records: Sequence[int]) -> list[Any]:
+        """Several records, read together."""
+        numbers = record_numbers(records)
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        arrays = self._elements.arrays(self._stream.take(numbers, int(self._epoch)))
+        if self._elements.are_dictionaries:
+            del arrays["weight"]
+        batch = self._elements.select(_tensors(arrays, None))
+        return [_of_record(batch, place) for place in range(len(numbers))]
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that random transforms draw for, as `DistributedSampler.set_epoch` does for the order."""
+        self._epoch.fill_(epoch)
+
+
+def normalization(
+    data: Records,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> torch.nn.Module:
+    """A module from images `[n, channels, height, width]` to `dtype` with mean 0 and standard deviation 1.
+
+    As the first of a model, it runs on the device: uint8 goes there, a quarter of the bytes of float32.
+
+    Args:
+        data: its manifest has the mean and standard deviation of each channel.
+        mean, std: others, of pixels scaled to 0..1.
+        dtype: of the result, `torch.bfloat16` for instance; the arithmetic is in float32.
+
+    Raises:
+        ValueError: the dataset has none, or its pixels are normalized already.
+
+    >>> model = torch.nn.Sequential(normalization(data), torchvision.models.resnet50())  # doctest: +SKIP
+    """
+    return _Normalization(*pixel_statistics(data, mean, std), dtype)
+
+
+class _Normalization(torch.nn.Module):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype, self._statistics = dtype, (mean, std)
+        for name, values in zip(("mean", "std"), self._statistics, strict=True):
+            self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1), persistent=False)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
+        """Go to another device, and stay float32, as `model.bfloat16()` would not have it."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, values in zip(("mean", "std"), self._statistics, strict=True):
+            setattr(self, name, torch.tensor(values, device=getattr(self, name).device).reshape(-1, 1, 1))
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return ((images.to(torch.float32) - self.mean) / self.std).to(self.dtype)
+
+
+class _Copies:
+    """Copies to a GPU, on a CUDA stream of their own.
+
+    Args:
+        device: that of the GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._copies = device, torch.cuda.Stream(device)
+
+    def send(self, arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], torch.cuda.Event]:
+        """Begin to copy; the tensors, and what happens when they are there."""
+        with torch.cuda.stream(self._copies):
+            return _tensors(arrays, self._device), self._copies.record_event()
+
+    def receive(self, tensors: dict[str, Any], copied: torch.cuda.Event) -> dict[str, Any]:
+        """The tensors, for what this thread has the GPU do next: that waits for the copies."""
+        using = torch.cuda.current_stream(self._device)
+        using.wait_event(copied)
+        for tensor in tensors.values():
+            if isinstance(tensor, torch.Tensor):
+                tensor.record_stream(using)
+        return tensors
+
+
+def _of_this_rank(stream: Stream) -> Stream:
+    if not (distributed.is_available() and distributed.is_initialized()) or stream.order.world_size > 1:
+        return stream
+    ranks = distributed.get_world_size()
+    return stream if ranks == 1 else stream.for_rank(distributed.get_rank(), ranks)
+
+
+def _tensors(arrays: dict[str, NDArray[Any]], device: torch.device | None) -> dict[str, Any]:
+    """Arrays as tensors, of the same memory where they stay on the CPU."""
+    return {name: _tensor(name, array, device) for name, array in arrays.items()}
+
+
+def _tensor(name: str, array: NDArray[Any], device: torch.device | None) -> Any:
+    if array.dtype == object:
+        return array
+    tensor = torch.from_numpy(array)
+    if device is not None and device.type == "cuda":
+        # PyTorch uses pinned memory again when the copy that was made from it is done.
+        tensor = tensor.pin_memory(device)
+    if device is not None:
+        tensor = tensor.to(device, non_blocking=True)
+    return tensor.permute(0, 3, 1, 2) if name == "image" and tensor.ndim == 4 else tensor
+
+
+def _of_record(batch: Any, place: int) -> Any:
+    """What a batch, or a structure of them, has of one record."""
+    if isinstance(batch, dict):
+        return {name: _of_record(part, place) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(_of_record(part, place) for part in batch)
+    return batch[place]
