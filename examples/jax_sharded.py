@@ -1,0 +1,184 @@
+"""Data-parallel training in JAX that is killed, and goes on with another number of devices as if it had not been.
+
+    python examples/jax_sharded.py IMAGES [DIRECTORY] [--devices 8] [--resume-with 6]
+
+IMAGES is a folder of class folders, or of train/ and test/ with them. A small network is trained on shards of them,
+each global batch divided among the devices of a mesh (virtual ones, of the CPU), twice: without interruption; and on as
+many devices by a process that gets SIGKILL in the middle of an epoch, and then on another number of them, from the last
+checkpoint. Every global batch must have the same images in the same order in both, each image once an epoch, and the
+losses must agree: exactly they cannot, since other devices add up the same numbers in another order.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+try:
+    from shard_reader.jax import GlobalBatches, normalization
+except ModuleNotFoundError as error:
+    sys.exit(str(error))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from shard_reader import open_dataset
+
+EPOCHS = 2
+SAVE_EVERY = 7  # steps
+TOLERANCE = 1e-4  # of a loss, relative
+
+
+def train(shards: Path, run: Path, batch_size: int, kill_at: int) -> None:
+    """The training, on all devices, with a log of every step in `run`, and a checkpoint every few."""
+    data = open_dataset(shards, "train")
+    stream = data.stream(batch_size=batch_size, seed=0, fields=("image", "label", "id"))
+    mesh = Mesh(jax.devices(), ("data",))
+    divided, everywhere = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    batches = GlobalBatches(stream, divided, inputs="image", targets=("label", "id"))
+
+    parameters = small_network(len(data.class_names))
+    model = {"parameters": parameters, "momentum": jax.tree.map(np.zeros_like, parameters)}
+    checkpoint = run / "checkpoint.pickle"
+    if checkpoint.exists():
+        model, position = pickle.loads(checkpoint.read_bytes())
+        batches.load_state_dict(position)
+    model = jax.device_put(model, everywhere)
+    update = make_update(normalization(data))
+
+    position = batches.state_dict()
+    step = position["epoch"] * len(batches) + position["step"]
+    with open(run / f"from-{step:06d}.jsonl", "w", buffering=1) as log:
+        for _ in range(position["epoch"], EPOCHS):
+            for images, (labels, ids), weight in batches:  # padding has weight 0
+                model, loss = update(model, images, labels, weight)
+                names = [id.decode() if counts else None for id, counts in zip(ids, weight, strict=True)]
+                parts = len(images.addressable_shards)
+                log.write(json.dumps({"step": step, "loss": loss.item(), "parts": parts, "ids": names}) + "\n")
+                if step == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                step += 1
+                if step % SAVE_EVERY == 0:
+                    (run / "checkpoint.new").write_bytes(pickle.dumps((jax.device_get(model), batches.state_dict())))
+                    os.replace(run / "checkpoint.new", checkpoint)
+
+
+def small_network(classes: int) -> dict[str, np.ndarray]:
+    """The parameters of two convolutions and a classifier, always the same."""
+    draw = np.random.default_rng(0).standard_normal
+    shapes = {"conv1": (3, 3, 3, 16), "conv2": (3, 3, 16, 32), "dense": (32, classes)}
+    return {name: np.float32(draw(shape) * np.sqrt(2 / np.prod(shape[:-1]))) for name, shape in shapes.items()}
+
+
+def make_update(normalize):
+    """One step of gradient descent with momentum; XLA divides it among the devices as its arguments are."""
+
+    def mean_loss(parameters, images, labels, weight):
+        values = normalize(images)  # from uint8, on the device
+        for name in ("conv1", "conv2"):
+            values = jax.lax.conv_general_dilated(
+                values, parameters[name], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            values = jax.nn.relu(values)
+        logits = values.mean((1, 2)) @ parameters["dense"]
+        losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
+        return (losses * weight).sum() / weight.sum()  # of the global batch
+
+    @jax.jit
+    def update(model, images, labels, weight):
+        loss, gradients = jax.value_and_grad(mean_loss)(model["parameters"], images, labels, weight)
+        momentum = jax.tree.map(lambda old, gradient: 0.9 * old + gradient, model["momentum"], gradients)
+        parameters = jax.tree.map(lambda old, velocity: old - 0.02 * velocity, model["parameters"], momentum)
+        return {"parameters": parameters, "momentum": momentum}, loss
+
+    return update
+
+
+def launch(devices: int, shards: Path, run: Path, batch_size: int, kill_at: int = -1) -> None:
+    """Train on so many devices, in a process of its own; it must end well, or be killed if it is to."""
+    run.mkdir(exist_ok=True)
+    options = ["--train", f"--batch-size={batch_size}", f"--kill-at={kill_at}"]
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}  # read when JAX is first used
+    start = time.perf_counter()
+    status = subprocess.run([sys.executable, __file__, str(shards), str(run), *options], env=env).returncode
+    if status != (0 if kill_at < 0 else -signal.SIGKILL):
+        sys.exit(f"the training in {run} ended with exit status {status}")
+    how = "trained to the end" if kill_at < 0 else f"killed in step {kill_at}"
+    print(f"{run.name}: {devices} devices, {how}, {time.perf_counter() - start:.1f} s", flush=True)
+
+
+def compare(directory: Path, ids: list[str]) -> str:
+    """Print how the losses of the two trainings went; what is wrong with them, if anything is."""
+    (whole,), launches = logs(directory / "uninterrupted"), logs(directory / "interrupted")
+    if len(launches) != 2:
+        return f"there was no checkpoint to go on from: {len(whole)} steps are too few"
+    both, (first, last), steps = launches[0] | launches[1], (min(launches[1]), max(launches[0])), len(whole) // EPOCHS
+    print(f"\n{'step':>6}{'uninterrupted':>16}{'interrupted':>14}{'devices':>12}")
+    for step in sorted({0, first - 1, first, last, last + 1, len(whole) - 1} & whole.keys() & both.keys()):
+        note = {last: "  <- killed here", first: "  <- from the checkpoint"}.get(step, "")
+        print(f"{step:6}{whole[step]['loss']:16.6f}{both[step]['loss']:14.6f}{both[step]['parts']:12}{note}")
+    print(f"steps done twice: {last - first}; with checkpoints between epochs alone it would be {last % steps}")
+
+    if both.keys() != whole.keys() or first % steps == 0:
+        return "steps are missing, or the checkpoint was not from the middle of an epoch"
+    for step, line in whole.items():
+        if any(line["ids"] != launch[step]["ids"] for launch in launches if step in launch):
+            return f"step {step}: the global batches differ"
+    for epoch in range(EPOCHS):
+        given = [id for step in range(epoch * steps, (epoch + 1) * steps) for id in both[step]["ids"]]
+        if sorted(filter(None, given)) != ids:
+            return f"epoch {epoch}: not each image once"
+    print(f"{len(whole)} global batches: the same in both, each of {len(ids)} images once in each of {EPOCHS} epochs")
+    difference = max(abs(both[step]["loss"] / line["loss"] - 1) for step, line in whole.items())
+    print(f"largest relative difference of a loss: {difference:.1e}, tolerance {TOLERANCE:.0e}")
+    return "" if difference <= TOLERANCE else "the losses differ"
+
+
+def logs(run: Path) -> list[dict[int, dict]]:
+    """What each launch of a training wrote of its steps, by their number."""
+    launches = [path.read_text().splitlines() for path in sorted(run.glob("from-*.jsonl"))]
+    return [{line["step"]: line for line in map(json.loads, lines)} for lines in launches]
+
+
+def main(images: Path, directory: Path, devices: int, resume_with: int, batch_size: int) -> str:
+    """Prepare the shards, train without and with an interruption, and compare; what is wrong, if anything is."""
+    shards = directory / "shards"
+    prepare = [sys.executable, "-m", "beam_jobs", "prepare", str(images), str(shards), "--size", "32x32"]
+    subprocess.run([*prepare, "--encoding", "raw"], check=True)
+    data = open_dataset(shards, "train")
+    steps = len(data.stream(batch_size=batch_size))
+
+    launch(devices, shards, directory / "uninterrupted", batch_size)
+    launch(devices, shards, directory / "interrupted", batch_size, kill_at=(EPOCHS - 1) * steps + steps // 2)
+    launch(resume_with, shards, directory / "interrupted", batch_size)
+    return compare(directory, sorted(id.decode() for id in data.ids()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("directory", type=Path, nargs="?")
+    parser.add_argument("--devices", type=int, default=8)
+    parser.add_argument("--resume-with", type=int, default=6)
+    parser.add_argument("--batch-size", type=int, default=96, help="of the global batch, over all devices")
+    parser.add_argument("--kill-at", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.train:
+        train(asked.images, asked.directory, asked.batch_size, asked.kill_at)
+        sys.exit()
+    if asked.batch_size % asked.devices or asked.batch_size % asked.resume_with:
+        parser.error(f"--batch-size {asked.batch_size}: must be a multiple of both numbers of devices")
+    where = asked.directory or Path(tempfile.mkdtemp(prefix="image-shards-jax-"))
+    if where.exists() and any(where.iterdir()):
+        sys.exit(f"{where}: is not empty; give a new directory")
+    sys.exit(main(asked.images, where, asked.devices, asked.resume_with, asked.batch_size) or 0)
