@@ -1,0 +1,205 @@
+"""Our adapters in benchmarks/feed.py, each with the framework that it feeds, and the bare stream behind them.
+
+    python benchmarks/feed_ours.py READER {crop,long,rrc,raw} DATASET WRITTEN [--seconds 3] [--window]
+
+It prints JSON: images/s, seconds of CPU for an image, and versions. A batch has arrived when its tensors are there: a
+pixel of it is read, or JAX is asked to wait for it. Two threads make batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from feed_timing import LONG, measure
+from read_ours import BATCH, PACKAGES, SIZE, THREADS, transforms
+from read_timing import Epoch, Reader
+
+NAMES: dict[str, str] = {"inputs": "image", "targets": "label"}
+
+
+def stream(task: str, dataset: str) -> Any:
+    """Batches of NumPy arrays, shuffled over all records."""
+    from shard_reader import open_dataset
+
+    data = open_dataset(dataset, split="train")
+    if task == "long":
+        data, task = data.select(np.tile(np.arange(len(data)), LONG)), "crop"
+    image = transforms(task)
+    return data.stream(batch_size=BATCH, shuffle="full", seed=0, threads=THREADS, prefetch=2, image=image)
+
+
+def arrived(batches: Any) -> Iterator[tuple[Any, Any]]:
+    """Images and labels of each batch, a pixel of which was read through the tensor's own memory, uncopied."""
+    for images, labels, *_ in batches:
+        np.asarray(images)[-1, -1, -1, -1]
+        yield images, labels
+
+
+def bare(task: str, dataset: str, written: str) -> Epoch:
+    """The stream itself."""
+    batches = stream(task, dataset)
+    return lambda: arrived((batch["image"], batch["label"]) for batch in batches)
+
+
+def tensorflow(task: str, dataset: str, written: str) -> Epoch:
+    """`as_dataset`, as a loop of one's own takes it."""
+    from shard_reader.tf_data import as_dataset
+
+    batches = as_dataset(stream(task, dataset), **NAMES)
+    return lambda: arrived(batches)
+
+
+def keras(task: str, dataset: str, written: str) -> Epoch:
+    """`ShardSequence` as `fit` takes it on TensorFlow, which has no public way to be asked for batches alone."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    from shard_reader.keras import ShardSequence
+
+    adapter = PyDatasetAdapter(ShardSequence(stream(task, dataset)))
+    batches = adapter.get_tf_dataset()
+
+    def epoch() -> Iterator[tuple[Any, Any]]:
+        adapter.on_epoch_begin()
+        yield from arrived(batches)
+        adapter.on_epoch_end()
+
+    return epoch
+
+
+def torch(task: str, dataset: str, written: str) -> Epoch:
+    """`StreamDataset`, looped over as it is."""
+    from shard_reader.torch import StreamDataset
+
+    batches = StreamDataset(stream(task, dataset), **NAMES)
+    return lambda: arrived(batches)
+
+
+def jax(task: str, dataset: str, written: str) -> Epoch:
+    """`GlobalBatches`, on one device."""
+    from shard_reader.jax import GlobalBatches
+
+    batches = GlobalBatches(stream(task, dataset), **NAMES)
+    return lambda: ready(batches)
+
+
+def ready(batches: Any) -> Iterator[tuple[Any, Any]]:
+    """Images and labels of each batch that JAX has."""
+    import jax
+
+    for images, labels, *_ in batches:
+        jax.block_until_ready((images, labels))
+        yield images, labels
+
+
+def keras_layers(backend: str) -> Any:
+    """Keras' RandomFlip and RandomZoom, with numbers for each image."""
+    os.environ["KERAS_BACKEND"] = backend
+    from keras import Sequential, layers
+
+    augment = Sequential([layers.RandomFlip("horizontal"), layers.RandomZoom((-0.3, 0.0))])
+    augment.build((BATCH, SIZE, SIZE, 3))
+    return augment
+
+
+def keras_layers_tensorflow(task: str, dataset: str, written: str) -> Epoch:
+    """The middles of images, then Keras' layers as a function of TensorFlow's."""
+    augment = keras_layers("tensorflow")
+    import tensorflow as tf
+
+    from shard_reader.tf_data import as_dataset
+
+    augmented = tf.function(lambda images: augment(tf.cast(images, tf.float32), training=True))
+    batches = as_dataset(stream("crop", dataset), **NAMES)
+    return lambda: arrived((augmented(images), labels) for images, labels, _ in batches)
+
+
+def keras_layers_jax(task: str, dataset: str, written: str) -> Epoch:
+    """The middles of images, then Keras' layers as JAX compiles them."""
+    augment = keras_layers("jax")
+    import jax
+
+    from shard_reader.jax import GlobalBatches
+
+    batches = GlobalBatches(stream("crop", dataset), **NAMES)
+    values = [variable.value for variable in augment.non_trainable_variables]
+
+    @jax.jit
+    def augmented(values: Any, images: Any) -> Any:
+        return augment.stateless_call([], values, images.astype("float32"), training=True)
+
+    def epoch() -> Iterator[tuple[Any, Any]]:
+        nonlocal values
+        for images, labels, _ in batches:
+            images, values = augmented(values, images)
+            yield images, labels
+
+    return lambda: ready(epoch())
+
+
+def torchvision_batch(task: str, dataset: str, written: str) -> Epoch:
+    """The middles of images, then torchvision's own augmentation: one draw for all images of a batch."""
+    from torchvision.transforms import v2
+
+    return torchvision(dataset, v2.Compose([v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip()]))
+
+
+def torchvision_images(task: str, dataset: str, written: str) -> Epoch:
+    """The same for one image after the other: draws for each."""
+    from torchvision.transforms import v2
+
+    augment = v2.Compose([v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip()])
+    return torchvision(dataset, lambda images: stacked([augment(image) for image in images]))
+
+
+def stacked(images: list[Any]) -> Any:
+    """A batch."""
+    import torch
+
+    return torch.stack(images)
+
+
+def torchvision(dataset: str, augment: Callable[[Any], Any]) -> Epoch:
+    """The middles of images, then a transform on the GPU where there is one."""
+    import torch
+
+    from shard_reader.torch import StreamDataset
+
+    device = "cuda" if torch.cuda.is_available() else None
+    batches = StreamDataset(stream("crop", dataset), **NAMES, device=device)
+
+    def epoch() -> Iterator[tuple[Any, Any]]:
+        for images, labels, _ in batches:
+            images = augment(images)
+            images[-1, -1, -1, -1].item()
+            yield images, labels
+
+    return epoch
+
+
+TENSORFLOW, KERAS = ("tensorflow", "tensorflow-cpu"), ("keras",)
+TORCH, JAX = ("torch",), ("jax",)
+
+
+def adapter(epochs: Any, *packages: str) -> Reader:
+    """One of ours, with what it needs beside NumPy."""
+    return Reader(epochs, (*PACKAGES, *packages))
+
+
+READERS = {
+    "stream": adapter(bare),
+    "tensorflow": adapter(tensorflow, *TENSORFLOW),
+    "keras": adapter(keras, *TENSORFLOW, *KERAS),
+    "torch": adapter(torch, *TORCH),
+    "jax": adapter(jax, *JAX),
+    "keras-layers-tensorflow": adapter(keras_layers_tensorflow, *KERAS, *TENSORFLOW),
+    "keras-layers-jax": adapter(keras_layers_jax, *KERAS, *JAX),
+    "torchvision-batch": adapter(torchvision_batch, *TORCH, "torchvision"),
+    "torchvision-images": adapter(torchvision_images, *TORCH, "torchvision"),
+}
+
+if __name__ == "__main__":
+    measure(__doc__, READERS)

@@ -1,0 +1,94 @@
+"""The tables of benchmarks/feed.py: who feeds which framework, with which data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One reader, in a process of its own.
+
+    Args:
+        label: what the table calls it.
+        reader: the key in feed_ours.py, or in feed_peers.py if it is not ours.
+        against: the label of our row that it is compared with; None: it is ours.
+        peers: whether the interpreter of `--peers` runs it.
+        written: the format of read_formats.py that it reads; "folder": the images themselves; None: our files.
+        task: another than that of the table.
+        window: time a part of an epoch: a whole one would take minutes.
+    """
+
+    label: str
+    reader: str
+    against: str | None = None
+    peers: bool = False
+    written: str | None = None
+    task: str | None = None
+    window: bool = False
+
+    @property
+    def script(self) -> str:
+        """What runs it."""
+        return "feed_peers.py" if self.against else "feed_ours.py"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One workload; the first row is what all are compared with. `gpu`: it may use one."""
+
+    title: str
+    data: str
+    task: str
+    rows: tuple[Row, ...]
+    gpu: bool = False
+
+
+TENSORFLOW, KERAS, TORCH, JAX = (f"image-shards to {name}" for name in ("TensorFlow", "Keras", "PyTorch", "JAX"))
+OURS = (
+    Row("the stream, NumPy", "stream"),
+    Row(TENSORFLOW, "tensorflow"),
+    Row(KERAS, "keras"),
+    Row(TORCH, "torch"),
+    Row(JAX, "jax"),
+)
+OWN = (
+    Row("tf.data, tuned by hand", "tf.data", TENSORFLOW),
+    Row("tf.data, AUTOTUNE", "tf.data-autotune", TENSORFLOW),
+    Row("DataLoader, our `RecordDataset`", "torch-records", TORCH),
+    Row("DataLoader, h5py", "torch-h5py", TORCH),
+)
+H5PY = Row("h5py, `device_put`", "jax-h5py", JAX)
+GRAIN = Row("Grain on ArrayRecord, `device_put`", "jax-grain", JAX, peers=True, written="grain")
+FOLDER = (
+    Row("folder: `image_dataset_from_directory`", "keras-folder", TENSORFLOW, written="folder"),
+    Row("folder: DataLoader, `ImageFolder`", "torch-folder", TORCH, written="folder"),
+)
+AUGMENT = (
+    Row("at decode: `RandomResizedCrop`, `Flip`, to PyTorch", "torch", task="rrc"),
+    Row("at decode: `RandomResizedCrop`, `Flip`, to JAX", "jax", task="rrc"),
+    Row("no augmentation: `CenterCrop`, to PyTorch", "torch"),
+    Row("on the device: Keras' `RandomFlip`, `RandomZoom`, `tf.function`", "keras-layers-tensorflow", window=True),
+    Row("on the device: Keras' `RandomFlip`, `RandomZoom`, `jax.jit`", "keras-layers-jax", window=True),
+    Row("on the device: torchvision v2, one draw for a batch", "torchvision-batch", window=True),
+    Row("on the device: torchvision v2, a draw for each image", "torchvision-images", window=True),
+)
+TABLES = {
+    "jpeg": Table("JPEG, short side 256, the middle 224x224", "jpeg", "crop", (*OURS, *OWN, GRAIN, *FOLDER)),
+    "jpeg-long": Table("The same, in epochs five times as long", "jpeg", "long", OURS),
+    "raw-224": Table("raw 224x224", "raw-224", "raw", (*OURS, *OWN, H5PY, GRAIN)),
+    "raw-32": Table("raw 32x32", "raw-32", "raw", (*OURS, *OWN, H5PY, GRAIN)),
+    "augment": Table("Augmentation, JPEG, short side 256, to 224x224", "jpeg", "crop", AUGMENT, gpu=True),
+}
+MEMORY = {
+    "tensorflow-dataset": "`model.fit`, TensorFlow, `as_dataset`",
+    "tensorflow-sequence": "`model.fit`, TensorFlow, `ShardSequence`",
+    "tensorflow-arrays": "`model.fit`, TensorFlow, arrays, without us",
+    "jax-sequence": "`model.fit`, JAX, `ShardSequence`",
+    "jax-arrays": "`model.fit`, JAX, arrays, without us",
+    "torch-sequence": "`model.fit`, PyTorch, `ShardSequence`",
+    "torch-arrays": "`model.fit`, PyTorch, arrays, without us",
+    "torch-loop": "a loop, PyTorch, `StreamDataset`",
+    "jax-loop": "a loop, JAX, `GlobalBatches`",
+}
+PARTS = (*TABLES, "memory", "gpu")
