@@ -12,8 +12,9 @@ from conftest import command, prepared, write_image
 from beam_jobs.arguments import parse
 from beam_jobs.sources.known import recognised
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+REPOSITORY = Path(__file__).parent.parent
+README, TRAINING = ((REPOSITORY / name).read_text("utf-8") for name in ("README.md", "docs/training.md"))
+PYTHON, IN_TRAINING = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, TRAINING))
 SOURCES = re.findall(r"^\|([a-z ]*)\|.*\| `(image-shards prepare .*)` \|$", README, re.M)
 LOOKS = re.compile("image-shards (inspect|verify) ")
 COMMANDS = [line for line in README.splitlines() if line.startswith("image-shards prepare ")]
@@ -32,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(PYTHON), len(COMMANDS)) == (6, 4)
+    assert (len(PYTHON), len(IN_TRAINING), len(COMMANDS)) == (6, 6, 4)
 
 
 @pytest.mark.filterwarnings("ignore")  # h5py's file is left open, as it would be in a session
@@ -45,6 +46,20 @@ def test_the_python_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["record"]["id"].startswith(("cat/", "dog/"))  # type: ignore[index]
     assert len(names["image"]) > 100  # type: ignore[arg-type]
     assert names["resumed"].epoch == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # of Keras
+def test_the_python_of_the_training_guide_runs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for framework in ("tensorflow", "torch", "jax"):
+        pytest.importorskip(framework)
+    (tmp_path / "shards").symlink_to(place / "shards")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in IN_TRAINING:
+        exec(compile(block, "training.md", "exec"), names)
+    assert names["rows"].shape == (len(names["data"]), 2)  # type: ignore[attr-defined, arg-type]
+    assert names["position"]["step"] == 0 and names["resume"].initial_epoch == 2  # type: ignore[index, attr-defined]
+    assert names["images"].shape == (32, 224, 224, 3)  # type: ignore[attr-defined]
 
 
 def test_every_option_of_the_table_is_one(capsys: pytest.CaptureFixture[str]) -> None:
