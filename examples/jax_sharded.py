@@ -28,13 +28,12 @@ except ModuleNotFoundError as error:
 import jax
 import jax.numpy as jnp
 import numpy as np
+from interrupted_training import EPOCHS, compare
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from shard_reader import open_dataset
 
-EPOCHS = 2
 SAVE_EVERY = 7  # steps
-TOLERANCE = 1e-4  # of a loss, relative
 
 
 def train(shards: Path, run: Path, batch_size: int, kill_at: int) -> None:
@@ -116,39 +115,6 @@ def launch(devices: int, shards: Path, run: Path, batch_size: int, kill_at: int 
     print(f"{run.name}: {devices} devices, {how}, {time.perf_counter() - start:.1f} s", flush=True)
 
 
-def compare(directory: Path, ids: list[str]) -> str:
-    """Print how the losses of the two trainings went; what is wrong with them, if anything is."""
-    (whole,), launches = logs(directory / "uninterrupted"), logs(directory / "interrupted")
-    if len(launches) != 2:
-        return f"there was no checkpoint to go on from: {len(whole)} steps are too few"
-    both, (first, last), steps = launches[0] | launches[1], (min(launches[1]), max(launches[0])), len(whole) // EPOCHS
-    print(f"\n{'step':>6}{'uninterrupted':>16}{'interrupted':>14}{'devices':>12}")
-    for step in sorted({0, first - 1, first, last, last + 1, len(whole) - 1} & whole.keys() & both.keys()):
-        note = {last: "  <- killed here", first: "  <- from the checkpoint"}.get(step, "")
-        print(f"{step:6}{whole[step]['loss']:16.6f}{both[step]['loss']:14.6f}{both[step]['parts']:12}{note}")
-    print(f"steps done twice: {last - first}; with checkpoints between epochs alone it would be {last % steps}")
-
-    if both.keys() != whole.keys() or first % steps == 0:
-        return "steps are missing, or the checkpoint was not from the middle of an epoch"
-    for step, line in whole.items():
-        if any(line["ids"] != launch[step]["ids"] for launch in launches if step in launch):
-            return f"step {step}: the global batches differ"
-    for epoch in range(EPOCHS):
-        given = [id for step in range(epoch * steps, (epoch + 1) * steps) for id in both[step]["ids"]]
-        if sorted(filter(None, given)) != ids:
-            return f"epoch {epoch}: not each image once"
-    print(f"{len(whole)} global batches: the same in both, each of {len(ids)} images once in each of {EPOCHS} epochs")
-    difference = max(abs(both[step]["loss"] / line["loss"] - 1) for step, line in whole.items())
-    print(f"largest relative difference of a loss: {difference:.1e}, tolerance {TOLERANCE:.0e}")
-    return "" if difference <= TOLERANCE else "the losses differ"
-
-
-def logs(run: Path) -> list[dict[int, dict]]:
-    """What each launch of a training wrote of its steps, by their number."""
-    launches = [path.read_text().splitlines() for path in sorted(run.glob("from-*.jsonl"))]
-    return [{line["step"]: line for line in map(json.loads, lines)} for lines in launches]
-
-
 def main(images: Path, directory: Path, devices: int, resume_with: int, batch_size: int) -> str:
     """Prepare the shards, train without and with an interruption, and compare; what is wrong, if anything is."""
     shards = directory / "shards"
@@ -160,7 +126,7 @@ def main(images: Path, directory: Path, devices: int, resume_with: int, batch_si
     launch(devices, shards, directory / "uninterrupted", batch_size)
     launch(devices, shards, directory / "interrupted", batch_size, kill_at=(EPOCHS - 1) * steps + steps // 2)
     launch(resume_with, shards, directory / "interrupted", batch_size)
-    return compare(directory, sorted(id.decode() for id in data.ids()))
+    return compare(directory, sorted(id.decode() for id in data.ids()), "devices")
 
 
 if __name__ == "__main__":
