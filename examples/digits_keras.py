@@ -30,7 +30,9 @@ def main(directory: Path) -> float:
     write_images(images)
     options = "--size 16x16 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2"
     command = [sys.executable, "-m", "beam_jobs", "prepare", str(images), str(shards), *options.split()]
-    subprocess.run(command, check=True)
+    status = subprocess.run(command).returncode
+    if status:
+        sys.exit(status)  # the command has said why
 
     train, val = open_dataset(shards, "train"), open_dataset(shards, "val")
     model = small_network(len(train.class_names))

@@ -43,7 +43,9 @@ def main(images: Path, directory: Path) -> None:
     if len(paths) <= BATCH:
         sys.exit(f"{root}: holds {len(paths)} images in class folders; more than {BATCH} are needed")
     command = [sys.executable, "-m", "beam_jobs", "prepare", str(root), str(directory / "shards")]
-    subprocess.run([*command, *f"--size {SIZE}x{SIZE} --fit stretch --encoding raw".split()], check=True)
+    status = subprocess.run([*command, *f"--size {SIZE}x{SIZE} --fit stretch --encoding raw".split()]).returncode
+    if status:
+        sys.exit(status)  # the command has said why
     data = open_dataset(directory / "shards")
     check_ids(data, Counter((f"{path.parent.name}/{path.name}", path.parent.name) for path in paths))
 

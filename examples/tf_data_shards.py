@@ -91,7 +91,9 @@ def write_sources(root: Path, folder: Path, table: Path, binary: Path) -> Counte
 def prepare(source: Path, shards: Path, options: str) -> None:
     """Run the command that a user types."""
     command = [sys.executable, "-m", "beam_jobs", "prepare", str(source), str(shards), *options.split()]
-    subprocess.run(command, check=True)
+    status = subprocess.run(command).returncode
+    if status:
+        sys.exit(status)  # the command has said why
 
 
 def streamed(shards: Path) -> tf.data.Dataset:

@@ -121,7 +121,9 @@ def main(images: Path, directory: Path, processes: int, resume_with: int, batch_
     """Prepare the shards, train without and with an interruption, and compare; what is wrong, if anything is."""
     shards = directory / "shards"
     prepare = [sys.executable, "-m", "beam_jobs", "prepare", str(images), str(shards), "--size", "32x32"]
-    subprocess.run([*prepare, "--encoding", "raw"], check=True)
+    status = subprocess.run([*prepare, "--encoding", "raw"]).returncode
+    if status:
+        sys.exit(status)  # the command has said why
     data = open_dataset(shards, "train")
     steps = len(data.stream(batch_size=batch_size))
 

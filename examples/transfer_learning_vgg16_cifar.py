@@ -85,7 +85,11 @@ def prepare(frame: pd.DataFrame, images: Path, directory: Path) -> list[Dataset]
     split = "train=0.9,val=0.1" if "split" in frame else "train=0.8,val=0.1,test=0.1"  # the first divides "train" alone
     options = f"--source table --path-column path --label-column class --size {SIZE}x{SIZE} --encoding raw"
     command = [sys.executable, "-m", "beam_jobs", "prepare", str(directory / "table.csv"), str(directory / "shards")]
-    subprocess.run([*command, "--root", str(images), *options.split(), "--split", split, "--stratify"], check=True)
+    status = subprocess.run(
+        [*command, "--root", str(images), *options.split(), "--split", split, "--stratify"]
+    ).returncode
+    if status:
+        sys.exit(status)  # the command has said why
     return [open_dataset(directory / "shards", name) for name in ("train", "val", "test")]
 
 

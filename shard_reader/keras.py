@@ -209,6 +209,7 @@ class ResumeCallback(keras.callbacks.Callback):
     Raises:
         StateError: the checkpoint is damaged, or of another dataset, batch size or order.
         ValueError: `directory` is a URL.
+        OSError: it cannot be made.
         TypeError: `sequence` is no ShardSequence.
 
     >>> train = ShardSequence(stream)  # doctest: +SKIP
@@ -232,6 +233,7 @@ class ResumeCallback(keras.callbacks.Callback):
         self._weights: str | None = None
         self._random_states: list[Any] = []
         self.initial_epoch = 0
+        self._directory.mkdir(parents=True, exist_ok=True)  # whether it can be shows now, not behind an epoch
         self._load_position()
         self._place = self._stream.next  # of the checkpoint
         self._offset = self._place[0] - self.initial_epoch  # from Keras' epochs to those of the stream
@@ -318,11 +320,14 @@ class ResumeCallback(keras.callbacks.Callback):
 
     def _save(self) -> None:
         """Write the weights, then the position that names them, then remove the weights of before."""
-        self._directory.mkdir(parents=True, exist_ok=True)
         weights = f"epoch-{self._epoch:05d}-step-{self._step:08d}.weights.h5"
         new = self._directory / "new.weights.h5"
-        self.model.save_weights(new, overwrite=True)
-        _replace(new, self._directory / weights)
+        try:
+            self.model.save_weights(new, overwrite=True)
+            _replace(new, self._directory / weights)
+        except BaseException:  # a full disk, say: the checkpoint before is still there
+            new.unlink(missing_ok=True)
+            raise
         state = self._stream.state_at(self._step, self._epoch)
         self._random_states = [keras.ops.convert_to_numpy(state).tolist() for state in _random_states(self.model)]
         self._place, self._saved = (state["epoch"], state["step"]), self._step

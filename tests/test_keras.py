@@ -420,6 +420,30 @@ def test_a_checkpoint_is_on_a_disk(jpeg_shards: Path) -> None:
         ResumeCallback(ShardSequence(stream(jpeg_shards)), "gs://bucket/checkpoint")
 
 
+def test_a_directory_that_cannot_be_made_is_an_error_at_once(jpeg_shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=str(tmp_path / "file")):
+        ResumeCallback(ShardSequence(stream(jpeg_shards)), tmp_path / "file" / "checkpoint")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    jpeg_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence, model = ShardSequence(stream(jpeg_shards)), network(jpeg_shards)
+    resume = ResumeCallback(sequence, tmp_path)
+    model.fit(sequence, callbacks=[resume], verbose=0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def half(path: Path, **options: Any) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(model, "save_weights", half)
+    with pytest.raises(OSError, match="No space left"):
+        model.fit(sequence, epochs=2, initial_epoch=1, callbacks=[resume], verbose=0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 MEMORY = (
     COMMON
     + """
