@@ -14,7 +14,7 @@ __all__ = ["Schema", "infer"]
 
 _LABELS = ("image/class/label", "label", "class", "labels", "image/label")
 _OWN_NAMES = ("image", "id", "label", "content_hash", "weight", *BASE_COLUMNS)
-_OWN_ENDS = ("_offset", "_length", "/mask")  # of columns of the index, and of a batch
+_OWN_ENDS = ("_offset", "_length", "_crc32c", "/mask")  # of columns of the index, and of a batch
 _MOST_VALUES = 64  # of an array in the index; more are left where they are
 _DTYPES = {kind: dtype for dtype, kind in example.KINDS.items()}
 

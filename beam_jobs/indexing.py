@@ -5,6 +5,7 @@ Others' files are passed over twice: once for what they hold, and once for their
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import tempfile
@@ -28,6 +29,7 @@ from beam_jobs.survey import Keys, Survey, find_keys, survey
 from beam_jobs.wording import counted, size_text
 from shard_reader import index
 from shard_reader.checksum import sha256_file
+from shard_reader.errors import CorruptionError
 from shard_reader.format import (
     MANIFEST_NAME,
     Counts,
@@ -106,12 +108,7 @@ def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[li
 def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
     """Make the indexes that a manifest describes again, those that are missing or damaged."""
     path, manifest = read_manifest(place)
-    files = [
-        (format, file)
-        for split in manifest.splits.values()
-        for shard in split.shards
-        for format, file in shard.files.items()
-    ]
+    files = [(format, shard) for split in manifest.splits.values() for shard in split.shards for format in shard.files]
     if "hdf5" in manifest.formats:
         need_packages("hdf5", "h5py")
     lines, made = list[str](), 0
@@ -125,12 +122,20 @@ def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
     return [*lines, f"{path}: {words}" + (f", {counted(problems, 'problem')}" if problems else "")], problems
 
 
-def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, ShardFile]) -> tuple[bool, str | None]:
-    """Whether the index of one file was made again, and what was in the way."""
-    format, file = item
+def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> tuple[bool, str | None]:
+    """Whether the index of one file was made again, and what was in the way.
+
+    Raises:
+        DatasetError: a development version made the index, and the manifest has its checksum.
+    """
+    format, shard = item
+    file = shard.files[format]
     place, target = path / file.path, path / index_name(file.path)
-    if target.exists() and sha256_file(target) == file.index_sha256:
+    with contextlib.suppress(CorruptionError):
+        index.load(path, file, shard.records, fields)
         return False, None
+    if target.exists() and sha256_file(target) == file.index_sha256:
+        return False, None  # the manifest is wrong in something else: `verify` says in what
     remedy = "restore it from a copy, or make the dataset again"
     if not place.exists():
         return False, f"{place}: is missing, and so is its index; {remedy}"

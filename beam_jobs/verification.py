@@ -22,19 +22,21 @@ from numpy.typing import NDArray
 from beam_jobs.damage import damage
 from beam_jobs.dataset_files import (
     data_files,
+    fetch,
+    fetched,
     label_counts,
     line_count,
+    manifest_at,
     need_packages,
     other_files,
     printable_id,
-    read_manifest,
     record_ids,
 )
 from beam_jobs.duplicates import find
 from beam_jobs.processes import in_parallel
 from beam_jobs.wording import counted, size_text
 from shard_reader import Dataset, index, open_dataset
-from shard_reader.checksum import sha256_file
+from shard_reader.checksum import crc32c, sha256_file
 from shard_reader.errors import CorruptionError
 from shard_reader.format import (
     DUPLICATES_NAME,
@@ -44,6 +46,7 @@ from shard_reader.format import (
     Manifest,
     Shard,
     ShardFile,
+    extent_columns,
     index_name,
 )
 from shard_reader.mapping import map_file
@@ -63,6 +66,7 @@ class _Task:
     shard: Shard
     first: int
     decode: bool
+    far: str | None = None  # where its files are, to be fetched into `path` for a while
 
 
 class _Found(NamedTuple):
@@ -86,12 +90,19 @@ class Verification:
     """
 
     def __init__(self, place: str, *, decode: bool) -> None:
-        self.path, self.manifest = read_manifest(place)
+        files, self.manifest = manifest_at(place)
+        self._place, self._names = place.rstrip("/"), files.names()
+        self._scratch = None if files.local is not None else tempfile.TemporaryDirectory(prefix="image-shards-")
+        self.path = files.local or Path(self._scratch.name if self._scratch is not None else "")
+        self._far = place if self._scratch is not None else None
         if "hdf5" in self.manifest.formats:
             need_packages("hdf5", "h5py")
         if decode or self.manifest.fields["image"].feature is not None:
             need_packages("decode", "simplejpeg", "PIL")
-        self.tasks = list(_tasks(self.path, self.manifest, decode))
+        if self._far is not None:
+            for name in (MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME):
+                fetch(files, name, self.path)
+        self.tasks = list(_tasks(self.path, self.manifest, decode, self._far))
         self.done = self.problems = 0
 
     def run(self, workers: int, note: Callable[[str], None], progress: Callable[[], None]) -> None:
@@ -105,7 +116,7 @@ class Verification:
 
         def count(problem: str) -> None:
             self.problems += 1
-            note(problem)
+            note(self._shown(problem))
 
         labels = {split: Counter[int]() for split in self.manifest.splits}
         damaged = set[str]()
@@ -134,16 +145,26 @@ class Verification:
 
     def summary(self) -> Iterator[str]:
         """What was looked at, and how many problems there are."""
-        if others := other_files(self.path, self.manifest):
+        shown = self._shown(str(self.path))
+        if others := other_files(self._names, self.manifest):
             names = ", ".join(map(repr, others[:5])) + (", ..." if len(others) > 5 else "")
-            yield f"{self.path}: {counted(len(others), 'file')} that the dataset does not know: {names}"
+            yield f"{shown}: {counted(len(others), 'file')} that the dataset does not know: {names}"
         records = sum(split.records for split in self.manifest.splits.values())
         size = sum(file.bytes for file in data_files(self.manifest))
         yield (
-            f"{self.path}: {counted(self.problems, 'problem') if self.problems else 'whole'};"
+            f"{shown}: {counted(self.problems, 'problem') if self.problems else 'whole'};"
             f" {counted(records, 'record')} in {counted(len(self.tasks), 'shard')} of"
             f" {' and '.join(self.manifest.formats)}, {size_text(size)}, looked at"
         )
+
+    def close(self) -> None:
+        """Remove what was fetched from far away."""
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def _shown(self, text: str) -> str:
+        """A text with the places that the user knows."""
+        return text if self._far is None else text.replace(str(self.path), self._place)
 
     def _row(self, ends: NDArray[np.uint64], place: int) -> tuple[_Task, int]:
         """The shard of a record, by its number in the dataset, and its row there."""
@@ -152,6 +173,10 @@ class Verification:
 
     def _duplicate(self, first: tuple[_Task, int], second: tuple[_Task, int]) -> str:
         task, row = second
+        with fetched(task.far, task.shard, task.path):
+            return self._duplicate_at(task, row, first)
+
+    def _duplicate_at(self, task: _Task, row: int, first: tuple[_Task, int]) -> str:
         format = self.manifest.formats[0]
         file, other = task.shard.files[format], first[0].shard.files[format]
         rows = _stored_index(task.path, file, task.shard.records, task.fields)
@@ -164,16 +189,21 @@ class Verification:
         )
 
 
-def _tasks(path: Path, manifest: Manifest, decode: bool) -> Iterator[_Task]:
+def _tasks(path: Path, manifest: Manifest, decode: bool, far: str | None) -> Iterator[_Task]:
     for name, split in manifest.splits.items():
         first = 0
         for shard in split.shards:
-            yield _Task(path, manifest.fields, name, shard, first, decode)
+            yield _Task(path, manifest.fields, name, shard, first, decode, far)
             first += shard.records
 
 
 def _look(task: _Task) -> _Found:
-    """Look at one shard in all of its formats."""
+    """Look at one shard in all of its formats, wherever it is."""
+    with fetched(task.far, task.shard, task.path):
+        return _look_here(task)
+
+
+def _look_here(task: _Task) -> _Found:
     problems = list[str]()
     held = dict[str, NDArray[np.void]]()
     ids = dict[str, NDArray[np.uint64]]()
@@ -201,7 +231,7 @@ def _look_at_file(task: _Task, format: str, file: ShardFile) -> tuple[list[str],
     if sha256_file(path) != file.sha256:
         data = map_file(path)
         name = functools.partial(_name_row, task, file, data, stored)
-        lines = damage(data, format, file.bytes, stored, name)
+        lines = damage(data, format, task.fields, file.bytes, stored, name)
         return problems + [f"{file.path}: {line}{_REMEDY}" for line in lines], None
     if path.stat().st_size != file.bytes:
         size = path.stat().st_size
@@ -236,9 +266,9 @@ def _index_damage(path: Path, file: ShardFile) -> Iterator[str]:
 def _name_row(task: _Task, file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void] | None, row: int) -> str:
     if rows is None or row >= len(rows) or "id" not in task.fields:
         return f"row {row}"
-    if int(rows["id_offset"][row]) + int(rows["id_length"][row]) > data.size:
-        return f"row {row}"  # its id is lost, too
     (id,) = record_ids(file, data, rows, True, [row])
+    if crc32c(id) != rows["id_crc32c"][row]:
+        return f"row {row}"  # its id is damaged or lost, too
     return f"row {row}, id {printable_id(id)}"
 
 
@@ -285,15 +315,23 @@ def _differences(
         rows, again = held[first], held[format]
         if len(rows) != len(again):
             continue  # one of them is not what the manifest says
-        columns = [name for name in rows.dtype.names or () if not name.endswith(("offset", "_length"))]
         different = {"id": _differing(ids[first], ids[format])}
-        different |= {name: _differing(rows[name], again[name]) for name in columns}
+        different |= {
+            name: _differing(rows[column], again[column]) for name, column in _comparable(task.fields).items()
+        }
         for row in np.flatnonzero(np.logical_or.reduce(list(different.values()))).tolist():
             names = ", ".join(name for name, found in different.items() if found[row])
             yield (
                 f"{task.shard.files[format].path}: row {row}: not the same as in {task.shard.files[first].path}:"
                 f" {names}; make the dataset again"
             )
+
+
+def _comparable(fields: Mapping[str, Field]) -> dict[str, str]:
+    """The column for each field that is the same in all formats; in lists, the bytes differ, and so do checksums."""
+    columns = {name: name for name, field in fields.items() if field.in_index}
+    texts = [name for name, field in fields.items() if field.dtype == "string" and not field.shape and name != "id"]
+    return columns | {name: extent_columns(name)[2] for name in ["image", *texts]}
 
 
 def _decoding_problems(task: _Task, format: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["crc32c", "masked_crc32c", "sha256_file"]
+__all__ = ["crc32c", "masked_crc32c", "sha256", "sha256_file"]
 
 _MASK_DELTA = 0xA282EAD8
 
@@ -32,6 +32,11 @@ def _crc32c() -> Callable[[bytes | NDArray[np.uint8]], int]:
 
     value: Callable[[bytes | NDArray[np.uint8]], int] = google_crc32c.value
     return value
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: str | PathLike[str]) -> str:

@@ -52,12 +52,13 @@ record has datasets without a row.
 
 **Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian, a row
 for each record, in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the shard
-file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie (both zero where that is no
-field), `crc32c` (`<u4`) is the payload's CRC-32C (not masked), `height` and `width` are `<u4`. Every other field
-of a fixed shape has a column of its own name and shape (`<i8` or `<f4`); a string or a list has the extent of its
-bytes, in NAME`_offset` (`<u8`) and NAME`_length` (`<u4`): those of the text, of the list's message (TFRecord), of
-the array or the JSON (HDF5); a list that a TFRecord does not have is empty. The index repeats what is in the
-shard, and can be made again from it.
+file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie, and `id_crc32c` (`<u4`) is their
+CRC-32C, not masked (all three zero where that is no field); `crc32c` (`<u4`) is that of the payload, `height` and
+`width` are `<u4`. Every other field of a fixed shape has a column of its own name and shape (`<i8` or `<f4`); a
+string or a list has the extent of its bytes and their CRC-32C, in NAME`_offset` (`<u8`), NAME`_length` (`<u4`) and
+NAME`_crc32c` (`<u4`): those of the text, of the list's message (TFRecord), of the array or the JSON (HDF5). A list
+that a TFRecord does not have is empty. The CRC-32C of no bytes is 0. The index repeats what is in the shard, and
+can be made again from it.
 
 **Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
 and `message`.
@@ -99,6 +100,8 @@ __all__ = [
     "Split",
     "Statistics",
     "canonical_json",
+    "extent_columns",
+    "extent_fields",
     "index_dtype",
     "index_name",
     "shard_name",
@@ -131,6 +134,7 @@ BASE_COLUMNS: Final[Mapping[str, str]] = {
     "length": "<u8",
     "id_offset": "<u8",
     "id_length": "<u4",
+    "id_crc32c": "<u4",
     "crc32c": "<u4",
     "height": "<u4",
     "width": "<u4",
@@ -157,8 +161,19 @@ def index_dtype(fields: Mapping[str, Field]) -> list[tuple[Any, ...]]:
         if field.in_index:
             columns.append((name, _INDEX_DTYPES[field.dtype], *([field.shape] if field.shape else [])))
         else:
-            columns += [(f"{name}_offset", "<u8"), (f"{name}_length", "<u4")]
+            columns += zip(extent_columns(name), ("<u8", "<u4", "<u4"), strict=True)
     return columns
+
+
+def extent_columns(name: str) -> tuple[str, str, str]:
+    """The columns with the offset, the length and the CRC-32C of a field's bytes."""
+    prefix = "" if name == "image" else f"{name}_"
+    return f"{prefix}offset", f"{prefix}length", f"{prefix}crc32c"
+
+
+def extent_fields(fields: Mapping[str, Field]) -> list[str]:
+    """The fields that have an extent in an index: the image, strings and lists."""
+    return [name for name, field in fields.items() if name == "image" or not field.in_index]
 
 
 def canonical_json(value: Any) -> str:

@@ -13,15 +13,25 @@ from numpy.typing import NDArray
 
 from shard_reader import example, tfrecord
 from shard_reader.checksum import crc32c
-from shard_reader.errors import CorruptionError
-from shard_reader.format import BASE_COLUMNS, Field, ShardFile, index_dtype, index_name
+from shard_reader.errors import CorruptionError, DatasetError
+from shard_reader.format import (
+    BASE_COLUMNS,
+    MANIFEST_NAME,
+    Field,
+    ShardFile,
+    extent_columns,
+    extent_fields,
+    index_dtype,
+    index_name,
+)
 from shard_reader.image_header import read_header
 from shard_reader.mapping import map_file
 
-__all__ = ["build", "load", "to_bytes"]
+__all__ = ["build", "load", "read", "size", "to_bytes"]
 
 _KIND_DTYPES = {example.INTEGERS: np.int64, example.FLOATS: np.float32}
 _MAGIC = b"\x93NUMPY\x01\x00"
+_CHECKED_ROWS = 256  # at a time, so that a file is read once, and not once for each field
 
 
 def build(path: Path, format: str, fields: Mapping[str, Field]) -> NDArray[np.void]:
@@ -32,9 +42,12 @@ def build(path: Path, format: str, fields: Mapping[str, Field]) -> NDArray[np.vo
     """
     data = map_file(path)
     rows = _tfrecord_rows(path, data, fields) if format == "tfrecord" else _hdf5_rows(path, data, fields)
-    for row in rows:
-        start = int(row["offset"])
-        row["crc32c"] = crc32c(data[start : start + int(row["length"])])
+    extents = [extent_columns(name) for name in extent_fields(fields)]
+    for first in range(0, len(rows), _CHECKED_ROWS):
+        block = rows[first : first + _CHECKED_ROWS]
+        for offset, length, checksum in extents:
+            spans = zip(block[offset].tolist(), block[length].tolist(), strict=True)
+            block[checksum] = [crc32c(data[start : start + size]) for start, size in spans]
     return rows
 
 
@@ -48,25 +61,46 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
 
     Raises:
         CorruptionError: it is missing, not the one of the manifest, or points outside the shard.
+        DatasetError: a development version made it, before strings and lists had checksums.
     """
     path = directory / index_name(shard.path)
     try:
         data = map_file(path)
     except FileNotFoundError:
         raise CorruptionError(f"{path}: is missing") from None
+    return read(data, str(path), shard, records, fields)
+
+
+def read(
+    data: NDArray[np.uint8], path: str, shard: ShardFile, records: int, fields: Mapping[str, Field]
+) -> NDArray[np.void]:
+    """The rows of an index from its bytes, which they are a view of. `path` is what to call it in messages.
+
+    Raises:
+        CorruptionError: it is not the one of the manifest, or points outside the shard.
+    """
     if hashlib.sha256(data.data).hexdigest() != shard.index_sha256:
         raise CorruptionError(f"{path}: is damaged or belongs to another dataset (SHA-256 mismatch)")
     dtype = np.dtype(index_dtype(fields))
     header = _header(dtype, records)
     if data[: len(header)].tobytes() != header or data.size != len(header) + records * dtype.itemsize:
+        old = _header_without_checksums(dtype, fields, records)
+        if data[: len(old)].tobytes() == old:
+            raise DatasetError(_outdated(path, fields))
         raise CorruptionError(f"{path}: is not an index of {records} rows of {dtype.names}")
     rows = np.frombuffer(data, dtype, records, len(header))
-    extents = [name for name in dtype.names or () if name.endswith("offset") and dtype[name] == np.uint64]
-    for start, length in ((name, f"{name.removesuffix('offset')}length") for name in extents):
+    for name in {"id": None, **dict.fromkeys(extent_fields(fields))}:
+        start, length, _ = extent_columns(name)
         # Checked in this way because offset + length of a damaged index could wrap around.
         if np.any(rows[start] > shard.bytes) or np.any(rows[length] > shard.bytes - rows[start]):
             raise CorruptionError(f"{path}: {start} points outside the shard of {shard.bytes} bytes")
     return rows
+
+
+def size(records: int, fields: Mapping[str, Field]) -> int:
+    """How many bytes the index of so many records has."""
+    dtype = np.dtype(index_dtype(fields))
+    return len(_header(dtype, records)) + records * dtype.itemsize
 
 
 def _header(dtype: np.dtype[Any], records: int) -> bytes:
@@ -81,6 +115,20 @@ def _header(dtype: np.dtype[Any], records: int) -> bytes:
     start, length = (_MAGIC, "<H") if text.isascii() and len(text) < 65_000 else (b"\x93NUMPY\x03\x00", "<I")
     padding = -(len(start) + struct.calcsize(length) + len(encoded) + 1) % 64
     return start + struct.pack(length, len(encoded) + padding + 1) + encoded + b" " * padding + b"\n"
+
+
+def _header_without_checksums(dtype: np.dtype[Any], fields: Mapping[str, Field], records: int) -> bytes:
+    """The header that development versions wrote, whose indexes had a checksum of the image alone."""
+    checksums = {"id_crc32c", *(extent_columns(name)[2] for name in extent_fields(fields) if name != "image")}
+    return _header(np.dtype([column for column in dtype.descr if column[0] not in checksums]), records)
+
+
+def _outdated(path: str, fields: Mapping[str, Field]) -> str:
+    if fields["image"].feature is None:
+        remedy = "make the dataset again: `image-shards prepare` with the same arguments, and --overwrite"
+    else:
+        remedy = f"remove {MANIFEST_NAME} beside it, and index the files anew with `image-shards index`"
+    return f"{path}: an earlier development version made it, without checksums of strings and lists; {remedy}"
 
 
 def _tfrecord_rows(path: Path, data: NDArray[np.uint8], fields: Mapping[str, Field]) -> NDArray[np.void]:
@@ -99,7 +147,7 @@ def _example_row(path: Path, offset: int, payload: NDArray[np.uint8], fields: Ma
             if name in ("height", "width") and feature == image.feature:
                 continue
             if feature not in features and field.shape[:1] == (None,):
-                row |= {f"{name}_offset": 0, f"{name}_length": 0}
+                row |= dict.fromkeys(extent_columns(name), 0)
             else:
                 row |= _columns(name, field, payload, features[feature], offset)
         if fields["height"].feature == image.feature is not None:
@@ -135,12 +183,11 @@ def _size(payload: NDArray[np.uint8], field: Field) -> tuple[int, int]:
 def _columns(
     name: str, field: Field, payload: NDArray[np.uint8], feature: example.Feature, offset: int
 ) -> dict[str, Any]:
-    """What the index says of one value.
+    """What the index says of one value, its checksum still 0.
 
     Raises:
         ValueError: it is none of the field's type.
     """
-    prefix = "" if name == "image" else f"{name}_"
     kind = example.BYTES if name == "image" else example.KINDS[field.dtype]
     if field.shape[:1] == (None,) and feature.span.start == feature.span.stop:
         kind = feature.kind  # of a list without a value, the kind may not be told
@@ -159,7 +206,7 @@ def _columns(
     elif field.in_index:
         array = np.array(example.values(payload, feature), _KIND_DTYPES[kind])
         return {name: array.reshape(field.shape)}
-    return {f"{prefix}offset": offset + span.start, f"{prefix}length": span.stop - span.start}
+    return dict(zip(extent_columns(name), (offset + span.start, span.stop - span.start, 0), strict=True))
 
 
 def _hdf5_rows(path: Path, data: NDArray[np.uint8], fields: Mapping[str, Field]) -> NDArray[np.void]:

@@ -123,7 +123,11 @@ def test_names_that_hdf5_cannot_have_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(("a", "a/b"), "HDF5 cannot hold both"), (("t", "t_offset"), "'t_offset' has the name of an index column")],
+    [
+        (("a", "a/b"), "HDF5 cannot hold both"),
+        (("t", "t_offset"), "'t_offset' has the name of an index column"),
+        (("t", "t_crc32c"), "'t_crc32c' has the name of an index column"),
+    ],
 )
 def test_names_that_collide_are_refused(names: tuple[str, str], message: str) -> None:
     catalog = Catalog()

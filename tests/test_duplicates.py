@@ -27,7 +27,7 @@ from shard_reader.format import Manifest
 def test_every_repetition_is_found_with_the_first_of_its_kind(
     tmp_path_factory: pytest.TempPathFactory, values: list[int], block: int, random: Any
 ) -> None:
-    numbers = [(0, 0)] + [(random.getrandbits(64), random.getrandbits(64)) for _ in range(30)]
+    numbers = [(0, 0)] + [(random.getrandbits(64), number) for number in range(1, 31)]
     hashes = np.array([numbers[value] for value in values], np.uint64).reshape(-1, 2)
     blocks = (hashes[start : start + block] for start in range(0, len(hashes), block))
     found = find(blocks, tmp_path_factory.mktemp("hashes"))

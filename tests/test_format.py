@@ -62,6 +62,7 @@ def test_a_manifest_goes_both_ways() -> None:
         ("fields.label.shape", [70000], "$.fields.label.shape: more than 65536 values"),
         ("fields.x", {"dtype": "string", "shape": [None, 2]}, "$.fields.x.shape: strings come alone or in a list"),
         ("fields.id_offset", {"dtype": "int64", "shape": []}, "$.fields: two of them need an index column id_offset"),
+        ("fields.id_crc32c", {"dtype": "int64", "shape": []}, "$.fields: two of them need an index column id_crc32c"),
         ("splits.train.classes", {"a": -1}, "$.splits.train.classes.a: must not be negative"),
         ("counts.leaks", "x", "$.counts.leaks: expected int"),
         ("formats", [], "$.formats: is empty"),

@@ -19,6 +19,7 @@ from beam_jobs.options import (
     fingerprint,
 )
 from shard_reader import index, open_dataset
+from shard_reader.checksum import crc32c
 from shard_reader.format import MANIFEST_NAME, Manifest, index_name
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -100,16 +101,31 @@ def test_golden_indexes_are_what_numpy_reads() -> None:
         ("length", "<u8"),
         ("id_offset", "<u8"),
         ("id_length", "<u4"),
+        ("id_crc32c", "<u4"),
         ("crc32c", "<u4"),
         ("height", "<u4"),
         ("width", "<u4"),
         ("label", "<i8"),
     ]
     assert rows.tolist() == [
-        (66, 73, 44, 7, 3602051514, 2, 1, 0),
-        (248, 72, 219, 14, 1295732653, 1, 2, 1),
-        (581, 78, 404, 162, 3586139929, 2, 3, 1),
+        (66, 73, 44, 7, 689809448, 3602051514, 2, 1, 0),
+        (248, 72, 219, 14, 4078126737, 1295732653, 1, 2, 1),
+        (581, 78, 404, 162, 3856352816, 3586139929, 2, 3, 1),
     ]
+
+
+@pytest.mark.parametrize(("suffix", "checksum"), [("tfrecord", 4030427549), ("h5", 1098819395)])
+def test_golden_checksums_are_those_of_strings_and_lists(suffix: str, checksum: int) -> None:
+    path = GOLDEN / f"v1/fields/train-00000-of-00001.{suffix}"
+    rows, data = np.load(index_name(str(path))), path.read_bytes()
+    columns = ["label_offset", "label_length", "label_crc32c", "content_hash", "age", "note_offset"]
+    assert list(rows.dtype.names)[8:14] == columns and rows.dtype["note_crc32c"] == np.dtype("<u4")
+    assert rows["tags_crc32c"].tolist()[0] == checksum
+    for name in ("id", "label", "note", "tags", "objects/bbox", "objects/id"):
+        for row in rows:
+            start, size = int(row[f"{name}_offset"]), int(row[f"{name}_length"])
+            assert row[f"{name}_crc32c"] == crc32c(data[start : start + size])
+    assert rows[["note_length", "note_crc32c"]][1].item() == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["encoded", "raw"])

@@ -262,10 +262,36 @@ def test_without_an_id_places_are_ids(tmp_path: Path) -> None:
     write(tmp_path / "a.tfrecord", [{"image": image_bytes(n), "label": n} for n in range(3)])
     indexed(tmp_path)
     rows = np.load(tmp_path / "a.tfrecord.index.npy")
-    assert not rows["id_offset"].any() and not rows["id_length"].any()
+    assert not any(rows[f"id_{column}"].any() for column in ("offset", "length", "crc32c"))
     shown = command("inspect", tmp_path)
     assert "\n  a.tfrecord:0  0  16 x 20" in shown.stdout
     verified(tmp_path)
+
+
+@pytest.mark.parametrize("id_key", ["name", "none"])
+def test_strings_and_lists_of_others_have_checksums(tmp_path: Path, id_key: str) -> None:
+    """Also those that some records lack."""
+    records: list[dict[str, Any]] = [{"image": image_bytes(n), "name": b"name %d" % n} for n in range(4)]
+    records[1] |= {"text": [b"some", b"texts"], "numbers": [1, 2, 300]}
+    records[2] |= {"text": [], "numbers": [4]}
+    file = tmp_path / "a.tfrecord"
+    write(file, records)
+    indexed(tmp_path, "--id-key", id_key)
+    rows = np.load(index_name(str(file)))
+    for name in ("text", "numbers"):
+        assert not any(rows[f"{name}_{column}"][[0, 3]].any() for column in ("offset", "length", "crc32c"))
+        assert rows[f"{name}_crc32c"][1] != 0
+    data = open_dataset(tmp_path)
+    assert [len(texts) for texts in data.column("text")] == [0, 2, 0, 0]
+    verified(tmp_path)
+    stored = file.read_bytes()
+    for field, part in (("text", b"texts"), ("numbers", b"\x01\x02\xac\x02"), ("name", b"name 1")):
+        name = "id" if (field, id_key) == ("name", "name") else field
+        file.write_bytes(stored.replace(part, part[:-1] + bytes([part[-1] ^ 1])))
+        known = "" if name == "id" else ", id 'name 1'" if id_key == "name" else ", id 'a.tfrecord:1'"
+        with pytest.raises(CorruptionError, match=rf"a\.tfrecord: row 1{known}: '{name}' is damaged \(CRC mismatch\)"):
+            open_dataset(tmp_path)[1]
+        assert open_dataset(tmp_path)[3]["name" if name == "name" else "id"] in ("name 3", "a.tfrecord:3")
 
 
 def test_the_reader_gives_places_as_ids(tmp_path: Path) -> None:
@@ -611,7 +637,7 @@ def test_hand_written_files_with_an_empty_one(tmp_path: Path) -> None:
 
 def test_features_with_names_of_ours_get_others(tmp_path: Path) -> None:
     """Those of the index, and of what a batch has beside its fields."""
-    names = ("weight", "offset", "length", "crc32c", "x", "x_offset", "boxes", "boxes/mask")
+    names = ("weight", "offset", "length", "crc32c", "x", "x_offset", "x_crc32c", "boxes", "boxes/mask")
     records = [{"image": image_bytes(n), "label": n, **dict.fromkeys(names, 10 + n)} for n in range(3)]
     for number, record in enumerate(records):
         record["boxes"] = list(range(number))
@@ -624,6 +650,7 @@ def test_features_with_names_of_ours_get_others(tmp_path: Path) -> None:
         "source/length",
         "source/crc32c",
         "source/x_offset",
+        "source/x_crc32c",
         "source/boxes/mask",
     ]
     fields = ("image", "x", "boxes", *renamed)

@@ -185,12 +185,12 @@ def append(path: Path) -> None:
     [
         (flip_image("tfrecord"), [f"{TFRECORD}: row 1, id 'b/größer.png': the record at byte 175 is damaged (CRC"]),
         (flip_image("hdf5"), [f"{HDF5}: row 1, id 'b/größer.png': the image is damaged (CRC mismatch); restore it"]),
-        (flip_id("tfrecord"), [f"{TFRECORD}: row 2, id 'b/lnnglonglong"]),
-        (flip_id("hdf5"), [f"{HDF5}: is damaged beside its images (SHA-256 mismatch); restore it from a copy"]),
+        (flip_id("tfrecord"), [f"{TFRECORD}: row 2: the record at byte 356 is damaged (CRC mismatch)"]),
+        (flip_id("hdf5"), [f"{HDF5}: row 2: 'id' is damaged (CRC mismatch); restore it from a copy"]),
         (lambda path: flip(path / TFRECORD, 175), [f"{TFRECORD}: row 1, id 'b/größer.png': the framing at byte 175"]),
         (lambda path: flip(path / TFRECORD, 184), [f"{TFRECORD}: row 1, id 'b/größer.png': the framing at byte 175"]),
         (lambda path: flip(path / TFRECORD, 694), [f"{TFRECORD}: row 2, id 'b/longlong"]),
-        (lambda path: flip(path / HDF5, 8), [f"{HDF5}: is damaged beside its images"]),
+        (lambda path: flip(path / HDF5, 8), [f"{HDF5}: is damaged beside its images, strings and lists (SHA"]),
         (
             lambda path: flip(path / index_name(HDF5), -1),
             [f"{index_name(HDF5)}: is damaged (SHA-256 mismatch); `image"],
@@ -203,7 +203,11 @@ def append(path: Path) -> None:
         ),
         (cut(TFRECORD, 0), [f"{TFRECORD}: has 0 bytes, the manifest says 695: it was cut off; lost are row 0"]),
         (cut(HDF5, 8000), [f"{HDF5}: has 8,000 bytes, the manifest says 17,080: it was cut off"]),
-        (append, [f"{HDF5}: is damaged beside its images (SHA-256 mismatch), and has 17,084 bytes, not 17,080"]),
+        (append, [f"{HDF5}: is damaged beside its images, strings and lists (SHA-256 mismatch), and has 17,084 bytes"]),
+        (
+            lambda path: (flip(path / HDF5, 8), remove(index_name(HDF5))(path)),
+            [f"{index_name(HDF5)}: is missing; ", f"{HDF5}: is damaged (SHA-256 mismatch); restore it from a copy"],
+        ),
         (
             swap(".tfrecord"),
             [
@@ -417,7 +421,10 @@ def test_what_is_no_dataset_is_one_line(
         (["verify", "a", "b"], "unexpected argument 'b'"),
         (["verify", "a", "--decod"], "unknown option --decod: there is none of that name; did you mean --decode?"),
         (["verify", "a", "--workers", "0"], "must be 1 or more, got 0"),
-        (["verify", "gs://bucket/a"], "gs://bucket/a: is in an object store; copy it to a disk first"),
+        (
+            ["index", "gs://bucket/a"],
+            "gs://bucket/a: is in an object store, where nothing is changed; copy it to a disk",
+        ),
         (["verfy", "a"], "invalid choice: 'verfy'"),
         ([], "the following arguments are required: COMMAND (see image-shards --help)"),
     ],
