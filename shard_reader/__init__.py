@@ -9,8 +9,9 @@
 from shard_reader.coverage import Coverage
 from shard_reader.dataset import Dataset, open_dataset
 from shard_reader.draws import Draws
-from shard_reader.errors import CorruptionError, DatasetError, ManifestError, ShardsError, StateError
+from shard_reader.errors import CorruptionError, DatasetError, ManifestError, ShardsError, StateError, StoreError
 from shard_reader.mixture import Mixture, mix
+from shard_reader.stats import Stats
 from shard_reader.stream import Skipped, Stream
 from shard_reader.transforms import CenterCrop, Flip, RandomResizedCrop, Resize, Transform
 
@@ -29,6 +30,8 @@ __all__ = [
     "ShardsError",
     "Skipped",
     "StateError",
+    "Stats",
+    "StoreError",
     "Stream",
     "Transform",
     "mix",

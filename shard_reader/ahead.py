@@ -17,11 +17,10 @@ except ModuleNotFoundError:  # not Unix
 from shard_reader.coverage import Coverage, hash_sums
 from shard_reader.order import Order
 from shard_reader.plan import Pending, Plan
+from shard_reader.plans import LocalPlans, Plans, RemotePlans
 from shard_reader.reading import Reader
 
 __all__ = ["Ahead", "Begun", "major_faults"]
-
-_FIRST_PLAN = 1 << 12  # records that are looked up at first: the first batch comes soon
 
 
 class Begun(NamedTuple):
@@ -50,14 +49,23 @@ class Ahead:
     def __init__(
         self, reader: Reader, order: Order, epoch: int, first: int, *, every: int = 1, verify: bool, cold: bool
     ) -> None:
-        self._reader, self._order, self._epoch, self._first, self._every = reader, order, epoch, first, every
+        self._reader, self._order, self._first, self._every = reader, order, first, every
         self._verify, self._cold, self._faults = verify, cold, major_faults()
         self.has_waited = False
         self._begun: deque[Begun] = deque()
         self._process = self._getpid()
+        self._plans: Plans
+        if reader.is_remote:
+            self._plans = RemotePlans(reader, order, epoch, first, every)
+        else:
+            self._plans = LocalPlans(reader, order, epoch, first)
 
     def __iter__(self) -> Iterator[Begun]:
         for begun in self._begin():
+            if begun is None:  # the next plan is not there yet: what is begun need not wait for it
+                while self._begun and not self._plans.is_ready():
+                    yield self._begun.popleft()
+                continue
             self._begun.append(begun)
             if len(self._begun) > self._reader.options.prefetch:
                 yield self._begun.popleft()
@@ -67,13 +75,20 @@ class Ahead:
     def cancel(self) -> None:
         """Leave what is not begun; what threads are at ends in memory that nobody holds."""
         if self._process == self._getpid():  # otherwise a thread may have held a lock when this process was forked
+            self._plans.close()
             for begun in self._begun:
-                for part in begun.pending.work:
-                    part.cancel()
+                begun.pending.cancel()
         self._begun.clear()
 
-    def _begin(self) -> Iterator[Begun]:
-        for plan, stop in self._plans():
+    def _begin(self) -> Iterator[Begun | None]:
+        """Each batch, begun; None before a plan that has to be waited for."""
+        while True:
+            if not self._plans.is_ready():
+                yield None
+            found = self._plans.next()
+            if found is None:
+                return
+            plan, stop = found
             coverages = _coverages(plan, self._order.share)
             for step, coverage in zip(range(plan.first, stop), coverages, strict=True):
                 if (step - self._first) % self._every:
@@ -83,14 +98,8 @@ class Ahead:
                 cold = self._cold or self.has_waited
                 pending = self._reader.begin(plan, self._reader.places(plan, step), verify=self._verify, cold=cold)
                 yield Begun(pending, step, coverage)
-
-    def _plans(self) -> Iterator[tuple[Plan, int]]:
-        """Each plan, and the step behind it."""
-        first, steps, records = self._first, self._order.steps, min(_FIRST_PLAN, self._reader.most_records)
-        while first < steps:
-            stop = min(steps, first + max(1, records // self._order.share))
-            yield self._reader.plan(self._epoch, first, stop), stop
-            first, records = stop, self._reader.most_records
+                del pending
+            del found, plan  # its memory is for the next one
 
 
 def _coverages(plan: Plan, share: int) -> list[Coverage]:

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_integer", "at_least_one", "one_of", "record_numbers", "require"]
+__all__ = ["as_bytes", "as_integer", "at_least_one", "one_of", "record_numbers", "require"]
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def as_bytes(name: str, value: Any) -> int:
+    """A number of bytes, as such or as text: `50GB`, `64MiB`.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is no such text, or less than a byte.
+    """
+    if not isinstance(value, str):
+        return at_least_one(name, value)
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", value)
+    if found is None or found[2].upper() not in _UNITS:
+        raise ValueError(f"{name}={value!r}: expected a size as 128MB or 64MiB")
+    return at_least_one(name, int(Decimal(found[1]) * _UNITS[found[2].upper()]))
 
 
 def as_integer(name: str, value: Any) -> int:

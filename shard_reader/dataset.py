@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,47 +13,93 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.arguments import one_of
-from shard_reader.errors import CorruptionError, DatasetError
+from shard_reader.arguments import as_bytes, one_of
+from shard_reader.errors import DatasetError
 from shard_reader.format import MANIFEST_NAME, Field, Manifest
 from shard_reader.records import Located, Records, Shuffle
-from shard_reader.shards import OpenShard, OpenShards
+from shard_reader.remote_shards import RemoteShards
+from shard_reader.shards import OpenShard, OpenShards, Shards
 from shard_reader.shuffle import Arrangement, FullShuffle, Stored, WindowShuffle
+from shard_reader.storage import is_url, local_path, without_password
+from shard_reader.store import Store
+from shard_reader.store_errors import explain
 
 __all__ = ["Dataset", "open_dataset"]
 
 _BLOCK = 1 << 16  # records that `where` looks at together
 
 
-def open_dataset(path: str | os.PathLike[str], split: str = "train", *, format: str | None = None) -> Dataset:
+def open_dataset(
+    path: str | os.PathLike[str],
+    split: str = "train",
+    *,
+    format: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | str | None = None,
+    ahead_bytes: int | str = "256MB",
+    retry_for: float = 60.0,
+) -> Dataset:
     """Open one split of a dataset. Reads `dataset.json` and nothing else.
 
     Args:
-        path: the directory that `image-shards prepare` wrote.
+        path: the directory that `image-shards prepare` wrote, or its URL (`s3://bucket/shards`, `gs://`, `az://`,
+            `https://`), for which an extra brings the library: `pip install "image-shards[s3]"`.
         split: its name.
         format: "tfrecord" or "hdf5"; by default the first that the dataset has. Both hold the same.
+        cache: a directory on a local disk, into which shards are fetched as a whole, before they are needed. All
+            processes of a machine may share it, and it outlasts them. Without one, records are read by ranges.
+        cache_bytes: how large the cache may become, as a number or as "50GB"; what was not used for the longest
+            time is removed. By default so large that a twentieth of the disk stays free.
+        ahead_bytes: how many bytes of records that are read by ranges may be in memory before they are used: the
+            more, the fewer the requests.
+        retry_for: for how many seconds a request is tried again, where what went wrong may pass.
 
     Raises:
         DatasetError: no dataset is there, or one of another version.
         ManifestError: its manifest has problems.
+        StoreError: the store does not answer, or refuses.
+        ImportError: a package is missing that reads such URLs.
         ValueError: it has no such split or format.
 
     >>> data = open_dataset("shards", split="train")  # doctest: +SKIP
     >>> data[0]["image"].shape  # doctest: +SKIP
     (256, 341, 3)
     """
-    directory = Path(path)
+    place = os.fspath(path)
+    if not isinstance(place, str):
+        raise TypeError(f"path={path!r}: must be text, or a pathlib.Path")
+    if not isinstance(retry_for, int | float) or not 0 <= retry_for < math.inf:
+        raise ValueError(f"retry_for={retry_for!r}: must be a number of seconds")
+    ahead = as_bytes("ahead_bytes", ahead_bytes)
+    if cache is None and cache_bytes is not None:
+        raise ValueError(f"cache_bytes={cache_bytes!r}: there is no cache; pass cache=DIR, too")
+    if cache is not None and (not os.fspath(cache) or is_url(os.fspath(cache))):
+        raise ValueError(f"cache={os.fspath(cache)!r}: must be a directory on a local disk")
+    most = None if cache_bytes is None else as_bytes("cache_bytes", cache_bytes)
+    local = local_path(place)
+    store = Store(place, float(retry_for)) if local is None or cache is not None else None
     try:
-        text = (directory / MANIFEST_NAME).read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        raise DatasetError(_why_not_a_dataset(directory)) from None
+        if store is None:
+            data = (Path(local or "") / MANIFEST_NAME).read_bytes()
+        else:
+            data = store.read(MANIFEST_NAME, is_sound=_is_whole)
+        text = data.decode()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetError(_why_not_a_dataset(local, place, error)) from None
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{directory / MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
+        raise DatasetError(f"{without_password(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
     manifest = Manifest.from_json(text)
     format = format or manifest.formats[0]
     one_of("format", format, manifest.formats)
     one_of("split", split, tuple(manifest.splits))
-    return Dataset(directory, manifest, split, format)
+    shards = manifest.splits[split].shards
+    opened: OpenShards | RemoteShards
+    if store is None:
+        opened = OpenShards(Path(local or ""), shards, manifest.fields, format)
+    else:
+        cached = None if cache is None else (Path(cache).expanduser().absolute(), most)
+        opened = RemoteShards(store, shards, manifest.fields, format, cached)
+    return Dataset(place if local is None else local, manifest, split, format, opened, ahead)
 
 
 class Dataset(Records):
@@ -61,24 +108,50 @@ class Dataset(Records):
     `len(data)` is the number of records, `data[i]` is record `i` as a dictionary.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, split: str, format: str) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        manifest: Manifest,
+        split: str,
+        format: str,
+        shards: OpenShards | RemoteShards,
+        ahead_bytes: int,
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self.split = split
         self.format = format
-        shards = manifest.splits[split].shards
         self._fields = {**manifest.fields, "id": Field(dtype="string")}
-        self._ends = np.cumsum([shard.records for shard in shards], dtype=np.int64)
+        self._ends = np.cumsum([shard.records for shard in manifest.splits[split].shards], dtype=np.int64)
         self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])  # of each shard; and where the last one ends
         self._end_list = self._ends.tolist()
-        self._shards = OpenShards(path, shards, manifest.fields, format)
+        self._shards, self._ahead_bytes = shards, ahead_bytes
         self._chosen: NDArray[np.int64] | None = None  # of `select`: the split's number of each record
 
     def __repr__(self) -> str:
-        return f"Dataset({str(self.path)!r}, split={self.split!r}, format={self.format!r}, {len(self)} records)"
+        return f"Dataset({self._shown!r}, split={self.split!r}, format={self.format!r}, {len(self)} records)"
 
     def __len__(self) -> int:
         return self.manifest.splits[self.split].records if self._chosen is None else len(self._chosen)
+
+    @property
+    def _shown(self) -> str:
+        """Where it is, without a password."""
+        return self._shards.store.uri("") if isinstance(self._shards, RemoteShards) else str(self.path)
+
+    @property
+    def stores(self) -> set[RemoteShards]:
+        """Its shards, if they are read from a store."""
+        return {self._shards} if isinstance(self._shards, RemoteShards) else set()
+
+    def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
+        numbers = records if self._chosen is None else self._chosen[records]
+        return [(self._shards, np.searchsorted(self._ends, numbers, "right"), np.arange(len(records)))]
+
+    @property
+    def ahead_bytes(self) -> int:
+        """How many bytes of records may be in memory before they are used, where they are far away."""
+        return self._ahead_bytes
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -106,7 +179,7 @@ class Dataset(Records):
     @property
     def name(self) -> str:
         """What to call it in messages."""
-        return f"split {self.split!r} of {self.path}"
+        return f"split {self.split!r} of {self._shown}"
 
     def select(self, records: Iterable[int] | NDArray[Any]) -> Dataset:
         """Some of the records, as a dataset of their own.
@@ -169,7 +242,7 @@ class Dataset(Records):
         places = np.zeros(len(self._ends), np.int64)
         places[used] = np.arange(len(used))
         rows = numbers - self._starts[in_shard]
-        return Located([self._open(number) for number in used.tolist()], places[in_shard], rows)
+        return Located(self._shards.open(used.tolist()), places[in_shard], rows)
 
     def close(self) -> None:
         self._shards.close()
@@ -186,17 +259,24 @@ class Dataset(Records):
             ends = np.searchsorted(self._chosen, ends)
         return WindowShuffle(np.diff(ends, prepend=0).tolist(), seed=seed, lanes=lanes, window=window)
 
+    def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
+        if not isinstance(self._shards, RemoteShards):
+            return
+        if shuffle == "window":
+            what = f'shuffle="window" with {lanes} lanes here, window={window},'
+            needed, mixed = lanes * (window + 1), lanes * window
+        elif shuffle == "full":
+            what, needed, mixed = 'shuffle="full"', self.shard_count, self.shard_count
+        else:  # those of a batch, and where it ends in one, the next
+            what, mixed = 'shuffle="none"', 0
+            needed = 1 + -(-batch_size * self.shard_count // max(1, len(self)))
+        self._shards.check_room(what, needed, self._ahead_bytes, mixed)
+
     def _locate_one(self, number: int) -> tuple[OpenShard, int]:
         """As `locate`, in a twentieth of the time."""
         number = number if self._chosen is None else int(self._chosen[number])
         shard = bisect_right(self._end_list, number)
         return self._shards[shard], number - int(self._starts[shard])
-
-    def _open(self, shard: int) -> OpenShard | CorruptionError | OSError:
-        try:
-            return self._shards[shard]
-        except (CorruptionError, OSError) as error:
-            return error.with_traceback(None)  # it is kept, and need not keep what it went through
 
     def _test(self, name: str, condition: Any) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
         field = self.fields.get(name)
@@ -218,12 +298,21 @@ class Dataset(Records):
         if name == "label" and isinstance(value, str):
             names = self.class_names or ()
             if value not in names:
-                raise ValueError(f"where: label={value!r}: is no class of {self.path}")
+                raise ValueError(f"where: label={value!r}: is no class of {self._shown}")
             return names.index(value)
         fits = str if field.dtype == "string" else (int, float, np.integer, np.floating)
         if not isinstance(value, fits):
             raise ValueError(f"where: {name}={value!r}: the field is of type {field.dtype}")
         return value.encode() if isinstance(value, str) else value
+
+
+def _is_whole(manifest: bytes) -> bool:
+    """Whether it can be read: it has no checksum, but an answer that was cut cannot."""
+    try:
+        Manifest.from_json(manifest.decode())
+    except (DatasetError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:
@@ -233,7 +322,11 @@ def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _why_not_a_dataset(directory: Path) -> str:
+def _why_not_a_dataset(directory: Path | None, place: str, error: OSError) -> str:
+    if directory is None:
+        if (said := explain(error, place)).startswith("there is no"):
+            return f"{without_password(place)}: {said}"
+        return f"{without_password(place)}: is no dataset: there is no {MANIFEST_NAME} (an unfinished job leaves none)"
     if not directory.exists():
         return f"{directory}: does not exist"
     if not directory.is_dir():

@@ -5,6 +5,7 @@ ShardsError
 ├── DatasetError        not a dataset, or one that this version cannot read
 │   └── ManifestError   dataset.json has problems; `.problems` lists all of them
 ├── CorruptionError     bytes that are damaged, truncated or do not belong here
+├── StoreError          a store that does not answer, or refuses
 └── StateError          a saved position that belongs to another dataset or order
 ```
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["CorruptionError", "DatasetError", "ManifestError", "ShardsError", "StateError"]
+__all__ = ["CorruptionError", "DatasetError", "ManifestError", "ShardsError", "StateError", "StoreError"]
 
 
 class ShardsError(Exception):
@@ -40,3 +41,7 @@ class CorruptionError(ShardsError):
 
 class StateError(ShardsError):
     """A saved position that was taken from another dataset, split or order."""
+
+
+class StoreError(ShardsError):
+    """A store that did not answer for as long as it was asked, or that refuses to."""

@@ -20,7 +20,7 @@ from shard_reader.errors import CorruptionError
 __all__ = ["Window", "address", "announce", "map_file"]
 
 
-def map_file(path: str | os.PathLike[str], expected: int | None = None) -> NDArray[np.uint8]:
+def map_file(path: str | os.PathLike[str], expected: int | None = None, keep: object = None) -> NDArray[np.uint8]:
     """Every byte of a file as a read-only array, uint8 `[size]`.
 
     The map lives as long as the array or a view of it. A file of zero bytes, which the kernel
@@ -28,6 +28,7 @@ def map_file(path: str | os.PathLike[str], expected: int | None = None) -> NDArr
 
     Args:
         expected: the file's size; another one is found before anything is mapped.
+        keep: what lives as long as the map.
 
     Raises:
         CorruptionError: the file has another size.
@@ -42,7 +43,7 @@ def map_file(path: str | os.PathLike[str], expected: int | None = None) -> NDArr
             return np.empty(0, np.uint8)
         if _libc is None:
             return np.frombuffer(mmap.mmap(file, size, access=mmap.ACCESS_READ), np.uint8)
-        return np.asarray(_Map(file, size, path))
+        return np.asarray(_Map(file, size, path, keep))
     finally:
         os.close(file)
 
@@ -93,12 +94,12 @@ def announce(extents: Iterable[tuple[int, int]]) -> None:
 class _Map:
     """A mapped file, in NumPy's array interface; unmapped when no array refers to it."""
 
-    def __init__(self, file: int, size: int, path: str | os.PathLike[str]) -> None:
+    def __init__(self, file: int, size: int, path: str | os.PathLike[str], keep: object) -> None:
         found = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file, 0)
         if found == _FAILED:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error), os.fspath(path))
-        self._address, self._size, self._unmap = found, size, _libc.munmap
+        self._address, self._size, self._unmap, self._keep = found, size, _libc.munmap, keep
         self.__array_interface__ = {"shape": (size,), "typestr": "|u1", "data": (found, True), "version": 3}
 
     def __del__(self) -> None:

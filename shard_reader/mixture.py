@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from shard_reader.arguments import at_least_one
 from shard_reader.format import Field
 from shard_reader.records import Located, Records, Shuffle
+from shard_reader.remote_shards import RemoteShards
+from shard_reader.shards import Shards
 from shard_reader.shuffle import Arrangement, Mixed
 
 __all__ = ["Mixture", "mix"]
@@ -69,6 +71,25 @@ class Mixture(Records):
         """What to call it in messages."""
         return f"a mixture of {', '.join(source.name for source in self._sources)}"
 
+    @property
+    def stores(self) -> set[RemoteShards]:
+        """Those of its sources."""
+        return set().union(*(source.stores for source in self._sources))
+
+    def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
+        numbers = np.searchsorted(self._ends, records, "right")
+        found = []
+        for number, source in enumerate(self._sources):
+            mine = np.flatnonzero(numbers == number)
+            own = source.shards_of(records[mine] - (int(self._ends[number]) - len(source)))
+            found += [(shards, of_shards, mine[places]) for shards, of_shards, places in own]
+        return found
+
+    @property
+    def ahead_bytes(self) -> int:
+        """The least that a source has: all of them share it."""
+        return min(source.ahead_bytes for source in self._sources)
+
     def locate(self, records: NDArray[np.int64]) -> Located:
         self._check_numbers(records)
         numbers = np.searchsorted(self._ends, records, "right")
@@ -84,6 +105,10 @@ class Mixture(Records):
     def close(self) -> None:
         for source in self._sources:
             source.close()
+
+    def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
+        for source in self._sources:
+            source._check_room(shuffle, batch_size, lanes, window)
 
     def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
         sources = [source._arrangement(shuffle, seed, lanes, window) for source in self._sources]

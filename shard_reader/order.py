@@ -11,6 +11,7 @@ Which record is at a position is the arrangement's matter: see `shuffle.py`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from shard_reader.arguments import as_integer, at_least_one, one_of, require
 from shard_reader.shuffle import Arrangement
 
-__all__ = ["Order", "Picks", "Remainder"]
+__all__ = ["Order", "Picks", "Remainder", "local_ranks"]
 
 Remainder = Literal["pad", "drop", "keep"]
 
@@ -117,3 +118,9 @@ class Order:
         positions = np.arange(first * self.batch_size + self.rank, end, self.world_size, dtype=np.int64)
         weights = (positions < self.records).astype(np.float32)
         return Picks(positions, self.arrangement.at(epoch, positions), weights)
+
+
+def local_ranks(world_size: int) -> int:
+    """How many ranks of the job are on this machine, as far as its launcher says so (`LOCAL_WORLD_SIZE`, torchrun)."""
+    found = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return min(world_size, max(1, int(found))) if found.isdecimal() else 1

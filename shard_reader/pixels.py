@@ -85,7 +85,7 @@ class Pixels:
         """Have threads make the images of a batch. `cold`: tell the kernel first which bytes will be needed."""
         if cold:
             announce(pending.plan.extents(pending.places))
-        if not self._is_gathered:
+        if not self._is_gathered or pending.plan.fetch is not None:
             count = len(pending.places)
             pending.images = self._buffer(count)
             fill = self._copy if self._is_raw else self._decode
@@ -166,8 +166,10 @@ class Pixels:
         """Check images that were gathered against their checksums."""
         for number, place in enumerate(pending.places):
             if number not in but and crc32c(images[number]) != pending.plan.columns["crc32c"][place]:
-                images[number] = 0
-                pending.fail(place, _MISMATCH)
+                found = pending.again(place)
+                images[number] = 0 if found is None else found.view(self.dtype).reshape(self.shape)
+                if found is None:
+                    pending.fail(place, _MISMATCH)
 
     def _copy(self, pending: Pending, part: range) -> None:
         """Copy images one by one."""
@@ -181,10 +183,17 @@ class Pixels:
                 target[...] = 0
                 self._fail_length(pending, place)
                 continue
-            target[:] = shard.data[start : start + length]
-            if pending.verify and crc32c(target) != checksum:
+            try:
+                target[:] = shard.stored(start, length)
+            except CorruptionError as error:
                 target[...] = 0
-                pending.fail(place, _MISMATCH)
+                pending.fail(place, error)
+                continue
+            if pending.verify and crc32c(target) != checksum:
+                found = shard.again(start, length, checksum)
+                target[...] = 0 if found is None else found
+                if found is None:
+                    pending.fail(place, _MISMATCH)
 
     def _decode(self, pending: Pending, part: range) -> None:
         """Decode images, and transform them, into their places."""
@@ -197,12 +206,15 @@ class Pixels:
             try:
                 if shard is None:
                     raise ValueError("is in a shard that is not open")
-                payload = shard.data[start : start + length]
+                payload = shard.stored(start, length)
                 if pending.verify and crc32c(payload) != checksum:
-                    raise ValueError(_MISMATCH)
+                    found = shard.again(start, length, checksum)
+                    if found is None:
+                        raise ValueError(_MISMATCH)
+                    payload = found
                 image = shard.fields["image"]
                 pixels = decode_image(payload, image, height, width, fast=self._fast, scratch=scratch)
-            except (ValueError, OSError) as error:
+            except (CorruptionError, ValueError, OSError) as error:
                 target[...] = 0
                 pending.fail(place, error)
                 continue

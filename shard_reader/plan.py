@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
+from shard_reader.fetching import Fetch
 from shard_reader.mapping import Window
 from shard_reader.order import Picks
 from shard_reader.shards import OpenShard
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["Pending", "Plan"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Plan:
     """Consecutive batches, looked up: which records, where they are, and what the indexes say of them.
 
     Attributes:
-        addresses: of the images' payloads; None: no image is asked for, or no shard can be opened.
+        fetch: what is on its way, if some of it is far away.
+        addresses: of the images' payloads; None: no image is asked for, or not all are in memory.
         window: on the pixels, where they are gathered.
         is_sound: all of those are there, and are as long as they should be.
     """
@@ -35,6 +37,7 @@ class Plan:
     picks: Picks
     located: Located
     columns: dict[str, NDArray[Any]]
+    fetch: Fetch | None = None
     addresses: NDArray[np.int64] | None = None
     window: Window | None = None
     is_sound: bool = False
@@ -44,11 +47,11 @@ class Plan:
         places = slice(part.start, part.stop)
         if "offset" not in self.columns:
             return [(place, None, 0, 0, 0, 0, 0) for place in part]
-        shards = [shard if isinstance(shard, OpenShard) else None for shard in self.located.shards]
+        shards = map(self.located.shards.__getitem__, self.located.which[places].tolist())
         return list(
             zip(
                 part,
-                (shards[number] for number in self.located.which[places].tolist()),
+                (shard if isinstance(shard, OpenShard) else None for shard in shards),
                 *(self.columns[name][places].tolist() for name in ("offset", "length", "crc32c", "height", "width")),
                 strict=True,
             )
@@ -82,11 +85,29 @@ class Pending:
     work: list[Future[None]] = field(default_factory=list)
     failures: list[tuple[int, Exception]] = field(default_factory=list)
 
+    def wait(self) -> float:
+        """Wait until all of it is in memory, or cannot be; how long that took, in seconds."""
+        return 0.0 if self.plan.fetch is None else self.plan.fetch.wait(self.places)
+
+    def cancel(self) -> None:
+        """Leave what is not begun."""
+        for part in self.work:
+            part.cancel()
+        if self.plan.fetch is not None:
+            self.plan.fetch.cancel()
+
+    def again(self, place: int) -> NDArray[np.uint8] | None:
+        """The payload of an image that is damaged, from elsewhere, if it can be had there."""
+        shard, _ = self._shard(place)
+        columns = self.plan.columns
+        where = (int(columns[name][place]) for name in ("offset", "length", "crc32c"))
+        return shard.again(*where) if isinstance(shard, OpenShard) else None
+
     def fail(self, place: int, reason: object) -> None:
         """Note that the image of a record cannot be read: its shard is not open, or for the reason."""
         shard, row = self._shard(place)
-        if isinstance(shard, Exception):
-            self.failures.append((place, shard))
+        if isinstance(shard, Exception) or isinstance(reason, CorruptionError):  # of the shard, which it names
+            self.failures.append((place, shard if isinstance(shard, Exception) else reason))  # type: ignore[arg-type]
             return
         failure = shard.damage(row, reason)
         failure.__cause__ = reason if isinstance(reason, Exception) else None

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.cache_ahead import CacheAhead
 from shard_reader.columns import fixed, ragged
 from shard_reader.errors import CorruptionError
+from shard_reader.fetching import Fetch, fetch, needed_bytes
 from shard_reader.order import Order, Picks
 from shard_reader.pixels import Pixels
 from shard_reader.plan import Pending, Plan
 from shard_reader.read_options import ReadOptions
 from shard_reader.shards import MOST_OPEN
+from shard_reader.stats import Counters, Stats
 
 if TYPE_CHECKING:
-    from shard_reader.records import Records
+    from shard_reader.records import Located, Records
 
 __all__ = ["Batch", "Reader", "Skipped", "Spec"]
 
@@ -53,6 +56,7 @@ class Reader:
 
     def __init__(self, data: Records, order: Order, seed: int, options: ReadOptions) -> None:
         self._data, self._order, self.options = data, order, options
+        self._stalls = Counters()
         self.fields = _check_fields(data, options.fields)
         self._check_names()
         self._pixels = Pixels(data, order, seed, options) if "image" in self.fields else None
@@ -84,6 +88,37 @@ class Reader:
         """Look up the batches of steps `first` to `stop`, without it."""
         return self._look_up(self._order.picks(epoch, first, stop), epoch, first)
 
+    def plan_ahead(self, epoch: int, first: int, stop: int, taken: range, before: Fetch | None) -> tuple[Plan, int]:
+        """As `plan`, of fewer steps where more bytes are far away than may be in memory; and the step behind it.
+
+        Args:
+            taken: the steps whose batches are made; of others, nothing is fetched.
+            before: what the plan before has on its way.
+        """
+        picks = self._order.picks(epoch, first, stop)
+        located = self._data.locate(picks.records)
+        wanted = self._taken(first, stop, taken)[: len(picks.records)]
+        needed = np.cumsum(needed_bytes(located, self.fields) * wanted)
+        share = self._order.share
+        most = int(np.searchsorted(needed, self._data.ahead_bytes // 2, "right")) // share
+        if 0 < most < stop - first or (most == 0 and stop - first > 1):
+            stop = first + max(1, most)
+            end = (stop - first) * share
+            picks = Picks(picks.positions[:end], picks.records[:end], picks.weights[:end])
+            located, wanted = located[:end], wanted[:end]
+        return self._looked_up(picks, located, epoch, first, None if wanted.all() else wanted, before), stop
+
+    def records_ahead(self, plan: Plan) -> int:
+        """How many records like those of a plan may be in memory before they are used."""
+        needed = int(needed_bytes(plan.located, self.fields).sum())
+        return max(self._order.share, len(plan.picks.records) * (self._data.ahead_bytes // 2) // max(1, needed))
+
+    def cache_ahead(self, epoch: int, taken: range) -> CacheAhead | None:
+        """What brings the shards that some steps need into a cache, if there is one."""
+        if all(shards.cache is None for shards in self._data.stores):
+            return None
+        return CacheAhead(self._data, self._order, epoch, taken.start, taken.step)
+
     def plan_records(self, records: NDArray[np.int64], epoch: int) -> Plan:
         """Look up records by number, `[n]`, whose positions are their numbers."""
         return self._look_up(Picks(records, records, np.ones(len(records), np.float32)), epoch, 0)
@@ -110,7 +145,16 @@ class Reader:
 
         Raises:
             CorruptionError: one of its records is damaged, and is not to be skipped.
+            StoreError: the store does not answer.
         """
+        try:
+            self.stalled(pending.wait())
+            return self._finished(pending)
+        except BaseException:  # as Ctrl-C: no thread waits for its bytes any longer, nor Python for the thread
+            pending.cancel()
+            raise
+
+    def _finished(self, pending: Pending) -> tuple[Batch, list[Skipped]]:
         batch: Batch = {}
         for name in self.fields:
             field = self._data.fields[name]
@@ -126,17 +170,47 @@ class Reader:
         skipped = self._skip_damaged(pending, weights)
         return batch | {"weight": weights}, skipped
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether some of the data is far away."""
+        return bool(self._data.stores)
+
+    def stalled(self, seconds: float) -> None:
+        """Count the time that a loop has waited for bytes."""
+        self._stalls.add(stalled_seconds=seconds)
+
+    @property
+    def stalls(self) -> Stats:
+        """How long loops of this process have waited for bytes."""
+        return self._stalls.total
+
     def close(self) -> None:
         """Stop the threads and free the buffers that nobody holds."""
         if self._pixels is not None:
             self._pixels.close()
 
     def _look_up(self, picks: Picks, epoch: int, first: int) -> Plan:
-        located = self._data.locate(picks.records)
-        wanted = [name for name in self.fields if name == "image" or self._data.fields[name].in_index]
-        columns = located.columns(wanted)
-        if self._pixels is None or "offset" not in columns:
-            return Plan(picks=picks, located=located, columns=columns, epoch=epoch, first=first)
+        return self._looked_up(picks, self._data.locate(picks.records), epoch, first)
+
+    def _taken(self, first: int, stop: int, taken: range) -> NDArray[np.bool_]:
+        """Whether each record of some steps is in a batch that is made."""
+        steps = np.arange(first, stop)
+        return np.repeat((steps - taken.start) % taken.step == 0, self._order.share)
+
+    def _looked_up(
+        self,
+        picks: Picks,
+        located: Located,
+        epoch: int,
+        first: int,
+        wanted: NDArray[np.bool_] | None = None,
+        before: Fetch | None = None,
+    ) -> Plan:
+        most = self._data.ahead_bytes // 2
+        located, fetching = fetch(located, self.fields, wanted=wanted, before=before, most_bytes=most)
+        columns = located.columns([n for n in self.fields if n == "image" or self._data.fields[n].in_index])
+        if self._pixels is None or "offset" not in columns or fetching is not None:
+            return Plan(picks=picks, located=located, columns=columns, epoch=epoch, first=first, fetch=fetching)
         addresses = located.addresses(columns)
         return Plan(
             epoch=epoch,

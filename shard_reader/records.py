@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,12 +16,15 @@ from shard_reader.arguments import as_integer, one_of, record_numbers
 from shard_reader.chain import Transforms
 from shard_reader.coverage import Coverage
 from shard_reader.errors import CorruptionError
+from shard_reader.fetching import fetch
 from shard_reader.format import Field
 from shard_reader.mapping import Window
-from shard_reader.order import Order, Remainder
+from shard_reader.order import Order, Remainder, local_ranks
 from shard_reader.read_options import OnError, ReadOptions, Verify
-from shard_reader.shards import OpenShard
+from shard_reader.remote_shards import RemoteShards
+from shard_reader.shards import OpenShard, Shards
 from shard_reader.shuffle import Arrangement
+from shard_reader.stats import Stats
 from shard_reader.stream import Stream
 
 __all__ = ["Located", "Records", "Shuffle"]
@@ -28,6 +32,7 @@ __all__ = ["Located", "Records", "Shuffle"]
 Shuffle = Literal["none", "full", "window"]
 
 _NOT_IN_RECORDS = ("image", "id", "height", "width", "content_hash")  # of `data[i]`
+_BLOCK = 1 << 12  # records whose strings or lists are fetched together
 _EXTENT = ("offset", "length", "crc32c", "height", "width")  # of the image
 
 
@@ -44,6 +49,10 @@ class Located:
     shards: list[OpenShard | CorruptionError | OSError]
     which: NDArray[np.int64]
     rows: NDArray[np.int64]
+
+    def __getitem__(self, part: slice) -> Located:
+        """Where some of the records are."""
+        return Located(self.shards, self.which[part], self.rows[part])
 
     def shard(self, place: int) -> tuple[OpenShard, int]:
         """The shard of one of the records, and its row.
@@ -118,6 +127,20 @@ class Records(ABC):
     def shard_count(self) -> int:
         """How many shards the records are in."""
 
+    @property
+    @abstractmethod
+    def stores(self) -> set[RemoteShards]:
+        """The shards that are read from a store, and not from files on this machine."""
+
+    @abstractmethod
+    def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
+        """The shard of each record, by its number among those of a split, and the record's place among `records`."""
+
+    @property
+    @abstractmethod
+    def ahead_bytes(self) -> int:
+        """How many bytes of records may be in memory before they are used, where they are far away."""
+
     @abstractmethod
     def __len__(self) -> int:
         """The number of records."""
@@ -138,6 +161,14 @@ class Records(ABC):
     def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
         """The order of its epochs."""
 
+    @abstractmethod
+    def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
+        """Whether what such an order needs at a time has room on this machine.
+
+        Raises:
+            ValueError: it has not.
+        """
+
     def __enter__(self) -> Any:
         return self
 
@@ -157,6 +188,7 @@ class Records(ABC):
             CorruptionError: the record is damaged.
         """
         shard, row = self._find(record)
+        shard = shard.holding(row, self.fields)
         try:
             values = {name: _as_python(shard.value(name, row)) for name in self.fields if name not in _NOT_IN_RECORDS}
             return {"image": np.array(shard.image(row)), **values, "id": shard.id(row).decode()}
@@ -197,14 +229,20 @@ class Records(ABC):
             empty = np.empty((len(records), *(size or 0 for size in field.shape)), field.dtype)
             return located.columns([name])[name].astype(field.dtype) if len(records) else empty
         values = np.empty(len(records), object)
-        for place in range(len(records)):
-            shard, row = located.shard(place)
-            values[place] = shard.value(name, row)
+        for first in range(0, len(records), _BLOCK):
+            part, _ = fetch(located[first : first + _BLOCK], [name])
+            for place in range(len(part.rows)):
+                shard, row = part.shard(place)
+                values[first + place] = shard.value(name, row)
         return values
 
     def ids(self, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.object_]:
         """The ids of several records, by default of all, as UTF-8 `bytes`, `[n]`."""
         return self.column("id", records)
+
+    def fetched(self) -> Stats:
+        """What this process has fetched of it, for whatever purpose."""
+        return sum((shards.fetched() for shards in self.stores), Stats())
 
     def describe(self, record: int) -> str:
         """Where a record is, for error messages: dataset, shard, row and id."""
@@ -256,7 +294,7 @@ class Records(ABC):
             verify: check images against their CRC-32C "always", until this stream has read an epoch as a whole
                 ("first-epoch"; epochs that lack records, as those of mixtures, do not count), or "never"; by default
                 the first epoch, always with on_error="skip". Each rank checks what it reads: where ranks have copies
-                of their own, "always" alone checks all of each.
+                of their own, "always" alone checks all of each. Strings and lists are always checked.
             on_error: "raise" ends the loop with the error of a damaged record; "skip" gives it weight 0 and
                 pixels of 0, and lists it in `stream.skipped`.
             threads: how many decode; by default one for each CPU that this process may use.
@@ -276,6 +314,8 @@ class Records(ABC):
             world_size=world_size,
             remainder=remainder,
         )
+        part = local_ranks(order.world_size) / order.world_size if order.arrangement.lanes else 1
+        self._check_room(shuffle, order.batch_size, math.ceil(lanes * part), window)
         options = ReadOptions(
             fields=fields,
             image=image,

@@ -36,6 +36,11 @@ class Arrangement(Protocol):
         """A rank keeps to its share of the data if the number of ranks divides this; 0: it never does."""
 
     @property
+    def block(self) -> int:
+        """So many positions take their records from all over the same bytes, and the next as many from others; 0: they
+        take them one after the other."""
+
+    @property
     def is_whole(self) -> bool:
         """Whether an epoch has every record once."""
 
@@ -51,7 +56,7 @@ class Stored:
     """The order in which records are stored, in every epoch."""
 
     records: int
-    lanes = 0
+    lanes = block = 0
     is_whole = True
 
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -70,6 +75,10 @@ class FullShuffle:
     seed: int
     lanes = 0
     is_whole = True
+
+    @property
+    def block(self) -> int:
+        return self.records
 
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         return permute(positions % self.records, self.records, self.seed, epoch)
@@ -109,6 +118,7 @@ class WindowShuffle:
         self.records = int(self._sizes.sum())
         self.seed, self.lanes, self.window = seed, int(lanes), int(window)
         self._length = max(1, window * int(self._sizes.max(initial=0)))
+        self.block = self._length * self.lanes
 
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         lanes = positions % self.lanes
@@ -168,6 +178,7 @@ class Mixed:
         self._counts = np.asarray(counts, np.int64)
         self._ends = np.cumsum(self._counts)
         self._bases = np.cumsum([0, *sizes])
+        self.block = records
 
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         size = int(self._ends[-1])

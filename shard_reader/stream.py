@@ -20,6 +20,7 @@ from shard_reader.order import Order
 from shard_reader.plan import Plan
 from shard_reader.read_options import ReadOptions
 from shard_reader.reading import Batch, Reader, Skipped, Spec
+from shard_reader.stats import Stats
 
 if TYPE_CHECKING:
     from shard_reader.records import Records
@@ -56,6 +57,7 @@ class Stream:
         self.order = order
         self.seed = seed
         self._reader = Reader(data, order, seed, options)
+        self._fetched_before: tuple[int, Stats] | None = os.getpid(), data.fetched()
         self.fields = self._reader.fields
         self._epoch, self._step, self._begun = 0, 0, False
         self._loop, self._moves = 0, 0  # the number of the loop that moves the stream
@@ -75,7 +77,7 @@ class Stream:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_running": None}
+        return self.__dict__ | {"_running": None, "_fetched_before": None}
 
     def __exit__(self, *exception: object) -> None:
         self.close()
@@ -155,6 +157,17 @@ class Stream:
         self._has_looked = self._has_looked or (verifies and first == 0 and self.order.has_all)
         # A rank that gets no batch of an epoch has had it, too.
         self._begun = self._begun or (loop, epoch) == (self._loop, self._epoch)
+
+    def stats(self) -> Stats:
+        """What this process has fetched of the data since the stream was made, and how long loops waited for it.
+
+        Zeros where the data is on this machine. Streams of the same data, and whatever else reads it, count together;
+        worker processes count for themselves.
+        """
+        total = self.data.fetched() + self._reader.stalls
+        if self._fetched_before is None or self._fetched_before[0] != os.getpid():
+            return total  # in another process, forked or given a copy, that is from zero
+        return total - self._fetched_before[1]
 
     def batch(self, epoch: int, step: int) -> Batch:
         """One batch of any epoch, without moving the stream.

@@ -121,7 +121,7 @@ def test_a_flipped_bit_in_an_image_is_found(copy: Path, format: str) -> None:
     data = open_dataset(copy, format=format)
     shard, row = data._find(20)
     position = int(shard.rows["offset"][row]) + 7
-    with open(shard.path, "r+b") as file:
+    with open(shard.uri, "r+b") as file:
         file.seek(position)
         byte = file.read(1)[0]
         file.seek(position)

@@ -101,6 +101,8 @@ def test_the_public_names() -> None:
         "ShardsError",
         "Skipped",
         "StateError",
+        "Stats",
+        "StoreError",
         "Stream",
         "Transform",
         "mix",

@@ -142,7 +142,7 @@ def test_batches_before_a_damaged_one_are_given(jpeg_shards: Path, tmp_path: Pat
     shard, row = one.data.locate(np.array([35])).shard(0)  # in the fifth batch
     offset = int(shard.rows["offset"][row])
     one.data.close()
-    (path,) = (path for path in (tmp_path / "shards").iterdir() if path.name == shard.path.name)
+    (path,) = (path for path in (tmp_path / "shards").iterdir() if path.name == shard.name)
     damaged = bytearray(path.read_bytes())
     damaged[offset + 20] ^= 1
     path.write_bytes(damaged)

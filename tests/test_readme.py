@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 from conftest import command, prepared, write_image
+from servers import Store
 
 from beam_jobs.arguments import parse
 from beam_jobs.sources.known import recognised
 
 REPOSITORY = Path(__file__).parent.parent
-README, TRAINING = ((REPOSITORY / name).read_text("utf-8") for name in ("README.md", "docs/training.md"))
-PYTHON, IN_TRAINING = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, TRAINING))
+README, *GUIDES = (
+    (REPOSITORY / name).read_text("utf-8") for name in ("README.md", "docs/training.md", "docs/stores.md")
+)
+PYTHON, IN_TRAINING, FROM_STORES = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, *GUIDES))
 SOURCES = re.findall(r"^\|([a-z ]*)\|.*\| `(image-shards prepare .*)` \|$", README, re.M)
 LOOKS = re.compile("image-shards (inspect|verify) ")
-COMMANDS = [line for line in README.splitlines() if line.startswith("image-shards prepare ")]
+_LINES = README.splitlines()
+COMMANDS = [line for line in _LINES if line.startswith("image-shards prepare ") and "://" not in line]
+IN_BUCKETS = [line for line in _LINES if line.startswith("image-shards ") and "s3://bucket" in line]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_something_to_run() -> None:
-    assert (len(PYTHON), len(IN_TRAINING), len(COMMANDS)) == (6, 6, 4)
+    assert (len(PYTHON), len(IN_TRAINING), len(FROM_STORES), len(COMMANDS)) == (6, 6, 1, 4)
 
 
 @pytest.mark.filterwarnings("ignore")  # h5py's file is left open, as it would be in a session
@@ -62,6 +70,26 @@ def test_the_python_of_the_training_guide_runs(place: Path, tmp_path: Path, monk
     assert names["images"].shape == (32, 224, 224, 3)  # type: ignore[attr-defined]
 
 
+def test_the_python_of_the_guide_to_stores_runs(place: Path, tmp_path: Path) -> None:
+    fsspec.filesystem("memory").put(f"{place / 'shards'}/", "/readme/shards/", recursive=True)
+    (block,) = FROM_STORES
+    block = block.replace("s3://bucket", "memory://readme").replace("/local-disk/cache", str(tmp_path / "cache"))
+    names: dict[str, object] = {"rank": 0, "world_size": 2}
+    exec(compile(block, "stores.md", "exec"), names)
+    assert names["stream"].stats().requests > 0  # type: ignore[attr-defined]
+    assert (tmp_path / "cache/locks").exists()
+
+
+def test_the_commands_of_buckets_run(place: Path, new_store: Callable[[str], Store]) -> None:
+    store = new_store("moto")
+    store.copy(place / "photos", "photos")
+    assert [line.split()[1] for line in IN_BUCKETS] == ["prepare", "verify"]
+    for line in IN_BUCKETS:
+        words = shlex.split(line.replace("s3://bucket", store.url))[1:]
+        result = command(*words, env={**os.environ, **store.environment})
+        assert result.returncode == 0, result.stderr
+
+
 def test_every_option_of_the_table_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["prepare", "--help"])
@@ -86,7 +114,7 @@ def test_every_command_is_one(line: str) -> None:
     assert (options.source.input, options.output) == ("photos", "shards")
 
 
-@pytest.mark.parametrize("line", [line.partition("#")[0] for line in README.splitlines() if LOOKS.match(line)])
+@pytest.mark.parametrize("line", [line.partition("#")[0] for line in _LINES if LOOKS.match(line) and "://" not in line])
 def test_what_looks_at_a_dataset_runs(line: str, place: Path) -> None:
     result = command(*shlex.split(line)[1:], cwd=place)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,123 @@
+"""Threads for requests: the urgent ones first, with a bound on the bytes that are under way."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, TypeVar
+
+__all__ = ["FetchPool", "is_wanted"]
+
+_T = TypeVar("_T")
+_IDLE_SECONDS = 10.0  # after which a thread without work ends
+_here = threading.local()
+
+
+class FetchPool:
+    """A pool of threads that wait for a store's answers.
+
+    Unlike those of `concurrent.futures` they do not keep Python from exiting while a store does not answer, and they
+    take what is urgent before what is not. A future that is cancelled while its call is under way is cancelled at
+    once: the call goes on, and nobody gets what it returns.
+
+    Args:
+        threads: how many requests may be under way.
+        most_bytes: how many bytes may be; a request for more goes alone.
+    """
+
+    def __init__(self, threads: int, most_bytes: int) -> None:
+        self._threads, self._most_bytes = threads, most_bytes
+        self._tasks: list[tuple[int, int, int, Future[Any], Callable[[], Any]]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._started = self._idle = self._bytes = 0
+        self._is_closed = False
+
+    def submit(self, call: Callable[[], _T], *, size: int, urgent: bool) -> Future[_T]:
+        """Have a thread make a call that will fetch `size` bytes.
+
+        Raises:
+            RuntimeError: the pool is closed.
+        """
+        future: Future[_T] = Future()
+        with self._changed:
+            if self._is_closed:
+                raise RuntimeError("the pool is closed")
+            heapq.heappush(self._tasks, (not urgent, next(self._numbers), size, future, call))
+            self._find_thread()
+        return future
+
+    def close(self) -> None:
+        """Leave what is not begun; the threads end when they are done with what is."""
+        with self._changed:
+            self._is_closed = True
+            tasks, self._tasks = self._tasks, []
+            self._changed.notify_all()
+        for *_, future, _call in tasks:
+            future.cancel()
+
+    def _work(self) -> None:
+        while (task := self._next()) is not None:
+            size, future, call = task
+            del task
+            try:
+                if not future.cancelled():
+                    _here.task = self, future
+                    _settle(future, call)
+            finally:
+                _here.task = None
+                del future, call  # a thread that waits keeps nothing alive
+                with self._changed:
+                    self._bytes -= size
+                    self._changed.notify()
+
+    def _next(self) -> tuple[int, Future[Any], Callable[[], Any]] | None:
+        """The next task, when there is one for which there is room; None: there will be none, or is none for long."""
+        with self._changed:
+            while not (self._tasks and self._fits(self._tasks[0][2])):
+                if self._is_closed:
+                    return None
+                self._idle += 1
+                try:
+                    was_told = self._changed.wait(_IDLE_SECONDS)
+                finally:
+                    self._idle -= 1
+                if not was_told and not self._tasks:
+                    self._started -= 1
+                    return None
+            _, _, size, future, call = heapq.heappop(self._tasks)
+            self._bytes += size
+            if self._tasks:
+                self._find_thread()  # there may be room for the next one, too
+            return size, future, call
+
+    def _find_thread(self) -> None:
+        """Have a thread take the next task, a new one if there is none without work, and if there is room for it."""
+        # A thread that was told of a task, and has not yet taken it, counts as idle.
+        if len(self._tasks) > self._idle and self._started < self._threads and self._fits(self._tasks[0][2]):
+            self._started += 1
+            threading.Thread(target=self._work, name="shard_reader-fetch", daemon=True).start()
+        self._changed.notify()
+
+    def _fits(self, size: int) -> bool:
+        return self._bytes == 0 or self._bytes + size <= self._most_bytes
+
+
+def is_wanted() -> bool:
+    """Whether somebody waits for what this thread fetches, if it is one of a pool's."""
+    task: tuple[FetchPool, Future[Any]] | None = getattr(_here, "task", None)
+    return task is None or not (task[0]._is_closed or task[1].cancelled())
+
+
+def _settle(future: Future[_T], call: Callable[[], _T]) -> None:
+    with suppress(InvalidStateError):  # it was cancelled
+        try:
+            result = call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)

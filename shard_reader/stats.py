@@ -1,0 +1,72 @@
+"""What reading from far away took."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, fields
+
+__all__ = ["Counters", "Stats"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What this process has fetched, in numbers that add up.
+
+    Attributes:
+        bytes_fetched: of shards, indexes and ranges of them.
+        requests: how many a store was asked, those that failed included.
+        retries: how many of them were made again, since the store did not answer, or sent damaged bytes.
+        cache_hits: shards that were in the cache when they were needed.
+        cache_misses: shards that were not, and were downloaded.
+        uncached: shards that were read by ranges, though there is a cache: it had no room for them, or not yet.
+        evictions: shards that were removed from the cache, to make room.
+        stalled_seconds: how long loops waited for bytes to come.
+    """
+
+    bytes_fetched: int = 0
+    requests: int = 0
+    retries: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    uncached: int = 0
+    evictions: int = 0
+    stalled_seconds: float = 0.0
+
+    def __add__(self, other: Stats) -> Stats:
+        return Stats(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+
+    def __sub__(self, other: Stats) -> Stats:
+        return Stats(**{one.name: getattr(self, one.name) - getattr(other, one.name) for one in fields(self)})
+
+
+class Counters:
+    """Stats that grow, in each process from zero. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._of_processes: dict[int, _Count] = {}
+
+    def __reduce__(self) -> tuple[type[Counters], tuple[()]]:
+        return type(self), ()
+
+    def add(self, **counts: float) -> None:
+        """Count something."""
+        self._mine().add(Stats(**counts))  # type: ignore[arg-type]
+
+    @property
+    def total(self) -> Stats:
+        """All that this process has counted."""
+        return self._mine().total
+
+    def _mine(self) -> _Count:
+        # Not the one of a parent, whose lock may have been held when it was forked.
+        return self._of_processes.setdefault(os.getpid(), _Count())
+
+
+class _Count:
+    def __init__(self) -> None:
+        self._lock, self.total = threading.Lock(), Stats()
+
+    def add(self, more: Stats) -> None:
+        with self._lock:
+            self.total += more
