@@ -18,13 +18,22 @@ TENSORFLOW = ["tensorflow>=2.21,<2.22"]
 TENSORFLOW_CPU = ["tensorflow-cpu>=2.21,<2.22"]
 JAX = ["jax>=0.6"]
 TORCH = ["torch>=2.6"]
-DATAFLOW = [*BEAM, "apache-beam[gcp]==2.77.*", "gcsfs>=2026.9"]
+# Each brings the fsspec of its own release; tested are 2026.9 to 2026.10.
+S3 = ["s3fs>=2026.9,<2027"]
+GCS = ["gcsfs>=2026.9,<2027"]
+AZURE = ["adlfs>=2026.8,<2027"]
+HTTP = ["fsspec[http]>=2026.9,<2027"]
+DATAFLOW = [*BEAM, *GCS, "apache-beam[gcp]==2.77.*"]
 DEMO = [*BEAM, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
 TEST = [
     *DEMO,
     *DATAFLOW,
+    *S3,
+    *AZURE,
+    *HTTP,
     *JAX,
     *TORCH,
+    *("flask>=3", "flask-cors>=5", "moto[s3]>=5.1"),  # a server that speaks S3
     *("hypothesis>=6.100", "pandas>=2.2", "pytest>=8.3", "pytest-xdist>=3.6"),
     *("tensorflow-datasets>=4.9.9", "torchdata>=0.11", "webdataset>=0.2.100"),
 ]
@@ -41,12 +50,16 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=["google-crc32c>=1.6", "numpy>=2.0,<2.5"],
     extras_require={
+        "azure": AZURE,
         "beam": BEAM,
         "dataflow": DATAFLOW,
         "decode": DECODE,
+        "gcs": GCS,
         "hdf5": HDF5,
+        "http": HTTP,
         "jax": [*JAX, *DECODE],
         "keras": ["keras>=3.12", *DECODE],
+        "s3": S3,
         "tf": [*TENSORFLOW, *DECODE],
         "torch": [*TORCH, *DECODE],
         "demo": DEMO,

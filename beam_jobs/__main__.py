@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from beam_jobs.commands import choose
 from beam_jobs.errors import JobError
+from shard_reader.secret import without_secrets
 
 __all__ = ["command", "main"]
 
@@ -67,7 +68,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _fail(message: str, status: int) -> int:
     with contextlib.suppress(OSError):  # nobody listens: the status says it
-        print(f"image-shards: error: {message}", file=sys.stderr)  # noqa: T201
+        print(f"image-shards: error: {without_secrets(message)}", file=sys.stderr)  # noqa: T201
     return status
 
 

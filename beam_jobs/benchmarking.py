@@ -203,9 +203,9 @@ def _advice(report: Report, o: BenchmarkOptions, parts: Mapping[str, float]) -> 
 
 
 def _open(options: BenchmarkOptions) -> Dataset:
-    from beam_jobs.dataset_files import read_manifest
+    from beam_jobs.dataset_files import manifest_at
 
-    _, manifest = read_manifest(options.dataset)
+    _, manifest = manifest_at(options.dataset)
     split = options.split or next(iter(manifest.splits))
     try:
         return open_dataset(options.dataset, split, format=options.format)
@@ -251,7 +251,7 @@ class _Sample:
     def payload(self, place: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         shard, row = self.located.shard(place)
         start, length = (int(shard.rows[name][row]) for name in ("offset", "length"))
-        found: np.ndarray[Any, np.dtype[np.uint8]] = shard.data[start : start + length]
+        found: np.ndarray[Any, np.dtype[np.uint8]] = shard.stored(start, length)
         return found
 
     def shape(self, place: int) -> tuple[int, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.checksum import crc32c, masked_crc32c
+from shard_reader.format import Field, extent_columns, extent_fields
 
 __all__ = ["damage"]
 
@@ -29,13 +30,19 @@ class _Framing(NamedTuple):
 
 
 def damage(
-    data: NDArray[np.uint8], format: str, expected: int, rows: NDArray[np.void] | None, name: Name
+    data: NDArray[np.uint8],
+    format: str,
+    fields: Mapping[str, Field],
+    expected: int,
+    rows: NDArray[np.void] | None,
+    name: Name,
 ) -> Iterator[str]:
     """What is wrong with a file whose checksum is, a line for each damaged record, or one for the whole file.
 
     Args:
         data: the bytes of the file.
         format: "tfrecord" or "hdf5".
+        fields: those of the dataset.
         expected: how many bytes it should have.
         rows: its index, if that is whole.
         name: a row in words.
@@ -53,16 +60,18 @@ def damage(
         if framing.stopped is not None and data.size >= expected:
             why = f"the framing at byte {framing.stopped:,} is damaged, so that records cannot be told apart from there"
             wrong[framing.records] = why
-    damaged = [] if rows is None else [row for row in _damaged_images(data, rows) if row not in wrong]
-    if rows is not None and len(damaged) == len(rows) > 1 and data.size >= expected:
+    damaged = {} if rows is None else _damaged_fields(data, rows, fields)
+    images = [row for row, names in damaged.items() if "image" in names and row not in wrong]
+    if rows is not None and len(images) == len(rows) > 1 and data.size >= expected:
         yield "has none of the images of its index: another file was put in its place (SHA-256 mismatch)"
         return
-    wrong |= dict.fromkeys(damaged, "the image is damaged (CRC mismatch)")
+    wrong = {row: _in_words(names) for row, names in damaged.items()} | wrong
     for row, what in sorted(wrong.items()):
         yield f"{name(row)}: {what}"
     if not wrong and data.size >= expected:
         more = f", and has {data.size:,} bytes, not {expected:,}" if data.size > expected else ""
-        yield f"is damaged beside its images (SHA-256 mismatch){more}"
+        where = "" if rows is None else " beside its images, strings and lists"
+        yield f"is damaged{where} (SHA-256 mismatch){more}"
 
 
 def _framing(data: NDArray[np.uint8]) -> _Framing:
@@ -83,11 +92,22 @@ def _framing(data: NDArray[np.uint8]) -> _Framing:
     return _Framing(wrong, row, None)
 
 
-def _damaged_images(data: NDArray[np.uint8], rows: NDArray[np.void]) -> Iterator[int]:
-    for number in range(len(rows)):
-        start = int(rows["offset"][number])
-        if crc32c(data[start : start + int(rows["length"][number])]) != rows["crc32c"][number]:
-            yield number
+def _damaged_fields(
+    data: NDArray[np.uint8], rows: NDArray[np.void], fields: Mapping[str, Field]
+) -> dict[int, list[str]]:
+    """The images, strings and lists of each row that are not as its index says, but for those that are cut off."""
+    damaged = dict[int, list[str]]()
+    for name in extent_fields(fields):
+        extents = zip(*(rows[column].tolist() for column in extent_columns(name)), strict=True)
+        for row, (start, length, checksum) in enumerate(extents):
+            if start + length <= data.size and crc32c(data[start : start + length]) != checksum:
+                damaged.setdefault(row, []).append(name)
+    return damaged
+
+
+def _in_words(names: list[str]) -> str:
+    texts = ["the image" if name == "image" else repr(name) for name in names]
+    return f"{', '.join(texts)} {'is' if len(texts) == 1 else 'are'} damaged (CRC mismatch)"
 
 
 def _whole_rows(size: int, rows: NDArray[np.void]) -> int:

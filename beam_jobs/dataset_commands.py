@@ -16,6 +16,7 @@ from beam_jobs.errors import JobError
 from shard_reader.cpus import available_cpus
 from shard_reader.errors import ShardsError
 from shard_reader.format import FORMATS
+from shard_reader.secret import without_secrets
 
 __all__ = ["benchmark", "index", "inspect", "verify"]
 
@@ -71,17 +72,19 @@ def verify(arguments: Sequence[str]) -> int:
 
     from beam_jobs.verification import Verification
 
-    verification = Verification(found.dataset, decode=found.decode)
-    total, line = len(verification.tasks), _Line()
-    verification.run(
-        found.workers,
-        note=line.above,
-        progress=lambda: line.show(f"{verification.done}/{total} shards, {verification.problems} problems"),
-    )
-    line.clear()
-    for text in verification.summary():
-        _say(text)
-    return 1 if verification.problems else 0
+    with contextlib.closing(Verification(found.dataset, decode=found.decode)) as verification:
+        total, line = len(verification.tasks), _Line()
+        _reading(
+            lambda: verification.run(
+                found.workers,
+                note=line.above,
+                progress=lambda: line.show(f"{verification.done}/{total} shards, {verification.problems} problems"),
+            )
+        )
+        line.clear()
+        for text in verification.summary():
+            _say(text)
+        return 1 if verification.problems else 0
 
 
 def index(arguments: Sequence[str]) -> int:
@@ -155,7 +158,7 @@ def benchmark(arguments: Sequence[str]) -> int:
 
 def _parser(name: str, usage: str, description: str, example: str, argument: str = "DATASET") -> Parser:
     parser = command_parser(name, usage, description, f"example: {example}")
-    parser.add_argument("dataset", metavar=argument, help="the directory")
+    parser.add_argument("dataset", metavar=argument, help="the directory, or its URL")
     return parser
 
 
@@ -195,7 +198,7 @@ def _reading(work: Callable[[], _T]) -> _T:
 
 def _say(text: str) -> None:
     with contextlib.suppress(BrokenPipeError):  # nobody listens any more, as with `| head`; the status says it
-        print(text, flush=True)  # noqa: T201
+        print(without_secrets(text), flush=True)  # noqa: T201
 
 
 class _Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,20 +16,35 @@ from beam_jobs.lock import LOCK_NAME
 from beam_jobs.tfds import METADATA_NAMES
 from shard_reader import example
 from shard_reader.errors import DatasetError, ManifestError
-from shard_reader.format import DUPLICATES_NAME, MANIFEST_NAME, REJECTS_NAME, Field, Manifest, ShardFile, index_name
-from shard_reader.storage import local_path
+from shard_reader.format import (
+    DUPLICATES_NAME,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    Field,
+    Manifest,
+    Shard,
+    ShardFile,
+    index_name,
+)
+from shard_reader.storage import Directory, LocalDirectory, directory, local_path
 
 __all__ = [
     "data_files",
+    "fetch",
+    "fetched",
     "label_counts",
     "line_count",
     "local_directory",
+    "manifest_at",
     "need_packages",
     "other_files",
     "printable_id",
     "read_manifest",
     "record_ids",
 ]
+
+
+_PIECE = 1 << 23
 
 
 def local_directory(place: str) -> Path:
@@ -42,7 +58,7 @@ def local_directory(place: str) -> Path:
     except ValueError as error:
         raise UsageError(f"{place}: {error}") from error
     if path is None:
-        raise UsageError(f"{place}: is in an object store; copy it to a disk first")
+        raise UsageError(f"{place}: is in an object store, where nothing is changed; copy it to a disk first")
     if not path.is_dir():
         raise UsageError(f"{place}: {'is a file, not a directory' if path.exists() else 'does not exist'}")
     return path
@@ -56,14 +72,64 @@ def read_manifest(place: str) -> tuple[Path, Manifest]:
         JobError: its manifest is damaged.
     """
     path = local_directory(place)
+    return path, _read_manifest(place, LocalDirectory(path))
+
+
+def manifest_at(place: str) -> tuple[Directory, Manifest]:
+    """The directory of a dataset at a path or a URL, and its manifest.
+
+    Raises:
+        UsageError: no dataset is there, or one of another version.
+        JobError: its manifest is damaged.
+    """
     try:
-        return path, Manifest.from_json((path / MANIFEST_NAME).read_text("utf-8"))
+        files = directory(place)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{place}: {error}") from error
+    if files.local is not None:
+        local_directory(place)
+    return files, _read_manifest(place, files)
+
+
+def fetch(files: Directory, name: str, folder: Path) -> None:
+    """Copy a file of a dataset that is far away into a folder, if it is there."""
+    with contextlib.suppress(FileNotFoundError), open(folder / name, "wb") as file:
+        try:
+            size = files.size(name)
+            for start in range(0, size, _PIECE):
+                file.write(files.read(name, start, min(size, start + _PIECE)))
+        except BaseException:
+            (folder / name).unlink()
+            raise
+
+
+@contextlib.contextmanager
+def fetched(far: str | None, shard: Shard, folder: Path) -> Iterator[None]:
+    """Meanwhile all files of a shard are in a folder, if they are `far` away otherwise."""
+    if far is None:
+        yield
+        return
+    files = directory(far)
+    names = [name for file in shard.files.values() for name in (file.path, index_name(file.path))]
+    try:
+        for name in names:
+            fetch(files, name, folder)
+        yield
+    finally:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _read_manifest(place: str, files: Directory) -> Manifest:
+    try:
+        return Manifest.from_json(files.read(MANIFEST_NAME).decode("utf-8"))
     except FileNotFoundError:
-        if (path / LOCK_NAME).exists():
+        names = files.names()
+        if LOCK_NAME in names:
             raise UsageError(
                 f"{place}: is not finished, it has no {MANIFEST_NAME}; the `image-shards prepare` that began it goes on"
             ) from None
-        hint = "; `image-shards index` makes one of TFRecords" if any(path.glob("*.tfrecord*")) else ""
+        hint = "; `image-shards index` makes one of TFRecords" if any(".tfrecord" in name for name in names) else ""
         raise UsageError(f"{place}: is no dataset, it has no {MANIFEST_NAME}{hint}") from None
     except (ManifestError, UnicodeDecodeError) as error:
         raise JobError(f"{place}: {error}; restore {MANIFEST_NAME} from a copy, or make the dataset again") from error
@@ -78,12 +144,12 @@ def data_files(manifest: Manifest) -> Iterator[ShardFile]:
             yield from shard.files.values()
 
 
-def other_files(path: Path, manifest: Manifest) -> list[str]:
-    """The names of what lies in a dataset's directory and belongs to no dataset."""
+def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
+    """Those of the names in a dataset's directory that belong to no dataset."""
     known = {MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME, *METADATA_NAMES}
     for file in data_files(manifest):
         known |= {file.path, index_name(file.path)}
-    return sorted(entry.name for entry in path.iterdir() if entry.name not in known)
+    return sorted(name for name in names if name not in known)
 
 
 def line_count(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.dataset_files import data_files, read_manifest, record_ids
+from beam_jobs.dataset_files import data_files, fetch, manifest_at, record_ids
 from beam_jobs.errors import JobError
 from beam_jobs.wording import counted, size_text
 from shard_reader import index
 from shard_reader.errors import CorruptionError
-from shard_reader.format import Field, Manifest, Shard, ShardFile
+from shard_reader.format import Field, Manifest, Shard, ShardFile, index_name
 from shard_reader.mapping import map_file
+from shard_reader.storage import Directory
 
 __all__ = ["describe", "facts"]
 
@@ -37,11 +39,24 @@ def facts(place: str) -> dict[str, Any]:
         UsageError: no dataset is there.
         JobError: its manifest is damaged, or files are missing.
     """
-    path, manifest = read_manifest(place)
-    _check_files(path, manifest)
+    files, manifest = manifest_at(place)
+    _check_files(place, files.names(), manifest)
+    if files.local is not None:
+        return _facts(place, files.local, manifest)
+    with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
+        try:
+            return _facts(place, Path(folder), manifest, files)
+        except JobError as error:
+            raise JobError(str(error).replace(folder, place.rstrip("/"))) from error
+
+
+def _facts(place: str, path: Path, manifest: Manifest, far: Directory | None = None) -> dict[str, Any]:
+    """The facts; what is needed of files that are `far` away is fetched to `path`."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     filled = [shard for shard in shards if shard.records]
     looked_at = filled[:: max(1, -(-len(filled) // _MOST_INDEXES))]
+    if far is not None:
+        _fetch(far, path, manifest, looked_at)
     return {
         "path": place,
         "formats": list(manifest.formats),
@@ -77,9 +92,31 @@ def describe(shown: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _check_files(path: Path, manifest: Manifest) -> None:
+def _fetch(far: Directory, path: Path, manifest: Manifest, shards: list[Shard]) -> None:
+    """The indexes of some shards, and of the first one as much as its first records take; the rest of it is a hole."""
+    format, first = manifest.formats[0], next(_first_shards(manifest), None)
+    for shard in [*shards, *([first[1]] if first else [])]:
+        name = index_name(shard.files[format].path)
+        if not (path / name).exists():
+            fetch(far, name, path)
+    if first is None:
+        return
+    file = first[1].files[format]
+    with open(path / file.path, "wb") as hollow:
+        hollow.truncate(file.bytes)
+        for row in _rows(path, first[1], format, manifest.fields)[:_RECORDS]:
+            if "id" not in manifest.fields:
+                break
+            start, end = int(row["id_offset"]), int(row["id_offset"]) + int(row["id_length"])
+            hollow.seek(start)
+            hollow.write(far.read(file.path, start, end))
+
+
+def _check_files(path: str, names: Iterable[str], manifest: Manifest) -> None:
     """Whether every shard file is there, in its size. Raises JobError."""
-    there = {entry.name for entry in path.iterdir()}
+    there = set(names)
+    if not there:  # of a web server that lists nothing
+        return
     files = list(data_files(manifest))
     missing = [file.path for file in files if file.path not in there]
     if missing:
@@ -136,8 +173,7 @@ def _statistics_facts(manifest: Manifest) -> dict[str, Any] | None:
 def _examples(path: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
     """The first records of the first split that has one."""
     format, fields = manifest.formats[0], manifest.fields
-    found = ((name, shard) for name, split in manifest.splits.items() for shard in split.shards if shard.records)
-    for split, shard in islice(found, 1):
+    for split, shard in islice(_first_shards(manifest), 1):
         file = shard.files[format]
         rows, data = _rows(path, shard, format, fields), _map(path, file)
         numbers = range(min(_RECORDS, len(rows)))
@@ -151,6 +187,11 @@ def _examples(path: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
                 "label": label if name is None else name,
                 **{name: int(rows[name][row]) for name in ("height", "width", "length")},
             }
+
+
+def _first_shards(manifest: Manifest) -> Iterator[tuple[str, Shard]]:
+    """The shards that have records, each with its split."""
+    return ((name, shard) for name, split in manifest.splits.items() for shard in split.shards if shard.records)
 
 
 def _rows(path: Path, shard: Shard, format: str, fields: Mapping[str, Field]) -> NDArray[np.void]:

@@ -34,8 +34,9 @@ class Job:
     """What every shard of a job has in common.
 
     `staging` is a folder on the worker's disk for what is then uploaded; None for the system's own. `crashers`
-    are ids of images that ended a worker process, each with what it ended with. `boxes` and `points` are the fields
-    that move with the pixels, each with what its numbers are.
+    are ids of images that ended a worker process, each with what it ended with. `threads` read a shard's images at the
+    same time, and `decoders` of them work on what they have read: images wait as the files they are, not as pixels.
+    `boxes` and `points` are the fields that move with the pixels, each with what its numbers are.
     """
 
     source: SourceOptions
@@ -48,5 +49,6 @@ class Job:
     points: Mapping[str, str]
     count_classes: bool
     threads: int
+    decoders: int = 1
     staging: str | None = None
     crashers: Mapping[str, str] = field(default_factory=dict)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
 
 from shard_reader.format import FORMAT_VERSION, canonical_json
-from shard_reader.storage import is_url
+from shard_reader.secret import without_secrets
 
 __all__ = [
     "FILTERS",
@@ -147,6 +146,8 @@ class PrepareOptions:
         source = _changed(self.source)
         for name in ("input", "kind"):  # where the same listing comes from
             source.pop(name, None)
+        if self.source.root is not None:
+            source["root"] = without_secrets(self.source.root)
         return {
             "source": source or None,
             "classes": list(self.classes) if self.classes else None,
@@ -164,7 +165,7 @@ class PrepareOptions:
         """All options, for the manifest; of Beam's the runner alone, since others can be secrets."""
         return {
             **self.deciding(),
-            "input": _without_password(self.source.input),
+            "input": without_secrets(self.source.input),
             "workers": self.workers,
             "max_rejects": asdict(self.max_rejects),
             "runner": self.beam.get("runner"),
@@ -177,10 +178,6 @@ def _changed(options: ImageOptions | SourceOptions) -> dict[str, Any]:
     defaults = {field.name: field.default for field in fields(options)}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
-
-
-def _without_password(place: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", place) if is_url(place) else place
 
 
 def fingerprint(deciding: dict[str, Any]) -> str:

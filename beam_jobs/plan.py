@@ -30,7 +30,8 @@ from beam_jobs.options import ShardRule, SplitRule
 from beam_jobs.sources import Entry, Problem, Reference, Reject, Source
 from beam_jobs.spill import Spill
 from beam_jobs.splits import split_names, splitter, train_among
-from shard_reader.storage import Directory
+from shard_reader.secret import unsigned
+from shard_reader.storage import Directory, is_url
 
 __all__ = [
     "DUPLICATE",
@@ -109,6 +110,8 @@ def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_en
         except TypeError as error:
             raise UsageError(f"{entry.id}: what the source says of it is no JSON: {error}") from error
         more = line.encode() if entry[2:-1] != _NOTHING_MORE else b""
+        if isinstance(entry.place, str) and is_url(entry.place):  # signatures come and go
+            more = json.dumps(entry._replace(place=unsigned(entry.place))).encode()
         total += int.from_bytes(hashlib.sha256(b"%s\0%d\n%s" % (name, entry.size, more)).digest())
         if spill is not None:
             # An id of its own length cannot run into the seed: the separator is no part of a number.

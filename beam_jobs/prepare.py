@@ -44,7 +44,7 @@ __all__ = ["prepare"]
 _HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
 _SAMPLE = 32  # images that tell how large a record will be
 _RECORD_OVERHEAD = 128  # bytes of framing and other fields, roughly
-_REMOTE_THREADS = 16  # to wait for an object store with
+_REMOTE_THREADS = 32  # to wait for an object store with: at 50 ms for each image, they keep two CPUs busy
 _IN_PROCESS = ("memory:",)  # what only this process sees
 
 
@@ -291,14 +291,15 @@ def _make(options: PrepareOptions, planned: _Planned, output: Output, workers: W
     def write(pipeline: Any, run: str) -> None:
         from beam_jobs.pipeline import build
 
-        build(pipeline, replace(job, threads=threads, staging=staging), publication, run)
+        build(pipeline, replace(job, threads=threads, decoders=decoders, staging=staging), publication, run)
 
-    threads = job.threads
+    threads, decoders = job.threads, job.decoders
     with _staging(output) as staging:
         if is_local(options.beam):
             # More than one thread for each process, so that the last shards still keep every CPU busy.
             processes = min(options.workers, planned.tasks)
-            threads = max(job.threads, 1 if options.workers == 1 else max(2, -(-options.workers // processes)))
+            decoders = 1 if options.workers == 1 else max(2, -(-options.workers // processes))
+            threads = max(job.threads, decoders)
         _run(
             options,
             write,
@@ -379,6 +380,7 @@ def _job(options: PrepareOptions, listing: Listing, output: str, work: Work) -> 
         points=schema.points,
         count_classes=schema.count_classes,
         threads=_REMOTE_THREADS if is_url(source.input) else 1,
+        decoders=2 if is_url(source.input) else 1,
     )
 
 

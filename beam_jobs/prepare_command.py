@@ -8,6 +8,7 @@ from beam_jobs.arguments import parse
 from beam_jobs.errors import JobError
 from beam_jobs.images import ignore_image_warnings
 from beam_jobs.prepare import prepare
+from shard_reader.secret import without_secrets
 
 __all__ = ["run"]
 
@@ -21,7 +22,7 @@ def run(arguments: Sequence[str]) -> int:
     ignore_image_warnings()
     summary = prepare(parse(arguments))
     try:
-        print(summary, flush=True)  # noqa: T201
+        print(without_secrets(summary), flush=True)  # noqa: T201
     except OSError as error:
         raise JobError(f"the dataset is whole, but standard output cannot be written ({error.strerror})") from error
     return 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +21,12 @@ from beam_jobs.options import ImageOptions
 from beam_jobs.sources import BadInput, Pixels, Reference, Reject, Source
 from beam_jobs.sources.known import open_source
 from shard_reader.format import Field
+from shard_reader.storage import is_url
 
 __all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference"]
 
 _source = functools.lru_cache(8)(open_source)
+_AT_ONCE = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,13 @@ def image_fields(image: ImageOptions, others: Mapping[str, Field]) -> dict[str, 
     return fields | dict(others)
 
 
-def prepare_reference(reference: Reference, job: Job, statistics: ChannelSums | None) -> Prepared | Reject:
-    """Read one image and make of it what is stored.
+def prepare_reference(
+    reference: Reference,
+    job: Job,
+    statistics: ChannelSums | None,
+    turn: AbstractContextManager[object] = _AT_ONCE,
+) -> Prepared | Reject:
+    """Read one image and make of it what is stored, the latter within `turn`.
 
     Raises:
         JobError: it could not be read for a reason that may pass.
@@ -57,7 +66,8 @@ def prepare_reference(reference: Reference, job: Job, statistics: ChannelSums | 
         if reference.id in job.crashers:
             raise BadInput("crash", job.crashers[reference.id])
         data = _read_whole(reference, job)
-        payload = prepare_image(data, job.image, statistics)
+        with turn:
+            payload = prepare_image(data, job.image, statistics)
         frame = Frame(payload.geometry, reference.frame, job.source.box_frame == "upright")
         moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
     except BadInput as error:
@@ -112,6 +122,8 @@ def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
         raise
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         problem = error.strerror or str(error)
+        if isinstance(error, PermissionError) and _in_store(error.filename):  # which says so of all, or will
+            raise JobError(f"{source.uri(reference)}: cannot be read: {problem}") from error
         if not source.answers(reference):  # not this input is gone, but all of them: a disk that is not mounted
             raise JobError(f"{source.uri(reference)}: cannot be read ({problem}), nor anything beside it") from error
         if isinstance(error, PermissionError):
@@ -125,6 +137,11 @@ def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
     if isinstance(data, bytes):
         _check_size(len(data), job)
     return data
+
+
+def _in_store(place: object) -> bool:
+    """Whether a place is in an object store, which is not the web, where some of the files may be others' alone."""
+    return isinstance(place, str) and is_url(place) and not place.startswith(("http://", "https://"))
 
 
 def _check_size(size: int, job: Job) -> None:

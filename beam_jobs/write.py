@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter, deque
@@ -275,7 +276,8 @@ def _prepared(
     task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher
 ) -> Iterator[tuple[Reference, Prepared | Reject]]:
     """Each record of a shard, in order."""
-    return _each(task, job, watcher, lambda reference: prepare_reference(reference, job, statistics))
+    turn = threading.BoundedSemaphore(job.decoders)
+    return _each(task, job, watcher, lambda reference: prepare_reference(reference, job, statistics, turn))
 
 
 def _each(

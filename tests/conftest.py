@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from servers import Servers, Store, Unavailable
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -92,6 +94,57 @@ def jpeg_shards(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -
     output = tmp_path_factory.mktemp("jpeg") / "shards"
     options = "--size 16 --format tfrecord --format hdf5 --shard-records 30"
     return prepared(class_folders, output, *options.split())
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Object stores and a web server on this machine: each is started when a test asks for it."""
+    found = Servers(tmp_path_factory.mktemp("servers"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def new_store(servers: Servers) -> Callable[[str], Store]:
+    """Gives a new place in a server of `servers.SERVERS`, or skips the test and says how to have that server."""
+
+    def find(name: str) -> Store:
+        try:
+            return servers.store(name)
+        except Unavailable as error:
+            pytest.skip(str(error))
+
+    return find
+
+
+@pytest.fixture(params=["moto", "minio"])
+def s3(request: pytest.FixtureRequest, new_store: Callable[[str], Store]) -> Store:
+    """A place in S3: in a server that is always there, and in one that checks more."""
+    return new_store(request.param)
+
+
+@pytest.fixture
+def gcs(new_store: Callable[[str], Store]) -> Store:
+    """A place in Google Cloud Storage."""
+    return new_store("gcs")
+
+
+@pytest.fixture
+def azure(new_store: Callable[[str], Store]) -> Store:
+    """A place in Azure Blob Storage."""
+    return new_store("azurite")
+
+
+@pytest.fixture
+def web(new_store: Callable[[str], Store]) -> Store:
+    """A folder that a web server shows; it is filled on the disk."""
+    return new_store("nginx")
+
+
+@pytest.fixture(params=["moto", "minio", "gcs", "azurite"])
+def store(request: pytest.FixtureRequest, new_store: Callable[[str], Store]) -> Store:
+    """A place in each object store."""
+    return new_store(request.param)
 
 
 # The first example pays for importing TensorFlow, and the machine may be busy.

@@ -22,7 +22,7 @@ from beam_jobs.record import image_fields
 from beam_jobs.sources.folder import Folder
 from beam_jobs.spill import Spill
 from beam_jobs.write import WrittenShard, measure_shard, write_shard
-from shard_reader import storage
+from shard_reader import retry, storage
 from shard_reader.format import Fingerprint, Manifest
 from shard_reader.storage import LocalDirectory, directory
 
@@ -235,7 +235,8 @@ def flaky(monkeypatch: pytest.MonkeyPatch, name: str, *errors: Exception) -> lis
         return real(path, *arguments, **options)
 
     monkeypatch.setattr(storage, "open", opened, raising=False)
-    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.001,) * 4)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "LOCAL_SECONDS", 0.05)
     return tried
 
 
@@ -252,7 +253,7 @@ def test_an_input_that_goes_on_failing_fails_the_job(made: Made, monkeypatch: py
     tried = flaky(monkeypatch, "a/000.jpg", *[OSError(errno.EIO, "Input/output error")] * 99)
     with pytest.raises(JobError, match=r"a/000\.jpg: cannot be read \(Input/output error\)"):
         made.write()
-    assert len(tried) == 5
+    assert len(tried) > 2
 
 
 def test_what_lasts_is_not_tried_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from beam_jobs.arguments import parse
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.lock import LOCK_NAME, locked
 from beam_jobs.prepare import prepare
-from shard_reader import storage
+from shard_reader import object_store, retry
 from shard_reader.format import Manifest
-from shard_reader.storage import Directory, LocalDirectory, Stored, directory, retried
+from shard_reader.retry import retried
+from shard_reader.storage import Directory, LocalDirectory, Stored, directory
 
 
 class FlakyFileSystem(MemoryFileSystem):  # type: ignore[misc]
@@ -66,7 +67,9 @@ def place(request: pytest.FixtureRequest, bucket: str, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.001,) * 4)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "REMOTE_SECONDS", 0.05)
+    monkeypatch.setattr(retry, "LOCAL_SECONDS", 0.05)
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
 
 
@@ -157,28 +160,28 @@ def test_a_place_that_is_not_there(bucket: str, tmp_path: Path) -> None:
 
 
 def test_pieces_fit_together(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_PIECE", 3)
+    monkeypatch.setattr(object_store, "_PIECE", 3)
     files = filled(bucket, {"x": b"ab\ncdefg\n\nh\n"})
     assert list(files.lines("x")) == [b"ab\n", b"cdefg\n", b"\n", b"h\n"]
     assert files.sha256("x") == hashlib.sha256(b"ab\ncdefg\n\nh\n").hexdigest()
 
 
 @pytest.mark.parametrize(
-    ("error", "calls"),
+    ("error", "passes"),
     [
-        (TimeoutError(), 5),
-        (ConnectionResetError(), 5),
-        (OSError(5, "I/O"), 5),
-        (RuntimeError("what a store's library raises"), 5),
-        (FileNotFoundError(), 1),
-        (PermissionError(), 1),
-        (OSError(28, "full"), 1),
-        (ValueError(), 1),
-        (MemoryError(), 1),
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (OSError(5, "I/O"), True),
+        (RuntimeError("what a store's library raises"), True),
+        (FileNotFoundError(), False),
+        (PermissionError(), False),
+        (OSError(28, "full"), False),
+        (ValueError(), False),
+        (MemoryError(), False),
     ],
     ids=repr,
 )
-def test_what_may_pass_is_tried_again(error: Exception, calls: int) -> None:
+def test_what_may_pass_is_tried_again(error: Exception, passes: bool) -> None:
     made: list[None] = []
 
     def call() -> None:
@@ -187,7 +190,7 @@ def test_what_may_pass_is_tried_again(error: Exception, calls: int) -> None:
 
     with pytest.raises(type(error)):
         retried(call)
-    assert len(made) == calls
+    assert (len(made) > 2) == passes
 
 
 # The whole job

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from beam_jobs.errors import UsageError
 from beam_jobs.options import SourceOptions
 from shard_reader.format import Field
+from shard_reader.secret import without_secrets
 
 __all__ = [
     "BadInput",
@@ -113,8 +114,8 @@ class Reject(NamedTuple):
     message: str
 
     def to_line(self) -> bytes:
-        """The line. A name that is not UTF-8 is written with JSON's escapes."""
-        return json.dumps(self._asdict()).encode() + b"\n"
+        """The line, without what lets one in. A name that is not UTF-8 is written with JSON's escapes."""
+        return json.dumps({name: without_secrets(text) for name, text in self._asdict().items()}).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Reject:

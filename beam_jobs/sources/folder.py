@@ -226,7 +226,7 @@ class Folder(Source):
                 f"INPUT {self.options.input}: is a file of a kind that its name does not tell: give a folder of"
                 " images, or a file that ends as .csv, .tar or .tfrecord, or say with --record what binary records hold"
             )
-        raise UsageError(f"INPUT {self.options.input}: does not exist")
+        raise UsageError(f"INPUT {self.options.input}: does not exist{self._directory.missing()}")
 
 
 def is_ignored(path: str) -> bool:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources import BadInput
-from shard_reader.storage import Directory, LocalDirectory, directory, is_url, local_path, retried
+from shard_reader.retry import retried
+from shard_reader.storage import Directory, LocalDirectory, directory, is_url, local_path
 
 __all__ = ["Paths", "split_place"]
 

@@ -5,8 +5,8 @@ path,label,split,age        the path of the image, below the folder of the table
 cat/1.jpg,cat,train,7       every column that is nothing else is a field of the record
 ```
 
-An id is the path as the table has it, or what `--id-column` has. A box for each row of four columns makes one image
-of each row: several boxes of one image are one list, in one row.
+An id is the path as the table has it, of a URL without a signature, or what `--id-column` has. A box for each row of
+four columns makes one image of each row: several boxes of one image are one list, in one row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from beam_jobs.sources.annotations import boxes, points
 from beam_jobs.sources.paths import Paths, split_place
 from beam_jobs.sources.rows import KINDS, Rows
 from shard_reader.format import Field
-from shard_reader.storage import directory
+from shard_reader.secret import unsigned
+from shard_reader.storage import directory, is_url
 
 __all__ = ["Table"]
 
@@ -243,7 +244,9 @@ class Table(Source):
             message = f'{where}: column "{columns.path}" {_no_value(path)}; it is to have the path of an image'
             return Entry(own, place="", problem=Problem("no-path", message))
         path = _with_slashes(path) + (self.options.path_suffix or "")
-        id, place = path, None
+        # A signature is no part of an id: it is another one each time, and nobody's to see.
+        id = unsigned(path) if is_url(path) else path
+        place = None if id == path else path
         try:
             self._paths.check(path)
             if columns.id is not None:
