@@ -86,6 +86,18 @@ def test_epochs_are_the_same_whatever_befalls_requests(
     assert stats.retries > 0 and sum(counts.values()) > 0
 
 
+@pytest.mark.parametrize("way", ["ranges", "cache"])
+def test_answers_that_stop_in_the_middle_are_asked_for_again(
+    far: Far, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shard_reader.object_store._TIMEOUT", 0.4)
+    expected = open_dataset(far.local).stream(**options_of("raw"), **WINDOW)
+    stream = far.open(**({} if way == "ranges" else {"cache": tmp_path})).stream(**options_of("raw"), **WINDOW)
+    far.proxy.faults = Faults(stalls=0.4, stall_seconds=1000, limit=1)
+    assert digests(stream) == digests(expected)
+    assert stream.stats().retries >= far.proxy.counts["stalls"] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 @pytest.mark.parametrize("way", ["ranges", "cache", "small cache"])
