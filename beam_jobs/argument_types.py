@@ -9,6 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from beam_jobs.options import MAX_SIDE, SOURCES, MaxRejects
+from shard_reader.arguments import parse_bytes
 
 __all__ = ["byte_size", "color", "image_size", "integer", "max_rejects", "names", "source_kind", "split_parts"]
 
@@ -81,14 +82,10 @@ def split_parts(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def byte_size(text: str) -> int:
-    units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", text)
-    if match is None or match[2].upper() not in units:
-        raise argparse.ArgumentTypeError(f"expected a size as 128MB or 64MiB, got {text!r}")
-    value = int(Decimal(match[1]) * units[match[2].upper()])
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1 byte, got {text!r}")
-    return value
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def max_rejects(text: str) -> MaxRejects:

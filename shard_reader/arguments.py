@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_bytes", "as_integer", "at_least_one", "one_of", "record_numbers", "require"]
+__all__ = ["as_bytes", "as_integer", "at_least_one", "one_of", "parse_bytes", "record_numbers", "require"]
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -26,10 +26,10 @@ def as_bytes(name: str, value: Any) -> int:
     """
     if not isinstance(value, str):
         return at_least_one(name, value)
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", value)
-    if found is None or found[2].upper() not in _UNITS:
-        raise ValueError(f"{name}={value!r}: expected a size as 128MB or 64MiB")
-    return at_least_one(name, int(Decimal(found[1]) * _UNITS[found[2].upper()]))
+    try:
+        return parse_bytes(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -54,6 +54,21 @@ def at_least_one(name: str, value: Any) -> int:
     number = as_integer(name, value)
     require(number >= 1, name, number, "must be at least 1")
     return number
+
+
+def parse_bytes(text: str) -> int:
+    """The number of bytes that a text names, as `50GB` or `64MiB`.
+
+    Raises:
+        ValueError: it names none, or less than one.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", text)
+    if found is None or found[2].upper() not in _UNITS:
+        raise ValueError(f"expected a size as 128MB or 64MiB, got {text!r}")
+    size = int(Decimal(found[1]) * _UNITS[found[2].upper()])
+    if size < 1:
+        raise ValueError(f"must be at least 1 byte, got {text!r}")
+    return size
 
 
 def record_numbers(records: Any) -> NDArray[np.int64]:

@@ -18,9 +18,10 @@ from shard_reader.errors import DatasetError
 from shard_reader.format import MANIFEST_NAME, Field, Manifest
 from shard_reader.records import Located, Records, Shuffle
 from shard_reader.remote_shards import RemoteShards
+from shard_reader.secret import without_secrets
 from shard_reader.shards import OpenShard, OpenShards, Shards
 from shard_reader.shuffle import Arrangement, FullShuffle, Stored, WindowShuffle
-from shard_reader.storage import is_url, local_path, without_password
+from shard_reader.storage import is_url, local_path
 from shard_reader.store import Store
 from shard_reader.store_errors import explain
 
@@ -87,7 +88,7 @@ def open_dataset(
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(_why_not_a_dataset(local, place, error)) from None
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{without_password(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
+        raise DatasetError(f"{without_secrets(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
     manifest = Manifest.from_json(text)
     format = format or manifest.formats[0]
     one_of("format", format, manifest.formats)
@@ -325,8 +326,8 @@ def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:
 def _why_not_a_dataset(directory: Path | None, place: str, error: OSError) -> str:
     if directory is None:
         if (said := explain(error, place)).startswith("there is no"):
-            return f"{without_password(place)}: {said}"
-        return f"{without_password(place)}: is no dataset: there is no {MANIFEST_NAME} (an unfinished job leaves none)"
+            return f"{without_secrets(place)}: {said}"
+        return f"{without_secrets(place)}: is no dataset: there is no {MANIFEST_NAME} (an unfinished job leaves none)"
     if not directory.exists():
         return f"{directory}: does not exist"
     if not directory.is_dir():

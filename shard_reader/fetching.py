@@ -92,7 +92,7 @@ def fetch(
     for number, one in sorted(needed, key=lambda item: (int(item[1].extents.places.min()), item[0])):
         shard = located.shards[number]
         assert isinstance(shard, RemoteShard)  # as above
-        parts[number].append((one, shard.submit(one, urgent=True)))
+        parts[number].append((one, shard.submit(one)))
     if not parts:
         return located, None
     shards: list[Any] = list(located.shards)
@@ -138,7 +138,7 @@ def _copied(data: Data, whole: Range, one: Range, shard: RemoteShard) -> Data:
             else:
                 values = found.result()[start : start + one.end - one.start].copy()
                 if found is data and not one.is_sound(values):  # nobody asked for it there, and so nobody checked it
-                    shard.submit(one, urgent=True).add_done_callback(lambda again: take(again, 0))
+                    shard.submit(one).add_done_callback(lambda again: take(again, 0))
                 else:
                     copy.set_result(values)
 

@@ -16,7 +16,8 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 
 from shard_reader import retry
-from shard_reader.storage import Stored, without_password
+from shard_reader.secret import without_secrets
+from shard_reader.storage import Stored
 from shard_reader.store_errors import as_os_error, explain
 
 __all__ = ["ObjectDirectory"]
@@ -41,7 +42,7 @@ class ObjectDirectory:
         # A cached listing would hide what other workers write.
         self._url = url.rstrip("/")
         self._is_s3 = url.startswith(_S3)
-        self._shown = without_password(self._url)
+        self._shown = without_secrets(self._url)
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(url))
         except ImportError as error:
@@ -58,7 +59,7 @@ class ObjectDirectory:
 
     def uri(self, name: str) -> str:
         """The URL of a file."""
-        return without_password(f"{self._url}/{name}") if name else self._shown
+        return without_secrets(f"{self._url}/{name}") if name else self._shown
 
     def exists(self) -> bool:
         """Whether anything is in it."""

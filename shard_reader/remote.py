@@ -59,9 +59,9 @@ class RemoteShard(OpenShard):
         found = ranges(Extents.of(self.rows[row : row + 1], np.zeros(1, np.int64), fields, self.fields))
         return self.fetched([(one, _done(self._fetch(one))) for one in found])
 
-    def submit(self, one: Range, *, urgent: bool) -> Future[NDArray[np.uint8]]:
+    def submit(self, one: Range) -> Future[NDArray[np.uint8]]:
         """Have a thread fetch some of the file; bytes that are damaged in the store are so in the result."""
-        return self._store.submit(lambda: self._fetch(one), size=one.end - one.start, urgent=urgent)
+        return self._store.submit(lambda: self._fetch(one), size=one.end - one.start, urgent=True)
 
     def fetched(self, parts: Sequence[tuple[Range, Future[NDArray[np.uint8]]]]) -> FetchedShard:
         """This shard with some of its file in memory, or on the way there."""

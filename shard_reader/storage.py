@@ -20,7 +20,6 @@ from urllib.parse import unquote
 
 from shard_reader.checksum import sha256_file
 from shard_reader.retry import retried
-from shard_reader.secret import without_secrets
 
 __all__ = [
     "Directory",
@@ -30,7 +29,6 @@ __all__ = [
     "is_url",
     "local_path",
     "sync",
-    "without_password",
     "write_whole",
 ]
 
@@ -139,11 +137,6 @@ def local_path(place: str) -> Path | None:
     if not path.startswith("/"):
         raise ValueError("a file URL has three slashes before an absolute path, as file:///data/photos")
     return Path(path)
-
-
-def without_password(url: str) -> str:
-    """A URL for people."""
-    return without_secrets(url)
 
 
 class LocalDirectory:

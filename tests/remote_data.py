@@ -20,12 +20,34 @@ from shard_reader import Flip, RandomResizedCrop
 from shard_reader.file_locks import FileLocks
 from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, index_name, shard_name
 
-__all__ = ["ALL_FIELDS", "FORMATS", "SIZES", "bytes_in", "digest", "digests", "file_of", "options_of", "write_dataset"]
+__all__ = [
+    "ALL_FIELDS",
+    "FORMATS",
+    "OTHER_FIELDS",
+    "SIZES",
+    "bytes_in",
+    "digest",
+    "digests",
+    "file_of",
+    "options_of",
+    "write_dataset",
+]
 
 FORMATS = ("tfrecord", "hdf5")
 SIZES = (7, 5, 6, 0, 9, 4, 7, 1, 8, 6, 5, 7, 6, 4)
 """Records of each shard: 75 in 14, one of which is empty."""
 ALL_FIELDS = ("image", "label", "id", "note", "tags", "scores", "objects/bbox")
+OTHER_FIELDS = {
+    "label": Field(dtype="int64"),
+    "id": Field(dtype="string"),
+    "height": Field(dtype="int64"),
+    "width": Field(dtype="int64"),
+    "note": Field(dtype="string"),
+    "tags": Field(dtype="string", shape=(None,)),
+    "scores": Field(dtype="int64", shape=(None,)),
+    "objects/bbox": Field(dtype="float32", shape=(None, 4)),
+}
+"""Every kind of field beside the image."""
 _SIZE = (12, 16, 3)
 
 
@@ -42,14 +64,7 @@ def write_dataset(
     path.mkdir(parents=True, exist_ok=True)
     fields = {
         "image": Field(dtype="uint8", shape=size if encoding == "raw" else (None, None, 3), encoding=encoding),
-        "label": Field(dtype="int64"),
-        "id": Field(dtype="string"),
-        "height": Field(dtype="int64"),
-        "width": Field(dtype="int64"),
-        "note": Field(dtype="string"),
-        "tags": Field(dtype="string", shape=(None,)),
-        "scores": Field(dtype="int64", shape=(None,)),
-        "objects/bbox": Field(dtype="float32", shape=(None, 4)),
+        **OTHER_FIELDS,
     }
     shards, first = [], 0
     for number, count in enumerate(sizes):

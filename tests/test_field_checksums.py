@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
+from remote_data import OTHER_FIELDS
 
 from beam_jobs.verification import Verification
 from beam_jobs.write import store
@@ -27,14 +28,7 @@ GOLDEN = Path(__file__).parent / "golden/v1"
 FORMATS = ("tfrecord", "hdf5")
 FIELDS = {
     "image": Field(dtype="uint8", shape=(2, 2, 3), encoding="raw"),
-    "label": Field(dtype="int64"),
-    "id": Field(dtype="string"),
-    "height": Field(dtype="int64"),
-    "width": Field(dtype="int64"),
-    "note": Field(dtype="string"),
-    "tags": Field(dtype="string", shape=(None,)),
-    "scores": Field(dtype="int64", shape=(None,)),
-    "objects/bbox": Field(dtype="float32", shape=(None, 4)),
+    **OTHER_FIELDS,
 }
 STORED = ("id", "note", "tags", "scores", "objects/bbox")  # whose bytes the index has extents of
 COUNT, ROW = 12, 7  # records, and the one that is damaged
