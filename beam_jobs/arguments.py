@@ -263,15 +263,15 @@ def _place(path: str, name: str) -> str:
         path.encode()
     except UnicodeEncodeError:
         raise UsageError(f"{name} {path!r}: is not UTF-8; rename it, or use a link") from None
+    try:
+        local_path(path)
+    except ValueError as error:
+        raise UsageError(f"{name} {path}: {error}") from error
     if not is_url(path):
         return str(Path(path))
     scheme, _, rest = path.partition("://")
     if not rest.strip("/"):
         raise UsageError(f"{name} {path}: is not a place; give a bucket or a folder, as {scheme}://bucket/photos")
-    try:
-        local_path(path)
-    except ValueError as error:
-        raise UsageError(f"{name} {path}: {error}") from error
     return path.rstrip("/")
 
 

@@ -77,7 +77,10 @@ def open_dataset(
     if cache is not None and (not os.fspath(cache) or is_url(os.fspath(cache))):
         raise ValueError(f"cache={os.fspath(cache)!r}: must be a directory on a local disk")
     most = None if cache_bytes is None else as_bytes("cache_bytes", cache_bytes)
-    local = local_path(place)
+    try:
+        local = local_path(place)
+    except ValueError as error:
+        raise ValueError(f"path={place!r}: {error}") from None
     store = Store(place, float(retry_for)) if local is None or cache is not None else None
     try:
         if store is None:

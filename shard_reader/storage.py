@@ -131,7 +131,7 @@ def local_path(place: str) -> Path | None:
     """
     if not place.startswith("file://"):
         if _LOST_URL.match(place):
-            raise ValueError(f"{place!r} was a URL before it was a path: give it as text, with two slashes")
+            raise ValueError("a URL has two slashes, as s3://bucket/photos; pathlib.Path drops one of them")
         return None if is_url(place) else Path(place)
     path = unquote(place.removeprefix("file://").removeprefix("localhost"))
     if not path.startswith("/"):

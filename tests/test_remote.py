@@ -233,3 +233,23 @@ def test_a_closed_dataset_is_read_again(pair: tuple[Dataset, Dataset]) -> None:
     with pytest.raises(RuntimeError, match="this loop is over"):
         next(loop)
     assert digests(far.stream(**options_of("raw"))) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "message"),
+    [
+        (Path("s3://bucket/shards"), {}, r"path='s3:/bucket/shards': a URL has two slashes"),
+        ("shards", {"cache": ""}, r"cache='': must be a directory on a local disk"),
+        ("shards", {"cache": "s3://bucket/cache"}, r"cache='s3://bucket/cache': must be a directory"),
+        ("shards", {"cache_bytes": "5GB"}, r"cache_bytes='5GB': there is no cache"),
+        ("shards", {"cache": "c", "cache_bytes": "lots"}, r"cache_bytes: expected a size as .*'lots'"),
+        ("shards", {"ahead_bytes": 0}, r"ahead_bytes=0: must be at least 1"),
+        ("shards", {"retry_for": -1}, r"retry_for=-1: must be a number of seconds"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_said_before_anything_is_opened(
+    place: str | Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_dataset(place, **options)

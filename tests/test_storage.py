@@ -252,6 +252,8 @@ def test_rejects_in_a_bucket(bucket: str) -> None:
         ("{}/nowhere {}/out", "INPUT {}/nowhere: does not exist"),
         ("{}/in {}/in/out", "lies inside INPUT"),
         ("file://in {}/out", "INPUT file://in: a file URL has three slashes"),
+        ("s3:/bucket/in {}/out", "INPUT s3:/bucket/in: a URL has two slashes"),
+        ("{}/in s3:/bucket/out", "OUTPUT s3:/bucket/out: a URL has two slashes"),
         ("gs:// {}/out", "INPUT gs://: is not a place; give a bucket or a folder, as gs://bucket/photos"),
         ("{}/in {}/other", "is not empty, and what is in it is no dataset of ours"),
     ],
