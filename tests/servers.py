@@ -97,15 +97,22 @@ class Store:
             self.fs().put(here, there)
         return f"{self.url}/{name}"
 
-    def contents(self, name: str = "") -> dict[str, bytes]:
-        """Every object below `url` and `name`, by what follows that in its name."""
-        root = f"{self.url}/{name}".rstrip("/")
+    def names(self, name: str = "") -> list[str]:
+        """Of every object below `url` and `name` what follows that in its name."""
         if self.folder is not None:
             place = self.folder / name
-            return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+            return [str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()]
         files = self.fs()
-        start = len(files._strip_protocol(root)) + 1
-        return {path[start:]: files.cat_file(path) for path in files.find(root)}
+        root = files._strip_protocol(f"{self.url}/{name}".rstrip("/"))
+        # A folder that comes to be while fsspec looks for it is found as an object.
+        return [path[len(root) + 1 :] for path in files.find(root) if path != root]
+
+    def contents(self, name: str = "") -> dict[str, bytes]:
+        """The bytes of those objects, by `names`, while nobody changes them."""
+        if self.folder is not None:
+            return {found: (self.folder / name / found).read_bytes() for found in self.names(name)}
+        files, root = self.fs(), f"{self.url}/{name}".rstrip("/")
+        return {found: files.cat_file(f"{root}/{found}") for found in self.names(name)}
 
     def through(self, host: str, port: int) -> Store:
         """The same place, found at another endpoint: that of a proxy."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,22 +28,23 @@ def expected(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return prepared(class_folders, tmp_path_factory.mktemp("expected") / "shards", *OPTIONS.split())
 
 
-def started(source: str, store: Store, output: str) -> subprocess.Popen[str]:
-    """The job, in a process group of its own."""
+@contextlib.contextmanager
+def started(source: str, store: Store, output: str) -> Iterator[subprocess.Popen[str]]:
+    """The job, in a process group of its own: all its processes are killed at once, unless it has ended."""
     words = [sys.executable, "-m", "beam_jobs", "prepare", source, output, *OPTIONS.split()]
     environment, pipe = {**os.environ, **store.environment}, subprocess.PIPE
-    return subprocess.Popen(words, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-
-def killed(process: subprocess.Popen[str]) -> None:
-    """All processes of a job, at once."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process = subprocess.Popen(words, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:  # it has not been waited for: the group is there
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def unlock(store: Store) -> None:
     """Spare the next job the wait for a lock that nobody holds."""
-    if LOCK_NAME in store.contents("out"):
+    if LOCK_NAME in store.names("out"):
         store.write(f"out/{LOCK_NAME}", b"killed free")
 
 
@@ -57,9 +59,8 @@ def test_killed_again_and_again(
     with FaultProxy(store.endpoint, {"get": Faults(latency=0.2), "put": Faults(latency=0.2)}) as proxy:
         slow = store.through("127.0.0.1", proxy.port)
         for _ in range(4):
-            process = started(source, slow, output)
-            time.sleep(chance.uniform(1.5, 5))
-            killed(process)
+            with started(source, slow, output):
+                time.sleep(chance.uniform(1.5, 5))
             unlock(store)
             found = store.contents("out")
             if "dataset.json" in found:  # then all of it is there
@@ -75,17 +76,18 @@ def test_shards_that_were_finished_are_kept(
     store = new_store("moto")
     source, output = store.copy(class_folders, "in"), f"{store.url}/out"
 
-    def written() -> set[str]:
-        return {path for path in store.contents("out") if path.endswith("written.json")}
+    def written() -> int:
+        return sum(name.endswith("written.json") for name in store.names("out"))
 
-    with FaultProxy(store.endpoint, {"put": Faults(latency=0.5)}) as proxy:
-        process = started(source, store.through("127.0.0.1", proxy.port), output)
+    with (
+        FaultProxy(store.endpoint, {"put": Faults(latency=0.5)}) as proxy,
+        started(source, store.through("127.0.0.1", proxy.port), output) as process,
+    ):
         deadline = time.monotonic() + 60
-        while len(written()) < 2:
+        while written() < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        killed(process)
-    kept = len(written())
+    kept = written()
     unlock(store)
     text = finished(source, output, store, options=OPTIONS)
     assert f"{kept} of 11 shards are finished: they are checked and kept" in text
@@ -98,8 +100,9 @@ def test_of_two_jobs_in_one_bucket_one_is_refused(
 ) -> None:
     store = new_store("minio")
     source, output = store.copy(class_folders, "in"), f"{store.url}/out"
-    both = [started(source, store, output) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
+    with started(source, store, output) as one, started(source, store, output) as other:
+        both = one, other
+        said = [process.communicate(timeout=120)[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 2], said
     (refused,) = [text for text, process in zip(said, both, strict=True) if process.returncode == 2]
     assert refused.splitlines()[-1] == f"image-shards: error: OUTPUT {output}: another job is writing there"
