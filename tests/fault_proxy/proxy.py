@@ -82,16 +82,20 @@ class FaultProxy:
 
     async def _leave(self) -> None:
         if self._listener is not None:
+            # asyncio loses, and never closes, what it has accepted but not begun when a listener is closed.
+            for listening in self._listener.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await asyncio.sleep(0)
             self._listener.close()
             self._listener = None
         for task in self.connections:
             task.cancel()
         await asyncio.gather(*self.connections)
-        # What they have cancelled ends, too, and closed sockets are closed in the next turn.
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others, timeout=2)
-        await asyncio.sleep(0)
+        # What they have cancelled ends, too, as does what was accepted just now, of which tasks are still to come.
+        stuck: set[asyncio.Task[Any]] = set()
+        while others := asyncio.all_tasks() - stuck - {asyncio.current_task()}:
+            _, stuck = await asyncio.wait(others, timeout=2)
+            await asyncio.sleep(0)  # closed sockets are closed in the next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, Stream(reader, writer))
