@@ -76,7 +76,9 @@ class Arrival:
             data = self._read(self._file.path, piece.start, piece.end, self._file.bytes, piece.is_sound)
             self._download.write(data, piece.start)
 
-    def _read(self, name: str, start: int, end: int, size: int, is_sound: Callable[[bytes], bool]) -> bytes:
+    def _read(
+        self, name: str, start: int, end: int, size: int, is_sound: Callable[[bytes | memoryview], bool]
+    ) -> bytes | memoryview:
         try:
             return self._store.read(name, start, end, file_size=size, is_sound=is_sound)
         except FileNotFoundError:

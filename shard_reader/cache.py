@@ -342,7 +342,7 @@ class Download:
         self.entry = entry
         self._cache, self._file = cache, file
 
-    def write(self, data: bytes, start: int) -> None:
+    def write(self, data: bytes | memoryview, start: int) -> None:
         """Some bytes.
 
         Raises:

@@ -34,7 +34,7 @@ def _crc32c() -> Callable[[bytes | NDArray[np.uint8]], int]:
     return value
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
     """The SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 

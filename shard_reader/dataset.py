@@ -86,7 +86,7 @@ def open_dataset(
         if store is None:
             data = (Path(local or "") / MANIFEST_NAME).read_bytes()
         else:
-            data = store.read(MANIFEST_NAME, is_sound=_is_whole)
+            data = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole))
         text = data.decode()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(_why_not_a_dataset(local, place, error)) from None
@@ -310,10 +310,10 @@ class Dataset(Records):
         return value.encode() if isinstance(value, str) else value
 
 
-def _is_whole(manifest: bytes) -> bool:
+def _is_whole(manifest: bytes | memoryview) -> bool:
     """Whether it can be read: it has no checksum, but an answer that was cut cannot."""
     try:
-        Manifest.from_json(manifest.decode())
+        Manifest.from_json(bytes(manifest).decode())
     except (DatasetError, UnicodeDecodeError):
         return False
     return True

@@ -61,7 +61,7 @@ class Range:
     end: int
     extents: Extents
 
-    def is_sound(self, data: bytes | NDArray[np.uint8]) -> bool:
+    def is_sound(self, data: bytes | memoryview | NDArray[np.uint8]) -> bool:
         """Whether every value in the bytes of this range has its checksum."""
         view = np.frombuffer(data, np.uint8)
         extents = self.extents

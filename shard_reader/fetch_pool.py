@@ -10,7 +10,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["FetchPool", "is_wanted"]
+__all__ = ["FetchPool", "is_wanted", "own_pool"]
 
 _T = TypeVar("_T")
 _IDLE_SECONDS = 10.0  # after which a thread without work ends
@@ -105,6 +105,12 @@ class FetchPool:
 
     def _fits(self, size: int) -> bool:
         return self._bytes == 0 or self._bytes + size <= self._most_bytes
+
+
+def own_pool() -> FetchPool | None:
+    """The pool that this thread is one of."""
+    task: tuple[FetchPool, Future[Any]] | None = getattr(_here, "task", None)
+    return task and task[0]
 
 
 def is_wanted() -> bool:

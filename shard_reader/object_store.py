@@ -16,6 +16,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 
 from shard_reader import retry
+from shard_reader.http_ranges import HttpRanges
 from shard_reader.secret import without_secrets
 from shard_reader.storage import Stored
 from shard_reader.store_errors import as_os_error, explain
@@ -49,6 +50,7 @@ class ObjectDirectory:
             raise ImportError(_needed(url) or str(error)) from error
         except Exception as error:  # of credentials that a library looks for when it begins
             raise ValueError(explain(error, url)) from error
+        self._http = HttpRanges(self._fs, _TIMEOUT)
         if hasattr(self._fs, "retries"):  # s3fs's own, for as long as it likes
             self._fs.retries = 1
 
@@ -103,7 +105,7 @@ class ObjectDirectory:
     def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         """The bytes of a file, or those of them from `start` to `end` that there are, in one request."""
 
-        def read() -> bytes:
+        def read() -> bytes | memoryview:
             try:
                 return self.read_once(name, start, end)
             except EOFError:
@@ -112,21 +114,26 @@ class ObjectDirectory:
                     raise
                 return self.read_once(name, start, size) if size > start else b""
 
-        return self._retried(read, name)
+        return bytes(self._retried(read, name))
 
-    def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+    def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes | memoryview:
         """As `read`, in one try.
 
         Raises:
             EOFError: fewer bytes came than were asked for: the answer was cut, or the object is shorter.
         """
+        if end is not None and end <= start:
+            return b""
+        path = self._path(name)
+        seconds = _TIMEOUT + (0 if end is None else (end - start) / _SLOWEST)
         limit: dict[str, float] = {}
         if self._is_s3 and not start and end is None:  # with more, the size is asked for first, in a request of its own
             limit["max_concurrency"] = 1
         if isinstance(self._fs, AsyncFileSystem):  # which hands it to what waits for the answer
-            limit["timeout"] = _TIMEOUT + (0 if end is None else (end - start) / _SLOWEST)
-        data: bytes = self._fs.cat_file(self._path(name), start=start or None, end=end, **limit)
-        if end is None or len(data) == end - start:
+            limit["timeout"] = seconds
+        library = functools.partial(self._fs.cat_file, path, start=start or None, end=end, **limit)
+        data = self._http.read(path, start, end, seconds, library)
+        if end is None:
             return data
         if len(data) > end - start:  # a server that knows no ranges sends all of it
             data = data[start:end]

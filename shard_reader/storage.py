@@ -69,7 +69,7 @@ class Directory(Protocol):
     def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         """The bytes of a file, or those from `start` to `end`."""
 
-    def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+    def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes | memoryview:
         """As `read`, in one try, in which fewer bytes than that are an error."""
 
     def size(self, name: str) -> int:

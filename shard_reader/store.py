@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future
 from typing import TypeVar
 
 from shard_reader.errors import CorruptionError, StoreError
-from shard_reader.fetch_pool import FetchPool, is_wanted
+from shard_reader.fetch_pool import FetchPool, is_wanted, own_pool
 from shard_reader.retry import retried
 from shard_reader.stats import Counters
 from shard_reader.storage import Directory, directory
@@ -18,10 +18,10 @@ __all__ = ["PIECE", "Store"]
 
 _T = TypeVar("_T")
 
-PIECE = 8 << 20
+PIECE = 4 << 20
 """The largest range of bytes that is asked for at a time: stores send each connection at a limited speed."""
 _THREADS = 48
-_MOST_BYTES = 8 * PIECE  # under way
+_MOST_BYTES = 16 * PIECE  # under way
 _NO_SUCH_RANGE = 416  # of HTTP: the file is shorter
 
 
@@ -54,8 +54,8 @@ class Store:
         end: int | None = None,
         *,
         file_size: int | None = None,
-        is_sound: Callable[[bytes], bool] | None = None,
-    ) -> bytes:
+        is_sound: Callable[[bytes | memoryview], bool] | None = None,
+    ) -> bytes | memoryview:
         """The bytes of a file from `start` to `end`, in one request if all goes well.
 
         Args:
@@ -70,7 +70,7 @@ class Store:
             CancelledError: it did not, and nobody waits for the bytes any more.
         """
 
-        def once() -> bytes:
+        def once() -> bytes | memoryview:
             data = ask()
             if is_sound is None or is_sound(data):
                 return data
@@ -80,7 +80,7 @@ class Store:
                 return again
             raise ConnectionError("the bytes that came are damaged: their checksum is wrong")
 
-        def ask() -> bytes:
+        def ask() -> bytes | memoryview:
             self.counters.add(requests=1)
             try:
                 data = self._directory.read_once(name, start, end)
@@ -103,8 +103,12 @@ class Store:
             raise StoreError(f"{self.uri(name)}{where}: {explain(error, self.place)}") from error
 
     def submit(self, call: Callable[[], _T], *, size: int, urgent: bool) -> Future[_T]:
-        """Have a thread make a call that fetches `size` bytes."""
-        return self._mine()[1].submit(call, size=size, urgent=urgent)
+        """Have a thread make a call that fetches `size` bytes.
+
+        Raises:
+            RuntimeError: the call is asked for by another one, and the store was closed since that began.
+        """
+        return (own_pool() or self._mine()[1]).submit(call, size=size, urgent=urgent)
 
     def check_size(self, name: str, expected: int) -> None:
         """Whether a file has the size that the manifest says.

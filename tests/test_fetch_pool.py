@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Future
 import pytest
 
 from shard_reader.fetch_pool import FetchPool, is_wanted
+from shard_reader.store import Store
 
 
 class Gate:
@@ -151,3 +152,22 @@ def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
         for thread in set(threading.enumerate()) - before:
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_what_goes_on_when_a_store_is_closed_asks_for_nothing_more() -> None:
+    """A shard that arrives has its pieces fetched when its index is there, which may be behind `close`."""
+    store, began, go_on = Store("memory://shards", 1), threading.Event(), threading.Event()
+
+    def index() -> Future[None]:
+        began.set()
+        go_on.wait(10)
+        return store.submit(lambda: None, size=1, urgent=False)
+
+    arriving = store.submit(index, size=1, urgent=False)
+    assert began.wait(10)
+    store.close()
+    go_on.set()
+    with pytest.raises(RuntimeError, match="the pool is closed"):
+        arriving.result(10)
+    assert store.submit(lambda: "open again", size=1, urgent=False).result(10) == "open again"
+    store.close()
