@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from shard_reader.extents import Extents, Range, ranges
 from shard_reader.remote import RemoteShard
+from shard_reader.store import PIECE
 
 if TYPE_CHECKING:
     from shard_reader.records import Located
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Fetch", "fetch", "needed_bytes"]
 
 
+_DENSE = 1.5  # times what is asked for: up to that, the rest is fetched along, and is there for the next plan
 _NEAR = 1 << 10  # bytes between two values of neighbours, at most: a little more than the frame of a record
 
 Data = Future[NDArray[np.uint8]]
@@ -86,9 +89,11 @@ def fetch(
             extents = Extents.of(shard.rows[located.rows[places]], places, names, shard.fields)
             taken = before.of_shards.get(shard.uri, ()) if before else ()
             parts[number], missing[number] = _taken(shard, extents, taken)
-    needed = [(number, one) for number, extents in missing.items() for one in ranges(extents)]
-    if most_bytes is not None and sum(one.end - one.start for _, one in needed) > most_bytes:
-        needed = [(number, one) for number, extents in missing.items() for one in ranges(extents, _NEAR)]
+    taken_bytes = sum(one.end - one.start for copies in parts.values() for one, _ in copies)
+    for choose in (_dense, ranges, _near):
+        needed = [(number, one) for number, extents in missing.items() for one in choose(extents)]
+        if most_bytes is None or taken_bytes + sum(one.end - one.start for _, one in needed) <= most_bytes:
+            break
     for number, one in sorted(needed, key=lambda item: (int(item[1].extents.places.min()), item[0])):
         shard = located.shards[number]
         assert isinstance(shard, RemoteShard)  # as above
@@ -107,49 +112,69 @@ def fetch(
     return replace(located, shards=shards), Fetch([data for _, data in ordered], part_of, places, of_shards)
 
 
+def _dense(extents: Extents) -> Iterable[Range]:
+    """What to fetch of a shard, with all that is between if that is not much more."""
+    found = list(ranges(extents, PIECE))
+    is_dense = sum(one.end - one.start for one in found) <= _DENSE * int(extents.lengths.sum())
+    return found if is_dense else ranges(extents)
+
+
+def _near(extents: Extents) -> Iterable[Range]:
+    """What to fetch of a shard, with as little else as can be."""
+    return ranges(extents, _NEAR)
+
+
 def _taken(
     shard: RemoteShard, extents: Extents, parts: Sequence[tuple[Range, Data]]
 ) -> tuple[list[tuple[Range, Data]], Extents]:
     """The values that are in parts which are there, or on their way, and those that are not."""
     if not parts:
         return [], extents
-    starts, ends = (np.array([getattr(one, name) for one, _ in parts]) for name in ("start", "end"))
-    of_value = np.searchsorted(starts, extents.starts, "right") - 1
-    is_there = (of_value >= 0) & (extents.starts + extents.lengths <= ends[of_value])
-    found = []
+    of_value = np.full(len(extents.starts), -1)
+    is_single = np.array([len(one.extents.starts) == 1 for one, _ in parts])
+    for kind in (is_single, ~is_single):  # a value that is there by itself may lie between those of a range
+        numbers = np.flatnonzero(kind)
+        if len(numbers):
+            found = [parts[number][0] for number in numbers.tolist()]
+            starts, ends = (np.array([getattr(one, name) for one in found]) for name in ("start", "end"))
+            before = np.searchsorted(starts, extents.starts, "right") - 1
+            fits = (before >= 0) & (extents.starts + extents.lengths <= ends[before])
+            of_value[fits] = numbers[before[fits]]
+    is_there = of_value >= 0
+    copies = []
     for value in np.flatnonzero(is_there).tolist():
         start, length = int(extents.starts[value]), int(extents.lengths[value])
         whole, data = parts[of_value[value]]
         one = Range(start, start + length, extents[value : value + 1])
-        found.append((one, _copied(data, whole, one, shard)))
-    return found, extents[np.flatnonzero(~is_there)]
+        copies.append((one, _copied(data, whole, one, shard)))
+    return copies, extents[np.flatnonzero(~is_there)]
 
 
 def _copied(data: Data, whole: Range, one: Range, shard: RemoteShard) -> Data:
     """A copy of some of the bytes of a range, when they are there: the rest need not stay in memory for them."""
     copy: Data = Future()
-
-    def take(found: Data, start: int = one.start - whole.start) -> None:
-        with contextlib.suppress(InvalidStateError):  # nobody waits for it any more
-            if found.cancelled():
-                copy.cancel()
-            elif (error := found.exception()) is not None:
-                copy.set_exception(error)
-            else:
-                values = found.result()[start : start + one.end - one.start].copy()
-                if found is data and not one.is_sound(values):  # nobody asked for it there, and so nobody checked it
-                    shard.submit(one).add_done_callback(lambda again: take(again, 0))
-                else:
-                    copy.set_result(values)
-
-    def take_or_fail(found: Data) -> None:
-        try:
-            take(found)
-        except RuntimeError:  # the store was closed
-            copy.cancel()
-
-    data.add_done_callback(take_or_fail)
+    # Futures keep what they call: nothing that is called here leads back to one, which would keep itself alive.
+    data.add_done_callback(functools.partial(_take, copy, shard, one, one.start - whole.start, False))
     return copy
+
+
+def _take(copy: Data, shard: RemoteShard, one: Range, start: int, is_checked: bool, found: Data) -> None:
+    with contextlib.suppress(InvalidStateError):  # nobody waits for it any more
+        if found.cancelled():
+            copy.cancel()
+        elif (error := found.exception()) is not None:
+            copy.set_exception(error)
+        else:
+            values = found.result()[start : start + one.end - one.start].copy()
+            if is_checked or one.is_sound(values):
+                copy.set_result(values)
+                return
+            try:  # nobody asked for it there, and so nobody checked it
+                again = shard.submit(one)
+            except RuntimeError:  # the store was closed
+                copy.cancel()
+            else:
+                again.add_done_callback(functools.partial(_take, copy, shard, one, 0, True))
 
 
 def needed_bytes(located: Located, names: Sequence[str]) -> NDArray[np.int64]:

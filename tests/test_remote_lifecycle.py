@@ -12,16 +12,22 @@ import signal
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fault_proxy import FaultProxy, Faults
 from remote_data import bytes_in, digests, options_of, write_dataset
 from servers import Servers, Store
 
 from shard_reader import Dataset, open_dataset
+from shard_reader.checksum import crc32c
+from shard_reader.extents import Extents, Range
+from shard_reader.fetching import _copied
 
 WINDOW = {"shuffle": "window", "lanes": 2, "window": 1}
 
@@ -197,3 +203,21 @@ def test_processes_that_are_killed_or_stopped_keep_nobody_from_going_on(
     _, receiver = start(5, 0)
     assert [_receive(receiver, 60) for _ in range(3)] == expected
     assert not list((tmp_path / "cache").glob("*.part")), "what was left behind is gone"
+
+
+def test_what_was_taken_from_another_plan_is_freed_with_its_own() -> None:
+    """At once: a loop that makes little garbage of Python's would wait long for the collector."""
+    values = np.arange(100, dtype=np.uint8)
+    extents = Extents(*(np.array([number], np.int64) for number in (10, 20, crc32c(values[10:30]), 0)))
+    before: Future[Any] = Future()
+    gc.collect()
+    gc.disable()
+    try:
+        copy = _copied(before, Range(0, 100, extents), Range(10, 30, extents), None)  # type: ignore[arg-type]
+        before.set_result(values)
+        freed = [weakref.ref(copy.result()), weakref.ref(copy), weakref.ref(before)]
+        assert copy.result().tolist() == list(range(10, 30))
+        del copy, before
+        assert [one() for one in freed] == [None] * 3
+    finally:
+        gc.enable()

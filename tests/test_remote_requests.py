@@ -98,6 +98,23 @@ def test_each_shard_comes_once_in_an_epoch(url: str, proxy: FaultProxy, tmp_path
     assert stats.retries == stats.evictions == 0
 
 
+def test_windows_of_large_records_come_in_few_requests(
+    servers: Servers, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that the next window needs lie between those of this one: they are fetched along, and not once more."""
+    local = write_dataset(tmp_path / "large", (20,) * 16, size=(160, 160, 3), formats=("tfrecord",))
+    store = servers.store("moto")
+    store.copy(local, "raw")
+    store.through("127.0.0.1", proxy.port).use(monkeypatch)
+    order: dict[str, Any] = {"batch_size": 24, "shuffle": "window", "lanes": 2, "window": 2, "fields": ["image"]}
+    stream = open_dataset(f"{store.url}/raw", ahead_bytes="64MB").stream(**order)
+    assert digests(stream) == digests(open_dataset(local).stream(**order))
+    files = [path.stat().st_size for path in local.glob("*.tfrecord")]
+    first = order["batch_size"]  # records of the first batch, by themselves
+    assert sum(shards(fetched(proxy)).values()) <= first + 5 * len(files)
+    assert stream.stats().bytes_fetched < 1.1 * sum(files)
+
+
 def test_a_warm_cache_needs_the_manifest_alone(url: str, proxy: FaultProxy, tmp_path: Path) -> None:
     first = open_dataset(url, cache=tmp_path).stream(**options_of("raw"))
     expected = digests(first)
