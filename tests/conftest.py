@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -22,6 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A shell's background job ignores them, and so would every command that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A forked child collects no garbage of its parent's: TensorFlow's, of tests before, crashes it.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 def shared(name: str) -> Path:
