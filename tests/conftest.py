@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_proxy import FaultProxy
 from hypothesis import settings
 from PIL import Image
 from servers import Servers, Store, Unavailable
@@ -148,6 +149,14 @@ def web(new_store: Callable[[str], Store]) -> Store:
 def store(request: pytest.FixtureRequest, new_store: Callable[[str], Store]) -> Store:
     """A place in each object store."""
     return new_store(request.param)
+
+
+@pytest.fixture
+def proxy(stored: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy before a module's own `stored`, its dataset on a disk and in a store, which is found at the proxy."""
+    with FaultProxy(stored[1].endpoint) as proxy:
+        stored[1].through("127.0.0.1", proxy.port).use(monkeypatch)
+        yield proxy
 
 
 # The first example pays for importing TensorFlow, and the machine may be busy.

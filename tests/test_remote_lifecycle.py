@@ -40,13 +40,6 @@ def stored(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return local, store
 
 
-@pytest.fixture
-def proxy(stored: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    with FaultProxy(stored[1].endpoint) as proxy:
-        stored[1].through("127.0.0.1", proxy.port).use(monkeypatch)
-        yield proxy
-
-
 @pytest.fixture(params=["ranges", "cache"])
 def opened(
     request: pytest.FixtureRequest, stored: tuple[Path, Store], proxy: FaultProxy, tmp_path: Path

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,6 @@ def stored(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     store = servers.store("moto")
     store.copy(local, "raw")
     return local, store
-
-
-@pytest.fixture
-def proxy(stored: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    with FaultProxy(stored[1].endpoint) as proxy:
-        stored[1].through("127.0.0.1", proxy.port).use(monkeypatch)
-        yield proxy
 
 
 @pytest.fixture
