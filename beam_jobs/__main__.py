@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from beam_jobs.commands import choose
+from beam_jobs.cli.commands import choose
 from beam_jobs.errors import JobError
-from shard_reader.secret import without_secrets
+from shard_reader.storage.secrets import without_secrets
 
 __all__ = ["command", "main"]
 

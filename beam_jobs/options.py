@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from shard_reader.format import FORMAT_VERSION, canonical_json
-from shard_reader.secret import without_secrets
+from beam_jobs.sources.files.interface import SourceOptions
+from shard_reader.format.manifest import FORMAT_VERSION, canonical_json
+from shard_reader.storage.secrets import without_secrets
 
 __all__ = [
     "FILTERS",
@@ -19,19 +20,23 @@ __all__ = [
     "MaxRejects",
     "PrepareOptions",
     "ShardRule",
-    "SourceOptions",
     "SplitRule",
     "fingerprint",
 ]
 
+
 MAX_SIDE = 65_500  # of a JPEG, and enough for a sum of 8-bit squares along it in 32 bits
+
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
+
 MAX_BYTES = 1 << 29  # a file is read whole
+
 FITS = ("cover", "crop", "pad", "inside", "stretch", "none")
+
 CHANNELS = ("rgb", "grey", "keep")
-BOX_FORMATS = ("xyxy", "xywh", "yxyx", "rel-xyxy", "rel-xywh", "rel-yxyx")
-SOURCES = ("folder", "table", "coco", "archive", "records")
+
 FILTERS = ("lanczos", "bicubic", "bilinear", "area", "nearest")
+
 NORMALIZATIONS = ("none", "unit", "symmetric", "imagenet", "dataset", "per-image")
 
 
@@ -61,35 +66,6 @@ class ImageOptions:
     channels: str = "rgb"
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceOptions:
-    """Where the images are, and how to read it. What is None is recognised, or not there.
-
-    `kind` is one of SOURCES or "module:Class". Columns are those of a table, the keys of a WebDataset's JSON and the
-    features or arrays of records. `boxes` and `points` are columns of them: one that holds lists, or one for each
-    coordinate. `box_format` says what a box's four numbers are: pixels, or with "rel-" parts of the image,
-    as points then are, too; `box_frame`, whether of the image as it is stored, or as it is shown, upright.
-    """
-
-    input: str
-    kind: str | None = None
-    root: str | None = None
-    path_column: str | None = None
-    path_suffix: str | None = None
-    id_column: str | None = None
-    label_column: str | None = None
-    label_separator: str | None = None
-    split_column: str | None = None
-    fields: tuple[str, ...] | None = None
-    boxes: tuple[str, ...] | None = None
-    points: tuple[str, ...] | None = None
-    box_format: str = "xyxy"
-    box_frame: str = "stored"
-    image_key: str | None = None
-    record: str | None = None
-    nested_classes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,12 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from beam_jobs import plan
-from beam_jobs.catalog import Catalog
-from beam_jobs.options import SourceOptions, SplitRule
+from beam_jobs.external_sort import Spill
+from beam_jobs.options import SplitRule
+from beam_jobs.plan import order as plan
+from beam_jobs.plan.catalog import Catalog
 from beam_jobs.sources import Entry, Layout, Problem, Reference, Source
-from beam_jobs.spill import Spill
+from beam_jobs.sources.files.interface import SourceOptions
 
 CLASSES = 1000
 MIB = 1 << 20

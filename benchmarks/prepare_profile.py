@@ -36,37 +36,37 @@ SETTINGS = ["--size", "256", "--filter", "lanczos", "--quality", "90"]
 # What a part is called, the module that looks the function up, and by which name.
 PARTS = (
     ("read the file", "beam_jobs.sources.folder", "Folder.read"),
-    ("header and EXIF, by Pillow", "beam_jobs.decode", "Image.open"),
-    ("header and EXIF, by Pillow", "beam_jobs.decode", "Image.Image.getexif"),
-    ("decode", "beam_jobs.decode", "_decode_jpeg"),
-    ("colour profile to sRGB", "beam_jobs.decode", "to_srgb"),
-    ("decode: around it", "beam_jobs.images", "decode"),
-    ("resize", "beam_jobs.images", "fit"),
-    ("encode", "beam_jobs.images", "_encode"),
-    ("sums for the statistics", "beam_jobs.images", "ChannelSums.of"),
-    ("sums for the statistics", "beam_jobs.images", "ChannelSums.__add__"),
-    ("hash of the file", "beam_jobs.record", "_hash"),
-    ("Example", "shard_reader.example", "encode"),
-    ("frame with CRC, write", "shard_reader.tfrecord", "write_record"),
-    ("index, from the file read back", "shard_reader.index", "build"),
-    ("SHA-256 of the files", "beam_jobs.write", "sha256_file"),
-    ("fsync, small files, rename", "beam_jobs.write", "write_whole"),
-    ("fsync, small files, rename", "beam_jobs.write", "_finish"),
+    ("header and EXIF, by Pillow", "beam_jobs.images.decode", "Image.open"),
+    ("header and EXIF, by Pillow", "beam_jobs.images.decode", "Image.Image.getexif"),
+    ("decode", "beam_jobs.images.decode", "_decode_jpeg"),
+    ("colour profile to sRGB", "beam_jobs.images.decode", "to_srgb"),
+    ("decode: around it", "beam_jobs.images.process", "decode"),
+    ("resize", "beam_jobs.images.process", "fit"),
+    ("encode", "beam_jobs.images.process", "_encode"),
+    ("sums for the statistics", "beam_jobs.images.process", "ChannelSums.of"),
+    ("sums for the statistics", "beam_jobs.images.process", "ChannelSums.__add__"),
+    ("hash of the file", "beam_jobs.shards.record", "_hash"),
+    ("Example", "shard_reader.format.example", "encode"),
+    ("frame with CRC, write", "shard_reader.format.tfrecord", "write_record"),
+    ("index, from the file read back", "shard_reader.format.index", "build"),
+    ("SHA-256 of the files", "beam_jobs.shards.write", "sha256_file"),
+    ("fsync, small files, rename", "beam_jobs.shards.write", "write_whole"),
+    ("fsync, small files, rename", "beam_jobs.shards.write", "_finish"),
 )
 
 # What ends at a moment, whether it is the first call's begin or the last call's end, and of which function.
 MOMENTS = (
-    ("interpreter and imports", "begin", "beam_jobs.prepare", "prepare"),
-    ("list INPUT", "end", "beam_jobs.prepare", "list_input"),
-    ("plan", "begin", "beam_jobs.prepare", "run_here"),
-    ("import Beam", "begin", "beam_jobs.pipeline", "build"),
-    ("build and start the pipeline", "begin", "beam_jobs.pipeline", "workers_of"),
-    ("start processes, up to the first image", "begin", "beam_jobs.report", "Progress.counts"),
-    ("images", "end", "beam_jobs.report", "Progress.counts"),
-    ("finish the last shard", "begin", "beam_jobs.pipeline", "publish"),
-    ("commit: names, manifest", "end", "beam_jobs.pipeline", "publish"),
-    ("end Beam", "end", "beam_jobs.prepare", "run_here"),
-    ("end the processes", "end", "beam_jobs.prepare", "prepare"),
+    ("interpreter and imports", "begin", "beam_jobs.steps", "prepare"),
+    ("list INPUT", "end", "beam_jobs.steps", "list_input"),
+    ("plan", "begin", "beam_jobs.steps", "run_here"),
+    ("import Beam", "begin", "beam_jobs.runners.pipeline", "build"),
+    ("build and start the pipeline", "begin", "beam_jobs.runners.pipeline", "workers_of"),
+    ("start processes, up to the first image", "begin", "beam_jobs.summary", "Progress.counts"),
+    ("images", "end", "beam_jobs.summary", "Progress.counts"),
+    ("finish the last shard", "begin", "beam_jobs.runners.pipeline", "publish"),
+    ("commit: names, manifest", "end", "beam_jobs.runners.pipeline", "publish"),
+    ("end Beam", "end", "beam_jobs.steps", "run_here"),
+    ("end the processes", "end", "beam_jobs.steps", "prepare"),
 )
 
 Clocks = tuple[float, float]
@@ -138,13 +138,13 @@ def parse() -> argparse.Namespace:
 
 def profile_work(images: Path, output: str) -> dict[str, Clocks]:
     """The time of each part of writing all shards, the rest last."""
-    from beam_jobs.arguments import parse as parse_options
-    from beam_jobs.job import Watcher
-    from beam_jobs.output import PLAN
-    from beam_jobs.plan import TASKS_NAME, read_tasks
-    from beam_jobs.prepare import prepare
-    from beam_jobs.write import write_shard
-    from shard_reader.storage import directory
+    from beam_jobs.cli.prepare import parse as parse_options
+    from beam_jobs.plan.tasks import TASKS_NAME, read_tasks
+    from beam_jobs.shards.job import Watcher
+    from beam_jobs.shards.output import PLAN
+    from beam_jobs.shards.write import write_shard
+    from beam_jobs.steps import prepare
+    from shard_reader.storage.open import directory
 
     watch = Stopwatch()
 
@@ -156,8 +156,8 @@ def profile_work(images: Path, output: str) -> dict[str, Clocks]:
     with contextlib.ExitStack() as stack:
         for part, module, name in PARTS:
             stack.callback(replace(module, name, functools.partial(watch.wrapped, part)))
-        stack.callback(replace("beam_jobs.prepare", "run_here", lambda _: lambda steps, *_: steps(None, "")))
-        stack.callback(replace("beam_jobs.pipeline", "build", lambda _: watch.wrapped("the rest", write_all)))
+        stack.callback(replace("beam_jobs.steps", "run_here", lambda _: lambda steps, *_: steps(None, "")))
+        stack.callback(replace("beam_jobs.runners.pipeline", "build", lambda _: watch.wrapped("the rest", write_all)))
         with contextlib.suppress(Done):
             prepare(parse_options(["prepare", str(images), output, *SETTINGS, "--workers", "1"]))
     return {part: watch.parts[part] for part in [*(part for part, *_ in PARTS), "the rest"]}

@@ -6,14 +6,16 @@
 ...     train(batch["image"], batch["label"], batch["weight"])
 """
 
-from shard_reader.coverage import Coverage
-from shard_reader.dataset import Dataset, open_dataset
-from shard_reader.draws import Draws
+from shard_reader.dataset.dataset import Dataset
+from shard_reader.dataset.mixture import Mixture, mix
+from shard_reader.dataset.open import open_dataset
 from shard_reader.errors import CorruptionError, DatasetError, ManifestError, ShardsError, StateError, StoreError
-from shard_reader.mixture import Mixture, mix
-from shard_reader.stats import Stats
-from shard_reader.stream import Skipped, Stream
-from shard_reader.transforms import CenterCrop, Flip, RandomResizedCrop, Resize, Transform
+from shard_reader.order.coverage import Coverage
+from shard_reader.remote.stats import Stats
+from shard_reader.stream.stream import Skipped, Stream
+from shard_reader.transforms.base import Transform
+from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize
 
 __all__ = [
     "CenterCrop",

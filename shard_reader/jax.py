@@ -13,13 +13,13 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("shard_reader.jax needs JAX: pip install 'image-shards[jax]'", name=error.name) from error
 
+from shard_reader.adapters.device_queue import sent_ahead
+from shard_reader.adapters.elements import Choice, Elements
+from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
-from shard_reader.elements import Choice, Elements
-from shard_reader.hand_over import sent_ahead
-from shard_reader.normalization import pixel_statistics
-from shard_reader.reading import Batch
-from shard_reader.records import Records
-from shard_reader.stream import Stream
+from shard_reader.dataset.records import Records
+from shard_reader.stream.batch_reader import Batch
+from shard_reader.stream.stream import Stream
 
 __all__ = ["GlobalBatches", "normalization"]
 

@@ -17,13 +17,13 @@ except ModuleNotFoundError as error:
         "shard_reader.keras needs Keras: pip install 'image-shards[keras]'", name=error.name
     ) from error
 
+from shard_reader.adapters.elements import Choice, Elements
+from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
-from shard_reader.elements import Choice, Elements
+from shard_reader.dataset.records import Records
 from shard_reader.errors import StateError
-from shard_reader.normalization import pixel_statistics
-from shard_reader.reading import Batch
-from shard_reader.records import Records
-from shard_reader.stream import Stream
+from shard_reader.stream.batch_reader import Batch
+from shard_reader.stream.stream import Stream
 
 __all__ = ["ResumeCallback", "ShardSequence", "normalization"]
 

@@ -15,12 +15,12 @@ except ModuleNotFoundError as error:
         "shard_reader.tf_data needs TensorFlow: pip install 'image-shards[tf]'", name=error.name
     ) from error
 
-from shard_reader.buffers import ALIGNMENT, BufferPool
-from shard_reader.elements import Choice, Elements
-from shard_reader.normalization import pixel_statistics
-from shard_reader.reading import Batch, Spec
-from shard_reader.records import Records
-from shard_reader.stream import Stream
+from shard_reader.adapters.elements import Choice, Elements
+from shard_reader.adapters.normalization import pixel_statistics
+from shard_reader.dataset.records import Records
+from shard_reader.stream.batch_reader import Batch, Spec
+from shard_reader.stream.stream import Stream
+from shard_reader.system.buffers import ALIGNMENT, BufferPool
 
 __all__ = ["as_dataset", "normalization"]
 

@@ -17,16 +17,16 @@ except ModuleNotFoundError as error:
         "shard_reader.torch needs PyTorch: pip install 'image-shards[torch]'", name=error.name
     ) from error
 
+from shard_reader.adapters.device_queue import sent_ahead
+from shard_reader.adapters.elements import Choice, Elements
+from shard_reader.adapters.normalization import pixel_statistics
+from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops
 from shard_reader.arguments import record_numbers
-from shard_reader.chain import Transforms
-from shard_reader.elements import Choice, Elements
-from shard_reader.hand_over import sent_ahead
-from shard_reader.normalization import pixel_statistics
-from shard_reader.read_options import Verify
-from shard_reader.reading import Batch
-from shard_reader.records import Records
-from shard_reader.stream import Stream
-from shard_reader.torch_workers import MOST_WORKERS, WorkerLoops
+from shard_reader.dataset.records import Records
+from shard_reader.stream.batch_reader import Batch
+from shard_reader.stream.options import Verify
+from shard_reader.stream.stream import Stream
+from shard_reader.transforms.compose import Transforms
 
 __all__ = ["RecordDataset", "StreamDataset", "normalization"]
 

@@ -5,20 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from fault_proxy import FaultProxy
 from hypothesis import settings
-from PIL import Image
-from servers import Servers, Store, Unavailable
-
-REPOSITORY = Path(__file__).parent.parent
-SHARED = REPOSITORY.parent / "shared" / "data"
+from support.command import prepared
+from support.fault_proxy import FaultProxy
+from support.images import shared, write_image
+from support.servers import Servers, Store, Unavailable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A shell's background job ignores them, and so would every command that the tests interrupt.
@@ -26,13 +21,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # A forked child collects no garbage of its parent's: TensorFlow's, of tests before, crashes it.
 os.register_at_fork(after_in_child=gc.freeze)
-
-
-def shared(name: str) -> Path:
-    """A folder of real images, which the repository does not contain."""
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"no real images at {SHARED / name}")
-    return SHARED / name
 
 
 @pytest.fixture(scope="session")
@@ -50,14 +38,6 @@ def odd() -> Path:
     return shared("odd")
 
 
-def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (20, 16)) -> None:
-    """A PNG or JPEG (by the suffix) that is different for each seed. `size` is width and height."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
-
-
 @pytest.fixture(scope="session")
 def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 images of several sizes in three class folders, "a" to "c", 20 each."""
@@ -67,19 +47,6 @@ def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         size = (20 + number % 7, 16 + number % 5)
         write_image(root / "abc"[number % 3] / f"{number:03d}.{suffix}", number, size)
     return root
-
-
-def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run `image-shards` as a user would, in a process of its own."""
-    words = [sys.executable, "-m", "beam_jobs", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
-
-
-def prepared(*arguments: object) -> Path:
-    """Run `image-shards prepare INPUT OUTPUT ...`, which must succeed; OUTPUT."""
-    result = command("prepare", *arguments)
-    assert result.returncode == 0, result.stderr
-    return Path(str(arguments[1]))
 
 
 @pytest.fixture(scope="session")

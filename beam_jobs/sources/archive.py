@@ -25,11 +25,21 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from beam_jobs.errors import UsageError
-from beam_jobs.options import SourceOptions
-from beam_jobs.sources import BadInput, Entry, Label, Layout, Problem, Reference, Source, printable, refuse_options
+from beam_jobs.sources.files.interface import (
+    BadInput,
+    Entry,
+    Label,
+    Layout,
+    Problem,
+    Reference,
+    Source,
+    SourceOptions,
+    refuse_options,
+)
+from beam_jobs.sources.files.many_images import Columns, Files, Splits, as_label, count
+from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_tar, read_zip, unpack
 from beam_jobs.sources.folder import ClassFolders, is_ignored
-from beam_jobs.sources.input_files import Columns, Files, Splits, as_label, count
-from beam_jobs.sources.members import Member, list_tar, list_zip, ranges, read_tar, read_zip, unpack
+from shard_reader.printable import printable
 
 __all__ = ["Archive", "is_archive"]
 

@@ -25,13 +25,21 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import UsageError
-from beam_jobs.options import SourceOptions
-from beam_jobs.sources import BadInput, Entry, Layout, Problem, Reference, Source, refuse_options
-from beam_jobs.sources.annotations import boxes
+from beam_jobs.external_sort import Spill
+from beam_jobs.sources.files.annotations import boxes
+from beam_jobs.sources.files.interface import (
+    BadInput,
+    Entry,
+    Layout,
+    Problem,
+    Reference,
+    Source,
+    SourceOptions,
+    refuse_options,
+)
 from beam_jobs.sources.paths import Paths, split_place
-from beam_jobs.spill import Spill
-from shard_reader.format import Field
-from shard_reader.storage import directory
+from shard_reader.format.manifest import Field
+from shard_reader.storage.open import directory
 
 __all__ = ["Coco"]
 

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from beam_jobs.errors import UsageError
-from beam_jobs.options import SourceOptions
-from beam_jobs.sources import Entry, Layout, Problem, Reference, Source, printable, refuse_options
-from shard_reader.storage import Stored, directory
+from beam_jobs.sources.files.interface import Entry, Layout, Problem, Reference, Source, SourceOptions, refuse_options
+from shard_reader.printable import printable
+from shard_reader.storage.directory import Stored
+from shard_reader.storage.open import directory
 
 __all__ = ["ClassFolders", "Folder", "is_ignored"]
 

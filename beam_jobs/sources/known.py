@@ -9,12 +9,12 @@ import sys
 from dataclasses import replace
 
 from beam_jobs.errors import UsageError
-from beam_jobs.options import SourceOptions
-from beam_jobs.sources import Source
 from beam_jobs.sources.archive import is_archive
+from beam_jobs.sources.files.interface import Source, SourceOptions
 from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
 from beam_jobs.sources.records import is_records
-from shard_reader.storage import Directory, directory, local_path
+from shard_reader.storage.directory import Directory
+from shard_reader.storage.open import directory, local_path
 
 __all__ = ["open_source", "recognised"]
 

@@ -9,9 +9,11 @@ import stat
 from pathlib import Path
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources import BadInput
-from shard_reader.retry import retried
-from shard_reader.storage import Directory, LocalDirectory, directory, is_url, local_path
+from beam_jobs.sources.files.interface import BadInput
+from shard_reader.storage.directory import Directory
+from shard_reader.storage.local import LocalDirectory
+from shard_reader.storage.open import directory, is_url, local_path
+from shard_reader.storage.retry import retried
 
 __all__ = ["Paths", "split_place"]
 

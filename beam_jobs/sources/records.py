@@ -32,12 +32,20 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.errors import UsageError
-from beam_jobs.options import SourceOptions
-from beam_jobs.sources import BadInput, Entry, Layout, Pixels, Problem, Reference, Source, refuse_options
-from beam_jobs.sources import arrays as arrays_of
-from beam_jobs.sources.arrays import Array, RowArray, as_pixels, describe
-from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
-from beam_jobs.sources.input_files import (
+from beam_jobs.sources.files import arrays as arrays_of
+from beam_jobs.sources.files.arrays import Array, RowArray, as_pixels, describe
+from beam_jobs.sources.files.interface import (
+    BadInput,
+    Entry,
+    Layout,
+    Pixels,
+    Problem,
+    Reference,
+    Source,
+    SourceOptions,
+    refuse_options,
+)
+from beam_jobs.sources.files.many_images import (
     Columns,
     Files,
     Splits,
@@ -49,8 +57,9 @@ from beam_jobs.sources.input_files import (
     without_split,
     without_splits,
 )
-from beam_jobs.sources.tf_examples import BOXES, check_boxes, find_image, framed, value
-from shard_reader.example import decode
+from beam_jobs.sources.files.tf_examples import BOXES, check_boxes, find_image, framed, value
+from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
+from shard_reader.format.example import decode
 
 __all__ = ["Records", "is_records"]
 

@@ -17,14 +17,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.errors import UsageError
-from beam_jobs.options import SourceOptions
-from beam_jobs.sources import BadInput, Entry, Label, Layout, Problem, Reference, Source, refuse_options
-from beam_jobs.sources.annotations import boxes, points
+from beam_jobs.sources.files.annotations import boxes, points
+from beam_jobs.sources.files.interface import (
+    BadInput,
+    Entry,
+    Label,
+    Layout,
+    Problem,
+    Reference,
+    Source,
+    SourceOptions,
+    refuse_options,
+)
+from beam_jobs.sources.files.rows import KINDS, Rows
 from beam_jobs.sources.paths import Paths, split_place
-from beam_jobs.sources.rows import KINDS, Rows
-from shard_reader.format import Field
-from shard_reader.secret import unsigned
-from shard_reader.storage import directory, is_url
+from shard_reader.format.manifest import Field
+from shard_reader.storage.open import directory, is_url
+from shard_reader.storage.secrets import unsigned
 
 __all__ = ["Table"]
 

@@ -1,0 +1,62 @@
+"""The commands of `image-shards`: what each is for, and which function runs it. One more is one entry more."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from beam_jobs.cli.parser import Parser
+
+__all__ = ["COMMANDS", "Command", "choose"]
+
+Run = Callable[[Sequence[str]], int]
+"""Runs a command line, the command's own name and what follows it, and returns the exit status."""
+
+
+class Command(NamedTuple):
+    """A command: its line in the help, the module of the function that runs it, and the function's name.
+
+    The module is imported when the command is run, so that none pays for what another one needs.
+    """
+
+    summary: str
+    module: str
+    function: str
+
+    def load(self) -> Run:
+        """The function that runs it."""
+        run: Run = getattr(importlib.import_module(self.module), self.function)
+        return run
+
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    "prepare": Command("turn images into shards", "beam_jobs.cli.prepare", "run"),
+    "inspect": Command("show what a dataset holds, and how it was made", "beam_jobs.cli.datasets", "inspect"),
+    "verify": Command("check every byte of a dataset", "beam_jobs.cli.datasets", "verify"),
+    "index": Command("index TFRecords that others wrote, or make indexes again", "beam_jobs.cli.datasets", "index"),
+    "benchmark": Command("time how fast a dataset is read, and say why", "beam_jobs.cli.datasets", "benchmark"),
+}
+
+
+def choose(arguments: Sequence[str]) -> tuple[Command, Sequence[str]]:
+    """The command that a command line names, and its part of the line.
+
+    Raises:
+        UsageError: there is no such command.
+        SystemExit: after `--help` and `--version`.
+    """
+    from beam_jobs import __version__
+
+    top = Parser(
+        prog="image-shards",
+        allow_abbrev=False,
+        description="Turn raw images into training-ready shards, and look after them.",
+        epilog="image-shards COMMAND --help says how.",
+    )
+    top.add_argument("--version", action="version", version=f"image-shards {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.summary, add_help=False)
+    found, _ = top.parse_known_args(arguments)
+    return COMMANDS[found.command], arguments[list(arguments).index(found.command) :]

@@ -1,0 +1,227 @@
+"""The commands about datasets that are there: from words to what they do, to what they say. They need no Beam."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from beam_jobs.cli.parser import Parser, command_parser
+from beam_jobs.errors import JobError
+from shard_reader.errors import ShardsError
+from shard_reader.format.manifest import FORMATS
+from shard_reader.storage.secrets import without_secrets
+from shard_reader.system.cpus import available_cpus
+
+__all__ = ["benchmark", "index", "inspect", "verify"]
+
+_T = TypeVar("_T")
+_LINE_SECONDS = 0.2
+
+_INSPECT = """\
+Show what a dataset holds: splits, shards, fields, classes, sizes of images, how it was made, and a few records.
+Reads the manifest and some indexes, never all of the data."""
+
+_VERIFY = """\
+Check a dataset: every file against its checksum, every record against its own, every index against its shard,
+ids, counts, and that all formats hold the same. Each problem is a line that says what, where, and what to do."""
+
+_INDEX = """\
+Make a dataset of TFRecord files that others wrote (tf.train.Example, one image each): an index beside each file, and
+dataset.json. The files stay as they are. In a dataset of ours, make the indexes again that are missing or damaged.
+
+Splits are read from the files' names (train-00000-of-00010, cifar10-test.tfrecord-00000-of-00001, val.tfrecord),
+and otherwise all is train. Height and width are those in the images, not those of features."""
+
+_BENCHMARK = """\
+Read a split as training would, for some seconds, and say how fast that was, where the time goes, and what to change."""
+
+
+def inspect(arguments: Sequence[str]) -> int:
+    """Run `image-shards inspect`; the exit status.
+
+    Raises:
+        JobError: there is nothing to show.
+    """
+    parser = _parser("inspect", "DATASET [--json]", _INSPECT, "image-shards inspect shards")
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+    found = parser.parse_all(arguments[1:])
+
+    from beam_jobs.tools.inspect import describe, facts
+
+    shown = _reading(lambda: facts(found.dataset))
+    _say(json.dumps(shown, indent=1, ensure_ascii=False) if found.json else describe(shown))
+    return 0
+
+
+def verify(arguments: Sequence[str]) -> int:
+    """Run `image-shards verify`; the exit status: 0 if the dataset is whole, 1 if it is not.
+
+    Raises:
+        JobError: there is nothing to verify.
+    """
+    parser = _parser("verify", "DATASET [--decode] [--workers N]", _VERIFY, "image-shards verify shards --decode")
+    parser.add_argument("--decode", action="store_true", help="decode every image too, and compare height and width")
+    _add_workers(parser)
+    found = parser.parse_all(arguments[1:])
+
+    from beam_jobs.tools.verify import Verification
+
+    with contextlib.closing(Verification(found.dataset, decode=found.decode)) as verification:
+        total, line = len(verification.tasks), _Line()
+        _reading(
+            lambda: verification.run(
+                found.workers,
+                note=line.above,
+                progress=lambda: line.show(f"{verification.done}/{total} shards, {verification.problems} problems"),
+            )
+        )
+        line.clear()
+        for text in verification.summary():
+            _say(text)
+        return 1 if verification.problems else 0
+
+
+def index(arguments: Sequence[str]) -> int:
+    """Run `image-shards index`; the exit status: 1 if an index of ours cannot be made again.
+
+    Raises:
+        JobError: the files cannot be indexed.
+    """
+    parser = _parser("index", "PATH [options]", _INDEX, "image-shards index imagenet --split train='train-*'", "PATH")
+    add = parser.add_argument
+    add("--split", type=_split_pattern, action="append", default=[], dest="splits", metavar="NAME=PATTERN",
+        help="the files of a split, as train='train-*'; give one for each split")  # fmt: skip
+    add("--image-key", metavar="K", help="the feature with images (default: image/encoded, image, image_raw, ...)")
+    add("--label-key", metavar="K", help="the feature with labels (default: image/class/label, label, ...), or none")
+    add("--id-key", metavar="K", help="the feature with unique ids (default: id, image/filename, filename, ..., if"
+        " unique), or none: then ids are FILE:ROW")  # fmt: skip
+    add(
+        "--classes", metavar="FILE", help="class names in order, one a line (default: label.labels.txt, if it is there)"
+    )
+    add("--raw", type=_raw_shape, metavar="HxWxC", help="of images that are bytes of pixels, all of one size")
+    _add_workers(parser)
+    found = parser.parse_all(arguments[1:])
+
+    from beam_jobs.tools.foreign.index import IndexOptions, index_directory
+
+    options = IndexOptions(
+        path=found.dataset,
+        splits=tuple(found.splits),
+        image_key=found.image_key,
+        label_key=found.label_key,
+        id_key=found.id_key,
+        classes=found.classes,
+        raw=found.raw,
+    )
+    line = _Line()
+    lines, problems = _reading(lambda: index_directory(options, found.workers, line.show))
+    line.clear()
+    for text in lines:
+        _say(text)
+    return 1 if problems else 0
+
+
+def benchmark(arguments: Sequence[str]) -> int:
+    """Run `image-shards benchmark`; the exit status.
+
+    Raises:
+        JobError: the dataset cannot be read.
+    """
+    from beam_jobs.cli.values import integer
+
+    parser = _parser("benchmark", "DATASET [options]", _BENCHMARK, "image-shards benchmark shards --crop 224")
+    add = parser.add_argument
+    add("--split", metavar="NAME", help="which split (default: the first)")
+    add("--format", choices=tuple(FORMATS), help="which format (default: the first that the dataset has)")
+    add("--crop", type=integer(1), metavar="N", help="take the middle of N x N pixels, where images differ in size")
+    add("--random-crop", type=integer(1), metavar="N", help="a random resized crop of N x N, and flips")
+    add("--batch-size", type=integer(1), default=256, metavar="N", help="(default: %(default)s)")
+    add("--shuffle", choices=("full", "window", "none"), default="full", help="(default: %(default)s)")
+    add("--verify", choices=("first-epoch", "always", "never"), default="first-epoch", help="(default: %(default)s)")
+    add("--fast", action="store_true", help="decode JPEGs faster and less exactly")
+    add("--threads", type=integer(1), default=available_cpus(), metavar="N",
+        help="that decode (default: one for each CPU, here %(default)s)")  # fmt: skip
+    add("--seconds", type=integer(1), default=10, metavar="N", help="read no longer than that (default: %(default)s)")
+    found = parser.parse_all(arguments[1:])
+
+    from beam_jobs.tools.benchmark import BenchmarkOptions, describe, measure
+
+    _say(describe(_reading(lambda: measure(BenchmarkOptions(**vars(found))))))
+    return 0
+
+
+def _parser(name: str, usage: str, description: str, example: str, argument: str = "DATASET") -> Parser:
+    parser = command_parser(name, usage, description, f"example: {example}")
+    parser.add_argument("dataset", metavar=argument, help="the directory, or its URL")
+    return parser
+
+
+def _add_workers(parser: Parser) -> None:
+    from beam_jobs.cli.values import integer
+
+    parser.add_argument(
+        "--workers",
+        type=integer(1),
+        default=available_cpus(),
+        metavar="N",
+        help="processes on this machine (default: one for each CPU, here %(default)s)",
+    )
+
+
+def _split_pattern(text: str) -> tuple[str, str]:
+    name, equals, pattern = text.partition("=")
+    if not equals or not pattern or not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise argparse.ArgumentTypeError(f"expected NAME=PATTERN, as train='train-*', got {text!r}")
+    return name, pattern
+
+
+def _raw_shape(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)x([1-4])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected height, width and channels (1 to 4), as 32x32x3, got {text!r}")
+    return int(match[1]), int(match[2]), int(match[3])
+
+
+def _reading(work: Callable[[], _T]) -> _T:
+    """What `work` gives, with errors about data as those of a command."""
+    try:
+        return work()
+    except ShardsError as error:
+        raise JobError(str(error)) from error
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more, as with `| head`; the status says it
+        print(without_secrets(text), flush=True)  # noqa: T201
+
+
+class _Line:
+    """How far it is, on the last line of a terminal; elsewhere nothing."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+        self._last = 0.0
+
+    def show(self, text: str) -> None:
+        """Put `text` in its place, but not all the time."""
+        if self._is_shown and time.monotonic() - self._last >= _LINE_SECONDS:
+            self._last = time.monotonic()
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+
+    def above(self, text: str) -> None:
+        """Say a line of the result, which is there to stay."""
+        self.clear()
+        _say(text)
+
+    def clear(self) -> None:
+        """Leave the line empty."""
+        if self._is_shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

@@ -1,0 +1,332 @@
+"""`image-shards prepare`: from words to options, and from the result to text."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.cli.parser import command_parser
+from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.images.decode import ignore_image_warnings
+from beam_jobs.options import (
+    CHANNELS,
+    FILTERS,
+    FITS,
+    MAX_PIXELS,
+    NORMALIZATIONS,
+    ImageOptions,
+    PrepareOptions,
+    ShardRule,
+    SplitRule,
+)
+from beam_jobs.runners.beam_import import quiet
+from beam_jobs.sources.files.class_names import read_class_names
+from beam_jobs.sources.files.interface import BOX_FORMATS, SourceOptions
+from beam_jobs.steps import prepare
+from shard_reader.format.manifest import ENCODINGS, FORMATS, IMAGE_DTYPES
+from shard_reader.storage.open import is_url, local_path
+from shard_reader.storage.secrets import without_secrets
+from shard_reader.system.cpus import available_cpus
+
+__all__ = ["parse", "run"]
+
+
+_PREPARE = """\
+Turn images into shards of TFRecord and HDF5.
+
+INPUT is a folder of images, in class folders (INPUT/cat/1.jpg), split folders (INPUT/train/cat/1.jpg) or
+flat; a table (.csv .tsv .jsonl .parquet); COCO instances (.json); an archive (.tar .zip); or records (.tfrecord
+.h5 .npy .npz). OUTPUT is a directory that is not there yet, or is empty, or holds what the same command has
+left unfinished: then it goes on from there. Both are paths, or URLs such as gs://bucket/photos."""
+
+_EPILOG = """\
+Columns are those of a table, the keys of a WebDataset's JSON, or the features or arrays of records.
+Colours are R,G,B or #rrggbb or names. Apache Beam's own options are passed on: --runner=FlinkRunner and
+so on. Without --runner the job runs on this machine, on every core."""
+
+
+def parse(arguments: Sequence[str]) -> PrepareOptions:
+    """Options from a command line: `prepare`, and the words after it.
+
+    Raises:
+        UsageError: one line that says which option is wrong, its value, and what it may be.
+        SystemExit: after `--help`.
+    """
+    prepare = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EPILOG)
+    _add_arguments(prepare)
+    beam = _add_beam_arguments(prepare, arguments)
+    found, unknown = prepare.parse_known_args(arguments[1:])
+    if unknown:
+        prepare.refuse(unknown, "neither image-shards nor Apache Beam has it")
+    given = {n: v for n, v in vars(found).items() if n in beam and v != prepare.get_default(n)}
+    if "runner" in given:
+        given["runner"] = _runner(given["runner"])
+    for name in ("direct_num_workers", "direct_running_mode"):
+        if name in given:
+            raise UsageError(f"--{name}: give --workers, which says the same of this project's processes")
+    return _build(found, given)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="INPUT", help=argparse.SUPPRESS)
+    parser.add_argument("output", metavar="OUTPUT", help=argparse.SUPPRESS)
+    add = parser.add_argument_group("common options").add_argument
+    add("--size", type=image_size, metavar="N|WxH", help="pixels of an image, width x height (default: 256)")
+    add("--fit", choices=FITS, metavar="FIT", help="cover: shortest side; inside: longest side; crop: cover, then the"
+        " middle; pad: inside, then a border; stretch; none (default: cover for N, crop for WxH)")  # fmt: skip
+    add("--format", choices=tuple(FORMATS), action="append", dest="formats", metavar="FORMAT",
+        help="tfrecord or hdf5; give it twice for both (default: tfrecord)")  # fmt: skip
+    add("--split", type=split_parts, metavar="NAME=F,...", help="parts by a hash of the id, as train=0.9,val=0.1"
+        " (default: INPUT's own splits, or all in train)")  # fmt: skip
+    add("--encoding", choices=ENCODINGS, metavar="E", help="jpeg, png, webp or raw (default: jpeg; raw for other"
+        " dtypes than uint8)")  # fmt: skip
+    add("--workers", type=integer(1), default=available_cpus(), metavar="N",
+        help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
+    add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="how many inputs may be"
+        " unusable: a count, or with a point a fraction (default: 0.01)")  # fmt: skip
+    add("--dry-run", action="store_true", help="show the plan, with sizes and time estimated from a few images,"
+        " and touch nothing")  # fmt: skip
+    add("--overwrite", action="store_true", help="remove the dataset, or the unfinished one, that is in OUTPUT")
+    add = parser.add_argument_group("where images and labels are").add_argument
+    add("--source", type=source_kind, metavar="S", help="folder, table, coco, archive, records, or module:Class of"
+        " your own (default: recognised, and said)")  # fmt: skip
+    add("--root", metavar="DIR", help="what paths are relative to (default: the folder of the table; beside a COCO"
+        " file)")  # fmt: skip
+    add("--path-column", metavar="C", help="of paths in a table (default: path, file, ...)")
+    add("--label-column", metavar="C", help="of names, numbers or lists (default: label, ...)")
+    add("--label-separator", metavar="TEXT", help="between several labels in a cell, as '|' (default: one label)")
+    add("--split-column", metavar="C", help="of names of splits (default: split, if it is there)")
+    add("--path-suffix", metavar="TEXT", help="to add to each path, as .jpg (default: nothing)")
+    add("--id-column", metavar="C", help="of unique ids (default: the path, or the place)")
+    add("--fields", type=names, metavar="C,...", help="columns to keep as fields (default: all)")
+    add("--boxes", type=names, metavar="C,...", help="a column of lists of boxes, or four columns of one box")
+    add("--box-format", choices=BOX_FORMATS, default="xyxy", metavar="B", help="xyxy, xywh, yxyx; as parts of the"
+        " image: rel-xyxy, ... (default: xyxy)")  # fmt: skip
+    add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="stored, or upright: with the"
+        " EXIF orientation applied (default: stored)")  # fmt: skip
+    add("--points", type=names, metavar="C,...", help="a column of lists of points, or two columns, x before y")
+    add("--image-key", metavar="K", help="the feature or array of images, or a WebDataset's"
+        " suffix (default: image, image/encoded, ...)")  # fmt: skip
+    add("--record", metavar="SPEC", help="of binary records, as label:u1,image:u1[3,32,32]")
+    add("--classes", metavar="FILE", help="class names in order, one a line (default: sorted by name)")
+    add("--nested-classes", action="store_true", help="classes are whole paths of folders, as pet/cat")
+    add = parser.add_argument_group("pixels").add_argument
+    add("--only-shrink", action="store_true", help="never make an image larger (cover, inside, pad)")
+    add("--filter", choices=FILTERS, default="lanczos", metavar="FILTER",
+        help=f"{', '.join(FILTERS)} (default: lanczos)")  # fmt: skip
+    add("--quality", type=integer(1, 100), metavar="1..100", help="of JPEG and WebP (default: 90, but a JPEG file that"
+        " needs no change keeps its bytes)")  # fmt: skip
+    add("--pad-color", type=color, metavar="COLOR", help="of the border of --fit pad (default: black)")
+    add("--background", type=color, default="white", metavar="COLOR", help="below transparency (default: white)")
+    add("--channels", choices=CHANNELS, default="rgb", metavar="CH", help="rgb, grey, or keep (default: rgb)")
+    add("--dtype", choices=IMAGE_DTYPES, metavar="D", help="uint8, uint16, float16 or float32 (default: uint8; float32"
+        " with --normalize)")  # fmt: skip
+    add("--normalize", choices=NORMALIZATIONS, default="none", metavar="HOW", help="unit: 0..1; symmetric: -1..1;"
+        " imagenet, dataset, per-image: each channel less that mean, over that deviation (default: none)")  # fmt: skip
+    add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N", help="reject larger images (default:"
+        " %(default)s)")  # fmt: skip
+    add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE", help="reject larger files (default: 512MiB)")
+    add = parser.add_argument_group("splits and shards").add_argument
+    add("--stratify", action="store_true", help="the same parts of each class (default: parts by chance)")
+    add("--group-by", metavar="FIELD", help="keep what has the same value in one split; folder: the image's folder")
+    add("--drop-duplicates", action="store_true", help="keep one of each image: reads all of INPUT once more, first")
+    rule = parser._action_groups[-1].add_mutually_exclusive_group()
+    rule.add_argument("--shards", type=integer(1, 99_999), metavar="N",
+        help="how many in the largest split; smaller splits get shards of the same size")  # fmt: skip
+    rule.add_argument("--shard-records", type=integer(1), metavar="N", help="at most so many records each")
+    rule.add_argument("--shard-bytes", type=byte_size, default="128MB", metavar="SIZE",
+        help="about so large each (default: 128MB)")  # fmt: skip
+    add("--seed", type=integer(), default=0, help="decides the order and the splits (default: 0)")
+    add("--reject-crashers", action="store_true", help="reject an image that crashes its decoder (default: fail)")
+
+
+def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
+    """Have `parser` take Beam's options too, if there is one it does not know. Their names.
+
+    Beam drops what it does not know with a warning, and takes prefixes; one parser for all does neither.
+    """
+    own = parser._option_string_actions
+    if not any(word.startswith("--") and word.split("=")[0] not in own for word in arguments):
+        return set()
+    before = {action.dest for action in parser._actions}
+    group = parser.add_argument_group("Apache Beam")
+    with quiet():
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        # Each view adds its own; the class of a view has no public way to list them.
+        for view in PipelineOptions.__subclasses__():
+            view._add_argparse_args(group)
+    for action in group._group_actions:
+        action.help = argparse.SUPPRESS
+    return {action.dest for action in group._group_actions} - before
+
+
+def _runner(text: str) -> str:
+    """The name of a runner, from any spelling that Beam takes: a path to the class, or without "Runner"."""
+    with quiet():
+        from apache_beam.options.pipeline_options import StandardOptions
+    known = {runner.rpartition(".")[2] for runner in StandardOptions.ALL_KNOWN_RUNNERS} | {"DirectRunner"}
+    spellings = {spelling: name for name in known for spelling in (name.lower(), name.lower().removesuffix("runner"))}
+    name = spellings.get(text.rpartition(".")[2].lower())
+    if name is None:
+        raise UsageError(f"--runner {text}: Apache Beam knows {', '.join(sorted(known))}")
+    return name
+
+
+def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
+    return PrepareOptions(
+        source=_source_options(found),
+        output=_place(found.output, "OUTPUT"),
+        image=_image_options(found),
+        formats=tuple(name for name in FORMATS if name in (found.formats or ["tfrecord"])),
+        split=_split_rule(found),
+        shards=_shard_rule(found),
+        seed=found.seed,
+        workers=found.workers,
+        max_rejects=found.max_rejects,
+        classes=read_class_names(found.classes) if found.classes is not None else None,
+        drop_duplicates=found.drop_duplicates,
+        reject_crashers=found.reject_crashers,
+        overwrite=found.overwrite,
+        dry_run=found.dry_run,
+        beam=beam,
+    )
+
+
+def _source_options(found: argparse.Namespace) -> SourceOptions:
+    if found.label_separator == "":
+        raise UsageError("--label-separator: is empty; give what stands between two labels, as '|'")
+    for name, sizes in (("boxes", (1, 4)), ("points", (1, 2))):
+        columns = getattr(found, name)
+        if columns and len(columns) not in sizes:
+            raise UsageError(f"--{name} {','.join(columns)}: give one column of lists, or {sizes[1]} columns")
+    return SourceOptions(
+        input=_place(found.input, "INPUT"),
+        kind=found.source,
+        root=_place(found.root, "--root") if found.root is not None else None,
+        path_column=found.path_column,
+        path_suffix=found.path_suffix,
+        id_column=found.id_column,
+        label_column=found.label_column,
+        label_separator=found.label_separator,
+        split_column=found.split_column,
+        fields=found.fields,
+        boxes=found.boxes,
+        points=found.points,
+        box_format=found.box_format,
+        box_frame=found.box_frame,
+        image_key=found.image_key,
+        record=found.record,
+        nested_classes=found.nested_classes,
+    )
+
+
+def _split_rule(found: argparse.Namespace) -> SplitRule:
+    if found.stratify and found.group_by is not None:
+        raise UsageError("--stratify: does not go with --group-by, which keeps groups whole; leave one out")
+    for name, given in (("--stratify", found.stratify), ("--group-by", found.group_by)):
+        if given and found.split is None:
+            raise UsageError(f"{name}: says how to split; give --split, as train=0.9,val=0.1")
+    return SplitRule(parts=found.split, stratify=found.stratify, group_by=found.group_by)
+
+
+def _place(path: str, name: str) -> str:
+    if not path:
+        raise UsageError(f"{name} is empty")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} {path!r}: is not UTF-8; rename it, or use a link") from None
+    try:
+        local_path(path)
+    except ValueError as error:
+        raise UsageError(f"{name} {path}: {error}") from error
+    if not is_url(path):
+        return str(Path(path))
+    scheme, _, rest = path.partition("://")
+    if not rest.strip("/"):
+        raise UsageError(f"{name} {path}: is not a place; give a bucket or a folder, as {scheme}://bucket/photos")
+    return path.rstrip("/")
+
+
+def _image_options(found: argparse.Namespace) -> ImageOptions:
+    width, height = found.size or (256, None)
+    fit = found.fit or ("crop" if height else "cover")
+    dtype = found.dtype or ("uint8" if found.normalize == "none" else "float32")
+    encoding = found.encoding or ("jpeg" if dtype == "uint8" else "raw")
+    _check_image_options(found, fit, dtype, encoding)
+    if fit == "none":
+        width, height = 0, 0
+    return ImageOptions(
+        width=width,
+        height=width if height is None else height,
+        fit=fit,
+        filter=found.filter,
+        encoding=encoding,
+        quality=found.quality,
+        dtype=dtype,
+        normalize=found.normalize,
+        only_shrink=found.only_shrink,
+        pad_color=found.pad_color or (0, 0, 0),
+        background=found.background,
+        channels=found.channels,
+        max_pixels=found.max_pixels,
+        max_bytes=found.max_bytes,
+    )
+
+
+def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encoding: str) -> None:
+    """Whether options about pixels go together.
+
+    Raises:
+        UsageError: they do not; the message says what would.
+    """
+    normalize, channels = found.normalize, found.channels
+    if normalize != "none" and found.dtype is not None and not dtype.startswith("float"):
+        raise UsageError(f"--normalize {normalize} gives floats: give --dtype float32 or float16")
+    if normalize != "none" and encoding != "raw":
+        raise UsageError(
+            f"--normalize {normalize} gives floats, and --encoding {encoding} stores 8 bits: give --encoding raw, or"
+            " normalise on the device, with the mean and std of the manifest"
+        )
+    if dtype != "uint8" and encoding != "raw":
+        raise UsageError(f"--encoding {encoding} holds uint8 pixels only: give --encoding raw for {dtype}")
+    if found.quality is not None and encoding not in ("jpeg", "webp"):
+        raise UsageError(f"--quality {found.quality} is for JPEG and WebP, the encoding is {encoding}: leave it out")
+    if channels == "grey" and encoding == "webp":
+        raise UsageError("--channels grey: WebP has no grey images; give --encoding jpeg, png or raw")
+    if (channels, normalize) in {("grey", "imagenet"), ("keep", "imagenet"), ("keep", "dataset")}:
+        needs = "three channels" if normalize == "imagenet" else "the same channels in every image"
+        raise UsageError(f"--normalize {normalize}: needs {needs}, and not --channels {channels}")
+    if fit == "none" and found.size is not None:
+        raise UsageError("--size: --fit none keeps the size of each image; leave one out")
+    if found.only_shrink and fit not in ("cover", "inside", "pad"):
+        raise UsageError(f"--only-shrink: is for --fit cover, inside or pad, not for {fit}")
+    if found.pad_color is not None and fit != "pad":
+        raise UsageError(f"--pad-color: is for --fit pad, not for {fit}; leave it out")
+
+
+def _shard_rule(found: argparse.Namespace) -> ShardRule:
+    if found.shards is not None:
+        return ShardRule(by="shards", value=found.shards)
+    if found.shard_records is not None:
+        return ShardRule(by="records", value=found.shard_records)
+    return ShardRule(by="bytes", value=found.shard_bytes)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; the exit status.
+
+    Raises:
+        JobError: the job failed, or cannot start.
+    """
+    ignore_image_warnings()
+    summary = prepare(parse(arguments))
+    try:
+        print(without_secrets(summary), flush=True)  # noqa: T201
+    except OSError as error:
+        raise JobError(f"the dataset is whole, but standard output cannot be written ({error.strerror})") from error
+    return 0

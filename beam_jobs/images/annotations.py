@@ -1,0 +1,127 @@
+"""Boxes and points: from the numbers that annotations have to parts of the stored image.
+
+They take the way of the pixels (`geometry.py`): orientation, resize, crop and pad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.images.geometry import Geometry
+from beam_jobs.sources.files.interface import BadInput
+
+__all__ = ["Frame", "check_objects", "move_objects"]
+
+_GROUP = "objects/"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What becomes of an image, and what its annotations refer to: a width and height, if they say, and
+    whether that is the image as it is shown in any case.
+    """
+
+    geometry: Geometry
+    declared: tuple[int, int] | None
+    shown: bool = False
+
+    def is_upright(self) -> bool:
+        """Whether annotations refer to the image as it is shown, and not as it is stored.
+
+        Raises:
+            BadInput: they refer to an image of another size.
+        """
+        stored = self.geometry.stored
+        if self.declared is None:
+            return self.shown
+        width, height = self.declared
+        if (width, height) == stored and not self.shown:
+            return False
+        if (width, height) == self.geometry.upright:
+            return True
+        raise BadInput("wrong-size", f"is {stored[0]}x{stored[1]}, its annotations are for {width}x{height}")
+
+
+def move_objects(
+    values: Mapping[str, Any], boxes: Mapping[str, str], points: Mapping[str, str], frame: Frame
+) -> tuple[Mapping[str, Any], int]:
+    """The values of a record with its boxes and points as parts of the stored image, and how many boxes are dropped.
+
+    Boxes become `[n, 4]` (ymin, xmin, ymax, xmax), clipped to the image, points `[n, 2]` (y, x). A box
+    of which nothing is left is dropped, and with it the object's element of every list of objects.
+
+    Raises:
+        BadInput: the annotations are for an image of another size.
+    """
+    upright = frame.is_upright()
+    if not boxes and not points:
+        return values, 0
+    moved = dict(values)
+    width, height = frame.geometry.upright if upright else frame.geometry.stored
+    keep: NDArray[np.bool_] | None = None
+    for name, form in boxes.items():
+        pixels = _corners(_array(values[name], 4), form, width, height)
+        # To the image itself first: what hangs over its edge must not reach into a border.
+        pixels = pixels.clip(0, [height, width, height, width])
+        moved[name], inside = frame.geometry.boxes(pixels, upright=upright)
+        keep = inside if keep is None else keep & inside
+    for name, form in points.items():
+        moved[name] = frame.geometry.points(_yx(_array(values[name], 2), form, width, height), upright=upright)
+    if keep is None:
+        return moved, 0
+    for name, value in moved.items():
+        if name.startswith(_GROUP):
+            rows = _rows(value, len(keep), name)
+            left = [one for one, stays in zip(rows, keep, strict=True) if stays]
+            if left and isinstance(left[0], list):  # several values for each object, in one flat list
+                left = [each for one in left for each in one]
+            moved[name] = value if keep.all() else left
+    return moved, int((~keep).sum())
+
+
+def check_objects(values: Mapping[str, Any], boxes: Mapping[str, str]) -> None:
+    """Whether lists of objects have an element for each.
+
+    Raises:
+        BadInput: one of them does not.
+    """
+    for box in boxes:
+        for name, value in values.items():
+            if name.startswith(_GROUP):
+                _rows(value, len(values[box]) // 4, name)
+
+
+def _array(numbers: list[float], columns: int) -> NDArray[np.float64]:
+    return np.asarray(numbers, np.float64).reshape(-1, columns)
+
+
+def _rows(value: Any, objects: int, name: str) -> list[Any]:
+    """The element of each object."""
+    if len(value) % max(1, objects) or bool(len(value)) != bool(objects):
+        raise BadInput("bad-objects", f"{name} has {len(value)} elements for {objects} objects")
+    if isinstance(value, np.ndarray):
+        return list(value)
+    size = len(value) // max(1, objects)
+    return value if size < 2 else [value[start : start + size] for start in range(0, len(value), size)]
+
+
+def _corners(boxes: NDArray[np.float64], form: str, width: int, height: int) -> NDArray[np.float64]:
+    """`[n, 4]` ymin, xmin, ymax, xmax in pixels."""
+    if form.endswith("yxyx"):
+        corners = boxes.copy()
+    elif form.endswith("xywh"):
+        x, y, w, h = boxes.T
+        corners = np.stack([y, x, y + h, x + w], 1)
+    else:
+        corners = boxes[:, [1, 0, 3, 2]]
+    return corners * [height, width, height, width] if form.startswith("rel-") else corners
+
+
+def _yx(points: NDArray[np.float64], form: str, width: int, height: int) -> NDArray[np.float64]:
+    pairs = points if form.endswith("yx") else points[:, ::-1]
+    return pairs * [height, width] if form.startswith("rel-") else pairs

@@ -1,0 +1,241 @@
+"""From the bytes of an image file to upright pixels in sRGB.
+
+Pillow reads the header and every format but two: the common JPEG, which is for libjpeg-turbo (through simplejpeg),
+and PNG and TIFF with 16-bit colours, of which Pillow keeps 8 bits and OpenCV all.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import re
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from beam_jobs.images.colour import keeps_colours, to_srgb
+from beam_jobs.images.geometry import turned
+from beam_jobs.options import ImageOptions
+from beam_jobs.sources.files.interface import BadInput, Pixels
+
+__all__ = ["Decoded", "check_size", "decode", "ignore_image_warnings", "image_of", "to_8_bits"]
+
+_ORIENTATION, _BITS, _PLANES = 0x0112, 0x0102, 0x011C
+_DEEP_COLOURS = re.compile("(LA|RGB|RGBX|RGBA|RGBa);16.*")
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "MPO", "JPEG2000", "PPM", "TGA", "ICO", "PSD"),
+    *("DDS", "DIB", "ICNS", "PCX", "QOI", "SGI", "XBM", "XPM"),
+)
+
+
+class Decoded(NamedTuple):
+    """What a file holds.
+
+    `pixels` are upright, uint8 or uint16, `[height, width, channels]`: grey, RGB, or RGB with transparency.
+    `orientation` is what the file has for them. `clean` is a JPEG file whose pixels anybody would decode to the same:
+    nothing is wrong with it, and its colours are grey, or YCbCr, in sRGB.
+    """
+
+    pixels: Pixels
+    orientation: int = 1
+    clean: bool = False
+
+
+def ignore_image_warnings() -> None:
+    """Silence Pillow, for this process: what it warns of it then reads, or refuses with an error."""
+    warnings.filterwarnings("ignore", module="PIL")
+
+
+def check_size(width: int, height: int, options: ImageOptions) -> None:
+    """Whether an image may be decoded.
+
+    Raises:
+        BadInput: it has too many pixels.
+    """
+    if width * height > options.max_pixels:
+        raise BadInput("too-large", f"{width}x{height} pixels are more than the limit of {options.max_pixels}")
+
+
+def decode(data: bytes, options: ImageOptions) -> Decoded:
+    """The pixels of any image file Pillow knows; of an animation the first frame.
+
+    Colours become sRGB by the ICC profile in the file; a profile that is broken, or of another colour space than the
+    pixels, is ignored. Pixels of 16 bits stay so, but those whose colours a profile changes: they are then of 8.
+
+    Raises:
+        BadInput: the file is no image, damaged, too large, or of a mode without a meaning in RGB.
+    """
+    if not data:
+        raise BadInput("empty", "the file has no bytes")
+    if len(data) > options.max_bytes:
+        raise BadInput("too-large", f"{len(data)} bytes are more than the limit of {options.max_bytes}")
+    if Image.MAX_IMAGE_PIXELS is not None and options.max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = options.max_pixels  # Pillow's own check is for what the header does not tell
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            check_size(*image.size, options)
+            decoded = _decode(image, data)
+            check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
+            return decoded
+    except UnidentifiedImageError:
+        raise BadInput("not-an-image", "no image format that Pillow knows") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadInput("too-large", str(error)) from error
+    except (MemoryError, BadInput):
+        raise
+    except Exception as error:  # the bytes are in memory: whatever a decoder raises is about them
+        raise BadInput("damaged", str(error) or type(error).__name__) from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats of pixels that Pillow reads by itself: not EPS, for which it runs Ghostscript."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _decode(image: Image.Image, data: bytes) -> Decoded:
+    profile = image.info.get("icc_profile")
+    if image.format == "JPEG" and image.mode in ("L", "RGB"):
+        pixels = _decode_jpeg(data, image.mode)
+        if pixels is not None:
+            clean = keeps_colours(image.mode, profile) and _is_grey_or_ycc(data)
+            pixels = _in_srgb(pixels, profile, grey=image.mode == "L")
+            return _upright(pixels, image.getexif().get(_ORIENTATION, 1), clean)
+    if image.format == "TIFF":  # Pillow, and OpenCV too, turns it, and then says that it is upright
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        return Decoded(_decode_other(image, data, profile), orientation)
+    pixels = _decode_other(image, data, profile)
+    return _upright(pixels, image.getexif().get(_ORIENTATION, 1))
+
+
+def _upright(pixels: Pixels, orientation: int, clean: bool = False) -> Decoded:
+    return Decoded(np.ascontiguousarray(turned(pixels, orientation)), orientation, clean)
+
+
+def _decode_jpeg(data: bytes, mode: str) -> Pixels | None:
+    """Pixels, or None where libjpeg has a complaint: then Pillow, more patient, has the last word."""
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode)
+    except ValueError:
+        return None
+    return pixels
+
+
+def _is_grey_or_ycc(data: bytes) -> bool:
+    """Whether a JPEG file is as nearly all are, and not RGB, which some decoders take for YCbCr."""
+    return simplejpeg.decode_jpeg_header(data)[2] in ("Gray", "YCbCr")
+
+
+def _decode_other(image: Image.Image, data: bytes, profile: bytes | None) -> Pixels:
+    layout = _layout(image)
+    image.load()
+    if image.mode in ("CMYK", "LAB"):
+        return _array(to_srgb(image, profile))
+    grey = layout.startswith("LA;16") or image.mode in ("1", "L", "LA", "La", "I") or image.mode.startswith("I;16")
+    pixels = _decode_deep_colours(image, data, layout) if _DEEP_COLOURS.fullmatch(layout) else None
+    if pixels is None:
+        pixels = _deep_grey(image, layout) if image.mode.startswith(("I", "F")) else _array(image)
+    return _in_srgb(pixels, profile, grey=grey)
+
+
+def _layout(image: Image.Image) -> str:
+    """Pillow's "raw mode": how the pixels of a file that is not loaded yet lie in it.
+
+    Raises:
+        BadInput: Pillow would take 16-bit numbers for 8-bit ones.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(_BITS, (1,))
+        if image.tag_v2.get(_PLANES) == 2 and len(bits) > 1 and max(bits) > 8:
+            raise BadInput("unsupported-mode", "a TIFF of 16-bit colours, one plane for each")
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles and image.format in ("PNG", "TIFF") else None
+    layout = arguments[0] if isinstance(arguments, tuple) else arguments
+    return layout if isinstance(layout, str) else ""
+
+
+def _array(image: Image.Image) -> Pixels:
+    """The 8-bit pixels of an image of any mode but the deep ones."""
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+    return np.atleast_3d(np.asarray(image if image.mode == mode else image.convert(mode)))
+
+
+def _deep_grey(image: Image.Image, layout: str) -> Pixels:
+    """16-bit grey, or RGBA where one value is transparent."""
+    if not (image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")):  # whose peak becomes 65,535
+        raise BadInput("unsupported-mode", f"pixels of mode {image.mode!r} have no known range")
+    values = np.asarray(image).astype(np.uint16)[..., None]
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        opaque = np.where(values == transparent, 0, 65_535).astype(np.uint16)
+        return np.concatenate([values, values, values, opaque], 2)
+    if layout == "I;12":
+        return (values.astype(np.uint32) * 65_535 // 4_095).astype(np.uint16)
+    return values
+
+
+def _decode_deep_colours(image: Image.Image, data: bytes, layout: str) -> Pixels | None:
+    """16-bit RGB or RGBA, or None where only Pillow can read the file. Pillow has found it undamaged."""
+    cv2 = _opencv()
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        return None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != image.size[::-1] or pixels.ndim != 3:
+        return None
+    if layout.startswith("RGBX"):
+        pixels = pixels[..., :3]
+    deep: Pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    return _unmultiplied(deep) if layout.startswith("RGBa") else deep
+
+
+def _unmultiplied(pixels: Pixels) -> Pixels:
+    """16-bit colours that were multiplied by their opacity, without it."""
+    colours, opacity = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
+    colours = (colours * 65_535 + opacity // 2) // np.maximum(opacity, 1)
+    return np.concatenate([colours.clip(0, 65_535).astype(np.uint16), pixels[..., 3:]], 2)
+
+
+@functools.cache
+def _opencv() -> Any:
+    """OpenCV, silent and without threads of its own. Few need it, and it takes a while to import."""
+    cv2 = importlib.import_module("cv2")
+    cv2.setNumThreads(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def _in_srgb(pixels: Pixels, profile: bytes | None, *, grey: bool) -> Pixels:
+    """Pixels of any kind, of which a profile says what the colours (of `grey`, the first channel) mean."""
+    if keeps_colours("L" if grey else "RGB", profile):
+        return pixels
+    before = image_of(to_8_bits(pixels[..., : 1 if grey else 3]))
+    after = to_srgb(before, profile)
+    if after is before:
+        return pixels
+    converted = _array(after)
+    if converted.shape == pixels.shape:
+        return converted
+    opacity = to_8_bits(pixels[..., 3:])
+    shape = (*pixels.shape[:2], pixels.shape[2] - opacity.shape[2])
+    return np.concatenate([np.broadcast_to(converted, shape), opacity], 2)
+
+
+def image_of(pixels: NDArray[np.uint8]) -> Image.Image:
+    """A Pillow image of `[height, width, channels]`."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:
+    """Pixels of 16 bits scaled, and rounded; others as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

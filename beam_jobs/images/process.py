@@ -1,0 +1,194 @@
+"""Pixels: from an image file, or from pixels, to the payload that is stored. Pure functions, no Beam.
+
+`decode.py` reads files, `geometry.py` says what goes where. Here cykooz-resizer resamples, with the filters of Pillow,
+and libjpeg-turbo (through simplejpeg) encodes. See benchmarks/README.md for what that gains over Pillow alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import cykooz_resizer as cykooz
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
+from beam_jobs.images.encode import _deep, _encode
+from beam_jobs.images.geometry import Geometry, plan_geometry
+from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.options import MAX_PIXELS, MAX_SIDE, ImageOptions
+from beam_jobs.sources.files.interface import BadInput, Pixels
+
+__all__ = ["Payload", "codec_versions", "fit", "prepare_image"]
+
+
+_RESAMPLING = {
+    "lanczos": cykooz.ResizeAlg.convolution(cykooz.FilterType.lanczos3),
+    "bicubic": cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),
+    "bilinear": cykooz.ResizeAlg.convolution(cykooz.FilterType.bilinear),
+    "area": cykooz.ResizeAlg.convolution(cykooz.FilterType.box),
+    "nearest": cykooz.ResizeAlg.nearest(),
+}
+
+_PIXEL_TYPES = {
+    (np.dtype(np.uint8), 1): cykooz.PixelType.U8,
+    (np.dtype(np.uint8), 3): cykooz.PixelType.U8x3,
+    (np.dtype(np.uint8), 4): cykooz.PixelType.U8x4,
+    (np.dtype(np.uint16), 1): cykooz.PixelType.U16,
+    (np.dtype(np.uint16), 3): cykooz.PixelType.U16x3,
+    (np.dtype(np.uint16), 4): cykooz.PixelType.U16x4,
+}
+
+_LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
+
+_WITH_OPACITY = ("png", "webp", "raw")
+
+# Raised whenever the same file and options give other pixels than before.
+_PIXELS_VERSION = "2"
+
+_MAX_WEBP_SIDE = 16_383
+
+_thread = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What is stored of one image, what it adds to the statistics, and where its points went."""
+
+    data: bytes
+    height: int
+    width: int
+    channels: int
+    sums: ChannelSums
+    geometry: Geometry
+
+
+def codec_versions() -> dict[str, str]:
+    """What decides the bytes beside the options: this module's results, and libraries, by version."""
+    names = ("cykooz-resizer", "h5py", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
+    return {"pixels": _PIXELS_VERSION} | {name: version(name) for name in names}
+
+
+def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: ChannelSums | None = None) -> Payload:
+    """The payload for an image.
+
+    A JPEG file that is what is asked for already, with no `quality` given, keeps its bytes.
+
+    Args:
+        data: the bytes of a file, or pixels: uint8 or uint16 `[height, width]` or `[height, width, channels]`,
+            upright, with 1 (grey), 3 (RGB) or 4 (RGB and opacity) channels.
+        options: what to make of it.
+        statistics: of the dataset; needed for `normalize="dataset"`.
+
+    Raises:
+        BadInput: the file is no image, damaged, or too large; or the pixels are none.
+    """
+    decoded = decode(data, options) if isinstance(data, bytes) else Decoded(_checked(data, options))
+    height, width = decoded.pixels.shape[:2]
+    stored = (height, width) if decoded.orientation in range(5, 9) else (width, height)
+    geometry = plan_geometry(*stored, decoded.orientation, options)
+    kept = _with_channels(_with_depth(decoded.pixels, options), options)
+    fitted = fit(kept, geometry, options)
+    # Decoders may give rows in any layout; encoders want them one after the other.
+    pixels: NDArray[Any] = np.ascontiguousarray(fitted)
+    same = decoded.clean and not geometry.changes and kept.shape == decoded.pixels.shape
+    if isinstance(data, bytes) and same and options.encoding == "jpeg" and options.quality is None:
+        encoded = data
+    else:
+        encoded = _encode(pixels, options, statistics)
+    height, width, channels = pixels.shape
+    return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry)
+
+
+def _checked(pixels: Pixels, options: ImageOptions) -> Pixels:
+    """Pixels that came as such, `[height, width, channels]`, in this machine's byte order."""
+    shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
+    native = pixels.dtype.newbyteorder("=")
+    if len(shape) != 3 or shape[2] not in (1, 3, 4) or 0 in shape or native not in (np.uint8, np.uint16):
+        raise BadInput("bad-array", f"expected uint8 or uint16 [height, width] or [height, width, 1, 3 or 4],"
+            f" got {pixels.dtype} {list(pixels.shape)}")  # fmt: skip
+    check_size(shape[1], shape[0], options)
+    checked: Pixels = np.ascontiguousarray(pixels, native).reshape(shape)
+    return checked
+
+
+def _with_depth(pixels: Pixels, options: ImageOptions) -> Pixels:
+    return to_8_bits(pixels) if options.dtype == "uint8" else pixels
+
+
+def _with_channels(pixels: Pixels, options: ImageOptions) -> Pixels:
+    """Pixels with as many channels as the options, and the encoding, take."""
+    keep = options.channels == "keep"
+    if pixels.shape[2] == 4 and not (keep and options.encoding in _WITH_OPACITY):
+        pixels = _over(pixels, options.background)
+    if options.channels == "grey" and pixels.shape[2] == 3:
+        return _grey(pixels)
+    if options.channels == "rgb" and pixels.shape[2] == 1:
+        pixels = np.concatenate([pixels] * 3, 2)
+    return pixels
+
+
+def _over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
+    """RGB, of pixels with opacity over a colour."""
+    if pixels.dtype == np.uint8:
+        rgba = Image.fromarray(pixels)
+        over = Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba)
+        return np.asarray(over.convert("RGB"))
+    opacity, below = pixels[..., 3:].astype(np.uint32), np.array(background, np.uint32) * 257
+    # 65,535 times 65,535, and its half to round, are still below 2 to the 32
+    mixed = pixels[..., :3] * opacity + below * (65_535 - opacity)
+    return ((mixed + 32_767) // 65_535).astype(np.uint16)
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    """The luma of RGB pixels, as Pillow's "L"; the last channel is grey's only one."""
+    red, green, blue = (pixels[..., i : i + 1].astype(np.uint32) * weight for i, weight in enumerate(_LUMA))
+    grey: NDArray[Any] = ((red + green + blue + 0x8000) >> 16).astype(pixels.dtype)
+    return grey
+
+
+def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions) -> Pixels:
+    """Upright pixels, `[height, width, channels]`, of which all happens that the geometry says but the turning.
+
+    Raises:
+        BadInput: an image so long and thin that it would become too large.
+    """
+    width, height = geometry.size
+    limit = _MAX_WEBP_SIDE if options.encoding == "webp" else MAX_SIDE
+    if max(width, height) > limit or width * height > max(MAX_PIXELS, options.max_pixels):
+        was = f"{geometry.upright[0]}x{geometry.upright[1]}"
+        raise BadInput("too-large", f"{was} would become {width}x{height} pixels; try --fit crop or pad")
+    if geometry.resizes:
+        pixels = _resized(pixels, geometry, options.filter)
+    return _padded(pixels, geometry, options.pad_color) if geometry.pads else pixels
+
+
+def _resized(pixels: Pixels, geometry: Geometry, filter: str) -> Pixels:
+    height, width, channels = pixels.shape
+    kind = _PIXEL_TYPES[pixels.dtype, channels]
+    source = cykooz.ImageData(width, height, kind, pixels.tobytes())
+    result = cykooz.ImageData(*geometry.scaled, kind)
+    if not hasattr(_thread, "resizer"):
+        _thread.resizer = cykooz.Resizer()  # holds buffers: one for each thread
+    box = cykooz.CropBox(*geometry.box)
+    _thread.resizer.resize(source, result, cykooz.ResizeOptions(_RESAMPLING[filter], crop_box=box))
+    resized: NDArray[Any] = np.frombuffer(result.get_buffer(), pixels.dtype)
+    return resized.reshape(*geometry.scaled[::-1], channels)
+
+
+def _padded(pixels: Pixels, geometry: Geometry, color: tuple[int, int, int]) -> Pixels:
+    height, width, channels = pixels.shape
+    border: Pixels = np.array([[color]], np.uint8)
+    if channels == 1:
+        border = _grey(border)
+    elif channels == 4:
+        border = np.array([[[*color, 255]]], np.uint8)
+    (left, top), size = geometry.offset, geometry.size
+    border = _deep(border) if pixels.dtype == np.uint16 else border
+    result: NDArray[Any] = np.broadcast_to(border, (size[1], size[0], channels)).copy()
+    result[top : top + height, left : left + width] = pixels
+    return result

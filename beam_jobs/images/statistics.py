@@ -1,0 +1,85 @@
+"""Exact sums over the pixels of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.sources.files.interface import Pixels
+
+__all__ = ["ChannelSums"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSums:
+    """Exact sums over pixels, which add up to the same whatever their order.
+
+    `total` and `squares` are the sums of values up to `peak` (255 or 65,535) and of their squares, for each channel.
+    Images of different numbers of channels have no sums together: they are `mixed`.
+    """
+
+    pixels: int = 0
+    total: tuple[int, ...] = ()
+    squares: tuple[int, ...] = ()
+    peak: int = 255
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> ChannelSums:
+        """The sums over one image, `[height, width, channels]`, uint8 or uint16."""
+        height, width, channels = pixels.shape
+        rows = pixels.reshape(height, -1)
+        # Down the columns first, in the narrowest integers that cannot overflow (at most 65,500 rows).
+        wide, sums = (np.uint16, np.uint32) if pixels.dtype == np.uint8 else (np.uint32, np.uint64)
+        squared: NDArray[Any] = rows.astype(wide)
+        squared *= squared
+        total, squares = (
+            np.add.reduce(values, 0, sums).reshape(-1, channels).sum(0, np.uint64).tolist()
+            for values in (rows, squared)
+        )
+        return cls(height * width, tuple(total), tuple(squares), int(np.iinfo(pixels.dtype).max))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ChannelSums:
+        """From the fields by name, with lists for tuples."""
+        return cls(value["pixels"], tuple(value["total"]), tuple(value["squares"]), value["peak"])
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there are images of different numbers of channels among them."""
+        return self.pixels > 0 and not self.total
+
+    def __add__(self, other: ChannelSums) -> ChannelSums:
+        if not self.pixels or not other.pixels:
+            return self if self.pixels else other
+        peak, pixels = max(self.peak, other.peak), self.pixels + other.pixels
+        if len(self.total) != len(other.total):
+            return ChannelSums(pixels, peak=peak)
+        one, two = self._up_to(peak), other._up_to(peak)
+        total = tuple(a + b for a, b in zip(one.total, two.total, strict=True))
+        squares = tuple(a + b for a, b in zip(one.squares, two.squares, strict=True))
+        return ChannelSums(pixels, total, squares, peak)
+
+    def _up_to(self, peak: int) -> ChannelSums:
+        scale = peak // self.peak
+        total, squares = (tuple(v * s for v in values) for values, s in ((self.total, scale), (self.squares, scale**2)))
+        return ChannelSums(self.pixels, total, squares, peak)
+
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and (population) standard deviation of each channel, of pixels scaled to 0..1; of no pixels, one 0.
+
+        Raises:
+            ValueError: they are mixed.
+        """
+        if self.mixed:
+            raise ValueError("images of different numbers of channels have no mean")
+        if not self.pixels:
+            return (0.0,), (0.0,)
+        n = self.pixels
+        mean = tuple(total / n / self.peak for total in self.total)
+        # In integers up to the division: a difference of large floats would lose the result.
+        variances = ((n * sq - t * t) / (n * n) for t, sq in zip(self.total, self.squares, strict=True))
+        return mean, tuple(variance**0.5 / self.peak for variance in variances)

@@ -1,0 +1,3 @@
+"""Which image goes where: from a listing to shard tasks."""
+
+__all__: list[str] = []

@@ -1,0 +1,58 @@
+"""What makes a job the same job: the inputs, the options that decide the result, and the codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from beam_jobs.errors import UsageError
+from beam_jobs.images.process import codec_versions
+from beam_jobs.options import PrepareOptions, fingerprint
+from beam_jobs.plan.order import Inputs
+from shard_reader.format.manifest import Fingerprint
+
+__all__ = ["check_same", "fingerprint_of", "identity"]
+
+
+def fingerprint_of(options: PrepareOptions, inputs: Inputs) -> Fingerprint:
+    """The fingerprint of what a job makes."""
+    return Fingerprint(
+        inputs=inputs.fingerprint,
+        options=fingerprint(options.deciding()),
+        codecs=codec_versions(),
+    )
+
+
+def identity(found: Fingerprint, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's fingerprint, and the options to show where that differs; as it is read back from JSON."""
+    return {"fingerprint": asdict(found), "options": dict(options)}
+
+
+def check_same(there: Mapping[str, Any], here: Mapping[str, Any], output: str) -> None:
+    """Whether what is in OUTPUT is what is asked for.
+
+    Raises:
+        UsageError: it is not; the message shows what differs.
+    """
+    if there.get("fingerprint") == here["fingerprint"]:
+        return
+    found, asked = _flat(there), _flat(here)
+    differences = [
+        "INPUT has other inputs"
+        if name == "fingerprint.inputs"
+        else f"{name.partition('.')[2].removeprefix('codecs.')} is {found.get(name)!r} there, {value!r} here"
+        for name, value in asked.items()
+        if found.get(name) != value and name != "fingerprint.options"
+    ]
+    raise UsageError(
+        f"OUTPUT {output}: was made differently: {'; '.join(differences)}. Give another OUTPUT, or --overwrite"
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with names like `image.fit`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

@@ -1,0 +1,245 @@
+"""Which image goes into which shard, at which place: decided from ids and the seed alone.
+
+```
+ids, each with h = blake2b(seed, id), sorted by (h, id)     one global order
+|---------------- train ------------------|------ val ------|   for each split, by `splits.py`, a part of it
+|-- shard 0 --|-- shard 1 --|-- shard 2 --|...                  cut into shards at floor(n * s / S)
+```
+
+Neither the order of the listing nor the number of workers or buckets plays a part, and the sizes of a
+split's shards differ by at most one.
+
+The references pass through in memory of one bucket, into files; a shard's task says which bytes are its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import RawIOBase
+from pathlib import Path
+from typing import NamedTuple
+
+from beam_jobs.errors import UsageError
+from beam_jobs.external_sort import Spill
+from beam_jobs.options import SplitRule
+from beam_jobs.plan.catalog import Catalog, Schema
+from beam_jobs.plan.splits import split_names, splitter, train_among
+from beam_jobs.sources.files.interface import Entry, Problem, Reference, Reject, Source
+from shard_reader.storage.open import is_url
+from shard_reader.storage.secrets import unsigned
+
+__all__ = ["DUPLICATE", "Arrangement", "Duplicate", "Inputs", "Ordered", "arrange", "scan", "statistics_split"]
+
+
+DUPLICATE = "duplicate"
+"""Why an input is not in the dataset that the user wants without duplicates."""
+
+LISTING_REJECTS_NAME = "rejects.jsonl"
+
+_SAME_ID = "another input has the same id; give each image one row, with lists of what it has several of"
+
+_ALL = "all-inputs"  # which no split can be called
+
+_NOTHING_MORE = Entry("")[2:-1]  # of an entry that has an id and a size alone
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a listing found: how many inputs, and a fingerprint of all that it says of them, in any order."""
+
+    count: int
+    fingerprint: str
+
+
+def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_entry: Callable[[], None]) -> Inputs:
+    """List INPUT, into `catalog`, and into `spill` if there is one; `on_entry` is called after each input.
+
+    The fingerprint is the sum of a SHA-256 for each input, which is the same for any order of theirs.
+    """
+    count = total = 0
+    for entry in source.entries():
+        count += 1
+        if entry.problem is None:
+            catalog.add(entry)
+        name = entry.id.encode("utf-8", "surrogateescape")
+        try:
+            line = json.dumps(entry)
+        except TypeError as error:
+            raise UsageError(f"{entry.id}: what the source says of it is no JSON: {error}") from error
+        more = line.encode() if entry[2:-1] != _NOTHING_MORE else b""
+        if isinstance(entry.place, str) and is_url(entry.place):  # signatures come and go
+            more = json.dumps(entry._replace(place=unsigned(entry.place))).encode()
+        total += int.from_bytes(hashlib.sha256(b"%s\0%d\n%s" % (name, entry.size, more)).digest())
+        if spill is not None:
+            # An id of its own length cannot run into the seed: the separator is no part of a number.
+            key = hashlib.blake2b(b"%d/%s" % (seed, name), digest_size=8)
+            spill.add(key.digest(), f"{key.hexdigest()} {line}".encode())
+        on_entry()
+    return Inputs(count, hashlib.sha256(b"%d %d" % (count, total % (1 << 256))).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """References in their final order, on disk: a line for each, and in a second file where each line ends."""
+
+    path: Path
+    records: int
+
+    @property
+    def ends(self) -> Path:
+        """The second file: the byte that each line ends at, uint64."""
+        return self.path.with_suffix(".ends")
+
+    def starts(self, ranks: Sequence[int]) -> list[int]:
+        """The byte that each of the references begins at; for the rank behind the last one, the end."""
+        with open(self.ends, "rb", buffering=0) as file:
+            return [self._end(file, rank - 1) if rank else 0 for rank in ranks]
+
+    def _end(self, file: RawIOBase, rank: int) -> int:
+        file.seek(8 * rank)
+        return int.from_bytes(file.read(8) or b"", "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """All of INPUT in order: the references of each split, and the rejects.
+
+    `dropped` of them are duplicates that the user wants dropped, the others are defects.
+    """
+
+    ordered: dict[str, Ordered]
+    rejects: Path
+    rejected: int
+    dropped: int
+    first_rejects: tuple[Reject, ...]
+
+    @property
+    def planned(self) -> int:
+        """How many references there are."""
+        return sum(ordered.records for ordered in self.ordered.values())
+
+
+def arrange(
+    spill: Spill,
+    source: Source,
+    schema: Schema,
+    rule: SplitRule,
+    seed: int,
+    directory: Path,
+    dropped: Callable[[], Iterator[Duplicate]] = lambda: iter(()),
+    *,
+    together: bool = False,
+) -> Arrangement:
+    """Write every input that `scan` has spilled to plan files in `directory`, in the final order.
+
+    Equal ids come one after the other: all but the first are rejects. `dropped` gives the ranks, rising, of
+    the references to leave out. With `together` all are in one order, as if there were no splits.
+
+    Raises:
+        UsageError: the rule does not fit INPUT, or a split would have no image.
+    """
+    resolved = _Resolved(spill, source, schema, dropped)
+    names = (_ALL,) if together else split_names(rule, schema)
+    split_of = (lambda *_: _ALL) if together else splitter(rule, schema, seed, resolved.references)
+    writers = {name: _OrderedWriter(directory / f"{name}.jsonl") for name in names}
+    rejects = directory / LISTING_REJECTS_NAME
+    rejected, duplicates, first = 0, 0, list[Reject]()
+    with open(rejects, "wb") as file:
+        for key, entry, found in resolved:
+            if isinstance(found, Problem):
+                reject = Reject(entry.id, source.uri(entry), "list", *found)
+                rejected += 1
+                duplicates += found.reason == DUPLICATE
+                if found.reason != DUPLICATE:
+                    first = [*first, reject][:3]
+                file.write(reject.to_line())
+            else:
+                reference, own = found
+                writers[split_of(key, reference, own)].write(reference)
+    ordered = {name: writer.close() for name, writer in writers.items()}
+    arrangement = Arrangement(ordered, rejects, rejected, duplicates, tuple(first))
+    if arrangement.planned and not together:
+        _check_filled(arrangement, rule)
+    return arrangement
+
+
+class _Resolved:
+    """Every input in the final order, with what it stands for."""
+
+    def __init__(
+        self, spill: Spill, source: Source, schema: Schema, dropped: Callable[[], Iterator[Duplicate]]
+    ) -> None:
+        self._spill, self._source, self._schema, self._dropped = spill, source, schema, dropped
+
+    def __iter__(self) -> Iterator[tuple[int, Entry, tuple[Reference, str | None] | Problem]]:
+        last, rank, dropped = None, 0, self._dropped()
+        next_dropped = next(dropped, None)
+        for line in self._spill.lines():
+            entry = Entry(*json.loads(line[17:]))
+            if entry.problem is not None:
+                entry = entry._replace(problem=Problem(*entry.problem))
+            found = self._find(entry) if entry.id != last else Problem("duplicate-id", _SAME_ID)
+            last = entry.id
+            if not isinstance(found, Problem):
+                if next_dropped is not None and next_dropped.rank == rank:
+                    found = Problem(DUPLICATE, f"has the same bytes as {next_dropped.first_id}")
+                    next_dropped = next(dropped, None)
+                rank += 1
+            yield int(line[:16], 16), entry, found
+
+    def references(self) -> Iterator[tuple[Reference, str | None]]:
+        """Those that will be planned, with the splits that INPUT has them in."""
+        return (found for _, _, found in self if not isinstance(found, Problem))
+
+    def _find(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
+        resolved = self._source.resolve(entry)
+        return resolved if isinstance(resolved, Problem) else self._schema.reference(resolved)
+
+
+class Duplicate(NamedTuple):
+    """A reference whose input has the bytes of an earlier one: its rank among all, and the id of the first."""
+
+    rank: int
+    first_id: str
+
+
+def _check_filled(arrangement: Arrangement, rule: SplitRule) -> None:
+    fractions = dict(rule.parts or ())
+    groups = f" (--group-by {rule.group_by} keeps groups whole)" if rule.group_by else ""
+    for name, ordered in arrangement.ordered.items():
+        if not ordered.records:
+            part = f"--split: {name}={fractions[name]} of" if name in fractions else f"the split {name} of"
+            raise UsageError(
+                f"{part} {arrangement.planned} images is none; give it a larger part, or another --seed{groups}"
+                if name in fractions
+                else f"{part} INPUT has no image that can be used; remove it"
+            )
+
+
+class _OrderedWriter:
+    """Writes the two files of an `Ordered`."""
+
+    def __init__(self, path: Path) -> None:
+        self._ordered = Ordered(path, 0)
+        self._lines, self._ends = open(path, "wb"), open(self._ordered.ends, "wb")  # noqa: SIM115  # by close()
+        self._records = self._end = 0
+
+    def write(self, reference: Reference) -> None:
+        line = json.dumps(reference).encode() + b"\n"
+        self._records += 1
+        self._end += len(line)
+        self._lines.write(line)
+        self._ends.write(self._end.to_bytes(8, "little"))
+
+    def close(self) -> Ordered:
+        self._lines.close()
+        self._ends.close()
+        return Ordered(self._ordered.path, self._records)
+
+
+def statistics_split(splits: Sequence[str]) -> str:
+    """The split whose pixels are measured: what a model is evaluated on must not shape it."""
+    return train_among(splits)

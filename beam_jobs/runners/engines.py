@@ -1,0 +1,297 @@
+"""Running the pipeline on an engine elsewhere: Dataflow, Flink, Spark, Prism. Submit, wait, cancel, tell."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.errors import JobError, LostJobError, UsageError
+from beam_jobs.runners.inline import in_place
+from beam_jobs.runners.local import Steps, make_pipeline, temporary_files_in
+from beam_jobs.terminal import say
+
+__all__ = ["check_engine", "run_on_engine", "workers_are_elsewhere"]
+
+_POLL_SECONDS = 0.5
+_CANCEL_SECONDS = 30.0
+_DO_NOT_WAIT = ("no_wait_until_finish", "template_location", "output_executable_path")
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_PROGRESS_SECONDS = 30.0
+
+
+def workers_are_elsewhere(beam_options: Mapping[str, Any]) -> bool:
+    """Whether what does the work may run on other machines, which see no disk of this one."""
+    if beam_options.get("environment_type") == "LOOPBACK":
+        return False
+    if beam_options["runner"] == "DataflowRunner" or beam_options.get("environment_type"):
+        return True
+    if beam_options.get("job_endpoint"):
+        return not beam_options["job_endpoint"].startswith(("localhost:", "127."))
+    master = beam_options.get("flink_master") or beam_options.get("spark_master_url") or "[local]"
+    return not master.startswith(("[", "local"))
+
+
+def check_engine(beam_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Beam's options as the engine needs them.
+
+    Raises:
+        UsageError: one is missing, or does not fit a command that waits for its job.
+    """
+    for name in (*_DO_NOT_WAIT, "dry_run", "update", "streaming"):
+        if beam_options.get(name):
+            raise UsageError(f"--{name}: this command waits for the job that it starts; leave it out")
+    # All code is in packages that the workers have.
+    options = {"save_main_session": False, **beam_options}
+    return _for_dataflow(options) if options["runner"] == "DataflowRunner" else options
+
+
+def _for_dataflow(options: dict[str, Any]) -> dict[str, Any]:
+    missing = [f"--{name}" for name in ("project", "region", "temp_location") if not options.get(name)]
+    if missing:
+        raise UsageError(f"--runner=DataflowRunner: needs {', '.join(missing)}")
+    brings_source = options.get("setup_file") and options.get("requirements_file")
+    if not (options.get("sdk_container_image") or brings_source):
+        raise UsageError(
+            "--runner=DataflowRunner: its workers have nothing of this project; give --sdk_container_image,"
+            " or --setup_file=./setup.py and --requirements_file=requirements.lock"
+        )
+    _check_credentials(options)
+    return {
+        "job_name": time.strftime("image-shards-%Y%m%d-%H%M%S"),  # Beam's own would have the user's name in it
+        **options,
+        # Beam would tell Google what is installed here, with the paths of editable packages.
+        "experiments": [*(options.get("experiments") or []), "disable_logging_submission_environment"],
+        "setup_file": _with_directory(options.get("setup_file")),
+    }
+
+
+def _check_credentials(options: Mapping[str, Any]) -> None:
+    """Ask for credentials now, in a moment: Beam would try for minutes."""
+    try:
+        import google.auth
+        from google.auth.exceptions import DefaultCredentialsError
+    except ImportError as error:
+        raise UsageError("--runner=DataflowRunner: pip install 'image-shards[dataflow]'") from error
+    if not options.get("no_auth"):
+        try:
+            google.auth.default()
+        except DefaultCredentialsError as error:
+            raise UsageError("no credentials for Google Cloud: gcloud auth application-default login") from error
+
+
+def _with_directory(path: str | None) -> str | None:
+    return path if path is None or os.path.dirname(path) else f"./{path}"  # Beam changes to it
+
+
+def run_on_engine(steps: Steps, beam_options: Mapping[str, Any], progress: Callable[[], str]) -> None:
+    """Run a pipeline on an engine, and wait for it; Ctrl-C cancels it there.
+
+    Afterwards no process, thread or file of an engine on this machine is left. To be called from the main
+    thread: Beam sets signal handlers.
+
+    Args:
+        steps: adds what there is to do.
+        beam_options: those that `check_engine` returned.
+        progress: says how far the job is.
+
+    Raises:
+        JobError: the job failed there.
+        LostJobError: it cannot be asked any more, and may still run.
+    """
+    name, result = beam_options["runner"], None
+    with contextlib.ExitStack() as stack:
+        tell = stack.enter_context(_unheard())
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="image-shards-", ignore_cleanup_errors=True))
+        stack.enter_context(temporary_files_in(place))
+        runner = stack.enter_context(_runner(name))
+        in_place.allow()
+        try:
+            pipeline = make_pipeline(steps, _ending_with_this_process(beam_options, place), "", runner)
+            result, interrupted = _submit(pipeline, name)
+            if interrupted:
+                raise KeyboardInterrupt
+            tell(f"submitted {_where(result, beam_options)}")
+            stack.enter_context(_regularly(lambda: tell(progress())))
+            result.wait_until_finish()
+        except KeyboardInterrupt:
+            in_place.stop()
+            if result is not None:
+                tell(f"cancelling {_where(result, beam_options)}")
+                _cancel(result, beam_options)
+            elif workers_are_elsewhere(beam_options) and name != "DataflowRunner":
+                raise LostJobError(
+                    f"interrupted while the job was submitted to {name}; it may be running:"
+                    " see that it is cancelled before you run the command again"
+                ) from None
+            raise
+        except Exception as error:
+            in_place.stop()
+            if result is None:  # there is no job
+                raise JobError(f"{name} failed: {_said(error)}") from error
+            if workers_are_elsewhere(beam_options) and not _surely_ended(result):
+                raise _lost(_where(result, beam_options), error) from error
+            raise JobError(f"{_where(result, beam_options)} failed: {_said(error)}") from error
+
+
+def _submit(pipeline: Any, name: str) -> tuple[Any, bool]:
+    """Start the job. Its handle, and whether Ctrl-C came between starting it and knowing it."""
+    if name == "DataflowRunner":  # in a thread, where no interrupt comes between
+        with ThreadPoolExecutor(1) as thread:
+            submitted = thread.submit(pipeline.run)
+            try:
+                return submitted.result(), False
+            except KeyboardInterrupt:
+                return submitted.result(), True
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        return pipeline.run(), False
+    finally:
+        signal.signal(signal.SIGINT, interrupt)  # Beam's would end the job server, and not the job
+
+
+def _cancel(result: Any, beam_options: Mapping[str, Any]) -> None:
+    """Cancel a job, and return when none of its workers can write any more.
+
+    Raises:
+        LostJobError: it may still be running.
+    """
+    elsewhere = workers_are_elsewhere(beam_options)
+    # Dataflow takes minutes, and says how it goes; an engine on this machine ends with this process.
+    patience = float("inf") if beam_options["runner"] == "DataflowRunner" else _CANCEL_SECONDS
+    deadline = time.monotonic() + patience
+    try:
+        result.cancel()
+        while not _ended(result):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not cancelled in {patience:.0f} s")
+            time.sleep(_POLL_SECONDS)
+    except Exception as error:
+        if elsewhere:
+            raise _lost(_where(result, beam_options), error) from error
+
+
+@contextlib.contextmanager
+def _runner(name: str) -> Iterator[Any]:
+    """A runner, whose job server, if it starts one, ends here and not with this process."""
+    from apache_beam.runners.portability.portable_runner import PortableRunner
+    from apache_beam.runners.runner import create_runner
+
+    runner = create_runner(name)
+    with contextlib.ExitStack() as stack:
+        if isinstance(runner, PortableRunner):
+            make = runner.default_job_server
+
+            def make_and_stop_later(options: Any) -> Any:
+                server = make(options)
+                stack.callback(server.stop)
+                return server
+
+            runner.default_job_server = make_and_stop_later
+        yield runner
+
+
+def _ending_with_this_process(beam_options: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Beam's options, with the servers that it starts ended by the kernel when this process ends, however it does."""
+    options = dict(beam_options)
+    # A job server is ended by a signal, and then leaves its temporary files.
+    properties = options.get("job_server_jvm_properties") or []
+    options["job_server_jvm_properties"] = [*properties, f"-Djava.io.tmpdir={place}"]
+    options["job_server_java_launcher"] = _mortal(options.get("job_server_java_launcher") or "java", place)
+    if options["runner"] == "PrismRunner":  # otherwise it would use the server of an earlier pipeline
+        options["experiments"] = [*(options.get("experiments") or []), "disable_prism_server_singleton"]
+    if os.path.isfile(options.get("prism_location") or ""):
+        options["prism_location"] = _mortal(options["prism_location"], place)
+    return options
+
+
+def _mortal(command: str, place: str) -> str:
+    """A script that runs a command which does not outlive the thread that has started it (Linux: prctl(2))."""
+    if sys.platform != "linux":
+        return command
+    path = os.path.join(place, f"mortal-{os.path.basename(command)}")
+    code = f"import ctypes, os, sys; ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)});"
+    code += " os.execvp(sys.argv[1], sys.argv[1:])"
+    words = shlex.join([sys.executable, "-I", "-S", "-c", code, command])
+    Path(path).write_text(f'#!/bin/sh\nexec {words} "$@"\n', "utf-8")
+    os.chmod(path, 0o700)
+    return path
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[Callable[[str], None]]:
+    """Hold back what Beam prints, since what fails is raised; what is handed out prints all the same."""
+    heard = sys.stderr
+
+    def tell(line: str) -> None:
+        say(line, heard)
+
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
+            yield tell
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _regularly(show: Callable[[], None]) -> Iterator[None]:
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(_PROGRESS_SECONDS):
+            with contextlib.suppress(Exception):  # a store that is away for a moment
+                show()
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _said(error: BaseException) -> str:
+    """What an error says; one of ours without Beam's tracebacks and remarks around it."""
+    found = re.findall(r"JobError: (.*?)(?: \[while running|\n\n|\Z)", str(error), re.DOTALL)
+    return found[-1].strip() if found else (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def _lost(where: str, error: Exception) -> LostJobError:
+    return LostJobError(
+        f"{where}: lost sight of it ({_said(error)}); it may still be running:"
+        " see that it is cancelled before you run the command again"
+    )
+
+
+def _ended(result: Any) -> bool:
+    """Ask whether a job has ended."""
+    from apache_beam.runners.runner import PipelineState
+
+    return bool(PipelineState.is_terminal(result.state))
+
+
+def _surely_ended(result: Any) -> bool:
+    try:
+        return _ended(result)
+    except Exception:  # it cannot be asked
+        return False
+
+
+def _where(result: Any, beam_options: Mapping[str, Any]) -> str:
+    """The name of a job, and where to look at it."""
+    if beam_options["runner"] != "DataflowRunner":
+        return f"the job on {beam_options['runner']}"
+    project, region, job = beam_options["project"], beam_options["region"], result.job_id()
+    return f"Dataflow job {job}, https://console.cloud.google.com/dataflow/jobs/{region}/{job}?project={project}"

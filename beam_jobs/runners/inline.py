@@ -1,0 +1,66 @@
+"""Work that Beam calls for in this process, where no process of ours does it: in a worker, or in the launcher.
+
+An engine on this machine runs DoFns in threads of the launcher. They must have ended before OUTPUT is
+cleared up, and Ctrl-C must end them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from beam_jobs.errors import JobError
+from beam_jobs.shards.job import Watcher
+from beam_jobs.sources.files.interface import Reject
+
+__all__ = ["in_place"]
+
+
+class _InPlace(Watcher):
+    """Calls functions, and can have them all end before their next image."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._stopped = False
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of `function(*arguments)`.
+
+        Raises:
+            JobError: everything was stopped.
+        """
+        with self._changed:
+            if self._stopped:
+                raise JobError("stopped")
+            self._running += 1
+        try:
+            return function(*arguments)
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def allow(self) -> None:
+        """Take calls again, after a stop."""
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have every call end before its next image, and wait until all have."""
+        with self._changed:
+            self._stopped = True
+            self._changed.wait_for(lambda: self._running == 0)
+
+    def counts(self, images: int, reject: Reject | None = None) -> None:
+        """One more image is done; the next may not be begun.
+
+        Raises:
+            JobError: everything was stopped.
+        """
+        if self._stopped:
+            raise JobError("stopped")
+
+
+in_place = _InPlace()
+"""Of this process."""

@@ -1,0 +1,146 @@
+"""The job as a Beam pipeline. Only tasks cross a shuffle; neither references nor image bytes ever do.
+
+```
+OUTPUT ── ListShards ── ShardTask ── WriteShards ── WrittenShard ── all of them ── Publish ── manifest
+  └── ListMeasured ── ShardTask ── MeasureShards ── ChannelSums ── summed ── to WriteShards  (--normalize dataset only)
+OUTPUT ── ListInputs ── ShardTask ── HashInputs      (--drop-duplicates only; a pipeline of its own, before the plan)
+```
+
+The pipeline is of the same size for any number of shards: the tasks are read from the plan, in OUTPUT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.plan.order import statistics_split
+from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, ShardTask, read_tasks
+from beam_jobs.runners.inline import in_place
+from beam_jobs.runners.workers import Work, workers_of
+from beam_jobs.shards.job import Job
+from beam_jobs.shards.output import PLAN
+from beam_jobs.shards.publish import Publication, publish
+from beam_jobs.shards.write import WrittenShard, hash_shard, measure_shard, write_shard
+from shard_reader.storage.open import directory
+
+__all__ = ["HashInputs", "ListShards", "MeasureShards", "WriteShards", "build", "build_hashing"]
+
+
+def build_hashing(pipeline: beam.Pipeline, job: Job, run: str) -> None:
+    """Add the pre-pass to `pipeline` that hashes every input, for --drop-duplicates."""
+    tasks = pipeline | "ListInputs" >> ListShards(job.output, name=HASH_TASKS_NAME)
+    _ = tasks | "HashInputs" >> HashInputs(job, run)
+
+
+def build(pipeline: beam.Pipeline, job: Job, publication: Publication, run: str) -> None:
+    """Add the whole job to `pipeline`."""
+    statistics: Any = None
+    if job.image.normalize == "dataset":
+        measured = pipeline | "ListMeasured" >> ListShards(job.output, statistics_split(publication.splits))
+        sums = measured | "MeasureShards" >> MeasureShards(job, run)
+        statistics = beam.pvalue.AsSingleton(sums | "SumStatistics" >> beam.CombineGlobally(_total))
+    shards = pipeline | "ListShards" >> ListShards(job.output)
+    written = shards | "WriteShards" >> WriteShards(job, run, statistics)
+    _ = written | "Gather" >> beam.combiners.ToList() | "Publish" >> beam.Map(_publish, publication, run)
+
+
+@dataclass
+class ListShards(beam.PTransform):
+    """Every `ShardTask` of the plan in OUTPUT, or of one split, given to whichever worker is free."""
+
+    output: str
+    split: str | None = None
+    name: str = TASKS_NAME
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[ShardTask]:
+        output = pipeline | beam.Create([self.output], reshuffle=False)
+        return (
+            output | beam.FlatMap(_tasks, self.split, self.name) | beam.Reshuffle()
+        )  # without it one worker would do all
+
+
+@dataclass
+class WriteShards(beam.PTransform):
+    """Turns each `ShardTask` into a finished shard, described by a `WrittenShard`."""
+
+    job: Job
+    run: str
+    statistics: Any
+
+    def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[WrittenShard]:
+        return tasks | beam.ParDo(_ForEachShard(write_shard, self.job, self.run), self.statistics)
+
+
+@dataclass
+class MeasureShards(beam.PTransform):
+    """Turns each `ShardTask` into the `ChannelSums` of its images."""
+
+    job: Job
+    run: str
+
+    def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[ChannelSums]:
+        return tasks | beam.ParDo(_ForEachShard(measure_shard, self.job, self.run))
+
+
+@dataclass
+class HashInputs(beam.PTransform):
+    """Has the inputs of each `ShardTask` read and their hashes kept."""
+
+    job: Job
+    run: str
+
+    def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[int]:
+        return tasks | beam.ParDo(_ForEachShard(hash_shard, self.job, self.run))
+
+
+class _ForEachShard(beam.DoFn):
+    """Does each task: in the run's processes on this machine, elsewhere in place."""
+
+    def __init__(self, work: Work, job: Job, run: str) -> None:
+        """`run` names the processes of this machine, "" is for anywhere else."""
+        self._work, self._job, self._run = work, job, run
+
+    def start_bundle(self) -> None:
+        self._tasks: list[ShardTask] = []
+        self._statistics: Any = None
+
+    def process(self, task: ShardTask, statistics: Any = None) -> Iterator[Any]:
+        if self._run:
+            self._tasks.append(task)
+            self._statistics = statistics
+        else:
+            yield in_place.call(self._work, task, self._job, statistics, in_place)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._tasks:
+            window = GlobalWindow()
+            for result in workers_of(self._run).do(self._work, self._tasks, self._job, self._statistics):
+                yield WindowedValue(result, window.max_timestamp(), [window])
+
+
+def _tasks(output: str, split: str | None, name: str) -> Iterator[ShardTask]:
+    return (task for task in read_tasks(directory(output), PLAN + name) if split in (None, task.split))
+
+
+def _publish(written: Sequence[WrittenShard], publication: Publication, run: str) -> None:
+    if not run:
+        in_place.call(publish, written, publication)
+        return
+    workers = workers_of(run)
+    try:
+        workers.check()
+        publish(written, publication)
+    except Exception as error:
+        workers.stop(error)  # Beam would keep only its text
+        raise
+
+
+def _total(sums: Iterable[ChannelSums]) -> ChannelSums:
+    return sum(sums, ChannelSums())

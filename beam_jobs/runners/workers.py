@@ -1,0 +1,340 @@
+"""The processes that do the work when a job runs on this machine.
+
+Beam's local runner gives one worker; its DoFns hand their tasks to these processes instead. Beam pickles
+DoFns, so they find the processes by the id of the run. A process that dies is an error at once that names
+the image it was on; none outlives the parent; Ctrl-C is for the parent, which ends them.
+
+Not `concurrent.futures`: what it tells of a process that died is that one did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from ctypes import Array, c_int64
+from dataclasses import replace
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from typing import Any
+
+from beam_jobs.errors import JobError
+from beam_jobs.images.decode import ignore_image_warnings
+from beam_jobs.plan.tasks import ShardTask, reference_at
+from beam_jobs.processes import end_with_parent, signals_wait
+from beam_jobs.shards.job import Job, Watcher
+from beam_jobs.sources.files.interface import Reference, Reject
+from shard_reader.printable import printable
+from shard_reader.storage.open import directory
+
+__all__ = ["Workers", "workers_of"]
+
+Work = Callable[[ShardTask, Job, Any, Watcher], Any]
+"""What is done with each task, and what its result is."""
+
+_POLL_SECONDS = 0.1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_context = multiprocessing.get_context("spawn")
+_running: dict[str, Workers] = {}
+
+
+def workers_of(run: str) -> Workers:
+    """The processes of a run of this process.
+
+    Raises:
+        JobError: the run is over, and this is a straggler of it.
+    """
+    if run not in _running:
+        raise JobError("stopped")
+    return _running[run]
+
+
+class Workers:
+    """Processes that do tasks. As a context manager, it ends them at the end.
+
+    Args:
+        count: how many; may be raised.
+        watcher: hears of each image in any of them, in the thread that waits for results; what it raises ends
+            the run. May be changed.
+        reject_crashers: whether an image that ends a process is rejected, and its shard begun again.
+    """
+
+    def __init__(self, count: int, watcher: Watcher, reject_crashers: bool = False) -> None:
+        self.run = uuid.uuid4().hex
+        self.error: BaseException | None = None
+        self.count, self.watcher = count, watcher
+        self._reject_crashers = reject_crashers
+        self._processes: list[_Process] = []
+
+    def __enter__(self) -> Workers:
+        _running[self.run] = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del _running[self.run]
+        try:
+            self.end()
+        except KeyboardInterrupt:
+            self.end()  # the command hears only one: what it cut off is done now
+            raise
+
+    def end(self) -> None:
+        """End every process, and wait until it has."""
+        self.stop(JobError("stopped"))
+        for process in self._processes:
+            process.end()
+
+    def start(self) -> None:
+        """Start the processes, which takes them a while; otherwise each is started with its first task.
+
+        Raises:
+            JobError: one cannot be started.
+        """
+        while len(self._processes) < self.count:
+            self._start()
+
+    def do(self, work: Work, tasks: Iterable[ShardTask], job: Job, statistics: Any = None) -> Iterator[Any]:
+        """Have `work` done with each task; each result as it comes.
+
+        Raises:
+            JobError: the run was stopped, or a process died.
+            Exception: what the work raised.
+        """
+        self.start()
+        waiting = deque(tasks)
+        idle, busy = list(self._processes), dict[_Process, ShardTask]()
+        while waiting or busy:
+            self.check()
+            while waiting and idle:
+                process = idle.pop()
+                busy[process] = waiting.popleft()
+                process.send(work, busy[process], job, statistics)
+            for process in _ready(busy):
+                try:
+                    done, value = process.receive()
+                except EOFError:
+                    task = busy.pop(process)
+                    job = self._without_crasher(process, task, job)
+                    waiting.appendleft(task)
+                    self._processes.remove(process)
+                    process.end()
+                    idle.append(self._start())
+                    continue
+                except BaseException as error:
+                    self.stop(error)
+                    raise
+                if done:
+                    del busy[process]
+                    idle.append(process)
+                    yield value
+                else:
+                    self._report(value)
+
+    def check(self) -> None:
+        """Raise the error that stopped the run, if it was stopped."""
+        if self.error is not None:
+            raise self.error
+
+    def stop(self, error: BaseException) -> None:
+        """End every process at once, and have `check` raise `error`. What they have not finished is lost."""
+        self.error = self.error or error
+        for process in list(self._processes):
+            process.kill()
+
+    def _start(self) -> _Process:
+        self.check()
+        with signals_wait():  # until it is known: an interrupt would leave it behind
+            process = _Process(_serve)
+            self._processes.append(process)
+        return process
+
+    def _report(self, report: tuple[str, tuple[Any, ...]]) -> None:
+        name, arguments = report
+        try:
+            getattr(self.watcher, name)(*arguments)
+        except BaseException as error:
+            self.stop(error)
+            raise
+
+    def _without_crasher(self, process: _Process, task: ShardTask, job: Job) -> Job:
+        """The job with the images rejected that a process has died of.
+
+        Raises:
+            JobError: they are not to be rejected, or none of them ends a process by itself.
+        """
+        self.check()
+        why, suspects = process.cause_of_death(), process.images(task, job)
+        named = ", ".join(printable(reference.id) for reference in suspects) or "none"
+        if self._reject_crashers:
+            crashers = {reference.id: cause for reference in suspects if (cause := _crash(reference, job))}
+            if crashers:
+                return replace(job, crashers={**job.crashers, **crashers})
+        advice = "try fewer --workers" if "memory" in why else "leave the image out with --reject-crashers"
+        if self._reject_crashers:
+            advice = "none of them ends a process by itself, so that none is rejected; try fewer --workers"
+        error = JobError(f"a worker process died ({why}). The images it was on: {named}. What may help: {advice}")
+        self.stop(error)
+        raise error
+
+
+def _ready(processes: Iterable[_Process]) -> list[_Process]:
+    """Those that have something to say; a process that has ended has, too."""
+    by_pipe = {process.pipe: process for process in processes}
+    return [by_pipe[pipe] for pipe in connection.wait(list(by_pipe), _POLL_SECONDS)]  # type: ignore[index]
+
+
+class _Process:
+    """One process, and what it shares with this one: a pipe, and which images it is on.
+
+    No lock is shared: a process that is killed would take it along.
+    """
+
+    def __init__(self, serve: Callable[[Connection, Array[c_int64]], None]) -> None:
+        self.pipe, other = _context.Pipe()
+        self._current = _context.RawArray(c_int64, 1024)
+        self._process = _context.Process(target=serve, args=(other, self._current), daemon=True)
+        try:
+            self._process.start()
+        except OSError as error:
+            raise JobError(f"a worker process cannot be started ({error.strerror})") from error
+        finally:
+            other.close()  # so that the pipe ends when the process does
+
+    def send(self, *message: Any) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended, as `receive` will say
+            self.pipe.send(message)
+
+    def receive(self) -> tuple[bool, Any]:
+        """Whether it is done, with the result; or else a report. Raises what the work raised."""
+        try:
+            kind, value = self.pipe.recv()
+        except OSError:  # it ended in the middle of a message
+            raise EOFError from None
+        if kind == "error":
+            raise value
+        return kind == "result", value
+
+    def cause_of_death(self) -> str:
+        self._process.join(5)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return f"{name}, by the system for want of memory, or by hand" if -code == signal.SIGKILL else name
+        return (
+            f"exit status {code}; if this was called from a script, guard it with `if __name__ == '__main__'`,"
+            " which spawned processes need"
+        )
+
+    def images(self, task: ShardTask, job: Job) -> list[Reference]:
+        """The images it was on."""
+        positions = sorted({position - 1 for position in self._current if position})
+        return [reference_at(directory(job.output), task, position) for position in positions]
+
+    def kill(self) -> None:
+        with contextlib.suppress(ValueError):  # closed
+            self._process.kill()
+
+    def end(self) -> None:
+        self.kill()
+        self._process.join()
+        self.pipe.close()
+
+
+def _crash(reference: Reference, job: Job) -> str | None:
+    """How an image alone ends a process, if it does."""
+    with signals_wait():
+        process = _Process(_try)
+    try:
+        process.send(reference, job)
+        with contextlib.suppress(EOFError):
+            process.receive()
+            return None
+        return f"ends the process that decodes it ({process.cause_of_death()})"
+    finally:
+        process.end()
+
+
+def _serve(pipe: Connection, current: Array[c_int64]) -> None:
+    """What a process does: tasks, until it is ended."""
+    _settle()
+    watcher = _Reporter(pipe, current)
+    while True:
+        try:
+            work, task, job, statistics = pipe.recv()
+        except EOFError:
+            return
+        try:
+            result = "result", work(task, job, statistics, watcher)
+            watcher.tell()
+        except MemoryError:
+            result = "error", JobError("a worker process has no memory left: try fewer --workers")
+        except Exception as error:
+            result = "error", error if isinstance(error, JobError) else JobError(f"{type(error).__name__}: {error}")
+        pipe.send(result)
+
+
+def _try(pipe: Connection, current: Array[c_int64]) -> None:
+    """What a process does that is there for one image only."""
+    from beam_jobs.shards.record import prepare_reference
+
+    del current
+    _settle()
+    reference, job = pipe.recv()
+    with contextlib.suppress(Exception):
+        prepare_reference(reference, job, None)
+    pipe.send(("result", None))
+
+
+def _settle() -> None:
+    """Be quiet, give back memory, and end with the parent."""
+    ignore_image_warnings()
+    _give_back_memory()
+    # Libraries for images print to the terminal what they also return as errors.
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    end_with_parent()
+
+
+def _give_back_memory() -> None:
+    """Have glibc return the pixels of a large image at once, and keep at most so much of the others for the next.
+
+    By itself it keeps the more the larger an image was that it has seen. See mallopt(3).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+
+
+class _Reporter(Watcher):
+    """Tells the parent: of rejects at once, of other images some times a second."""
+
+    def __init__(self, pipe: Connection, current: Array[c_int64]) -> None:
+        self._pipe, self._current = pipe, current
+        self._untold, self._told = 0, time.monotonic()
+
+    def begins(self, position: int) -> None:
+        self._current[position % len(self._current)] = position + 1
+
+    def ends(self, position: int) -> None:
+        self._current[position % len(self._current)] = 0
+
+    def counts(self, images: int, reject: Reject | None = None) -> None:
+        self._untold += images
+        if reject is not None or time.monotonic() - self._told >= _POLL_SECONDS:
+            self.tell(reject)
+
+    def tell(self, reject: Reject | None = None) -> None:
+        """Send what has been counted."""
+        self._pipe.send(("report", ("counts", (self._untold, reject))))
+        self._untold, self._told = 0, time.monotonic()
+
+    def keeps(self, images: int, rejected: int) -> None:
+        self._pipe.send(("report", ("keeps", (images, rejected))))

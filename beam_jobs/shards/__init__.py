@@ -1,0 +1,3 @@
+"""From references to published shards."""
+
+__all__: list[str] = []

@@ -1,0 +1,198 @@
+"""Making a dataset of finished shards: they get their names, and the manifest comes last."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.errors import JobError
+from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.options import MaxRejects
+from beam_jobs.plan.duplicates import list_duplicates
+from beam_jobs.plan.order import DUPLICATE, LISTING_REJECTS_NAME, statistics_split
+from beam_jobs.shards.output import PLAN, Work
+from beam_jobs.shards.tfds_metadata import metadata_files
+from beam_jobs.shards.write import WrittenShard, rejects_of
+from beam_jobs.sources.files.interface import Reject
+from shard_reader.format.manifest import (
+    DUPLICATES_NAME,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    Counts,
+    Field,
+    Fingerprint,
+    Manifest,
+    Split,
+    Statistics,
+    index_name,
+)
+from shard_reader.printable import printable
+from shard_reader.storage.directory import Directory
+from shard_reader.storage.local import sync
+from shard_reader.storage.open import directory
+
+__all__ = ["Publication", "check_rejects", "publish"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What the manifest says that no shard knows."""
+
+    output: str
+    work: Work
+    fields: dict[str, Field]
+    formats: tuple[str, ...]
+    splits: tuple[str, ...]
+    class_names: tuple[str, ...] | None
+    count_classes: bool
+    seed: int
+    options: dict[str, Any]
+    fingerprint: Fingerprint
+    ignored: int
+    planned: int
+    shards: int
+    listing_rejected: int
+    listing_dropped: int
+    max_rejects: MaxRejects
+
+
+def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
+    """Make a dataset of every finished shard. May be called again after it was cut off.
+
+    Raises:
+        JobError: too many images were rejected, or a shard or its files are not there.
+    """
+    order = {name: number for number, name in enumerate(publication.splits)}
+    # One for each shard, even where an engine has done one twice.
+    by_name = {shard.task.name: shard for shard in written}
+    shards = sorted(by_name.values(), key=lambda shard: (order[shard.task.split], shard.task.number))
+    if len(shards) != publication.shards:
+        raise JobError(f"of {publication.shards} shards, {len(shards)} were written; run the command again")
+    output = directory(publication.output)
+    rejected = publication.listing_rejected + sum(shard.rejected for shard in shards)
+    inputs = publication.planned + publication.listing_rejected
+    defects = (reject for reject in _rejects(shards, publication, output) if reject.reason != DUPLICATE)
+    check_rejects(rejected - publication.listing_dropped, defects, inputs, publication.max_rejects)
+    if output.local is not None:
+        for shard in shards:
+            _rename(shard, output.local, publication.work)
+    output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
+    manifest = _manifest(shards, rejected, publication)
+    manifest = replace(manifest, counts=_write_duplicates(manifest, output, publication.work))
+    for name, data in metadata_files(manifest, _tfds_name(output)).items():
+        output.write(name, [data])
+    if output.local is not None:
+        sync(output.local)  # the names of the shards outlast a power cut that the manifest outlasts
+    output.write(MANIFEST_NAME, [manifest.to_json().encode()])
+    if output.local is not None:
+        sync(output.local)  # and the manifest outlasts the removal of the work
+
+
+def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRejects) -> None:
+    """Whether so many rejects are too many.
+
+    Raises:
+        JobError: they are; the first few are named.
+    """
+    bound = limit.of(inputs)
+    if count > bound:
+        named = "".join(f"\n  {printable(r.uri)}: {r.reason}: {r.message}" for r in islice(first, 3))
+        raise JobError(
+            f"of {inputs} images, at least {count} cannot be used; --max-rejects allows {bound}. The first:{named}\n"
+            "Repair or remove them, or allow more; with --max-rejects 1.0, rejects.jsonl will list them all."
+        )
+
+
+def _rename(shard: WrittenShard, output: Path, work: Work) -> None:
+    """Give the files of a shard their names. Done already is done."""
+    for file in shard.shard.files.values():
+        for name in (file.path, index_name(file.path)):
+            source = output / work.shards / shard.task.name / name
+            if source.exists():
+                os.replace(source, output / name)
+            elif not (output / name).exists():
+                raise JobError(f"{source}: is gone; run the command again")
+
+
+def _rejects(shards: Iterable[WrittenShard], publication: Publication, output: Directory) -> Iterator[Reject]:
+    yield from map(Reject.from_line, output.lines(PLAN + LISTING_REJECTS_NAME))
+    for shard in shards:
+        if shard.rejected:
+            yield from rejects_of(shard.task, publication.work, output)
+
+
+def _write_duplicates(manifest: Manifest, output: Directory, work: Work) -> Counts:
+    """List the records whose inputs have the same bytes; the counts with theirs."""
+    duplicates = leaks = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal duplicates, leaks
+        shards = {name: split.shards for name, split in manifest.splits.items()}
+        for found in list_duplicates(shards, manifest.fields, manifest.formats[0], output, Path(scratch)):
+            duplicates += 1
+            leaks += found["leak"]
+            yield json.dumps(found).encode() + b"\n"
+
+    # On OUTPUT's disk, if it is on one: what a process that is killed leaves there is removed with the work.
+    with tempfile.TemporaryDirectory(dir=output.local and output.local / work.attempts) as scratch:
+        output.write(DUPLICATES_NAME, lines())
+    return replace(manifest.counts, duplicates=duplicates, leaks=leaks)
+
+
+def _classes(shards: Sequence[WrittenShard], class_names: tuple[str, ...] | None) -> dict[str, int] | None:
+    """How many records there are of each class."""
+    counts = sum((Counter(shard.classes) for shard in shards), Counter[int]())
+    if class_names is not None:
+        return {name: counts[number] for number, name in enumerate(class_names)}
+    return {str(number): counts[number] for number in sorted(counts)} or None
+
+
+def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Publication) -> Manifest:
+    splits = {}
+    for name in publication.splits:
+        own = [shard for shard in shards if shard.task.split == name]
+        splits[name] = Split(
+            records=sum(shard.shard.records for shard in own),
+            shards=tuple(shard.shard for shard in own),
+            classes=_classes(own, publication.class_names) if publication.count_classes else None,
+        )
+    return Manifest(
+        fields=publication.fields,
+        formats=publication.formats,
+        splits=splits,
+        class_names=publication.class_names,
+        statistics=_statistics(shards, publication.splits),
+        counts=Counts(
+            ignored=publication.ignored,
+            planned=publication.planned,
+            written=sum(split.records for split in splits.values()),
+            rejected=rejected,
+            dropped_boxes=sum(shard.dropped_boxes for shard in shards),
+        ),
+        seed=publication.seed,
+        options=publication.options,
+        fingerprint=publication.fingerprint,
+    )
+
+
+def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statistics | None:
+    split = statistics_split(splits)
+    sums = sum((shard.sums for shard in shards if shard.task.split == split), ChannelSums())
+    if sums.pixels == 0 or sums.mixed:
+        return None
+    mean, std = sums.mean_std()
+    return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std)
+
+
+def _tfds_name(output: Directory) -> str:
+    place = output.uri("").rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^a-z0-9]+", "_", place.lower()).strip("_")
+    return name if name and not name[0].isdigit() else f"dataset_{name}".rstrip("_")

@@ -1,0 +1,166 @@
+"""From a reference to a record: read, check, transform. Pure functions, no Beam."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from beam_jobs.errors import JobError
+from beam_jobs.images.annotations import Frame, check_objects, move_objects
+from beam_jobs.images.process import Payload, prepare_image
+from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.options import ImageOptions
+from beam_jobs.shards.job import Job
+from beam_jobs.sources.files.interface import BadInput, Pixels, Reference, Reject, Source
+from beam_jobs.sources.known import open_source
+from shard_reader.format.manifest import Field
+from shard_reader.storage.open import is_url
+
+__all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference"]
+
+_source = functools.lru_cache(8)(open_source)
+_AT_ONCE = contextlib.nullcontext()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One record, ready to be stored: its image, the values of its other fields, and how many boxes it lost."""
+
+    payload: Payload
+    values: Mapping[str, Any]
+    dropped_boxes: int = 0
+
+
+def image_fields(image: ImageOptions, others: Mapping[str, Field]) -> dict[str, Field]:
+    """The fields of a record, in the order of the manifest; `others` are those that the inputs bring along."""
+    size = (image.height, image.width) if image.fit in ("crop", "pad", "stretch") else (None, None)
+    channels = {"rgb": 3, "grey": 1, "keep": None}[image.channels]
+    fields = {"image": Field(dtype=image.dtype, shape=(*size, channels), encoding=image.encoding)}
+    if "label" in others:
+        fields["label"] = others["label"]
+    number = Field(dtype="int64")
+    fields |= {"id": Field(dtype="string"), "height": number, "width": number, "content_hash": number}
+    return fields | dict(others)
+
+
+def prepare_reference(
+    reference: Reference,
+    job: Job,
+    statistics: ChannelSums | None,
+    turn: AbstractContextManager[object] = _AT_ONCE,
+) -> Prepared | Reject:
+    """Read one image and make of it what is stored, the latter within `turn`.
+
+    Raises:
+        JobError: it could not be read for a reason that may pass.
+    """
+    source = _source(job.source)
+    try:
+        if reference.id in job.crashers:
+            raise BadInput("crash", job.crashers[reference.id])
+        data = _read_whole(reference, job)
+        with turn:
+            payload = prepare_image(data, job.image, statistics)
+        frame = Frame(payload.geometry, reference.frame, job.source.box_frame == "upright")
+        moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
+    except BadInput as error:
+        return Reject(reference.id, source.uri(reference), "read", error.reason, str(error))
+    values = {name: _typed(moved[name], field) for name, field in job.fields.items() if name in moved}
+    values |= {"image": payload.data, "id": reference.id, "height": payload.height, "width": payload.width}
+    number = int.from_bytes(_hash(data)[:8], signed=True)
+    return Prepared(payload=payload, values=values | {"content_hash": number}, dropped_boxes=dropped)
+
+
+def hash_reference(reference: Reference, job: Job) -> bytes:
+    """The hash of an input, 16 bytes; zeros where it cannot be read, and will be a reject.
+
+    Raises:
+        JobError: it could not be read for a reason that may pass.
+    """
+    try:
+        check_objects(reference.values, job.boxes)
+        found = _hash(_read_whole(reference, job))
+    except BadInput:
+        return bytes(16)
+    # What is checked beside the bytes must not make a reject of the one that is kept.
+    return xxhash.xxh3_128_digest(found + repr(reference.frame).encode()) if reference.frame else found
+
+
+def labels_of(values: Mapping[str, Any]) -> list[int]:
+    """The labels of a record, or of its objects."""
+    labels = values["label"] if "label" in values else values.get("objects/label", ())
+    return list(np.atleast_1d(labels).tolist())
+
+
+def _hash(data: bytes | Pixels) -> bytes:
+    """128 bits that tell inputs apart by their bytes, or pixels, whatever they are called: XXH3."""
+    if isinstance(data, bytes):
+        return xxhash.xxh3_128_digest(data)
+    shape = f"{data.dtype.name} {data.shape} ".encode()
+    return xxhash.xxh3_128_digest(shape + np.ascontiguousarray(data).tobytes())
+
+
+def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
+    """The bytes or the pixels of an input: of the size that it was listed with, and not too many.
+
+    Raises:
+        BadInput: it is gone, changed, damaged, or may not be read.
+        JobError: it could not be read for a reason that may pass.
+    """
+    source = _source(job.source)
+    try:
+        _check_size(source.size(reference), job)
+        data = _read(source, reference)
+    except BadInput:
+        raise
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        problem = error.strerror or str(error)
+        if isinstance(error, PermissionError) and _in_store(error.filename):  # which says so of all, or will
+            raise JobError(f"{source.uri(reference)}: cannot be read: {problem}") from error
+        if not source.answers(reference):  # not this input is gone, but all of them: a disk that is not mounted
+            raise JobError(f"{source.uri(reference)}: cannot be read ({problem}), nor anything beside it") from error
+        if isinstance(error, PermissionError):
+            raise BadInput("unreadable", problem) from error
+        raise BadInput("missing", "was listed, and is gone" if reference.size >= 0 else "is not there") from error
+    except Exception as error:  # the disk or the network, not the image: another run may succeed
+        problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise JobError(f"{source.uri(reference)}: cannot be read ({problem})") from error
+    if isinstance(data, bytes) and len(data) != reference.size >= 0:
+        raise BadInput("changed", f"has {len(data)} bytes, and had {reference.size} when it was listed")
+    if isinstance(data, bytes):
+        _check_size(len(data), job)
+    return data
+
+
+def _in_store(place: object) -> bool:
+    """Whether a place is in an object store, which is not the web, where some of the files may be others' alone."""
+    return isinstance(place, str) and is_url(place) and not place.startswith(("http://", "https://"))
+
+
+def _check_size(size: int, job: Job) -> None:
+    if size > job.image.max_bytes:
+        raise BadInput("too-large", f"has {size} bytes, more than --max-bytes {job.image.max_bytes}")
+
+
+def _read(source: Source, reference: Reference) -> bytes | Pixels:
+    """An input: of the size that it was listed with, or of one that it has twice in a row."""
+    data = source.read(reference)
+    if not isinstance(data, bytes) or len(data) == reference.size or reference.size < 0:
+        return data
+    again = source.read(reference)
+    if len(again) not in (reference.size, len(data)):
+        raise OSError(errno.EIO, f"{len(data)} bytes the first time, {len(again)} the second")
+    return again
+
+
+def _typed(value: Any, field: Field) -> Any:
+    """A value as the codecs take it: lists of numbers are arrays of their dtype."""
+    return np.asarray(value, field.dtype) if field.shape and field.dtype != "string" else value

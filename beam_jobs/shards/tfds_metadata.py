@@ -1,0 +1,108 @@
+"""The files that let `tfds.builder_from_directory(OUT)` open a dataset's TFRecords as they are.
+
+Sources: tensorflow_datasets/core/proto/dataset_info.proto and feature.proto, in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shard_reader.format.manifest import Field, Manifest, Split
+
+__all__ = ["METADATA_NAMES", "metadata_files"]
+
+METADATA_NAMES = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
+
+_FEATURES = "tensorflow_datasets.core.features"
+_OBJECTS = "objects/"
+_BOX = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_YXYX"}
+
+
+def metadata_files(manifest: Manifest, name: str) -> dict[str, bytes]:
+    """Name and content of each file; none if the dataset has no TFRecords."""
+    if "tfrecord" not in manifest.formats:
+        return {}
+    files = {"dataset_info.json": _dataset_info(manifest, name), "features.json": _group(manifest.fields, "", manifest)}
+    encoded = {path: (json.dumps(body, indent=1) + "\n").encode() for path, body in files.items()}
+    if manifest.class_names:
+        path = "label.labels.txt" if "label" in manifest.fields else "objects-label.labels.txt"
+        encoded[path] = "".join(f"{n}\n" for n in manifest.class_names).encode()
+    return encoded
+
+
+def _dataset_info(manifest: Manifest, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "version": "1.0.0",
+        "fileFormat": "tfrecord",
+        "moduleName": "image_shards",
+        "splits": [_split(key, split) for key, split in manifest.splits.items()],
+    }
+
+
+def _split(name: str, split: Split) -> dict[str, Any]:
+    return {
+        "name": name,
+        "filepathTemplate": "{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}",
+        "numBytes": str(sum(shard.files["tfrecord"].bytes for shard in split.shards)),
+        "shardLengths": [str(shard.records) for shard in split.shards],
+    }
+
+
+def _group(fields: Mapping[str, Field], prefix: str, manifest: Manifest) -> dict[str, Any]:
+    """The features whose names begin with `prefix`: a "/" in the rest makes a group of its own."""
+    features: dict[str, Any] = {}
+    for name, field in fields.items():
+        group, slash, _ = name.removeprefix(prefix).partition("/")
+        if slash and group not in features:
+            inner = {other: field for other, field in fields.items() if other.startswith(f"{prefix}{group}/")}
+            features[group] = _group(inner, f"{prefix}{group}/", manifest)
+        elif not slash:
+            features[group] = _feature(name, field, manifest)
+    together = _named("features_dict.FeaturesDict", featuresDict={"features": features})
+    return _sequence(together) if prefix == _OBJECTS else together
+
+
+def _feature(name: str, field: Field, manifest: Manifest) -> dict[str, Any]:
+    if name == "image":
+        return _image(field)
+    in_list = field.shape[:1] == (None,)
+    one = Field(dtype=field.dtype, shape=field.shape[1:] if in_list else field.shape)
+    if name in ("label", f"{_OBJECTS}label") and manifest.class_names and field.dtype == "int64":
+        feature = _named("class_label_feature.ClassLabel", classLabel={"numClasses": str(len(manifest.class_names))})
+    elif field.dtype == "string":
+        feature = _named("text_feature.Text", text={})
+    elif name == f"{_OBJECTS}bbox":
+        feature = _named("bounding_boxes.BBoxFeature", boundingBox=_BOX)
+    elif one.shape:
+        feature = _named("tensor_feature.Tensor", tensor=_tensor(one))
+    else:
+        feature = _named("scalar.Scalar", tensor=_tensor(one))
+    return _sequence(feature) if in_list and not name.startswith(_OBJECTS) else feature
+
+
+def _tensor(field: Field) -> dict[str, Any]:
+    shape = {"dimensions": [str(size) for size in field.shape]} if field.shape else {}
+    return {"dtype": field.dtype, "encoding": "none", "shape": shape}
+
+
+def _sequence(feature: dict[str, Any]) -> dict[str, Any]:
+    return _named("sequence_feature.Sequence", sequence={"feature": feature, "length": "-1"})
+
+
+def _image(field: Field) -> dict[str, Any]:
+    shape = {"dimensions": [str(-1 if size is None else size) for size in field.shape]}
+    if field.encoding in ("jpeg", "png") and field.shape[2] is not None:
+        image = {"dtype": field.dtype, "encodingFormat": field.encoding, "shape": shape}
+        return _named("image_feature.Image", image=image)
+    if field.encoding == "raw" and field.is_fixed:
+        tensor = {"dtype": field.dtype, "encoding": "bytes", "shape": shape}
+    else:  # bytes, to be decoded, or shaped with the record's height and width
+        tensor = {"dtype": "string", "encoding": "none", "shape": {}}
+    return _named("tensor_feature.Tensor", tensor=tensor)
+
+
+def _named(class_name: str, **body: Any) -> dict[str, Any]:
+    return {"pythonClassName": f"{_FEATURES}.{class_name}", **body}

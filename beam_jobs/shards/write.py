@@ -1,0 +1,353 @@
+"""From a shard's references to its files: read, transform, append. Pure functions, no Beam.
+
+The files are an attempt, in a folder of their own; finished, they are moved to where OUTPUT keeps finished
+shards. A shard that is finished already is checked, and kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from beam_jobs.errors import JobError
+from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.plan.tasks import ShardTask, read_references
+from beam_jobs.shards.job import Job, Watcher
+from beam_jobs.shards.output import Work
+from beam_jobs.shards.record import Prepared, hash_reference, labels_of, prepare_reference
+from beam_jobs.sources.files.interface import Reference, Reject
+from shard_reader.format import example, hdf5, index, tfrecord
+from shard_reader.format.checksum import sha256_file
+from shard_reader.format.manifest import Field, Shard, ShardFile, index_name, shard_name
+from shard_reader.storage.directory import Directory
+from shard_reader.storage.local import sync, write_whole
+from shard_reader.storage.open import directory
+
+__all__ = [
+    "Sample",
+    "WrittenShard",
+    "hash_shard",
+    "measure_shard",
+    "rejects_of",
+    "sample_shard",
+    "store",
+    "write_shard",
+]
+
+_T = TypeVar("_T")
+_WRITTEN = "written.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenShard:
+    """A finished shard: what the manifest says of it, how many images it lacks, its sums, and its records by label."""
+
+    task: ShardTask
+    shard: Shard
+    rejected: int
+    sums: ChannelSums
+    classes: Mapping[int, int]
+    dropped_boxes: int
+
+    def to_json(self, rejects: Iterable[Reject]) -> bytes:
+        """All but the task, and the rejects themselves."""
+        body = {name: value for name, value in asdict(self).items() if name != "task"}
+        return json.dumps(body | {"rejects": list(rejects)}).encode()
+
+    @classmethod
+    def from_json(cls, task: ShardTask, data: bytes) -> WrittenShard:
+        """What `to_json` gave."""
+        body = json.loads(data)
+        files = {format: ShardFile(**file) for format, file in body["shard"]["files"].items()}
+        shard = Shard(records=body["shard"]["records"], files=files)
+        return cls(
+            task=task,
+            shard=shard,
+            rejected=body["rejected"],
+            sums=ChannelSums.from_json(body["sums"]),
+            classes={int(label): count for label, count in body["classes"].items()},
+            dropped_boxes=body["dropped_boxes"],
+        )
+
+
+def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher) -> WrittenShard:
+    """Write every file of one shard, in memory of a few images; or find that it is finished.
+
+    Raises:
+        JobError: an input could not be read for a reason that may pass, or the output not be written.
+    """
+    output = _directory(job.output)
+    kept = _finished(task, job, output)
+    if kept is not None:
+        watcher.keeps(task.records, kept.rejected)
+        return kept
+    if job.image.normalize == "dataset" and not (statistics and statistics.pixels):
+        raise JobError("--normalize dataset: of the split that is measured, no image can be used")
+    try:
+        with _attempt(task, job, output) as attempt:
+            written = _write(task, job, statistics, watcher, attempt)
+            return _finish(written, attempt, job, output)
+    except OSError as error:
+        raise JobError(f"{output.uri('')}: cannot be written ({error.strerror or error})") from error
+
+
+def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], fields: Mapping[str, Field]) -> Shard:
+    """Write records to a file for each format, and an index beside each.
+
+    Args:
+        records: the value of every field, `image` as the bytes that are stored.
+        paths: the file of each format.
+        fields: the types of the values.
+    """
+    count = 0
+    with ExitStack() as stack:
+        writers = [_WRITERS[format](path, fields) for format, path in paths.items()]
+        for writer in writers:
+            stack.callback(writer.abort)
+        for record in records:
+            count += 1
+            for writer in writers:
+                writer.append(record)
+        for writer in writers:
+            writer.close()
+    files = {format: _index(path, format, count, fields) for format, path in paths.items()}
+    return Shard(records=count, files=files)
+
+
+def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> int:
+    """Keep the hash of each input of one task, 16 bytes each, zeros where it cannot be read; how many there are."""
+    output, name = _directory(job.output), f"{job.work.hashed}/{task.name}"
+    if Path(name).name in output.names(job.work.hashed):
+        watcher.keeps(task.records, 0)
+        return task.records
+    hashes = list[bytes]()
+    for _, found in _each(task, job, watcher, lambda reference: hash_reference(reference, job)):
+        hashes.append(found)
+        watcher.counts(1)
+    output.write(name, hashes)
+    return len(hashes)
+
+
+def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> ChannelSums:
+    """The sums over the pixels of one shard, without writing it; `statistics` are what it is for."""
+    output, name = _directory(job.output), f"{job.work.measured}/{task.name}.json"
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+        sums = ChannelSums.from_json(json.loads(output.read(name)))
+        watcher.keeps(task.records, 0)
+        return sums
+    sums = ChannelSums()
+    for _, record in _prepared(task, job, ChannelSums(), watcher):
+        sums += ChannelSums() if isinstance(record, Reject) else record.payload.sums
+        watcher.counts(1)
+    output.write(name, [json.dumps(asdict(sums)).encode()])
+    return sums
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What some images become: the mean size of what is stored, and the mean time for one image on one CPU."""
+
+    images: int
+    record_bytes: float
+    image_seconds: float
+    rejects: tuple[Reject, ...] = ()
+
+
+def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
+    """Make some images without storing them; one that cannot be used counts as large as its file."""
+    began = time.perf_counter()
+    made = list(_prepared(task, job, None, watcher))
+    rejects = tuple(record for _, record in made if isinstance(record, Reject))
+    size = sum(max(0, ref.size) if isinstance(one, Reject) else len(one.payload.data) for ref, one in made)
+    count = max(1, len(made))
+    return Sample(len(made), size / count, (time.perf_counter() - began) / count, rejects)
+
+
+def rejects_of(task: ShardTask, work: Work, output: Directory) -> list[Reject]:
+    """The images that a finished shard lacks."""
+    return [Reject(*values) for values in json.loads(output.read(f"{work.shards}/{task.name}/{_WRITTEN}"))["rejects"]]
+
+
+@functools.lru_cache(8)
+def _directory(place: str) -> Directory:
+    return directory(place)
+
+
+def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | None:
+    """What was written of a shard, if all of it is there and its checksums are right."""
+    folder = f"{job.work.shards}/{task.name}"
+    try:
+        written = WrittenShard.from_json(task, output.read(f"{folder}/{_WRITTEN}"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    for file in written.shard.files.values():
+        for name, sha256 in ((file.path, file.sha256), (index_name(file.path), file.index_sha256)):
+            if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
+                return None
+    return written
+
+
+def _checksums(output: Directory, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            yield output.sha256(name)
+
+
+@contextlib.contextmanager
+def _attempt(task: ShardTask, job: Job, output: Directory) -> Iterator[Path]:
+    """A folder for one try at a shard, on the disk that OUTPUT is on, if it is on one."""
+    if output.local is None:
+        with tempfile.TemporaryDirectory(dir=job.staging, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+        return
+    path = output.local / job.work.attempts / f"{task.name}.{uuid.uuid4().hex}"
+    path.mkdir()  # not its parents: in an OUTPUT that another job has taken over, nothing is left to do
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher, attempt: Path) -> WrittenShard:
+    rejects, sums, classes, dropped = list[Reject](), ChannelSums(), Counter[int](), 0
+
+    def records() -> Iterator[Mapping[str, Any]]:
+        nonlocal sums, dropped
+        for _, record in _prepared(task, job, statistics, watcher):
+            if isinstance(record, Reject):
+                rejects.append(record)
+                watcher.counts(1, record)
+            else:
+                sums += record.payload.sums
+                dropped += record.dropped_boxes
+                if job.count_classes:
+                    classes.update(labels_of(record.values))
+                yield record.values
+                watcher.counts(1)
+
+    paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
+    shard = store(records(), paths, job.fields)
+    written = WrittenShard(
+        task=task, shard=shard, rejected=len(rejects), sums=sums, classes=dict(classes), dropped_boxes=dropped
+    )
+    write_whole(attempt / _WRITTEN, [written.to_json(rejects)])
+    return written
+
+
+def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -> WrittenShard:
+    """Move the files of an attempt to where finished shards are; another attempt may have been faster."""
+    folder = f"{job.work.shards}/{written.task.name}"
+    paths = [path for file in written.shard.files.values() for path in (file.path, index_name(file.path))]
+    if output.local is None:
+        for path in paths:
+            output.put(attempt / path, path)
+        output.put(attempt / _WRITTEN, f"{folder}/{_WRITTEN}")  # which says that all the others are there
+        return written
+    for path in paths:
+        sync(attempt / path)
+    sync(attempt)
+    while True:
+        try:
+            os.rename(attempt, output.local / folder)
+            return written
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        other = _finished(written.task, job, output)
+        if other is not None:
+            return other
+        output.delete_folder(folder)  # what is there is damaged
+
+
+def _prepared(
+    task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher
+) -> Iterator[tuple[Reference, Prepared | Reject]]:
+    """Each record of a shard, in order."""
+    turn = threading.BoundedSemaphore(job.decoders)
+    return _each(task, job, watcher, lambda reference: prepare_reference(reference, job, statistics, turn))
+
+
+def _each(
+    task: ShardTask, job: Job, watcher: Watcher, make: Callable[[Reference], _T]
+) -> Iterator[tuple[Reference, _T]]:
+    """What `make` makes of each reference of a shard, in order, the next few of them made ahead by threads."""
+    references = enumerate(read_references(_directory(job.output), task))
+
+    def prepare(position: int, reference: Reference) -> tuple[Reference, _T]:
+        watcher.begins(position)
+        result = reference, make(reference)
+        watcher.ends(position)
+        return result
+
+    if job.threads == 1:
+        for position, reference in references:
+            yield prepare(position, reference)
+        return
+    pending: deque[Future[tuple[Reference, _T]]] = deque()
+    with ThreadPoolExecutor(job.threads) as pool:
+        try:
+            for position, reference in references:
+                pending.append(pool.submit(prepare, position, reference))
+                if len(pending) > 2 * job.threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -> ShardFile:
+    """Write the index of a closed shard file, from what is in the file, and describe both."""
+    rows = index.build(path, format, fields)
+    if len(rows) != records:
+        raise JobError(f"{path}: holds {len(rows)} records, {records} were written")
+    index_path = path.with_name(index_name(path.name))
+    index_path.write_bytes(index.to_bytes(rows))
+    return ShardFile(
+        path=path.name,
+        bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+        index_sha256=sha256_file(index_path),
+    )
+
+
+class _Writer(Protocol):
+    def append(self, record: Mapping[str, Any]) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class _TFRecordWriter:
+    def __init__(self, path: Path, fields: Mapping[str, Field]) -> None:
+        del fields  # an Example names its own
+        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115  # closed by close() or abort()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        tfrecord.write_record(self._file, example.encode(record))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def abort(self) -> None:
+        self._file.close()
+
+
+_WRITERS: Mapping[str, Callable[[Path, Mapping[str, Field]], _Writer]] = {
+    "tfrecord": _TFRecordWriter,
+    "hdf5": hdf5.ShardWriter,
+}

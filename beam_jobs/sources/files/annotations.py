@@ -1,0 +1,95 @@
+"""Boxes and points as people write them, and what of them cannot be."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from beam_jobs.sources.files.interface import BadInput
+
+__all__ = ["boxes", "check_box", "points"]
+
+
+def boxes(values: Sequence[Any], format: str) -> list[list[float]]:
+    """The boxes of one row.
+
+    Args:
+        values: the four numbers of one box, or one list of boxes, or of the numbers of them all; as text, of JSON.
+        format: one of BOX_FORMATS.
+
+    Raises:
+        BadInput: it is none of these, or a box has a side of less than nothing.
+    """
+    found = _groups(values, 4, "box")
+    for box in found:
+        check_box(box, format)
+    return found
+
+
+def points(values: Sequence[Any]) -> list[list[float]]:
+    """The points of one row, as `boxes` takes them, of two numbers each.
+
+    Raises:
+        BadInput: they are none.
+    """
+    return _groups(values, 2, "point")
+
+
+def check_box(box: Sequence[float], format: str) -> None:
+    """Refuse a box with a side of less than nothing.
+
+    Raises:
+        BadInput: it has one.
+    """
+    one, other = (box[2], box[3]) if format.endswith("xywh") else (box[2] - box[0], box[3] - box[1])
+    if one < 0 or other < 0:
+        raise BadInput("bad-box", f"the box {list(box)} ({format}) has a negative width or height")
+
+
+def _groups(values: Sequence[Any], size: int, what: str) -> list[list[float]]:
+    value = _parsed(values[0], what) if len(values) == 1 else [_parsed(one, what) for one in values]
+    if value is None or value == [] or (len(values) > 1 and all(one is None for one in value)):
+        return []
+    if not isinstance(value, list):
+        raise BadInput(f"bad-{what}", f"{value!r:.80} is no list of {_several(what)}")
+    if any(isinstance(one, list) for one in value):
+        groups = value
+    elif len(value) % size:
+        raise BadInput(
+            f"bad-{what}", f"the {_several(what)} {value!r:.80} have {len(value)} numbers, no multiple of {size}"
+        )
+    else:
+        groups = [value[start : start + size] for start in range(0, len(value), size)]
+    return [_numbers(group, size, what) for group in groups]
+
+
+def _numbers(group: Any, size: int, what: str) -> list[float]:
+    if isinstance(group, list) and len(group) == size and all(map(_is_number, group)):
+        return [float(number) for number in group]
+    raise BadInput(f"bad-{what}", f"the {what} {group!r:.80} is not {'four' if size == 4 else 'two'} numbers")
+
+
+def _several(what: str) -> str:
+    return "boxes" if what == "box" else f"{what}s"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number, which a float holds."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _parsed(value: Any, what: str) -> Any:
+    """What a text says."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadInput(f"bad-{what}", f"{value!r:.80} is no JSON, as a number or a list of numbers is") from None

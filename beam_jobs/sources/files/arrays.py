@@ -1,0 +1,364 @@
+"""Images as arrays: HDF5, NumPy's `.npy` and `.npz`, and files of records of one length.
+
+All become named arrays whose first dimension is the image; one of them holds the images, one may hold the
+labels, the others of that length are fields.
+
+```
+[n, height, width]             grey        [n, height, width, 1 | 3 | 4]
+[n, 1 | 3 | 4, height, width]  planes      n files of variable-length uint8 (HDF5)
+```
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+import struct
+import tokenize
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.interface import BadInput, Pixels
+from beam_jobs.sources.files.members import data_offset, list_zip, ranges
+from shard_reader.format.manifest import Field
+from shard_reader.storage.directory import Directory
+
+__all__ = [
+    "Array",
+    "HDF5Files",
+    "RowArray",
+    "as_pixels",
+    "blocks",
+    "check_images",
+    "check_label",
+    "describe",
+    "field",
+    "hdf5_arrays",
+    "is_files",
+    "npy_array",
+    "npz_arrays",
+    "parse_record",
+    "placing",
+    "record_arrays",
+    "values",
+]
+
+Place = Callable[[int], list[Any]]
+"""Where an image is, by its row."""
+
+_EXPECTED = (
+    "expected uint8 or uint16 of [n, height, width], [n, height, width, channels] or [n, channels, height, width],"
+    " with 1, 3 or 4 channels"
+)
+_CHANNELS = (1, 3, 4)
+_OPEN_FILES = 16
+_MAX_VALUES = 4096  # of one field: more is no field but data beside the image
+_TYPE = r"(>?)([iu][1248]|f[48])"
+_ENTRY = re.compile(rf"\s*([^:,\[\]\s]+)\s*:\s*{_TYPE}\s*(?:\[\s*([1-9]\d*(?:\s*,\s*[1-9]\d*)*)\s*\])?\s*(?:,|$)")
+
+
+class Array(Protocol):
+    """What is needed of a `numpy.ndarray` that need not be in memory, as `h5py.Dataset` is."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]: ...
+
+
+class RowArray:
+    """An array whose rows lie in a file, each `step` bytes after the one before, the first at `offset`."""
+
+    def __init__(self, file: BinaryIO, offset: int, step: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self.offset, self.step, self.dtype, self.shape = offset, step, dtype, shape
+        self.row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        self._read = ranges(file)
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Some rows, without a step, read from the file."""
+        start, stop, _ = rows.indices(self.shape[0])
+        shape = (stop - start, *self.shape[1:])
+        if 0 in shape:
+            return np.empty(shape, self.dtype)
+        first = self.offset + start * self.step
+        data = self._read(first, first + (stop - start - 1) * self.step + self.row_bytes)
+        inner = np.empty((1, *shape[1:]), self.dtype).strides[1:] if len(shape) > 1 else ()
+        return np.ndarray(shape, self.dtype, data, strides=(self.step, *inner))
+
+
+def check_images(array: Array, name: str, called: str) -> None:
+    """Whether an array holds images; `called` names its file in messages.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if is_files(array):
+        return
+    shape, dtype = array.shape, array.dtype
+    pixels = dtype.kind == "u" and dtype.itemsize in (1, 2)
+    if pixels and (len(shape) == 3 or (len(shape) == 4 and (shape[3] in _CHANNELS or shape[1] in _CHANNELS))):
+        return
+    hint = "; scale them to 0..255 and save them as uint8" if dtype.kind == "f" else ""
+    raise UsageError(f"{called}: the array {name} is {describe(array)}: {_EXPECTED}{hint}")
+
+
+def check_label(array: Array, name: str, called: str) -> None:
+    """Whether an array holds a label for each image.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if array.dtype.kind in "fc" or math.prod(array.shape[1:]) != 1:
+        raise UsageError(
+            f"{called}: the labels {name} are {describe(array)}: expected a whole number or a name for each image"
+            " (of one-hot labels, save the argmax)"
+        )
+
+
+def as_pixels(row: NDArray[Any]) -> Pixels:
+    """One image of an array that `check_images` took."""
+    if row.ndim == 3 and row.shape[2] not in _CHANNELS:
+        row = np.moveaxis(row, 0, 2)
+    return np.ascontiguousarray(row, row.dtype.newbyteorder("="))
+
+
+def describe(array: Array) -> str:
+    """The dtype and shape of an array, for messages."""
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def values(array: Array, name: str, called: str, rows: slice) -> list[Any]:
+    """Some rows as numbers, texts, and flat lists of either.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    kind = array.dtype.kind
+    text = kind in "SU" or (isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype) is not None)
+    inner = h5py.check_vlen_dtype(array.dtype) if isinstance(array, h5py.Dataset) else None
+    ragged = inner is not None and np.dtype(inner).kind in "biuf"
+    if not (kind in "biuf" or text or ragged) or (ragged and len(array.shape) > 1):
+        pickled = " (Python objects, which only pickle can read)" if kind == "O" else ""
+        raise UsageError(
+            f"{called}: the array {name} is {describe(array)}{pickled}: a field is of numbers or texts;"
+            " save it as such, or leave it out with --fields"
+        )
+    if math.prod(array.shape[1:]) > _MAX_VALUES:
+        raise UsageError(
+            f"{called}: the array {name} is {describe(array)}: a field has at most {_MAX_VALUES:,} values;"
+            " leave it out with --fields"
+        )
+    block = array[rows]
+    if ragged:
+        return [row.tolist() for row in block]
+    if len(array.shape) > 1:
+        wide = math.prod(array.shape[1:])
+        block = block.reshape(len(block), wide) if wide != 1 else block.reshape(len(block))
+    found: list[Any] = block.tolist()
+    return [_decoded(value, name, called) for value in found] if text else found
+
+
+def field(array: Array) -> Field | None:
+    """The type of a field that its values do not tell: that of an array in each record."""
+    inner = h5py.check_vlen_dtype(array.dtype) if isinstance(array, h5py.Dataset) else None
+    dtype = np.dtype(inner) if inner is not None else array.dtype
+    if dtype.kind not in "biuf" or (inner is None and math.prod(array.shape[1:]) == 1):
+        return None
+    shape = array.shape[1:] if inner is None else (None,)
+    return Field(dtype="float32" if dtype.kind == "f" else "int64", shape=shape)
+
+
+def _decoded(value: Any, name: str, called: str) -> Any:
+    if isinstance(value, list):
+        return [_decoded(one, name, called) for one in value]
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"{called}: the array {name} holds {value[:20]!r}, which is not UTF-8; leave it out with --fields"
+        ) from None
+
+
+def is_files(array: Array) -> bool:
+    """Whether each row of an array is the bytes of an image file."""
+    return bool(
+        isinstance(array, h5py.Dataset)
+        and len(array.shape) == 1
+        and h5py.check_vlen_dtype(array.dtype) == np.dtype(np.uint8)
+    )
+
+
+class HDF5Files:
+    """HDF5 files of a folder, which stay open while they are read."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._opened = functools.lru_cache(_OPEN_FILES)(self._open)
+
+    def open(self, name: str) -> h5py.File:
+        """Open a file."""
+        return self._open(os.getpid(), name)
+
+    def read(self, name: str, array: str, row: int) -> bytes | Pixels:
+        """A row of an array: the bytes of an image file, or pixels.
+
+        Raises:
+            BadInput: it is damaged, or not there any more.
+        """
+        try:
+            found = self._opened(os.getpid(), name)[array][row]
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise BadInput("damaged", f"HDF5 cannot read it ({error})") from error
+        except (KeyError, IndexError, ValueError) as error:
+            raise BadInput("damaged", f"the file has no row {row:,} in {array} any more") from error
+        return found.tobytes() if found.ndim == 1 else as_pixels(found)
+
+    def _open(self, process: int, name: str) -> h5py.File:
+        """Open a file in each process anew, for what is open does not survive a fork."""
+        local = self._directory.local
+        if local is not None:
+            return h5py.File(local / name, "r", locking="best-effort")
+        return h5py.File(self._directory.open(name), "r")
+
+
+def hdf5_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Every array of an HDF5 file, also those in groups, by its path.
+
+    Raises:
+        OSError: without a number, since it is what is in the file that is damaged.
+    """
+    found: dict[str, h5py.Dataset] = {}
+
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape:
+            found[name] = item
+
+    try:
+        file.visititems(add)
+    except (KeyError, RuntimeError) as error:
+        raise OSError(str(error)) from error
+    return found
+
+
+def npy_array(file: BinaryIO, start: int, end: int, called: str, name: str) -> RowArray:
+    """The array of an `.npy` file that lies from `start` to `end` of another.
+
+    Raises:
+        UsageError: it is none, or is cut off, or its images are not one after another.
+    """
+    file.seek(start)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(file)
+    except (ValueError, TypeError, struct.error, tokenize.TokenError) as error:
+        raise UsageError(f"{called}: {name} is no array of NumPy's ({error}); save it again with numpy.save") from error
+    if fortran and len(shape) > 1:
+        raise UsageError(f"{called}: {name} is in Fortran's order; save numpy.ascontiguousarray of it")
+    offset = file.tell()
+    array = RowArray(file, offset, math.prod(shape[1:]) * dtype.itemsize, dtype, shape)
+    length = math.prod(shape) * dtype.itemsize
+    if offset + length > end and not dtype.hasobject:
+        raise UsageError(
+            f"{called}: was cut off: {name}, {describe(array)}, needs {length:,} bytes and has {end - offset:,}"
+        )
+    return array
+
+
+def npz_arrays(file: BinaryIO, called: str) -> dict[str, RowArray]:
+    """The arrays of an `.npz` file, which are not read.
+
+    Raises:
+        UsageError: it is none, or is compressed or damaged.
+    """
+    found = {}
+    for member in list_zip(file, called):
+        name = member.name.removesuffix(".npy")
+        offset, method, _, size, _ = member.place
+        if method:
+            raise UsageError(
+                f"{called}: the array {name} is compressed, as numpy.savez_compressed does, without random access;"
+                " save it again with numpy.savez"
+            )
+        try:
+            start = data_offset(ranges(file)(offset, offset + 64), offset)
+        except BadInput as error:
+            raise UsageError(f"{called}: {error}; make or copy it again") from error
+        array = npy_array(file, start, start + size, called, name)
+        if array.shape:
+            found[name] = array
+    return found
+
+
+def placing(images: Array, name: str, file: str) -> tuple[Place, int, int]:
+    """Where each image is, its size, and how many bytes of the file are read to have the values of a row."""
+    size = math.prod(images.shape[1:]) * images.dtype.itemsize
+    if not isinstance(images, RowArray):
+        return (lambda row: ["hdf5", file, name, row]), -1 if is_files(images) else size, 1
+    first, step, how = images.offset, images.step, [size, images.dtype.str, list(images.shape[1:])]
+    return (lambda row: ["pixels", file, first + row * step, *how]), size, max(1, step)
+
+
+def parse_record(text: str) -> np.dtype[Any]:
+    """A record of one length: `label:u1,image:u1[3,32,32]`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    entries: dict[str, tuple[str, tuple[int, ...]]] = {}
+    position = 0
+    while position < len(text) or not entries:
+        match = _ENTRY.match(text, position)
+        wrong = "" if match is None else f"{match[1]} is there twice" if match[1] in entries else ""
+        if match is None or wrong or (match[0].endswith(",") and match.end() == len(text)):
+            raise UsageError(
+                f"--record {text}: {wrong or f'cannot be understood at {text[position:]!r}'}; expected"
+                " NAME:TYPE[SHAPE],... as label:u1,image:u1[3,32,32], with the types u1 u2 u4 u8 i1 i2 i4 i8 f4 f8, and"
+                " > before one for big-endian"
+            )
+        shape = tuple(int(size) for size in match[4].split(",")) if match[4] else ()
+        entries[match[1]] = ((match[2] or "<") + match[3], shape)
+        position = match.end()
+    try:
+        return np.dtype([(name, *entry) for name, entry in entries.items()])
+    except ValueError as error:
+        raise UsageError(f"--record {text}: {error}") from error
+
+
+def record_arrays(file: BinaryIO, record: np.dtype[Any], called: str) -> dict[str, RowArray]:
+    """The arrays of a file of records of one length.
+
+    Raises:
+        UsageError: it has a part of a record.
+    """
+    size = file.seek(0, 2)
+    parts: Mapping[str, Any] = record.fields or {}
+    if size % record.itemsize:
+        terms = " + ".join(f"{name} {part[0].itemsize:,}" for name, part in parts.items())
+        raise UsageError(
+            f"{called}: has {size:,} bytes, {size // record.itemsize:,} records of {record.itemsize:,} ({terms}) and"
+            f" {size % record.itemsize:,} bytes more: give --record as the file is, or copy it again"
+        )
+    found = {}
+    for name, (dtype, offset, *_) in parts.items():
+        shape = (size // record.itemsize, *dtype.shape)
+        found[name] = RowArray(file, offset, record.itemsize, dtype.base, shape)
+    return found
+
+
+def blocks(rows: int, of: int) -> Iterator[slice]:
+    """Slices of so many rows."""
+    for start in range(0, rows, of):
+        yield slice(start, min(rows, start + of))

@@ -1,0 +1,35 @@
+"""A file of class names: one a line."""
+
+from __future__ import annotations
+
+from beam_jobs.errors import UsageError
+from beam_jobs.sources.paths import split_place
+from shard_reader.storage.open import directory
+
+__all__ = ["read_class_names"]
+
+
+def read_class_names(path: str) -> tuple[str, ...]:
+    """The lines of the file that `--classes` names.
+
+    Raises:
+        UsageError: it cannot be read, or a line is empty or there twice.
+    """
+    place, name = split_place(path)
+    try:
+        text = directory(place).read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--classes {path}: is not UTF-8 at byte {error.start}") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"--classes {path}: {getattr(error, 'strerror', None) or error}") from error
+    names = tuple(line.rstrip() for line in text.rstrip().splitlines())
+    seen = set[str]()
+    for number, line in enumerate(names, 1):
+        if not line:
+            raise UsageError(f"--classes {path}: line {number} is empty")
+        if line in seen:
+            raise UsageError(f"--classes {path}: line {number} is {line!r} again")
+        seen.add(line)
+    if not names:
+        raise UsageError(f"--classes {path}: is empty")
+    return names

@@ -1,0 +1,341 @@
+"""What sources share whose INPUT is a file, or a folder of files, that hold many images each.
+
+Names say what belongs together: the labels of the arrays `x_test`, `test_images` and `test/images` are in `y_test`,
+`test_labels` and `test/labels`, and all of them are of the split "test".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.interface import Entry, Label, Problem, SourceOptions
+from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
+from shard_reader.format.manifest import Field
+from shard_reader.printable import printable
+from shard_reader.storage.open import directory
+
+__all__ = [
+    "Columns",
+    "Files",
+    "Splits",
+    "Types",
+    "as_label",
+    "count",
+    "image_splits",
+    "label_of",
+    "split_of",
+    "without_split",
+    "without_splits",
+]
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|/|[^A-Za-z\d/]+")
+_IMAGES = ("image", "images", "img", "imgs", "x", "data")
+_LABELS = {"images": ("labels", "label", "y"), "imgs": ("labels", "label", "y"), "x": ("y", "label", "labels")}
+_LABEL_WORDS = ("label", "labels", "y")
+
+
+class Files:
+    """INPUT: one file, whose name here is "", or a folder with files that have names below it."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        """Nothing is read yet.
+
+        Raises:
+            UsageError: nothing here knows such URLs.
+        """
+        self._input = options.input
+        try:
+            self.directory = directory(options.input)
+        except (ValueError, TypeError, ImportError) as error:
+            raise UsageError(f"INPUT {options.input}: {error}") from error
+        self.ignored = 0
+
+    def find(self, wanted: Callable[[str], bool], expected: str) -> list[str]:
+        """The names of the files that `wanted` takes, sorted: INPUT itself, or those in it.
+
+        Raises:
+            UsageError: there is none; `expected` says in words what was looked for.
+        """
+        if self.directory.exists():
+            names = sorted(file.name for file in self.directory.walk() if self._is_wanted(file.name, wanted))
+            if not names:
+                raise UsageError(f"INPUT {self._input}: holds no {expected}")
+            return names
+        try:
+            self.directory.open("").close()
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(f"INPUT {self._input}: does not exist") from None
+        if not wanted(self.base("")):
+            raise UsageError(f"INPUT {self._input}: is no {expected}")
+        return [""]
+
+    def others(self, wanted: Callable[[str], bool], names: Sequence[str]) -> Iterator[Entry]:
+        """The files beside those that `find` gave, as entries that cannot be used; what is ignored is counted."""
+        if names == [""]:
+            return
+        for file in self.directory.walk():
+            if self._is_wanted(file.name, wanted):
+                continue
+            if is_ignored(file.name) or file.name.endswith(".index.npy"):  # that of a shard of ours
+                self.ignored += 1
+            else:
+                yield Entry(file.name, file.size, problem=Problem("other-file", "is another kind of file than INPUT's"))
+
+    def base(self, name: str) -> str:
+        """The last part of a file's name."""
+        return (name or self._input).rstrip("/").rpartition("/")[2]
+
+    def called(self, name: str) -> str:
+        """A file in messages."""
+        return f"INPUT {self._input}/{printable(name)}" if name else f"INPUT {self._input}"
+
+    def id(self, name: str, inner: str) -> str:
+        """The id of something in a file."""
+        return f"{name}/{inner}" if name else inner
+
+    def _is_wanted(self, name: str, wanted: Callable[[str], bool]) -> bool:
+        return not _is_hidden(name) and wanted(self.base(name))
+
+
+class Splits:
+    """The splits of files: their first folders, if all of those are splits, or a word that each file's name has.
+
+    ```
+    train/a.tar  val/a.tar          cifar10-train.tfrecord-00000-of-00001  cifar10-test.tfrecord-00000-of-00001
+    ```
+
+    Where some names have such a word, none of them "train", files without one are "train": `data_batch_1.bin` beside
+    `test_batch.bin`. Case does not matter; a split's name is in lower case.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        tops = {name.partition("/")[0] for name in names if "/" in name}
+        self._by_folder = bool(tops) and {top.lower() for top in tops} <= set(SPLIT_FOLDERS)
+        self._rest: str | None = None  # the split of files that name none
+        found = {self._named(name) for name in names}
+        self.names: tuple[str, ...] | None = None
+        clear = not found & {"train", "training"} and all(len(_split_words(name)) < 2 for name in names)
+        if not self._by_folder and None in found and len(found) > 1 and clear:
+            self._rest = "train"
+            found = found - {None} | {"train"}
+        if self._by_folder or (found and names != [""] and None not in found):
+            self.names = tuple(name for name in SPLIT_FOLDERS if name in found)
+
+    @property
+    def text(self) -> str:
+        """The splits in words, to be followed by what is in them; nothing if there are none."""
+        if self.names is None:
+            return ""
+        rest = f"; {self._rest} are those without a split in their names" if self._rest else ""
+        return f"split {'folders' if self._by_folder else 'files'} ({', '.join(sorted(self.names))}{rest}) of "
+
+    def of(self, name: str) -> str | Problem | None:
+        """The split of a file, if there are splits."""
+        if self.names is None:
+            return None
+        return self._named(name) or Problem("no-split", "its file lies beside the split folders")
+
+    def _named(self, name: str) -> str | None:
+        if self._by_folder:
+            return name.partition("/")[0].lower() if "/" in name else None
+        words = _split_words(name)
+        return words.pop() if len(words) == 1 else self._rest
+
+
+class Columns:
+    """What the named values of an input become: its label, its split, its id, and the fields of its record."""
+
+    def __init__(self, options: SourceOptions, labels: Sequence[str], left_out: frozenset[str] = frozenset()) -> None:
+        """`labels` are names that a label has if no option names it; `left_out` is no field unless it is asked for."""
+        self._options = options
+        self._labels = labels
+        self._left_out = left_out
+        self._seen: dict[str, None] = {}  # an ordered set
+        self.label: str | None = options.label_column
+
+    def is_needed(self, name: str) -> bool:
+        """Whether a value is to be read: `fill` takes it."""
+        options = self._options
+        if name in (self.label, options.id_column, options.split_column):
+            return True
+        return name in options.fields if options.fields is not None else name not in self._left_out
+
+    def see(self, names: Sequence[str] | Mapping[str, Any]) -> None:
+        """Take note of the names that one input has."""
+        if self.label is None:
+            self.label = next((name for name in self._labels if name in names), None)
+        self._seen.update(dict.fromkeys(names))
+
+    def fill(self, entry: Entry, values: Mapping[str, Any]) -> Entry:
+        """An entry with what `values` say; with a problem if they are not what they should be."""
+        label = as_label(values.get(self.label or ""), self.label or "", self._options.label_separator)
+        if isinstance(label, Problem):
+            return entry._replace(problem=label)
+        replaced: dict[str, Any] = {"label": label}
+        options = self._options
+        for attribute, name in (("id", options.id_column), ("split", options.split_column)):
+            if name is None:
+                continue
+            value = values.get(name)
+            if value is None or value == "" or not isinstance(value, (str, int)):
+                return entry._replace(problem=Problem(f"no-{attribute}", f"{name} is {value!r}, no text and no number"))
+            replaced[attribute] = str(value)
+        special = (self.label, options.id_column, options.split_column)
+        replaced["fields"] = {n: v for n, v in values.items() if n not in special and self.is_needed(n)}
+        return entry._replace(**replaced)
+
+    def check(self, called: str) -> None:
+        """Whether every name that the options give was seen; `called` names INPUT.
+
+        Raises:
+            UsageError: one was not.
+        """
+        options = self._options
+        asked = [("--label-column", options.label_column), ("--id-column", options.id_column)]
+        asked += [("--split-column", options.split_column), *(("--fields", name) for name in options.fields or ())]
+        for option, name in asked:
+            if name is not None and name not in self._seen:
+                there = ", ".join(sorted(self._seen)) or "none"
+                raise UsageError(f"{option} {name}: {called} has no such values; it has {there}")
+
+
+class Types:
+    """The types of fields that are known, and which are lists."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Field] = {}
+        self.lists: set[str] = set()  # the features that do not have one value in each record
+
+    def see(self, name: str, values: Sequence[Any]) -> None:
+        """Take note of a feature of one record. Those of objects are always lists."""
+        if len(values) > 0:
+            kind = "string" if isinstance(values[0], slice) else "float32" if isinstance(values[0], float) else "int64"
+            self._fields[name] = Field(dtype=kind)
+        if len(values) > 1 or name.startswith("objects/"):
+            self.lists.add(name)
+
+    def declare(self, name: str, field: Field | None) -> None:
+        """Take note of the type of an array."""
+        if field is not None and self._fields.setdefault(name, field).shape != field.shape:  # in another file
+            self._fields[name] = Field(dtype=field.dtype, shape=(None,))
+
+    def layout(self, special: set[str | None]) -> dict[str, Field]:
+        """The types of all lists and arrays, but for the `special`: the label, the id and the split."""
+        lists = {n: Field(dtype=self._fields[n].dtype, shape=(None,)) for n in sorted(self.lists & self._fields.keys())}
+        if "objects/bbox" in self.lists:
+            lists["objects/bbox"] = Field(dtype="float32", shape=(None, 4))
+        return {name: field for name, field in (self._fields | lists).items() if field.shape and name not in special}
+
+
+def as_label(value: Any, name: str, separator: str | None = None) -> Label | Problem | None:
+    """A label of any value: a name, a whole number, or a list of either."""
+    if value is None or isinstance(value, str):
+        return [part.strip() for part in value.split(separator)] if value and separator else value
+    if isinstance(value, int):
+        return int(value)  # of a bool too
+    if isinstance(value, list) and (all(type(v) is int for v in value) or all(type(v) is str for v in value)):
+        return value
+    return Problem("bad-label", f"{name} is {value!r}: a label is a name, a whole number, or a list of either")
+
+
+def split_of(name: str) -> str | None:
+    """The split that an array's name, or that of a group it is in, names."""
+    found = {word.lower() for word in _words(name)} & set(SPLIT_FOLDERS)
+    return found.pop() if len(found) == 1 else None
+
+
+def without_split(name: str) -> str:
+    """An array's name without its split: "weight" for "weight_train", "train/weight"."""
+    parts = []
+    for part in name.split("/"):
+        words = _words(part)
+        if any(word.lower() in SPLIT_FOLDERS for word in words):
+            part = "_".join(word for word in words if word[0].isalnum() and word.lower() not in SPLIT_FOLDERS)
+        parts += [part] if part else []
+    return "/".join(parts) or name
+
+
+def label_of(image: str, names: Iterable[str]) -> str | None:
+    """The array of the labels of an array of images, whose name differs in the word alone that says what it holds."""
+    rest, held = _parted(image, _IMAGES)
+    if not held:  # of its own name, only what it says of a split
+        base = [word.lower() for word in _words(image.rpartition("/")[2])]
+        folder = [word.lower() for word in _words(image[: -len(image.rpartition("/")[2])])]
+        rest = tuple(word for word in folder if _is_word(word)) + tuple(w for w in base if w in SPLIT_FOLDERS)
+    order = _LABELS.get(held.lower(), _LABEL_WORDS)
+    found = []
+    for name in names:
+        label_rest, word = _parted(name, _LABEL_WORDS)
+        if word and label_rest == rest and name != image:
+            found.append((order.index(word.lower()), word.isupper() != held.isupper(), name))
+    return min(found)[2] if found else None
+
+
+def without_splits(options: SourceOptions) -> SourceOptions:
+    """The options with the names of arrays without their splits."""
+
+    def short(name: str | None) -> str | None:
+        return None if name is None else without_split(name)
+
+    return replace(
+        options,
+        label_column=short(options.label_column),
+        id_column=short(options.id_column),
+        split_column=short(options.split_column),
+        fields=None if options.fields is None else tuple(map(without_split, options.fields)),
+    )
+
+
+def image_splits(names: Iterable[str]) -> dict[str, str]:
+    """The arrays of images by their splits, if there are several: `x_train` and `x_test`; otherwise nothing."""
+    alike: dict[tuple[int, tuple[str, ...]], dict[str, str]] = {}
+    for name in names:
+        rest, held = _parted(name, _IMAGES)
+        split = split_of(name)
+        if held and split:
+            key = (_IMAGES.index(held.lower()), tuple(w for w in rest if w not in (*SPLIT_FOLDERS, "/")))
+            alike.setdefault(key, {}).setdefault(split, name)
+    several = [key for key, splits in alike.items() if len(splits) > 1]
+    found = alike[min(several, key=lambda key: (len(key[1]), key))] if several else {}
+    return {split: found[split] for split in SPLIT_FOLDERS if split in found}
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, and what is between them; "xtrain" is two."""
+    words = []
+    for word in _WORD.findall(name):
+        two = word[0] in "xXyY" and word[1:].lower() in SPLIT_FOLDERS
+        words += [word[0], word[1:]] if two else [word]
+    return words
+
+
+def _is_word(word: str) -> bool:
+    return word == "/" or word.isalnum()
+
+
+def _parted(name: str, words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """A name's words in lower case without the last that is one of `words`, and that one, or "" if there is none."""
+    all_words = [word for word in _words(name) if _is_word(word)]
+    for place in range(len(all_words) - 1, -1, -1):
+        if all_words[place].lower() in words:
+            rest = all_words[:place] + all_words[place + 1 :]
+            return tuple(word.lower() for word in rest), all_words[place]
+    return tuple(word.lower() for word in all_words), ""
+
+
+def _split_words(name: str) -> set[str]:
+    """The splits that a file's own name has among its words."""
+    return set(re.split(r"[-_.]", name.rpartition("/")[2].lower())) & set(SPLIT_FOLDERS)
+
+
+def count(number: int, one: str, several: str) -> str:
+    """How many there are, in words."""
+    return one if number == 1 else f"{number:,} {several}"
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or "/." in name

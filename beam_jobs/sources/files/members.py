@@ -1,0 +1,302 @@
+"""Members of tar and zip archives: listed in memory that does not grow with their number, and read by offset.
+
+The place of a tar's member is `[offset, size]`: its bytes lie there as they are. That of a zip's member is
+`[header_offset, method, compressed_size, size, crc]`:
+
+```
+local header   "PK34" ... uint16 name's length | uint16 extra's length | name | extra | data
+central        "PK12" ... one for each member, at the end: what is in the local header, and where that is
+end            "PK56" ... how many, and where the first is; before it the same in 64 bits, if need be
+```
+
+`zipfile` lists too, but keeps some 800 bytes for each member. Source: PKWARE's APPNOTE.TXT 6.3.10, section 4.3.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.interface import BadInput, Problem
+from shard_reader.printable import printable
+from shard_reader.storage.open import is_url
+
+__all__ = ["Member", "data_offset", "list_tar", "list_zip", "ranges", "read_tar", "read_zip", "unpack"]
+
+Read = Callable[[int, int], bytes]
+"""The bytes of an archive from one offset to another, fewer where it ends."""
+
+_BLOCK = 512  # of a tar
+_PIECE = 1 << 20
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+_SUFFIXES = {
+    "gzip": (".gz", ".tgz"),
+    "bzip2": (".bz", ".bz2", ".tbz", ".tbz2"),
+    "xz": (".xz", ".txz"),
+    "zstd": (".zst", ".tzst"),
+}
+_LOCAL = struct.Struct("<4s5H3L2H")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+_STORED, _DEFLATED = 0, 8
+_METHODS = {6: "implode", 9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd"}
+_HEADER_ROOM = 512  # for the name and the extra of a local header, to read it and the data in one request
+
+
+class Member(NamedTuple):
+    """One file of an archive."""
+
+    name: str
+    size: int
+    place: list[int]
+    problem: Problem | None = None
+
+
+def ranges(file: BinaryIO) -> Read:
+    """Reads ranges of an open file."""
+
+    def read(start: int, end: int) -> bytes:
+        file.seek(start)
+        return file.read(end - start)
+
+    return read
+
+
+def unpack(program: str, called: str) -> str:
+    """The command that unpacks a compressed file, into one beside it if its name does not say that it is compressed."""
+    path = called.removeprefix("INPUT ")
+    path = path.rpartition("/")[2] if is_url(path) else path
+    stem, suffix = os.path.splitext(path)
+    if suffix.lower() in _SUFFIXES[program]:
+        return f"{'gunzip' if program == 'gzip' else f'{program} -d'} {shlex.quote(path)}"
+    return f"{program} -dc {shlex.quote(path)} > {shlex.quote(f'{stem}.plain{suffix}')}"
+
+
+def list_tar(file: BinaryIO, called: str) -> Iterator[Member]:
+    """Every member of a tar but its directories, in order. `called` names it in messages.
+
+    Raises:
+        UsageError: it is none, is compressed, cut off or damaged, or goes on after its end.
+    """
+    start = file.read(6)
+    for magic, program in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise UsageError(
+                f"{called}: is compressed by {program}, without random access; unpack it first:"
+                f" {unpack(program, called)}"
+            )
+    size = file.seek(0, 2)
+    file.seek(0)
+    tar: tarfile.TarFile | None = None
+    last, position = "", -1
+    while True:
+        try:
+            tar = tar or tarfile.TarFile(fileobj=file, encoding="utf-8")
+            info = tar.next()
+        except (tarfile.TarError, ValueError, ArithmeticError) as error:
+            raise _tar_error(called, last, size, tar, error) from error
+        tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+        if info is None:
+            break
+        if info.size < 0 or tar.offset <= position:
+            raise UsageError(f"{called}: the header at byte {info.offset:,} is damaged; make or copy it again")
+        last, position = printable(info.name), tar.offset
+        if not info.isdir():
+            yield Member(info.name, info.size, [info.offset_data, info.size], _tar_problem(info))
+    _check_end(ranges(file), tar.offset, size, called, last)
+
+
+def _tar_error(called: str, last: str, size: int, tar: tarfile.TarFile | None, error: Exception) -> UsageError:
+    if tar is None:
+        what = "is empty" if size == 0 else "is no tar archive"
+        return UsageError(f"{called}: {what}; make or copy it again")
+    if tar.offset > size:
+        return UsageError(f"{called}: was cut off at byte {size:,}, in the member {last}; copy it again")
+    return UsageError(
+        f"{called}: the header at byte {tar.offset:,}, after the member {last}, is damaged ({error});"
+        " make or copy it again"
+    )
+
+
+def _tar_problem(info: tarfile.TarInfo) -> Problem | None:
+    if info.issym() or info.islnk():
+        return Problem("not-a-file", f"is a link to {printable(info.linkname)}; add the file itself to the archive")
+    if not info.isreg():
+        return Problem("not-a-file", "is a pipe, a device or something unknown")
+    if info.issparse():
+        return Problem("sparse", "is stored with holes; make the archive without --sparse")
+    return _name_problem(info.name)
+
+
+def _check_end(read: Read, position: int, size: int, called: str, last: str) -> None:
+    """Nothing but zeros may follow the last member, and at least a block of them must."""
+    after = f"after the member {last}" if last else "before any member"
+    block = read(position, position + _BLOCK)
+    if len(block) < _BLOCK and not block.strip(b"\0"):
+        raise UsageError(f"{called}: ends at byte {size:,}, {after}, without the end of a tar; copy it again")
+    if block.strip(b"\0"):
+        cut = "was cut off" if len(block) < _BLOCK else "is damaged"
+        raise UsageError(f"{called}: the header at byte {position:,}, {after}, {cut}; make or copy it again")
+    for start in range(position, size, _PIECE):
+        piece = read(start, min(size, start + _PIECE))
+        rest = piece.lstrip(b"\0")
+        if rest:
+            raise UsageError(
+                f"{called}: goes on at byte {start + len(piece) - len(rest):,}, after its end, {after}, as archives"
+                " that were concatenated do; unpack it with tar --ignore-zeros, or give the archives one by one"
+            )
+
+
+def read_tar(read: Read, place: list[int]) -> bytes:
+    """The bytes of a tar's member.
+
+    Raises:
+        BadInput: the archive has become shorter.
+    """
+    offset, size = place
+    data = read(offset, offset + size)
+    if len(data) != size:
+        raise BadInput("damaged", f"the archive ends {size - len(data)} bytes before its end")
+    return data
+
+
+def list_zip(file: BinaryIO, called: str) -> Iterator[Member]:
+    """Every member of a zip but its directories, in order. `called` names it in messages.
+
+    Raises:
+        UsageError: it is none, is cut off, damaged or encrypted.
+    """
+    read = ranges(file)
+    position, end, shift = _central_directory(read, file.seek(0, 2), called)
+    while position < end:
+        head = read(position, position + _CENTRAL.size)
+        if len(head) < _CENTRAL.size or head[:4] != b"PK\x01\x02":
+            raise UsageError(f"{called}: the list of members is damaged at byte {position:,}; make or copy it again")
+        (_, made_by, _, flags, method, _, _, crc, packed, size) = _CENTRAL.unpack(head)[:10]
+        name_bytes, extra_bytes, comment_bytes, _, _, attributes, offset = _CENTRAL.unpack(head)[10:]
+        position += _CENTRAL.size
+        text = read(position, position + name_bytes + extra_bytes)
+        position += name_bytes + extra_bytes + comment_bytes
+        name = text[:name_bytes].decode("utf-8" if flags & 0x800 else "cp437", "surrogateescape")
+        if made_by >> 8 == 0:  # Windows: some of its programs write backslashes
+            name = name.replace("\\", "/")
+        size, packed, offset = _large(text[name_bytes:], size, packed, offset)
+        offset += shift
+        if name.endswith("/"):
+            continue
+        if flags & 1:
+            raise UsageError(
+                f"{called}: the member {printable(name)} is encrypted; unpack the archive with its password"
+                " (7z x FILE -pPASSWORD), and give the folder"
+            )
+        if offset + _LOCAL.size + packed > end:
+            raise UsageError(f"{called}: the place of the member {printable(name)} is damaged; make or copy it again")
+        linked = made_by >> 8 == 3 and stat.S_ISLNK(attributes >> 16)
+        yield Member(name, size, [offset, method, packed, size, crc], _zip_problem(name, method, linked))
+
+
+def _central_directory(read: Read, size: int, called: str) -> tuple[int, int, int]:
+    """Where the list of members begins and ends, and how far all offsets are off: by what precedes the archive."""
+    start = max(0, size - _END.size - 0xFFFF)
+    tail = read(start, size)
+    found = tail.rfind(b"PK\x05\x06")
+    if found < 0 or len(tail) - found < _END.size:
+        raise UsageError(
+            f"{called}: is no zip archive, or was cut off: the list of members at its end is missing; copy it again"
+        )
+    _, disk, first_disk, _, _, length, offset, _ = _END.unpack_from(tail, found)
+    end = start + found
+    locator = read(max(0, end - _LOCATOR64.size), end)
+    if locator[:4] == b"PK\x06\x07":
+        end -= _LOCATOR64.size + _END64.size
+        head = read(max(0, end), max(0, end) + _END64.size)
+        if head[:4] != b"PK\x06\x06":
+            raise UsageError(f"{called}: the end of the zip archive is damaged; make or copy it again")
+        *_, disk, first_disk, _, _, length, offset = _END64.unpack(head)
+    if disk or first_disk:
+        raise UsageError(f"{called}: is one part of several; join them: zip -s 0 FILE --out WHOLE.zip")
+    shift = end - length - offset
+    if shift < 0:
+        raise UsageError(f"{called}: the zip archive lacks {-shift:,} bytes; copy it again")
+    return end - length, end, shift
+
+
+def _large(extra: bytes, *values: int) -> list[int]:
+    """`values`, with those that do not fit into 32 bits taken from the extra (APPNOTE 4.5.3)."""
+    numbers: Iterator[int] = iter(())
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<2H", extra)
+        if kind == 1:
+            numbers = iter([n for (n,) in struct.iter_unpack("<Q", extra[4 : 4 + length // 8 * 8])])
+        extra = extra[4 + length :]
+    return [next(numbers, value) if value == 0xFFFFFFFF else value for value in values]
+
+
+def _zip_problem(name: str, method: int, linked: bool) -> Problem | None:
+    if linked:
+        return Problem("not-a-file", "is a link; add the file itself to the archive")
+    if method not in (_STORED, _DEFLATED):
+        how = _METHODS.get(method, f"method {method}")
+        return Problem("compression", f"is compressed by {how}; make the archive with deflate or none: zip -0")
+    return _name_problem(name)
+
+
+def _name_problem(name: str) -> Problem | None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return Problem("file-name", "the name is not UTF-8")
+    return None
+
+
+def data_offset(header: bytes, offset: int) -> int:
+    """Where the data of a zip's member begin, given its local header, which lies at `offset`.
+
+    Raises:
+        BadInput: it is none.
+    """
+    if len(header) < _LOCAL.size or header[:4] != b"PK\x03\x04":
+        raise BadInput("damaged", f"the archive has no member at byte {offset:,}")
+    *_, name_bytes, extra_bytes = _LOCAL.unpack_from(header)
+    return offset + _LOCAL.size + int(name_bytes) + int(extra_bytes)
+
+
+def read_zip(read: Read, place: list[int]) -> bytes:
+    """The bytes of a zip's member, unpacked.
+
+    Raises:
+        BadInput: they are damaged.
+    """
+    offset, method, packed, size, crc = place
+    head = read(offset, offset + _LOCAL.size + _HEADER_ROOM + packed)
+    start = data_offset(head, offset)
+    data = head[start - offset : start - offset + packed]
+    if len(data) < packed:
+        data += read(start + len(data), start + packed)
+    if method == _DEFLATED:
+        data = _inflated(data, size)
+    if len(data) != size or zlib.crc32(data) != crc:
+        raise BadInput("damaged", "its bytes in the archive are damaged (CRC mismatch)")
+    return data
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    """At most one byte more than `size`, however much it claims to be."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except zlib.error as error:
+        raise BadInput("damaged", f"its bytes in the archive are damaged ({error})") from error

@@ -1,0 +1,290 @@
+"""Files of rows: CSV, TSV, JSONL and Parquet, read a row at a time, and of Parquet only the columns that are wanted."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import itertools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.interface import BadInput
+from shard_reader.format.manifest import Field
+from shard_reader.storage.directory import Directory
+
+__all__ = ["KINDS", "Rows"]
+
+_LARGEST_CELL = 1 << 24  # characters; a quote that is not closed would take in the rest of the file
+_BATCH = 4096  # rows of Parquet at a time
+_BUFFER = 1 << 20  # bytes of each column of Parquet
+
+
+class Rows(ABC):
+    """One file of rows. `unit` is what they are counted by, from 1."""
+
+    kind = ""
+    unit = "line"
+    typed = True
+    same_columns = True  # as the other files of its table
+
+    def __init__(self, directory: Directory, name: str) -> None:
+        self._directory, self.name = directory, name
+
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns; "" is one that has none.
+
+        Raises:
+            UsageError: it is no such file.
+        """
+
+    @abstractmethod
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
+        """The values of these columns for each row, with its number; or what is wrong with the row.
+
+        Raises:
+            UsageError: the file is damaged, or a column has values that nothing here takes.
+        """
+
+    def fields(self, columns: Sequence[str]) -> Mapping[str, Field]:
+        """The types of those columns that say it."""
+        return {}
+
+    def refused(self, message: str) -> UsageError:
+        """An error that names the file."""
+        return UsageError(f"INPUT {self._directory.uri(self.name)}: {message}")
+
+    def _named_once(self, columns: Sequence[str]) -> tuple[str, ...]:
+        for number, name in enumerate(columns):
+            if name and name in columns[:number]:
+                raise self.refused(f'two columns are named "{name}"; rename one')
+        return tuple(columns)
+
+    def _lines(self) -> Generator[str, None, None]:
+        """Every line as text, with its line break."""
+        for number, line in enumerate(self._directory.lines(self.name), 1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+                if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0\0" in (line[:4:2], line[1:4:2]):
+                    raise self.refused(f"line 1: byte 1: is UTF-16, not UTF-8; convert it: {self._iconv('UTF-16')}")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise self.refused(
+                    f"line {number}: byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8; if the file is"
+                    f" Latin-1, convert it: {self._iconv('LATIN1')}"
+                ) from None
+            yield text
+
+    def _iconv(self, encoding: str) -> str:
+        stem, _, suffix = self.name.rpartition(".")
+        return f"iconv -f {encoding} -t UTF-8 {self.name} > {stem}-utf8.{suffix}"
+
+
+class _Csv(Rows):
+    kind = "CSV"
+    typed = False
+
+    def columns(self) -> tuple[str, ...]:
+        with closing(self._cells()) as cells:
+            for _, header in cells:
+                return self._named_once([name.strip() for name in header])
+        raise self.refused("is empty; its first line names the columns")
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
+        own = self.columns()
+        places = [own.index(name) for name in columns]
+        for number, cells in itertools.islice(self._cells(), 1, None):
+            if len(cells) == len(own):
+                yield number, [cells[place] for place in places]
+            else:
+                start = ",".join(cells)
+                more = "put quotes around a cell that has a comma in it"
+                remedy = more if len(cells) > len(own) else "fill in what is missing, or remove the row"
+                yield (
+                    number,
+                    BadInput(
+                        "bad-row",
+                        f"has {len(cells)} cells, the header has {len(own)}: {start!r:.80}; {remedy}",
+                    ),
+                )
+
+    def _cells(self) -> Generator[tuple[int, list[str]], None, None]:
+        """Every row that is not blank, with the line on which it begins."""
+        csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_CELL))
+        with closing(self._lines()) as lines:
+            first = next(lines, "")
+            reader = csv.reader(
+                itertools.chain([first], lines), delimiter=self._delimiter(first), strict=True, skipinitialspace=True
+            )
+            while True:
+                number = reader.line_num + 1
+                try:
+                    cells = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    raise self.refused(
+                        f"line {number}: a row that begins here has a quote that is not closed, or that has text after"
+                        f' it ({error}); write a " in a quoted cell twice'
+                    ) from None
+                if cells:
+                    yield number, cells
+
+    def _delimiter(self, header: str) -> str:
+        """Spreadsheets put semicolons, or tabs, into what they call CSV."""
+        return next((character for character in ",;\t" if character in header), ",")
+
+
+class _Tsv(_Csv):
+    kind = "TSV"
+
+    def _delimiter(self, header: str) -> str:
+        return "\t"
+
+
+class _JsonLines(Rows):
+    kind = "JSONL"
+    same_columns = False  # a key may be missing from any of its lines
+
+    def columns(self) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for _, value in self._objects():
+            if not isinstance(value, BadInput):
+                found.update(dict.fromkeys(value))
+        return tuple(found)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
+        for number, value in self._objects():
+            yield number, value if isinstance(value, BadInput) else [value.get(name) for name in columns]
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any] | BadInput]]:
+        for number, line in enumerate(self._lines(), 1):
+            if line.strip():
+                yield number, self._object(line)
+
+    def _object(self, line: str) -> dict[str, Any] | BadInput:
+        try:
+            value = json.loads(line)
+            if "\\u" in line:  # escapes can make what is no text
+                json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return BadInput("bad-row", "has half of a surrogate pair, which is no text")
+        except (ValueError, RecursionError) as error:
+            message = getattr(error, "msg", str(error))
+            return BadInput("bad-row", f"is no JSON ({message}): {line.rstrip()!r:.80}")
+        if not isinstance(value, dict):
+            return BadInput("bad-row", f"is no JSON object: {line.rstrip()!r:.80}")
+        return value
+
+
+class _Parquet(Rows):
+    kind = "Parquet"
+    unit = "row"
+
+    def columns(self) -> tuple[str, ...]:
+        with self._file() as file:
+            return self._named_once(file.schema_arrow.names)
+
+    def fields(self, columns: Sequence[str]) -> Mapping[str, Field]:
+        with self._file() as file:
+            found = {name: _fixed(file.schema_arrow.field(name).type) for name in columns}
+        return {name: field for name, field in found.items() if field is not None}
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
+        with self._file() as file:
+            for name in columns:
+                if not _is_taken(kind := file.schema_arrow.field(name).type):
+                    raise self.refused(
+                        f'column "{name}" is {kind}, which cannot be read: images inside of a table are not,'
+                        " and other columns can be left out by naming those to keep (--fields)"
+                    )
+            number = 0
+            for batch in file.iter_batches(_BATCH, columns=list(columns)):
+                values = [_python(batch.column(name)) for name in columns]
+                for row in zip(*values, strict=True):
+                    number += 1
+                    yield number, row
+
+    @contextmanager
+    def _file(self) -> Iterator[Any]:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        with self._directory.open(self.name) as raw:
+            try:
+                with parquet.ParquetFile(raw, buffer_size=_BUFFER) as file:
+                    yield file
+            except (pa.ArrowException, UnicodeDecodeError) as error:
+                raise self.refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+            except OSError as error:
+                if error.errno is not None or type(error) is not OSError:
+                    raise
+                # Arrow's word for a damaged page
+                raise self.refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _is_taken(kind: Any) -> bool:
+    """Whether values of an Arrow type can be fields."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_taken(kind.value_type)
+    if _is_list(kind):
+        return not _is_text(kind.value_type) and _is_taken(kind.value_type)
+    plain = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)
+    return plain or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or _is_text(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether values of an Arrow type become texts."""
+    from pyarrow import types
+
+    return bool(types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind) or types.is_decimal(kind))
+
+
+def _python(column: Any) -> list[Any]:
+    """The values of a column. Dates and times are ISO 8601."""
+    import pyarrow as pa
+    from pyarrow import compute, types
+
+    if types.is_timestamp(column.type):
+        zone = "Z" if column.type.tz else ""  # the moment, in UTC, without a look into the machine's time zones
+        texts = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())
+        return [text and text.replace(" ", "T") + zone for text in texts.to_pylist()]
+    if _is_text(column.type):
+        column = compute.cast(column, pa.string())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _fixed(kind: Any) -> Field | None:
+    """The type of a field of lists of one length."""
+    from pyarrow import types
+
+    shape: tuple[int, ...] = ()
+    while types.is_fixed_size_list(kind):
+        shape, kind = (*shape, kind.list_size), kind.value_type
+    if not shape or not (types.is_integer(kind) or types.is_floating(kind)):
+        return None
+    return Field(dtype="int64" if types.is_integer(kind) else "float32", shape=shape)
+
+
+KINDS: Mapping[str, type[Rows]] = {
+    ".csv": _Csv,
+    ".tsv": _Tsv,
+    ".jsonl": _JsonLines,
+    ".ndjson": _JsonLines,
+    ".parquet": _Parquet,
+}
+"""How files with each suffix are read."""

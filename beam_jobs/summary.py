@@ -1,0 +1,229 @@
+"""What a job tells its user: how far it is, and at the end what it made."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from beam_jobs.options import MaxRejects, PrepareOptions
+from beam_jobs.plan.catalog import Schema
+from beam_jobs.plan.order import Arrangement, statistics_split
+from beam_jobs.shards.job import Watcher
+from beam_jobs.shards.publish import check_rejects
+from beam_jobs.shards.record import image_fields
+from beam_jobs.shards.write import Sample
+from beam_jobs.sources.files.interface import Reject
+from beam_jobs.terminal import counted, say, size_text
+from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, Field, Manifest
+from shard_reader.printable import printable
+from shard_reader.storage.open import directory
+
+__all__ = ["Progress", "dry_run_text", "summary"]
+
+_LINE_SECONDS = 10.0
+_OWN_FIELDS = ("image", "label", "id", "height", "width", "content_hash")
+
+
+class Progress(Watcher):
+    """Images done, images/s, rejects and time left: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        steps: how many images will be reported, each pass over them counted.
+        inputs: how many there are, rejected by the listing or not.
+        rejected: how many the listing rejected.
+        first: the first few of them.
+        limit: how many rejects end the job.
+    """
+
+    def __init__(self, steps: int, inputs: int, rejected: int, first: Iterable[Reject], limit: MaxRejects) -> None:
+        self._steps, self._inputs, self._limit = steps, inputs, limit
+        self._rejects, self._rejected = list(islice(first, 3)), rejected
+        self._done = self._kept = 0
+        self._began = self._last_line = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            columns, lines = shutil.get_terminal_size()  # 80 and 24 where a terminal says that it has none
+            self._bar = tqdm(total=steps, unit=" images", file=sys.stderr, ncols=columns, nrows=lines)
+
+    def counts(self, images: int, reject: Reject | None = None) -> None:
+        """Count images that were made, or one that was rejected.
+
+        Raises:
+            JobError: more are rejected than the job may have.
+        """
+        self._done += images
+        if reject is not None:
+            self._rejected += 1
+            self._rejects = [*self._rejects, reject][:3]
+            check_rejects(self._rejected, self._rejects, self._inputs, self._limit)
+
+    def keeps(self, images: int, rejected: int) -> None:
+        """Count images that an earlier run has made."""
+        self._done += images
+        self._kept += images
+        self._rejected += rejected
+
+    def show(self) -> None:
+        """Bring the display up to date."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._rejected} rejected", refresh=False)
+            self._bar.update(self._done - self._bar.n)
+        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            say(self._line())
+
+    def close(self) -> None:
+        """Show where it ended."""
+        if self._bar is not None:
+            self.show()
+            self._bar.close()
+        else:
+            say(self._line())
+
+    def _line(self) -> str:
+        rate = (self._done - self._kept) / max(1e-6, time.monotonic() - self._began)
+        left = (self._steps - self._done) / rate if rate else 0
+        minutes, seconds = divmod(round(left), 60)
+        return (
+            f"{self._done}/{self._steps} images, {rate:.0f} images/s, {self._rejected} rejected,"
+            f" {minutes}:{seconds:02d} left"
+        )
+
+
+def summary(manifest: Manifest, output: str, elapsed: float) -> str:
+    """What was made, what was rejected and why, and what to type next."""
+    counts = manifest.counts
+    lines = [
+        f"{output}: {counted(counts.written, 'image')} in {elapsed:.1f} s ({counts.written / elapsed:.0f} images/s)"
+    ]
+    lines += [
+        f"  {name:<10} {counted(split.records, 'image')}, {_files(manifest, name)}"
+        for name, split in manifest.splits.items()
+    ]
+    lines.append(f"  image      {_image(manifest.fields['image'], manifest.options['image'])}")
+    if manifest.class_names:
+        lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
+    if others := [name for name in manifest.fields if name not in _OWN_FIELDS]:
+        lines.append(f"  fields     {', '.join(others)}")
+    if "label" in manifest.fields and not manifest.class_names:
+        lines.append("  labels     numbers, without names")
+    if "label" not in manifest.fields and "objects/label" not in manifest.fields:
+        lines.append("  labels     none")
+    if counts.dropped_boxes:
+        lines.append(f"  boxes      {counts.dropped_boxes} dropped, of which nothing is left in the image")
+    if counts.duplicates:
+        leaks = f", {counts.leaks} of them across splits" if len(manifest.splits) > 1 else ""
+        where = f"listed in {output}/{DUPLICATES_NAME}"
+        lines.append(f"  duplicates {counts.duplicates} with the bytes of another{leaks}, {where}")
+    lines.append(f"  ignored    {counted(counts.ignored, 'file')} beside the images")
+    lines += _reject_lines(manifest, output)
+    filled = [name for name, split in manifest.splits.items() if split.records]
+    if filled:
+        lines += ["next:", f"  {_next_command(output, filled[0])}"]
+    return "\n".join(lines)
+
+
+def dry_run_text(
+    options: PrepareOptions,
+    state: str,
+    arrangement: Arrangement,
+    shards: Mapping[str, int],
+    schema: Schema,
+    sample: Sample,
+) -> str:
+    """What a job would do: splits, shards, classes, passes, and estimates from a few images."""
+    record = sample.record_bytes * len(options.formats)
+    lines = [f"{options.output}: {state}. The plan, of which nothing is written:"]
+    for split, ordered in arrangement.ordered.items():
+        records, count = ordered.records, shards[split]
+        low, high = records // count, -(-records // count)
+        each = f"{low} to {high} images" if low != high else counted(low, "image")
+        size = size_text(round(record * records))
+        lines.append(f"  {split:<10} {counted(records, 'image')}, {counted(count, 'shard')} of {each}, about {size}")
+    fields = image_fields(options.image, schema.fields)
+    lines.append(f"  image      {_image(fields['image'], asdict(options.image))}")
+    if schema.class_names:
+        lines.append(f"  classes    {len(schema.class_names)}: {_some(schema.class_names)}")
+    if others := [name for name in schema.fields if name != "label"]:
+        lines.append(f"  fields     {', '.join(others)}")
+    images = arrangement.planned
+    if options.drop_duplicates:
+        lines.append(f"  pre-pass   HashInputs: reads all {counted(images, 'image')} once more, and drops duplicates")
+    if options.image.normalize == "dataset":
+        split = statistics_split(list(arrangement.ordered))
+        measured = arrangement.ordered[split].records
+        lines.append(f"  pre-pass   MeasureShards: reads the {counted(measured, 'image')} of {split} once more")
+        images += measured
+    lines.append(f"  rejected   {arrangement.rejected} by the listing")
+    seconds = images * sample.image_seconds
+    time_needed = f"{seconds / 3600:.1f} hours of one CPU"
+    if options.beam.get("runner") is None:
+        time_needed = f"{_duration(seconds / options.workers)} with {counted(options.workers, 'worker')} here"
+    size = size_text(round(record * arrangement.planned))
+    if sample.rejects:
+        first = sample.rejects[0]
+        lines.append(
+            f"  sample     {len(sample.rejects)} of {counted(sample.images, 'image')} cannot be used, as"
+            f" {printable(first.uri)}: {first.reason}: {first.message}"
+        )
+    lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _next_command(output: str, split: str) -> str:
+    """What to type to see the first record, for the Python that runs this."""
+    name = Path(sys.executable).name
+    python = name if shutil.which(name) == sys.executable else shlex.quote(sys.executable)
+    code = f"from shard_reader import open_dataset; print(open_dataset({output!r}, {split!r})[0])"
+    quoted = shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
+    return f"{python} -c {quoted}"
+
+
+def _files(manifest: Manifest, split: str) -> str:
+    shards = manifest.splits[split].shards
+    size = sum(file.bytes for shard in shards for file in shard.files.values())
+    return f"{counted(len(shards), 'shard')} of {' and '.join(manifest.formats)}, {size_text(size)}"
+
+
+def _image(field: Field, options: Mapping[str, Any]) -> str:
+    height, width, channels = field.shape
+    fit, box = options["fit"], f"{options['width']}x{options['height']}"
+    sizes = {"cover": f"smallest that covers {box}", "inside": f"largest inside {box}", "none": "as it is"}
+    how = f"{fit}, {options['filter']}" if fit != "none" else fit
+    colours = {1: ", grey", 3: "", None: ", grey or colour"}[channels]
+    quality = f" quality {options['quality'] or 90}" if field.encoding in ("jpeg", "webp") else ""
+    if field.encoding == "jpeg" and not options["quality"] and (fit == "none" or options.get("only_shrink")):
+        quality += ", JPEG files that need no change as they are"
+    return f"{sizes.get(fit, f'{width}x{height}')} ({how}){colours}, {field.dtype}, {field.encoding}{quality}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _reject_lines(manifest: Manifest, output: str) -> list[str]:
+    if not manifest.counts.rejected:
+        return ["  rejected   0"]
+    rejects = map(Reject.from_line, directory(output).lines(REJECTS_NAME))
+    first = list(islice(rejects, 5))
+    reasons = Counter(reject.reason for reject in chain(first, rejects))
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    lines = [f"  rejected   {reasons.total()} ({why}), listed in {output}/{REJECTS_NAME}"]
+    lines += [f"    {printable(reject.id)}: {reject.reason}: {reject.message}" for reject in first]
+    return lines + (["    ..."] if reasons.total() > 5 else [])

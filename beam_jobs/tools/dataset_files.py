@@ -1,0 +1,209 @@
+"""A finished dataset on a disk: its manifest, its files, and the ids of its records."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.shards.lock import LOCK_NAME
+from beam_jobs.shards.tfds_metadata import METADATA_NAMES
+from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.format import example
+from shard_reader.format.manifest import (
+    DUPLICATES_NAME,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    Field,
+    Manifest,
+    Shard,
+    ShardFile,
+    index_name,
+)
+from shard_reader.storage.directory import Directory
+from shard_reader.storage.local import LocalDirectory
+from shard_reader.storage.open import directory, local_path
+
+__all__ = [
+    "data_files",
+    "fetch",
+    "fetched",
+    "label_counts",
+    "line_count",
+    "local_directory",
+    "manifest_at",
+    "need_packages",
+    "other_files",
+    "printable_id",
+    "read_manifest",
+    "record_ids",
+]
+
+
+_PIECE = 1 << 23
+
+
+def local_directory(place: str) -> Path:
+    """The directory at a path.
+
+    Raises:
+        UsageError: it is elsewhere, not there, or no directory.
+    """
+    try:
+        path = local_path(place)
+    except ValueError as error:
+        raise UsageError(f"{place}: {error}") from error
+    if path is None:
+        raise UsageError(f"{place}: is in an object store, where nothing is changed; copy it to a disk first")
+    if not path.is_dir():
+        raise UsageError(f"{place}: {'is a file, not a directory' if path.exists() else 'does not exist'}")
+    return path
+
+
+def read_manifest(place: str) -> tuple[Path, Manifest]:
+    """The directory of a dataset, and its manifest.
+
+    Raises:
+        UsageError: no dataset is there, or one of another version.
+        JobError: its manifest is damaged.
+    """
+    path = local_directory(place)
+    return path, _read_manifest(place, LocalDirectory(path))
+
+
+def manifest_at(place: str) -> tuple[Directory, Manifest]:
+    """The directory of a dataset at a path or a URL, and its manifest.
+
+    Raises:
+        UsageError: no dataset is there, or one of another version.
+        JobError: its manifest is damaged.
+    """
+    try:
+        files = directory(place)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{place}: {error}") from error
+    if files.local is not None:
+        local_directory(place)
+    return files, _read_manifest(place, files)
+
+
+def fetch(files: Directory, name: str, folder: Path) -> None:
+    """Copy a file of a dataset that is far away into a folder, if it is there."""
+    with contextlib.suppress(FileNotFoundError), open(folder / name, "wb") as file:
+        try:
+            size = files.size(name)
+            for start in range(0, size, _PIECE):
+                file.write(files.read(name, start, min(size, start + _PIECE)))
+        except BaseException:
+            (folder / name).unlink()
+            raise
+
+
+@contextlib.contextmanager
+def fetched(far: str | None, shard: Shard, folder: Path) -> Iterator[None]:
+    """Meanwhile all files of a shard are in a folder, if they are `far` away otherwise."""
+    if far is None:
+        yield
+        return
+    files = directory(far)
+    names = [name for file in shard.files.values() for name in (file.path, index_name(file.path))]
+    try:
+        for name in names:
+            fetch(files, name, folder)
+        yield
+    finally:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _read_manifest(place: str, files: Directory) -> Manifest:
+    try:
+        return Manifest.from_json(files.read(MANIFEST_NAME).decode("utf-8"))
+    except FileNotFoundError:
+        names = files.names()
+        if LOCK_NAME in names:
+            raise UsageError(
+                f"{place}: is not finished, it has no {MANIFEST_NAME}; the `image-shards prepare` that began it goes on"
+            ) from None
+        hint = "; `image-shards index` makes one of TFRecords" if any(".tfrecord" in name for name in names) else ""
+        raise UsageError(f"{place}: is no dataset, it has no {MANIFEST_NAME}{hint}") from None
+    except (ManifestError, UnicodeDecodeError) as error:
+        raise JobError(f"{place}: {error}; restore {MANIFEST_NAME} from a copy, or make the dataset again") from error
+    except DatasetError as error:
+        raise UsageError(f"{place}: {error}") from error
+
+
+def data_files(manifest: Manifest) -> Iterator[ShardFile]:
+    """Every shard file of every format."""
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            yield from shard.files.values()
+
+
+def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
+    """Those of the names in a dataset's directory that belong to no dataset."""
+    known = {MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME, *METADATA_NAMES}
+    for file in data_files(manifest):
+        known |= {file.path, index_name(file.path)}
+    return sorted(name for name in names if name not in known)
+
+
+def line_count(path: Path) -> int:
+    """How many lines a file has; 0 if it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for _ in file)
+    except FileNotFoundError:
+        return 0
+
+
+def record_ids(
+    file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void], has_ids: bool, numbers: Iterable[int]
+) -> Iterator[bytes]:
+    """The ids of some rows of a shard: their own, or their places if the dataset has none."""
+    for number in numbers:
+        start = int(rows["id_offset"][number])
+        stop = start + int(rows["id_length"][number])
+        yield data[start:stop].tobytes() if has_ids else f"{file.path}:{number}".encode()
+
+
+def label_counts(
+    format: str, data: NDArray[np.uint8], rows: NDArray[np.void], fields: Mapping[str, Field]
+) -> Counter[int]:
+    """How often each label is one, of records or of their objects."""
+    name = next((name for name in ("label", "objects/label") if name in fields), None)
+    if name is None or fields[name].dtype != "int64":
+        return Counter()
+    if fields[name].in_index:
+        labels, counts = np.unique(rows[name], return_counts=True)
+        return Counter(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
+    found = Counter[int]()
+    for start, length in zip(rows[f"{name}_offset"].tolist(), rows[f"{name}_length"].tolist(), strict=True):
+        stored = data[start : start + length]
+        if format == "hdf5":
+            found.update(np.frombuffer(stored, "<i8").tolist())
+        else:
+            found.update(example.values(stored, example.Feature(example.INTEGERS, slice(0, length))))  # type: ignore[arg-type]
+    return found
+
+
+def printable_id(id: bytes) -> str:
+    """An id on one line of a terminal, whatever its bytes are."""
+    return repr(id.decode("utf-8", "backslashreplace"))
+
+
+def need_packages(extra: str, *names: str) -> None:
+    """Refuse to begin without packages that will be needed.
+
+    Raises:
+        UsageError: one is not installed; the message names the extra that has it.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"needs {name}: pip install 'image-shards[{extra}]'")

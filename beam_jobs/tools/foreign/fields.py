@@ -1,0 +1,133 @@
+"""From what TFRecords that others wrote hold to the fields of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.tools.foreign.survey import FeatureSeen, Keys, Survey
+from shard_reader.format import example
+from shard_reader.format.manifest import BASE_COLUMNS, Field
+
+__all__ = ["Schema", "infer"]
+
+_LABELS = ("image/class/label", "label", "class", "labels", "image/label")
+_OWN_NAMES = ("image", "id", "label", "content_hash", "weight", *BASE_COLUMNS)
+_OWN_ENDS = ("_offset", "_length", "_crc32c", "/mask")  # of columns of the index, and of a batch
+_MOST_VALUES = 64  # of an array in the index; more are left where they are
+_DTYPES = {kind: dtype for dtype, kind in example.KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The fields, the feature of the labels, why a feature is none of the fields, and whether grey images are
+    read as colour, since others are colour.
+    """
+
+    fields: Mapping[str, Field]
+    label: str | None
+    left_out: Mapping[str, str]
+    grey_as_rgb: bool
+
+
+def infer(found: Survey, keys: Keys, label: str | None, has_ids: bool) -> Schema:
+    """The fields of a dataset.
+
+    Args:
+        found: what all files hold together.
+        keys: the features of image and id.
+        label: the name of the label's feature; "none" is none, None is that of the usual names which is there.
+        has_ids: whether the feature of the ids is unique.
+
+    Raises:
+        UsageError: no feature is called `label`, or it holds no whole numbers.
+        JobError: images are of several encodings.
+    """
+    label = _label(found, label)
+    left_out = dict[str, str]()
+    image = _image_field(found, keys)
+    fields = {"image": image}
+    names = {keys.image: "image", **({label: "label"} if label else {})}
+    if has_ids and keys.id is not None:
+        names[keys.id] = "id"
+    sizes = {"height": keys.height or keys.image, "width": keys.width or keys.image}
+    for name, feature in sizes.items():
+        fields[name] = Field(dtype="int64", feature=feature)
+    for feature in sorted(found.features, key=lambda name: (name not in names, name)):
+        seen = found.features[feature]
+        why = _why_not(seen) or (feature in ("height", "width") and "is known from the images")
+        if why:
+            left_out[feature] = why
+        elif feature not in sizes.values():
+            name = names.get(feature) or _name(feature, seen, found.records)
+            fields[name] = _field(feature, seen, found.records)
+    order = [name for name in ("image", "label", "id", "height", "width") if name in fields]
+    return Schema({name: fields[name] for name in [*order, *fields]}, label, left_out, _has_grey_and_rgb(found))
+
+
+def _label(found: Survey, asked: str | None) -> str | None:
+    if asked == "none":
+        return None
+    if asked is None:
+        return next((name for name in _LABELS if _is_integers(found.features.get(name))), None)
+    if asked not in found.features:
+        there = ", ".join(sorted(found.features)) or "none"
+        raise UsageError(f"--label-key {asked}: there is no such feature beside the image; there are: {there}")
+    if not _is_integers(found.features[asked]):
+        raise UsageError(
+            f"--label-key {asked}: holds no whole numbers, which labels are; `image-shards prepare --label-column"
+            f" {asked}` makes classes of texts"
+        )
+    return asked
+
+
+def _is_integers(seen: FeatureSeen | None) -> bool:
+    return seen is not None and seen.kinds == {example.INTEGERS}
+
+
+def _image_field(found: Survey, keys: Keys) -> Field:
+    if len(found.types) > 1:
+        (first, place), (second, other) = list(found.types.items())[:2]
+        raise JobError(
+            f"{other}: the image is {' '.join(second)}, that of {place} is {' '.join(first)}: a dataset has one"
+            " encoding; `image-shards prepare` makes one of both"
+        )
+    ((encoding, dtype),) = found.types
+    shape = tuple(sizes.copy().pop() if len(sizes) == 1 else None for sizes in (found.heights, found.widths))
+    channels = found.channels.copy().pop() if len(found.channels) == 1 else 3 if _has_grey_and_rgb(found) else None
+    return Field(dtype=dtype, shape=(*shape, channels), encoding=encoding, feature=keys.image)
+
+
+def _has_grey_and_rgb(found: Survey) -> bool:
+    """Whether encoded images are grey and colour, as those of ImageNet are: the reader decodes all as colour."""
+    return found.channels == {1, 3} and all(encoding != "raw" for encoding, _ in found.types)
+
+
+def _why_not(seen: FeatureSeen) -> str | None:
+    """Why a feature cannot be a field, if it cannot."""
+    if not seen.kinds:
+        return "has no value in any record"
+    if len(seen.kinds) > 1:
+        return "has values of several types"
+    return "is bytes that are no text" if seen.kinds == {example.BYTES} and not seen.is_text else None
+
+
+def _name(feature: str, seen: FeatureSeen, records: int) -> str:
+    """The name of a field: that of its feature, unless that means something else here."""
+    if feature == "content_hash" and _field(feature, seen, records) == Field(dtype="int64", feature=feature):
+        return feature
+    return f"source/{feature}" if feature in _OWN_NAMES or feature.endswith(_OWN_ENDS) else feature
+
+
+def _field(feature: str, seen: FeatureSeen, records: int) -> Field:
+    (kind,) = seen.kinds
+    is_same = seen.least == seen.most and seen.records == records
+    shape: tuple[int | None, ...] = (None,)
+    if is_same and seen.most == 1:
+        shape = ()
+    elif feature == "objects/bbox" and kind == example.FLOATS and seen.divisor % 4 == 0:
+        shape = (None, 4)
+    elif is_same and kind != example.BYTES and seen.most <= _MOST_VALUES:
+        shape = (seen.most,)
+    return Field(dtype=_DTYPES[kind], shape=shape, feature=feature)

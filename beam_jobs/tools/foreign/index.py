@@ -1,0 +1,362 @@
+"""`image-shards index`: a dataset of TFRecords that others wrote, where they are; or the indexes of one of ours again.
+
+Others' files are passed over twice: once for what they hold, and once for their indexes. The manifest comes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.plan.duplicates import Found, find
+from beam_jobs.processes import in_parallel
+from beam_jobs.shards.lock import LOCK_NAME
+from beam_jobs.terminal import counted, size_text
+from beam_jobs.tools.dataset_files import label_counts, local_directory, need_packages, read_manifest
+from beam_jobs.tools.foreign.fields import Schema, infer
+from beam_jobs.tools.foreign.split_files import missing_numbers, split_files
+from beam_jobs.tools.foreign.survey import Keys, Survey, find_keys, survey
+from shard_reader.errors import CorruptionError
+from shard_reader.format import index
+from shard_reader.format.checksum import sha256_file
+from shard_reader.format.manifest import (
+    MANIFEST_NAME,
+    Counts,
+    Field,
+    Fingerprint,
+    Manifest,
+    Shard,
+    ShardFile,
+    Split,
+    canonical_json,
+    index_name,
+)
+from shard_reader.storage.local import sync, write_whole
+from shard_reader.system.memory_map import map_file
+
+__all__ = ["IndexOptions", "index_directory"]
+
+_MOST_CLASSES = 100_000  # that are counted where labels have no names
+
+Show = Callable[[str], None]
+"""Is told how far it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """What was asked for: names of features, None where they are to be recognised, "none" for none."""
+
+    path: str
+    splits: tuple[tuple[str, str], ...] = ()
+    image_key: str | None = None
+    label_key: str | None = None
+    id_key: str | None = None
+    classes: str | None = None
+    raw: tuple[int, int, int] | None = None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Those that were given, but for the path."""
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "path"}
+        return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+class _Indexed(NamedTuple):
+    """A file whose index is written."""
+
+    shard: Shard
+    labels: Counter[int]
+
+
+def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[list[str], int]:
+    """Write the indexes, and the manifest if there is none.
+
+    Returns:
+        What was done, in lines, and how many problems there are.
+
+    Raises:
+        UsageError: the files are not what the options say.
+        JobError: a file is damaged, or cannot be part of a dataset.
+        CorruptionError: a file is damaged.
+    """
+    path = local_directory(options.path)
+    if (path / MANIFEST_NAME).exists():
+        if options.said:
+            name = next(iter(options.said)).replace("_", "-").replace("splits", "split")
+            raise UsageError(
+                f"--{name}: {path / MANIFEST_NAME} says it already; leave the option out, or, if the files were"
+                f" written by others, remove {MANIFEST_NAME} to index them anew"
+            )
+        return _index_again(options.path, workers, show)
+    if (path / LOCK_NAME).exists():
+        raise UsageError(f"{path}: is not finished; the `image-shards prepare` that began it goes on")
+    need_packages("decode", "simplejpeg", "PIL")
+    return _index_foreign(path, options, workers, show), 0
+
+
+def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
+    """Make the indexes that a manifest describes again, those that are missing or damaged."""
+    path, manifest = read_manifest(place)
+    files = [(format, shard) for split in manifest.splits.values() for shard in split.shards for format in shard.files]
+    if "hdf5" in manifest.formats:
+        need_packages("hdf5", "h5py")
+    lines, made = list[str](), 0
+    again = functools.partial(_again, path, manifest.fields)
+    for number, (is_new, problem) in enumerate(in_parallel(again, files, workers), 1):
+        made += is_new
+        lines += [problem] if problem else []
+        show(f"{number}/{len(files)} indexes")
+    whole, problems = len(files) - made - len(lines), len(lines)
+    words = f"{counted(made, 'index').replace('indexs', 'indexes')} made again, {whole} whole"
+    return [*lines, f"{path}: {words}" + (f", {counted(problems, 'problem')}" if problems else "")], problems
+
+
+def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> tuple[bool, str | None]:
+    """Whether the index of one file was made again, and what was in the way.
+
+    Raises:
+        DatasetError: a development version made the index, and the manifest has its checksum.
+    """
+    format, shard = item
+    file = shard.files[format]
+    place, target = path / file.path, path / index_name(file.path)
+    with contextlib.suppress(CorruptionError):
+        index.load(path, file, shard.records, fields)
+        return False, None
+    if target.exists() and sha256_file(target) == file.index_sha256:
+        return False, None  # the manifest is wrong in something else: `verify` says in what
+    remedy = "restore it from a copy, or make the dataset again"
+    if not place.exists():
+        return False, f"{place}: is missing, and so is its index; {remedy}"
+    if sha256_file(place) != file.sha256:
+        return False, f"{place}: is damaged (SHA-256 mismatch), and no index is made of it; {remedy}"
+    data = index.to_bytes(index.build(place, format, fields))
+    if hashlib.sha256(data).hexdigest() != file.index_sha256:
+        return False, (
+            f"{place}: its index comes out otherwise than {MANIFEST_NAME} says, though the file is whole:"
+            f" {MANIFEST_NAME} was changed; restore it from a copy"
+        )
+    _write(target, data)
+    return True, None
+
+
+def _index_foreign(path: Path, options: IndexOptions, workers: int, show: Show) -> list[str]:
+    splits = split_files((entry.name for entry in path.iterdir() if entry.is_file()), options.splits)
+    names = [name for files in splits.values() for name in files]
+    if not names:
+        raise UsageError(
+            f"{path}: holds no TFRecord files by their names (*.tfrecord, *-00000-of-00010);"
+            " say which are, as --split train='*.rec'"
+        )
+    keys = _keys(path, names, options)
+    found, again = _survey(path, names, keys, workers, show)
+    has_ids, why_not = _ids(names, keys, found, again, options)
+    schema = infer(_together(found), keys, options.label_key, has_ids)
+    class_names, origin = _class_names(path, schema, options)
+    try:
+        indexed = _index_files(path, names, schema.fields, workers, show)
+        manifest = _manifest(splits, indexed, schema, class_names, options)
+        sync(path)  # the indexes outlast a power cut that the manifest outlasts
+        _write(path / MANIFEST_NAME, manifest.to_json().encode())
+    except BaseException:
+        for name in names:
+            (path / index_name(name)).unlink(missing_ok=True)
+        raise
+    return list(_summary(path, manifest, schema, origin, why_not, missing_numbers(names)))
+
+
+def _index_files(
+    path: Path, names: list[str], fields: Mapping[str, Field], workers: int, show: Show
+) -> dict[str, _Indexed]:
+    """Write the index of each file."""
+    indexed = dict[str, _Indexed]()
+    build = functools.partial(_index_file, path, fields)
+    for name, result in zip(names, in_parallel(build, names, workers), strict=True):
+        indexed[name] = result
+        show(f"{len(indexed)}/{len(names)} indexes")
+    return indexed
+
+
+def _keys(path: Path, names: list[str], options: IndexOptions) -> Keys:
+    for name in names:
+        keys = find_keys(path / name, options.image_key, options.id_key, options.raw)
+        if keys is not None:
+            return keys
+    raise UsageError(f"{path}: {counted(len(names), 'TFRecord file')} without a record: there is nothing to index")
+
+
+def _survey(path: Path, names: list[str], keys: Keys, workers: int, show: Show) -> tuple[list[Survey], Found]:
+    """What each file holds, and which ids are there again."""
+    found = list[Survey]()
+
+    def ids() -> Iterator[NDArray[np.uint64]]:
+        paths = [path / name for name in names]
+        for seen in in_parallel(functools.partial(survey, keys=keys), paths, workers):
+            block, seen.ids = seen.ids, seen.ids[:0]
+            found.append(seen)
+            show(f"{len(found)}/{len(names)} files looked at")
+            # A file without ids keeps its place with rows of zeros, which are none.
+            yield block if len(block) else np.zeros((seen.records, 2), np.uint64)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        again = find(ids(), Path(scratch))
+    return found, again
+
+
+def _together(found: list[Survey]) -> Survey:
+    together = Survey()
+    for seen in found:
+        together.merge(seen)
+    return together
+
+
+def _ids(
+    names: list[str], keys: Keys, found: list[Survey], again: Found, options: IndexOptions
+) -> tuple[bool, str | None]:
+    """Whether the feature that may be the id is one: a text in every record, and unique. If not, why.
+
+    Raises:
+        UsageError: it is not, and was asked for.
+    """
+    if keys.id is None:
+        return False, None
+    seen, why = _together(found).features.get(keys.id), None
+    records = sum(one.records for one in found)
+    if seen is None or (seen.records, seen.least, seen.most, seen.is_text) != (records, 1, 1, True):
+        why = f"{keys.id} is not one text in every record"
+    elif len(again.places):
+        ends = np.cumsum([one.records for one in found])
+        first, second = (_place(names, ends, int(places[0])) for places in (again.firsts, again.places))
+        why = f"{keys.id} is not unique: {first} and {second} have the same"
+    if why and options.id_key is not None:
+        raise UsageError(f"--id-key {keys.id}: {why}; give --id-key none, and ids are FILE:ROW")
+    return why is None, why
+
+
+def _place(names: list[str], ends: NDArray[Any], place: int) -> str:
+    number = int(np.searchsorted(ends, place, "right"))
+    return f"{names[number]}:{place - int(ends[number - 1] if number else 0)}"
+
+
+def _class_names(path: Path, schema: Schema, options: IndexOptions) -> tuple[tuple[str, ...] | None, str]:
+    """The names of the labels, and where they are from."""
+    from beam_jobs.sources.files.class_names import read_class_names
+
+    if options.classes is not None:
+        if schema.label is None:
+            raise UsageError(f"--classes {options.classes}: there are no labels; name their feature with --label-key")
+        return read_class_names(options.classes), options.classes
+    file = path / f"{(schema.label or '').replace('/', '-')}.labels.txt"  # as TensorFlow Datasets calls it
+    if schema.label is None or not file.exists():
+        return None, ""
+    return read_class_names(str(file)), file.name
+
+
+def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
+    """Write the index of one file."""
+    rows = index.build(path / name, "tfrecord", fields)
+    data = index.to_bytes(rows)
+    _write(path / index_name(name), data)
+    stored = map_file(path / name)
+    file = ShardFile(
+        path=name,
+        bytes=stored.size,
+        sha256=sha256_file(path / name),
+        index_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    return _Indexed(Shard(records=len(rows), files={"tfrecord": file}), label_counts("tfrecord", stored, rows, fields))
+
+
+def _manifest(
+    splits: Mapping[str, list[str]],
+    indexed: Mapping[str, _Indexed],
+    schema: Schema,
+    class_names: tuple[str, ...] | None,
+    options: IndexOptions,
+) -> Manifest:
+    made = {split: _split([indexed[name] for name in names], class_names) for split, names in splits.items()}
+    shards = [shard for split in made.values() for shard in split.shards]
+    files = [file for shard in shards for file in shard.files.values()]
+    records = sum(shard.records for shard in shards)
+    said = {"command": "index", **options.said}
+    inputs = canonical_json([[file.path, file.bytes, file.sha256] for file in files])
+    manifest = Manifest(
+        fields=schema.fields,
+        formats=("tfrecord",),
+        splits=made,
+        class_names=class_names,
+        statistics=None,
+        counts=Counts(ignored=0, planned=records, written=records, rejected=0),
+        seed=0,
+        options=said,
+        fingerprint=Fingerprint(
+            inputs=hashlib.sha256(inputs.encode()).hexdigest(),
+            options=hashlib.sha256(canonical_json(said).encode()).hexdigest(),
+            codecs={},
+        ),
+    )
+    return Manifest.from_json(manifest.to_json())  # names of files and fields that cannot be are found here
+
+
+def _split(shards: list[_Indexed], class_names: tuple[str, ...] | None) -> Split:
+    labels = sum((one.labels for one in shards), Counter[int]())
+    classes: dict[str, int] | None = None
+    if class_names is not None:
+        wrong = next((label for label in sorted(labels) if not 0 <= label < len(class_names)), None)
+        if wrong is not None:
+            raise JobError(
+                f"a record has the label {wrong}, and there are {len(class_names)} class names, for 0 to"
+                f" {len(class_names) - 1}; give one for each with --classes FILE"
+            )
+        classes = {name: labels[number] for number, name in enumerate(class_names)}
+    elif len(labels) <= _MOST_CLASSES:
+        classes = {str(label): labels[label] for label in sorted(labels)} or None
+    records = sum(one.shard.records for one in shards)
+    return Split(records=records, shards=tuple(one.shard for one in shards), classes=classes)
+
+
+def _summary(
+    path: Path, manifest: Manifest, schema: Schema, classes: str, why_no_id: str | None, missing: list[str]
+) -> Iterator[str]:
+    """What was made, from what, and what is not in it."""
+    yield f"{path}: {counted(manifest.counts.written, 'record')} indexed where they are"
+    for name, split in manifest.splits.items():
+        size = sum(shard.files["tfrecord"].bytes for shard in split.shards)
+        files = counted(len(split.shards), "file")
+        yield f"  {name:<10} {counted(split.records, 'record')}, {files}, {size_text(size)}"
+    image = manifest.fields["image"]
+    shape = ", ".join("*" if size is None else str(size) for size in image.shape)
+    grey = "; grey ones are read as RGB" if schema.grey_as_rgb else ""
+    yield f"  image      from {image.feature}, {image.dtype} [{shape}], {image.encoding}{grey}"
+    names = f", {len(manifest.class_names)} names from {classes}" if manifest.class_names else ""
+    yield f"  label      {f'from {schema.label}{names}' if schema.label else 'none'}"
+    own = manifest.fields.get("id")
+    place = f"FILE:ROW ({why_no_id})" if why_no_id else "FILE:ROW"
+    yield f"  id         {f'from {own.feature}' if own else place}"
+    others = [name for name in manifest.fields if name not in ("image", "label", "id", "height", "width")]
+    if others:
+        yield f"  fields     {', '.join(others)}"
+    for name, why in schema.left_out.items():
+        yield f"  left out   {name}: {why}"
+    if missing:
+        named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        yield f"  missing    {counted(len(missing), 'file')} by their numbers: {named}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is there as a whole or not at all; where it cannot be, the error names it."""
+    try:
+        write_whole(path, [data])
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,295 @@
+"""What TFRecords of `tf.train.Example` that others wrote hold: every feature of every record, and each image's header.
+
+All records are looked at, so that what is inferred holds for all of them. Of an image only its header is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.sources.files.tf_examples import framed
+from shard_reader.format import example, tfrecord
+from shard_reader.format.images import ImageHeader, encoding_of, read_header
+from shard_reader.storage.open import directory
+from shard_reader.system.memory_map import map_file
+
+__all__ = ["FeatureSeen", "Keys", "Survey", "find_keys", "survey"]
+
+_IMAGES = ("image/encoded", "image", "image_raw", "img", "image_bytes", "jpg", "jpeg", "png")
+_IDS = ("id", "image/filename", "filename", "file_name", "image/file_name", "image/source_id", "key", "__key__")
+_HEIGHTS, _WIDTHS = ("height", "image/height"), ("width", "image/width")
+_KIND_NAMES = {example.BYTES: "bytes", example.FLOATS: "floats", example.INTEGERS: "integers"}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The features that mean something: the image, what may be an id, and, of raw pixels, what says their shape.
+
+    `shape` is that of all images; without it `height` and `width` name features.
+    """
+
+    image: str
+    id: str | None = None
+    shape: tuple[int, int, int] | None = None
+    height: str | None = None
+    width: str | None = None
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether images are bytes of pixels."""
+        return self.shape is not None or self.height is not None
+
+
+@dataclass(slots=True)
+class FeatureSeen:
+    """What one feature holds: kinds of values, in how many records it is, and how many values it has there."""
+
+    kinds: set[int] = field(default_factory=set)
+    records: int = 0
+    least: int = 1 << 62
+    most: int = 0
+    is_text: bool = True
+    divisor: int = 0
+    """The greatest common divisor of the numbers of values."""
+
+    def see(self, kind: int, count: int, is_text: bool) -> None:
+        """Take one record's values into account."""
+        self.records += 1
+        self.least, self.most = min(self.least, count), max(self.most, count)
+        self.divisor = math.gcd(self.divisor, count)
+        if count:
+            self.kinds.add(kind)
+            self.is_text &= is_text
+
+    def merge(self, other: FeatureSeen) -> None:
+        """Take those of another file into account."""
+        self.kinds |= other.kinds
+        self.records += other.records
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+        self.divisor = math.gcd(self.divisor, other.divisor)
+        self.is_text &= other.is_text
+
+
+@dataclass(slots=True)
+class Survey:
+    """What one file holds, or several together. `types` are the images' encodings and dtypes, each with its first
+    place; `ids` are 128 bits of each id, `[n, 2]`.
+    """
+
+    records: int = 0
+    features: dict[str, FeatureSeen] = field(default_factory=dict)
+    types: dict[tuple[str, str], str] = field(default_factory=dict)
+    channels: set[int] = field(default_factory=set)
+    heights: set[int] = field(default_factory=set)
+    widths: set[int] = field(default_factory=set)
+    ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
+
+    def see_image(self, header: ImageHeader, place: str) -> None:
+        """Take one image into account. Of sizes, two different ones say all."""
+        self.types.setdefault((header.encoding, header.dtype), place)
+        self.channels.add(header.channels)
+        for sizes, size in ((self.heights, header.height), (self.widths, header.width)):
+            if len(sizes) < 2:
+                sizes.add(size)
+
+    def merge(self, other: Survey) -> None:
+        """Take another file into account; ids are left to their own file."""
+        self.records += other.records
+        for name, seen in other.features.items():
+            self.features.setdefault(name, FeatureSeen()).merge(seen)
+        for kind, place in other.types.items():
+            self.types.setdefault(kind, place)
+        self.channels |= other.channels
+        self.heights |= set(list(other.heights)[:2])
+        self.widths |= set(list(other.widths)[:2])
+
+
+def find_keys(path: Path, image: str | None, id: str | None, raw: tuple[int, int, int] | None) -> Keys | None:
+    """Which features of a file's first record are the image and the id; None if the file has no record.
+
+    Args:
+        path: the file.
+        image: the name of the image's feature, if it is said.
+        id: that of the id, if it is said; "none" is no id.
+        raw: height, width and channels of images that are bytes of pixels.
+
+    Raises:
+        UsageError: it is no TFRecord of Examples, or none of its features is an image.
+    """
+    for start, payload in framed(directory(str(path.parent)), path.name, str(path)):
+        with _explained(path, f"{path}: record 0, at byte {start}"):
+            return _find_keys(path, payload, image, id, raw)
+    return None
+
+
+def _find_keys(
+    path: Path, payload: NDArray[np.uint8], image: str | None, id: str | None, raw: tuple[int, int, int] | None
+) -> Keys:
+    features = example.features(payload)
+    name = _image_key(payload, features, image, raw is not None, path)
+    if id not in (None, "none") and id not in features:
+        raise UsageError(f"--id-key {id}: {path} has no such feature; it has {_listed(features)}")
+    known = next((key for key in _IDS if key in features and features[key].kind == example.BYTES), None)
+    own = None if id == "none" else id or known
+    if raw is not None or encoding_of(payload[_image(payload, features, name, str(path))]) is not None:
+        return Keys(name, own, raw)
+    height, width = (next((key for key in keys if key in features), None) for keys in (_HEIGHTS, _WIDTHS))
+    if height is None or width is None:
+        raise UsageError(
+            f"{path}: the images in {name} are no JPEG, PNG or WebP; if they are bytes of pixels, say their"
+            " height, width and channels, as --raw 32x32x3; otherwise name others with --image-key"
+        )
+    return Keys(name, own, None, height, width)
+
+
+def survey(path: Path, keys: Keys) -> Survey:
+    """Look at every record of a file.
+
+    Raises:
+        UsageError: the file is compressed or cut off.
+        CorruptionError: it is damaged.
+        JobError: a record is no Example, or has no image.
+    """
+    found = Survey()
+    ids = list[bytes]()
+    for start, payload in framed(directory(str(path.parent)), path.name, str(path)):
+        place = f"{path}: record {found.records}, at byte {start:,}"
+        with _explained(path, place):
+            features = example.features(payload)
+            found.see_image(_header(payload, features, keys, place), place)
+            for name, feature in features.items():
+                if name != keys.image:
+                    _see(found.features.setdefault(name, FeatureSeen()), payload, feature)
+            if keys.id is not None:
+                ids.append(_id(payload, features, keys.id))
+        found.records += 1
+    if ids and all(ids):
+        found.ids = np.frombuffer(b"".join(ids), np.uint64).reshape(-1, 2)
+    return found
+
+
+@contextlib.contextmanager
+def _explained(path: Path, place: str) -> Iterator[None]:
+    """Look for the cause of an error in a record: checksums tell whether it is damaged.
+
+    Raises:
+        CorruptionError: it is, or another one of the file.
+        JobError: it is not.
+    """
+    try:
+        yield
+    except (JobError, ValueError) as error:
+        for _ in tfrecord.read_records(map_file(path), str(path)):
+            pass
+        if isinstance(error, JobError):
+            raise
+        raise JobError(f"{place}: is no tf.train.Example ({error}), which is what can be indexed") from error
+
+
+def _header(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], keys: Keys, place: str) -> ImageHeader:
+    """The header of a record's image."""
+    image = payload[_image(payload, features, keys.image, place)]
+    try:
+        return _raw_header(payload, features, keys, image.size) if keys.is_raw else read_header(image)
+    except ValueError as error:
+        raise JobError(
+            f"{place}: the image in {keys.image} {error}; `image-shards prepare` makes a dataset of the others"
+        ) from error
+
+
+def _image(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], name: str, place: str) -> slice:
+    """Where the image lies in an Example."""
+    feature = features.get(name)
+    if feature is None:
+        raise JobError(f"{place}: has no feature {name}, which has the images; its features are {_listed(features)}")
+    values = example.values(payload, feature)
+    if len(values) != 1 or not isinstance(values[0], slice):
+        raise JobError(
+            f"{place}: {name} has {len(values)} {_KIND_NAMES[feature.kind]}, not the bytes of one image;"
+            " name the feature that has them with --image-key"
+        )
+    return values[0]
+
+
+def _image_key(
+    payload: NDArray[np.uint8], features: Mapping[str, example.Feature], said: str | None, is_raw: bool, path: Path
+) -> str:
+    """The feature with the image: that which is said, one of the usual names, or the only one that is an image."""
+    if said is not None:
+        if said not in features:
+            raise UsageError(f"--image-key {said}: {path} has no such feature; it has {_listed(features)}")
+        return said
+    found = {name: feature for name, feature in features.items() if feature.kind == example.BYTES}
+    named = [name for name in _IMAGES if name in found and len(example.values(payload, found[name])) == 1]
+    images = [name for name in found if _is_image(payload, found[name])]
+    both = [name for name in named if name in images]
+    choice = both[:1] or (images if len(images) == 1 else named[:1] if not images or is_raw else [])
+    if not choice:
+        raise UsageError(f"{path}: which feature has the images? name it with --image-key: {_listed(features)}")
+    return choice[0]
+
+
+def _is_image(payload: NDArray[np.uint8], feature: example.Feature) -> bool:
+    values = example.values(payload, feature)
+    return len(values) == 1 and isinstance(values[0], slice) and encoding_of(payload[values[0]]) is not None
+
+
+def _raw_header(
+    payload: NDArray[np.uint8], features: Mapping[str, example.Feature], keys: Keys, size: int
+) -> ImageHeader:
+    """The shape of an image that is bytes of pixels.
+
+    Raises:
+        ValueError: it has more or fewer bytes.
+    """
+    if keys.shape is not None:
+        height, width, channels = keys.shape
+    else:
+        height, width = (_integer(payload, features, name or "") for name in (keys.height, keys.width))
+        channels = size // max(1, height * width)
+    if height < 1 or width < 1 or not 1 <= channels <= 4 or size != height * width * channels:
+        raise ValueError(f"has {size:,} bytes, which are not the pixels of height {height}, width {width}")
+    return ImageHeader("raw", height, width, channels, "uint8")
+
+
+def _integer(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], name: str) -> int:
+    values = example.values(payload, features[name]) if name in features else []
+    if len(values) != 1 or not isinstance(values[0], int):
+        raise ValueError(f"has no whole number in {name}, which says its size")
+    return values[0]
+
+
+def _see(seen: FeatureSeen, payload: NDArray[np.uint8], feature: example.Feature) -> None:
+    values = example.values(payload, feature)
+    is_text = feature.kind == example.BYTES and all(isinstance(v, slice) and _is_text(payload[v]) for v in values)
+    seen.see(feature.kind, len(values), is_text)
+
+
+def _is_text(data: NDArray[np.uint8]) -> bool:
+    try:
+        data.tobytes().decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _id(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], name: str) -> bytes:
+    """128 bits of an id, or nothing if it is none."""
+    feature = features.get(name)
+    values = example.values(payload, feature) if feature is not None and feature.kind == example.BYTES else []
+    if len(values) != 1 or not isinstance(values[0], slice):
+        return b""
+    return hashlib.blake2b(payload[values[0]].tobytes(), digest_size=16).digest()
+
+
+def _listed(features: Mapping[str, example.Feature]) -> str:
+    return ", ".join(f"{name} ({_KIND_NAMES[feature.kind]})" for name, feature in sorted(features.items())) or "none"

@@ -1,0 +1,300 @@
+"""`image-shards inspect`: what a dataset holds, from its manifest and some of its indexes."""
+
+from __future__ import annotations
+
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.errors import JobError
+from beam_jobs.terminal import counted, size_text
+from beam_jobs.tools.dataset_files import data_files, fetch, manifest_at, record_ids
+from shard_reader.errors import CorruptionError
+from shard_reader.format import index
+from shard_reader.format.manifest import Field, Manifest, Shard, ShardFile, index_name
+from shard_reader.storage.directory import Directory
+from shard_reader.system.memory_map import map_file
+
+__all__ = ["describe", "facts"]
+
+_MOST_INDEXES = 64  # that sizes are taken from
+_MOST_ROWS = 1 << 21  # of these indexes together
+_RECORDS = 3
+_MOST_SPLITS, _MOST_FIELDS, _MOST_OPTION_LINES = 5, 8, 3
+# What says how the work was done, or what is shown elsewhere.
+_OPTIONS_LEFT_OUT = frozenset({"input", "output", "workers", "command", "formats", "kind", "shards", "shard_counts"})
+_OPTIONS_LEFT_OUT |= {"max_rejects", "beam", "runner"}
+
+
+def facts(place: str) -> dict[str, Any]:
+    """Everything that is shown, as values of JSON.
+
+    Raises:
+        UsageError: no dataset is there.
+        JobError: its manifest is damaged, or files are missing.
+    """
+    files, manifest = manifest_at(place)
+    _check_files(place, files.names(), manifest)
+    if files.local is not None:
+        return _facts(place, files.local, manifest)
+    with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
+        try:
+            return _facts(place, Path(folder), manifest, files)
+        except JobError as error:
+            raise JobError(str(error).replace(folder, place.rstrip("/"))) from error
+
+
+def _facts(place: str, path: Path, manifest: Manifest, far: Directory | None = None) -> dict[str, Any]:
+    """The facts; what is needed of files that are `far` away is fetched to `path`."""
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    filled = [shard for shard in shards if shard.records]
+    looked_at = filled[:: max(1, -(-len(filled) // _MOST_INDEXES))]
+    if far is not None:
+        _fetch(far, path, manifest, looked_at)
+    return {
+        "path": place,
+        "formats": list(manifest.formats),
+        "records": sum(shard.records for shard in shards),
+        "bytes": sum(file.bytes for file in data_files(manifest)),
+        "splits": {name: _split_facts(manifest, name) for name in manifest.splits},
+        "fields": {name: _field_facts(field) for name, field in manifest.fields.items()},
+        "classes": _class_facts(manifest),
+        "sizes": _size_facts(path, manifest, looked_at, len(filled)),
+        "statistics": _statistics_facts(manifest),
+        "counts": {name: getattr(manifest.counts, name) for name in manifest.counts.__slots__},
+        "options": dict(manifest.options),
+        "seed": manifest.seed,
+        "fingerprint": manifest.fingerprint.digest,
+        "examples": list(_examples(path, manifest)),
+    }
+
+
+def describe(shown: Mapping[str, Any]) -> str:
+    """The facts in words, on one screen."""
+    lines = [f"{shown['path']}: {' and '.join(shown['formats'])}, {counted(shown['records'], 'record')}, "
+             f"{size_text(shown['bytes'])}"]  # fmt: skip
+    lines += _some(shown["splits"], _MOST_SPLITS, _split_line)
+    lines += ["fields", *_some(shown["fields"], _MOST_FIELDS, _field_line)]
+    lines += [*_class_lines(shown["classes"]), *_size_lines(shown["sizes"]), *_statistics_lines(shown["statistics"])]
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in shown["counts"].items() if number)
+    lines.append(f"inputs       {counts or 'none'}")
+    lines += list(_option_lines(shown["options"]))
+    lines.append(f"seed         {shown['seed']}, fingerprint {shown['fingerprint']}")
+    if shown["examples"]:
+        lines.append(f"records      of {shown['examples'][0]['split']}: id, label, height x width, bytes")
+    lines += [f"  {_example_line(example)}" for example in shown["examples"]]
+    return "\n".join(lines)
+
+
+def _fetch(far: Directory, path: Path, manifest: Manifest, shards: list[Shard]) -> None:
+    """The indexes of some shards, and of the first one as much as its first records take; the rest of it is a hole."""
+    format, first = manifest.formats[0], next(_first_shards(manifest), None)
+    for shard in [*shards, *([first[1]] if first else [])]:
+        name = index_name(shard.files[format].path)
+        if not (path / name).exists():
+            fetch(far, name, path)
+    if first is None:
+        return
+    file = first[1].files[format]
+    with open(path / file.path, "wb") as hollow:
+        hollow.truncate(file.bytes)
+        for row in _rows(path, first[1], format, manifest.fields)[:_RECORDS]:
+            if "id" not in manifest.fields:
+                break
+            start, end = int(row["id_offset"]), int(row["id_offset"]) + int(row["id_length"])
+            hollow.seek(start)
+            hollow.write(far.read(file.path, start, end))
+
+
+def _check_files(path: str, names: Iterable[str], manifest: Manifest) -> None:
+    """Whether every shard file is there, in its size. Raises JobError."""
+    there = set(names)
+    if not there:  # of a web server that lists nothing
+        return
+    files = list(data_files(manifest))
+    missing = [file.path for file in files if file.path not in there]
+    if missing:
+        named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise JobError(f"{path}: of {counted(len(files), 'shard file')}, {len(missing)} are missing: {named};"
+                       " restore them from a copy, or make the dataset again")  # fmt: skip
+
+
+def _split_facts(manifest: Manifest, name: str) -> dict[str, Any]:
+    split = manifest.splits[name]
+    sizes = {format: sum(shard.files[format].bytes for shard in split.shards) for format in manifest.formats}
+    return {"records": split.records, "shards": len(split.shards), "bytes": sizes}
+
+
+def _field_facts(field: Field) -> dict[str, Any]:
+    shown = {"dtype": field.dtype, "shape": list(field.shape), "encoding": field.encoding, "feature": field.feature}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _class_facts(manifest: Manifest) -> dict[str, Any] | None:
+    """Names in order, and how often each is one, in all splits that say it."""
+    counts: dict[str, int] = {}
+    for split in manifest.splits.values():
+        for name, number in (split.classes or {}).items():
+            counts[name] = counts.get(name, 0) + number
+    if manifest.class_names is None and not counts:
+        return None
+    names = list(manifest.class_names or counts)
+    return {"names": names, "named": manifest.class_names is not None, "counts": counts or None}
+
+
+def _size_facts(path: Path, manifest: Manifest, shards: list[Shard], of: int) -> dict[str, Any] | None:
+    if not shards:
+        return None
+    format = manifest.formats[0]
+    step = -(-sum(shard.records for shard in shards) // _MOST_ROWS)
+    names = ["height", "width", "length"]
+    every = np.concatenate([_rows(path, shard, format, manifest.fields)[names][::step].copy() for shard in shards])
+    shown = {name: _range(every[name]) for name in ("height", "width", "length")}
+    return {**shown, "indexes": len(shards), "of": of}
+
+
+def _range(values: NDArray[Any]) -> list[int]:
+    return [int(values.min()), int(np.median(values)), int(values.max())]
+
+
+def _statistics_facts(manifest: Manifest) -> dict[str, Any] | None:
+    found = manifest.statistics
+    if found is None:
+        return None
+    return {"split": found.split, "pixels": found.pixels, "mean": list(found.mean), "std": list(found.std)}
+
+
+def _examples(path: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
+    """The first records of the first split that has one."""
+    format, fields = manifest.formats[0], manifest.fields
+    for split, shard in islice(_first_shards(manifest), 1):
+        file = shard.files[format]
+        rows, data = _rows(path, shard, format, fields), _map(path, file)
+        numbers = range(min(_RECORDS, len(rows)))
+        for row, id in zip(numbers, record_ids(file, data, rows, "id" in fields, numbers), strict=True):
+            label = rows["label"][row].tolist() if "label" in (rows.dtype.names or ()) else None
+            names = manifest.class_names or ()
+            name = names[label] if isinstance(label, int) and 0 <= label < len(names) else None
+            yield {
+                "split": split,
+                "id": id.decode("utf-8", "backslashreplace"),
+                "label": label if name is None else name,
+                **{name: int(rows[name][row]) for name in ("height", "width", "length")},
+            }
+
+
+def _first_shards(manifest: Manifest) -> Iterator[tuple[str, Shard]]:
+    """The shards that have records, each with its split."""
+    return ((name, shard) for name, split in manifest.splits.items() for shard in split.shards if shard.records)
+
+
+def _rows(path: Path, shard: Shard, format: str, fields: Mapping[str, Field]) -> NDArray[np.void]:
+    try:
+        return index.load(path, shard.files[format], shard.records, fields)
+    except CorruptionError as error:
+        raise JobError(f"{error}; `image-shards index {path}` makes it again") from error
+
+
+def _map(path: Path, file: ShardFile) -> NDArray[np.uint8]:
+    data = map_file(path / file.path)
+    if data.size != file.bytes:
+        raise JobError(
+            f"{path / file.path}: has {data.size:,} bytes, the manifest says {file.bytes:,};"
+            f" `image-shards verify {path}` says more"
+        )
+    return data
+
+
+def _some(shown: Mapping[str, Any], most: int, line: Callable[[Mapping[str, Any]], str]) -> list[str]:
+    first = dict(islice(shown.items(), most))
+    width = max([10, *(len(_short(name)) for name in first)])
+    more = len(shown) - len(first)
+    lines = [f"  {_short(name):<{width}} {line(value)}" for name, value in first.items()]
+    return lines + ([f"  ... {more} more"] if more else [])
+
+
+def _split_line(split: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{format} {size_text(size)}" for format, size in split["bytes"].items())
+    return f"{counted(split['records'], 'record')}, {counted(split['shards'], 'shard')}, {sizes}"
+
+
+def _field_line(field: Mapping[str, Any]) -> str:
+    shape = ", ".join("*" if size is None else str(size) for size in field["shape"])
+    parts = [field["dtype"] + (f" [{shape}]" if shape else ""), field.get("encoding")]
+    parts += [f"from {field['feature']}"] if "feature" in field else []
+    return ", ".join(part for part in parts if part)
+
+
+def _class_lines(classes: Mapping[str, Any] | None) -> list[str]:
+    if classes is None:
+        return ["classes      none"]
+    names, counts = classes["names"], classes["counts"]
+    numbers = "" if classes["named"] else " (numbers, without names)"
+    lines = [f"classes      {len(names)}{numbers}: {_few(map(_short, names), 46)}"]
+    if counts and len(counts) > 1:
+        order = sorted(counts, key=lambda name: (-counts[name], name))
+        for kind, part in (("most", order), ("fewest", order[::-1])):
+            lines.append(f"  {kind:<10} {_few((f'{_short(name)} {counts[name]}' for name in part), 62)}")
+    return lines
+
+
+def _few(texts: Iterable[str], width: int) -> str:
+    """As many of `texts` as there is room for, with commas between; the first in any case."""
+    shown = ""
+    for text in texts:
+        if shown and len(shown) + len(text) + 2 > width:
+            return f"{shown}, ..."
+        shown += f"{', ' if shown else ''}{text}"
+    return shown
+
+
+def _size_lines(sizes: Mapping[str, Any] | None) -> list[str]:
+    if sizes is None:
+        return []
+    part = f" (from {sizes['indexes']} of {sizes['of']} shards)" if sizes["indexes"] < sizes["of"] else ""
+    lines = [f"sizes        smallest, median, largest{part}"]
+    for name in ("height", "width"):
+        lines.append(f"  {name:<10} {', '.join(map(str, sizes[name]))}")
+    return [*lines, f"  {'stored':<10} {', '.join(map(size_text, sizes['length']))}"]
+
+
+def _statistics_lines(statistics: Mapping[str, Any] | None) -> list[str]:
+    if statistics is None:
+        return []
+    mean, std = (" ".join(f"{value:.4f}" for value in statistics[name]) for name in ("mean", "std"))
+    return [f"statistics   mean {mean}, std {std} (of {statistics['split']}, 0 to 1)"]
+
+
+def _option_lines(options: Mapping[str, Any]) -> Iterator[str]:
+    """How it was made: the options, in as few lines."""
+    origin = next((value for name, value in _flat(options) if name[-1] == "input"), None)
+    yield f"made         by {options.get('command', 'prepare')}{f' from {origin}' if origin else ''}"
+    parts = [f"{name[-1]} {value}" for name, value in _flat(options) if not _OPTIONS_LEFT_OUT & set(name)]
+    lines = textwrap.wrap(", ".join(parts), 76, break_long_words=False, break_on_hyphens=False)
+    yield from (f"  {line}" for line in lines[:_MOST_OPTION_LINES])
+
+
+def _flat(options: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each option that says something, with its path of names."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, (*outer, name))
+        elif value not in (None, False, [], ""):
+            yield (*outer, name), value
+
+
+def _example_line(example: Mapping[str, Any]) -> str:
+    label = "" if example["label"] is None else f"  {_short(str(example['label']))}"
+    size = f"{example['height']} x {example['width']}"
+    return f"{_short(example['id'], 40)}{label}  {size}  {size_text(example['length'])}"
+
+
+def _short(text: str, most: int = 24) -> str:
+    text = repr(text)[1:-1]
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,0 +1,392 @@
+"""`image-shards verify`: whether every byte of a dataset is the one that was written, and what it says agrees.
+
+A task is one shard in all of its formats. What its file should be, the manifest says: the file's SHA-256, and that
+of the index. If they are right, the index is made again from the shard and must come out the same, which checks the
+framing and the checksum of every record; if not, the damage is located.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.plan.duplicates import find
+from beam_jobs.processes import in_parallel
+from beam_jobs.terminal import counted, size_text
+from beam_jobs.tools.damage import damage
+from beam_jobs.tools.dataset_files import (
+    data_files,
+    fetch,
+    fetched,
+    label_counts,
+    line_count,
+    manifest_at,
+    need_packages,
+    other_files,
+    printable_id,
+    record_ids,
+)
+from shard_reader import Dataset, open_dataset
+from shard_reader.errors import CorruptionError
+from shard_reader.format import index
+from shard_reader.format.checksum import crc32c, sha256_file
+from shard_reader.format.manifest import (
+    DUPLICATES_NAME,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    Field,
+    Manifest,
+    Shard,
+    ShardFile,
+    extent_columns,
+    index_name,
+)
+from shard_reader.system.memory_map import map_file
+
+__all__ = ["Verification"]
+
+_REMEDY = "; restore it from a copy, or make the dataset again"
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One shard to look at; `first` is the number of its first record in the split."""
+
+    path: Path
+    fields: Mapping[str, Field]
+    split: str
+    shard: Shard
+    first: int
+    decode: bool
+    far: str | None = None  # where its files are, to be fetched into `path` for a while
+
+
+class _Found(NamedTuple):
+    """What one shard holds: what is wrong with it, 128 bits for each id, and how often each label is there."""
+
+    problems: list[str]
+    ids: NDArray[np.uint64]
+    labels: Counter[int]
+
+
+class Verification:
+    """Looks at a whole dataset.
+
+    Args:
+        place: the directory of the dataset.
+        decode: whether to decode every image, too.
+
+    Raises:
+        UsageError: no dataset is there, or a package is missing.
+        JobError: its manifest is damaged.
+    """
+
+    def __init__(self, place: str, *, decode: bool) -> None:
+        files, self.manifest = manifest_at(place)
+        self._place, self._names = place.rstrip("/"), files.names()
+        self._scratch = None if files.local is not None else tempfile.TemporaryDirectory(prefix="image-shards-")
+        self.path = files.local or Path(self._scratch.name if self._scratch is not None else "")
+        self._far = place if self._scratch is not None else None
+        if "hdf5" in self.manifest.formats:
+            need_packages("hdf5", "h5py")
+        if decode or self.manifest.fields["image"].feature is not None:
+            need_packages("decode", "simplejpeg", "PIL")
+        if self._far is not None:
+            for name in (MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME):
+                fetch(files, name, self.path)
+        self.tasks = list(_tasks(self.path, self.manifest, decode, self._far))
+        self.done = self.problems = 0
+
+    def run(self, workers: int, note: Callable[[str], None], progress: Callable[[], None]) -> None:
+        """Look at everything, with so many processes.
+
+        Args:
+            workers: how many processes.
+            note: is given a line for each problem, as it is found.
+            progress: is called after each shard.
+        """
+
+        def count(problem: str) -> None:
+            self.problems += 1
+            note(self._shown(problem))
+
+        labels = {split: Counter[int]() for split in self.manifest.splits}
+        damaged = set[str]()
+        sizes = list[int]()
+
+        def ids() -> Iterator[NDArray[np.uint64]]:
+            for task, found in zip(self.tasks, in_parallel(_look, self.tasks, workers), strict=True):
+                labels[task.split].update(found.labels)
+                sizes.append(len(found.ids))
+                for problem in found.problems:
+                    damaged.add(task.split)
+                    count(problem)
+                self.done += 1
+                progress()
+                yield found.ids
+
+        with tempfile.TemporaryDirectory() as scratch:
+            again = find(ids(), Path(scratch))
+        ends = np.cumsum(sizes, dtype=np.uint64)
+        for place, first in zip(again.places.tolist(), again.firsts.tolist(), strict=True):
+            count(self._duplicate(*(self._row(ends, number) for number in (first, place))))
+        for problem in _count_problems(
+            self.path, self.manifest, {split: found for split, found in labels.items() if split not in damaged}
+        ):
+            count(problem)
+
+    def summary(self) -> Iterator[str]:
+        """What was looked at, and how many problems there are."""
+        shown = self._shown(str(self.path))
+        if others := other_files(self._names, self.manifest):
+            names = ", ".join(map(repr, others[:5])) + (", ..." if len(others) > 5 else "")
+            yield f"{shown}: {counted(len(others), 'file')} that the dataset does not know: {names}"
+        records = sum(split.records for split in self.manifest.splits.values())
+        size = sum(file.bytes for file in data_files(self.manifest))
+        yield (
+            f"{shown}: {counted(self.problems, 'problem') if self.problems else 'whole'};"
+            f" {counted(records, 'record')} in {counted(len(self.tasks), 'shard')} of"
+            f" {' and '.join(self.manifest.formats)}, {size_text(size)}, looked at"
+        )
+
+    def close(self) -> None:
+        """Remove what was fetched from far away."""
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def _shown(self, text: str) -> str:
+        """A text with the places that the user knows."""
+        return text if self._far is None else text.replace(str(self.path), self._place)
+
+    def _row(self, ends: NDArray[np.uint64], place: int) -> tuple[_Task, int]:
+        """The shard of a record, by its number in the dataset, and its row there."""
+        number = int(np.searchsorted(ends, place, "right"))
+        return self.tasks[number], place - int(ends[number - 1] if number else 0)
+
+    def _duplicate(self, first: tuple[_Task, int], second: tuple[_Task, int]) -> str:
+        task, row = second
+        with fetched(task.far, task.shard, task.path):
+            return self._duplicate_at(task, row, first)
+
+    def _duplicate_at(self, task: _Task, row: int, first: tuple[_Task, int]) -> str:
+        format = self.manifest.formats[0]
+        file, other = task.shard.files[format], first[0].shard.files[format]
+        rows = _stored_index(task.path, file, task.shard.records, task.fields)
+        if rows is None:
+            rows = index.build(task.path / file.path, format, task.fields)
+        (id,) = record_ids(file, map_file(task.path / file.path), rows, True, [row])
+        return (
+            f"{task.path / file.path}: row {row}: the id {printable_id(id)} is that of row {first[1]} of {other.path},"
+            " too: ids must be unique; make the dataset again from inputs with different ids"
+        )
+
+
+def _tasks(path: Path, manifest: Manifest, decode: bool, far: str | None) -> Iterator[_Task]:
+    for name, split in manifest.splits.items():
+        first = 0
+        for shard in split.shards:
+            yield _Task(path, manifest.fields, name, shard, first, decode, far)
+            first += shard.records
+
+
+def _look(task: _Task) -> _Found:
+    """Look at one shard in all of its formats, wherever it is."""
+    with fetched(task.far, task.shard, task.path):
+        return _look_here(task)
+
+
+def _look_here(task: _Task) -> _Found:
+    problems = list[str]()
+    held = dict[str, NDArray[np.void]]()
+    ids = dict[str, NDArray[np.uint64]]()
+    labels = Counter[int]()
+    for format, file in task.shard.files.items():
+        found, rows = _look_at_file(task, format, file)
+        problems += [f"{task.path}/{problem}" for problem in found]
+        if rows is None:
+            continue
+        data = map_file(task.path / file.path)
+        held[format], ids[format] = rows, _hashes(file, data, rows, "id" in task.fields)
+        labels = labels or label_counts(format, data, rows, task.fields)
+    problems += [f"{task.path}/{problem}" for problem in _differences(task, held, ids)]
+    none = np.empty((0, 2), np.uint64)
+    return _Found(problems, next(iter(ids.values()), none) if "id" in task.fields else none, labels)
+
+
+def _look_at_file(task: _Task, format: str, file: ShardFile) -> tuple[list[str], NDArray[np.void] | None]:
+    """What is wrong with a file and its index, each line beginning with a name; its rows, if it is whole."""
+    path = task.path / file.path
+    stored = _stored_index(task.path, file, task.shard.records, task.fields)
+    problems = list(_index_damage(task.path, file))
+    if not path.exists():
+        return [*problems, f"{file.path}: is missing{_REMEDY}"], None
+    if sha256_file(path) != file.sha256:
+        data = map_file(path)
+        name = functools.partial(_name_row, task, file, data, stored)
+        lines = damage(data, format, task.fields, file.bytes, stored, name)
+        return problems + [f"{file.path}: {line}{_REMEDY}" for line in lines], None
+    if path.stat().st_size != file.bytes:
+        size = path.stat().st_size
+        problems.append(f"{file.path}: has {size:,} bytes, the manifest says {file.bytes:,}; restore dataset.json")
+    try:
+        rows = index.build(path, format, task.fields)
+    except (CorruptionError, ValueError, KeyError, OSError, RuntimeError) as error:  # whatever h5py raises
+        text = str(error).removeprefix(f"{path}: ")
+        return [*problems, f"{file.path}: is not as the manifest says: {text}; make the dataset again"], None
+    problems += _index_problems(task, file, stored, rows)
+    if task.decode and not problems:
+        problems += _decoding_problems(task, format)
+    return problems, rows
+
+
+def _stored_index(path: Path, file: ShardFile, records: int, fields: Mapping[str, Field]) -> NDArray[np.void] | None:
+    """The index beside a shard, if it is the one of the manifest."""
+    try:
+        return index.load(path, file, records, fields)
+    except CorruptionError:
+        return None
+
+
+def _index_damage(path: Path, file: ShardFile) -> Iterator[str]:
+    name = index_name(file.path)
+    if not (path / name).exists():
+        yield f"{name}: is missing; `image-shards index {path}` makes it again"
+    elif sha256_file(path / name) != file.index_sha256:
+        yield f"{name}: is damaged (SHA-256 mismatch); `image-shards index {path}` makes it again"
+
+
+def _name_row(task: _Task, file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void] | None, row: int) -> str:
+    if rows is None or row >= len(rows) or "id" not in task.fields:
+        return f"row {row}"
+    (id,) = record_ids(file, data, rows, True, [row])
+    if crc32c(id) != rows["id_crc32c"][row]:
+        return f"row {row}"  # its id is damaged or lost, too
+    return f"row {row}, id {printable_id(id)}"
+
+
+def _index_problems(
+    task: _Task, file: ShardFile, stored: NDArray[np.void] | None, rows: NDArray[np.void]
+) -> Iterator[str]:
+    """How the index of the manifest differs from that which a shard gives."""
+    if len(rows) != task.shard.records:
+        yield f"{file.path}: has {len(rows)} records, the manifest says {task.shard.records}; restore dataset.json"
+        return
+    if hashlib.sha256(index.to_bytes(rows)).hexdigest() == file.index_sha256:
+        return
+    if stored is None:
+        yield (
+            f"{file.path}: the manifest's index_sha256 is not that of the index that the shard gives;"
+            " restore dataset.json from a copy"
+        )
+        return
+    data = map_file(task.path / file.path)
+    for row in np.flatnonzero(_differing(stored, rows)).tolist():
+        names = [name for name in rows.dtype.names or () if stored[name][row].tobytes() != rows[name][row].tobytes()]
+        yield (
+            f"{index_name(file.path)}: {_name_row(task, file, data, rows, row)}: {', '.join(names)}"
+            f" {'is' if len(names) == 1 else 'are'} not what the shard says; make the dataset again"
+        )
+
+
+def _differing(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows differ in any byte: NaN is equal to itself."""
+    if not len(one):
+        return np.zeros(0, np.bool_)
+    both = (np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1) for rows in (one, other))
+    return np.asarray(np.not_equal(*both).any(1))
+
+
+def _differences(
+    task: _Task, held: Mapping[str, NDArray[np.void]], ids: Mapping[str, NDArray[np.uint64]]
+) -> Iterator[str]:
+    """How the formats of a shard differ, of those that are whole."""
+    if not held:
+        return
+    (first, *others) = held
+    for format in others:
+        rows, again = held[first], held[format]
+        if len(rows) != len(again):
+            continue  # one of them is not what the manifest says
+        different = {"id": _differing(ids[first], ids[format])}
+        different |= {
+            name: _differing(rows[column], again[column]) for name, column in _comparable(task.fields).items()
+        }
+        for row in np.flatnonzero(np.logical_or.reduce(list(different.values()))).tolist():
+            names = ", ".join(name for name, found in different.items() if found[row])
+            yield (
+                f"{task.shard.files[format].path}: row {row}: not the same as in {task.shard.files[first].path}:"
+                f" {names}; make the dataset again"
+            )
+
+
+def _comparable(fields: Mapping[str, Field]) -> dict[str, str]:
+    """The column for each field that is the same in all formats; in lists, the bytes differ, and so do checksums."""
+    columns = {name: name for name, field in fields.items() if field.in_index}
+    texts = [name for name, field in fields.items() if field.dtype == "string" and not field.shape and name != "id"]
+    return columns | {name: extent_columns(name)[2] for name in ["image", *texts]}
+
+
+def _decoding_problems(task: _Task, format: str) -> Iterator[str]:
+    """The images that the reader cannot give, or gives in another size than the index says."""
+    data = _opened(task.path, task.split, format)
+    for record in range(task.first, task.first + task.shard.records):
+        try:
+            data[record]
+        except CorruptionError as error:
+            yield str(error).removeprefix(f"{task.path}/") + "; make the dataset again"
+
+
+@functools.lru_cache(8)
+def _opened(path: Path, split: str, format: str) -> Dataset:
+    return open_dataset(path, split, format=format)  # which reads all of the manifest
+
+
+def _hashes(file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void], has_ids: bool) -> NDArray[np.uint64]:
+    """128 bits of each id, `[n, 2]`."""
+    if not has_ids:
+        return np.zeros((len(rows), 2), np.uint64)
+    ids = record_ids(file, data, rows, True, range(len(rows)))
+    digests = b"".join(hashlib.blake2b(id, digest_size=16).digest() for id in ids)
+    return np.frombuffer(digests, np.uint64).reshape(-1, 2)
+
+
+def _count_problems(path: Path, manifest: Manifest, labels: Mapping[str, Counter[int]]) -> Iterator[str]:
+    """What the manifest counts otherwise than the files do. `labels` are those of the splits that are whole."""
+    remedy = f"restore {MANIFEST_NAME} from a copy, or make the dataset again"
+    held = sum(split.records for split in manifest.splits.values())
+    counted = {
+        "written": ("its splits hold", held),
+        "rejected": (f"{REJECTS_NAME} has", line_count(path / REJECTS_NAME)),
+        "duplicates": (f"{DUPLICATES_NAME} has", line_count(path / DUPLICATES_NAME)),
+    }
+    for name, (what, number) in counted.items():
+        said = getattr(manifest.counts, name)
+        if said != number:
+            yield f"{path / MANIFEST_NAME}: counts.{name} is {said}, {what} {number}; {remedy}"
+    for split, found in labels.items():
+        for label, number in _class_counts(manifest, split, found):
+            said = (manifest.splits[split].classes or {}).get(label, 0)
+            yield f"{path / MANIFEST_NAME}: split {split} has {number} of class {label!r}, not {said}; {remedy}"
+
+
+def _class_counts(manifest: Manifest, split: str, found: Counter[int]) -> Iterator[tuple[str, int]]:
+    """Each class that is not there as often as the manifest says, and how often it is."""
+    names, said = manifest.class_names, manifest.splits[split].classes
+    if said is None:
+        return
+    counted = Counter[str]()
+    for label, number in found.items():
+        known = names is not None and 0 <= label < len(names)
+        counted[names[label] if names is not None and known else str(label)] += number
+    for name in sorted(said.keys() | counted.keys()):
+        if said.get(name, 0) != counted[name]:
+            yield name, counted[name]

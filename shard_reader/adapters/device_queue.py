@@ -1,0 +1,43 @@
+"""Batches on their way to a device, a few ahead of the one that is used."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from shard_reader.stream.batch_reader import Batch
+from shard_reader.stream.stream import Stream
+
+__all__ = ["sent_ahead"]
+
+
+def sent_ahead(stream: Stream, send: Callable[[Batch], Any], count: int) -> Iterator[tuple[Any, tuple[int, int]]]:
+    """What `send` makes of each batch of an epoch, and the position behind it, with `count` batches sent ahead.
+
+    Batches before a damaged one are given before its error is raised.
+
+    Raises:
+        RuntimeError: the stream was iterated again or given another position, also where the rest was sent.
+    """
+    sent: deque[tuple[Any, tuple[int, int]]] = deque()
+    batches, failure = iter(stream), None
+    moves = stream.moves
+    while failure is None:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
+        sent.append((send(batch), (stream.epoch, stream.step)))
+        del batch  # its memory may go to the next one
+        if len(sent) > count:
+            yield sent.popleft()
+    while sent:
+        if stream.moves != moves:
+            raise RuntimeError("this loop is over: the stream was iterated again, or given another position")
+        yield sent.popleft()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,180 @@
+"""Which arrays of a batch are a model's inputs, targets and sample weights, the same in every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.arguments import at_least_one, require
+from shard_reader.stream.batch_reader import Batch, Spec
+from shard_reader.stream.stream import Stream
+
+__all__ = ["Choice", "Elements"]
+
+Choice = str | Sequence[str] | Callable[[Mapping[str, Any]], Any] | None
+"""The name of an array of a batch, several names, which give a tuple, or a function of the batch."""
+
+
+class Elements:
+    """Makes of each batch what a framework's training takes: `inputs`, `(inputs, targets)` or with weights as well.
+
+    What is not chosen by name is chosen by a function of the batch, as the adapter gives it: a dictionary of the
+    framework's tensors.
+
+    Args:
+        stream: whose batches they are.
+        inputs: by default none, and then elements are the dictionaries themselves.
+        targets: by default none, and then elements are the inputs alone.
+        weight: what goes with the targets as sample weights: "weight", those of the batch (0 for padding); another
+            field, multiplied by those; a function, which has to multiply by them itself; or None.
+        one_hot: make `label` float32 `[n, classes]`, with 1 for the class of each record, or each of its classes: the
+            number of classes, or True for as many as the data has names of.
+        is_trimmed: the adapter leaves padding out, where no other rank has a share of the batch.
+
+    Raises:
+        TypeError: `stream` is no Stream, or a choice is neither names nor a function.
+        ValueError: the stream has no such field; targets come without inputs; weights are left out, and the last
+            batch is padded, or damaged records are skipped.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        inputs: Choice,
+        targets: Choice,
+        weight: Choice = "weight",
+        one_hot: bool | int = False,
+        *,
+        is_trimmed: bool = False,
+    ) -> None:
+        if not isinstance(stream, Stream):
+            raise TypeError(f"{stream!r} is no Stream: pass data.stream(...)")
+        self._inputs, self._targets, self._weight = inputs, targets, weight
+        self._classes = _classes(stream, one_hot)
+        self._weight_field = weight if isinstance(weight, str) and weight != "weight" else None
+        self.specs = self._specs(stream)
+        if inputs is None and targets is not None:
+            raise ValueError(f"targets={targets!r} without inputs: give inputs as well, or neither")
+        for name, choice in (("inputs", inputs), ("targets", targets), ("weight", weight)):
+            _check_choice(name, choice, self.specs)
+        self._check_weights(stream, is_trimmed)
+
+    @property
+    def are_dictionaries(self) -> bool:
+        """Whether nothing is chosen, and elements are whole batches."""
+        return self._inputs is None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arrays of a batch that are chosen; all, where a function may look at any."""
+        if self._inputs is None:
+            return tuple(self.specs)
+        chosen = set()
+        for choice in (self._inputs, self._targets, self._weight if self._targets is not None else None):
+            if callable(choice):
+                return tuple(self.specs)
+            chosen |= {choice} if isinstance(choice, str) else set(choice or ())
+        return tuple(
+            name for name in self.specs if name in chosen or (name == "weight" and self._weight_field in chosen)
+        )
+
+    def arrays(self, batch: Batch) -> Batch:
+        """Those arrays of a batch that are chosen, the label one-hot if that was asked for.
+
+        Raises:
+            ValueError: a label is none of the classes.
+        """
+        arrays = {name: batch[name] for name in self.names}
+        if self._classes and "label" in arrays:
+            arrays["label"] = _one_hot(batch["label"], batch.get("label/mask"), self._classes)
+        if self._weight_field in arrays:
+            arrays["weight"] = (batch["weight"] * batch[self._weight_field]).astype(np.float32)
+        return arrays
+
+    def select(self, arrays: Mapping[str, Any]) -> Any:
+        """The element: of what `arrays` gave, as it is or as the framework's tensors."""
+        if self._inputs is None:
+            return arrays
+        inputs = _chosen(self._inputs, arrays)
+        if self._targets is None:
+            return inputs
+        targets = _chosen(self._targets, arrays)
+        if self._weight is None:
+            return inputs, targets
+        return inputs, targets, _chosen("weight" if self._weight_field else self._weight, arrays)
+
+    def _specs(self, stream: Stream) -> dict[str, Spec]:
+        specs = stream.specs
+        if self._classes:
+            specs["label"] = Spec("float32", (self._classes,))
+        return specs
+
+    def _check_weights(self, stream: Stream, is_trimmed: bool) -> None:
+        if self._inputs is None or (self._targets is not None and self._weight is not None):
+            return
+        order = stream.order
+        padding = -order.records % order.batch_size if order.remainder == "pad" else 0
+        if padding and not (is_trimmed and order.world_size == 1):
+            raise ValueError(
+                f"the last batch has {padding} records of padding, and without weights they would count: make the"
+                ' stream with remainder="keep" (evaluation, prediction) or "drop", or give targets and weight'
+            )
+        if stream.skips:
+            raise ValueError(
+                'on_error="skip" gives damaged records weight 0, and without weights they would count: give targets and'
+                ' weight, or take on_error="raise"'
+            )
+
+
+def _classes(stream: Stream, one_hot: bool | int) -> int:
+    """The number of classes; 0: labels stay numbers."""
+    if one_hot is False:
+        return 0
+    stream.require("label")
+    if one_hot is True:
+        names = stream.data.class_names
+        require(names is not None, "one_hot", one_hot, "the data has no names of classes: give their number")
+        return len(names or ())
+    return at_least_one("one_hot", one_hot)
+
+
+def _check_choice(name: str, choice: Any, specs: Mapping[str, Spec]) -> None:
+    if choice is None or callable(choice):
+        return
+    names = (choice,) if isinstance(choice, str) else choice
+    if not isinstance(names, Sequence) or not names or not all(isinstance(part, str) for part in names):
+        raise TypeError(f"{name}={choice!r}: must be a name, several, or a function of the batch")
+    if name == "weight" and not isinstance(choice, str):
+        raise TypeError(f"weight={choice!r}: must be one name, or a function of the batch")
+    for part in names:
+        require(part in specs, name, choice, f"{part!r} is not among the stream's fields, {', '.join(specs)}")
+    if name == "weight" and (specs[choice].shape or specs[choice].dtype not in ("int64", "float32")):
+        raise ValueError(f"weight={choice!r}: is no number of each record")
+
+
+def _chosen(choice: Choice, arrays: Mapping[str, Any]) -> Any:
+    if callable(choice):
+        return choice(arrays)
+    if isinstance(choice, str):
+        return arrays[choice]
+    return tuple(arrays[name] for name in choice or ())
+
+
+def _one_hot(labels: NDArray[Any], mask: NDArray[np.bool_] | None, classes: int) -> NDArray[np.float32]:
+    """Labels, or lists of them, as `[n, classes]`."""
+    if labels.dtype == object:
+        rows = np.repeat(np.arange(len(labels)), [len(values) for values in labels])
+        values = np.concatenate([np.empty(0, np.int64), *labels])
+    elif mask is not None:
+        rows, values = np.nonzero(mask)[0], labels[mask]
+    else:
+        rows, values = np.arange(len(labels)), labels
+    wrong = values[(values < 0) | (values >= classes)]
+    if len(wrong):
+        raise ValueError(f"label {wrong[0]}: one_hot={classes} has room for 0 to {classes - 1}")
+    encoded = np.zeros((len(labels), classes), np.float32)
+    encoded[rows, values] = 1
+    return encoded

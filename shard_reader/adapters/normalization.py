@@ -1,0 +1,72 @@
+"""What makes stored pixels have mean 0 and standard deviation 1, for the frameworks' own layers to do on the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from shard_reader.arguments import require
+from shard_reader.dataset.dataset import Dataset
+from shard_reader.dataset.records import Records
+
+__all__ = ["PixelStatistics", "pixel_statistics"]
+
+_WHITE = {"uint8": 255.0, "uint16": 65535.0}
+
+
+class PixelStatistics(NamedTuple):
+    """Mean and standard deviation of each channel, in the units of the stored pixels."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def pixel_statistics(
+    data: Records, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> PixelStatistics:
+    """Those of a dataset's manifest, or others.
+
+    Args:
+        data: what `open_dataset` gave. Its statistics are over every pixel of one split, as `prepare` wrote them.
+        mean, std: of each channel, of pixels scaled to 0..1, in place of the manifest's: those that a pretrained model
+            was trained with.
+
+    Raises:
+        ValueError: the dataset has no statistics, its pixels are normalized already, or the two do not fit its
+            channels.
+        TypeError: `data` is no dataset.
+    """
+    if not isinstance(data, Records):
+        raise TypeError(f"{data!r} is no dataset: pass what open_dataset gave")
+    if (mean is None) != (std is None):
+        raise ValueError(f"mean={mean!r}, std={std!r}: give both or neither")
+    white = _white(data)
+    if mean is None or std is None:
+        statistics = data.manifest.statistics if isinstance(data, Dataset) else None
+        if statistics is None or not statistics.mean:
+            raise ValueError(f"{data.name} has no statistics of its pixels: pass mean= and std=, of pixels from 0 to 1")
+        mean, std = statistics.mean, [value or 1.0 for value in statistics.std]  # one colour everywhere
+    channels = data.fields["image"].shape[2]
+    require(channels is not None, "data", data.name, "images may differ in channels, and then fit into no batch")
+    for name, values in (("mean", mean), ("std", std)):
+        fits = isinstance(values, Sequence) and len(values) == channels and all(map(math.isfinite, values))
+        require(fits, name, values, f"must be {channels} numbers, one for each channel of {data.name}")
+    require(min(mean) >= 0 and max(mean) <= 1, "mean", mean, "must be of pixels scaled to 0..1")
+    require(min(std) > 0 and max(std) <= 1, "std", std, "must be of pixels scaled to 0..1, and above 0")
+    return PixelStatistics(tuple(value * white for value in mean), tuple(value * white for value in std))
+
+
+def _white(data: Records) -> float:
+    """The largest value of a pixel."""
+    dtype = data.fields["image"].dtype
+    if dtype in _WHITE:
+        return _WHITE[dtype]
+    options = data.manifest.options.get("image") if isinstance(data, Dataset) else None
+    how = options.get("normalize") if isinstance(options, dict) else None
+    if how not in ("none", "unit"):
+        raise ValueError(
+            f"the pixels of {data.name} are normalized already ({how}), or nothing is known of them: take them as"
+            " they are, or prepare them as uint8"
+        )
+    return 255.0 if how == "none" else 1.0

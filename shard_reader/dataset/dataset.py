@@ -1,0 +1,236 @@
+"""The records of a split, and some of them."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.dataset.records import Records, Shuffle
+from shard_reader.format.manifest import Field, Manifest
+from shard_reader.order.shuffle import Arrangement, FullShuffle, Stored, WindowShuffle
+from shard_reader.shards.local_shards import OpenShards
+from shard_reader.shards.located import Located
+from shard_reader.shards.remote_shards import RemoteShards
+from shard_reader.shards.shard import OpenShard, Shards
+
+__all__ = ["Dataset"]
+
+
+_BLOCK = 1 << 16  # records that `where` looks at together
+
+
+class Dataset(Records):
+    """The records of one split, by number. Made by `open_dataset`; safe to share between threads.
+
+    `len(data)` is the number of records, `data[i]` is record `i` as a dictionary.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        manifest: Manifest,
+        split: str,
+        format: str,
+        shards: OpenShards | RemoteShards,
+        ahead_bytes: int,
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.split = split
+        self.format = format
+        self._fields = {**manifest.fields, "id": Field(dtype="string")}
+        self._ends = np.cumsum([shard.records for shard in manifest.splits[split].shards], dtype=np.int64)
+        self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])  # of each shard; and where the last one ends
+        self._end_list = self._ends.tolist()
+        self._shards, self._ahead_bytes = shards, ahead_bytes
+        self._chosen: NDArray[np.int64] | None = None  # of `select`: the split's number of each record
+
+    def __repr__(self) -> str:
+        return f"Dataset({self._shown!r}, split={self.split!r}, format={self.format!r}, {len(self)} records)"
+
+    def __len__(self) -> int:
+        return self.manifest.splits[self.split].records if self._chosen is None else len(self._chosen)
+
+    @property
+    def _shown(self) -> str:
+        """Where it is, without a password."""
+        return self._shards.store.uri("") if isinstance(self._shards, RemoteShards) else str(self.path)
+
+    @property
+    def stores(self) -> set[RemoteShards]:
+        """Its shards, if they are read from a store."""
+        return {self._shards} if isinstance(self._shards, RemoteShards) else set()
+
+    def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
+        numbers = records if self._chosen is None else self._chosen[records]
+        return [(self._shards, np.searchsorted(self._ends, numbers, "right"), np.arange(len(records)))]
+
+    @property
+    def ahead_bytes(self) -> int:
+        """How many bytes of records may be in memory before they are used, where they are far away."""
+        return self._ahead_bytes
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """The type of each field of a record; there is always an `id`: where none is stored, it is FILE:ROW."""
+        return self._fields
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The name of each label, or None where the inputs had no classes."""
+        return self.manifest.class_names
+
+    @property
+    def fingerprint(self) -> str:
+        """What these records are: the same for both formats, another for other inputs, options or choices."""
+        whole = f"{self.manifest.fingerprint.digest}/{self.split}"
+        if self._chosen is None:
+            return whole
+        return f"{whole}/{hashlib.sha256(self._chosen.astype('<i8').tobytes()).hexdigest()[:16]}"
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the split has."""
+        return len(self._ends)
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"split {self.split!r} of {self._shown}"
+
+    def select(self, records: Iterable[int] | NDArray[Any]) -> Dataset:
+        """Some of the records, as a dataset of their own.
+
+        Args:
+            records: their numbers, in the order that the new dataset is to have, or a mask, bool `[len(data)]`.
+
+        Raises:
+            IndexError: there is no such record.
+            TypeError: neither integers nor bools.
+            ValueError: the mask has another length, or there is more than one dimension.
+
+        >>> small = data.select(range(1000))  # doctest: +SKIP
+        """
+        numbers = np.asarray(records if isinstance(records, np.ndarray | Sequence) else list(records))
+        if numbers.ndim != 1:
+            raise ValueError(f"records has the shape {numbers.shape}: pass numbers, or a mask of {len(self)}")
+        if numbers.dtype == bool:
+            if len(numbers) != len(self):
+                raise ValueError(f"the mask has {len(numbers)} values for {len(self)} records of {self.name}")
+            numbers = np.flatnonzero(numbers)
+        elif len(numbers) and not np.issubdtype(numbers.dtype, np.integer):
+            raise TypeError(f"records has the type {numbers.dtype}: pass numbers, or a mask of bools")
+        wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
+        if len(wrong):
+            raise IndexError(f"record {wrong[0]} of {len(self)} in {self.name}")
+        numbers = numbers.astype(np.int64)
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        other = Dataset.__new__(Dataset)
+        other.__dict__.update(self.__dict__)
+        other._chosen = numbers if self._chosen is None else self._chosen[numbers]
+        return other
+
+    def where(self, **conditions: Any) -> Dataset:
+        """The records whose fields have these values, as a dataset of their own, in stored order.
+
+        Args:
+            conditions: a value for a field, several (any of them will do), or a function from the field's
+                values, `[n]` (texts are `bytes`), to a mask. A label may be the name of its class.
+
+        Raises:
+            ValueError: there is no such field or class, or the field has no single value in a record.
+
+        >>> pets = data.where(label=["cat", "dog"], width=lambda width: width >= 256)  # doctest: +SKIP
+        """
+        tests = {name: self._test(name, condition) for name, condition in conditions.items()}
+        found = []
+        for start in range(0, len(self), _BLOCK):
+            numbers = np.arange(start, min(start + _BLOCK, len(self)), dtype=np.int64)
+            for name, test in tests.items():
+                numbers = numbers[test(self.column(name, numbers))] if len(numbers) else numbers
+            found.append(numbers)
+        return self.select(np.concatenate([np.empty(0, np.int64), *found]))
+
+    def locate(self, records: NDArray[np.int64]) -> Located:
+        self._check_numbers(records)  # behind this, they decide which memory is read
+        numbers = records if self._chosen is None else self._chosen[records]
+        in_shard = np.searchsorted(self._ends, numbers, "right")
+        used = np.flatnonzero(np.bincount(in_shard, minlength=len(self._ends)))
+        places = np.zeros(len(self._ends), np.int64)
+        places[used] = np.arange(len(used))
+        rows = numbers - self._starts[in_shard]
+        return Located(self._shards.open(used.tolist()), places[in_shard], rows)
+
+    def close(self) -> None:
+        self._shards.close()
+
+    def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
+        if shuffle == "none":
+            return Stored(len(self))
+        if shuffle == "full":
+            return FullShuffle(len(self), seed)
+        ends = self._ends
+        if self._chosen is not None:
+            if np.any(self._chosen[1:] < self._chosen[:-1]):
+                raise ValueError('shuffle="window" needs records in stored order: sort what select is given')
+            ends = np.searchsorted(self._chosen, ends)
+        return WindowShuffle(np.diff(ends, prepend=0).tolist(), seed=seed, lanes=lanes, window=window)
+
+    def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
+        if not isinstance(self._shards, RemoteShards):
+            return
+        if shuffle == "window":
+            what = f'shuffle="window" with {lanes} lanes here, window={window},'
+            needed, mixed = lanes * (window + 1), lanes * window
+        elif shuffle == "full":
+            what, needed, mixed = 'shuffle="full"', self.shard_count, self.shard_count
+        else:  # those of a batch, and where it ends in one, the next
+            what, mixed = 'shuffle="none"', 0
+            needed = 1 + -(-batch_size * self.shard_count // max(1, len(self)))
+        self._shards.check_room(what, needed, self._ahead_bytes, mixed)
+
+    def _locate_one(self, number: int) -> tuple[OpenShard, int]:
+        """As `locate`, in a twentieth of the time."""
+        number = number if self._chosen is None else int(self._chosen[number])
+        shard = bisect_right(self._end_list, number)
+        return self._shards[shard], number - int(self._starts[shard])
+
+    def _test(self, name: str, condition: Any) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
+        field = self.fields.get(name)
+        if field is None or field.shape:
+            names = ", ".join(name for name, field in self.fields.items() if not field.shape)
+            raise ValueError(f"where: {name!r} is no field with one value for each record: {names}")
+        if callable(condition):
+            return lambda values: _mask(name, condition(values), len(values))
+        several = isinstance(condition, Iterable) and not isinstance(condition, str | bytes)
+        wanted = [self._value(name, field, value) for value in (condition if several else [condition])]
+        if field.dtype == "string":
+            return lambda values: np.array([value in wanted for value in values], bool)
+        # A float32 field is asked for 0.1, and has what is nearest to it.
+        asked = np.array(wanted, np.float32) if field.dtype == "float32" else np.array(wanted)
+        return lambda values: np.isin(values, asked)
+
+    def _value(self, name: str, field: Field, value: Any) -> Any:
+        """What a condition's value is in a column."""
+        if name == "label" and isinstance(value, str):
+            names = self.class_names or ()
+            if value not in names:
+                raise ValueError(f"where: label={value!r}: is no class of {self._shown}")
+            return names.index(value)
+        fits = str if field.dtype == "string" else (int, float, np.integer, np.floating)
+        if not isinstance(value, fits):
+            raise ValueError(f"where: {name}={value!r}: the field is of type {field.dtype}")
+        return value.encode() if isinstance(value, str) else value
+
+
+def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = np.asarray(found)
+    if mask.shape != (size,) or mask.dtype != bool:
+        raise ValueError(f"where: {name}: the function gave {mask.dtype} {mask.shape}, not a mask of {size} bools")
+    return mask

@@ -1,0 +1,187 @@
+"""Several datasets as one, each with its part of every batch."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.arguments import at_least_one
+from shard_reader.dataset.records import Records, Shuffle
+from shard_reader.format.manifest import Field
+from shard_reader.order.shuffle import Arrangement, Mixed
+from shard_reader.shards.located import Located
+from shard_reader.shards.remote_shards import RemoteShards
+from shard_reader.shards.shard import Shards
+
+__all__ = ["Mixture", "mix"]
+
+_BLOCK = 1000  # positions, of which each source has its exact part
+
+
+class Mixture(Records):
+    """Records of several sources in fixed proportions. Made by `mix`.
+
+    Record numbers go through the sources one after the other. A stream has `len(mixture)` positions an epoch, unless
+    `epoch_records` says otherwise; of every 1,000 of them each source has its part, exactly, at random places. A
+    source that is done begins anew, in the order of its next epoch, and goes on where it stopped in the next
+    epoch of the mixture: which record is where remains arithmetic, and a position of a few integers.
+    """
+
+    def __init__(self, sources: Sequence[Records], counts: Sequence[int], epoch_records: int) -> None:
+        self._sources = tuple(sources)
+        self._counts, self._epoch_records = tuple(counts), epoch_records
+        self._ends = np.cumsum([len(source) for source in self._sources])
+        self._fields = _common([source.fields for source in self._sources])
+
+    def __repr__(self) -> str:
+        parts = (f"{count}/{_BLOCK} of {source!r}" for count, source in zip(self._counts, self._sources, strict=True))
+        return f"Mixture({', '.join(parts)})"
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """Those fields that all sources have, with the same type."""
+        return self._fields
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Those of its sources, which are the same."""
+        names = [source.class_names for source in self._sources]
+        return names[0] if "label" in self._fields and names.count(names[0]) == len(names) else None
+
+    @property
+    def fingerprint(self) -> str:
+        """What the records are."""
+        text = "\n".join(source.fingerprint for source in self._sources)
+        return f"mixture/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the sources have."""
+        return sum(source.shard_count for source in self._sources)
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"a mixture of {', '.join(source.name for source in self._sources)}"
+
+    @property
+    def stores(self) -> set[RemoteShards]:
+        """Those of its sources."""
+        return set().union(*(source.stores for source in self._sources))
+
+    def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
+        numbers = np.searchsorted(self._ends, records, "right")
+        found = []
+        for number, source in enumerate(self._sources):
+            mine = np.flatnonzero(numbers == number)
+            own = source.shards_of(records[mine] - (int(self._ends[number]) - len(source)))
+            found += [(shards, of_shards, mine[places]) for shards, of_shards, places in own]
+        return found
+
+    @property
+    def ahead_bytes(self) -> int:
+        """The least that a source has: all of them share it."""
+        return min(source.ahead_bytes for source in self._sources)
+
+    def locate(self, records: NDArray[np.int64]) -> Located:
+        self._check_numbers(records)
+        numbers = np.searchsorted(self._ends, records, "right")
+        shards: list[Any] = []
+        which, rows = np.empty_like(records), np.empty_like(records)
+        for number, source in enumerate(self._sources):
+            places = np.flatnonzero(numbers == number)
+            located = source.locate(records[places] - (int(self._ends[number]) - len(source)))
+            which[places], rows[places] = located.which + len(shards), located.rows
+            shards += located.shards
+        return Located(shards, which, rows)
+
+    def close(self) -> None:
+        for source in self._sources:
+            source.close()
+
+    def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
+        for source in self._sources:
+            source._check_room(shuffle, batch_size, lanes, window)
+
+    def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
+        sources = [source._arrangement(shuffle, seed, lanes, window) for source in self._sources]
+        sizes = [len(source) for source in self._sources]
+        return Mixed(sources, self._counts, sizes, records=self._epoch_records, seed=seed)
+
+
+def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: int | None = None) -> Mixture:
+    """Mix datasets, so that each gives its part of every batch.
+
+    Args:
+        sources: what `open_dataset`, `select`, `where` or `mix` gave.
+        weights: the part of each, relative to each other; rounded to thousandths of the whole.
+        epoch_records: how long an epoch is; by default as many records as all sources have.
+
+    Raises:
+        ValueError: a weight for which a source would get nothing, sources without records or without a field that
+            all have, or with other class names.
+
+    >>> both = mix([photos, drawings], weights=[0.8, 0.2])  # doctest: +SKIP
+    >>> stream = both.stream(batch_size=256, image=CenterCrop(224))  # doctest: +SKIP
+    """
+    sources, weights = list(sources), [float(weight) for weight in weights]
+    if not sources or len(weights) != len(sources):
+        raise ValueError(f"weights={weights!r}: must be one for each of the {len(sources)} sources")
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise ValueError(f"weights={weights!r}: must be above 0")
+    for source in sources:
+        if not isinstance(source, Records):
+            raise TypeError(f"{source!r} is no dataset: pass what open_dataset gave")
+        if len(source) == 0:
+            raise ValueError(f"{source.name} has no records to mix")
+    counts = _parts(weights)
+    if 0 in counts:
+        raise ValueError(f"weights={weights!r}: one of them is below a thousandth of the whole: leave its source out")
+    every = sum(len(source) for source in sources)
+    length = every if epoch_records is None else at_least_one("epoch_records", epoch_records)
+    mixture = Mixture(sources, counts, length)
+    _check_together(mixture, sources)
+    return mixture
+
+
+def _check_together(mixture: Mixture, sources: Sequence[Records]) -> None:
+    if "image" not in mixture.fields:
+        raise ValueError(f"{mixture.name}: their images differ in type or channels, and do not fit into one batch")
+    names = {source.class_names for source in sources if source.class_names is not None}
+    if "label" in mixture.fields and len(names) > 1:
+        raise ValueError(
+            f"{mixture.name}: their class names differ, and so do their labels: prepare them with --classes"
+        )
+
+
+def _parts(weights: Sequence[float]) -> list[int]:
+    """Whole parts of a block, by the largest remainder: they sum to the block."""
+    exact = [weight / sum(weights) * _BLOCK for weight in weights]
+    parts = [int(part) for part in exact]
+    by_rest = sorted(range(len(parts)), key=lambda number: (parts[number] - exact[number], number))
+    for number in by_rest[: _BLOCK - sum(parts)]:
+        parts[number] += 1
+    return parts
+
+
+def _common(sources: Sequence[Mapping[str, Field]]) -> dict[str, Field]:
+    """The fields that all have. Images may differ in encoding and size; then the common field has none."""
+    first, *others = sources
+    common = {}
+    for name, field in first.items():
+        found = [other.get(name) for other in others]
+        if all(other == field for other in found):
+            common[name] = field
+        elif name == "image" and all(
+            other and (other.dtype, other.shape[2]) == (field.dtype, field.shape[2]) for other in found
+        ):
+            common[name] = Field(dtype=field.dtype, shape=(None, None, field.shape[2]))
+    return common

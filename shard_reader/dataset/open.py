@@ -1,0 +1,117 @@
+"""Opening a dataset: from a path or a URL to one of its splits."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from shard_reader.arguments import as_bytes, one_of
+from shard_reader.dataset.dataset import Dataset
+from shard_reader.errors import DatasetError
+from shard_reader.format.manifest import MANIFEST_NAME, Manifest
+from shard_reader.remote.client import Store
+from shard_reader.shards.local_shards import OpenShards
+from shard_reader.shards.remote_shards import RemoteShards
+from shard_reader.storage.open import is_url, local_path
+from shard_reader.storage.secrets import without_secrets
+from shard_reader.storage.store_errors import explain
+
+__all__ = ["open_dataset"]
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    split: str = "train",
+    *,
+    format: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | str | None = None,
+    ahead_bytes: int | str = "256MB",
+    retry_for: float = 60.0,
+) -> Dataset:
+    """Open one split of a dataset. Reads `dataset.json` and nothing else.
+
+    Args:
+        path: the directory that `image-shards prepare` wrote, or its URL (`s3://bucket/shards`, `gs://`, `az://`,
+            `https://`), for which an extra brings the library: `pip install "image-shards[s3]"`.
+        split: its name.
+        format: "tfrecord" or "hdf5"; by default the first that the dataset has. Both hold the same.
+        cache: a directory on a local disk, into which shards are fetched as a whole, before they are needed. All
+            processes of a machine may share it, and it outlasts them. Without one, records are read by ranges.
+        cache_bytes: how large the cache may become, as a number or as "50GB"; what was not used for the longest
+            time is removed. By default so large that a twentieth of the disk stays free.
+        ahead_bytes: how many bytes of records that are read by ranges may be in memory before they are used: the
+            more, the fewer the requests.
+        retry_for: for how many seconds a request is tried again, where what went wrong may pass.
+
+    Raises:
+        DatasetError: no dataset is there, or one of another version.
+        ManifestError: its manifest has problems.
+        StoreError: the store does not answer, or refuses.
+        ImportError: a package is missing that reads such URLs.
+        ValueError: it has no such split or format.
+
+    >>> data = open_dataset("shards", split="train")  # doctest: +SKIP
+    >>> data[0]["image"].shape  # doctest: +SKIP
+    (256, 341, 3)
+    """
+    place = os.fspath(path)
+    if not isinstance(place, str):
+        raise TypeError(f"path={path!r}: must be text, or a pathlib.Path")
+    if not isinstance(retry_for, int | float) or not 0 <= retry_for < math.inf:
+        raise ValueError(f"retry_for={retry_for!r}: must be a number of seconds")
+    ahead = as_bytes("ahead_bytes", ahead_bytes)
+    if cache is None and cache_bytes is not None:
+        raise ValueError(f"cache_bytes={cache_bytes!r}: there is no cache; pass cache=DIR, too")
+    if cache is not None and (not os.fspath(cache) or is_url(os.fspath(cache))):
+        raise ValueError(f"cache={os.fspath(cache)!r}: must be a directory on a local disk")
+    most = None if cache_bytes is None else as_bytes("cache_bytes", cache_bytes)
+    try:
+        local = local_path(place)
+    except ValueError as error:
+        raise ValueError(f"path={place!r}: {error}") from None
+    store = Store(place, float(retry_for)) if local is None or cache is not None else None
+    try:
+        if store is None:
+            data = (Path(local or "") / MANIFEST_NAME).read_bytes()
+        else:
+            data = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole))
+        text = data.decode()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetError(_why_not_a_dataset(local, place, error)) from None
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{without_secrets(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
+    manifest = Manifest.from_json(text)
+    format = format or manifest.formats[0]
+    one_of("format", format, manifest.formats)
+    one_of("split", split, tuple(manifest.splits))
+    shards = manifest.splits[split].shards
+    opened: OpenShards | RemoteShards
+    if store is None:
+        opened = OpenShards(Path(local or ""), shards, manifest.fields, format)
+    else:
+        cached = None if cache is None else (Path(cache).expanduser().absolute(), most)
+        opened = RemoteShards(store, shards, manifest.fields, format, cached)
+    return Dataset(place if local is None else local, manifest, split, format, opened, ahead)
+
+
+def _is_whole(manifest: bytes | memoryview) -> bool:
+    """Whether it can be read: it has no checksum, but an answer that was cut cannot."""
+    try:
+        Manifest.from_json(bytes(manifest).decode())
+    except (DatasetError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _why_not_a_dataset(directory: Path | None, place: str, error: OSError) -> str:
+    if directory is None:
+        if (said := explain(error, place)).startswith("there is no"):
+            return f"{without_secrets(place)}: {said}"
+        return f"{without_secrets(place)}: is no dataset: there is no {MANIFEST_NAME} (an unfinished job leaves none)"
+    if not directory.exists():
+        return f"{directory}: does not exist"
+    if not directory.is_dir():
+        return f"{directory}: is a file; a dataset is a directory with a {MANIFEST_NAME}"
+    return f"{directory}: is no dataset: it has no {MANIFEST_NAME} (an unfinished job leaves none)"

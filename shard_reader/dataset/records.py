@@ -1,0 +1,293 @@
+"""What has records by number: random access to them, and streams of them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.arguments import as_integer, one_of, record_numbers
+from shard_reader.errors import CorruptionError
+from shard_reader.format.manifest import Field
+from shard_reader.order.batches import Order, Remainder, local_ranks
+from shard_reader.order.coverage import Coverage
+from shard_reader.order.shuffle import Arrangement
+from shard_reader.remote.stats import Stats
+from shard_reader.shards.fetch import fetch
+from shard_reader.shards.located import Located
+from shard_reader.shards.remote_shards import RemoteShards
+from shard_reader.shards.shard import OpenShard, Shards
+from shard_reader.stream.options import OnError, ReadOptions, Verify
+from shard_reader.stream.stream import Stream
+from shard_reader.transforms.compose import Transforms
+
+__all__ = ["Records", "Shuffle"]
+
+
+Shuffle = Literal["none", "full", "window"]
+
+_NOT_IN_RECORDS = ("image", "id", "height", "width", "content_hash")  # of `data[i]`
+
+_BLOCK = 1 << 12  # records whose strings or lists are fetched together
+
+
+class Records(ABC):
+    """Records by number: a split, some of its records, or a mixture. Safe to share between threads."""
+
+    @property
+    @abstractmethod
+    def fields(self) -> Mapping[str, Field]:
+        """The type of each field of a record."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...] | None:
+        """The name of each label, or None where the inputs had no classes."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What the records are: the same for both formats, another for other inputs, options or choices."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    @abstractmethod
+    def shard_count(self) -> int:
+        """How many shards the records are in."""
+
+    @property
+    @abstractmethod
+    def stores(self) -> set[RemoteShards]:
+        """The shards that are read from a store, and not from files on this machine."""
+
+    @abstractmethod
+    def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
+        """The shard of each record, by its number among those of a split, and the record's place among `records`."""
+
+    @property
+    @abstractmethod
+    def ahead_bytes(self) -> int:
+        """How many bytes of records may be in memory before they are used, where they are far away."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of records."""
+
+    @abstractmethod
+    def locate(self, records: NDArray[np.int64]) -> Located:
+        """Where records are, int64 `[n]`.
+
+        Raises:
+            IndexError: there is no such record.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drop the memory maps; whatever is read next opens them again."""
+
+    @abstractmethod
+    def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
+        """The order of its epochs."""
+
+    @abstractmethod
+    def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
+        """Whether what such an order needs at a time has room on this machine.
+
+        Raises:
+            ValueError: it has not.
+        """
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, record: int) -> dict[str, Any]:
+        """One record: `image` (`[height, width, channels]`), `id` (str), `label`, if there are any, and the
+        fields that the inputs brought along: numbers, str, arrays, and lists of str.
+
+        Raises:
+            IndexError: there is no such record.
+            TypeError: `record` is not an integer.
+            CorruptionError: the record is damaged.
+        """
+        shard, row = self._find(record)
+        shard = shard.holding(row, self.fields)
+        try:
+            values = {name: _as_python(shard.value(name, row)) for name in self.fields if name not in _NOT_IN_RECORDS}
+            return {"image": np.array(shard.image(row)), **values, "id": shard.id(row).decode()}
+        except UnicodeDecodeError as error:
+            raise CorruptionError(f"{shard.describe(row)}: a text is no UTF-8 ({error.reason})") from error
+
+    def image(self, record: int) -> NDArray[Any]:
+        """The pixels of one record, `[height, width, channels]`; raw ones as a read-only view of the map.
+
+        Raises:
+            IndexError: there is no such record.
+            CorruptionError: they are damaged.
+        """
+        shard, row = self._find(record)
+        return shard.image(row)
+
+    def column(self, name: str, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """A field of several records, by default of all.
+
+        Fields of a fixed shape are int64 or float32 `[n, *shape]`. Others are objects, `[n]`: strings as UTF-8
+        `bytes`, lists of numbers as arrays, lists of strings as lists of `bytes`.
+
+        Raises:
+            KeyError: there is no such field.
+            ValueError: it is the image.
+            IndexError: there is no such record.
+            CorruptionError: a shard or a value is damaged.
+        """
+        field = self.fields[name]
+        if name == "image":
+            raise ValueError("images are no column: read them with data.image(number), or a stream")
+        records = np.arange(len(self)) if records is None else record_numbers(records)
+        located = self.locate(records)
+        for shard in located.shards:
+            if isinstance(shard, Exception):
+                raise shard
+        if field.in_index:
+            empty = np.empty((len(records), *(size or 0 for size in field.shape)), field.dtype)
+            return located.columns([name])[name].astype(field.dtype) if len(records) else empty
+        values = np.empty(len(records), object)
+        for first in range(0, len(records), _BLOCK):
+            part, _ = fetch(located[first : first + _BLOCK], [name])
+            for place in range(len(part.rows)):
+                shard, row = part.shard(place)
+                values[first + place] = shard.value(name, row)
+        return values
+
+    def ids(self, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.object_]:
+        """The ids of several records, by default of all, as UTF-8 `bytes`, `[n]`."""
+        return self.column("id", records)
+
+    def fetched(self) -> Stats:
+        """What this process has fetched of it, for whatever purpose."""
+        return sum((shards.fetched() for shards in self.stores), Stats())
+
+    def describe(self, record: int) -> str:
+        """Where a record is, for error messages: dataset, shard, row and id."""
+        shard, row = self._find(record)
+        return shard.describe(row)
+
+    def coverage(self) -> Coverage:
+        """That of each record once, which an epoch's coverage can be held against."""
+        return Coverage.of_all(len(self))
+
+    def stream(
+        self,
+        *,
+        batch_size: int,
+        shuffle: Shuffle = "full",
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        remainder: Remainder = "pad",
+        lanes: int = 8,
+        window: int = 4,
+        image: Transforms = None,
+        fields: Iterable[str] | None = None,
+        ragged: Literal["list", "pad"] | int = "list",
+        fast: bool = False,
+        verify: Verify | None = None,
+        on_error: OnError = "raise",
+        threads: int | None = None,
+        prefetch: int = 2,
+    ) -> Stream:
+        """Batches in an order that (seed, epoch, position) decide. See `Stream`.
+
+        Args:
+            batch_size: of the global batch, over all ranks; `world_size` must divide it.
+            shuffle: "full" for a new permutation of all records in each epoch, "none" for stored order, "window"
+                for a permutation of shards, and of records inside windows of shards: for storage that is far away.
+            seed: decides the permutations, and the draws of random transforms.
+            rank, world_size: this process's share of each global batch.
+            remainder: the last batch of an epoch: "pad" with records of weight 0, "drop" or "keep" it.
+            lanes, window: of "window": at any time the shards of `lanes * (window + 1)` are needed, divided among
+                the ranks; `world_size` must divide `lanes`.
+            image: what makes all images one size, where they differ, and augments them: `CenterCrop(224)`,
+                `[RandomResizedCrop(224), Flip()]`, or functions from an image to an image.
+            fields: what a batch holds; by default `image` and, if there is one, `label`. What is damaged in other
+                fields is not looked at.
+            ragged: fields whose length differs: "list" gives objects `[n]`, "pad" arrays that are filled with zeros
+                to the longest of the batch, and NAME/mask, bool, where values are; a number pads to that length.
+            fast: decode JPEGs with a faster, less exact DCT and chroma upsampling.
+            verify: check images against their CRC-32C "always", until this stream has read an epoch as a whole
+                ("first-epoch"; epochs that lack records, as those of mixtures, do not count), or "never"; by default
+                the first epoch, always with on_error="skip". Each rank checks what it reads: where ranks have copies
+                of their own, "always" alone checks all of each. Strings and lists are always checked.
+            on_error: "raise" ends the loop with the error of a damaged record; "skip" gives it weight 0 and
+                pixels of 0, and lists it in `stream.skipped`.
+            threads: how many decode; by default one for each CPU that this process may use.
+            prefetch: how many batches are made ahead of the one that is asked for (but small raw images, which are
+                copied when they are asked for: that takes as long as handing it to a thread).
+
+        Raises:
+            ValueError: a value is out of range, or images differ in size and `image` is not given.
+            TypeError: a value is of another type.
+        """
+        one_of("shuffle", shuffle, get_args(Shuffle))
+        seed = as_integer("seed", seed)
+        order = Order(
+            arrangement=self._arrangement(shuffle, seed, lanes, window),
+            batch_size=batch_size,
+            rank=rank,
+            world_size=world_size,
+            remainder=remainder,
+        )
+        part = local_ranks(order.world_size) / order.world_size if order.arrangement.lanes else 1
+        self._check_room(shuffle, order.batch_size, math.ceil(lanes * part), window)
+        options = ReadOptions(
+            fields=fields,
+            image=image,
+            ragged=ragged,
+            fast=fast,
+            verify=verify,
+            on_error=on_error,
+            threads=threads,
+            prefetch=prefetch,
+        )
+        return Stream(self, order, seed, options)
+
+    def _check_numbers(self, records: NDArray[np.int64]) -> None:
+        if len(records) and not 0 <= int(records.min()) <= int(records.max()) < len(self):
+            wrong = records[(records < 0) | (records >= len(self))][0]
+            raise IndexError(f"record {wrong} of {len(self)} in {self.name}")
+
+    def _find(self, record: int) -> tuple[OpenShard, int]:
+        try:
+            record = operator.index(record)
+        except TypeError:
+            raise TypeError(f"record {record!r}: must be an integer; for several, data.select([...])") from None
+        number = record + len(self) if record < 0 else record
+        if not 0 <= number < len(self):
+            raise IndexError(f"record {record} of {len(self)} in {self.name}")
+        return self._locate_one(number)
+
+    def _locate_one(self, number: int) -> tuple[OpenShard, int]:
+        return self.locate(np.array([number])).shard(0)
+
+
+def _as_python(value: Any) -> Any:
+    """One value of a column as a person writes it: int, float, str; arrays stay."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [text.decode() for text in value]
+    return value.item() if isinstance(value, np.generic) else np.array(value)

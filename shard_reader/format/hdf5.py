@@ -1,0 +1,255 @@
+"""HDF5 shards, both directions: rows in, extents out.
+
+Raw images of one size are a chunked array; a chunk holds whole rows and is not compressed, so a row is
+a run of bytes. All other images, and the ids, are variable-length: HDF5 stores those in its global
+heap, one run of bytes for each value, and in the dataset a reference to it.
+
+```
+reference   uint32 length | uint64 address of the collection | uint32 number in it
+collection  "GCOL" | version 1, 3 bytes reserved | uint64 size, this header included | objects
+object      uint16 number | uint16 references | 4 bytes reserved | uint64 size | data, padded to 8
+```
+
+Source: the HDF5 File Format Specification 3.0, sections III.E (global heap) and IV.A.2.d (datatypes).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.errors import CorruptionError
+from shard_reader.format.manifest import FORMAT_VERSION, Field
+
+__all__ = ["ShardWriter", "read_columns"]
+
+_DTYPES: Mapping[str, np.dtype[Any]] = {"int64": np.dtype("<i8"), "float32": np.dtype("<f4")}
+_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
+_COLLECTION = struct.Struct("<4s4xQ")
+_OBJECT = struct.Struct("<HH4xQ")
+_CHUNK_BYTES = 64 * 1024  # whole rows up to this; larger rows are a chunk each
+_REFERENCES_PER_CHUNK = 512
+
+
+class ShardWriter:
+    """Writes one shard, record by record, in memory of one chunk."""
+
+    def __init__(self, path: str | PathLike[str], fields: Mapping[str, Field]) -> None:
+        self._fields = fields
+        self._columns: dict[str, list[Any]] = {name: [] for name in fields if name != "image"}
+        self._disk = _Disk(path)
+        self._file = h5py.File(self._disk, "w")  # the default libver: "latest" is not byte-stable
+        self._file.attrs["format_version"] = FORMAT_VERSION
+        self._images = self._create_images(fields["image"])
+        self._rows: list[NDArray[Any]] = []  # of an array's chunk that is not full yet
+        self._written = 0
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record: the payload of `image` as bytes, every other field as its value."""
+        for name, column in self._columns.items():
+            column.append(record[name])
+        field = self._fields["image"]
+        if _is_array(field):
+            self._rows.append(np.frombuffer(record["image"], field.dtype).reshape(self._images.shape[1:]))
+            if len(self._rows) == self._images.chunks[0]:
+                self._flush()
+        else:
+            if self._written == len(self._images):
+                self._images.resize(self._written + _REFERENCES_PER_CHUNK, axis=0)
+            self._images[self._written] = np.frombuffer(record["image"], np.uint8)
+            self._written += 1
+        self._disk.check()
+
+    def close(self) -> None:
+        """Write what is left, and the other fields; without this the file is not a shard."""
+        self._flush()
+        for name, column in self._columns.items():
+            _write_column(self._file, name, self._fields[name], column)
+        self.abort()
+        self._disk.check()
+
+    def abort(self) -> None:
+        """Close the file as it is."""
+        self._file.close()
+        self._disk.close()
+
+    def _create_images(self, field: Field) -> h5py.Dataset:
+        if _is_array(field):
+            shape = tuple(size or 0 for size in field.shape)
+            dtype = np.dtype(field.dtype).newbyteorder("<")
+            rows = max(1, _CHUNK_BYTES // max(1, int(np.prod(shape)) * dtype.itemsize))
+            chunks = (rows, *shape)
+        else:
+            shape, dtype, chunks = (), h5py.vlen_dtype(np.uint8), (_REFERENCES_PER_CHUNK,)
+        images = self._file.create_dataset("image", (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks)
+        images.attrs["encoding"] = field.encoding
+        return images
+
+    def _flush(self) -> None:
+        start, self._written = self._written, self._written + len(self._rows)
+        self._images.resize(self._written, axis=0)
+        if self._rows:
+            self._images[start:] = np.stack(self._rows)
+        self._rows.clear()
+
+
+def _write_column(file: h5py.File, name: str, field: Field, column: list[Any]) -> None:
+    if field.dtype == "string":
+        texts = [json.dumps(value, ensure_ascii=False) for value in column] if field.shape else column
+        file.create_dataset(name, data=texts, shape=(len(column),), dtype=h5py.string_dtype())
+        return
+    dtype = _DTYPES[field.dtype]
+    if field.is_fixed:
+        file.create_dataset(name, data=column, shape=(len(column), *field.shape), dtype=dtype)
+        return
+    values = np.empty(len(column), object)
+    for row, value in enumerate(column):  # by itself: lists of one length would become one array
+        values[row] = np.asarray(value, dtype).ravel()
+    file.create_dataset(name, data=values, shape=(len(column),), dtype=h5py.vlen_dtype(dtype))
+
+
+class _Disk:
+    """A file for HDF5 to write to, which keeps the first error to itself until `check` raises it.
+
+    HDF5 that is told of a failed write, as on a full disk, fails again when it closes what is open, and
+    then ends the process with a segmentation fault.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115  # closed by close()
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def write(self, data: memoryview) -> int:
+        rest = memoryview(data)
+        try:
+            while rest and self._error is None:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._error = error
+        return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self._file.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def truncate(self, size: int) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size
+
+    def flush(self) -> None:
+        """Nothing to do: the file has no buffer."""
+
+
+def read_columns(
+    path: str | PathLike[str], data: NDArray[np.uint8], fields: Mapping[str, Field]
+) -> dict[str, NDArray[Any]]:
+    """Extents, and the values of fixed shape: the columns of an index, less the CRC.
+
+    Args:
+        path: a shard that `ShardWriter` closed.
+        data: the bytes of that file.
+        fields: the fields of the dataset.
+    """
+    columns: dict[str, NDArray[Any]] = {}
+    with h5py.File(path, "r") as file:
+        for name, field in fields.items():
+            if name == "image" and _is_array(field):
+                columns["offset"], columns["length"] = _row_extents(file[name])
+            elif name != "image" and field.in_index:
+                columns[name] = file[name][:]
+            else:
+                prefix = "" if name == "image" else f"{name}_"
+                offset, length = _heap_extents(data, _references(data, file[name]), str(path))
+                size = 1 if name == "image" or field.dtype == "string" else _DTYPES[field.dtype].itemsize
+                columns |= {f"{prefix}offset": offset, f"{prefix}length": length * np.uint64(size)}
+    return columns
+
+
+def _is_array(field: Field) -> bool:
+    return field.encoding == "raw" and field.is_fixed
+
+
+def _chunk_offsets(dataset: h5py.Dataset) -> dict[int, int]:
+    """The first row of each chunk and the byte it starts at."""
+    offsets: dict[int, int] = {}
+    dataset.id.chunk_iter(lambda chunk: offsets.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
+    return offsets
+
+
+def _row_extents(images: h5py.Dataset) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    row_bytes = int(np.prod(images.shape[1:])) * images.dtype.itemsize
+    offset = np.empty(len(images), np.uint64)
+    for first, start in _chunk_offsets(images).items():
+        rows = min(images.chunks[0], len(images) - first)
+        offset[first : first + rows] = start + np.arange(rows, dtype=np.uint64) * np.uint64(row_bytes)
+    return offset, np.full(len(images), row_bytes, np.uint64)
+
+
+def _references(data: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[np.void]:
+    if dataset.chunks is None:
+        start = dataset.id.get_offset() or 0  # no offset: no row was ever stored
+        return np.frombuffer(data, _REFERENCE, len(dataset), start)
+    references = np.zeros(len(dataset), _REFERENCE)
+    for first, start in _chunk_offsets(dataset).items():
+        rows = min(dataset.chunks[0], len(dataset) - first)
+        references[first : first + rows] = np.frombuffer(data, _REFERENCE, rows, start)
+    return references
+
+
+def _heap_extents(
+    data: NDArray[np.uint8], references: NDArray[np.void], name: str
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    offset = np.zeros(len(references), np.uint64)
+    collections: dict[int, dict[int, int]] = {}
+    for row, (length, address, number) in enumerate(references.tolist()):
+        if length == 0:  # an empty value has no object
+            continue
+        if address not in collections:
+            collections[address] = _heap_objects(data, address, name)
+        if number not in collections[address]:
+            raise CorruptionError(f"{name}: the heap at byte {address} has no object {number} (row {row})")
+        offset[row] = collections[address][number]
+    return offset, references["length"].astype(np.uint64)
+
+
+def _heap_objects(data: NDArray[np.uint8], address: int, name: str) -> dict[int, int]:
+    """The number of each object in a collection and the byte its data start at."""
+    if address + _COLLECTION.size > len(data):
+        raise CorruptionError(f"{name}: the heap at byte {address} lies past the end of the file")
+    magic, size = _COLLECTION.unpack_from(data.data, address)
+    if magic != b"GCOL":
+        raise CorruptionError(f"{name}: no heap at byte {address}")
+    objects: dict[int, int] = {}
+    position, end = address + _COLLECTION.size, min(address + size, len(data))
+    while position + _OBJECT.size <= end:
+        number, _, length = _OBJECT.unpack_from(data.data, position)
+        if number == 0:  # the free space at the end
+            break
+        objects[number] = position + _OBJECT.size
+        position += _OBJECT.size + (length + 7) // 8 * 8
+    return objects

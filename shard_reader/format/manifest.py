@@ -1,0 +1,451 @@
+"""A dataset is a directory. This is version 1 of what it holds.
+
+```
+OUT/
+  dataset.json                               the manifest, written last
+  train-00000-of-00002.tfrecord              a shard as TFRecord
+  train-00000-of-00002.tfrecord.index.npy    its index
+  train-00000-of-00002.h5                    the same records as HDF5
+  train-00000-of-00002.h5.index.npy          its index
+  rejects.jsonl                              one line for each input that is in no shard
+  duplicates.jsonl                           one line for each record with the bytes of an earlier one
+  dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
+```
+
+A directory without `dataset.json` MUST NOT be read as a dataset: the manifest is renamed into place
+when everything else is there.
+
+**Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST refuse
+any other version and MUST ignore keys that it does not know. `fields` maps each field's name to its `dtype`
+(`int64`, `float32`, `string`; the image's own), its `shape` (`null` where the size differs between records:
+for lists the first one alone) and, for the image, its `encoding`: `jpeg`, `png`, `webp` or `raw`. `splits`
+maps a split's name to its `records`, its `shards` and, where records have labels, how often each class is one
+in `classes`; a shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256`
+and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
+standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
+normalisation. `counts` has one number for each way of an input, and those of boxes that were dropped and of
+inputs with the bytes of another (`duplicates`, of which `leaks` are in another split). `fingerprint`
+identifies the inputs, and the options and codecs that decide the bytes.
+
+**TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
+manifest in which each field has a `feature`, the name of the one it is read from. `height` and `width` are those
+in the image's own header if their `feature` is the image's. Where no feature is a unique text, `id` is no field: a
+record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
+
+**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width,
+channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `content_hash` (the first 64 bits of the
+XXH3-128 of the input, as a signed integer), `label` (the index into `class_names`, or a number of the inputs'
+own; a list of them where a record has several; absent where the inputs have no labels), and fields that the
+inputs bring along, of any name. `objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts
+of the stored image's height and width. All fields that begin with `objects/` have an element for each of the
+n objects.
+
+**TFRecord.** Plain framing with masked CRC-32C around a `tf.train.Example`: `int64_list`, `float_list`, and
+`bytes_list` for strings and for `image`. A scalar has one value, an array all of its values, row by row.
+Features are written in the order of their names' bytes. A shard without a record is a file of zero bytes.
+
+**HDF5.** One dataset for each field, one row for each record. Raw images of one size are an array `[records,
+height, width, channels]`, chunked by rows, never compressed. All other images are variable-length `uint8`.
+Strings are variable-length UTF-8, other scalars and arrays of a fixed shape are of their dtype. Lists are of
+variable length, flat; lists of strings are strings of JSON. A `/` in a name makes a group. A shard without a
+record has datasets without a row.
+
+**Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian, a row
+for each record, in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the shard
+file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie, and `id_crc32c` (`<u4`) is their
+CRC-32C, not masked (all three zero where that is no field); `crc32c` (`<u4`) is that of the payload, `height` and
+`width` are `<u4`. Every other field of a fixed shape has a column of its own name and shape (`<i8` or `<f4`); a
+string or a list has the extent of its bytes and their CRC-32C, in NAME`_offset` (`<u8`), NAME`_length` (`<u4`) and
+NAME`_crc32c` (`<u4`): those of the text, of the list's message (TFRecord), of the array or the JSON (HDF5). A list
+that a TFRecord does not have is empty. The CRC-32C of no bytes is 0. The index repeats what is in the shard, and
+can be made again from it.
+
+**Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
+and `message`.
+
+**Duplicates.** One JSON object for each record whose input has the same bytes as an earlier one: `id` and
+`split`, `first_id` and `first_split` of the first of them, and `leak`, whether it is in another split than
+that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NoReturn
+
+from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.format.json_object import JsonObject
+
+__all__ = [
+    "BASE_COLUMNS",
+    "DUPLICATES_NAME",
+    "ENCODINGS",
+    "FORMATS",
+    "FORMAT_NAME",
+    "FORMAT_VERSION",
+    "IMAGE_DTYPES",
+    "MANIFEST_NAME",
+    "REJECTS_NAME",
+    "Counts",
+    "Field",
+    "Fingerprint",
+    "Manifest",
+    "Shard",
+    "ShardFile",
+    "Split",
+    "Statistics",
+    "canonical_json",
+    "extent_columns",
+    "extent_fields",
+    "index_dtype",
+    "index_name",
+    "shard_name",
+]
+
+FORMAT_NAME: Final = "image-shards"
+FORMAT_VERSION: Final = 1
+MANIFEST_NAME: Final = "dataset.json"
+REJECTS_NAME: Final = "rejects.jsonl"
+DUPLICATES_NAME: Final = "duplicates.jsonl"
+FORMATS: Final[Mapping[str, str]] = {"tfrecord": ".tfrecord", "hdf5": ".h5"}
+"""Each format's name and its files' suffix."""
+ENCODINGS: Final = ("jpeg", "png", "webp", "raw")
+IMAGE_DTYPES: Final = ("uint8", "uint16", "float16", "float32")
+
+_FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "image": IMAGE_DTYPES,
+    "id": ("string",),
+    "height": ("int64",),
+    "width": ("int64",),
+    "content_hash": ("int64",),
+    "label": ("int64",),
+}
+_INDEX_DTYPES: Final[Mapping[str, str]] = {"int64": "<i8", "float32": "<f4"}
+_MAX_VALUES: Final = 1 << 16  # of one field in a row of an index
+_PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
+
+BASE_COLUMNS: Final[Mapping[str, str]] = {
+    "offset": "<u8",
+    "length": "<u8",
+    "id_offset": "<u8",
+    "id_length": "<u4",
+    "id_crc32c": "<u4",
+    "crc32c": "<u4",
+    "height": "<u4",
+    "width": "<u4",
+}
+"""The columns that each index begins with, and their dtypes."""
+
+
+def shard_name(split: str, number: int, count: int, format: str) -> str:
+    """The file name of a shard: `train-00003-of-00012.tfrecord`."""
+    return f"{split}-{number:05d}-of-{count:05d}{FORMATS[format]}"
+
+
+def index_name(shard: str) -> str:
+    """The file name of a shard's index."""
+    return f"{shard}.index.npy"
+
+
+def index_dtype(fields: Mapping[str, Field]) -> list[tuple[Any, ...]]:
+    """The columns of an index: the extents of image and id, then what every other field needs."""
+    columns: list[tuple[Any, ...]] = list(BASE_COLUMNS.items())
+    for name, field in fields.items():
+        if name in ("image", "id", "height", "width"):
+            continue
+        if field.in_index:
+            columns.append((name, _INDEX_DTYPES[field.dtype], *([field.shape] if field.shape else [])))
+        else:
+            columns += zip(extent_columns(name), ("<u8", "<u4", "<u4"), strict=True)
+    return columns
+
+
+def extent_columns(name: str) -> tuple[str, str, str]:
+    """The columns with the offset, the length and the CRC-32C of a field's bytes."""
+    prefix = "" if name == "image" else f"{name}_"
+    return f"{prefix}offset", f"{prefix}length", f"{prefix}crc32c"
+
+
+def extent_fields(fields: Mapping[str, Field]) -> list[str]:
+    """The fields that have an extent in an index: the image, strings and lists."""
+    return [name for name, field in fields.items() if name == "image" or not field.in_index]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """The type of one field. `shape` has `None` where the size differs between records; of a list, that is `(None,)`,
+    or `(None, 4)` for a list of boxes. `feature` is the name of the feature in TFRecords that others wrote; in ours,
+    where it is None, that is the field's.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...] = ()
+    encoding: str | None = None
+    feature: str | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every record has the same shape."""
+        return None not in self.shape
+
+    @property
+    def in_index(self) -> bool:
+        """Whether the index has the values themselves, and not where they are."""
+        return self.is_fixed and self.dtype in _INDEX_DTYPES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFile:
+    """One file of a shard: its name, its size, and the checksums of it and of its index."""
+
+    path: str
+    bytes: int
+    sha256: str
+    index_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A run of records, stored once for each format."""
+
+    records: int
+    files: Mapping[str, ShardFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The shards of one split, in order, and how many records there are of each class, by its name or number."""
+
+    records: int
+    shards: tuple[Shard, ...]
+    classes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Mean and standard deviation of each channel, of pixels scaled to 0..1, over one split."""
+
+    split: str
+    pixels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Where the inputs went: each is written or rejected; `planned` ones were not rejected by the listing.
+
+    `dropped_boxes` had no area left in the stored image. `duplicates` were written, and have the bytes of
+    another; `leaks` are those of them that are in another split.
+    """
+
+    ignored: int
+    planned: int
+    written: int
+    rejected: int
+    dropped_boxes: int = 0
+    duplicates: int = 0
+    leaks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What decides the bytes of a dataset: SHA-256 of the listing and of the options, and codecs."""
+
+    inputs: str
+    options: str
+    codecs: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """One short name for all of it, the same for every format of a dataset."""
+        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All of `dataset.json`.
+
+    >>> manifest = Manifest.from_json(open("shards/dataset.json").read())  # doctest: +SKIP
+    >>> manifest.splits["train"].records  # doctest: +SKIP
+    270
+    """
+
+    fields: Mapping[str, Field]
+    formats: tuple[str, ...]
+    splits: Mapping[str, Split]
+    class_names: tuple[str, ...] | None
+    statistics: Statistics | None
+    counts: Counts
+    seed: int
+    options: Mapping[str, Any]
+    fingerprint: Fingerprint
+
+    def to_json(self) -> str:
+        """The text of `dataset.json`; equal manifests give equal text."""
+        body = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)}
+        for field in body["fields"].values():
+            if field["feature"] is None:
+                del field["feature"]
+        return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read `dataset.json`.
+
+        Raises:
+            DatasetError: it is of another version, or not a manifest at all.
+            ManifestError: it has problems; all of them are reported, each with its path.
+        """
+        problems: list[str] = []
+        try:
+            raw = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError([f"$: not JSON: {error}"]) from None
+        top = JsonObject(raw, "$", problems)
+        _check_version(raw)
+        manifest = _read_manifest(top)
+        if not problems:
+            _check_consistency(manifest, problems)
+        if problems:
+            raise ManifestError(problems)
+        return manifest
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_version(raw: Any) -> None:
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT_NAME:
+        raise DatasetError(f'dataset.json has no "format": "{FORMAT_NAME}": another program wrote it')
+    if raw.get("version") != FORMAT_VERSION or raw["version"] is True:
+        raise DatasetError(
+            f"dataset.json has format version {raw.get('version')!r}, this reader knows version"
+            f" {FORMAT_VERSION}: install the release of image-shards that wrote it"
+        )
+
+
+def _read_manifest(top: JsonObject) -> Manifest:
+    has_names = top.value.get("class_names") is not None
+    return Manifest(
+        fields=top.items("fields", _read_field),
+        formats=top.sequence("formats", lambda o: o.text("", tuple(FORMATS))),
+        splits=top.items("splits", _read_split),
+        class_names=top.sequence("class_names", lambda o: o.text("")) if has_names else None,
+        statistics=_read_statistics(top.child("statistics")) if top.value.get("statistics") else None,
+        counts=_read_counts(top.child("counts")),
+        seed=top.get("seed", int, 0),
+        options=top.get("options", dict, {}),
+        fingerprint=_read_fingerprint(top.child("fingerprint")),
+    )
+
+
+def _read_field(o: JsonObject) -> Field:
+    has_encoding, has_feature = (o.value.get(key) is not None for key in ("encoding", "feature"))
+    return Field(
+        dtype=o.text("dtype", (*IMAGE_DTYPES, *_INDEX_DTYPES, "string")),
+        shape=o.sequence("shape", lambda e: None if e.value[""] is None else e.count("")),
+        encoding=o.text("encoding", ENCODINGS) if has_encoding else None,
+        feature=o.text("feature") if has_feature else None,
+    )
+
+
+def _read_split(o: JsonObject) -> Split:
+    classes = None
+    if o.value.get("classes") is not None:
+        counts = o.child("classes")
+        classes = {name: counts.count(name) for name in counts.value}
+    return Split(records=o.count("records"), shards=o.sequence("shards", _read_shard), classes=classes)
+
+
+def _read_shard(element: JsonObject) -> Shard:
+    o = JsonObject(element.value[""], element.path, element.problems)
+    return Shard(records=o.count("records"), files=o.items("files", _read_file))
+
+
+def _read_file(o: JsonObject) -> ShardFile:
+    path = o.text("path")
+    if not _PLAIN_NAME.fullmatch(path):
+        o.note(f"{o.path}.path", f"must be a plain file name, got {path!r}")
+    return ShardFile(
+        path=path,
+        bytes=o.count("bytes"),
+        sha256=o.text("sha256"),
+        index_sha256=o.text("index_sha256"),
+    )
+
+
+def _read_statistics(o: JsonObject) -> Statistics:
+    return Statistics(
+        split=o.text("split"),
+        pixels=o.count("pixels"),
+        mean=o.sequence("mean", lambda e: e.get("", float, 0.0)),
+        std=o.sequence("std", lambda e: e.get("", float, 0.0)),
+    )
+
+
+def _read_counts(o: JsonObject) -> Counts:
+    return Counts(
+        ignored=o.count("ignored"),
+        planned=o.count("planned"),
+        written=o.count("written"),
+        rejected=o.count("rejected"),
+        **{name: o.count(name) for name in ("dropped_boxes", "duplicates", "leaks") if name in o.value},
+    )
+
+
+def _read_fingerprint(o: JsonObject) -> Fingerprint:
+    codecs = o.child("codecs")
+    return Fingerprint(
+        inputs=o.text("inputs"),
+        options=o.text("options"),
+        codecs={name: codecs.text(name) for name in codecs.value},
+    )
+
+
+def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
+    """What no single value shows: counts that do not add up, formats and fields that are missing."""
+    image = manifest.fields.get("image")
+    is_foreign = image is not None and image.feature is not None
+    for name in ("image", "id", "height", "width"):
+        if name not in manifest.fields and not (name == "id" and is_foreign):
+            problems.append(f"$.fields.{name}: is missing")
+    for name, field in manifest.fields.items():
+        expected = _FIELD_DTYPES.get(name, (*_INDEX_DTYPES, "string"))
+        if field.dtype not in expected:
+            problems.append(f"$.fields.{name}.dtype: is {field.dtype}, expected {' or '.join(expected)}")
+        if name != "image" and None in field.shape[1:]:
+            problems.append(f"$.fields.{name}.shape: only the first size may be null")
+        if name != "image" and math.prod(size or 1 for size in field.shape) > _MAX_VALUES:
+            problems.append(f"$.fields.{name}.shape: more than {_MAX_VALUES} values")
+        if field.dtype == "string" and len(field.shape) > 1:
+            problems.append(f"$.fields.{name}.shape: strings come alone or in a list")
+        if name in ("id", "height", "width", "content_hash") and field.shape:
+            problems.append(f"$.fields.{name}.shape: must be empty")
+    columns = [name for name, *_ in index_dtype(manifest.fields)]
+    problems += [f"$.fields: two of them need an index column {c}" for c in set(columns) if columns.count(c) > 1]
+    if image is not None and (image.encoding is None or len(image.shape) != 3):
+        problems.append("$.fields.image: needs an encoding and a shape of height, width, channels")
+    if not manifest.formats:
+        problems.append("$.formats: is empty")
+    for name, split in manifest.splits.items():
+        held = sum(shard.records for shard in split.shards)
+        if held != split.records:
+            problems.append(f"$.splits.{name}.records: is {split.records}, its shards hold {held}")
+        for number, shard in enumerate(split.shards):
+            if set(shard.files) != set(manifest.formats):
+                problems.append(
+                    f"$.splits.{name}.shards[{number}].files: has {sorted(shard.files)},"
+                    f" the formats are {sorted(manifest.formats)}"
+                )

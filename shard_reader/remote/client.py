@@ -1,0 +1,166 @@
+"""The files of a dataset that is far away, in ranges of bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import TypeVar
+
+from shard_reader.errors import CorruptionError, StoreError
+from shard_reader.remote.request_pool import FetchPool, is_wanted, own_pool
+from shard_reader.remote.stats import Counters
+from shard_reader.storage.directory import Directory
+from shard_reader.storage.open import directory
+from shard_reader.storage.retry import retried
+from shard_reader.storage.store_errors import answer, explain
+
+__all__ = ["PIECE", "Store"]
+
+_T = TypeVar("_T")
+
+PIECE = 4 << 20
+"""The largest range of bytes that is asked for at a time: stores send each connection at a limited speed."""
+_THREADS = 48
+_MOST_BYTES = 16 * PIECE  # under way
+_NO_SUCH_RANGE = 416  # of HTTP: the file is shorter
+
+
+class Store:
+    """A directory that is read by requests: tried again for a while, counted, made by threads.
+
+    What holds for one process (connections, threads) is made anew in another one, after a fork or when it was pickled.
+
+    Args:
+        place: a URL, or a local path.
+        retry_for: for how many seconds to try again what may pass.
+    """
+
+    def __init__(self, place: str, retry_for: float) -> None:
+        self.place, self.retry_for = place, retry_for
+        self.counters = Counters()
+        self._of_processes: dict[int, tuple[Directory, FetchPool]] = {}
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str, float]]:
+        return type(self), (self.place, self.retry_for)
+
+    def uri(self, name: str) -> str:
+        """The whole name of a file, for people."""
+        return self._directory.uri(name)
+
+    def read(
+        self,
+        name: str,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        file_size: int | None = None,
+        is_sound: Callable[[bytes | memoryview], bool] | None = None,
+    ) -> bytes | memoryview:
+        """The bytes of a file from `start` to `end`, in one request if all goes well.
+
+        Args:
+            file_size: of the whole file; where bytes are missing, that is looked at.
+            is_sound: whether the bytes are what they should be. Damaged ones are fetched again; those that are
+                damaged twice in the same way are so in the store, and are returned.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CorruptionError: the file has another size.
+            StoreError: the store does not answer, or not as it should.
+            CancelledError: it did not, and nobody waits for the bytes any more.
+        """
+
+        def once() -> bytes | memoryview:
+            data = ask()
+            if is_sound is None or is_sound(data):
+                return data
+            self.counters.add(retries=1)
+            again = ask()  # at once: it tells damage in the store from damage on the way
+            if again == data or is_sound(again):
+                return again
+            raise ConnectionError("the bytes that came are damaged: their checksum is wrong")
+
+        def ask() -> bytes | memoryview:
+            self.counters.add(requests=1)
+            try:
+                data = self._directory.read_once(name, start, end)
+            except EOFError:
+                self._check_size(name, file_size)
+                raise
+            self.counters.add(bytes_fetched=len(data))
+            return data
+
+        try:
+            return retried(
+                once, self.retry_for, self._go_on, lambda error: f"{self.uri(name)}: {explain(error, self.place)}"
+            )
+        except (FileNotFoundError, CorruptionError, CancelledError):
+            raise
+        except Exception as error:
+            if answer(error)[0] == _NO_SUCH_RANGE:
+                self._check_size(name, file_size)
+            where = "" if end is None else f" (bytes {start} to {end})"
+            raise StoreError(f"{self.uri(name)}{where}: {explain(error, self.place)}") from error
+
+    def submit(self, call: Callable[[], _T], *, size: int, urgent: bool) -> Future[_T]:
+        """Have a thread make a call that fetches `size` bytes.
+
+        Raises:
+            RuntimeError: the call is asked for by another one, and the store was closed since that began.
+        """
+        return (own_pool() or self._mine()[1]).submit(call, size=size, urgent=urgent)
+
+    def check_size(self, name: str, expected: int) -> None:
+        """Whether a file has the size that the manifest says.
+
+        Raises:
+            CorruptionError: it has another one, or is not there.
+            StoreError: the store does not answer.
+        """
+        try:
+            retried(
+                lambda: self._check_size(name, expected),
+                self.retry_for,
+                self._go_on,
+                lambda error: self._explained(error, name),
+            )
+        except FileNotFoundError:
+            raise CorruptionError(f"{self.uri(name)}: is missing") from None
+        except (CorruptionError, CancelledError):
+            raise
+        except Exception as error:
+            raise StoreError(self._explained(error, name)) from error
+
+    def _explained(self, error: Exception, name: str) -> str:
+        return f"{self.uri(name)}: {explain(error, self.place)}"
+
+    def _go_on(self, _: Exception) -> None:
+        if not is_wanted():
+            raise CancelledError
+        self.counters.add(retries=1)
+
+    def _check_size(self, name: str, expected: int | None) -> None:
+        if expected is not None:
+            self.counters.add(requests=1)
+            size = self._directory.size(name)
+            if size != expected:
+                raise CorruptionError(f"{self.uri(name)}: has {size} bytes, the manifest says {expected}")
+
+    def close(self) -> None:
+        """Stop the threads."""
+        found = self._of_processes.pop(os.getpid(), None)
+        if found is not None:
+            found[1].close()
+
+    @property
+    def _directory(self) -> Directory:
+        return self._mine()[0]
+
+    def _mine(self) -> tuple[Directory, FetchPool]:
+        """What this process has. No lock, which a fork could leave locked: of two that are made, one is dropped."""
+        found = self._of_processes.get(os.getpid())
+        if found is None:
+            made = directory(self.place), FetchPool(_THREADS, _MOST_BYTES)
+            found = self._of_processes.setdefault(os.getpid(), made)
+        return found

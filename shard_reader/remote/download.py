@@ -1,0 +1,102 @@
+"""A shard on its way into a cache."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+
+import numpy as np
+
+from shard_reader.errors import CorruptionError
+from shard_reader.format import index
+from shard_reader.format.checksum import sha256
+from shard_reader.format.manifest import Field, Shard, extent_fields, index_name
+from shard_reader.remote.cache import Download
+from shard_reader.remote.client import Store
+from shard_reader.remote.ranges import Extents, Range, whole
+
+__all__ = ["Arrival"]
+
+
+class Arrival:
+    """A shard that threads fetch into the cache: its index, and then the file, in pieces.
+
+    Each piece is fetched again if a value in it does not have its checksum; those that are damaged in the store are so
+    in the cache, and found when they are read. When all is there, it stays as long as this object.
+    """
+
+    def __init__(
+        self, store: Store, shard: Shard, fields: Mapping[str, Field], format: str, download: Download
+    ) -> None:
+        self._store, self._shard, self._fields, self._download = store, shard, fields, download
+        self._file = shard.files[format]
+        self._lock, self._done = threading.Lock(), Future[object]()
+        self._left, self._error = 1, None  # type: int, BaseException | None
+        self._submit(self._fetch_index, download.entry.index_bytes)
+
+    def is_done(self) -> bool:
+        """Whether the cache has it, or it cannot come."""
+        return self._done.done()
+
+    def result(self) -> object:
+        """Wait until the cache has it; as long as what this returns is there, so is the file.
+
+        Raises:
+            CorruptionError: it, or its index, is missing, has another size, or is no index of the manifest.
+            StoreError: the store does not answer.
+            CancelledError: the threads were stopped before.
+            OSError: the cache cannot be written.
+        """
+        return self._done.result()
+
+    def _submit(self, call: Callable[[], None], size: int) -> None:
+        try:
+            part = self._store.submit(call, size=size, urgent=False)
+        except RuntimeError:  # closed meanwhile
+            part = Future()
+            part.cancel()
+        part.add_done_callback(self._count)
+
+    def _fetch_index(self) -> None:
+        file, entry = self._file, self._download.entry
+        name, size = index_name(file.path), entry.index_bytes
+        data = self._read(name, 0, size, size, lambda found: sha256(found) == file.index_sha256)
+        rows = index.read(np.frombuffer(data, np.uint8), self._store.uri(name), file, self._shard.records, self._fields)
+        self._download.write(data, entry.index_start)
+        extents = Extents.of(rows, np.zeros(len(rows), np.int64), extent_fields(self._fields), self._fields)
+        pieces = list(whole(extents, file.bytes))
+        with self._lock:
+            self._left += len(pieces)
+        for piece in pieces:
+            self._submit(lambda piece=piece: self._fetch(piece), piece.end - piece.start)  # type: ignore[misc]
+
+    def _fetch(self, piece: Range) -> None:
+        if self._error is None and piece.end > piece.start:
+            data = self._read(self._file.path, piece.start, piece.end, self._file.bytes, piece.is_sound)
+            self._download.write(data, piece.start)
+
+    def _read(
+        self, name: str, start: int, end: int, size: int, is_sound: Callable[[bytes | memoryview], bool]
+    ) -> bytes | memoryview:
+        try:
+            return self._store.read(name, start, end, file_size=size, is_sound=is_sound)
+        except FileNotFoundError:
+            raise CorruptionError(f"{self._store.uri(name)}: is missing") from None
+
+    def _count(self, part: Future[None]) -> None:
+        """One piece is there, or failed."""
+        error = CancelledError() if part.cancelled() else part.exception()
+        with self._lock:
+            self._error = self._error or error
+            self._left -= 1
+            if self._left:
+                return
+        try:
+            if self._error is None:
+                self._done.set_result(self._download.finish())
+            else:
+                self._download.abort()
+                self._done.set_exception(self._error)
+        except BaseException as error:
+            self._done.set_exception(error)

@@ -1,0 +1,94 @@
+"""Where the fields of records lie in a shard, and which ranges of bytes to fetch for them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.format.checksum import crc32c
+from shard_reader.format.manifest import Field
+from shard_reader.remote.client import PIECE
+
+__all__ = ["Extents", "Range", "ranges", "whole"]
+
+_GAP = 1 << 16  # bytes that are rather fetched along than skipped by another request
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """Where values lie in the file of a shard.
+
+    Attributes:
+        starts, lengths: of each value, in bytes, int64 `[n]`.
+        checksums: their CRC-32C, int64 `[n]`.
+        places: which of the records that were asked for each value belongs to, int64 `[n]`.
+    """
+
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    checksums: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, rows: NDArray[np.void], places: NDArray[np.int64], names: Iterable[str], fields: Mapping[str, Field]
+    ) -> Extents:
+        """Those of some fields in rows of an index, of which each is that of a place."""
+        stored = [name for name in names if name in fields and not fields[name].in_index]  # an id may be made up
+        prefixes = ["" if name == "image" else f"{name}_" for name in stored]
+
+        def column(name: str) -> NDArray[np.int64]:
+            return np.concatenate(
+                [np.empty(0, np.int64), *(rows[prefix + name].astype(np.int64) for prefix in prefixes)]
+            )
+
+        extents = cls(column("offset"), column("length"), column("crc32c"), np.tile(places, len(prefixes)))
+        return extents[np.flatnonzero(extents.lengths)]
+
+    def __getitem__(self, which: NDArray[np.intp] | slice) -> Extents:
+        return Extents(self.starts[which], self.lengths[which], self.checksums[which], self.places[which])
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes of a file, from `start` to `end`, and the values in them."""
+
+    start: int
+    end: int
+    extents: Extents
+
+    def is_sound(self, data: bytes | memoryview | NDArray[np.uint8]) -> bool:
+        """Whether every value in the bytes of this range has its checksum."""
+        view = np.frombuffer(data, np.uint8)
+        extents = self.extents
+        starts = (extents.starts - self.start).tolist()
+        values = zip(starts, extents.lengths.tolist(), extents.checksums.tolist(), strict=True)
+        return all(crc32c(view[start : start + length]) == checksum for start, length, checksum in values)
+
+
+def whole(extents: Extents, size: int) -> Iterator[Range]:
+    """What to fetch so that a file of `size` bytes is there: as `ranges`, with no byte left out."""
+    found = list(ranges(extents, gap=size)) or [Range(0, size, extents)]
+    bounds = [0, *(one.start for one in found[1:]), size]
+    for one, (start, end) in zip(found, itertools.pairwise(bounds), strict=True):
+        yield Range(start, end, one.extents)
+
+
+def ranges(extents: Extents, gap: int = _GAP) -> Iterator[Range]:
+    """What to fetch so that every value is there: few requests, each of some megabytes at most, or of one value.
+
+    Args:
+        gap: how many bytes to fetch along, at most, rather than make another request.
+    """
+    extents = extents[np.argsort(extents.starts, kind="stable")]
+    ends = np.maximum.accumulate(extents.starts + extents.lengths)
+    begins_anew = extents.starts[1:] > ends[:-1] + gap
+    begins_anew |= (np.diff(extents.starts // PIECE) > 0) & (extents.starts[1:] >= ends[:-1])
+    bounds = [0, *(np.flatnonzero(begins_anew) + 1).tolist(), len(ends)]
+    for first, stop in itertools.pairwise(bounds):
+        if first < stop:
+            yield Range(int(extents.starts[first]), int(ends[stop - 1]), extents[first:stop])

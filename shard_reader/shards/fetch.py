@@ -1,0 +1,195 @@
+"""What records need of shards that are far away, on its way into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.remote.client import PIECE
+from shard_reader.remote.ranges import Extents, Range, ranges
+from shard_reader.shards.remote_shard import RemoteShard
+
+if TYPE_CHECKING:
+    from shard_reader.shards.located import Located
+
+__all__ = ["Fetch", "fetch", "needed_bytes"]
+
+
+_DENSE = 1.5  # times what is asked for: up to that, the rest is fetched along, and is there for the next plan
+_NEAR = 1 << 10  # bytes between two values of neighbours, at most: a little more than the frame of a record
+
+Data = Future[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ranges of bytes on their way, and who waits for them.
+
+    Attributes:
+        parts: each of them, in the order of need.
+        part_of: the part that has a value, int64 `[n]`.
+        places: the record that the value belongs to, int64 `[n]`.
+        of_shards: the parts of each shard, by its URI, in the order of the file.
+    """
+
+    parts: Sequence[Data]
+    part_of: NDArray[np.int64]
+    places: NDArray[np.int64]
+    of_shards: Mapping[str, Sequence[tuple[Range, Data]]]
+
+    def wait(self, places: range) -> float:
+        """Wait until all is there of the records at some places, or cannot be; how long that took, in seconds."""
+        mine = (self.places >= places.start) & (self.places < places.stop)
+        missing = [part for part in map(self.parts.__getitem__, np.unique(self.part_of[mine])) if not part.done()]
+        if not missing:
+            return 0.0
+        began = time.perf_counter()
+        for part in missing:
+            with contextlib.suppress(CancelledError):
+                part.exception()
+        return time.perf_counter() - began
+
+    def cancel(self) -> None:
+        """Leave all of it: who waits for some is told at once."""
+        for part in self.parts:
+            part.cancel()
+
+
+def fetch(
+    located: Located,
+    names: Sequence[str],
+    *,
+    wanted: NDArray[np.bool_] | None = None,
+    before: Fetch | None = None,
+    most_bytes: int | None = None,
+) -> tuple[Located, Fetch | None]:
+    """Have threads fetch some fields of records; the records in shards that wait for the bytes they are asked for.
+
+    None: nothing is far away.
+
+    Args:
+        wanted: of which records, bool `[n]`; by default of all.
+        before: what is on its way for other records, and need not be asked for again.
+        most_bytes: if the ranges have more, they leave out what nobody asks for, and there are more requests.
+    """
+    missing: dict[int, Extents] = {}
+    parts: dict[int, list[tuple[Range, Data]]] = {}
+    for number, places in _by_shard(located):
+        shard = located.shards[number]
+        if isinstance(shard, RemoteShard):
+            places = places if wanted is None else places[wanted[places]]
+            extents = Extents.of(shard.rows[located.rows[places]], places, names, shard.fields)
+            taken = before.of_shards.get(shard.uri, ()) if before else ()
+            parts[number], missing[number] = _taken(shard, extents, taken)
+    taken_bytes = sum(one.end - one.start for copies in parts.values() for one, _ in copies)
+    for choose in (_dense, ranges, _near):
+        needed = [(number, one) for number, extents in missing.items() for one in choose(extents)]
+        if most_bytes is None or taken_bytes + sum(one.end - one.start for _, one in needed) <= most_bytes:
+            break
+    for number, one in sorted(needed, key=lambda item: (int(item[1].extents.places.min()), item[0])):
+        shard = located.shards[number]
+        assert isinstance(shard, RemoteShard)  # as above
+        parts[number].append((one, shard.submit(one)))
+    if not parts:
+        return located, None
+    shards: list[Any] = list(located.shards)
+    of_shards = {}
+    for number, found in parts.items():
+        found.sort(key=lambda part: part[0].start)
+        of_shards[shards[number].uri] = found
+        shards[number] = shards[number].fetched(found)
+    ordered = [part for found in of_shards.values() for part in found]
+    part_of = np.repeat(np.arange(len(ordered)), [len(one.extents.places) for one, _ in ordered])
+    places = np.concatenate([np.empty(0, np.int64), *(one.extents.places for one, _ in ordered)])
+    return replace(located, shards=shards), Fetch([data for _, data in ordered], part_of, places, of_shards)
+
+
+def _dense(extents: Extents) -> Iterable[Range]:
+    """What to fetch of a shard, with all that is between if that is not much more."""
+    found = list(ranges(extents, PIECE))
+    is_dense = sum(one.end - one.start for one in found) <= _DENSE * int(extents.lengths.sum())
+    return found if is_dense else ranges(extents)
+
+
+def _near(extents: Extents) -> Iterable[Range]:
+    """What to fetch of a shard, with as little else as can be."""
+    return ranges(extents, _NEAR)
+
+
+def _taken(
+    shard: RemoteShard, extents: Extents, parts: Sequence[tuple[Range, Data]]
+) -> tuple[list[tuple[Range, Data]], Extents]:
+    """The values that are in parts which are there, or on their way, and those that are not."""
+    if not parts:
+        return [], extents
+    of_value = np.full(len(extents.starts), -1)
+    is_single = np.array([len(one.extents.starts) == 1 for one, _ in parts])
+    for kind in (is_single, ~is_single):  # a value that is there by itself may lie between those of a range
+        numbers = np.flatnonzero(kind)
+        if len(numbers):
+            found = [parts[number][0] for number in numbers.tolist()]
+            starts, ends = (np.array([getattr(one, name) for one in found]) for name in ("start", "end"))
+            before = np.searchsorted(starts, extents.starts, "right") - 1
+            fits = (before >= 0) & (extents.starts + extents.lengths <= ends[before])
+            of_value[fits] = numbers[before[fits]]
+    is_there = of_value >= 0
+    copies = []
+    for value in np.flatnonzero(is_there).tolist():
+        start, length = int(extents.starts[value]), int(extents.lengths[value])
+        whole, data = parts[of_value[value]]
+        one = Range(start, start + length, extents[value : value + 1])
+        copies.append((one, _copied(data, whole, one, shard)))
+    return copies, extents[np.flatnonzero(~is_there)]
+
+
+def _copied(data: Data, whole: Range, one: Range, shard: RemoteShard) -> Data:
+    """A copy of some of the bytes of a range, when they are there: the rest need not stay in memory for them."""
+    copy: Data = Future()
+    # Futures keep what they call: nothing that is called here leads back to one, which would keep itself alive.
+    data.add_done_callback(functools.partial(_take, copy, shard, one, one.start - whole.start, False))
+    return copy
+
+
+def _take(copy: Data, shard: RemoteShard, one: Range, start: int, is_checked: bool, found: Data) -> None:
+    with contextlib.suppress(InvalidStateError):  # nobody waits for it any more
+        if found.cancelled():
+            copy.cancel()
+        elif (error := found.exception()) is not None:
+            copy.set_exception(error)
+        else:
+            values = found.result()[start : start + one.end - one.start].copy()
+            if is_checked or one.is_sound(values):
+                copy.set_result(values)
+                return
+            try:  # nobody asked for it there, and so nobody checked it
+                again = shard.submit(one)
+            except RuntimeError:  # the store was closed
+                copy.cancel()
+            else:
+                again.add_done_callback(functools.partial(_take, copy, shard, one, 0, True))
+
+
+def needed_bytes(located: Located, names: Sequence[str]) -> NDArray[np.int64]:
+    """How many bytes of each record are far away, `[n]`."""
+    needed = np.zeros(len(located.rows), np.int64)
+    for number, places in _by_shard(located):
+        shard = located.shards[number]
+        if isinstance(shard, RemoteShard):
+            extents = Extents.of(shard.rows[located.rows[places]], places, names, shard.fields)
+            np.add.at(needed, extents.places, extents.lengths)
+    return needed
+
+
+def _by_shard(located: Located) -> list[tuple[int, NDArray[np.intp]]]:
+    """Each shard's number, and the places of its records."""
+    order = np.argsort(located.which, kind="stable")
+    changes = np.flatnonzero(np.diff(located.which[order])) + 1
+    return [(int(located.which[part[0]]), part) for part in np.split(order, changes) if len(part)]

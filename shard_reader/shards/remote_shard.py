@@ -1,0 +1,133 @@
+"""Shards that are far away: the index in memory, the file by ranges of bytes."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.errors import CorruptionError
+from shard_reader.format import index
+from shard_reader.format.checksum import sha256
+from shard_reader.format.manifest import Field, Shard, ShardFile, index_name
+from shard_reader.remote.client import Store
+from shard_reader.remote.ranges import Extents, Range, ranges
+from shard_reader.shards.shard import OpenShard
+
+__all__ = ["FetchedShard", "RemoteShard"]
+
+
+class RemoteShard(OpenShard):
+    """A shard in a store. Whatever is read of its file is fetched."""
+
+    def __init__(
+        self, store: Store, file: ShardFile, rows: NDArray[np.void], fields: Mapping[str, Field], format: str
+    ) -> None:
+        super().__init__(store.uri(file.path), file.path, rows, fields, format)
+        self._store, self._file = store, file
+
+    @classmethod
+    def open(cls, store: Store, shard: Shard, fields: Mapping[str, Field], format: str) -> RemoteShard:
+        """Fetch the index, and check it and the size of the file against the manifest.
+
+        Raises:
+            CorruptionError: one of the two is missing, or is not that of the manifest.
+            StoreError: the store does not answer.
+        """
+        file = shard.files[format]
+        name = index_name(file.path)
+        # As for a file on a disk: otherwise it would depend on the requests which records of a shard were skipped.
+        store.check_size(file.path, file.bytes)
+        size = index.size(shard.records, fields)
+        try:
+            data = store.read(name, 0, size, file_size=size, is_sound=lambda d: sha256(d) == file.index_sha256)
+        except FileNotFoundError:
+            raise CorruptionError(f"{store.uri(name)}: is missing") from None
+        rows = index.read(np.frombuffer(data, np.uint8), store.uri(name), file, shard.records, fields)
+        return cls(store, file, rows, fields, format)
+
+    def stored(self, start: int, length: int) -> NDArray[np.uint8]:
+        return self._fetch(Range(start, start + length, _NOTHING)) if length else _EMPTY
+
+    def again(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
+        return fetch_again(self._store, self._file, start, length, checksum)
+
+    def holding(self, row: int, fields: Iterable[str]) -> OpenShard:
+        found = ranges(Extents.of(self.rows[row : row + 1], np.zeros(1, np.int64), fields, self.fields))
+        return self.fetched([(one, _done(self._fetch(one))) for one in found])
+
+    def submit(self, one: Range) -> Future[NDArray[np.uint8]]:
+        """Have a thread fetch some of the file; bytes that are damaged in the store are so in the result."""
+        return self._store.submit(lambda: self._fetch(one), size=one.end - one.start, urgent=True)
+
+    def fetched(self, parts: Sequence[tuple[Range, Future[NDArray[np.uint8]]]]) -> FetchedShard:
+        """This shard with some of its file in memory, or on the way there."""
+        return FetchedShard(self, self._store, self._file, parts)
+
+    def _fetch(self, one: Range) -> NDArray[np.uint8]:
+        name, size = self._file.path, self._file.bytes
+        try:
+            data = self._store.read(name, one.start, one.end, file_size=size, is_sound=one.is_sound)
+        except FileNotFoundError:
+            raise CorruptionError(f"{self.uri}: is missing") from None
+        return np.frombuffer(data, np.uint8)
+
+
+class FetchedShard(RemoteShard):
+    """A shard in a store with some of its file in memory, or on the way there; whatever else is asked for is fetched.
+
+    Args:
+        shard: where the index is.
+        parts: what was fetched, or is, in the order of the file.
+    """
+
+    def __init__(
+        self,
+        shard: RemoteShard,
+        store: Store,
+        file: ShardFile,
+        parts: Sequence[tuple[Range, Future[NDArray[np.uint8]]]],
+    ) -> None:
+        self.__dict__.update(shard.__dict__)
+        # A value that is there by itself may lie between those of a range.
+        self._values = {one.start: (one, data) for one, data in parts if len(one.extents.starts) == 1}
+        self._parts = [(one, data) for one, data in parts if len(one.extents.starts) != 1]
+        self._starts = [one.start for one, _ in self._parts]
+
+    def stored(self, start: int, length: int) -> NDArray[np.uint8]:
+        found = self._values.get(start)
+        if found is None or start + length > found[0].end:
+            number = bisect_right(self._starts, start) - 1
+            found = self._parts[number] if number >= 0 else None
+        if length and found is not None and start + length <= found[0].end:
+            one, data = found
+            error = data.exception()
+            if isinstance(error, CorruptionError):
+                # One of its own: that of the future would keep the frames that it goes through, and they the plan.
+                raise CorruptionError(str(error))
+            return data.result()[start - one.start : start - one.start + length]
+        return super().stored(start, length)
+
+
+def fetch_again(store: Store, file: ShardFile, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
+    """Bytes of a file from the store, or None where they are damaged there."""
+    extent = Extents(*(np.array([value], np.int64) for value in (start, length, checksum, 0)))
+    one = Range(start, start + length, extent)
+    try:
+        data = store.read(file.path, start, one.end, file_size=file.bytes, is_sound=one.is_sound)
+    except (FileNotFoundError, CorruptionError):
+        return None
+    return np.frombuffer(data, np.uint8) if one.is_sound(data) else None
+
+
+def _done(data: NDArray[np.uint8]) -> Future[NDArray[np.uint8]]:
+    future: Future[NDArray[np.uint8]] = Future()
+    future.set_result(data)
+    return future
+
+
+_EMPTY: NDArray[np.uint8] = np.empty(0, np.uint8)
+_NOTHING = Extents(*(np.empty(0, np.int64) for _ in range(4)))

@@ -1,0 +1,348 @@
+"""The shards of a split that is far away: those in use, in a cache or in memory by parts."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.errors import CorruptionError
+from shard_reader.format import index
+from shard_reader.format.manifest import Field, Shard, index_name
+from shard_reader.remote.cache import Cache, CacheError, DiskFullError, Entry
+from shard_reader.remote.client import Store
+from shard_reader.remote.download import Arrival
+from shard_reader.remote.stats import Stats
+from shard_reader.shards.remote_shard import RemoteShard, fetch_again
+from shard_reader.shards.shard import MOST_OPEN, OpenShard
+
+__all__ = ["RemoteShards", "Wanted"]
+
+Wanted = Literal["there", "coming", "busy", "full", "never"]
+"""Of a shard that the cache should have: it has it; it is being fetched; another process is at it; there is no room; it
+cannot be there, for it is damaged in the store, or the cache cannot be written."""
+
+_INDEX_BYTES = 1 << 28  # of indexes in memory, where no plan needs them
+
+
+class RemoteShards:
+    """The shards of a split in a store.
+
+    Args:
+        cache: a directory on a local disk, and how large it may become.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        shards: Sequence[Shard],
+        fields: Mapping[str, Field],
+        format: str,
+        cache: tuple[Path, int | None] | None,
+    ) -> None:
+        self.store, self.shards = store, shards
+        self._fields, self._format, self._cache_options = fields, format, cache
+        self._entries: dict[int, Entry] = {}
+        self._start()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.store, self.shards, self._fields, self._format, self._cache_options)
+
+    def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
+        """Shards by number; in place of one that cannot be opened, why. Their indexes are fetched together."""
+        found = {number: self._find(number) for number in numbers}
+        missing = {number: self._submit(number) for number, shard in found.items() if shard is None}
+        for number, future in missing.items():
+            try:
+                found[number] = self._open[number] = future.result()
+            except (CorruptionError, OSError) as error:
+                found[number] = error.with_traceback(None)  # type: ignore[assignment]
+        if missing:
+            self._bound()
+        return [found[number] for number in numbers]  # type: ignore[misc]
+
+    def __getitem__(self, number: int) -> OpenShard:
+        found = self._find(number)
+        return self._keep(number, self._fetch_index(number)) if found is None else found
+
+    def close(self) -> None:
+        """Drop the shards that are open, and end the threads."""
+        self._open.clear()
+        self._downloads.clear()
+        self.store.close()
+
+    def want(self, number: int) -> Wanted:
+        """Have a shard fetched into the cache, if it is not there.
+
+        Raises:
+            StoreError: it was tried, and the store does not answer.
+        """
+        self._start_anew()
+        arrival = self._downloads.get(number)
+        if arrival is not None:
+            return self._look(number, arrival)
+        cache = self._cache
+        if cache is None or number in self._damaged:
+            return "never"
+        if self._find_cached(number) is not None:
+            return "there"
+        try:
+            download = cache.begin(self.entry(number))
+        except CacheError as error:
+            if isinstance(error, DiskFullError):
+                self._say_full(error)
+            return "full"
+        except OSError as error:
+            self._go_without(error)
+            return "never"
+        if download is None:
+            return "there" if self._find_cached(number) is not None else "busy"
+        self.store.counters.add(cache_misses=1)
+        self._downloads[number] = Arrival(self.store, self.shards[number], self._fields, self._format, download)
+        return "coming"
+
+    def written(self, number: int) -> float:
+        """When another process that fetches a shard into the cache has written last, in seconds since the epoch."""
+        cache = self._cache
+        return 0.0 if cache is None else cache.written(self.entry(number))
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """Let the cache have all shards but these; whoever uses one keeps it."""
+        for number in [number for number in list(self._open) if number not in numbers]:
+            self._open.pop(number, None)
+        for number, arrival in list(self._downloads.items()):
+            if number not in numbers and arrival.is_done():  # for a loop that broke off
+                self._downloads.pop(number, None)
+
+    def renew(self) -> None:
+        """Let go what is no longer in the cache: another process may have found it damaged, and removed it."""
+        for number, shard in list(self._open.items()):
+            if isinstance(shard, _CachedShard) and not shard.is_current():
+                self._open.pop(number, None)
+        for number, arrival in list(self._downloads.items()):
+            if arrival.is_done():  # since the loop before broke off: why it failed is no longer so
+                self._downloads.pop(number, None)
+
+    def fetched(self) -> Stats:
+        """What this process has fetched."""
+        cache = self.cache
+        evictions = self._evictions + (0 if cache is None else cache.evictions)
+        return self.store.counters.total + Stats(evictions=evictions)
+
+    def entry(self, number: int) -> Entry:
+        """What the cache has of a shard."""
+        found = self._entries.get(number)
+        if found is None:
+            shard = self.shards[number]
+            file = shard.files[self._format]
+            size = index.size(shard.records, self._fields)
+            found = Entry(file.path, file.sha256, file.index_sha256, file.bytes, size)
+            self._entries[number] = found
+        return found
+
+    @cached_property
+    def size(self) -> int:
+        """The bytes of all of them in a cache."""
+        return sum(self.entry(number).size for number in range(len(self.shards)))
+
+    @cached_property
+    def largest(self) -> int:
+        """The bytes of the largest of them in a cache."""
+        return max((self.entry(number).size for number in range(len(self.shards))), default=0)
+
+    def check_room(self, what: str, shards: int, ahead_bytes: int, mixed: int) -> None:
+        """Whether there is room for what an order needs at a time: shards in the cache, or else records in memory.
+
+        Warns where there is no cache, and too little memory for few requests.
+
+        Args:
+            what: the order.
+            shards: how many it needs at a time.
+            ahead_bytes: of records, that may be in memory.
+            mixed: how many shards' records it mixes.
+
+        Raises:
+            ValueError: the cache has no room for the shards, or the memory none for their indexes.
+        """
+        shards, mixed = min(shards, len(self.shards)), min(mixed, len(self.shards))
+        needed, cache = min(self.size, shards * self.largest), self.cache
+        if cache is not None and needed > (most := cache.most_bytes):
+            if self._cache_options is not None and self._cache_options[1] is None:  # nobody has decided that
+                self._say_full(f"{cache.path}: the disk has room for {most:,} bytes of {needed:,}")
+                return
+            raise ValueError(
+                f"{what} needs {needed:,} bytes of cache on this machine ({shards} shards of up to {self.largest:,}),"
+                f" and {cache.path} may have {most:,}: raise cache_bytes, or take"
+                ' shuffle="window" with fewer lanes, a smaller window, or smaller shards (--shard-bytes)'
+            )
+        if self._cache_options is not None:
+            return
+        of_index = max((self.entry(number).index_bytes for number in range(len(self.shards))), default=0)
+        if shards * of_index > _INDEX_BYTES:
+            raise ValueError(
+                f"{what} without a cache needs the indexes of {shards} shards in memory, of up to {of_index:,} bytes:"
+                f' more than {_INDEX_BYTES:,}; pass cache=DIR to open_dataset, or take shuffle="window"'
+            )
+        mixed_bytes = min(self.size, mixed * self.largest)
+        if 2 * mixed_bytes > ahead_bytes:
+            warnings.warn(
+                f"{what} mixes the records of {mixed_bytes:,} bytes, and without a cache ahead_bytes={ahead_bytes:,} of"
+                " them are in memory: each record will take a request of its own, which is slow. Pass cache=DIR to"
+                f" open_dataset, or ahead_bytes={2 * mixed_bytes:,}; or take fewer lanes, a smaller window, or"
+                " smaller shards (--shard-bytes)",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    @property
+    def cache(self) -> Cache | None:
+        """Where shards are kept, if that can be."""
+        self._start_anew()
+        return self._cache
+
+    def _start_anew(self) -> None:
+        """What belongs to a process is made anew in another one, after a fork."""
+        if self._process != os.getpid():
+            self._start()
+
+    def _start(self) -> None:
+        self._open: dict[int, OpenShard] = {}
+        self._downloads: dict[int, Arrival] = {}
+        self._damaged: set[int] = set()
+        self._has_said_full = False
+        self._evictions = 0  # of a cache that is used no more
+        self._cache: Cache | None = None
+        failure: OSError | None = None
+        if self._cache_options is not None:
+            try:
+                self._cache = Cache(*self._cache_options)
+            except OSError as error:
+                failure = error
+        self._process = os.getpid()
+        if failure is not None:
+            self._warn(_unusable(failure))
+
+    def _go_without(self, error: OSError) -> None:
+        """Say once that the cache cannot be used, and use it no more."""
+        cache, self._cache = self._cache, None
+        if cache is not None:
+            self._evictions += cache.evictions
+            self._warn(_unusable(error))
+
+    def _say_full(self, reason: object) -> None:
+        said, self._has_said_full = self._has_said_full, True
+        if not said:
+            self._warn(f"has no room ({reason}): shards that find none are read by ranges")
+
+    def _warn(self, text: str) -> None:
+        path = self._cache_options[0] if self._cache_options else ""
+        warnings.warn(f"the cache {path} {text}", RuntimeWarning, stacklevel=3)
+
+    def _find(self, number: int) -> OpenShard | None:
+        self._start_anew()
+        found = self._open.get(number)
+        return found if found is not None and found.is_mapped else self._find_cached(number) or found
+
+    def _find_cached(self, number: int) -> OpenShard | None:
+        found = self._open.get(number)
+        if found is not None and found.is_mapped:
+            return found
+        cache = self._cache
+        if cache is None:
+            return None
+        entry, shard = self.entry(number), self.shards[number]
+        file, start = shard.files[self._format], entry.index_start
+        try:
+            data = cache.find(entry)
+            if data is None:
+                return None
+            name = self.store.uri(index_name(file.path))
+            rows = index.read(data[start : start + entry.index_bytes], name, file, shard.records, self._fields)
+        except CorruptionError:  # it was whole when it was fetched: the disk is not
+            cache.discard(entry)
+            return None
+        except OSError as error:
+            self._go_without(error)
+            return None
+        found = _CachedShard(self, cache, number, rows, data[: entry.bytes])
+        return self._keep(number, found)
+
+    def _keep(self, number: int, shard: OpenShard) -> OpenShard:
+        self._open[number] = shard
+        if not shard.is_mapped or len(self._open) > MOST_OPEN:
+            self._bound()
+        return shard
+
+    def _bound(self) -> None:
+        """Let go what is open for the longest time, where that is too much."""
+        bytes_of_indexes = (shard.rows.nbytes for shard in list(self._open.values()) if not shard.is_mapped)
+        if len(self._open) > MOST_OPEN or sum(bytes_of_indexes) > _INDEX_BYTES:
+            for oldest in list(self._open)[: len(self._open) // 2]:
+                self._open.pop(oldest, None)  # whoever uses it keeps it
+
+    def _submit(self, number: int) -> Future[RemoteShard]:
+        size = index.size(self.shards[number].records, self._fields)
+        return self.store.submit(lambda: self._fetch_index(number), size=size, urgent=True)
+
+    def _fetch_index(self, number: int) -> RemoteShard:
+        return RemoteShard.open(self.store, self.shards[number], self._fields, self._format)
+
+    def _look(self, number: int, arrival: Arrival) -> Wanted:
+        """How a download is getting on."""
+        if not arrival.is_done():
+            return "coming"
+        self._downloads.pop(number, None)  # which another thread may have done
+        try:
+            arrival.result()  # it has the file stay until that is mapped
+            return "there" if self._find_cached(number) is not None else "busy"
+        except CorruptionError:  # what is wrong shows when it is read
+            pass
+        except CancelledError:
+            return "busy"
+        except OSError as error:
+            self._go_without(error)
+            return "never"
+        self._damaged.add(number)
+        return "never"
+
+
+class _CachedShard(OpenShard):
+    """A shard that is mapped from the cache; what is damaged there is fetched."""
+
+    def __init__(
+        self, shards: RemoteShards, cache: Cache, number: int, rows: NDArray[np.void], data: NDArray[np.uint8]
+    ) -> None:
+        file = shards.shards[number].files[shards._format]
+        super().__init__(shards.store.uri(file.path), file.path, rows, shards._fields, shards._format, data)
+        self._store, self._file, self._number, self._shards = shards.store, file, number, weakref.ref(shards)
+        self._entry, self._cache = shards.entry(number), cache
+        self._identity = cache.identity(self._entry)
+
+    def is_current(self) -> bool:
+        """Whether the cache still has this file."""
+        return self._identity == self._cache.identity(self._entry)
+
+    def again(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
+        found = fetch_again(self._store, self._file, start, length, checksum)
+        if found is not None:  # whoever needs the shard next, in this epoch or after it, fetches it anew
+            if self.is_current():
+                self._cache.discard(self._entry)
+            shards = self._shards()
+            if shards is not None and shards._open.get(self._number) is self:
+                shards._open.pop(self._number, None)
+        return found
+
+
+def _unusable(error: OSError) -> str:
+    why = error.strerror or str(error)
+    if error.filename:
+        why = f"{why}: {error.filename}"
+    return f"cannot be used ({why}): reading goes on without it, by ranges"

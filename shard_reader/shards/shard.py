@@ -1,0 +1,198 @@
+"""The shards in use: their memory maps, and what a row of their index means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.errors import CorruptionError, ShardsError
+from shard_reader.format import example, index
+from shard_reader.format.checksum import crc32c
+from shard_reader.format.images import decode_image
+from shard_reader.format.manifest import Field, Shard, ShardFile, extent_columns, extent_fields
+from shard_reader.system.memory_map import address, map_file
+
+__all__ = ["MOST_OPEN", "OpenShard", "Shards"]
+
+
+MOST_OPEN = 8_000  # of two maps each, and as many again in use: the kernel allows a process 65,530 maps
+
+
+class OpenShard:
+    """A shard of which the index is in memory, and the file at hand.
+
+    Args:
+        uri: where the file is, for people.
+        name: of the file.
+        rows: the index, a structured array with a row for each record.
+        data: every byte of the file, uint8, if it is mapped.
+
+    Attributes:
+        rows_address: where the index lies in memory.
+        data_address: where the file does; 0 if it is not mapped.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        name: str,
+        rows: NDArray[np.void],
+        fields: Mapping[str, Field],
+        format: str,
+        data: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self.uri, self.name, self.rows, self.fields, self.format = uri, name, rows, fields, format
+        self._data = data
+        self._extents = rows[["offset", "length", "crc32c", "height", "width"]]
+        self._other_extents = {
+            name: rows[list(extent_columns(name))] for name in extent_fields(fields) if name != "image"
+        }
+        self.rows_address = address(rows)
+        self.data_address = 0 if data is None else address(data)
+
+    @classmethod
+    def map(cls, directory: Path, shard: Shard, fields: Mapping[str, Field], format: str) -> OpenShard:
+        """A shard on a disk, its file and index mapped, and checked against the manifest.
+
+        Raises:
+            CorruptionError: one of them is missing, or is not that of the manifest.
+            OSError: it cannot be opened or mapped.
+        """
+        file: ShardFile = shard.files[format]
+        path = directory / file.path
+        try:
+            data = map_file(path, file.bytes)
+        except FileNotFoundError:
+            raise CorruptionError(f"{path}: is missing") from None
+        return cls(str(path), file.path, index.load(directory, file, shard.records, fields), fields, format, data)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the file is in memory as a whole, at `data_address`."""
+        return self._data is not None
+
+    def stored(self, start: int, length: int) -> NDArray[np.uint8]:
+        """Some bytes of the file."""
+        assert self._data is not None  # whoever has none has a way of its own
+        return self._data[start : start + length]
+
+    def again(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
+        """Bytes that were damaged, from elsewhere, where they are not; None: there is no other place, or they are."""
+        del start, length, checksum
+        return None
+
+    def holding(self, row: int, fields: Iterable[str]) -> OpenShard:
+        """This shard, with all that is stored of some fields of a record at hand."""
+        del row, fields
+        return self
+
+    def describe(self, row: int) -> str:
+        """Where a record is, for error messages: dataset, shard, row and, unless that is damaged, id."""
+        try:
+            return f"{self.uri}: row {row}, id {self.id(row).decode('utf-8', 'backslashreplace')!r}"
+        except ShardsError:
+            return f"{self.uri}: row {row}"
+
+    def id(self, row: int) -> bytes:
+        """The id of a record as UTF-8; FILE:ROW where records have none.
+
+        Raises:
+            CorruptionError: it is damaged.
+        """
+        if "id" not in self.fields:
+            return f"{self.name}:{row}".encode()
+        return self._extent("id", row).tobytes()
+
+    def image(self, row: int) -> NDArray[Any]:
+        """The pixels of one record, `[height, width, channels]`; raw ones as a read-only view of the map.
+
+        Raises:
+            CorruptionError: they are damaged.
+        """
+        start, length, checksum, height, width = self._extents[row].item()
+        payload: NDArray[np.uint8] | None = self.stored(start, length)
+        if payload is None or crc32c(payload) != checksum:
+            payload = self.again(start, length, checksum)
+        if payload is None:
+            raise self.damage(row, "is damaged (CRC mismatch)")
+        try:
+            return decode_image(payload, self.fields["image"], height, width)
+        except (ValueError, OSError) as error:
+            raise self.damage(row, error) from error
+
+    def damage(self, row: int, reason: object) -> CorruptionError:
+        """The error for a record whose image cannot be read."""
+        return CorruptionError(f"{self.describe(row)}: the image {reason}")
+
+    def value(self, name: str, row: int) -> Any:
+        """A field of one record that is no image: as the index has it, or bytes, an array, a list of bytes.
+
+        Raises:
+            CorruptionError: a string or a list is damaged.
+        """
+        if name == "id":
+            return self.id(row)
+        field = self.fields[name]
+        if field.in_index:
+            return self.rows[name][row]
+        try:
+            return self._decode(self._extent(name, row), field)
+        except ValueError as error:
+            raise CorruptionError(f"{self.describe(row)}: {name!r} is damaged ({error})") from error
+
+    def _extent(self, name: str, row: int) -> NDArray[np.uint8]:
+        """The bytes of a string or a list.
+
+        Raises:
+            CorruptionError: they are damaged.
+        """
+        start, length, checksum = self._other_extents[name][row].item()
+        data: NDArray[np.uint8] | None = self.stored(start, length)
+        if data is None or crc32c(data) != checksum:
+            data = self.again(start, length, checksum)
+        if data is None:
+            where = f"{self.uri}: row {row}" if name == "id" else self.describe(row)
+            raise CorruptionError(f"{where}: {name!r} is damaged (CRC mismatch)")
+        return data
+
+    def _decode(self, data: NDArray[np.uint8], field: Field) -> Any:
+        """A string or a list from its bytes, which the two formats have in their own ways."""
+        if not field.shape:
+            return data.tobytes()
+        shape = (-1, *(size or 0 for size in field.shape[1:]))
+        if self.format == "hdf5":
+            if field.dtype == "string":
+                return [text.encode() for text in json.loads(data.tobytes() or b"[]")]
+            return np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<")).reshape(shape).copy()
+        values = example.values(data, example.Feature(example.KINDS[field.dtype], slice(0, len(data))))
+        if field.dtype == "string":
+            return [data[span].tobytes() for span in values]  # type: ignore[index]
+        return np.array(values, field.dtype).reshape(shape)
+
+
+class Shards(Protocol):
+    """The shards of a split, by number."""
+
+    def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
+        """Shards by number; in place of one that cannot be opened, why.
+
+        Raises:
+            StoreError: a store does not answer.
+        """
+
+    def __getitem__(self, number: int) -> OpenShard:
+        """Shard `number`, opened if it is not open.
+
+        Raises:
+            CorruptionError: it, or its index, is missing or is not that of the manifest.
+            OSError: it cannot be read.
+            StoreError: a store does not answer.
+        """
+
+    def close(self) -> None:
+        """Drop the shards that are open."""

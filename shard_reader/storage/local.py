@@ -1,0 +1,169 @@
+"""Directories on a disk, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from shard_reader.format.checksum import sha256_file
+from shard_reader.storage.directory import Stored
+from shard_reader.storage.retry import retried
+
+__all__ = ["LocalDirectory", "sync", "write_whole"]
+
+
+class LocalDirectory:
+    """A directory on a disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def local(self) -> Path:
+        """Where it is."""
+        return self._path
+
+    def uri(self, name: str) -> str:
+        """The absolute path of a file."""
+        return os.path.join(os.path.abspath(self._path), name) if name else os.path.abspath(self._path)
+
+    def exists(self) -> bool:
+        """Whether there is such a directory."""
+        return self._path.is_dir()
+
+    def missing(self) -> str:
+        """Nothing is known but that it is not there."""
+        return ""
+
+    def names(self, name: str = "") -> list[str]:
+        """The names of what lies directly in a folder of it."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return os.listdir(self._path / name)
+        return []
+
+    def walk(self) -> Iterator[Stored]:
+        """Every file below it. Links are followed, but not into a folder that they lie in."""
+        folders = [(str(self._path), "", frozenset[tuple[int, int]]())]
+        while folders:
+            folder, prefix, above = folders.pop()
+            status = os.stat(folder)
+            place = (status.st_dev, status.st_ino)
+            if place in above:
+                continue
+            here = above | {place}
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is(entry, os.DirEntry.is_dir):
+                        folders.append((entry.path, f"{prefix}{entry.name}/", here))
+                    else:
+                        regular = _is(entry, os.DirEntry.is_file)
+                        yield Stored(prefix + entry.name, entry.stat().st_size if regular else 0, regular)
+
+    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes of a file, or those from `start` to `end`."""
+
+        return retried(lambda: self._read(name, start, end))
+
+    def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes of a file, or those from `start` to `end`, in one try.
+
+        Raises:
+            EOFError: the file is shorter.
+        """
+        data = self._read(name, start, end)
+        if end is not None and len(data) < end - start:
+            raise EOFError(f"{len(data)} bytes came, not the {end - start} from byte {start}")
+        return data
+
+    def size(self, name: str) -> int:
+        """The bytes that a file has."""
+        return (self._path / name).stat().st_size
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in."""
+        return open(self._path / name, "rb")
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """Each line of a file, with its line break."""
+        with open(self._path / name, "rb") as file:
+            yield from file
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of a file."""
+        return sha256_file(self._path / name)
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Write a file, whole or not at all."""
+        write_whole(self._path / name, chunks)
+
+    def put(self, source: Path, name: str) -> None:
+        """Rename a finished file of the same file system."""
+        os.replace(source, self._path / name)
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self._path / name).unlink(missing_ok=True)
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        """Remove several files, those that are there."""
+        for name in names:
+            self.delete(name)
+
+    def delete_folder(self, name: str) -> None:
+        """Remove a folder with all that is in it, if it is there."""
+        path = self._path / name
+        while os.path.lexists(path):
+            with contextlib.suppress(FileNotFoundError):  # of a file in it that somebody else has removed
+                shutil.rmtree(path)
+
+    def _read(self, name: str, start: int, end: int | None) -> bytes:
+        with open(self._path / name, "rb") as file:
+            file.seek(start)
+            return file.read() if end is None else file.read(end - start)
+
+    def answers(self, name: str) -> bool:
+        """Whether there is anything in the folder that a file is in."""
+        try:
+            with os.scandir((self._path / name).parent) as entries:
+                return next(entries, None) is not None
+        except OSError:
+            return False
+
+
+def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file so that it is there with all of `chunks`, even after a power cut, or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Have a file, or what a directory holds by name, outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync a directory
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _is(entry: os.DirEntry[str], kind: Callable[[os.DirEntry[str]], bool]) -> bool:
+    try:
+        return kind(entry)
+    except OSError:  # a link that leads to itself
+        return False

@@ -1,0 +1,289 @@
+"""Directories in an object store: S3, Google Cloud Storage, Azure, the web, and whatever else fsspec speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+
+from shard_reader.storage import retry
+from shard_reader.storage.directory import Stored
+from shard_reader.storage.http_ranges import HttpRanges
+from shard_reader.storage.secrets import without_secrets
+from shard_reader.storage.store_errors import as_os_error, explain
+
+__all__ = ["ObjectDirectory"]
+
+_T = TypeVar("_T")
+_PIECE = 1 << 22
+_TIMEOUT, _SLOWEST = 30.0, 1 << 20  # seconds for an answer, and bytes/s in which it comes at least
+_CONNECTIONS = 64
+_S3 = ("s3://", "s3a://")
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
+    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
+    **dict.fromkeys(("az", "abfs", "abfss"), ("adlfs", "azure")),
+    **dict.fromkeys(("http", "https"), ("aiohttp", "http")),
+}
+
+
+class ObjectDirectory:
+    """A prefix in an object store, or whatever else fsspec makes look like one."""
+
+    def __init__(self, url: str) -> None:
+        # A cached listing would hide what other workers write.
+        self._url = url.rstrip("/")
+        self._is_s3 = url.startswith(_S3)
+        self._shown = without_secrets(self._url)
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(url))
+        except ImportError as error:
+            raise ImportError(_needed(url) or str(error)) from error
+        except Exception as error:  # of credentials that a library looks for when it begins
+            raise ValueError(explain(error, url)) from error
+        self._http = HttpRanges(self._fs, _TIMEOUT)
+        if hasattr(self._fs, "retries"):  # s3fs's own, for as long as it likes
+            self._fs.retries = 1
+
+    @property
+    def local(self) -> None:
+        """It is not on this machine's file system."""
+        return None
+
+    def uri(self, name: str) -> str:
+        """The URL of a file."""
+        return without_secrets(f"{self._url}/{name}") if name else self._shown
+
+    def exists(self) -> bool:
+        """Whether anything is in it."""
+        try:
+            return bool(self._retried(lambda: self._fs.info(self._root))["type"] == "directory")
+        except FileNotFoundError:
+            return False
+
+    def missing(self) -> str:
+        """Why it does not exist, where that can be told, as an end of a sentence."""
+        bucket = self._root.partition("/")[0]
+        if self._fs.protocol in ("http", "https") or "http" in self._fs.protocol:
+            return ", or is a folder: of a web server's, nothing is listed; give a table of URLs or an archive"
+        try:
+            self._fs.info(bucket)
+        except FileNotFoundError:
+            return f": there is no bucket {bucket}" if bucket else ""
+        except Exception:  # what else may be wrong is not why
+            return ""
+        return f": nothing in the bucket {bucket} begins with that" if bucket != self._root.strip("/") else ""
+
+    def names(self, name: str = "") -> list[str]:
+        """The names of what lies directly in a folder of it."""
+        return [entry["name"].rstrip("/").rpartition("/")[2] for entry in self._list(self._path(name))]
+
+    def walk(self) -> Iterator[Stored]:
+        """Every file below it, a listing of one folder in memory at a time."""
+        root = self._root.rstrip("/")
+        folders = [root]
+        while folders:
+            folder = folders.pop()
+            for entry in self._list(folder):
+                name = entry["name"][len(root) + 1 :]
+                if entry["type"] != "directory":
+                    yield Stored(name, -1 if entry["size"] is None else entry["size"])
+                elif entry["name"].rstrip("/") == folder:  # a name with two slashes in a row: no folder can have it
+                    yield Stored(f"{name.rstrip('/')}//", 0, regular=False)
+                else:
+                    folders.append(entry["name"].rstrip("/"))
+
+    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes of a file, or those of them from `start` to `end` that there are, in one request."""
+
+        def read() -> bytes | memoryview:
+            try:
+                return self.read_once(name, start, end)
+            except EOFError:
+                size = self.size(name)
+                if end is None or size >= end:
+                    raise
+                return self.read_once(name, start, size) if size > start else b""
+
+        return bytes(self._retried(read, name))
+
+    def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes | memoryview:
+        """As `read`, in one try.
+
+        Raises:
+            EOFError: fewer bytes came than were asked for: the answer was cut, or the object is shorter.
+        """
+        if end is not None and end <= start:
+            return b""
+        path = self._path(name)
+        seconds = _TIMEOUT + (0 if end is None else (end - start) / _SLOWEST)
+        limit: dict[str, float] = {}
+        if self._is_s3 and not start and end is None:  # with more, the size is asked for first, in a request of its own
+            limit["max_concurrency"] = 1
+        if isinstance(self._fs, AsyncFileSystem):  # which hands it to what waits for the answer
+            limit["timeout"] = seconds
+        library = functools.partial(self._fs.cat_file, path, start=start or None, end=end, **limit)
+        data = self._http.read(path, start, end, seconds, library)
+        if end is None:
+            return data
+        if len(data) > end - start:  # a server that knows no ranges sends all of it
+            data = data[start:end]
+        if len(data) < end - start:
+            raise EOFError(f"{len(data)} bytes came, not the {end - start} from byte {start}")
+        return data
+
+    def size(self, name: str) -> int:
+        """The bytes that an object has, in one try."""
+        size: int = self._fs.size(self._path(name))
+        return size
+
+    def open(self, name: str) -> BinaryIO:
+        """An object to read and seek in, some pieces of it in memory at a time."""
+        size = self._retried(lambda: self.size(name), name)
+        return io.BufferedReader(_ObjectFile(functools.partial(self.read, name), size), _PIECE)
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """Each line of a file, with its line break."""
+        rest = b""
+        for piece in self._pieces(name):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+        if rest:
+            yield rest
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of a file."""
+        digest = hashlib.sha256()
+        for piece in self._pieces(name):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Write a file, whole or not at all, from a copy on disk: it may be larger than memory."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / "object"
+            with open(local, "wb") as file:
+                file.writelines(chunks)
+            self.put(local, name)
+
+    def put(self, source: Path, name: str) -> None:
+        """Upload a finished file."""
+        self._retried(lambda: self._fs.put_file(str(source), self._path(name)), name)
+
+    def delete(self, name: str) -> None:
+        """Remove an object, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._retried(lambda: self._fs.rm_file(self._path(name)), name)
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        """Remove several objects, those that are there, in as few requests as the store takes."""
+        self._delete([self._path(name) for name in names])
+
+    def delete_folder(self, name: str) -> None:
+        """Remove every object whose name begins with that of the folder."""
+        folder = ObjectDirectory(f"{self._url}/{name}")
+        self._delete([folder._path(file.name) for file in folder.walk()])
+
+    def answers(self, name: str) -> bool:
+        """Whether there is anything in the folder that an object is in."""
+        try:
+            return bool(self._fs.isdir(self._path(name).rpartition("/")[0]))
+        except Exception:
+            return False
+
+    def _delete(self, paths: list[str]) -> None:
+        by_itself = [path for path in paths if set(path) & set("*?[")]  # which fsspec would take for patterns
+        together = [path for path in paths if not set(path) & set("*?[")]
+        try:
+            if together:
+                self._retried(lambda: self._fs.rm(together))
+        except FileNotFoundError:  # of one that was gone: which of the others are left is not told
+            by_itself += together
+        for path in by_itself:
+            with contextlib.suppress(FileNotFoundError):
+                self._retried(functools.partial(self._fs.rm_file, path))
+
+    def explained(self, error: Exception, name: str) -> str:
+        """What is wrong with a file, for people."""
+        return f"{self.uri(name)}: {explain(error, self._url)}"
+
+    def _retried(self, call: Callable[[], _T], name: str = "") -> _T:
+        try:
+            return retry.retried(call, retry.REMOTE_SECONDS, explained=lambda error: self.explained(error, name))
+        except Exception as error:
+            explained = as_os_error(error, self.uri(name))
+            if explained is error:
+                raise
+            raise explained from error
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}" if name else self._root
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        size = self._retried(lambda: self.size(name), name)
+        for position in range(0, size, _PIECE):
+            yield self.read(name, position, min(size, position + _PIECE))
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        try:
+            found: list[dict[str, Any]] = self._retried(lambda: self._fs.ls(path, detail=True))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        # A folder's own marker, an object of no bytes, is in its listing too.
+        return [
+            entry
+            for entry in found
+            if entry["type"] == "directory" or entry["size"] or entry["name"].rstrip("/") != path.rstrip("/")
+        ]
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object as a file: each read is a request for a range."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read, self._size, self._position = read, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._size, self._position + len(buffer))
+        data = self._read(self._position, end) if end > self._position else b""
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _options(url: str) -> dict[str, Any]:
+    """What makes a store's library leave retries to us, and take as many requests at a time as we have."""
+    if url.startswith(("gs://", "gcs://")):
+        # Otherwise gcsfs asks by gRPC what kind of bucket it has: where that is not allowed, before each read anew,
+        # with a warning. It needs that for "rapid" buckets alone; who has one, sets it to true.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    if not url.startswith(_S3):
+        return {}
+    given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"max_pool_connections": _CONNECTIONS, "retries": {"total_max_attempts": 1}} | given}
+
+
+def _needed(url: str) -> str:
+    """Which package reads such URLs, and how to install it, if that is one of ours."""
+    found = _PACKAGES.get(url.partition("://")[0])
+    return f"needs the package {found[0]}: pip install 'image-shards[{found[1]}]'" if found else ""

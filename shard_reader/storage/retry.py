@@ -1,0 +1,100 @@
+"""Calls tried again, where what went wrong may pass."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from shard_reader.errors import ShardsError
+from shard_reader.storage.store_errors import NO_CREDENTIALS, answer
+
+__all__ = ["LOCAL_SECONDS", "REMOTE_SECONDS", "may_pass", "retried"]
+
+_T = TypeVar("_T")
+
+LOCAL_SECONDS = 8.0
+"""For how long a disk is asked again."""
+REMOTE_SECONDS = 60.0
+"""For how long a store on the network is asked again."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_QUIET_SECONDS, _TELL_SECONDS = 4.0, 30.0
+_LOG = logging.getLogger("shard_reader")
+# What an operating system says of the file itself, and will say again.
+_LASTING = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
+    | {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOSYS}
+)
+_LASTING_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+_MISTAKES = (ShardsError, MemoryError, TypeError, ValueError, LookupError, AttributeError, ImportError)
+# Refreshing a token of Google's may fail for a moment.
+_REFUSALS = (NO_CREDENTIALS | {"ClientAuthenticationError", "ParamValidationError"}) - {"RefreshError"}
+_PASSING_STATUS = (408, 425, 429)  # of those below 500
+_PASSING_CODES = ("IncompleteBody", "BadDigest", "RequestTimeout", "XAmzContentSHA256Mismatch", "OperationAborted")
+
+
+class _Tells:
+    """Who says that it waits: one of many threads, now and then."""
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+
+    def may(self, now: float) -> bool:
+        """Whether nobody has for a while."""
+        if now - self._last < _TELL_SECONDS:
+            return False
+        self._last = now
+        return True
+
+
+_tells = _Tells()
+
+
+def retried(
+    call: Callable[[], _T],
+    seconds: float | None = None,
+    noted: Callable[[Exception], object] | None = None,
+    explained: Callable[[Exception], str] = str,
+) -> _T:
+    """The result of a call, tried again where what it raises may pass, with ever longer pauses.
+
+    What lasts is raised at once: a file that is not there or may not be read, a disk that is full. Who has waited for
+    some seconds is told so, by a warning of the logger `shard_reader`.
+
+    Args:
+        seconds: how long after the first failure to give up; then the last error is raised. By default as for a disk.
+        noted: is told of each error behind which there is another try, unless it raises something.
+        explained: what to say of an error.
+    """
+    seconds = LOCAL_SECONDS if seconds is None else seconds
+    give_up, pause = float("inf"), _FIRST_PAUSE
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            now = time.monotonic()
+            give_up = min(give_up, now + seconds)
+            if now >= give_up or not may_pass(error):
+                raise
+            if noted is not None:
+                noted(error)
+            if give_up - now < seconds - _QUIET_SECONDS and _tells.may(now):
+                _LOG.warning("%s; trying for %.0f seconds more", explained(error), give_up - now)
+        # Not all workers at the same moment (as "full jitter", but never at once).
+        time.sleep(min(pause * random.uniform(0.5, 1.5), give_up - now))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether to try again: time-outs, resets and I/O errors, as OSError or as what a store's library makes of them."""
+    if isinstance(error, _LASTING_ERRORS) or type(error).__name__ in _REFUSALS:
+        return False
+    status, code = answer(error)
+    if 400 <= status < 500:
+        return status in _PASSING_STATUS or code in _PASSING_CODES
+    if isinstance(error, OSError):
+        return error.errno not in _LASTING
+    return not isinstance(error, _MISTAKES)

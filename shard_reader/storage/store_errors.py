@@ -1,0 +1,155 @@
+"""What the libraries of stores raise, in words that say what to do, and without anything secret."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from shard_reader.storage.secrets import without_secrets
+
+__all__ = ["NO_CREDENTIALS", "answer", "as_os_error", "explain"]
+
+# By name, since the libraries of the stores are not imported here.
+NO_CREDENTIALS = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
+    | {"DefaultCredentialsError", "RefreshError", "CredentialUnavailableError", "UnauthorizedSSOTokenError"}
+    | {"TokenRetrievalError", "SSOTokenLoadError", "NoRegionError"}
+)
+_NOT_REACHED = frozenset(
+    {"EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ClientConnectorError"}
+    | {"ClientConnectorDNSError", "ServiceRequestError", "ConnectionRefusedError", "TransportError", "gaierror"}
+)
+_TOO_LATE = frozenset({"FSTimeoutError", "TimeoutError", "ReadTimeoutError", "ServerTimeoutError"})
+_NOT_KNOWN = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}
+    | {"AuthorizationFailure", "AuthenticationFailed", "InvalidAuthenticationInfo", "InvalidSecurity", "401"}
+)
+_NOT_ALLOWED = frozenset(
+    {"AccessDenied", "Forbidden", "403", "AllAccessDisabled", "AuthorizationPermissionMismatch"}
+    | {"InsufficientAccountPermissions", "AuthorizationSourceIPMismatch"}
+)
+_OTHER_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
+_NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
+
+# The variables that each library reads, and what else it takes.
+_CREDENTIALS = {
+    "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (for a public bucket: FSSPEC_S3_ANON=true)",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login` (for a public bucket:"
+    " FSSPEC_GS_TOKEN=anon)",
+    "az": "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or"
+    " AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_ACCOUNT_NAME alone and run `az login`",
+}
+_PERMISSIONS = {
+    "s3": "it takes s3:ListBucket, s3:GetObject and, to write, s3:PutObject and s3:DeleteObject",
+    "gs": "it takes the role Storage Object Viewer or, to write, Storage Object User",
+    "az": "it takes the role Storage Blob Data Reader or, to write, Storage Blob Data Contributor",
+}
+_ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+_STORES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+_OF_LIBRARIES = {"botocore": "s3", "aiobotocore": "s3", "gcsfs": "gs", "google": "gs", "azure": "az", "adlfs": "az"}
+_MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ImportError)
+_UPLOAD = re.compile(r"/b/([^/?]+)/o$")  # what gcsfs tried to write to
+
+
+def explain(error: Exception, url: str = "") -> str:
+    """What is wrong, and what to do about it, in one line without anything secret.
+
+    Args:
+        error: what a library raised.
+        url: where, if the error alone may not tell which kind of store it is of.
+    """
+    kind, code, said = _kind(error, url), _code(error), _said(error)
+    names = {type(one).__name__ for one in (error, error.__cause__, getattr(error, "os_error", None))}
+    if code in _NO_BUCKET or "No such container" in said:
+        return f"there is no such {'container' if kind == 'az' else 'bucket'}{_endpoint(kind, ', asked at {1} ({0})')}"
+    if isinstance(error, FileNotFoundError) and (found := _UPLOAD.search(said)):
+        return f"there is no bucket {found[1]}"
+    if kind in _CREDENTIALS:
+        if names & NO_CREDENTIALS or "Anonymous caller" in said or "unable to connect to account" in said:
+            return f"no credentials that can be used ({said}); {_CREDENTIALS[kind]}"
+        if code in _NOT_KNOWN or "ClientAuthenticationError" in names:
+            return f"the store does not accept the credentials ({said}); {_CREDENTIALS[kind]}"
+        if code in _NOT_ALLOWED or isinstance(error, PermissionError) or said.startswith("Forbidden"):
+            return f"no permission ({said}); {_PERMISSIONS[kind]}; for other credentials, {_CREDENTIALS[kind]}"
+        if code in _OTHER_REGION:
+            return f"the bucket is in another region ({said}); set AWS_DEFAULT_REGION"
+    if names & _TOO_LATE:
+        return f"does not answer in time ({said}); check the network{_endpoint(kind, ', and {0}, which is {1}')}"
+    if names & _NOT_REACHED:
+        return f"cannot be reached ({said}); check the network{_endpoint(kind, ', and {0}, which is {1}')}"
+    return said
+
+
+def as_os_error(error: Exception, url: str) -> Exception:
+    """An error of a store's library as an `OSError` that names `url` and says what to do.
+
+    What is one of Python's own about the file itself, a mistake of a caller's, or explained already, stays as it is.
+    """
+    if isinstance(error, (NotADirectoryError, IsADirectoryError, EOFError, MemoryError, *_MISTAKES)):
+        return error
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, FileNotFoundError):
+        return error
+    status = answer(error)[0]
+    text, names = explain(error, url), {type(error).__name__}
+    if isinstance(error, FileNotFoundError):
+        made: OSError = FileNotFoundError(errno.ENOENT, text, url)
+    elif isinstance(error, PermissionError) or status in (401, 403) or names & NO_CREDENTIALS:
+        made = PermissionError(errno.EACCES, text, url)
+    else:
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
+        made = OSError(number, text, url)
+    made.status = status  # type: ignore[attr-defined]
+    return made
+
+
+def _kind(error: BaseException, url: str) -> str:
+    """Of which store: "s3", "gs", "az", or else the scheme of the URL."""
+    for one in (error, error.__cause__):
+        package = type(one).__module__.partition(".")[0]
+        if package in _OF_LIBRARIES:
+            return _OF_LIBRARIES[package]
+    if str(error).startswith("Forbidden: http"):  # an OSError of gcsfs's
+        return "gs"
+    scheme = url.partition("://")[0]
+    return _STORES.get(scheme, scheme)
+
+
+def _code(error: BaseException) -> str:
+    """The store's own word for what is wrong, or the status of its answer."""
+    status, code = answer(error)
+    return code or str(status or "")
+
+
+def answer(error: BaseException) -> tuple[int, str]:
+    """The status of a store's answer (0: there was none), and its own word for what is wrong."""
+    for one in (error, error.__cause__):
+        if type(one).__module__ == "aiohttp.http_exceptions":
+            continue  # aiohttp's own 400, of an answer that it cannot read: cut, or no HTTP
+        response = getattr(one, "response", None)  # botocore's
+        if isinstance(response, dict):
+            status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            return status, str(response.get("Error", {}).get("Code", ""))
+        for name in ("status", "status_code", "code"):  # aiohttp's, azure's, gcsfs's
+            number = getattr(one, name, None)
+            if isinstance(number, int):
+                found = getattr(one, "error_code", "") or ""  # azure's
+                return number, str(getattr(found, "value", found))
+    return (403, "") if str(error).startswith("Forbidden") else (0, "")  # gcsfs's
+
+
+def _said(error: Exception) -> str:
+    """The error's first line."""
+    text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).strip()
+    first, *rest = text.splitlines() or [type(error).__name__]
+    if first.endswith(":") and rest:  # botocore's, of parameters
+        first = f"{first} {rest[0].strip()}"
+    return without_secrets(first.rstrip(". "))
+
+
+def _endpoint(kind: str, text: str) -> str:
+    """`text` with the variable that says where the store is, and its value, if it is set: it may be wrong."""
+    for name in _ENDPOINTS.get(kind, ()):
+        if os.environ.get(name):
+            return text.format(name, without_secrets(os.environ[name]))
+    return ""

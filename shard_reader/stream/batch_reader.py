@@ -1,0 +1,311 @@
+"""From positions to batches: records are looked up, and their fields become arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.errors import CorruptionError
+from shard_reader.format.manifest import Field
+from shard_reader.order.batches import Order, Picks
+from shard_reader.remote.stats import Counters, Stats
+from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
+from shard_reader.shards.shard import MOST_OPEN, OpenShard
+from shard_reader.stream.cache_schedule import CacheAhead
+from shard_reader.stream.images import Pixels
+from shard_reader.stream.lookup import Pending, Plan
+from shard_reader.stream.options import ReadOptions
+
+__all__ = ["Batch", "Reader", "Skipped", "Spec", "fixed", "ragged"]
+
+
+if TYPE_CHECKING:
+    from shard_reader.dataset.records import Records
+    from shard_reader.shards.located import Located
+
+Batch = dict[str, NDArray[Any]]
+
+_PLAN_RECORDS = 1 << 13  # looked up at a time: the fewest for which arithmetic in NumPy is cheap, since memory is not
+
+
+class Spec(NamedTuple):
+    """What a batch has of each record: `bytes` are of dtype "string", lists of any length of dtype "list"."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A damaged record that has weight 0: its number, and what is wrong with it."""
+
+    record: int
+    reason: str
+
+
+class Reader:
+    """Makes the batches of a stream.
+
+    Args:
+        data: where the records are.
+        order: which of them are in which batch.
+        seed: of random transforms.
+    """
+
+    def __init__(self, data: Records, order: Order, seed: int, options: ReadOptions) -> None:
+        self._data, self._order, self.options = data, order, options
+        self._stalls = Counters()
+        self.fields = _check_fields(data, options.fields)
+        self._check_names()
+        self._pixels = Pixels(data, order, seed, options) if "image" in self.fields else None
+
+    @property
+    def most_records(self) -> int:
+        """How many records to look up at a time, at most: of more shards than may be open, fewer."""
+        return _PLAN_RECORDS if self._data.shard_count <= MOST_OPEN else MOST_OPEN // 2
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """Each array of a batch, in order."""
+        specs = {}
+        for name in self.fields:
+            field, ragged = self._data.fields[name], self.options.ragged
+            if name == "image" and self._pixels is not None:
+                specs[name] = Spec(self._pixels.dtype.name, self._pixels.shape)
+            elif field.is_fixed:
+                specs[name] = Spec(field.dtype, field.shape)
+            elif ragged == "list":
+                specs[name] = Spec("list", ())
+            else:
+                size = None if ragged == "pad" else ragged
+                specs[name] = Spec(field.dtype, (size, *field.shape[1:]))
+                specs[f"{name}/mask"] = Spec("bool", (size,))
+        return specs | {"weight": Spec("float32", ())}
+
+    def plan(self, epoch: int, first: int, stop: int) -> Plan:
+        """Look up the batches of steps `first` to `stop`, without it."""
+        return self._look_up(self._order.picks(epoch, first, stop), epoch, first)
+
+    def plan_ahead(self, epoch: int, first: int, stop: int, taken: range, before: Fetch | None) -> tuple[Plan, int]:
+        """As `plan`, of fewer steps where more bytes are far away than may be in memory; and the step behind it.
+
+        Args:
+            taken: the steps whose batches are made; of others, nothing is fetched.
+            before: what the plan before has on its way.
+        """
+        picks = self._order.picks(epoch, first, stop)
+        located = self._data.locate(picks.records)
+        wanted = self._taken(first, stop, taken)[: len(picks.records)]
+        needed = np.cumsum(needed_bytes(located, self.fields) * wanted)
+        share = self._order.share
+        most = int(np.searchsorted(needed, self._data.ahead_bytes // 2, "right")) // share
+        if 0 < most < stop - first or (most == 0 and stop - first > 1):
+            stop = first + max(1, most)
+            end = (stop - first) * share
+            picks = Picks(picks.positions[:end], picks.records[:end], picks.weights[:end])
+            located, wanted = located[:end], wanted[:end]
+        return self._looked_up(picks, located, epoch, first, None if wanted.all() else wanted, before), stop
+
+    def records_ahead(self, plan: Plan) -> int:
+        """How many records like those of a plan may be in memory before they are used."""
+        needed = int(needed_bytes(plan.located, self.fields).sum())
+        return max(self._order.share, len(plan.picks.records) * (self._data.ahead_bytes // 2) // max(1, needed))
+
+    def cache_ahead(self, epoch: int, taken: range) -> CacheAhead | None:
+        """What brings the shards that some steps need into a cache, if there is one."""
+        if all(shards.cache is None for shards in self._data.stores):
+            return None
+        return CacheAhead(self._data, self._order, epoch, taken.start, taken.step)
+
+    def plan_records(self, records: NDArray[np.int64], epoch: int) -> Plan:
+        """Look up records by number, `[n]`, whose positions are their numbers."""
+        return self._look_up(Picks(records, records, np.ones(len(records), np.float32)), epoch, 0)
+
+    def places(self, plan: Plan, step: int) -> range:
+        """Where the records of a step are in a plan."""
+        share, end = self._order.share, len(plan.picks.records)
+        return range(min(end, (step - plan.first) * share), min(end, (step - plan.first + 1) * share))
+
+    def begin(self, plan: Plan, places: range, *, verify: bool, cold: bool) -> Pending:
+        """Have threads make a batch of those records that are at these places of the plan.
+
+        Args:
+            verify: check the images against their checksums.
+            cold: tell the kernel which bytes will be needed.
+        """
+        pending = Pending(plan, places, verify)
+        if self._pixels is not None:
+            self._pixels.begin(pending, cold=cold)
+        return pending
+
+    def finish(self, pending: Pending) -> tuple[Batch, list[Skipped]]:
+        """The batch, when it is done, and those of its records that are damaged.
+
+        Raises:
+            CorruptionError: one of its records is damaged, and is not to be skipped.
+            StoreError: the store does not answer.
+        """
+        try:
+            self.stalled(pending.wait())
+            return self._finished(pending)
+        except BaseException:  # as Ctrl-C: no thread waits for its bytes any longer, nor Python for the thread
+            pending.cancel()
+            raise
+
+    def _finished(self, pending: Pending) -> tuple[Batch, list[Skipped]]:
+        batch: Batch = {}
+        for name in self.fields:
+            field = self._data.fields[name]
+            if name == "image" and self._pixels is not None:
+                batch[name] = self._pixels.finish(pending)
+            elif field.in_index:
+                batch[name] = fixed(pending, name, field)
+            else:
+                batch |= ragged(pending, name, field, self.options.ragged)
+        if self._pixels is None:
+            pending.fail_where_closed()
+        weights = pending.plan.picks.weights[pending.places.start : pending.places.stop].copy()
+        skipped = self._skip_damaged(pending, weights)
+        return batch | {"weight": weights}, skipped
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether some of the data is far away."""
+        return bool(self._data.stores)
+
+    def stalled(self, seconds: float) -> None:
+        """Count the time that a loop has waited for bytes."""
+        self._stalls.add(stalled_seconds=seconds)
+
+    @property
+    def stalls(self) -> Stats:
+        """How long loops of this process have waited for bytes."""
+        return self._stalls.total
+
+    def close(self) -> None:
+        """Stop the threads and free the buffers that nobody holds."""
+        if self._pixels is not None:
+            self._pixels.close()
+
+    def _look_up(self, picks: Picks, epoch: int, first: int) -> Plan:
+        return self._looked_up(picks, self._data.locate(picks.records), epoch, first)
+
+    def _taken(self, first: int, stop: int, taken: range) -> NDArray[np.bool_]:
+        """Whether each record of some steps is in a batch that is made."""
+        steps = np.arange(first, stop)
+        return np.repeat((steps - taken.start) % taken.step == 0, self._order.share)
+
+    def _looked_up(
+        self,
+        picks: Picks,
+        located: Located,
+        epoch: int,
+        first: int,
+        wanted: NDArray[np.bool_] | None = None,
+        before: Fetch | None = None,
+    ) -> Plan:
+        most = self._data.ahead_bytes // 2
+        located, fetching = fetch(located, self.fields, wanted=wanted, before=before, most_bytes=most)
+        columns = located.columns([n for n in self.fields if n == "image" or self._data.fields[n].in_index])
+        if self._pixels is None or "offset" not in columns or fetching is not None:
+            return Plan(picks=picks, located=located, columns=columns, epoch=epoch, first=first, fetch=fetching)
+        addresses = located.addresses(columns)
+        return Plan(
+            epoch=epoch,
+            first=first,
+            picks=picks,
+            located=located,
+            columns=columns,
+            addresses=addresses,
+            window=self._pixels.window(addresses),
+            is_sound=self._pixels.are_sound(columns["length"]),
+        )
+
+    def _skip_damaged(self, pending: Pending, weights: NDArray[np.float32]) -> list[Skipped]:
+        """Those records of a batch that are skipped; their weights become 0."""
+        skipped = []
+        for place, error in pending.take_failures():
+            if self.options.on_error == "raise" or not isinstance(error, CorruptionError):
+                raise error
+            if weights[place - pending.places.start]:
+                weights[place - pending.places.start] = 0
+                skipped.append(Skipped(int(pending.plan.picks.records[place]), str(error)))
+        return skipped
+
+    def _check_names(self) -> None:
+        """That no field has the name of something else in a batch."""
+        padded = () if self.options.ragged == "list" else self.fields
+        ours = {"weight", *(f"{name}/mask" for name in padded if not self._data.fields[name].is_fixed)}
+        for name in self.fields:
+            if name in ours:
+                raise ValueError(
+                    f"fields={list(self.fields)!r}: {name!r} is what a batch calls its own; read the field with"
+                    f" data.column({name!r}, numbers)"
+                )
+
+
+def _check_fields(data: Records, fields: Iterable[str] | None) -> tuple[str, ...]:
+    if fields is None:
+        return ("image", "label") if "label" in data.fields else ("image",)
+    names = tuple(dict.fromkeys(fields))
+    for name in names:
+        if name not in data.fields:
+            raise ValueError(f"fields={list(names)!r}: {name!r} is not one of {', '.join(data.fields)}")
+    return names
+
+
+def fixed(pending: Pending, name: str, field: Field) -> NDArray[Any]:
+    """A field that the index has, `[n, *shape]`, as an array of its own."""
+    columns, places = pending.plan.columns, pending.places
+    if name not in columns:  # no shard could be opened
+        return np.zeros((len(places), *(size or 0 for size in field.shape)), field.dtype)
+    return columns[name][places.start : places.stop].astype(field.dtype)
+
+
+def ragged(pending: Pending, name: str, field: Field, how: Literal["list", "pad"] | int) -> dict[str, NDArray[Any]]:
+    """Strings as `bytes`, and lists in the way that `how` says: see `Records.stream`.
+
+    Raises:
+        ValueError: a list is longer than it may be.
+    """
+    values = _values(pending, name, field)
+    if field.is_fixed or how == "list":
+        return {name: values}
+    lengths = np.array([len(value) for value in values], np.int64)
+    size = int(lengths.max(initial=0)) if how == "pad" else int(how)
+    for number in np.flatnonzero(lengths > size).tolist():
+        shard, row = pending.plan.located.shard(pending.places.start + number)
+        raise ValueError(f"{shard.describe(row)}: {name!r} has {lengths[number]} elements, ragged={size}")
+    rest = tuple(part or 0 for part in field.shape[1:])
+    if field.dtype == "string":
+        padded = np.full((len(values), size), b"", object)
+    else:
+        padded = np.zeros((len(values), size, *rest), field.dtype)
+    for number, value in enumerate(values):
+        padded[number, : len(value)] = value
+    return {name: padded, f"{name}/mask": np.arange(size) < lengths[:, np.newaxis]}
+
+
+def _values(pending: Pending, name: str, field: Field) -> NDArray[Any]:
+    """What each record has, objects `[n]`; what cannot be read is noted, and is nothing."""
+    located = pending.plan.located
+    values = np.empty(len(pending.places), object)
+    for number, place in enumerate(pending.places):
+        shard = located.shards[located.which[place]]
+        values[number] = _nothing(field)
+        if isinstance(shard, OpenShard):
+            try:
+                values[number] = shard.value(name, int(located.rows[place]))
+            except CorruptionError as error:
+                pending.failures.append((place, error))
+    return values
+
+
+def _nothing(field: Field) -> Any:
+    if not field.shape:
+        return b""
+    return [] if field.dtype == "string" else np.empty((0, *(size or 0 for size in field.shape[1:])), field.dtype)

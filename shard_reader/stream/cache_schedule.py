@@ -1,0 +1,189 @@
+"""Shards fetched into a cache before an epoch needs them, in the order in which it does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shard_reader.order.batches import Order, local_ranks
+from shard_reader.shards.remote_shards import RemoteShards, Wanted
+
+if TYPE_CHECKING:
+    from shard_reader.dataset.records import Records
+
+__all__ = ["CacheAhead"]
+
+_BLOCK = 1 << 14  # positions of this rank that are looked at together
+_POLL_SECONDS = 0.02
+_FULL_SECONDS = 0.2  # before a cache without room is asked again, where nothing was let go
+_COMING = 8  # shards that are fetched at a time
+_LEARN_SECONDS = 0.5  # at a time: of an epoch of 100 million records, finding out all would take minutes
+
+Key = tuple[RemoteShards, int]
+
+
+class CacheAhead:
+    """The shards that the steps of an epoch need, from now on as far as the cache has room for them.
+
+    It is known, not guessed, which ones these are. Those whose last use is behind are let go: the cache may remove
+    them.
+
+    Args:
+        first: the step from which on they are needed.
+        every: one in so many steps is taken.
+    """
+
+    def __init__(self, data: Records, order: Order, epoch: int, first: int, every: int = 1) -> None:
+        self._data, self._order, self._epoch, self._first, self._every = data, order, epoch, first, every
+        self._known = first  # the step up to which the shards are known
+        self._last_use: dict[Key, int] = {}  # the step behind it, of each shard, in the order of their first use
+        self._state: dict[Key, Wanted] = {}
+        self._is_complete = False  # all shards are known
+        self._needed: list[Key] = []  # by the steps that it has come to
+        self._ahead: list[Key] = []  # what the cache is to have: that, and what comes next
+        self._left: list[Key] = []  # what it is to have, and may not have yet
+        self._seen: set[RemoteShards] = set()
+        self._full_until = 0.0  # when a cache without room is asked again
+        block, records = order.arrangement.block, order.records
+        # A shard that is used now may be used again up to the end of the next window, and not be used between.
+        self._margin = -(-2 * block // order.batch_size) if block < records else 0
+
+    def advance(self, first: int, stop: int) -> None:
+        """Go on to the steps from `first` to `stop`: fetch what these and the next ones need, and let go the rest."""
+        self._learn(stop + self._margin)
+        wanted, budget = self._wanted_bytes(first), self._budget()
+        give_up = time.monotonic() + (_LEARN_SECONDS if self._seen else 0)  # the first batch is to come soon
+        while self._known < self._order.steps and not self._is_complete and wanted < budget:
+            wanted += self._learn(self._known + 1)
+            if time.monotonic() > give_up:
+                break
+        for key in [key for key, last in self._last_use.items() if last <= first]:
+            del self._last_use[key]
+            self._state.pop(key, None)
+        self._needed = [key for key, _ in self._uses(first, stop)]
+        self._ahead = self._left = self._within_budget(budget)
+        for shards in {shards for shards, _ in self._last_use} | self._seen:
+            if shards not in self._seen:
+                shards.renew()
+            if not self._fits(shards):  # what was needed before, and what is too far ahead, may make room
+                shards.keep({number for other, number in self._ahead if other is shards})
+            self._seen.add(shards)
+        self._full_until = 0.0
+        self.pump()
+
+    def pump(self) -> None:
+        """Begin what there is room for.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        coming, is_full = 0, time.monotonic() < self._full_until
+        # What is coming is looked at in any case: it may have come, or failed.
+        begun = [key for key, state in self._state.items() if state == "coming"]
+        for key in dict.fromkeys([*self._left, *begun]):
+            before = self._state.get(key)
+            if before == "there" or ((is_full or coming >= _COMING) and before != "coming"):
+                continue
+            shards, number = key
+            state = self._state[key] = shards.want(number)
+            if state == "there" and before is None:
+                shards.store.counters.add(cache_hits=1)
+            coming += state in ("coming", "busy")
+            if state == "full":
+                is_full, self._full_until = True, time.monotonic() + _FULL_SECONDS
+        self._left = [key for key in self._left if self._state.get(key) not in ("there", "never")]
+
+    def wait(self, goes_on: Callable[[], bool], may_get_room: Callable[[], bool]) -> None:
+        """Wait until the cache has what the steps that it has come to need, as far as it can have it.
+
+        Args:
+            goes_on: whether to wait any longer.
+            may_get_room: whether something that is in use will be let go soon.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        began, ahead = time.time(), set(self._ahead)
+        possible = [key for key in self._needed if key in ahead]
+        while goes_on():
+            may_get = may_get_room()
+            if not may_get:
+                self._full_until = 0.0
+            self.pump()
+            states = {self._state.get(key) for key in possible}
+            if not states & {"coming", "busy", None, "full"}:
+                break
+            # What is needed is asked for first: where it has not been, others are coming, or there is no room.
+            moves = "coming" in self._state.values() or self._is_moving(began)
+            if not moves and not ("full" in states and may_get):
+                break
+            time.sleep(_POLL_SECONDS)
+        for shards, number in self._needed:
+            if self._state.get((shards, number)) != "there":
+                shards.store.counters.add(uncached=1)
+
+    def _is_moving(self, began: float) -> bool:
+        """Whether other processes go on with what they fetch: one that was stopped keeps its locks."""
+        return any(
+            time.time() - max(began, shards.written(number)) < shards.store.retry_for + _POLL_SECONDS
+            for (shards, number), state in self._state.items()
+            if state == "busy"
+        )
+
+    def _within_budget(self, budget: int) -> list[Key]:
+        """What is needed now, and then what is next, as far as there is room."""
+        left, found = budget, list[Key]()
+        for key in dict.fromkeys([*self._needed, *self._last_use]):
+            left -= key[0].entry(key[1]).size
+            if left < 0:
+                break
+            found.append(key)
+        return found
+
+    def _learn(self, stop: int) -> int:
+        """Find out which shards the steps up to `stop`, at least, need; the bytes of those that were not known."""
+        found = 0
+        while self._known < min(stop, self._order.steps):
+            first = self._known
+            self._known = min(self._order.steps, first + max(1, _BLOCK // self._order.share))
+            for key, last in self._uses(first, self._known):
+                if key not in self._last_use:
+                    found += key[0].entry(key[1]).size
+                self._last_use[key] = max(last, self._last_use.get(key, 0))
+            self._is_complete = len(self._last_use) >= self._data.shard_count
+        return found
+
+    def _uses(self, first: int, stop: int) -> list[tuple[Key, int]]:
+        """The shards that some steps need, in the order in which they do, and the step behind the last that does."""
+        share = self._order.share
+        records = self._order.picks(self._epoch, first, stop).records
+        found = []
+        for shards, numbers, places in self._data.shards_of(records):
+            if not isinstance(shards, RemoteShards):
+                continue
+            if self._every > 1:
+                taken = (first + places // share - self._first) % self._every == 0
+                numbers, places = numbers[taken], places[taken]
+            values, firsts = np.unique(numbers, return_index=True)
+            lasts = len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1]
+            steps = (first + places[lasts] // share + 1).tolist()
+            for place, number, step in zip(places[firsts].tolist(), values.tolist(), steps, strict=True):
+                found.append((place, (shards, number), step))
+        return [(key, step) for _, key, step in sorted(found, key=lambda use: use[0])]
+
+    def _wanted_bytes(self, first: int) -> int:
+        return sum(shards.entry(number).size for (shards, number), last in self._last_use.items() if last > first)
+
+    def _budget(self) -> int:
+        """How many bytes of the cache this process may fill ahead: its part, where others of the job share it."""
+        caches = {id(shards.cache): shards.cache for shards, _ in self._last_use}
+        sizes = [cache.most_bytes for cache in caches.values() if cache is not None]
+        return sum(sizes) // local_ranks(self._order.world_size)
+
+    def _fits(self, shards: RemoteShards) -> bool:
+        """Whether the cache has room for the whole split."""
+        cache = shards.cache
+        return cache is not None and shards.size <= cache.most_bytes

@@ -1,0 +1,248 @@
+"""The images of a batch: gathered, copied or decoded, by what they are in the shards."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.errors import CorruptionError
+from shard_reader.format.checksum import crc32c
+from shard_reader.format.images import Scratch, decode_image
+from shard_reader.order.batches import Order
+from shard_reader.order.shuffle import key
+from shard_reader.stream.lookup import Pending
+from shard_reader.stream.options import ReadOptions
+from shard_reader.system.buffers import BufferPool
+from shard_reader.system.cpus import available_cpus
+from shard_reader.system.memory_map import Window, announce
+from shard_reader.transforms.compose import Chain, compose
+from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize
+
+if TYPE_CHECKING:
+    from shard_reader.dataset.records import Records
+
+__all__ = ["Pixels"]
+
+_GATHERED = 1 << 14  # bytes: images up to this size are gathered together, larger ones copied one by one
+_TASK_RECORDS = 32  # at most, of what a thread copies or decodes at a time
+_OURS = (CenterCrop, Flip, RandomResizedCrop, Resize)  # none of them keeps the image, which a function might
+_HELD = 8  # batches that frameworks hold at a time: their memory is used again, and need not be mapped anew
+_MISMATCH = "is damaged (CRC mismatch)"
+
+
+class Pixels:
+    """Makes the images of a stream's batches.
+
+    Args:
+        seed: of random transforms.
+    """
+
+    def __init__(self, data: Records, order: Order, seed: int, options: ReadOptions) -> None:
+        self._data, self._order, self._seed, self._fast = data, order, seed, options.fast
+        self._prefetch, self._on_error = options.prefetch, options.on_error
+        self._threads = available_cpus() if options.threads is None else options.threads
+        self._chain = compose(options.image)
+        self._shape = _image_shape(data, self._chain)
+        self._probed: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._buffers: BufferPool | None = None
+        image = data.fields["image"]
+        # Whether the bytes in the shards are those of the batch, and whether they are few for each image.
+        native = sys.byteorder == "little" or image.dtype == "uint8"
+        self._is_raw = image.encoding == "raw" and image.is_fixed and not self._chain.steps and native
+        size = math.prod(self.shape) * np.dtype(image.dtype).itemsize if self._is_raw else 0
+        self._is_gathered, self._row = 0 < size <= _GATHERED, np.dtype((np.void, size))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pool": None, "_buffers": None}  # threads and memory stay in their process
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels of the images in a batch."""
+        return self._probe()[0] if self._shape is None else self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the pixels in a batch."""
+        return self._probe()[1] if self._shape is None else np.dtype(self._data.fields["image"].dtype)
+
+    def window(self, addresses: NDArray[np.int64]) -> Window | None:
+        """What images at these addresses are gathered through, if they are."""
+        return Window(addresses, self._row) if self._is_gathered else None
+
+    def are_sound(self, lengths: NDArray[np.uint64]) -> bool:
+        """Whether payloads of these lengths are all those of images that are gathered."""
+        return self._is_gathered and bool((lengths == self._row.itemsize).all())
+
+    def begin(self, pending: Pending, *, cold: bool) -> None:
+        """Have threads make the images of a batch. `cold`: tell the kernel first which bytes will be needed."""
+        if cold:
+            announce(pending.plan.extents(pending.places))
+        if not self._is_gathered or pending.plan.fetch is not None:
+            count = len(pending.places)
+            pending.images = self._buffer(count)
+            fill = self._copy if self._is_raw else self._decode
+            size = max(1, min(_TASK_RECORDS, -(-count // (2 * self._threads))))
+            tasks = (pending.places[start : start + size] for start in range(0, count, size))
+            pending.work = [self._thread_pool().submit(fill, pending, part) for part in tasks]
+
+    def finish(self, pending: Pending) -> NDArray[Any]:
+        """The images, `[n, *shape]`, when they are done. Those that cannot be read are 0, and noted."""
+        for part in pending.work:
+            part.result()
+        return self._gather(pending) if pending.images is None else pending.images
+
+    def close(self) -> None:
+        """Stop the threads and free the buffers that nobody holds."""
+        if self._pool is not None and self._pool[0] == os.getpid():
+            self._pool[1].shutdown(wait=False, cancel_futures=True)
+        if self._buffers is not None:
+            self._buffers.close()
+        self._pool = self._buffers = None
+
+    def _probe(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and dtype of what a function makes of an image: only calling it tells."""
+        if self._probed is None:
+            result = self._chain(self._first_image(), Draws(0, 0))
+            if not isinstance(result, np.ndarray) or result.dtype.hasobject:
+                raise ValueError(
+                    f"{self._chain!r} gives {type(result).__qualname__}: transforms give arrays of numbers"
+                )
+            self._probed = result.shape, result.dtype.newbyteorder("=")
+        return self._probed
+
+    def _first_image(self) -> NDArray[Any]:
+        """The first that can be read, if those that cannot are to be skipped."""
+        for record in range(len(self._data)):
+            try:
+                return self._data.image(record)
+            except CorruptionError:
+                if self._on_error == "raise" or record == len(self._data) - 1:
+                    raise
+        raise ValueError(f"{self._data.name} has no record that could show what {self._chain!r} gives")
+
+    def _buffer(self, records: int) -> NDArray[Any]:
+        """Memory for a batch."""
+        size = math.prod(self.shape) * self.dtype.itemsize
+        most = min(self._order.share, self._order.records) if self._order.remainder == "keep" else self._order.share
+        if records > most:  # that were asked for by number
+            return np.empty((records, *self.shape), self.dtype)
+        if self._buffers is None:
+            self._buffers = BufferPool(most * max(1, size), self._prefetch + _HELD)
+        return self._buffers.array((records, *self.shape), self.dtype)
+
+    def _thread_pool(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
+            self._pool = (os.getpid(), ThreadPoolExecutor(self._threads, "shard_reader"))
+        return self._pool[1]
+
+    def _gather(self, pending: Pending) -> NDArray[Any]:
+        """Small images, copied together. No thread does it: handing it over would take as long."""
+        plan, row, count = pending.plan, self._row, len(pending.places)
+        places = slice(pending.places.start, pending.places.stop)
+        if plan.window is not None and plan.is_sound:
+            rows, bad = plan.window[places], []
+        else:
+            lengths = plan.columns["length"][places] if plan.window is not None else np.zeros(count, np.int64)
+            good = np.flatnonzero(lengths == row.itemsize)
+            bad, rows = np.flatnonzero(lengths != row.itemsize).tolist(), np.zeros(count, row)
+            if plan.window is not None:
+                rows[good] = plan.window[places.start + good]
+        images = rows.view(np.uint8).view(self.dtype).reshape(count, *self.shape)
+        for place in bad:
+            self._fail_length(pending, places.start + place)
+        if pending.verify:
+            self._verify(pending, images, set(bad))
+        return images
+
+    def _verify(self, pending: Pending, images: NDArray[Any], but: set[int]) -> None:
+        """Check images that were gathered against their checksums."""
+        for number, place in enumerate(pending.places):
+            if number not in but and crc32c(images[number]) != pending.plan.columns["crc32c"][place]:
+                found = pending.again(place)
+                images[number] = 0 if found is None else found.view(self.dtype).reshape(self.shape)
+                if found is None:
+                    pending.fail(place, _MISMATCH)
+
+    def _copy(self, pending: Pending, part: range) -> None:
+        """Copy images one by one."""
+        assert pending.images is not None
+        origin = pending.places.start
+        targets = pending.images.reshape(len(pending.images), -1).view(np.uint8)
+        size = targets.shape[1]
+        for place, shard, start, length, checksum, _, _ in pending.plan.payloads(part):
+            target = targets[place - origin]
+            if shard is None or length != size:
+                target[...] = 0
+                self._fail_length(pending, place)
+                continue
+            try:
+                target[:] = shard.stored(start, length)
+            except CorruptionError as error:
+                target[...] = 0
+                pending.fail(place, error)
+                continue
+            if pending.verify and crc32c(target) != checksum:
+                found = shard.again(start, length, checksum)
+                target[...] = 0 if found is None else found
+                if found is None:
+                    pending.fail(place, _MISMATCH)
+
+    def _decode(self, pending: Pending, part: range) -> None:
+        """Decode images, and transform them, into their places."""
+        assert pending.images is not None
+        seed = key(self._seed, pending.plan.epoch, "draws")
+        positions, origin = pending.plan.picks.positions, pending.places.start
+        scratch = Scratch() if all(type(step) in _OURS for step in self._chain.steps) else None
+        for place, shard, start, length, checksum, height, width in pending.plan.payloads(part):
+            target = pending.images[place - origin]
+            try:
+                if shard is None:
+                    raise ValueError("is in a shard that is not open")
+                payload = shard.stored(start, length)
+                if pending.verify and crc32c(payload) != checksum:
+                    found = shard.again(start, length, checksum)
+                    if found is None:
+                        raise ValueError(_MISMATCH)
+                    payload = found
+                image = shard.fields["image"]
+                pixels = decode_image(payload, image, height, width, fast=self._fast, scratch=scratch)
+            except (CorruptionError, ValueError, OSError) as error:
+                target[...] = 0
+                pending.fail(place, error)
+                continue
+            try:
+                draws = Draws(seed, int(positions[place])) if self._chain.is_random else None
+                self._chain(pixels, draws, target)
+            except Exception as error:
+                target[...] = 0
+                pending.fail_transform(place, error)
+
+    def _fail_length(self, pending: Pending, place: int) -> None:
+        length = pending.plan.columns["length"][place] if "length" in pending.plan.columns else 0
+        pending.fail(place, f"has {length} bytes, not the pixels of {self.shape}")
+
+
+def _image_shape(data: Records, chain: Chain) -> tuple[int, ...] | None:
+    """The shape of every image in a batch; None: a function will show it."""
+    shape = chain.output_shape(data.fields["image"].shape)
+    if shape is None:
+        return None
+    if shape[2] is None:
+        raise ValueError(
+            f"the images of {data.name} may differ in channels (--channels keep) and then are no array: read"
+            " them one by one, or prepare them with --channels rgb or grey"
+        )
+    if None in shape:
+        raise ValueError(
+            f"the images of {data.name} may differ in size (--fit cover, inside or none) and then are no array: pass"
+            " image=CenterCrop(n), or prepare them with --fit crop, pad or stretch"
+        )
+    return tuple(size or 0 for size in shape)

@@ -1,0 +1,53 @@
+"""How records become batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from shard_reader.arguments import at_least_one, one_of
+from shard_reader.transforms.compose import Transforms
+
+__all__ = ["OnError", "ReadOptions", "Verify"]
+
+Verify = Literal["always", "first-epoch", "never"]
+OnError = Literal["raise", "skip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How records become batches; `Records.stream` says what each option is.
+
+    Raises:
+        ValueError: a value is not one of its choices.
+        TypeError: a value is of another type.
+    """
+
+    fields: Iterable[str] | None
+    image: Transforms
+    ragged: Literal["list", "pad"] | int
+    fast: bool
+    verify: Verify | None
+    on_error: OnError
+    threads: int | None
+    prefetch: int
+
+    def __post_init__(self) -> None:
+        one_of("on_error", self.on_error, get_args(OnError))
+        if self.verify is not None:
+            one_of("verify", self.verify, get_args(Verify))
+        if self.on_error == "skip" and self.verify not in (None, "always"):
+            raise ValueError(
+                f'verify={self.verify!r}: must be "always" with on_error="skip": a damaged record that is not checked'
+                " would be skipped in one epoch, and not in the next"
+            )
+        if isinstance(self.fields, str) or not isinstance(self.fields, Iterable | None):
+            raise TypeError(f"fields={self.fields!r}: must be several names, as ({self.fields!r},)")
+        if isinstance(self.ragged, str):
+            one_of("ragged", self.ragged, ("list", "pad", "or a length"))
+        else:
+            at_least_one("ragged", self.ragged)
+        at_least_one("prefetch", self.prefetch)
+        if self.threads is not None:
+            at_least_one("threads", self.threads)

@@ -1,0 +1,3 @@
+"""Memory, files and CPUs of this machine."""
+
+__all__: list[str] = []

@@ -1,0 +1,6 @@
+"""From a decoded image to one of the batch's size: crops, scaling, mirroring, and transforms of one's own."""
+
+from shard_reader.transforms.base import Shape, Transform, qualified_name
+from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize
+
+__all__ = ["CenterCrop", "Flip", "RandomResizedCrop", "Resize", "Shape", "Transform", "qualified_name"]

@@ -1,0 +1,233 @@
+"""Inputs with the same bytes: counted and listed, or dropped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.command import command, prepared
+
+from beam_jobs.plan.duplicates import find
+from shard_reader import open_dataset
+from shard_reader.format import Manifest
+
+
+@given(st.lists(st.integers(0, 30), max_size=200), st.integers(1, 50), st.randoms(use_true_random=False))
+def test_every_repetition_is_found_with_the_first_of_its_kind(
+    tmp_path_factory: pytest.TempPathFactory, values: list[int], block: int, random: Any
+) -> None:
+    numbers = [(0, 0)] + [(random.getrandbits(64), number) for number in range(1, 31)]
+    hashes = np.array([numbers[value] for value in values], np.uint64).reshape(-1, 2)
+    blocks = (hashes[start : start + block] for start in range(0, len(hashes), block))
+    found = find(blocks, tmp_path_factory.mktemp("hashes"))
+    expected = [(place, values.index(value)) for place, value in enumerate(values) if value in values[:place] and value]
+    assert list(zip(found.places.tolist(), found.firsts.tolist(), strict=True)) == expected
+
+
+@pytest.fixture(scope="module")
+def doubled(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images, of which four are there again, one of them twice."""
+    copy = Path(shutil.copytree(class_folders, tmp_path_factory.mktemp("doubled") / "in"))
+    for source, target in (
+        ("a/000.jpg", "b/again.jpg"),
+        ("a/000.jpg", "c/once more.jpg"),
+        ("a/003.png", "a/x.png"),
+        ("b/001.png", "b/y.png"),
+        ("c/002.jpg", "a/z.jpg"),
+    ):
+        shutil.copy(copy / source, copy / target)
+    return copy
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def groups(folder: Path) -> dict[bytes, set[str]]:
+    """The ids of the files of each content."""
+    found: dict[bytes, set[str]] = {}
+    for path in folder.rglob("*.*"):
+        found.setdefault(path.read_bytes(), set()).add(str(path.relative_to(folder)))
+    return found
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_duplicates_are_listed_and_counted(doubled: Path, tmp_path: Path, format: str) -> None:
+    options = ["--size", 8, "--split", "train=0.5,val=0.5", "--shards", 3, "--format", format]
+    result = command("prepare", doubled, tmp_path / "out", *options)
+    assert result.returncode == 0, result.stderr
+    manifest = Manifest.from_json((tmp_path / "out/dataset.json").read_text())
+    found = lines(tmp_path / "out/duplicates.jsonl")
+    split_of = {}
+    for split in ("train", "val"):
+        data = open_dataset(tmp_path / "out", split)
+        split_of |= {data[n]["id"]: split for n in range(len(data))}
+    assert len(split_of) == 65
+    by_id = {id: ids for ids in groups(doubled).values() for id in ids}
+    for line in found:
+        assert by_id[line["id"]] == by_id[line["first_id"]] and line["id"] != line["first_id"]
+        assert (split_of[line["id"]], split_of[line["first_id"]]) == (line["split"], line["first_split"])
+        assert line["leak"] == (line["split"] != line["first_split"])
+    assert Counter(by_id[line["id"]].__len__() for line in found) == {2: 3, 3: 2}
+    leaks = sum(line["leak"] for line in found)
+    assert (manifest.counts.duplicates, manifest.counts.leaks) == (5, leaks) and leaks
+    assert f"duplicates 5 with the bytes of another, {leaks} of them across splits, listed in" in result.stdout
+
+
+def test_content_hashes_are_in_the_records(doubled: Path, tmp_path: Path) -> None:
+    data = open_dataset(prepared(doubled, tmp_path / "out", "--size", 8, "--format", "tfrecord", "--format", "hdf5"))
+    every = np.arange(len(data))
+    hashes = dict(zip([id.decode() for id in data.ids(every)], data.column("content_hash", every), strict=True))
+    assert len(set(hashes.values())) == 60
+    assert hashes["a/000.jpg"] == hashes["b/again.jpg"] == hashes["c/once more.jpg"]
+    import xxhash
+
+    digest = xxhash.xxh3_128_digest((doubled / "a/000.jpg").read_bytes())
+    assert hashes["a/000.jpg"] == int.from_bytes(digest[:8], signed=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_of_each_is_kept_when_asked_for(doubled: Path, tmp_path: Path, workers: int) -> None:
+    options = ["--size", 8, "--drop-duplicates", "--max-rejects", 0, "--workers", workers]
+    output = prepared(doubled, tmp_path / "out", *options, "--split", "train=0.8,val=0.2", "--stratify")
+    manifest = Manifest.from_json((output / "dataset.json").read_text())
+    rejects = lines(output / "rejects.jsonl")
+    assert {reject["reason"] for reject in rejects} == {"duplicate"}
+    assert len(rejects) == 5 and (manifest.counts.written, manifest.counts.rejected) == (60, 5)
+    kept = {
+        open_dataset(output, split)[n]["id"] for split, part in manifest.splits.items() for n in range(part.records)
+    }
+    assert all(len(ids & kept) == 1 for ids in groups(doubled).values())
+    for reject in rejects:
+        first = reject["message"].removeprefix("has the same bytes as ")
+        assert first in kept and (doubled / first).read_bytes() == (doubled / reject["id"]).read_bytes()
+    assert manifest.counts.duplicates == 0
+    # The same again is nothing to do; and one without duplicates is another dataset.
+    again = command("prepare", doubled, output, *options, "--split", "train=0.8,val=0.2", "--stratify")
+    assert "is finished, nothing to do" in again.stdout
+    other = command("prepare", doubled, output, "--size", 8, "--split", "train=0.8,val=0.2", "--stratify")
+    assert other.returncode == 2 and "drop_duplicates" in other.stderr
+
+
+def test_the_order_of_what_is_left_is_as_if_the_others_had_never_been(
+    doubled: Path, class_folders: Path, tmp_path: Path
+) -> None:
+    dropped = open_dataset(prepared(doubled, tmp_path / "dropped", "--size", 8, "--drop-duplicates"))
+    rejected = {reject["id"] for reject in lines(tmp_path / "dropped/rejects.jsonl")}
+    without = Path(shutil.copytree(doubled, tmp_path / "without"))
+    for id in rejected:
+        (without / id).unlink()
+    plain = open_dataset(prepared(without, tmp_path / "plain", "--size", 8))
+    assert [dropped[n]["id"] for n in range(60)] == [plain[n]["id"] for n in range(60)]
+
+
+def test_a_damaged_duplicate_is_not_taken_for_the_good_one(doubled: Path, tmp_path: Path) -> None:
+    """Two files of the same garbage: one is rejected as a duplicate, the other for what it is."""
+    copy = Path(shutil.copytree(doubled, tmp_path / "in"))
+    for name in ("a/bad1.jpg", "b/bad2.jpg"):
+        (copy / name).write_bytes(b"garbage")
+    output = prepared(copy, tmp_path / "out", "--size", 8, "--drop-duplicates", "--max-rejects", 1)
+    reasons = Counter(reject["reason"] for reject in lines(output / "rejects.jsonl"))
+    assert reasons == {"duplicate": 6, "not-an-image": 1}
+
+
+def test_pixels_of_another_shape_are_no_duplicates(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, shape in (("a", (2, 8, 16, 3)), ("b", (2, 16, 8, 3))):
+        pixels = np.zeros(shape, np.uint8) + np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1)
+        np.savez(tmp_path / f"in/{name}.npz", image=pixels)
+    output = prepared(tmp_path / "in", tmp_path / "out", "--drop-duplicates", "--size", 8)
+    assert lines(output / "rejects.jsonl") == []
+
+
+def test_one_that_is_rejected_does_not_take_the_others_along(tmp_path: Path, class_folders: Path) -> None:
+    """The same bytes, annotated once for another size: that one is a reject, and the other no duplicate of it."""
+    images, annotations = [], list[Any]()
+    for number, path in enumerate(sorted(class_folders.rglob("*.png"))[:6]):
+        for copy, wrong in (("a", 0), ("b", 1)):
+            shutil.copy(path, tmp_path / f"{number}{copy}.png")
+            width, height = 20 + int(path.stem) % 7, 16 + int(path.stem) % 5
+            name = f"{number}{copy}.png"
+            images.append({"id": name, "file_name": name, "width": width + wrong, "height": height})
+    categories = [{"id": 1, "name": "x"}]
+    whole = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "c.json").write_text(json.dumps(whole))
+    output = prepared(tmp_path / "c.json", tmp_path / "out", "--drop-duplicates", "--max-rejects", 6, "--size", 8)
+    assert {open_dataset(output)[n]["id"] for n in range(6)} == {f"{n}a.png" for n in range(6)}
+
+
+def test_nothing_but_rejects_has_no_duplicates(doubled: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("x\n")
+    options = ["--classes", tmp_path / "classes.txt", "--drop-duplicates", "--max-rejects", "1.0", "--shard-records", 5]
+    result = command("prepare", doubled, tmp_path / "out", *options)
+    assert result.returncode == 0, result.stderr
+    assert "65 unknown-class" in result.stdout
+
+
+def test_what_was_being_overwritten_is_removed_to_the_end(doubled: Path, tmp_path: Path) -> None:
+    """Cut off while it removes the old dataset, behind its own pre-pass, and gone on with without --overwrite."""
+    output = prepared(doubled, tmp_path / "out", "--size", 8, "--shards", 4)
+    code = (
+        "import os, sys; from beam_jobs import __main__;"
+        "from shard_reader.storage import LocalDirectory;"
+        "LocalDirectory.delete_all = lambda self, names: names and os.kill(os.getpid(), 9);"
+        "__main__.main(sys.argv[1:])"
+    )
+    words = ["prepare", doubled, output, "--size", 8, "--shards", 1, "--drop-duplicates", "--overwrite"]
+    killed = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (output / "dataset.json").exists()
+    prepared(*words[1:-1])
+    assert sorted(path.name for path in output.glob("*.tfrecord")) == ["train-00000-of-00001.tfrecord"]
+
+
+def test_a_split_may_be_called_all(doubled: Path, tmp_path: Path) -> None:
+    output = prepared(doubled, tmp_path / "out", "--drop-duplicates", "--size", 8, "--split", "all=0.8,rest=0.2")
+    assert len(lines(output / "rejects.jsonl")) == 5
+
+
+def test_what_cannot_be_done_without_duplicates_leaves_the_dataset(doubled: Path, tmp_path: Path) -> None:
+    output = prepared(doubled, tmp_path / "out", "--size", 8)
+    before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    result = command("prepare", doubled, output, "--size", 8, "--overwrite", "--drop-duplicates", "--shards", 62)
+    assert result.returncode == 2
+    assert "--shards 62: the largest split has only 60 images" in result.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == before
+    prepared(doubled, output, "--size", 8, "--overwrite", "--drop-duplicates", "--shards", 2)
+    assert len(lines(output / "rejects.jsonl")) == 5
+
+
+@pytest.mark.slow
+def test_a_pre_pass_that_is_cut_off_goes_on(tmp_path: Path, class_folders: Path) -> None:
+    """Killed again and again while it hashes: parts that are done are not done again, and the bytes are the same."""
+    (tmp_path / "in").mkdir()
+    files = sorted(class_folders.rglob("*.*"))
+    for number in range(20_000):
+        data = files[number % 60].read_bytes()
+        (tmp_path / f"in/{number:05d}.jpg").write_bytes(data + number.to_bytes(4) * (number % 3 > 0))
+    words = [tmp_path / "in", tmp_path / "out", "--size", 8, "--encoding", "raw", "--drop-duplicates", "--shards", 4]
+    line = [sys.executable, "-m", "beam_jobs", "prepare", *map(str, words)]
+    killed = 0
+    for seconds in (1.5, 2.0, 2.5, 3.0):
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed > 1
+    prepared(*words)
+    whole = prepared(words[0], tmp_path / "whole", *words[2:])
+    for path in whole.glob("train-*"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()

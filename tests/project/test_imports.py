@@ -1,0 +1,140 @@
+"""What importing brings in, and what it offers."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+from support.command import REPOSITORY
+
+import beam_jobs
+import shard_reader
+
+FRAMEWORKS = {"jax", "keras", "tensorflow", "torch"}
+ADAPTERS = {"keras": "keras", "jax": "jax", "tf_data": "tensorflow", "torch": "torch"}
+PARTS = {"torch_workers": "torch"}  # of adapters
+MODULES = [
+    module.name
+    for package in (shard_reader, beam_jobs)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+]
+
+LOADED = """
+import sys
+sys.path[:0] = {paths!r}
+import {module}
+standard = set(sys.stdlib_module_names) | set(sys.builtin_module_names)
+print(*sorted({{name.split(".")[0] for name in sys.modules}} - standard))
+"""
+
+
+def loaded(module: str, *paths: Path) -> set[str]:
+    """The top-level packages that are there after an import, in a Python without site-packages but `paths`."""
+    code = LOADED.format(paths=[str(path) for path in (*paths, REPOSITORY)], module=module)
+    result = subprocess.run([sys.executable, "-S", "-I", "-c", code], capture_output=True, text=True, check=True)
+    return {name for name in result.stdout.split() if not name.startswith("_")}
+
+
+def test_the_reader_needs_numpy_and_nothing_else(tmp_path: Path) -> None:
+    """With NumPy alone installed: a missing package would fail, an installed one would show."""
+    site = Path(numpy.__file__).parent.parent
+    for name in ("numpy", "numpy.libs"):
+        if (site / name).exists():
+            (tmp_path / name).symlink_to(site / name)
+    assert loaded("shard_reader", tmp_path) == {"numpy", "shard_reader"}
+
+
+def test_the_reader_loads_numpy_and_nothing_else() -> None:
+    """With everything installed."""
+    site = Path(numpy.__file__).parent.parent
+    assert loaded("shard_reader", site) == {"numpy", "shard_reader"}
+
+
+def test_the_worker_processes_load_neither_beam_nor_tensorflow() -> None:
+    found = loaded("beam_jobs.shards.write", Path(numpy.__file__).parent.parent)
+    assert "shard_reader" in found
+    assert not found & {"apache_beam", "tensorflow", "keras", "tqdm"}
+
+
+def test_the_reader_never_imports_the_jobs() -> None:
+    for path in (REPOSITORY / "shard_reader").rglob("*.py"):
+        assert "beam_jobs" not in path.read_text("utf-8"), path
+
+
+@pytest.mark.parametrize(("adapter", "framework"), ADAPTERS.items())
+def test_an_adapter_loads_one_framework(adapter: str, framework: str) -> None:
+    """That is, what importing the framework loads: Keras its backend, TensorFlow even JAX, if it is there."""
+    pytest.importorskip(framework)
+    site = Path(numpy.__file__).parent.parent
+    found = loaded(f"shard_reader.{adapter}", site) & FRAMEWORKS
+    assert framework in found and found == loaded(framework, site) & FRAMEWORKS
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_name_that_is_offered_exists(name: str) -> None:
+    _, _, last = name.partition("shard_reader.")
+    if last in ADAPTERS | PARTS:
+        pytest.importorskip((ADAPTERS | PARTS)[last])
+    module = importlib.import_module(name)
+    for offered in module.__all__:
+        assert hasattr(module, offered), f"{name}.{offered}"
+
+
+def test_the_public_names() -> None:
+    assert shard_reader.__all__ == [
+        "CenterCrop",
+        "CorruptionError",
+        "Coverage",
+        "Dataset",
+        "DatasetError",
+        "Draws",
+        "Flip",
+        "ManifestError",
+        "Mixture",
+        "RandomResizedCrop",
+        "Resize",
+        "ShardsError",
+        "Skipped",
+        "StateError",
+        "Stats",
+        "StoreError",
+        "Stream",
+        "Transform",
+        "mix",
+        "open_dataset",
+    ]
+
+
+WITHOUT = "import sys; sys.modules[{missing!r}] = None; {code}"
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "message"),
+    [
+        ("tensorflow", "import shard_reader.tf_data", "pip install 'image-shards[tf]'"),
+        ("keras", "import shard_reader.keras", "pip install 'image-shards[keras]'"),
+        ("torch", "import shard_reader.torch", "pip install 'image-shards[torch]'"),
+        ("jax", "import shard_reader.jax", "pip install 'image-shards[jax]'"),
+        ("PIL", "import shard_reader as s; s.open_dataset({golden!r})[0]", "pip install 'image-shards[decode]'"),
+    ],
+)  # fmt: skip
+def test_a_missing_package_says_what_to_install(missing: str, code: str, message: str) -> None:
+    code = code.format(golden=str(REPOSITORY / "tests/reader/format/golden/v1/encoded"))
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(missing=missing, code=code)], capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert message in result.stderr.splitlines()[-1]
+
+
+def test_the_command_without_beam_says_what_to_install() -> None:
+    call = "from beam_jobs.__main__ import main; sys.exit(main(['prepare']))"
+    code = WITHOUT.format(missing="cykooz_resizer", code=call)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == "image-shards: error: needs cykooz_resizer: pip install 'image-shards[beam]'\n"

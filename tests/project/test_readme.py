@@ -1,0 +1,127 @@
+"""What the README shows works as it is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+from support.command import REPOSITORY, command, prepared
+from support.images import write_image
+from support.servers import Store
+
+from beam_jobs.cli.prepare import parse
+from beam_jobs.sources.known import recognised
+
+REPOSITORY = REPOSITORY
+README, *GUIDES = (
+    (REPOSITORY / name).read_text("utf-8") for name in ("README.md", "docs/training.md", "docs/stores.md")
+)
+PYTHON, IN_TRAINING, FROM_STORES = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, *GUIDES))
+SOURCES = re.findall(r"^\|([a-z ]*)\|.*\| `(image-shards prepare .*)` \|$", README, re.M)
+LOOKS = re.compile("image-shards (inspect|verify) ")
+_LINES = README.splitlines()
+COMMANDS = [line for line in _LINES if line.startswith("image-shards prepare ") and "://" not in line]
+IN_BUCKETS = [line for line in _LINES if line.startswith("image-shards ") and "s3://bucket" in line]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `photos` and the `shards` that the README's command makes of them, in both formats."""
+    directory = tmp_path_factory.mktemp("readme")
+    for number in range(40):
+        write_image(directory / "photos" / ("cat", "dog")[number % 2] / f"{number}.jpg", number, (240, 230))
+    line, *_ = COMMANDS
+    _, _, source, target, *options = shlex.split(line)
+    prepared(directory / source, directory / target, *options, "--format", "tfrecord", "--format", "hdf5")
+    return directory
+
+
+def test_there_is_something_to_run() -> None:
+    assert (len(PYTHON), len(IN_TRAINING), len(FROM_STORES), len(COMMANDS)) == (6, 6, 1, 4)
+
+
+@pytest.mark.filterwarnings("ignore")  # h5py's file is left open, as it would be in a session
+def test_the_python_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow")
+    monkeypatch.chdir(place)
+    names: dict[str, object] = {}
+    for block in PYTHON:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["record"]["id"].startswith(("cat/", "dog/"))  # type: ignore[index]
+    assert len(names["image"]) > 100  # type: ignore[arg-type]
+    assert names["resumed"].epoch == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # of Keras
+def test_the_python_of_the_training_guide_runs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for framework in ("tensorflow", "torch", "jax"):
+        pytest.importorskip(framework)
+    (tmp_path / "shards").symlink_to(place / "shards")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in IN_TRAINING:
+        exec(compile(block, "training.md", "exec"), names)
+    assert names["rows"].shape == (len(names["data"]), 2)  # type: ignore[attr-defined, arg-type]
+    assert names["position"]["step"] == 0 and names["resume"].initial_epoch == 2  # type: ignore[index, attr-defined]
+    assert names["images"].shape == (32, 224, 224, 3)  # type: ignore[attr-defined]
+
+
+def test_the_python_of_the_guide_to_stores_runs(place: Path, tmp_path: Path) -> None:
+    fsspec.filesystem("memory").put(f"{place / 'shards'}/", "/readme/shards/", recursive=True)
+    (block,) = FROM_STORES
+    block = block.replace("s3://bucket", "memory://readme").replace("/local-disk/cache", str(tmp_path / "cache"))
+    names: dict[str, object] = {"rank": 0, "world_size": 2}
+    exec(compile(block, "stores.md", "exec"), names)
+    assert names["stream"].stats().requests > 0  # type: ignore[attr-defined]
+    assert (tmp_path / "cache/locks").exists()
+
+
+def test_the_commands_of_buckets_run(place: Path, new_store: Callable[[str], Store]) -> None:
+    store = new_store("moto")
+    store.copy(place / "photos", "photos")
+    assert [line.split()[1] for line in IN_BUCKETS] == ["prepare", "verify"]
+    for line in IN_BUCKETS:
+        words = shlex.split(line.replace("s3://bucket", store.url))[1:]
+        result = command(*words, env={**os.environ, **store.environment})
+        assert result.returncode == 0, result.stderr
+
+
+def test_every_option_of_the_table_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["prepare", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help", "--runner", "--parallelism"}
+    table = "\n".join(line for line in README.splitlines() if line.startswith("| `--"))
+    assert set(re.findall(r"`(--[a-z-]+)", table)) == known
+
+
+def test_the_table_of_sources_has_a_command_for_each() -> None:
+    found = []
+    for name, line in SOURCES:
+        options = parse(shlex.split(line)[1:])
+        kind = recognised(options.source)[0].kind
+        found.append(kind)
+        assert kind == (name.strip() or "records") or (name.strip(), kind) == ("your own", "custom_source:Database")
+    assert found == ["folder", "table", "coco", "archive", "records", "records", "custom_source:Database"]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_is_one(line: str) -> None:
+    options = parse(shlex.split(line)[1:])
+    assert (options.source.input, options.output) == ("photos", "shards")
+
+
+@pytest.mark.parametrize("line", [line.partition("#")[0] for line in _LINES if LOOKS.match(line) and "://" not in line])
+def test_what_looks_at_a_dataset_runs(line: str, place: Path) -> None:
+    result = command(*shlex.split(line)[1:], cwd=place)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_files_that_the_readme_names_are_there() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", README)
+    for name in [*linked, "scripts/demo", "scripts/test", "Dockerfile", "requirements.lock"]:
+        assert (REPOSITORY / name).exists(), name

@@ -1,0 +1,130 @@
+"""Makes the golden datasets of format version 1, from payloads that are written out here.
+
+    python tests/golden/make.py
+
+They are frozen: whatever later versions of this project do, they read these files bit for bit, and a
+change to what is written shows as a difference here. Make new ones under a new version's name only.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beam_jobs.options import ImageOptions
+from beam_jobs.shards.record import image_fields
+from beam_jobs.shards.write import store
+from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, Statistics, shard_name
+
+HERE = Path(__file__).parent / "v1"
+
+PNGS = [  # one colour each: 1x2 red, 2x1 green, 3x2 of (1, 2, 3)
+    "89504e470d0a1a0a0000000d494844520000000100000002080200000016e32170"
+    "0000001049444154789c63f8cfc0c0c4c0c000000709010294d05c3b0000000049454e44ae426082",
+    "89504e470d0a1a0a0000000d49484452000000020000000108020000007b40e8dd"
+    "0000000f49444154789c6364f8cfc0c0c000000509010142b9425c0000000049454e44ae426082",
+    "89504e470d0a1a0a0000000d49484452000000030000000208020000001216f14d"
+    "0000001549444154789c63646462666060606060606280010000a6000a01de682f0000000049454e44ae426082",
+]
+ENCODED = [  # the last shard holds no record
+    [
+        {"image": bytes.fromhex(PNGS[0]), "id": "a/1.png", "height": 2, "width": 1, "label": 0},
+        {"image": bytes.fromhex(PNGS[1]), "id": "b/größer.png", "height": 1, "width": 2, "label": 1},
+        {"image": bytes.fromhex(PNGS[2]), "id": "b/" + "long" * 40, "height": 2, "width": 3, "label": 1},
+    ],
+    [],
+]
+FIELDS = {  # of every kind that inputs can bring along
+    "label": Field(dtype="int64", shape=(None,)),
+    "age": Field(dtype="float32"),
+    "note": Field(dtype="string"),
+    "tags": Field(dtype="string", shape=(None,)),
+    "camera": Field(dtype="float32", shape=(2, 2)),
+    "objects/bbox": Field(dtype="float32", shape=(None, 4)),
+    "objects/id": Field(dtype="int64", shape=(None,)),
+}
+RECORDS = [
+    [
+        {
+            "image": bytes.fromhex(PNGS[0]),
+            "id": "1",
+            "height": 2,
+            "width": 1,
+            "content_hash": -5,
+            "label": np.array([-1, 2**40]),
+            "age": 0.5,
+            "note": "naïve",
+            "tags": ["x", "größer"],
+            "camera": np.array([1, 2, 3, 4], np.float32).reshape(2, 2),
+            "objects/id": np.array([7, 8]),
+            "objects/bbox": np.array([[0, 0.25, 0.5, 1], [0.5, 0.5, 1, 1]], np.float32),
+        },
+        {
+            "image": bytes.fromhex(PNGS[1]),
+            "id": "2",
+            "height": 1,
+            "width": 2,
+            "content_hash": 2**62,
+            "label": np.array([], np.int64),
+            "age": -2.0,
+            "note": "",
+            "tags": list[str](),
+            "camera": np.zeros((2, 2), np.float32),
+            "objects/id": np.array([], np.int64),
+            "objects/bbox": np.zeros((0, 4), np.float32),
+        },
+    ]
+]
+RAW = [[{"image": bytes(range(n, n + 18)), "id": f"{n}.png", "height": 2, "width": 3} for n in range(5)], []]
+
+
+def make(directory: Path) -> None:
+    """Write both datasets below `directory`."""
+    options = {"width": 2, "height": 2, "fit": "cover", "filter": "lanczos", "quality": None, "dtype": "uint8"}
+    encoded = ImageOptions(**options, encoding="png", normalize="none")
+    write_dataset(directory / "encoded", encoded, ENCODED, ("a", "b"), {"label": Field(dtype="int64")})
+    raw = ImageOptions(**{**options, "width": 3, "fit": "crop"}, encoding="raw", normalize="none")
+    write_dataset(directory / "raw", raw, RAW, None, {})
+    write_dataset(directory / "fields", encoded, RECORDS, None, FIELDS)
+
+
+def write_dataset(
+    directory: Path,
+    image: ImageOptions,
+    shards: list[list[dict[str, Any]]],
+    names: tuple[str, ...] | None,
+    others: dict[str, Field],
+) -> None:
+    """Write the shards, and a manifest with values of the test's own."""
+    directory.mkdir(parents=True)
+    fields = {name: field for name, field in image_fields(image, others).items() if name in shards[0][0]}
+    made = tuple(write_shard(directory, number, len(shards), records, fields) for number, records in enumerate(shards))
+    records = sum(len(shard) for shard in shards)
+    manifest = Manifest(
+        fields=fields,
+        formats=("tfrecord", "hdf5"),
+        splits={"train": Split(records=records, shards=made)},
+        class_names=names,
+        statistics=Statistics(split="train", pixels=8, mean=(0.25, 0.5, 0.75), std=(0.1, 0.2, 0.3)),
+        counts=Counts(ignored=1, planned=records, written=records, rejected=0),
+        seed=7,
+        options={"size": "2"},
+        fingerprint=Fingerprint(inputs="1f" * 32, options="2e" * 32, codecs={"pillow": "12.3.0"}),
+    )
+    (directory / "dataset.json").write_text(manifest.to_json(), "utf-8")
+    (directory / "rejects.jsonl").write_text("")
+
+
+def write_shard(directory: Path, number: int, count: int, records: list[dict[str, Any]], fields: Any) -> Shard:
+    """One shard in both formats."""
+    paths = {format: directory / shard_name("train", number, count, format) for format in ("tfrecord", "hdf5")}
+    return store(records, paths, fields)
+
+
+if __name__ == "__main__":
+    if HERE.exists():
+        sys.exit(f"{HERE} is frozen: make the files of another version under another name")
+    make(HERE)

@@ -1,0 +1,158 @@
+"""The golden files: what version 1 of the format is, byte for byte. See golden/make.py."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from support.command import REPOSITORY
+
+from beam_jobs.options import ImageOptions, MaxRejects, PrepareOptions, ShardRule, SplitRule, fingerprint
+from beam_jobs.sources.files.interface import SourceOptions
+from shard_reader import open_dataset
+from shard_reader.format import MANIFEST_NAME, Manifest, index, index_name
+from shard_reader.format.checksum import crc32c
+
+GOLDEN = REPOSITORY / "tests/reader/format/golden"
+FILES = sorted(path.relative_to(GOLDEN / "v1") for path in (GOLDEN / "v1").rglob("*.*"))
+CASES = [(name, format) for name in ("encoded", "raw", "fields") for format in ("tfrecord", "hdf5")]
+
+
+@pytest.fixture(scope="module")
+def made_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = importlib.util.spec_from_file_location("make", GOLDEN / "make.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    directory = tmp_path_factory.mktemp("golden") / "v1"
+    module.make(directory)
+    return directory
+
+
+def test_there_are_golden_files() -> None:
+    assert len(FILES) == 26
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_what_is_written_is_the_golden_bytes(path: Path, made_again: Path) -> None:
+    again, golden = (made_again / path).read_bytes(), (GOLDEN / "v1" / path).read_bytes()
+    if path.name == MANIFEST_NAME:  # which has more keys by now
+        assert Manifest.from_json(again.decode()) == Manifest.from_json(golden.decode())
+    else:
+        assert again == golden
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_golden_fields_are_read(format: str) -> None:
+    data = open_dataset(GOLDEN / "v1/fields", format=format)
+    first, second = data[0], data[1]
+    assert (first["age"], first["note"], first["tags"]) == (0.5, "naïve", ["x", "größer"])
+    assert (second["age"], second["note"], second["tags"]) == (-2.0, "", [])
+    assert first["label"].tolist() == [-1, 2**40] and second["label"].tolist() == []
+    assert np.array_equal(first["camera"], np.array([[1, 2], [3, 4]], np.float32))
+    assert np.array_equal(first["objects/bbox"], np.array([[0, 0.25, 0.5, 1], [0.5, 0.5, 1, 1]], np.float32))
+    assert second["objects/bbox"].shape == (0, 4)
+    assert data.column("content_hash", np.array([0, 1])).tolist() == [-5, 2**62]
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_golden_encoded_images_are_read(format: str) -> None:
+    data = open_dataset(GOLDEN / "v1/encoded", format=format)
+    assert [data[i]["id"] for i in range(len(data))] == ["a/1.png", "b/größer.png", "b/" + "long" * 40]
+    assert [data[i]["label"] for i in range(len(data))] == [0, 1, 1]
+    for record, shape, colour in ((0, (2, 1), (255, 0, 0)), (1, (1, 2), (0, 255, 0)), (2, (2, 3), (1, 2, 3))):
+        assert np.array_equal(data[record]["image"], np.full((*shape, 3), colour, np.uint8))
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_golden_raw_images_are_read(format: str) -> None:
+    data = open_dataset(GOLDEN / "v1/raw", format=format)
+    for record in range(5):
+        expected = np.arange(record, record + 18, dtype=np.uint8).reshape(2, 3, 3)
+        assert np.array_equal(data[record]["image"], expected)
+        assert "label" not in data[record]
+    (batch,) = data.stream(batch_size=5, shuffle="none", fields=("image", "id"))
+    assert batch["image"].tobytes() == b"".join(bytes(range(n, n + 18)) for n in range(5))
+    assert batch["id"].tolist() == [f"{n}.png".encode() for n in range(5)]
+
+
+@pytest.mark.parametrize(("name", "format"), CASES)
+def test_an_index_is_made_again_from_its_shard(name: str, format: str) -> None:
+    data = open_dataset(GOLDEN / "v1" / name, format=format)
+    for shard in data.manifest.splits["train"].shards:
+        path = GOLDEN / "v1" / name / shard.files[format].path
+        again = index.to_bytes(index.build(path, format, data.fields))
+        assert again == path.with_name(index_name(path.name)).read_bytes()
+
+
+def test_golden_indexes_are_what_numpy_reads() -> None:
+    rows = np.load(GOLDEN / "v1/encoded/train-00000-of-00002.tfrecord.index.npy")
+    assert rows.dtype.descr == [
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("id_offset", "<u8"),
+        ("id_length", "<u4"),
+        ("id_crc32c", "<u4"),
+        ("crc32c", "<u4"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+        ("label", "<i8"),
+    ]
+    assert rows.tolist() == [
+        (66, 73, 44, 7, 689809448, 3602051514, 2, 1, 0),
+        (248, 72, 219, 14, 4078126737, 1295732653, 1, 2, 1),
+        (581, 78, 404, 162, 3856352816, 3586139929, 2, 3, 1),
+    ]
+
+
+@pytest.mark.parametrize(("suffix", "checksum"), [("tfrecord", 4030427549), ("h5", 1098819395)])
+def test_golden_checksums_are_those_of_strings_and_lists(suffix: str, checksum: int) -> None:
+    path = GOLDEN / f"v1/fields/train-00000-of-00001.{suffix}"
+    rows, data = np.load(index_name(str(path))), path.read_bytes()
+    columns = ["label_offset", "label_length", "label_crc32c", "content_hash", "age", "note_offset"]
+    assert list(rows.dtype.names)[8:14] == columns and rows.dtype["note_crc32c"] == np.dtype("<u4")
+    assert rows["tags_crc32c"].tolist()[0] == checksum
+    for name in ("id", "label", "note", "tags", "objects/bbox", "objects/id"):
+        for row in rows:
+            start, size = int(row[f"{name}_offset"]), int(row[f"{name}_length"])
+            assert row[f"{name}_crc32c"] == crc32c(data[start : start + size])
+    assert rows[["note_length", "note_crc32c"]][1].item() == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["encoded", "raw"])
+def test_a_shard_without_a_record_is_whole(name: str) -> None:
+    directory = GOLDEN / "v1" / name
+    assert (directory / "train-00001-of-00002.tfrecord").stat().st_size == 0
+    assert len(np.load(directory / "train-00001-of-00002.tfrecord.index.npy")) == 0
+    with h5py.File(directory / "train-00001-of-00002.h5") as file:
+        assert all(len(file[field]) == 0 for field in file)
+    assert len(np.load(directory / "train-00001-of-00002.h5.index.npy")) == 0
+
+
+def test_the_option_fingerprint_is_frozen() -> None:
+    image = ImageOptions(
+        width=256,
+        height=256,
+        fit="cover",
+        filter="lanczos",
+        encoding="jpeg",
+        quality=90,
+        dtype="uint8",
+        normalize="none",
+    )
+    options = PrepareOptions(
+        source=SourceOptions(input="in"),
+        output="out",
+        image=image,
+        formats=("tfrecord", "hdf5"),
+        split=SplitRule(parts=(("train", "0.9"), ("val", "0.1"))),
+        shards=ShardRule(by="bytes", value=128_000_000),
+        seed=0,
+        workers=2,
+        max_rejects=MaxRejects(fraction="0.01"),
+        beam={},
+    )
+    assert fingerprint(options.deciding()) == "5bd583370bbae1c7748c828b340f6fe31426b5553475a937b2ea4c3e0bfd7c00"

@@ -1,0 +1,166 @@
+"""The manifest: both directions, every problem with its path, versions, and the names of files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.command import REPOSITORY
+
+from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.format import Field, Manifest, index_dtype, index_name, shard_name
+from shard_reader.format import manifest as fmt
+
+GOLDEN = REPOSITORY / "tests/reader/format/golden/v1/encoded/dataset.json"
+
+
+def changed(path: str, value: Any) -> str:
+    """The golden manifest with the value at a path like `splits.train.shards.0` replaced, or removed by `...`."""
+    body = json.loads(GOLDEN.read_text("utf-8"))
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place = body
+    for part in parents:
+        place = place[part]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return json.dumps(body)
+
+
+def test_a_manifest_goes_both_ways() -> None:
+    text = GOLDEN.read_text("utf-8")
+    manifest = Manifest.from_json(text)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    again = json.loads(manifest.to_json())
+    assert all(again[key] == value for key, value in json.loads(text).items() if key not in ("splits", "counts"))
+    assert manifest.splits["train"].shards[0].files["hdf5"].path == "train-00000-of-00002.h5"
+    assert manifest.fields["image"] == Field(dtype="uint8", shape=(None, None, 3), encoding="png")
+    assert manifest.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("fields", ..., "$.fields: is missing"),
+        ("fields", [], "$.fields: expected dict, got list []"),
+        ("fields.image.dtype", "int7", "$.fields.image.dtype: expected one of"),
+        ("fields.image.encoding", None, "$.fields.image: needs an encoding"),
+        ("fields.image.shape", [2, "x", 3], "$.fields.image.shape[1]: expected int, got str"),
+        ("fields.image.shape", [-2, 2, 3], "$.fields.image.shape[0]: must not be negative, got -2"),
+        ("fields.id", ..., "$.fields.id: is missing"),
+        ("fields.label.feature", 3, "$.fields.label.feature: expected str, got int 3"),
+        ("fields.image.dtype", "", "$.fields.image.dtype: expected one of"),
+        ("fields.image.dtype", "string", "$.fields.image.dtype: is string, expected uint8 or uint16 or float16"),
+        ("fields.label.dtype", "string", "$.fields.label.dtype: is string, expected int64"),
+        ("fields.image.encoding", "", "$.fields.image.encoding: expected one of"),
+        ("fields.label.shape", [2, None], "$.fields.label.shape: only the first size may be null"),
+        ("fields.id.shape", [None], "$.fields.id.shape: must be empty"),
+        ("fields.label.shape", [70000], "$.fields.label.shape: more than 65536 values"),
+        ("fields.x", {"dtype": "string", "shape": [None, 2]}, "$.fields.x.shape: strings come alone or in a list"),
+        ("fields.id_offset", {"dtype": "int64", "shape": []}, "$.fields: two of them need an index column id_offset"),
+        ("fields.id_crc32c", {"dtype": "int64", "shape": []}, "$.fields: two of them need an index column id_crc32c"),
+        ("splits.train.classes", {"a": -1}, "$.splits.train.classes.a: must not be negative"),
+        ("counts.leaks", "x", "$.counts.leaks: expected int"),
+        ("formats", [], "$.formats: is empty"),
+        ("splits.train.records", 10**30, "$.splits.train.records: is too large"),
+        ("splits.train.shards.0.files.hdf5.path", "a\0b", "$.splits.train.shards[0].files.hdf5.path: must be a plain"),
+        ("statistics.mean", [10**400], "$.statistics.mean[0]: expected float"),
+        ("formats", ["zip"], "$.formats[0]: expected one of tfrecord, hdf5, got 'zip'"),
+        ("splits.train.records", True, "$.splits.train.records: expected int, got bool true"),
+        ("splits.train.records", 4, "$.splits.train.records: is 4, its shards hold 3"),
+        ("splits.train.shards.1", 5, "$.splits.train.shards[1]: expected an object, got int 5"),
+        ("splits.train.shards.0.files.hdf5.path", "../x", "$.splits.train.shards[0].files.hdf5.path: must be a plain"),
+        ("splits.train.shards.0.files.hdf5.bytes", "9", "$.splits.train.shards[0].files.hdf5.bytes: expected int"),
+        ("splits.train.shards.0.files.hdf5", ..., "$.splits.train.shards[0].files: has ['tfrecord']"),
+        ("class_names", [1], "$.class_names[0]: expected str, got int 1"),
+        ("statistics.mean", [0.1, "b", 1], "$.statistics.mean[1]: expected float, got str"),
+        ("counts.written", ..., "$.counts.written: is missing"),
+        ("fingerprint.inputs", 7, "$.fingerprint.inputs: expected str, got int 7"),
+    ],
+)  # fmt: skip
+def test_a_problem_is_reported_with_its_path(path: str, value: Any, problem: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(changed(path, value))
+    assert any(found.startswith(problem) for found in caught.value.problems), caught.value.problems
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    body = json.loads(GOLDEN.read_text("utf-8"))
+    body["seed"] = "x"
+    del body["counts"]["ignored"], body["splits"]["train"]["shards"][0]["files"]["tfrecord"]["sha256"]
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(json.dumps(body))
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "$.splits.train.shards[0].files.tfrecord.sha256",
+        "$.counts.ignored",
+        "$.seed",
+    ]
+
+
+def test_an_unknown_version_names_both() -> None:
+    with pytest.raises(DatasetError, match=r"version 2, this reader knows version 1"):
+        Manifest.from_json(changed("version", 2))
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": "other", "version": 1}'])
+def test_another_program_s_json_is_refused(text: str) -> None:
+    with pytest.raises(DatasetError, match="another program"):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("text", ['{"format": ', "[" * 100_000, '{"format": NaN}'], ids=["cut", "deep", "nan"])
+def test_text_that_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(ManifestError, match="not JSON"):
+        Manifest.from_json(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
+
+
+@given(st.data(), json_values)
+def test_any_value_anywhere_is_read_or_reported(data: st.DataObject, value: Any) -> None:
+    body = json.loads(GOLDEN.read_text("utf-8"))
+    *parents, last = data.draw(st.sampled_from(places(body)[1:]))
+    place = body
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    try:
+        manifest = Manifest.from_json(json.dumps(body))
+    except DatasetError:
+        return
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_unknown_keys_are_ignored() -> None:
+    assert Manifest.from_json(changed("later", {"a": 1})) == Manifest.from_json(GOLDEN.read_text("utf-8"))
+
+
+def test_names_of_files() -> None:
+    assert shard_name("train", 3, 12, "tfrecord") == "train-00003-of-00012.tfrecord"
+    assert index_name(shard_name("val", 0, 2, "hdf5")) == "val-00000-of-00002.h5.index.npy"
+
+
+def test_an_index_has_a_column_for_each_scalar_once() -> None:
+    fields = {name: Field(dtype="int64") for name in ("height", "label", "width")}
+    assert [name for name, _ in index_dtype(fields)][-3:] == ["height", "width", "label"]
+
+
+def test_the_readme_says_the_same_as_the_specification() -> None:
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    assert fmt.__doc__ is not None
+    assert fmt.__doc__.strip() in readme
