@@ -123,7 +123,7 @@ def measure(options: BenchmarkOptions) -> Report:
         with stream, data:
             first_epoch, later, first_batch = _read(stream, begin, options.seconds)
             from_disk = major_faults() - faults
-            sample = _sample(stream)
+            sample = _sample(data)
             stages = dict(_stages(stream, sample, options))
     except ValueError as error:  # of images that differ in size, or are smaller than the crop
         hint = " (here: --crop or --random-crop)" if "size" in str(error) or "smaller" in str(error) else ""
@@ -259,9 +259,7 @@ class _Sample:
         return int(shard.rows["height"][row]), int(shard.rows["width"][row])
 
 
-def _sample(stream: Stream) -> _Sample:
-    data = stream.data
-    assert isinstance(data, Dataset)
+def _sample(data: Dataset) -> _Sample:
     numbers = np.unique(np.linspace(0, len(data) - 1, min(_SAMPLE, len(data))).astype(np.int64))
     return _Sample(data, numbers, data.locate(numbers))
 
@@ -281,7 +279,7 @@ def _stages(stream: Stream, sample: _Sample, options: BenchmarkOptions) -> Itera
     target = _target(stream)
 
     if field.encoding == "raw" and not chain.steps:
-        yield "copy", max(0.0, _batch_cost(stream, options) - look_up)
+        yield "copy", max(0.0, _batch_cost(data, options) - look_up)
         return
 
     def decode(place: int) -> Any:
@@ -293,9 +291,9 @@ def _stages(stream: Stream, sample: _Sample, options: BenchmarkOptions) -> Itera
     yield "transform", _per_image(lambda place: _transform(chain, pixels[place], place, target), places)
 
 
-def _batch_cost(stream: Stream, options: BenchmarkOptions) -> float:
+def _batch_cost(data: Dataset, options: BenchmarkOptions) -> float:
     """Microseconds an image of raw pixels takes into a batch, on one thread, unchecked."""
-    with stream.data.stream(batch_size=options.batch_size, threads=1, verify="never", remainder="keep") as alone:
+    with data.stream(batch_size=options.batch_size, threads=1, verify="never", remainder="keep") as alone:
         first, later, _ = _read(alone, 0.0, _STAGE_SECONDS)
     return 1e6 / (later if later.images else first).rate
 

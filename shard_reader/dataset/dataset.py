@@ -17,7 +17,8 @@ from shard_reader.order.shuffle import Arrangement, FullShuffle, Stored, WindowS
 from shard_reader.shards.local_shards import OpenShards
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
-from shard_reader.shards.shard import OpenShard, Shards
+from shard_reader.shards.shard import OpenShard
+from shard_reader.shards.source import Shards
 
 __all__ = ["Dataset"]
 
@@ -48,7 +49,7 @@ class Dataset(Records):
         self._ends = np.cumsum([shard.records for shard in manifest.splits[split].shards], dtype=np.int64)
         self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])  # of each shard; and where the last one ends
         self._end_list = self._ends.tolist()
-        self._shards, self._ahead_bytes = shards, ahead_bytes
+        self._shards, self._prefetch_bytes = shards, ahead_bytes
         self._chosen: NDArray[np.int64] | None = None  # of `select`: the split's number of each record
 
     def __repr__(self) -> str:
@@ -63,7 +64,7 @@ class Dataset(Records):
         return self._shards.store.uri("") if isinstance(self._shards, RemoteShards) else str(self.path)
 
     @property
-    def stores(self) -> set[RemoteShards]:
+    def remote_shards(self) -> set[RemoteShards]:
         """Its shards, if they are read from a store."""
         return {self._shards} if isinstance(self._shards, RemoteShards) else set()
 
@@ -72,9 +73,9 @@ class Dataset(Records):
         return [(self._shards, np.searchsorted(self._ends, numbers, "right"), np.arange(len(records)))]
 
     @property
-    def ahead_bytes(self) -> int:
+    def prefetch_bytes(self) -> int:
         """How many bytes of records may be in memory before they are used, where they are far away."""
-        return self._ahead_bytes
+        return self._prefetch_bytes
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -193,7 +194,7 @@ class Dataset(Records):
         else:  # those of a batch, and where it ends in one, the next
             what, mixed = 'shuffle="none"', 0
             needed = 1 + -(-batch_size * self.shard_count // max(1, len(self)))
-        self._shards.check_room(what, needed, self._ahead_bytes, mixed)
+        self._shards.check_room(what, needed, self._prefetch_bytes, mixed)
 
     def _locate_one(self, number: int) -> tuple[OpenShard, int]:
         """As `locate`, in a twentieth of the time."""

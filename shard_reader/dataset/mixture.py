@@ -16,7 +16,7 @@ from shard_reader.format.manifest import Field
 from shard_reader.order.shuffle import Arrangement, Mixed
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
-from shard_reader.shards.shard import Shards
+from shard_reader.shards.source import Shards
 
 __all__ = ["Mixture", "mix"]
 
@@ -73,9 +73,9 @@ class Mixture(Records):
         return f"a mixture of {', '.join(source.name for source in self._sources)}"
 
     @property
-    def stores(self) -> set[RemoteShards]:
+    def remote_shards(self) -> set[RemoteShards]:
         """Those of its sources."""
-        return set().union(*(source.stores for source in self._sources))
+        return set().union(*(source.remote_shards for source in self._sources))
 
     def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
         numbers = np.searchsorted(self._ends, records, "right")
@@ -87,9 +87,9 @@ class Mixture(Records):
         return found
 
     @property
-    def ahead_bytes(self) -> int:
+    def prefetch_bytes(self) -> int:
         """The least that a source has: all of them share it."""
-        return min(source.ahead_bytes for source in self._sources)
+        return min(source.prefetch_bytes for source in self._sources)
 
     def locate(self, records: NDArray[np.int64]) -> Located:
         self._check_numbers(records)

@@ -21,7 +21,8 @@ from shard_reader.remote.stats import Stats
 from shard_reader.shards.fetch import fetch
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
-from shard_reader.shards.shard import OpenShard, Shards
+from shard_reader.shards.shard import OpenShard
+from shard_reader.shards.source import Shards
 from shard_reader.stream.options import OnError, ReadOptions, Verify
 from shard_reader.stream.stream import Stream
 from shard_reader.transforms.compose import Transforms
@@ -66,7 +67,7 @@ class Records(ABC):
 
     @property
     @abstractmethod
-    def stores(self) -> set[RemoteShards]:
+    def remote_shards(self) -> set[RemoteShards]:
         """The shards that are read from a store, and not from files on this machine."""
 
     @abstractmethod
@@ -75,7 +76,7 @@ class Records(ABC):
 
     @property
     @abstractmethod
-    def ahead_bytes(self) -> int:
+    def prefetch_bytes(self) -> int:
         """How many bytes of records may be in memory before they are used, where they are far away."""
 
     @abstractmethod
@@ -179,7 +180,7 @@ class Records(ABC):
 
     def fetched(self) -> Stats:
         """What this process has fetched of it, for whatever purpose."""
-        return sum((shards.fetched() for shards in self.stores), Stats())
+        return sum((shards.fetched() for shards in self.remote_shards), Stats())
 
     def describe(self, record: int) -> str:
         """Where a record is, for error messages: dataset, shard, row and id."""

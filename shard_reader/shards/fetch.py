@@ -8,17 +8,15 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.remote.client import PIECE
 from shard_reader.remote.ranges import Extents, Range, ranges
+from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shard import RemoteShard
-
-if TYPE_CHECKING:
-    from shard_reader.shards.located import Located
 
 __all__ = ["Fetch", "fetch", "needed_bytes"]
 

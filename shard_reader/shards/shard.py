@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ from shard_reader.format.images import decode_image
 from shard_reader.format.manifest import Field, Shard, ShardFile, extent_columns, extent_fields
 from shard_reader.system.memory_map import address, map_file
 
-__all__ = ["MOST_OPEN", "OpenShard", "Shards"]
-
+__all__ = ["MOST_OPEN", "OpenShard"]
 
 MOST_OPEN = 8_000  # of two maps each, and as many again in use: the kernel allows a process 65,530 maps
 
@@ -173,26 +172,3 @@ class OpenShard:
         if field.dtype == "string":
             return [data[span].tobytes() for span in values]  # type: ignore[index]
         return np.array(values, field.dtype).reshape(shape)
-
-
-class Shards(Protocol):
-    """The shards of a split, by number."""
-
-    def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
-        """Shards by number; in place of one that cannot be opened, why.
-
-        Raises:
-            StoreError: a store does not answer.
-        """
-
-    def __getitem__(self, number: int) -> OpenShard:
-        """Shard `number`, opened if it is not open.
-
-        Raises:
-            CorruptionError: it, or its index, is missing or is not that of the manifest.
-            OSError: it cannot be read.
-            StoreError: a store does not answer.
-        """
-
-    def close(self) -> None:
-        """Drop the shards that are open."""

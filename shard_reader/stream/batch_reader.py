@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from shard_reader.format.manifest import Field
 from shard_reader.order.batches import Order, Picks
 from shard_reader.remote.stats import Counters, Stats
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
+from shard_reader.shards.located import Located
 from shard_reader.shards.shard import MOST_OPEN, OpenShard
+from shard_reader.shards.source import RecordSource
 from shard_reader.stream.cache_schedule import CacheAhead
 from shard_reader.stream.images import Pixels
 from shard_reader.stream.lookup import Pending, Plan
@@ -22,10 +24,6 @@ from shard_reader.stream.options import ReadOptions
 
 __all__ = ["Batch", "Reader", "Skipped", "Spec", "fixed", "ragged"]
 
-
-if TYPE_CHECKING:
-    from shard_reader.dataset.records import Records
-    from shard_reader.shards.located import Located
 
 Batch = dict[str, NDArray[Any]]
 
@@ -56,7 +54,7 @@ class Reader:
         seed: of random transforms.
     """
 
-    def __init__(self, data: Records, order: Order, seed: int, options: ReadOptions) -> None:
+    def __init__(self, data: RecordSource, order: Order, seed: int, options: ReadOptions) -> None:
         self._data, self._order, self.options = data, order, options
         self._stalls = Counters()
         self.fields = _check_fields(data, options.fields)
@@ -102,7 +100,7 @@ class Reader:
         wanted = self._taken(first, stop, taken)[: len(picks.records)]
         needed = np.cumsum(needed_bytes(located, self.fields) * wanted)
         share = self._order.share
-        most = int(np.searchsorted(needed, self._data.ahead_bytes // 2, "right")) // share
+        most = int(np.searchsorted(needed, self._data.prefetch_bytes // 2, "right")) // share
         if 0 < most < stop - first or (most == 0 and stop - first > 1):
             stop = first + max(1, most)
             end = (stop - first) * share
@@ -113,11 +111,11 @@ class Reader:
     def records_ahead(self, plan: Plan) -> int:
         """How many records like those of a plan may be in memory before they are used."""
         needed = int(needed_bytes(plan.located, self.fields).sum())
-        return max(self._order.share, len(plan.picks.records) * (self._data.ahead_bytes // 2) // max(1, needed))
+        return max(self._order.share, len(plan.picks.records) * (self._data.prefetch_bytes // 2) // max(1, needed))
 
     def cache_ahead(self, epoch: int, taken: range) -> CacheAhead | None:
         """What brings the shards that some steps need into a cache, if there is one."""
-        if all(shards.cache is None for shards in self._data.stores):
+        if all(shards.cache is None for shards in self._data.remote_shards):
             return None
         return CacheAhead(self._data, self._order, epoch, taken.start, taken.step)
 
@@ -175,7 +173,7 @@ class Reader:
     @property
     def is_remote(self) -> bool:
         """Whether some of the data is far away."""
-        return bool(self._data.stores)
+        return bool(self._data.remote_shards)
 
     def stalled(self, seconds: float) -> None:
         """Count the time that a loop has waited for bytes."""
@@ -208,7 +206,7 @@ class Reader:
         wanted: NDArray[np.bool_] | None = None,
         before: Fetch | None = None,
     ) -> Plan:
-        most = self._data.ahead_bytes // 2
+        most = self._data.prefetch_bytes // 2
         located, fetching = fetch(located, self.fields, wanted=wanted, before=before, most_bytes=most)
         columns = located.columns([n for n in self.fields if n == "image" or self._data.fields[n].in_index])
         if self._pixels is None or "offset" not in columns or fetching is not None:
@@ -248,7 +246,7 @@ class Reader:
                 )
 
 
-def _check_fields(data: Records, fields: Iterable[str] | None) -> tuple[str, ...]:
+def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str, ...]:
     if fields is None:
         return ("image", "label") if "label" in data.fields else ("image",)
     names = tuple(dict.fromkeys(fields))

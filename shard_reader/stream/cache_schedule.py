@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shard_reader.order.batches import Order, local_ranks
 from shard_reader.shards.remote_shards import RemoteShards, Wanted
-
-if TYPE_CHECKING:
-    from shard_reader.dataset.records import Records
+from shard_reader.shards.source import RecordSource
 
 __all__ = ["CacheAhead"]
 
@@ -36,7 +33,7 @@ class CacheAhead:
         every: one in so many steps is taken.
     """
 
-    def __init__(self, data: Records, order: Order, epoch: int, first: int, every: int = 1) -> None:
+    def __init__(self, data: RecordSource, order: Order, epoch: int, first: int, every: int = 1) -> None:
         self._data, self._order, self._epoch, self._first, self._every = data, order, epoch, first, every
         self._known = first  # the step up to which the shards are known
         self._last_use: dict[Key, int] = {}  # the step behind it, of each shard, in the order of their first use

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from shard_reader.format.checksum import crc32c
 from shard_reader.format.images import Scratch, decode_image
 from shard_reader.order.batches import Order
 from shard_reader.order.shuffle import key
+from shard_reader.shards.source import RecordSource
 from shard_reader.stream.lookup import Pending
 from shard_reader.stream.options import ReadOptions
 from shard_reader.system.buffers import BufferPool
@@ -24,9 +25,6 @@ from shard_reader.system.memory_map import Window, announce
 from shard_reader.transforms.compose import Chain, compose
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize
-
-if TYPE_CHECKING:
-    from shard_reader.dataset.records import Records
 
 __all__ = ["Pixels"]
 
@@ -44,7 +42,7 @@ class Pixels:
         seed: of random transforms.
     """
 
-    def __init__(self, data: Records, order: Order, seed: int, options: ReadOptions) -> None:
+    def __init__(self, data: RecordSource, order: Order, seed: int, options: ReadOptions) -> None:
         self._data, self._order, self._seed, self._fast = data, order, seed, options.fast
         self._prefetch, self._on_error = options.prefetch, options.on_error
         self._threads = available_cpus() if options.threads is None else options.threads
@@ -230,7 +228,7 @@ class Pixels:
         pending.fail(place, f"has {length} bytes, not the pixels of {self.shape}")
 
 
-def _image_shape(data: Records, chain: Chain) -> tuple[int, ...] | None:
+def _image_shape(data: RecordSource, chain: Chain) -> tuple[int, ...] | None:
     """The shape of every image in a batch; None: a function will show it."""
     shape = chain.output_shape(data.fields["image"].shape)
     if shape is None:

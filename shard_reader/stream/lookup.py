@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.order.batches import Picks
 from shard_reader.shards.fetch import Fetch
+from shard_reader.shards.located import Located
 from shard_reader.shards.shard import OpenShard
 from shard_reader.system.memory_map import Window
-
-if TYPE_CHECKING:
-    from shard_reader.shards.located import Located
 
 __all__ = ["Pending", "Plan"]
 

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,11 @@ from shard_reader.errors import StateError
 from shard_reader.order.batches import Order
 from shard_reader.order.coverage import Coverage
 from shard_reader.remote.stats import Stats
+from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import Batch, Reader, Skipped, Spec
 from shard_reader.stream.lookup import Plan
 from shard_reader.stream.options import ReadOptions
 from shard_reader.stream.prefetch import Ahead
-
-if TYPE_CHECKING:
-    from shard_reader.dataset.records import Records
 
 __all__ = ["Batch", "Skipped", "Spec", "Stream"]
 
@@ -52,7 +50,7 @@ class Stream:
     ...     train(batch["image"], batch["label"], batch["weight"])
     """
 
-    def __init__(self, data: Records, order: Order, seed: int, options: ReadOptions) -> None:
+    def __init__(self, data: RecordSource, order: Order, seed: int, options: ReadOptions) -> None:
         self.data = data
         self.order = order
         self.seed = seed

@@ -251,7 +251,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
     monkeypatch.setattr(os, "pwrite", write)
     data = _goes_on(stored, url, tmp_path, os.strerror(number))
-    assert [shards.cache for shards in data.stores] == [None]
+    assert [shards.cache for shards in data.remote_shards] == [None]
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import shard_reader.transforms.compose
-import shard_reader.transforms.draws
-import shard_reader.transforms.resize
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import shard_reader.transforms.compose
+import shard_reader.transforms.draws
+import shard_reader.transforms.resize
 import shard_reader.transforms.standard
 from shard_reader import CenterCrop, Draws, Flip, RandomResizedCrop, Resize, Transform
 from shard_reader.transforms.compose import Chain, compose
@@ -371,7 +371,9 @@ def test_key_and_position_alone_decide(transform: Transform) -> None:
 def test_a_crop_and_a_flip_need_no_array_but_out(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     target = shard_reader.transforms.resize._target
-    monkeypatch.setattr(shard_reader.transforms.resize, "_target", lambda *given: made.append(target(*given)) or made[-1])
+    monkeypatch.setattr(
+        shard_reader.transforms.resize, "_target", lambda *given: made.append(target(*given)) or made[-1]
+    )
     out = np.empty((24, 24, 3), np.uint8)
     chain = compose([RandomResizedCrop(24), Flip(1)])
     assert chain(picture(), draws(), out) is out
@@ -610,6 +612,9 @@ def test_opencv_keeps_its_threads() -> None:
 
 
 def test_the_examples_of_the_documentation() -> None:
-    found = [doctest.testmod(module) for module in (shard_reader.transforms.standard, shard_reader.transforms.compose, shard_reader.transforms.draws)]
+    found = [
+        doctest.testmod(module)
+        for module in (shard_reader.transforms.standard, shard_reader.transforms.compose, shard_reader.transforms.draws)
+    ]
     assert sum(one.attempted for one in found) >= 5
     assert sum(one.failed for one in found) == 0
