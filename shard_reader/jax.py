@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("shard_reader.jax needs JAX: pip install 'image-shards[jax]'", name=error.name) from error
 
-from shard_reader.adapters.device_queue import sent_ahead
+from shard_reader.adapters.device_queue import prefetch_to_device
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
@@ -83,7 +83,7 @@ class GlobalBatches:
         Raises:
             ValueError: an integer does not fit into JAX's int32.
         """
-        for element, place in sent_ahead(self._stream, self._send, self._prefetch):
+        for element, place in prefetch_to_device(self._stream, self._send, self._prefetch):
             self._moves, self._place = self._stream.moves, place
             yield element
 

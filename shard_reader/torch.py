@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
         "shard_reader.torch needs PyTorch: pip install 'image-shards[torch]'", name=error.name
     ) from error
 
-from shard_reader.adapters.device_queue import sent_ahead
+from shard_reader.adapters.device_queue import prefetch_to_device
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops
@@ -139,7 +139,7 @@ class StreamDataset(IterableDataset[Any]):
             stream.load_state_dict(stream.state_at(step, epoch))
         copies = _Copies(self._device) if self._device is not None and self._device.type == "cuda" else None
         send = self._element if copies is None else lambda batch: copies.send(self._elements.arrays(batch))
-        for element, place in sent_ahead(stream, send, 0 if copies is None else 1):
+        for element, place in prefetch_to_device(stream, send, 0 if copies is None else 1):
             if stream.moves != self._moves:
                 self._moves = stream.moves
                 self._loops.go_to(stream, (epoch + 1, 0))

@@ -18,7 +18,7 @@ from shard_reader.format.images import decode_image
 from shard_reader.stream.prefetch import major_faults
 from shard_reader.stream.stream import Stream
 from shard_reader.system.cpus import available_cpus
-from shard_reader.transforms.compose import Chain, compose
+from shard_reader.transforms.compose import ComposedTransform, compose
 from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop
 
 __all__ = ["BenchmarkOptions", "Report", "advice", "describe", "measure"]
@@ -305,11 +305,10 @@ def _target(stream: Stream) -> np.ndarray[Any, Any]:
 
 
 def _look_up(stream: Stream, steps: int) -> None:
-    picks = stream.order.picks(0, 0, steps)
-    stream.data.locate(picks.records).columns(stream.fields)
+    stream.data.locate(stream.order.records_of(0, 0, steps)).columns(stream.fields)
 
 
-def _transform(chain: Chain, pixels: Any, place: int, target: Any) -> None:
+def _transform(chain: ComposedTransform, pixels: Any, place: int, target: Any) -> None:
     chain(pixels, Draws(0, place), target)
 
 

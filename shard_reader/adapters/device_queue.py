@@ -9,10 +9,12 @@ from typing import Any
 from shard_reader.stream.batch_reader import Batch
 from shard_reader.stream.stream import Stream
 
-__all__ = ["sent_ahead"]
+__all__ = ["prefetch_to_device"]
 
 
-def sent_ahead(stream: Stream, send: Callable[[Batch], Any], count: int) -> Iterator[tuple[Any, tuple[int, int]]]:
+def prefetch_to_device(
+    stream: Stream, send: Callable[[Batch], Any], count: int
+) -> Iterator[tuple[Any, tuple[int, int]]]:
     """What `send` makes of each batch of an epoch, and the position behind it, with `count` batches sent ahead.
 
     Batches before a damaged one are given before its error is raised.

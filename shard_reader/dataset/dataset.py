@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from shard_reader.dataset.records import Records, Shuffle
 from shard_reader.format.manifest import Field, Manifest
-from shard_reader.order.shuffle import Arrangement, FullShuffle, Stored, WindowShuffle
-from shard_reader.shards.local_shards import OpenShards
+from shard_reader.order.shuffle import FullShuffle, RecordOrder, StoredOrder, WindowShuffle
+from shard_reader.shards.local_shards import LocalShards
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.shards.shard import OpenShard
@@ -38,7 +38,7 @@ class Dataset(Records):
         manifest: Manifest,
         split: str,
         format: str,
-        shards: OpenShards | RemoteShards,
+        shards: LocalShards | RemoteShards,
         ahead_bytes: int,
     ) -> None:
         self.path = path
@@ -171,9 +171,9 @@ class Dataset(Records):
     def close(self) -> None:
         self._shards.close()
 
-    def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
+    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
         if shuffle == "none":
-            return Stored(len(self))
+            return StoredOrder(len(self))
         if shuffle == "full":
             return FullShuffle(len(self), seed)
         ends = self._ends

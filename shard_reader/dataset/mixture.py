@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records, Shuffle
 from shard_reader.format.manifest import Field
-from shard_reader.order.shuffle import Arrangement, Mixed
+from shard_reader.order.shuffle import MixedOrder, RecordOrder
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.shards.source import Shards
@@ -111,10 +111,10 @@ class Mixture(Records):
         for source in self._sources:
             source._check_room(shuffle, batch_size, lanes, window)
 
-    def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
-        sources = [source._arrangement(shuffle, seed, lanes, window) for source in self._sources]
+    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
+        sources = [source.record_order(shuffle, seed, lanes, window) for source in self._sources]
         sizes = [len(source) for source in self._sources]
-        return Mixed(sources, self._counts, sizes, records=self._epoch_records, seed=seed)
+        return MixedOrder(sources, self._counts, sizes, records=self._epoch_records, seed=seed)
 
 
 def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: int | None = None) -> Mixture:

@@ -10,8 +10,8 @@ from shard_reader.arguments import as_bytes, one_of
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.errors import DatasetError
 from shard_reader.format.manifest import MANIFEST_NAME, Manifest
-from shard_reader.remote.client import Store
-from shard_reader.shards.local_shards import OpenShards
+from shard_reader.remote.client import StoreClient
+from shard_reader.shards.local_shards import LocalShards
 from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
@@ -71,7 +71,7 @@ def open_dataset(
         local = local_path(place)
     except ValueError as error:
         raise ValueError(f"path={place!r}: {error}") from None
-    store = Store(place, float(retry_for)) if local is None or cache is not None else None
+    store = StoreClient(place, float(retry_for)) if local is None or cache is not None else None
     try:
         if store is None:
             data = (Path(local or "") / MANIFEST_NAME).read_bytes()
@@ -87,9 +87,9 @@ def open_dataset(
     one_of("format", format, manifest.formats)
     one_of("split", split, tuple(manifest.splits))
     shards = manifest.splits[split].shards
-    opened: OpenShards | RemoteShards
+    opened: LocalShards | RemoteShards
     if store is None:
-        opened = OpenShards(Path(local or ""), shards, manifest.fields, format)
+        opened = LocalShards(Path(local or ""), shards, manifest.fields, format)
     else:
         cached = None if cache is None else (Path(cache).expanduser().absolute(), most)
         opened = RemoteShards(store, shards, manifest.fields, format, cached)

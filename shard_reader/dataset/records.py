@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from shard_reader.arguments import as_integer, one_of, record_numbers
 from shard_reader.errors import CorruptionError
 from shard_reader.format.manifest import Field
-from shard_reader.order.batches import Order, Remainder, local_ranks
+from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
 from shard_reader.order.coverage import Coverage
-from shard_reader.order.shuffle import Arrangement
+from shard_reader.order.shuffle import RecordOrder
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.fetch import fetch
 from shard_reader.shards.located import Located
@@ -96,7 +96,7 @@ class Records(ABC):
         """Drop the memory maps; whatever is read next opens them again."""
 
     @abstractmethod
-    def _arrangement(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> Arrangement:
+    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
         """The order of its epochs."""
 
     @abstractmethod
@@ -245,14 +245,14 @@ class Records(ABC):
         """
         one_of("shuffle", shuffle, get_args(Shuffle))
         seed = as_integer("seed", seed)
-        order = Order(
-            arrangement=self._arrangement(shuffle, seed, lanes, window),
+        order = BatchOrder(
+            record_order=self.record_order(shuffle, seed, lanes, window),
             batch_size=batch_size,
             rank=rank,
             world_size=world_size,
             remainder=remainder,
         )
-        part = local_ranks(order.world_size) / order.world_size if order.arrangement.lanes else 1
+        part = local_ranks(order.world_size) / order.world_size if order.record_order.lanes else 1
         self._check_room(shuffle, order.batch_size, math.ceil(lanes * part), window)
         options = ReadOptions(
             fields=fields,

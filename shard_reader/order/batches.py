@@ -6,7 +6,7 @@ global batch    0         1         2        the same for any number of ranks
 rank 0 of 2  0   2  | 4   6   | 8   .        rank r takes the positions p with p % world_size == r
 ```
 
-Which record is at a position is the arrangement's matter: see `shuffle.py`.
+Which record is at a position is the record order's matter: see `shuffle.py`.
 """
 
 from __future__ import annotations
@@ -19,34 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, at_least_one, one_of, require
-from shard_reader.order.shuffle import Arrangement
+from shard_reader.order.shuffle import RecordOrder
 
-__all__ = ["Order", "Picks", "Remainder", "local_ranks"]
+__all__ = ["BatchOrder", "Remainder", "local_ranks"]
 
 Remainder = Literal["pad", "drop", "keep"]
 
 
-@dataclass(frozen=True, slots=True)
-class Picks:
-    """What consecutive batches of a rank are made of.
-
-    Attributes:
-        positions: in the epoch, int64 `[n]`.
-        records: int64 `[n]`.
-        weights: float32 `[n]`: 1, or 0 for padding.
-    """
-
-    positions: NDArray[np.int64]
-    records: NDArray[np.int64]
-    weights: NDArray[np.float32]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class BatchOrder:
     """Which record goes into which batch of which rank, for every epoch.
 
     Args:
-        arrangement: which record is at which position.
+        record_order: which record is at which position.
         batch_size: of the global batch, over all ranks; `world_size` must divide it.
         rank, world_size: which share of each global batch is asked for.
         remainder: what the last global batch does when `batch_size` does not divide the number of records: "pad"
@@ -57,7 +42,7 @@ class Order:
         TypeError: a value is not an integer.
     """
 
-    arrangement: Arrangement
+    record_order: RecordOrder
     batch_size: int
     rank: int = 0
     world_size: int = 1
@@ -71,14 +56,14 @@ class Order:
         advice = f"world_size {self.world_size} does not divide it; it counts the records of all ranks"
         require(divides, "batch_size", self.batch_size, advice)
         one_of("remainder", self.remainder, get_args(Remainder))
-        lanes = self.arrangement.lanes
+        lanes = self.record_order.lanes
         advice = f"world_size {self.world_size} does not divide it; take a multiple of every number of ranks to come"
         require(lanes % self.world_size == 0, "lanes", lanes, advice)
 
     @property
     def records(self) -> int:
         """How many records an epoch has, over all ranks."""
-        return self.arrangement.records
+        return self.record_order.records
 
     @property
     def steps(self) -> int:
@@ -96,16 +81,17 @@ class Order:
     @property
     def has_all(self) -> bool:
         """Whether an epoch, over all ranks, has every record."""
-        return self.arrangement.is_whole and (self.remainder != "drop" or self.records % self.batch_size == 0)
+        return self.record_order.is_whole and (self.remainder != "drop" or self.records % self.batch_size == 0)
 
     @property
     def share(self) -> int:
         """How many records this rank has of a whole global batch."""
         return self.batch_size // self.world_size
 
-    def picks(self, epoch: int, first: int, stop: int) -> Picks:
-        """What the batches of steps `first` to `stop`, without it, are made of: `share` records each, but for a
-        kept remainder.
+    def positions(self, first: int, stop: int) -> NDArray[np.int64]:
+        """The positions of this rank in steps `first` to `stop`, without it, int64 `[n]`.
+
+        Each step has `share` of them, but for a kept remainder. Positions from `records` on are padding.
 
         Raises:
             IndexError: the epoch has no such steps.
@@ -115,9 +101,15 @@ class Order:
         end = stop * self.batch_size
         if self.remainder == "keep":
             end = min(end, self.records)
-        positions = np.arange(first * self.batch_size + self.rank, end, self.world_size, dtype=np.int64)
-        weights = (positions < self.records).astype(np.float32)
-        return Picks(positions, self.arrangement.at(epoch, positions), weights)
+        return np.arange(first * self.batch_size + self.rank, end, self.world_size, dtype=np.int64)
+
+    def records_of(self, epoch: int, first: int, stop: int) -> NDArray[np.int64]:
+        """The records of this rank in those steps, int64 `[n]`, any record for padding."""
+        return self.record_order.at(epoch, self.positions(first, stop))
+
+    def weights(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The weight of each position, float32 `[n]`: 1, or 0 for padding."""
+        return (positions < self.records).astype(np.float32)
 
 
 def local_ranks(world_size: int) -> int:

@@ -1,4 +1,4 @@
-"""Arrangements of records: position in an epoch -> record, as arithmetic, with no array of all records.
+"""Orders of records: position in an epoch -> record, as arithmetic, with no array of all records.
 
 A shuffle is a keyed permutation of 0..n-1: a Feistel network (Luby and Rackoff, 1988) over the
 smallest power of two that holds n, walked along its cycles until it lands below n (Black and
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, require
 
-__all__ = ["Arrangement", "FullShuffle", "Mixed", "Stored", "WindowShuffle", "key", "mix64", "permute"]
+__all__ = ["FullShuffle", "MixedOrder", "RecordOrder", "StoredOrder", "WindowShuffle", "key", "mix64", "permute"]
 
 _ROUNDS = 6
 _SORTED = 16  # a network over so few bits prefers some permutations: these are sorted by a hash
 
 
-class Arrangement(Protocol):
+class RecordOrder(Protocol):
     """Which record is at a position of an epoch."""
 
     @property
@@ -52,7 +52,7 @@ class Arrangement(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredOrder:
     """The order in which records are stored, in every epoch."""
 
     records: int
@@ -155,7 +155,7 @@ class WindowShuffle:
         return stored
 
 
-class Mixed:
+class MixedOrder:
     """Records of several sources, each with its part of every block of positions; a source that is done begins anew.
 
     A record of a source is numbered behind those of the sources before it. Positions go on over epochs: what
@@ -172,7 +172,7 @@ class Mixed:
     is_whole = False
 
     def __init__(
-        self, sources: Sequence[Arrangement], counts: Sequence[int], sizes: Sequence[int], *, records: int, seed: int
+        self, sources: Sequence[RecordOrder], counts: Sequence[int], sizes: Sequence[int], *, records: int, seed: int
     ) -> None:
         self._sources, self.records, self._seed = tuple(sources), records, seed
         self._counts = np.asarray(counts, np.int64)

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from shard_reader.system.file_locks import FileLocks
 from shard_reader.system.memory_map import map_file
 
-__all__ = ["Cache", "CacheError", "DiskFullError", "Download", "Entry"]
+__all__ = ["Cache", "CacheEntry", "CacheError", "CacheWriter", "DiskFullError"]
 
 _PART = ".part"
 _ALIGNMENT = 64
@@ -64,7 +64,7 @@ class DiskFullError(CacheError):
     """A cache that may become larger, on a disk that has no room."""
 
 
-class Entry(NamedTuple):
+class CacheEntry(NamedTuple):
     """What the cache may have: a shard and its index.
 
     Attributes:
@@ -132,7 +132,7 @@ class Cache:
         except FileNotFoundError:
             return 0
 
-    def find(self, entry: Entry) -> NDArray[np.uint8] | None:
+    def find(self, entry: CacheEntry) -> NDArray[np.uint8] | None:
         """A file as a map, which nobody removes as long as the map lives; None: it is not there.
 
         Raises:
@@ -150,7 +150,7 @@ class Cache:
                 return data
         return None
 
-    def begin(self, entry: Entry) -> Download | None:
+    def begin(self, entry: CacheEntry) -> CacheWriter | None:
         """Room for a file that is to be fetched; None: it is there, or somebody is at it.
 
         Raises:
@@ -172,24 +172,24 @@ class Cache:
                 (self.path / name).unlink(missing_ok=True)
             with self._making_room():
                 self._make_room(entry.size)
-                return Download(self, entry, _allocate(self.path / (entry.name + _PART), entry.size))
+                return CacheWriter(self, entry, _allocate(self.path / (entry.name + _PART), entry.size))
         except BaseException:
             self._end(entry.name)
             raise
 
-    def written(self, entry: Entry) -> float:
+    def written(self, entry: CacheEntry) -> float:
         """When a file that is being fetched was written last, in seconds since the epoch; 0 if there is none."""
         try:
             return (self.path / (entry.name + _PART)).stat().st_mtime
         except OSError:
             return 0.0
 
-    def discard(self, entry: Entry) -> None:
+    def discard(self, entry: CacheEntry) -> None:
         """Remove a file that turned out to be damaged; whoever has mapped it keeps it."""
         with contextlib.suppress(OSError):
             (self.path / entry.name).unlink()
 
-    def identity(self, entry: Entry) -> tuple[int, int] | None:
+    def identity(self, entry: CacheEntry) -> tuple[int, int] | None:
         """Which file it is that has an entry, if there is one: as long as it is mapped, no other has the same."""
         try:
             status = (self.path / entry.name).stat()
@@ -271,13 +271,13 @@ class Cache:
                             found.append((status.st_mtime, entry.name, status.st_size))
         return found
 
-    def _is_whole(self, entry: Entry) -> bool:
+    def _is_whole(self, entry: CacheEntry) -> bool:
         try:
             return (self.path / entry.name).stat().st_size == entry.size
         except FileNotFoundError:
             return False
 
-    def _check_not_removed(self, entry: Entry) -> None:
+    def _check_not_removed(self, entry: CacheEntry) -> None:
         """That a file that somebody has locked is there, or will be.
 
         Raises:
@@ -335,10 +335,10 @@ class Cache:
             self._room.release()
 
 
-class Download:
+class CacheWriter:
     """A file that is being fetched into the cache: `write` all of it, then `finish`; or `abort`."""
 
-    def __init__(self, cache: Cache, entry: Entry, file: int) -> None:
+    def __init__(self, cache: Cache, entry: CacheEntry, file: int) -> None:
         self.entry = entry
         self._cache, self._file = cache, file
 

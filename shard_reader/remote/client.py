@@ -8,14 +8,14 @@ from concurrent.futures import CancelledError, Future
 from typing import TypeVar
 
 from shard_reader.errors import CorruptionError, StoreError
-from shard_reader.remote.request_pool import FetchPool, is_wanted, own_pool
+from shard_reader.remote.request_pool import RequestPool, is_wanted, own_pool
 from shard_reader.remote.stats import Counters
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory
 from shard_reader.storage.retry import retried
 from shard_reader.storage.store_errors import answer, explain
 
-__all__ = ["PIECE", "Store"]
+__all__ = ["PIECE", "StoreClient"]
 
 _T = TypeVar("_T")
 
@@ -26,7 +26,7 @@ _MOST_BYTES = 16 * PIECE  # under way
 _NO_SUCH_RANGE = 416  # of HTTP: the file is shorter
 
 
-class Store:
+class StoreClient:
     """A directory that is read by requests: tried again for a while, counted, made by threads.
 
     What holds for one process (connections, threads) is made anew in another one, after a fork or when it was pickled.
@@ -39,9 +39,9 @@ class Store:
     def __init__(self, place: str, retry_for: float) -> None:
         self.place, self.retry_for = place, retry_for
         self.counters = Counters()
-        self._of_processes: dict[int, tuple[Directory, FetchPool]] = {}
+        self._by_process: dict[int, tuple[Directory, RequestPool]] = {}
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str, float]]:
+    def __reduce__(self) -> tuple[type[StoreClient], tuple[str, float]]:
         return type(self), (self.place, self.retry_for)
 
     def uri(self, name: str) -> str:
@@ -149,7 +149,7 @@ class Store:
 
     def close(self) -> None:
         """Stop the threads."""
-        found = self._of_processes.pop(os.getpid(), None)
+        found = self._by_process.pop(os.getpid(), None)
         if found is not None:
             found[1].close()
 
@@ -157,10 +157,10 @@ class Store:
     def _directory(self) -> Directory:
         return self._mine()[0]
 
-    def _mine(self) -> tuple[Directory, FetchPool]:
+    def _mine(self) -> tuple[Directory, RequestPool]:
         """What this process has. No lock, which a fork could leave locked: of two that are made, one is dropped."""
-        found = self._of_processes.get(os.getpid())
+        found = self._by_process.get(os.getpid())
         if found is None:
-            made = directory(self.place), FetchPool(_THREADS, _MOST_BYTES)
-            found = self._of_processes.setdefault(os.getpid(), made)
+            made = directory(self.place), RequestPool(_THREADS, _MOST_BYTES)
+            found = self._by_process.setdefault(os.getpid(), made)
         return found

@@ -12,14 +12,14 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256
 from shard_reader.format.manifest import Field, Shard, extent_fields, index_name
-from shard_reader.remote.cache import Download
-from shard_reader.remote.client import Store
+from shard_reader.remote.cache import CacheWriter
+from shard_reader.remote.client import StoreClient
 from shard_reader.remote.ranges import Extents, Range, whole
 
-__all__ = ["Arrival"]
+__all__ = ["ShardDownload"]
 
 
-class Arrival:
+class ShardDownload:
     """A shard that threads fetch into the cache: its index, and then the file, in pieces.
 
     Each piece is fetched again if a value in it does not have its checksum; those that are damaged in the store are so
@@ -27,7 +27,7 @@ class Arrival:
     """
 
     def __init__(
-        self, store: Store, shard: Shard, fields: Mapping[str, Field], format: str, download: Download
+        self, store: StoreClient, shard: Shard, fields: Mapping[str, Field], format: str, download: CacheWriter
     ) -> None:
         self._store, self._shard, self._fields, self._download = store, shard, fields, download
         self._file = shard.files[format]

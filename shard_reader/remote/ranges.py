@@ -86,9 +86,9 @@ def ranges(extents: Extents, gap: int = _GAP) -> Iterator[Range]:
     """
     extents = extents[np.argsort(extents.starts, kind="stable")]
     ends = np.maximum.accumulate(extents.starts + extents.lengths)
-    begins_anew = extents.starts[1:] > ends[:-1] + gap
-    begins_anew |= (np.diff(extents.starts // PIECE) > 0) & (extents.starts[1:] >= ends[:-1])
-    bounds = [0, *(np.flatnonzero(begins_anew) + 1).tolist(), len(ends)]
+    is_separate = extents.starts[1:] > ends[:-1] + gap
+    is_separate |= (np.diff(extents.starts // PIECE) > 0) & (extents.starts[1:] >= ends[:-1])
+    bounds = [0, *(np.flatnonzero(is_separate) + 1).tolist(), len(ends)]
     for first, stop in itertools.pairwise(bounds):
         if first < stop:
             yield Range(int(extents.starts[first]), int(ends[stop - 1]), extents[first:stop])

@@ -10,14 +10,14 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["FetchPool", "is_wanted", "own_pool"]
+__all__ = ["RequestPool", "is_wanted", "own_pool"]
 
 _T = TypeVar("_T")
 _IDLE_SECONDS = 10.0  # after which a thread without work ends
 _here = threading.local()
 
 
-class FetchPool:
+class RequestPool:
     """A pool of threads that wait for a store's answers.
 
     Unlike those of `concurrent.futures` they do not keep Python from exiting while a store does not answer, and they
@@ -107,15 +107,15 @@ class FetchPool:
         return self._bytes == 0 or self._bytes + size <= self._most_bytes
 
 
-def own_pool() -> FetchPool | None:
+def own_pool() -> RequestPool | None:
     """The pool that this thread is one of."""
-    task: tuple[FetchPool, Future[Any]] | None = getattr(_here, "task", None)
+    task: tuple[RequestPool, Future[Any]] | None = getattr(_here, "task", None)
     return task and task[0]
 
 
 def is_wanted() -> bool:
     """Whether somebody waits for what this thread fetches, if it is one of a pool's."""
-    task: tuple[FetchPool, Future[Any]] | None = getattr(_here, "task", None)
+    task: tuple[RequestPool, Future[Any]] | None = getattr(_here, "task", None)
     return task is None or not (task[0]._is_closed or task[1].cancelled())
 
 

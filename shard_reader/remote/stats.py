@@ -44,7 +44,7 @@ class Counters:
     """Stats that grow, in each process from zero. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._of_processes: dict[int, _Count] = {}
+        self._by_process: dict[int, _Count] = {}
 
     def __reduce__(self) -> tuple[type[Counters], tuple[()]]:
         return type(self), ()
@@ -60,7 +60,7 @@ class Counters:
 
     def _mine(self) -> _Count:
         # Not the one of a parent, whose lock may have been held when it was forked.
-        return self._of_processes.setdefault(os.getpid(), _Count())
+        return self._by_process.setdefault(os.getpid(), _Count())
 
 
 class _Count:

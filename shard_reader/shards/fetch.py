@@ -66,7 +66,7 @@ def fetch(
     names: Sequence[str],
     *,
     wanted: NDArray[np.bool_] | None = None,
-    before: Fetch | None = None,
+    previous: Fetch | None = None,
     most_bytes: int | None = None,
 ) -> tuple[Located, Fetch | None]:
     """Have threads fetch some fields of records; the records in shards that wait for the bytes they are asked for.
@@ -75,7 +75,7 @@ def fetch(
 
     Args:
         wanted: of which records, bool `[n]`; by default of all.
-        before: what is on its way for other records, and need not be asked for again.
+        previous: bytes that are under way for other records, and need not be asked for again.
         most_bytes: if the ranges have more, they leave out what nobody asks for, and there are more requests.
     """
     missing: dict[int, Extents] = {}
@@ -85,12 +85,12 @@ def fetch(
         if isinstance(shard, RemoteShard):
             places = places if wanted is None else places[wanted[places]]
             extents = Extents.of(shard.rows[located.rows[places]], places, names, shard.fields)
-            taken = before.of_shards.get(shard.uri, ()) if before else ()
-            parts[number], missing[number] = _taken(shard, extents, taken)
-    taken_bytes = sum(one.end - one.start for copies in parts.values() for one, _ in copies)
+            under_way = previous.of_shards.get(shard.uri, ()) if previous else ()
+            parts[number], missing[number] = _reused(shard, extents, under_way)
+    reused_bytes = sum(one.end - one.start for copies in parts.values() for one, _ in copies)
     for choose in (_dense, ranges, _near):
         needed = [(number, one) for number, extents in missing.items() for one in choose(extents)]
-        if most_bytes is None or taken_bytes + sum(one.end - one.start for _, one in needed) <= most_bytes:
+        if most_bytes is None or reused_bytes + sum(one.end - one.start for _, one in needed) <= most_bytes:
             break
     for number, one in sorted(needed, key=lambda item: (int(item[1].extents.places.min()), item[0])):
         shard = located.shards[number]
@@ -122,7 +122,7 @@ def _near(extents: Extents) -> Iterable[Range]:
     return ranges(extents, _NEAR)
 
 
-def _taken(
+def _reused(
     shard: RemoteShard, extents: Extents, parts: Sequence[tuple[Range, Data]]
 ) -> tuple[list[tuple[Range, Data]], Extents]:
     """The values that are in parts which are there, or on their way, and those that are not."""
@@ -152,11 +152,11 @@ def _copied(data: Data, whole: Range, one: Range, shard: RemoteShard) -> Data:
     """A copy of some of the bytes of a range, when they are there: the rest need not stay in memory for them."""
     copy: Data = Future()
     # Futures keep what they call: nothing that is called here leads back to one, which would keep itself alive.
-    data.add_done_callback(functools.partial(_take, copy, shard, one, one.start - whole.start, False))
+    data.add_done_callback(functools.partial(_copy_values, copy, shard, one, one.start - whole.start, False))
     return copy
 
 
-def _take(copy: Data, shard: RemoteShard, one: Range, start: int, is_checked: bool, found: Data) -> None:
+def _copy_values(copy: Data, shard: RemoteShard, one: Range, start: int, is_checked: bool, found: Data) -> None:
     with contextlib.suppress(InvalidStateError):  # nobody waits for it any more
         if found.cancelled():
             copy.cancel()
@@ -172,7 +172,7 @@ def _take(copy: Data, shard: RemoteShard, one: Range, start: int, is_checked: bo
             except RuntimeError:  # the store was closed
                 copy.cancel()
             else:
-                again.add_done_callback(functools.partial(_take, copy, shard, one, 0, True))
+                again.add_done_callback(functools.partial(_copy_values, copy, shard, one, 0, True))
 
 
 def needed_bytes(located: Located, names: Sequence[str]) -> NDArray[np.int64]:

@@ -10,10 +10,10 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format.manifest import Field, Shard
 from shard_reader.shards.shard import MOST_OPEN, OpenShard
 
-__all__ = ["OpenShards"]
+__all__ = ["LocalShards"]
 
 
-class OpenShards:
+class LocalShards:
     """The shards on a disk that were touched last; each is checked when it is opened.
 
     No lock, which a fork could leave locked: two threads may both map a shard, and one map is dropped.

@@ -13,7 +13,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256
 from shard_reader.format.manifest import Field, Shard, ShardFile, index_name
-from shard_reader.remote.client import Store
+from shard_reader.remote.client import StoreClient
 from shard_reader.remote.ranges import Extents, Range, ranges
 from shard_reader.shards.shard import OpenShard
 
@@ -24,13 +24,13 @@ class RemoteShard(OpenShard):
     """A shard in a store. Whatever is read of its file is fetched."""
 
     def __init__(
-        self, store: Store, file: ShardFile, rows: NDArray[np.void], fields: Mapping[str, Field], format: str
+        self, store: StoreClient, file: ShardFile, rows: NDArray[np.void], fields: Mapping[str, Field], format: str
     ) -> None:
         super().__init__(store.uri(file.path), file.path, rows, fields, format)
         self._store, self._file = store, file
 
     @classmethod
-    def open(cls, store: Store, shard: Shard, fields: Mapping[str, Field], format: str) -> RemoteShard:
+    def open(cls, store: StoreClient, shard: Shard, fields: Mapping[str, Field], format: str) -> RemoteShard:
         """Fetch the index, and check it and the size of the file against the manifest.
 
         Raises:
@@ -52,8 +52,8 @@ class RemoteShard(OpenShard):
     def stored(self, start: int, length: int) -> NDArray[np.uint8]:
         return self._fetch(Range(start, start + length, _NOTHING)) if length else _EMPTY
 
-    def again(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
-        return fetch_again(self._store, self._file, start, length, checksum)
+    def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
+        return refetch(self._store, self._file, start, length, checksum)
 
     def holding(self, row: int, fields: Iterable[str]) -> OpenShard:
         found = ranges(Extents.of(self.rows[row : row + 1], np.zeros(1, np.int64), fields, self.fields))
@@ -87,7 +87,7 @@ class FetchedShard(RemoteShard):
     def __init__(
         self,
         shard: RemoteShard,
-        store: Store,
+        store: StoreClient,
         file: ShardFile,
         parts: Sequence[tuple[Range, Future[NDArray[np.uint8]]]],
     ) -> None:
@@ -112,7 +112,7 @@ class FetchedShard(RemoteShard):
         return super().stored(start, length)
 
 
-def fetch_again(store: Store, file: ShardFile, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
+def refetch(store: StoreClient, file: ShardFile, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
     """Bytes of a file from the store, or None where they are damaged there."""
     extent = Extents(*(np.array([value], np.int64) for value in (start, length, checksum, 0)))
     one = Range(start, start + length, extent)

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.manifest import Field, Shard, index_name
-from shard_reader.remote.cache import Cache, CacheError, DiskFullError, Entry
-from shard_reader.remote.client import Store
-from shard_reader.remote.download import Arrival
+from shard_reader.remote.cache import Cache, CacheEntry, CacheError, DiskFullError
+from shard_reader.remote.client import StoreClient
+from shard_reader.remote.download import ShardDownload
 from shard_reader.remote.stats import Stats
-from shard_reader.shards.remote_shard import RemoteShard, fetch_again
+from shard_reader.shards.remote_shard import RemoteShard, refetch
 from shard_reader.shards.shard import MOST_OPEN, OpenShard
 
-__all__ = ["RemoteShards", "Wanted"]
+__all__ = ["CacheState", "RemoteShards"]
 
-Wanted = Literal["there", "coming", "busy", "full", "never"]
+CacheState = Literal["there", "coming", "busy", "full", "never"]
 """Of a shard that the cache should have: it has it; it is being fetched; another process is at it; there is no room; it
 cannot be there, for it is damaged in the store, or the cache cannot be written."""
 
@@ -42,7 +42,7 @@ class RemoteShards:
 
     def __init__(
         self,
-        store: Store,
+        store: StoreClient,
         shards: Sequence[Shard],
         fields: Mapping[str, Field],
         format: str,
@@ -50,7 +50,7 @@ class RemoteShards:
     ) -> None:
         self.store, self.shards = store, shards
         self._fields, self._format, self._cache_options = fields, format, cache
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[int, CacheEntry] = {}
         self._start()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,13 +79,13 @@ class RemoteShards:
         self._downloads.clear()
         self.store.close()
 
-    def want(self, number: int) -> Wanted:
+    def want(self, number: int) -> CacheState:
         """Have a shard fetched into the cache, if it is not there.
 
         Raises:
             StoreError: it was tried, and the store does not answer.
         """
-        self._start_anew()
+        self._check_process()
         arrival = self._downloads.get(number)
         if arrival is not None:
             return self._look(number, arrival)
@@ -106,7 +106,7 @@ class RemoteShards:
         if download is None:
             return "there" if self._find_cached(number) is not None else "busy"
         self.store.counters.add(cache_misses=1)
-        self._downloads[number] = Arrival(self.store, self.shards[number], self._fields, self._format, download)
+        self._downloads[number] = ShardDownload(self.store, self.shards[number], self._fields, self._format, download)
         return "coming"
 
     def written(self, number: int) -> float:
@@ -137,14 +137,14 @@ class RemoteShards:
         evictions = self._evictions + (0 if cache is None else cache.evictions)
         return self.store.counters.total + Stats(evictions=evictions)
 
-    def entry(self, number: int) -> Entry:
+    def entry(self, number: int) -> CacheEntry:
         """What the cache has of a shard."""
         found = self._entries.get(number)
         if found is None:
             shard = self.shards[number]
             file = shard.files[self._format]
             size = index.size(shard.records, self._fields)
-            found = Entry(file.path, file.sha256, file.index_sha256, file.bytes, size)
+            found = CacheEntry(file.path, file.sha256, file.index_sha256, file.bytes, size)
             self._entries[number] = found
         return found
 
@@ -205,17 +205,17 @@ class RemoteShards:
     @property
     def cache(self) -> Cache | None:
         """Where shards are kept, if that can be."""
-        self._start_anew()
+        self._check_process()
         return self._cache
 
-    def _start_anew(self) -> None:
+    def _check_process(self) -> None:
         """What belongs to a process is made anew in another one, after a fork."""
         if self._process != os.getpid():
             self._start()
 
     def _start(self) -> None:
         self._open: dict[int, OpenShard] = {}
-        self._downloads: dict[int, Arrival] = {}
+        self._downloads: dict[int, ShardDownload] = {}
         self._damaged: set[int] = set()
         self._has_said_full = False
         self._evictions = 0  # of a cache that is used no more
@@ -247,7 +247,7 @@ class RemoteShards:
         warnings.warn(f"the cache {path} {text}", RuntimeWarning, stacklevel=3)
 
     def _find(self, number: int) -> OpenShard | None:
-        self._start_anew()
+        self._check_process()
         found = self._open.get(number)
         return found if found is not None and found.is_mapped else self._find_cached(number) or found
 
@@ -295,7 +295,7 @@ class RemoteShards:
     def _fetch_index(self, number: int) -> RemoteShard:
         return RemoteShard.open(self.store, self.shards[number], self._fields, self._format)
 
-    def _look(self, number: int, arrival: Arrival) -> Wanted:
+    def _look(self, number: int, arrival: ShardDownload) -> CacheState:
         """How a download is getting on."""
         if not arrival.is_done():
             return "coming"
@@ -330,8 +330,8 @@ class _CachedShard(OpenShard):
         """Whether the cache still has this file."""
         return self._identity == self._cache.identity(self._entry)
 
-    def again(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
-        found = fetch_again(self._store, self._file, start, length, checksum)
+    def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
+        found = refetch(self._store, self._file, start, length, checksum)
         if found is not None:  # whoever needs the shard next, in this epoch or after it, fetches it anew
             if self.is_current():
                 self._cache.discard(self._entry)

@@ -80,7 +80,7 @@ class OpenShard:
         assert self._data is not None  # whoever has none has a way of its own
         return self._data[start : start + length]
 
-    def again(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
+    def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
         """Bytes that were damaged, from elsewhere, where they are not; None: there is no other place, or they are."""
         del start, length, checksum
         return None
@@ -116,7 +116,7 @@ class OpenShard:
         start, length, checksum, height, width = self._extents[row].item()
         payload: NDArray[np.uint8] | None = self.stored(start, length)
         if payload is None or crc32c(payload) != checksum:
-            payload = self.again(start, length, checksum)
+            payload = self.refetched(start, length, checksum)
         if payload is None:
             raise self.damage(row, "is damaged (CRC mismatch)")
         try:
@@ -153,7 +153,7 @@ class OpenShard:
         start, length, checksum = self._other_extents[name][row].item()
         data: NDArray[np.uint8] | None = self.stored(start, length)
         if data is None or crc32c(data) != checksum:
-            data = self.again(start, length, checksum)
+            data = self.refetched(start, length, checksum)
         if data is None:
             where = f"{self.uri}: row {row}" if name == "id" else self.describe(row)
             raise CorruptionError(f"{where}: {name!r} is damaged (CRC mismatch)")

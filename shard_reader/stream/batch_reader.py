@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,23 +11,22 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format.manifest import Field
-from shard_reader.order.batches import Order, Picks
+from shard_reader.order.batches import BatchOrder
 from shard_reader.remote.stats import Counters, Stats
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
-from shard_reader.shards.located import Located
 from shard_reader.shards.shard import MOST_OPEN, OpenShard
 from shard_reader.shards.source import RecordSource
-from shard_reader.stream.cache_schedule import CacheAhead
-from shard_reader.stream.images import Pixels
-from shard_reader.stream.lookup import Pending, Plan
+from shard_reader.stream.cache_schedule import CacheSchedule
+from shard_reader.stream.images import BatchImages
+from shard_reader.stream.lookup import Lookup, PendingBatch
 from shard_reader.stream.options import ReadOptions
 
-__all__ = ["Batch", "Reader", "Skipped", "Spec", "fixed", "ragged"]
+__all__ = ["Batch", "BatchReader", "Skipped", "Spec", "fixed", "ragged"]
 
 
 Batch = dict[str, NDArray[Any]]
 
-_PLAN_RECORDS = 1 << 13  # looked up at a time: the fewest for which arithmetic in NumPy is cheap, since memory is not
+_LOOKUP_RECORDS = 1 << 13  # looked up at a time: the fewest for which arithmetic in NumPy is cheap, since memory is not
 
 
 class Spec(NamedTuple):
@@ -45,7 +44,7 @@ class Skipped:
     reason: str
 
 
-class Reader:
+class BatchReader:
     """Makes the batches of a stream.
 
     Args:
@@ -54,17 +53,17 @@ class Reader:
         seed: of random transforms.
     """
 
-    def __init__(self, data: RecordSource, order: Order, seed: int, options: ReadOptions) -> None:
+    def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:
         self._data, self._order, self.options = data, order, options
         self._stalls = Counters()
         self.fields = _check_fields(data, options.fields)
         self._check_names()
-        self._pixels = Pixels(data, order, seed, options) if "image" in self.fields else None
+        self._images = BatchImages(data, order, seed, options) if "image" in self.fields else None
 
     @property
     def most_records(self) -> int:
         """How many records to look up at a time, at most: of more shards than may be open, fewer."""
-        return _PLAN_RECORDS if self._data.shard_count <= MOST_OPEN else MOST_OPEN // 2
+        return _LOOKUP_RECORDS if self._data.shard_count <= MOST_OPEN else MOST_OPEN // 2
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -72,8 +71,8 @@ class Reader:
         specs = {}
         for name in self.fields:
             field, ragged = self._data.fields[name], self.options.ragged
-            if name == "image" and self._pixels is not None:
-                specs[name] = Spec(self._pixels.dtype.name, self._pixels.shape)
+            if name == "image" and self._images is not None:
+                specs[name] = Spec(self._images.dtype.name, self._images.shape)
             elif field.is_fixed:
                 specs[name] = Spec(field.dtype, field.shape)
             elif ragged == "list":
@@ -84,63 +83,64 @@ class Reader:
                 specs[f"{name}/mask"] = Spec("bool", (size,))
         return specs | {"weight": Spec("float32", ())}
 
-    def plan(self, epoch: int, first: int, stop: int) -> Plan:
+    def lookup(self, epoch: int, first: int, stop: int) -> Lookup:
         """Look up the batches of steps `first` to `stop`, without it."""
-        return self._look_up(self._order.picks(epoch, first, stop), epoch, first)
+        return self._filled(self._located(epoch, first, stop))
 
-    def plan_ahead(self, epoch: int, first: int, stop: int, taken: range, before: Fetch | None) -> tuple[Plan, int]:
-        """As `plan`, of fewer steps where more bytes are far away than may be in memory; and the step behind it.
+    def prefetch_lookup(
+        self, epoch: int, first: int, stop: int, wanted_steps: range, previous: Fetch | None
+    ) -> tuple[Lookup, int]:
+        """As `lookup`, of fewer steps where more remote bytes are needed than may be in memory; and the step after it.
 
         Args:
-            taken: the steps whose batches are made; of others, nothing is fetched.
-            before: what the plan before has on its way.
+            wanted_steps: the steps whose batches are made; of others, nothing is fetched.
+            previous: the bytes under way for the lookup before.
         """
-        picks = self._order.picks(epoch, first, stop)
-        located = self._data.locate(picks.records)
-        wanted = self._taken(first, stop, taken)[: len(picks.records)]
-        needed = np.cumsum(needed_bytes(located, self.fields) * wanted)
-        share = self._order.share
+        found, share = self._located(epoch, first, stop), self._order.share
+        wanted = _are_wanted(first, stop, wanted_steps).repeat(share)[: len(found.records)]
+        needed = np.cumsum(needed_bytes(found.located, self.fields) * wanted)
         most = int(np.searchsorted(needed, self._data.prefetch_bytes // 2, "right")) // share
         if 0 < most < stop - first or (most == 0 and stop - first > 1):
             stop = first + max(1, most)
             end = (stop - first) * share
-            picks = Picks(picks.positions[:end], picks.records[:end], picks.weights[:end])
-            located, wanted = located[:end], wanted[:end]
-        return self._looked_up(picks, located, epoch, first, None if wanted.all() else wanted, before), stop
+            found, wanted = found.up_to(end), wanted[:end]
+        return self._filled(found, None if wanted.all() else wanted, previous), stop
 
-    def records_ahead(self, plan: Plan) -> int:
-        """How many records like those of a plan may be in memory before they are used."""
-        needed = int(needed_bytes(plan.located, self.fields).sum())
-        return max(self._order.share, len(plan.picks.records) * (self._data.prefetch_bytes // 2) // max(1, needed))
+    def records_in_budget(self, lookup: Lookup) -> int:
+        """How many records like those of a lookup may be in memory before they are used."""
+        needed = int(needed_bytes(lookup.located, self.fields).sum())
+        return max(self._order.share, len(lookup.records) * (self._data.prefetch_bytes // 2) // max(1, needed))
 
-    def cache_ahead(self, epoch: int, taken: range) -> CacheAhead | None:
-        """What brings the shards that some steps need into a cache, if there is one."""
+    def cache_schedule(self, epoch: int, wanted_steps: range) -> CacheSchedule | None:
+        """The schedule by which the shards that some steps need come into a cache, if there is one."""
         if all(shards.cache is None for shards in self._data.remote_shards):
             return None
-        return CacheAhead(self._data, self._order, epoch, taken.start, taken.step)
+        return CacheSchedule(self._data, self._order, epoch, wanted_steps.start, wanted_steps.step)
 
-    def plan_records(self, records: NDArray[np.int64], epoch: int) -> Plan:
+    def lookup_records(self, records: NDArray[np.int64], epoch: int) -> Lookup:
         """Look up records by number, `[n]`, whose positions are their numbers."""
-        return self._look_up(Picks(records, records, np.ones(len(records), np.float32)), epoch, 0)
+        weights, located = np.ones(len(records), np.float32), self._data.locate(records)
+        found = Lookup(epoch=epoch, first=0, positions=records, records=records, weights=weights, located=located)
+        return self._filled(found)
 
-    def places(self, plan: Plan, step: int) -> range:
-        """Where the records of a step are in a plan."""
-        share, end = self._order.share, len(plan.picks.records)
-        return range(min(end, (step - plan.first) * share), min(end, (step - plan.first + 1) * share))
+    def places(self, lookup: Lookup, step: int) -> range:
+        """Where the records of a step are in a lookup."""
+        share, end = self._order.share, len(lookup.records)
+        return range(min(end, (step - lookup.first) * share), min(end, (step - lookup.first + 1) * share))
 
-    def begin(self, plan: Plan, places: range, *, verify: bool, cold: bool) -> Pending:
-        """Have threads make a batch of those records that are at these places of the plan.
+    def begin(self, lookup: Lookup, places: range, *, verify: bool, cold: bool) -> PendingBatch:
+        """Have threads make a batch of those records that are at these places of the lookup.
 
         Args:
             verify: check the images against their checksums.
             cold: tell the kernel which bytes will be needed.
         """
-        pending = Pending(plan, places, verify)
-        if self._pixels is not None:
-            self._pixels.begin(pending, cold=cold)
+        pending = PendingBatch(lookup, places, verify)
+        if self._images is not None:
+            self._images.begin(pending, cold=cold)
         return pending
 
-    def finish(self, pending: Pending) -> tuple[Batch, list[Skipped]]:
+    def finish(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
         """The batch, when it is done, and those of its records that are damaged.
 
         Raises:
@@ -154,25 +154,25 @@ class Reader:
             pending.cancel()
             raise
 
-    def _finished(self, pending: Pending) -> tuple[Batch, list[Skipped]]:
+    def _finished(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
         batch: Batch = {}
         for name in self.fields:
             field = self._data.fields[name]
-            if name == "image" and self._pixels is not None:
-                batch[name] = self._pixels.finish(pending)
+            if name == "image" and self._images is not None:
+                batch[name] = self._images.finish(pending)
             elif field.in_index:
                 batch[name] = fixed(pending, name, field)
             else:
                 batch |= ragged(pending, name, field, self.options.ragged)
-        if self._pixels is None:
+        if self._images is None:
             pending.fail_where_closed()
-        weights = pending.plan.picks.weights[pending.places.start : pending.places.stop].copy()
+        weights = pending.lookup.weights[pending.places.start : pending.places.stop].copy()
         skipped = self._skip_damaged(pending, weights)
         return batch | {"weight": weights}, skipped
 
     @property
     def is_remote(self) -> bool:
-        """Whether some of the data is far away."""
+        """Whether some of the data is remote."""
         return bool(self._data.remote_shards)
 
     def stalled(self, seconds: float) -> None:
@@ -186,44 +186,35 @@ class Reader:
 
     def close(self) -> None:
         """Stop the threads and free the buffers that nobody holds."""
-        if self._pixels is not None:
-            self._pixels.close()
+        if self._images is not None:
+            self._images.close()
 
-    def _look_up(self, picks: Picks, epoch: int, first: int) -> Plan:
-        return self._looked_up(picks, self._data.locate(picks.records), epoch, first)
-
-    def _taken(self, first: int, stop: int, taken: range) -> NDArray[np.bool_]:
-        """Whether each record of some steps is in a batch that is made."""
-        steps = np.arange(first, stop)
-        return np.repeat((steps - taken.start) % taken.step == 0, self._order.share)
-
-    def _looked_up(
-        self,
-        picks: Picks,
-        located: Located,
-        epoch: int,
-        first: int,
-        wanted: NDArray[np.bool_] | None = None,
-        before: Fetch | None = None,
-    ) -> Plan:
-        most = self._data.prefetch_bytes // 2
-        located, fetching = fetch(located, self.fields, wanted=wanted, before=before, most_bytes=most)
-        columns = located.columns([n for n in self.fields if n == "image" or self._data.fields[n].in_index])
-        if self._pixels is None or "offset" not in columns or fetching is not None:
-            return Plan(picks=picks, located=located, columns=columns, epoch=epoch, first=first, fetch=fetching)
-        addresses = located.addresses(columns)
-        return Plan(
+    def _located(self, epoch: int, first: int, stop: int) -> Lookup:
+        """The records of some steps, and where they are."""
+        positions = self._order.positions(first, stop)
+        records = self._order.record_order.at(epoch, positions)
+        return Lookup(
             epoch=epoch,
             first=first,
-            picks=picks,
-            located=located,
-            columns=columns,
-            addresses=addresses,
-            window=self._pixels.window(addresses),
-            is_sound=self._pixels.are_sound(columns["length"]),
+            positions=positions,
+            records=records,
+            weights=self._order.weights(positions),
+            located=self._data.locate(records),
         )
 
-    def _skip_damaged(self, pending: Pending, weights: NDArray[np.float32]) -> list[Skipped]:
+    def _filled(self, found: Lookup, wanted: NDArray[np.bool_] | None = None, previous: Fetch | None = None) -> Lookup:
+        """A lookup with the values of the indexes, and its remote bytes under way."""
+        most = self._data.prefetch_bytes // 2
+        located, fetching = fetch(found.located, self.fields, wanted=wanted, previous=previous, most_bytes=most)
+        columns = located.columns([n for n in self.fields if n == "image" or self._data.fields[n].in_index])
+        found = replace(found, located=located, columns=columns, fetch=fetching)
+        if self._images is None or "offset" not in columns or fetching is not None:
+            return found
+        addresses = located.addresses(columns)
+        is_sound = self._images.are_sound(columns["length"])
+        return replace(found, addresses=addresses, window=self._images.window(addresses), is_sound=is_sound)
+
+    def _skip_damaged(self, pending: PendingBatch, weights: NDArray[np.float32]) -> list[Skipped]:
         """Those records of a batch that are skipped; their weights become 0."""
         skipped = []
         for place, error in pending.take_failures():
@@ -231,19 +222,25 @@ class Reader:
                 raise error
             if weights[place - pending.places.start]:
                 weights[place - pending.places.start] = 0
-                skipped.append(Skipped(int(pending.plan.picks.records[place]), str(error)))
+                skipped.append(Skipped(int(pending.lookup.records[place]), str(error)))
         return skipped
 
     def _check_names(self) -> None:
         """That no field has the name of something else in a batch."""
         padded = () if self.options.ragged == "list" else self.fields
-        ours = {"weight", *(f"{name}/mask" for name in padded if not self._data.fields[name].is_fixed)}
+        reserved = {"weight", *(f"{name}/mask" for name in padded if not self._data.fields[name].is_fixed)}
         for name in self.fields:
-            if name in ours:
+            if name in reserved:
                 raise ValueError(
                     f"fields={list(self.fields)!r}: {name!r} is what a batch calls its own; read the field with"
                     f" data.column({name!r}, numbers)"
                 )
+
+
+def _are_wanted(first: int, stop: int, wanted_steps: range) -> NDArray[np.bool_]:
+    """Whether the batch of each step from `first` to `stop` is made."""
+    wanted: NDArray[np.bool_] = (np.arange(first, stop) - wanted_steps.start) % wanted_steps.step == 0
+    return wanted
 
 
 def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str, ...]:
@@ -256,15 +253,17 @@ def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str
     return names
 
 
-def fixed(pending: Pending, name: str, field: Field) -> NDArray[Any]:
+def fixed(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
     """A field that the index has, `[n, *shape]`, as an array of its own."""
-    columns, places = pending.plan.columns, pending.places
+    columns, places = pending.lookup.columns, pending.places
     if name not in columns:  # no shard could be opened
         return np.zeros((len(places), *(size or 0 for size in field.shape)), field.dtype)
     return columns[name][places.start : places.stop].astype(field.dtype)
 
 
-def ragged(pending: Pending, name: str, field: Field, how: Literal["list", "pad"] | int) -> dict[str, NDArray[Any]]:
+def ragged(
+    pending: PendingBatch, name: str, field: Field, how: Literal["list", "pad"] | int
+) -> dict[str, NDArray[Any]]:
     """Strings as `bytes`, and lists in the way that `how` says: see `Records.stream`.
 
     Raises:
@@ -276,7 +275,7 @@ def ragged(pending: Pending, name: str, field: Field, how: Literal["list", "pad"
     lengths = np.array([len(value) for value in values], np.int64)
     size = int(lengths.max(initial=0)) if how == "pad" else int(how)
     for number in np.flatnonzero(lengths > size).tolist():
-        shard, row = pending.plan.located.shard(pending.places.start + number)
+        shard, row = pending.lookup.located.shard(pending.places.start + number)
         raise ValueError(f"{shard.describe(row)}: {name!r} has {lengths[number]} elements, ragged={size}")
     rest = tuple(part or 0 for part in field.shape[1:])
     if field.dtype == "string":
@@ -288,9 +287,9 @@ def ragged(pending: Pending, name: str, field: Field, how: Literal["list", "pad"
     return {name: padded, f"{name}/mask": np.arange(size) < lengths[:, np.newaxis]}
 
 
-def _values(pending: Pending, name: str, field: Field) -> NDArray[Any]:
+def _values(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
     """What each record has, objects `[n]`; what cannot be read is noted, and is nothing."""
-    located = pending.plan.located
+    located = pending.lookup.located
     values = np.empty(len(pending.places), object)
     for number, place in enumerate(pending.places):
         shard = located.shards[located.which[place]]

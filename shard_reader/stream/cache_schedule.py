@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shard_reader.order.batches import Order, local_ranks
-from shard_reader.shards.remote_shards import RemoteShards, Wanted
+from shard_reader.order.batches import BatchOrder, local_ranks
+from shard_reader.shards.remote_shards import CacheState, RemoteShards
 from shard_reader.shards.source import RecordSource
 
-__all__ = ["CacheAhead"]
+__all__ = ["CacheSchedule"]
 
 _BLOCK = 1 << 14  # positions of this rank that are looked at together
 _POLL_SECONDS = 0.02
@@ -22,7 +22,7 @@ _LEARN_SECONDS = 0.5  # at a time: of an epoch of 100 million records, finding o
 Key = tuple[RemoteShards, int]
 
 
-class CacheAhead:
+class CacheSchedule:
     """The shards that the steps of an epoch need, from now on as far as the cache has room for them.
 
     It is known, not guessed, which ones these are. Those whose last use is behind are let go: the cache may remove
@@ -33,18 +33,18 @@ class CacheAhead:
         every: one in so many steps is taken.
     """
 
-    def __init__(self, data: RecordSource, order: Order, epoch: int, first: int, every: int = 1) -> None:
+    def __init__(self, data: RecordSource, order: BatchOrder, epoch: int, first: int, every: int = 1) -> None:
         self._data, self._order, self._epoch, self._first, self._every = data, order, epoch, first, every
         self._known = first  # the step up to which the shards are known
         self._last_use: dict[Key, int] = {}  # the step behind it, of each shard, in the order of their first use
-        self._state: dict[Key, Wanted] = {}
+        self._state: dict[Key, CacheState] = {}
         self._is_complete = False  # all shards are known
         self._needed: list[Key] = []  # by the steps that it has come to
         self._ahead: list[Key] = []  # what the cache is to have: that, and what comes next
         self._left: list[Key] = []  # what it is to have, and may not have yet
         self._seen: set[RemoteShards] = set()
         self._full_until = 0.0  # when a cache without room is asked again
-        block, records = order.arrangement.block, order.records
+        block, records = order.record_order.block, order.records
         # A shard that is used now may be used again up to the end of the next window, and not be used between.
         self._margin = -(-2 * block // order.batch_size) if block < records else 0
 
@@ -156,7 +156,7 @@ class CacheAhead:
     def _uses(self, first: int, stop: int) -> list[tuple[Key, int]]:
         """The shards that some steps need, in the order in which they do, and the step behind the last that does."""
         share = self._order.share
-        records = self._order.picks(self._epoch, first, stop).records
+        records = self._order.records_of(self._epoch, first, stop)
         found = []
         for shards, numbers, places in self._data.shards_of(records):
             if not isinstance(shards, RemoteShards):

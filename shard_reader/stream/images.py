@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format.checksum import crc32c
 from shard_reader.format.images import Scratch, decode_image
-from shard_reader.order.batches import Order
+from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import key
 from shard_reader.shards.source import RecordSource
-from shard_reader.stream.lookup import Pending
+from shard_reader.stream.lookup import PendingBatch
 from shard_reader.stream.options import ReadOptions
 from shard_reader.system.buffers import BufferPool
 from shard_reader.system.cpus import available_cpus
 from shard_reader.system.memory_map import Window, announce
-from shard_reader.transforms.compose import Chain, compose
+from shard_reader.transforms.compose import ComposedTransform, compose
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize
 
-__all__ = ["Pixels"]
+__all__ = ["BatchImages"]
 
 _GATHERED = 1 << 14  # bytes: images up to this size are gathered together, larger ones copied one by one
 _TASK_RECORDS = 32  # at most, of what a thread copies or decodes at a time
@@ -35,14 +35,14 @@ _HELD = 8  # batches that frameworks hold at a time: their memory is used again,
 _MISMATCH = "is damaged (CRC mismatch)"
 
 
-class Pixels:
+class BatchImages:
     """Makes the images of a stream's batches.
 
     Args:
         seed: of random transforms.
     """
 
-    def __init__(self, data: RecordSource, order: Order, seed: int, options: ReadOptions) -> None:
+    def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:
         self._data, self._order, self._seed, self._fast = data, order, seed, options.fast
         self._prefetch, self._on_error = options.prefetch, options.on_error
         self._threads = available_cpus() if options.threads is None else options.threads
@@ -79,11 +79,11 @@ class Pixels:
         """Whether payloads of these lengths are all those of images that are gathered."""
         return self._is_gathered and bool((lengths == self._row.itemsize).all())
 
-    def begin(self, pending: Pending, *, cold: bool) -> None:
+    def begin(self, pending: PendingBatch, *, cold: bool) -> None:
         """Have threads make the images of a batch. `cold`: tell the kernel first which bytes will be needed."""
         if cold:
-            announce(pending.plan.extents(pending.places))
-        if not self._is_gathered or pending.plan.fetch is not None:
+            announce(pending.lookup.extents(pending.places))
+        if not self._is_gathered or pending.lookup.fetch is not None:
             count = len(pending.places)
             pending.images = self._buffer(count)
             fill = self._copy if self._is_raw else self._decode
@@ -91,7 +91,7 @@ class Pixels:
             tasks = (pending.places[start : start + size] for start in range(0, count, size))
             pending.work = [self._thread_pool().submit(fill, pending, part) for part in tasks]
 
-    def finish(self, pending: Pending) -> NDArray[Any]:
+    def finish(self, pending: PendingBatch) -> NDArray[Any]:
         """The images, `[n, *shape]`, when they are done. Those that cannot be read are 0, and noted."""
         for part in pending.work:
             part.result()
@@ -141,18 +141,18 @@ class Pixels:
             self._pool = (os.getpid(), ThreadPoolExecutor(self._threads, "shard_reader"))
         return self._pool[1]
 
-    def _gather(self, pending: Pending) -> NDArray[Any]:
+    def _gather(self, pending: PendingBatch) -> NDArray[Any]:
         """Small images, copied together. No thread does it: handing it over would take as long."""
-        plan, row, count = pending.plan, self._row, len(pending.places)
+        lookup, row, count = pending.lookup, self._row, len(pending.places)
         places = slice(pending.places.start, pending.places.stop)
-        if plan.window is not None and plan.is_sound:
-            rows, bad = plan.window[places], []
+        if lookup.window is not None and lookup.is_sound:
+            rows, bad = lookup.window[places], []
         else:
-            lengths = plan.columns["length"][places] if plan.window is not None else np.zeros(count, np.int64)
+            lengths = lookup.columns["length"][places] if lookup.window is not None else np.zeros(count, np.int64)
             good = np.flatnonzero(lengths == row.itemsize)
             bad, rows = np.flatnonzero(lengths != row.itemsize).tolist(), np.zeros(count, row)
-            if plan.window is not None:
-                rows[good] = plan.window[places.start + good]
+            if lookup.window is not None:
+                rows[good] = lookup.window[places.start + good]
         images = rows.view(np.uint8).view(self.dtype).reshape(count, *self.shape)
         for place in bad:
             self._fail_length(pending, places.start + place)
@@ -160,22 +160,22 @@ class Pixels:
             self._verify(pending, images, set(bad))
         return images
 
-    def _verify(self, pending: Pending, images: NDArray[Any], but: set[int]) -> None:
+    def _verify(self, pending: PendingBatch, images: NDArray[Any], but: set[int]) -> None:
         """Check images that were gathered against their checksums."""
         for number, place in enumerate(pending.places):
-            if number not in but and crc32c(images[number]) != pending.plan.columns["crc32c"][place]:
-                found = pending.again(place)
+            if number not in but and crc32c(images[number]) != pending.lookup.columns["crc32c"][place]:
+                found = pending.refetched(place)
                 images[number] = 0 if found is None else found.view(self.dtype).reshape(self.shape)
                 if found is None:
                     pending.fail(place, _MISMATCH)
 
-    def _copy(self, pending: Pending, part: range) -> None:
+    def _copy(self, pending: PendingBatch, part: range) -> None:
         """Copy images one by one."""
         assert pending.images is not None
         origin = pending.places.start
         targets = pending.images.reshape(len(pending.images), -1).view(np.uint8)
         size = targets.shape[1]
-        for place, shard, start, length, checksum, _, _ in pending.plan.payloads(part):
+        for place, shard, start, length, checksum, _, _ in pending.lookup.payloads(part):
             target = targets[place - origin]
             if shard is None or length != size:
                 target[...] = 0
@@ -188,25 +188,25 @@ class Pixels:
                 pending.fail(place, error)
                 continue
             if pending.verify and crc32c(target) != checksum:
-                found = shard.again(start, length, checksum)
+                found = shard.refetched(start, length, checksum)
                 target[...] = 0 if found is None else found
                 if found is None:
                     pending.fail(place, _MISMATCH)
 
-    def _decode(self, pending: Pending, part: range) -> None:
+    def _decode(self, pending: PendingBatch, part: range) -> None:
         """Decode images, and transform them, into their places."""
         assert pending.images is not None
-        seed = key(self._seed, pending.plan.epoch, "draws")
-        positions, origin = pending.plan.picks.positions, pending.places.start
+        seed = key(self._seed, pending.lookup.epoch, "draws")
+        positions, origin = pending.lookup.positions, pending.places.start
         scratch = Scratch() if all(type(step) in _OURS for step in self._chain.steps) else None
-        for place, shard, start, length, checksum, height, width in pending.plan.payloads(part):
+        for place, shard, start, length, checksum, height, width in pending.lookup.payloads(part):
             target = pending.images[place - origin]
             try:
                 if shard is None:
                     raise ValueError("is in a shard that is not open")
                 payload = shard.stored(start, length)
                 if pending.verify and crc32c(payload) != checksum:
-                    found = shard.again(start, length, checksum)
+                    found = shard.refetched(start, length, checksum)
                     if found is None:
                         raise ValueError(_MISMATCH)
                     payload = found
@@ -223,12 +223,12 @@ class Pixels:
                 target[...] = 0
                 pending.fail_transform(place, error)
 
-    def _fail_length(self, pending: Pending, place: int) -> None:
-        length = pending.plan.columns["length"][place] if "length" in pending.plan.columns else 0
+    def _fail_length(self, pending: PendingBatch, place: int) -> None:
+        length = pending.lookup.columns["length"][place] if "length" in pending.lookup.columns else 0
         pending.fail(place, f"has {length} bytes, not the pixels of {self.shape}")
 
 
-def _image_shape(data: RecordSource, chain: Chain) -> tuple[int, ...] | None:
+def _image_shape(data: RecordSource, chain: ComposedTransform) -> tuple[int, ...] | None:
     """The shape of every image in a batch; None: a function will show it."""
     shape = chain.output_shape(data.fields["image"].shape)
     if shape is None:

@@ -1,30 +1,35 @@
-"""Batches on their way: what was looked up for them, and what is wrong with them."""
+"""Batches under way: the lookup of their records, and the failures of those that cannot be read."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.order.batches import Picks
+from shard_reader.order.coverage import Coverage
 from shard_reader.shards.fetch import Fetch
 from shard_reader.shards.located import Located
 from shard_reader.shards.shard import OpenShard
 from shard_reader.system.memory_map import Window
 
-__all__ = ["Pending", "Plan"]
+__all__ = ["Lookup", "PendingBatch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
-class Plan:
-    """Consecutive batches, looked up: which records, where they are, and what the indexes say of them.
+class Lookup:
+    """Consecutive batches, looked up: their records, where these are, and the values that the indexes hold.
 
     Attributes:
-        fetch: what is on its way, if some of it is far away.
+        first: the step of the first batch.
+        positions: in the epoch, int64 `[n]`.
+        records: int64 `[n]`.
+        weights: float32 `[n]`: 1, or 0 for padding.
+        columns: the values of the indexes, an array `[n, ...]` each.
+        fetch: the bytes under way, if some shards are remote.
         addresses: of the images' payloads; None: no image is asked for, or not all are in memory.
         window: on the pixels, where they are gathered.
         is_sound: all of those are there, and are as long as they should be.
@@ -32,13 +37,25 @@ class Plan:
 
     epoch: int
     first: int
-    picks: Picks
+    positions: NDArray[np.int64]
+    records: NDArray[np.int64]
+    weights: NDArray[np.float32]
     located: Located
-    columns: dict[str, NDArray[Any]]
+    columns: dict[str, NDArray[Any]] = field(default_factory=dict)
     fetch: Fetch | None = None
     addresses: NDArray[np.int64] | None = None
     window: Window | None = None
     is_sound: bool = False
+
+    def up_to(self, end: int) -> Lookup:
+        """This lookup without the records from `end` on, before anything is known of them but where they are."""
+        return replace(
+            self,
+            positions=self.positions[:end],
+            records=self.records[:end],
+            weights=self.weights[:end],
+            located=self.located[:end],
+        )
 
     def payloads(self, part: range) -> list[tuple[int, OpenShard | None, int, int, int, int, int]]:
         """Place, shard (None: not open), offset, length, checksum, height and width of some records, as integers."""
@@ -66,40 +83,44 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Pending:
-    """A batch that is being made. What is wrong with it shows when it is finished.
+class PendingBatch:
+    """A batch that threads make. Failures show when it is finished.
 
     Attributes:
-        places: where its records are in the plan.
+        places: where its records are in the lookup.
         verify: whether payloads are checked against their checksums.
+        step: its step in the epoch.
+        coverage: of its records.
         images: the pixels, which threads fill in; None: there are none, or they are gathered at the end.
         failures: the place of each record that cannot be read, and why.
     """
 
-    plan: Plan
+    lookup: Lookup
     places: range
     verify: bool
+    step: int = 0
+    coverage: Coverage = field(default_factory=Coverage)
     images: NDArray[Any] | None = None
     work: list[Future[None]] = field(default_factory=list)
     failures: list[tuple[int, Exception]] = field(default_factory=list)
 
     def wait(self) -> float:
         """Wait until all of it is in memory, or cannot be; how long that took, in seconds."""
-        return 0.0 if self.plan.fetch is None else self.plan.fetch.wait(self.places)
+        return 0.0 if self.lookup.fetch is None else self.lookup.fetch.wait(self.places)
 
     def cancel(self) -> None:
-        """Leave what is not begun."""
+        """Leave the work that is not begun."""
         for part in self.work:
             part.cancel()
-        if self.plan.fetch is not None:
-            self.plan.fetch.cancel()
+        if self.lookup.fetch is not None:
+            self.lookup.fetch.cancel()
 
-    def again(self, place: int) -> NDArray[np.uint8] | None:
+    def refetched(self, place: int) -> NDArray[np.uint8] | None:
         """The payload of an image that is damaged, from elsewhere, if it can be had there."""
         shard, _ = self._shard(place)
-        columns = self.plan.columns
+        columns = self.lookup.columns
         where = (int(columns[name][place]) for name in ("offset", "length", "crc32c"))
-        return shard.again(*where) if isinstance(shard, OpenShard) else None
+        return shard.refetched(*where) if isinstance(shard, OpenShard) else None
 
     def fail(self, place: int, reason: object) -> None:
         """Note that the image of a record cannot be read: its shard is not open, or for the reason."""
@@ -125,7 +146,7 @@ class Pending:
 
     def fail_where_closed(self) -> None:
         """Note the records whose shards cannot be opened, where no image is read that would show it."""
-        located = self.plan.located
+        located = self.lookup.located
         if any(isinstance(shard, Exception) for shard in located.shards):
             for place in self.places:
                 shard = located.shards[located.which[place]]
@@ -138,5 +159,5 @@ class Pending:
         return failures
 
     def _shard(self, place: int) -> tuple[OpenShard | CorruptionError | OSError, int]:
-        located = self.plan.located
+        located = self.lookup.located
         return located.shards[located.which[place]], int(located.rows[place])

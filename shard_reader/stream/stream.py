@@ -13,19 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, at_least_one, record_numbers
-from shard_reader.errors import StateError
-from shard_reader.order.batches import Order
+from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.source import RecordSource
-from shard_reader.stream.batch_reader import Batch, Reader, Skipped, Spec
-from shard_reader.stream.lookup import Plan
+from shard_reader.stream.batch_reader import Batch, BatchReader, Skipped, Spec
+from shard_reader.stream.lookup import Lookup
 from shard_reader.stream.options import ReadOptions
-from shard_reader.stream.prefetch import Ahead
+from shard_reader.stream.position import Position
+from shard_reader.stream.prefetch import Prefetch
 
 __all__ = ["Batch", "Skipped", "Spec", "Stream"]
 
-_STATE_VERSION = 1
 _OVER = "this loop is over: the stream was iterated again, given another position, closed, or forked"
 
 
@@ -50,22 +49,18 @@ class Stream:
     ...     train(batch["image"], batch["label"], batch["weight"])
     """
 
-    def __init__(self, data: RecordSource, order: Order, seed: int, options: ReadOptions) -> None:
+    def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:
         self.data = data
         self.order = order
         self.seed = seed
-        self._reader = Reader(data, order, seed, options)
+        self._reader = BatchReader(data, order, seed, options)
         self._fetched_before: tuple[int, Stats] | None = os.getpid(), data.fetched()
         self.fields = self._reader.fields
-        self._epoch, self._step, self._begun = 0, 0, False
-        self._loop, self._moves = 0, 0  # the number of the loop that moves the stream
+        self._position = Position(data, order, seed, self._reader.most_records)
+        self._loop = 0  # the number of the loop that moves the stream
         self._running: weakref.ref[Generator[Batch, None, None]] | None = None
-        self._has_looked = False  # at a whole epoch, all of it verified
+        self._has_verified = False  # a whole epoch
         self._was_cold = False  # the last epoch: it waited for pages
-        self._last_epoch = 0  # of the batches that these tell of
-        self._coverage = Coverage()
-        self._skipped: list[Skipped] = []
-        self._skipped_at: list[int] = []  # their steps
 
     def __len__(self) -> int:
         """How many batches this rank gets in an epoch."""
@@ -83,22 +78,22 @@ class Stream:
     @property
     def epoch(self) -> int:
         """The epoch of the next batch, from 0."""
-        return self._epoch
+        return self._position.epoch
 
     @property
     def step(self) -> int:
         """How many batches of the epoch are done."""
-        return self._step
+        return self._position.step
 
     @property
     def remaining(self) -> int:
-        """How many batches the next loop gives: fewer than `len` only behind a restored position."""
-        return len(self) if self._begun else max(0, len(self) - self._step)
+        """How many batches the next loop gives: fewer than `len` only after a restored position."""
+        return len(self) if self._position.is_begun else max(0, len(self) - self.step)
 
     @property
     def next(self) -> tuple[int, int]:
         """The epoch and the step of the first batch of the next loop."""
-        return (self._epoch + 1, 0) if self._begun else (self._epoch, self._step)
+        return self._position.next
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -108,12 +103,12 @@ class Stream:
     @property
     def skipped(self) -> list[Skipped]:
         """The damaged records of this epoch, so far, that had weight 0: their numbers, and why."""
-        return list(self._skipped)
+        return self._position.skipped
 
     @property
     def moves(self) -> int:
         """How often the stream was iterated or given a position."""
-        return self._moves
+        return self._position.moves
 
     @property
     def skips(self) -> bool:
@@ -123,38 +118,31 @@ class Stream:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of one epoch, the next few of them made ahead by threads."""
         self._loop += 1
-        self._moves += 1
+        self._position.moves += 1
         batches = self._batches(self._loop)
         self._running = weakref.ref(batches)
         return _Loop(self, self._loop, batches)
 
     def _batches(self, loop: int) -> Generator[Batch, None, None]:
-        if self._begun:
-            self._move_to(self._epoch + 1, 0)
-        epoch, first = self._epoch, self._step
-        if first == 0:
-            self._count_from(epoch, Coverage())
+        epoch, first = self._position.begin()
         verifies = self._verifies()
-        ahead = Ahead(self._reader, self.order, epoch, first, verify=verifies, cold=self._was_cold)
+        prefetch = Prefetch(self._reader, self.order, epoch, first, verify=verifies, cold=self._was_cold)
         try:
-            for begun in ahead:
-                batch, skipped = self._reader.finish(begun.pending)
-                step, coverage = begun.step, begun.coverage
-                del begun
+            for pending in prefetch:
+                batch, skipped = self._reader.finish(pending)
+                step, coverage = pending.step, pending.coverage
+                del pending
                 if loop != self._loop:  # while this one waited
                     return
-                self._move_to(epoch, step + 1)
-                self._coverage += coverage
-                if skipped:
-                    self._note(skipped, step)
+                self._position.advance(epoch, step, coverage, skipped)
                 yield batch
                 del batch  # its memory may go to the next one
         finally:
-            ahead.cancel()
-            self._was_cold = ahead.has_waited
-        self._has_looked = self._has_looked or (verifies and first == 0 and self.order.has_all)
-        # A rank that gets no batch of an epoch has had it, too.
-        self._begun = self._begun or (loop, epoch) == (self._loop, self._epoch)
+            prefetch.cancel()
+            self._was_cold = prefetch.has_waited
+        self._has_verified = self._has_verified or (verifies and first == 0 and self.order.has_all)
+        if loop == self._loop:
+            self._position.end(epoch)
 
     def stats(self) -> Stats:
         """What this process has fetched of the data since the stream was made, and how long loops waited for it.
@@ -175,8 +163,8 @@ class Stream:
             CorruptionError: a record is damaged.
         """
         step = as_integer("step", step)
-        plan = self._reader.plan(_check_epoch(epoch), step, step + 1)
-        return self._finish(plan, self._reader.places(plan, step))
+        lookup = self._reader.lookup(_check_epoch(epoch), step, step + 1)
+        return self._batch(lookup, self._reader.places(lookup, step))
 
     def batches(self, epoch: int, first: int = 0, *, every: int = 1) -> Generator[Batch, None, None]:
         """The batches of any epoch from step `first` on, made ahead by threads, without moving the stream.
@@ -193,8 +181,9 @@ class Stream:
         if first < 0:
             raise IndexError(f"step {first}: they begin with 0")
         verifies = self._verifies()
-        ahead = Ahead(self._reader, self.order, epoch, first, every=every, verify=verifies, cold=self._was_cold)
-        return self._made(ahead, looks=verifies and first == 0 and every == 1 and self.order.has_all)
+        prefetch = Prefetch(self._reader, self.order, epoch, first, every=every, verify=verifies, cold=self._was_cold)
+        is_whole = first == 0 and every == 1 and self.order.has_all
+        return self._unmoved(prefetch, verifies_all=verifies and is_whole)
 
     def take(self, records: Sequence[int] | NDArray[np.int64], epoch: int = 0) -> Batch:
         """Any records by number, made as those of a batch, in the order that is given; all have weight 1.
@@ -207,8 +196,8 @@ class Stream:
             TypeError: `records` are no integers; `data.select` takes masks.
             CorruptionError: a record is damaged.
         """
-        plan = self._reader.plan_records(record_numbers(records), _check_epoch(epoch))
-        return self._finish(plan, range(len(plan.picks.records)))
+        lookup = self._reader.lookup_records(record_numbers(records), _check_epoch(epoch))
+        return self._batch(lookup, range(len(lookup.records)))
 
     def for_rank(self, rank: int, world_size: int) -> Stream:
         """This stream for another rank, at the same position.
@@ -238,11 +227,11 @@ class Stream:
         `load_state_dict` it includes what was before the position: as it was counted, if this rank of as many
         ranks took the state, otherwise as the order gives it.
         """
-        return self._coverage
+        return self._position.coverage
 
     def state_dict(self) -> dict[str, Any]:
         """The position behind the last batch: a few integers and what they refer to, as JSON can hold."""
-        return self._state(self._epoch, self._step, self._coverage if self._step else Coverage())
+        return self._position.state()
 
     def state_at(self, step: int, epoch: int | None = None) -> dict[str, Any]:
         """The position behind the first `step` batches of an epoch, for those who take batches before they use them.
@@ -257,12 +246,7 @@ class Stream:
         Raises:
             ValueError: an epoch has no such step.
         """
-        step, epoch = as_integer("step", step), self._last_epoch if epoch is None else as_integer("epoch", epoch)
-        if epoch < 0 or not 0 <= step <= self.order.epoch_steps:
-            raise ValueError(f"step={step!r}, epoch={epoch!r}: an epoch has {self.order.epoch_steps} steps")
-        if step == self.order.epoch_steps:
-            return self._state(epoch + 1, 0, Coverage())
-        return self._state(epoch, step, self._before(epoch, step))
+        return self._position.state_at(step, epoch)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position that `state_dict` gave, on a stream of any rank and world size.
@@ -273,12 +257,7 @@ class Stream:
         Raises:
             StateError: it was taken from another dataset or order; the message shows both.
         """
-        epoch, step = self.check_state(state)
-        coverage = self._restored_coverage(state, epoch, step)
-        self._moves += 1
-        self._move_to(epoch, step)
-        self._begun = False
-        self._count_from(self._epoch, coverage)
+        self._position.load(state)
         self._end_loop()
 
     def check_state(self, state: dict[str, Any]) -> tuple[int, int]:
@@ -287,17 +266,7 @@ class Stream:
         Raises:
             StateError: it was taken from another dataset or order; the message shows both.
         """
-        if not isinstance(state, dict):
-            raise StateError(f"{state!r} is no state: pass what state_dict() gave")
-        expected = self._identity()
-        found = {name: state.get(name) for name in expected}
-        if found != expected:
-            raise StateError(f"the state is of another stream:\n  state:  {found}\n  stream: {expected}")
-        epoch, step = state.get("epoch"), state.get("step")
-        steps = self.order.epoch_steps
-        if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step <= steps:
-            raise StateError(f"epoch={epoch!r}, step={step!r}: an epoch of this stream has {steps} steps")
-        return epoch, step
+        return self._position.check(state)
 
     def close(self) -> None:
         """Stop the threads and free memory; iterating again starts new ones."""
@@ -312,86 +281,27 @@ class Stream:
             with contextlib.suppress(ValueError):  # another thread is in it, and will see that it is over
                 batches.close()
 
-    def _finish(self, plan: Plan, places: range) -> Batch:
-        return self._reader.finish(self._reader.begin(plan, places, verify=self._verifies(), cold=False))[0]
+    def _batch(self, lookup: Lookup, places: range) -> Batch:
+        return self._reader.finish(self._reader.begin(lookup, places, verify=self._verifies(), cold=False))[0]
 
-    def _made(self, ahead: Ahead, *, looks: bool) -> Generator[Batch, None, None]:
-        """Batches that do not move the stream. `looks`: they are a whole epoch, all of it verified."""
+    def _unmoved(self, prefetch: Prefetch, *, verifies_all: bool) -> Generator[Batch, None, None]:
+        """Batches that do not move the stream. `verifies_all`: they are a whole epoch, all of it verified."""
         try:
-            for begun in ahead:
-                batch = self._reader.finish(begun.pending)[0]
-                self._has_looked = self._has_looked or (looks and begun.step == len(self) - 1)
-                del begun
+            for pending in prefetch:
+                batch = self._reader.finish(pending)[0]
+                self._has_verified = self._has_verified or (verifies_all and pending.step == len(self) - 1)
+                del pending
                 yield batch
                 del batch  # its memory may go to the next one
         finally:
-            ahead.cancel()
-
-    def _move_to(self, epoch: int, step: int) -> None:
-        if 0 < self.order.epoch_steps <= step:
-            epoch, step = epoch + 1, 0
-        self._epoch, self._step, self._begun = epoch, step, step > 0
-
-    def _count_from(self, epoch: int, coverage: Coverage) -> None:
-        self._last_epoch, self._coverage = epoch, coverage
-        self._skipped, self._skipped_at = [], []
-
-    def _note(self, skipped: list[Skipped], step: int) -> None:
-        self._coverage += Coverage(skipped=len(skipped))
-        self._skipped += skipped
-        self._skipped_at += [step] * len(skipped)
+            prefetch.cancel()
 
     def _verifies(self) -> bool:
         """Whether images are checked: one epoch is enough, if it was read as a whole and has all records."""
         options = self._reader.options
         if options.verify is None or options.verify == "first-epoch":
-            return options.on_error == "skip" or not self._has_looked
+            return options.on_error == "skip" or not self._has_verified
         return options.verify == "always"
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "version": _STATE_VERSION,
-            "dataset": self.data.fingerprint,
-            "batch_size": self.order.batch_size,
-            "seed": self.seed,
-            "remainder": self.order.remainder,
-            **self.order.arrangement.identity(),
-        }
-
-    def _state(self, epoch: int, step: int, coverage: Coverage) -> dict[str, Any]:
-        share = {"rank": self.order.rank, "world_size": self.order.world_size}
-        return self._identity() | {"epoch": epoch, "step": step, "coverage": share | coverage.to_json()}
-
-    def _before(self, epoch: int, step: int) -> Coverage:
-        """What this rank has of an epoch before a step: as it was counted, where it was, and as the order gives it."""
-        if epoch != self._last_epoch:
-            return self._ordered(epoch, 0, step)
-        here = self._step if epoch == self._epoch else self.order.epoch_steps
-        if step >= here:
-            return self._coverage + self._ordered(epoch, here, step)
-        skipped = sum(at >= step for at in self._skipped_at)
-        return self._coverage - self._ordered(epoch, step, here) - Coverage(skipped=skipped)
-
-    def _ordered(self, epoch: int, first: int, stop: int) -> Coverage:
-        """What the order gives this rank in steps `first` to `stop`, without it."""
-        stop, block = min(stop, len(self)), max(1, self._reader.most_records // self.order.share)
-        total = Coverage()
-        for start in range(first, stop, block):
-            picks = self.order.picks(epoch, start, min(start + block, stop))
-            total += Coverage.of(picks.records[picks.weights > 0])
-        return total
-
-    def _restored_coverage(self, state: dict[str, Any], epoch: int, step: int) -> Coverage:
-        raw = state.get("coverage")
-        if step in (0, self.order.epoch_steps):
-            return Coverage()
-        share = (self.order.rank, self.order.world_size)
-        if not isinstance(raw, dict) or (raw.get("rank"), raw.get("world_size")) != share:
-            return self._ordered(epoch, 0, step)
-        try:
-            return Coverage.from_json(raw)
-        except ValueError as error:
-            raise StateError(f"coverage={error}") from None
 
 
 class _Loop(Iterator[Batch]):

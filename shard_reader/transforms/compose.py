@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from shard_reader.transforms.base import Shape, Transform, qualified_name
 from shard_reader.transforms.draws import Draws
 
-__all__ = ["Chain", "Transforms", "compose"]
+__all__ = ["ComposedTransform", "Transforms", "compose"]
 
 Image = NDArray[Any]
 
 
-class Chain:
+class ComposedTransform:
     """Several transforms as one. Made by `compose`.
 
     Attributes:
@@ -73,11 +73,13 @@ class Chain:
         return f"[{', '.join(map(repr, self.steps))}]"
 
 
-Transforms = Transform | Callable[[Image], Image] | Chain | Sequence[Transform | Callable[[Image], Image]] | None
+Transforms = (
+    Transform | Callable[[Image], Image] | ComposedTransform | Sequence[Transform | Callable[[Image], Image]] | None
+)
 """What `compose` takes."""
 
 
-def compose(transforms: Transforms) -> Chain:
+def compose(transforms: Transforms) -> ComposedTransform:
     """One object for none, one or several transforms; a function of an image is one that has no draws.
 
     Raises:
@@ -89,12 +91,12 @@ def compose(transforms: Transforms) -> Chain:
     >>> compose(np.fliplr)
     [numpy.fliplr]
     """
-    if isinstance(transforms, Chain):
+    if isinstance(transforms, ComposedTransform):
         return transforms
     if transforms is None:
-        return Chain(())
+        return ComposedTransform(())
     several = transforms if isinstance(transforms, list | tuple) else (transforms,)
-    return Chain([_transform(one) for one in several])
+    return ComposedTransform([_transform(one) for one in several])
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -121,7 +121,7 @@ def test_one_batch_of_a_sequence_reads_one_batch_and_nothing_else(
     original = Dataset.locate
     monkeypatch.setattr(Dataset, "locate", lambda data, records: (read.extend(records), original(data, records))[1])
     images, labels, weights = ShardSequence(stream)[5]
-    records = stream.order.picks(0, 5, 6).records
+    records = stream.order.records_of(0, 5, 6)
     assert sorted(read) == sorted(records.tolist())
     assert np.array_equal(labels, stream.data.column("label", records))
     assert (images.shape, weights.sum()) == ((128, 32, 32, 3), 128)

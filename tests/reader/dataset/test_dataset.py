@@ -188,7 +188,7 @@ def test_a_dataset_survives_fork(raw_shards: Path) -> None:
 
 
 def test_more_shards_than_maps_are_kept(raw_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shard_reader.shards.shard.MOST_OPEN", 1)
+    monkeypatch.setattr("shard_reader.shards.local_shards.MOST_OPEN", 1)
     data = open_dataset(raw_shards)
     ids = [data[n]["id"] for n in (0, 40, 0, 20, 47)]
     assert ids[0] == ids[2]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from shard_reader.order.batches import Order, Remainder
-from shard_reader.order.shuffle import Arrangement, FullShuffle, Mixed, Stored, WindowShuffle, permute
+from shard_reader.order.batches import BatchOrder, Remainder
+from shard_reader.order.shuffle import FullShuffle, MixedOrder, RecordOrder, StoredOrder, WindowShuffle, permute
 
 sizes = st.integers(1, 400)
 epochs = st.integers(0, 2**40)
@@ -20,23 +20,23 @@ seeds = st.integers(-(2**70), 2**70)
 PINNED_WINDOW = [3, 20, 13, 7, 1, 8, 4, 6, 0, 19, 2, 5, 12, 18, 15, 9, 14, 11, 16, 10, 17]
 
 
-def arranged(shuffle: str, shards: list[int], seed: int = 0, lanes: int = 12, window: int = 2) -> Arrangement:
+def arranged(shuffle: str, shards: list[int], seed: int = 0, lanes: int = 12, window: int = 2) -> RecordOrder:
     """An order of the records of shards of these sizes."""
     if shuffle == "window":
         return WindowShuffle(shards, seed=seed, lanes=lanes, window=window)
-    return FullShuffle(sum(shards), seed) if shuffle == "full" else Stored(sum(shards))
+    return FullShuffle(sum(shards), seed) if shuffle == "full" else StoredOrder(sum(shards))
 
 
-def order(arrangement: Arrangement | None = None, **options: object) -> Order:
-    return Order(**{"arrangement": arrangement or Stored(10), "batch_size": 4, **options})  # type: ignore[arg-type]
+def order(record_order: RecordOrder | None = None, **options: object) -> BatchOrder:
+    return BatchOrder(**{"record_order": record_order or StoredOrder(10), "batch_size": 4, **options})  # type: ignore[arg-type]
 
 
-def whole_epoch(one: Order, epoch: int = 0) -> list[tuple[int, float]]:
+def whole_epoch(one: BatchOrder, epoch: int = 0) -> list[tuple[int, float]]:
     """Each record and its weight, in the order of an epoch."""
     if one.steps == 0:
         return []
-    picks = one.picks(epoch, 0, one.steps)
-    return list(zip(picks.records.tolist(), picks.weights.tolist(), strict=True))
+    records, weights = one.records_of(epoch, 0, one.steps), one.weights(one.positions(0, one.steps))
+    return list(zip(records.tolist(), weights.tolist(), strict=True))
 
 
 shards = st.lists(st.integers(0, 40), max_size=8)
@@ -142,9 +142,9 @@ def test_every_record_once_for_any_number_of_ranks(
     window: int,
 ) -> None:
     records, batch_size = sum(shards), share * world_size
-    arrangement = arranged(shuffle, shards, lanes=lanes, window=window)
+    record_order = arranged(shuffle, shards, lanes=lanes, window=window)
     options = {"batch_size": batch_size, "remainder": remainder, "world_size": world_size}
-    ranks = [order(arrangement, **options, rank=rank) for rank in range(world_size)]
+    ranks = [order(record_order, **options, rank=rank) for rank in range(world_size)]
     seen = Counter(r for one in ranks for r, weight in whole_epoch(one, epoch) if weight)
     kept = records - records % batch_size if remainder == "drop" else records
     assert sum(seen.values()) == kept
@@ -156,16 +156,17 @@ def test_every_record_once_for_any_number_of_ranks(
 
 @given(shards, st.sampled_from([1, 2, 3, 4, 6, 12]), shuffles)
 def test_a_global_batch_is_the_same_for_any_number_of_ranks(shards: list[int], world_size: int, shuffle: str) -> None:
-    arrangement = arranged(shuffle, shards)
-    alone = order(arrangement, batch_size=12)
-    ranks = [order(arrangement, batch_size=12, rank=r, world_size=world_size) for r in range(world_size)]
+    record_order = arranged(shuffle, shards)
+    alone = order(record_order, batch_size=12)
+    ranks = [order(record_order, batch_size=12, rank=r, world_size=world_size) for r in range(world_size)]
     for step in range(alone.steps):
-        expected = alone.picks(5, step, step + 1)
-        together = np.empty_like(expected.records)
+        expected = alone.records_of(5, step, step + 1)
+        together = np.empty_like(expected)
         for rank, one in enumerate(ranks):
-            together[rank::world_size] = one.picks(5, step, step + 1).records
-        assert together.tolist() == expected.records.tolist()
-        assert sum(one.picks(5, step, step + 1).weights.sum() for one in ranks) == expected.weights.sum()
+            together[rank::world_size] = one.records_of(5, step, step + 1)
+        assert together.tolist() == expected.tolist()
+        total, *parts = (one.weights(one.positions(step, step + 1)).sum() for one in (alone, *ranks))
+        assert sum(parts) == total
 
 
 @given(shards, shuffles, st.integers(1, 7), st.data())
@@ -174,20 +175,20 @@ def test_steps_together_are_steps_alone(shards: list[int], shuffle: str, size: i
     assume(one.steps > 0)
     first = data.draw(st.integers(0, one.steps - 1))
     stop = data.draw(st.integers(first + 1, one.steps))
-    together = one.picks(2, first, stop)
-    alone = [one.picks(2, step, step + 1) for step in range(first, stop)]
-    for name in ("positions", "records", "weights"):
-        assert getattr(together, name).tolist() == [v for picks in alone for v in getattr(picks, name).tolist()]
+    positions = [one.positions(step, step + 1) for step in range(first, stop)]
+    assert one.positions(first, stop).tolist() == np.concatenate(positions).tolist()
+    records = [one.records_of(2, step, step + 1) for step in range(first, stop)]
+    assert one.records_of(2, first, stop).tolist() == np.concatenate(records).tolist()
 
 
 @given(st.integers(1, 10**12), st.integers(1, 1000), st.data())
 def test_a_batch_of_any_size_of_dataset_is_in_range(records: int, batch_size: int, data: st.DataObject) -> None:
     one = order(FullShuffle(records, 0), batch_size=batch_size)
     step = data.draw(st.integers(0, one.steps - 1))
-    picks = one.picks(0, step, step + 1)
-    assert len(picks.records) == batch_size
-    assert 0 <= picks.records.min() <= picks.records.max() < records
-    assert len(set(picks.records[picks.weights > 0].tolist())) == picks.weights.sum()
+    found, weights = one.records_of(0, step, step + 1), one.weights(one.positions(step, step + 1))
+    assert len(found) == batch_size
+    assert 0 <= found.min() <= found.max() < records
+    assert len(set(found[weights > 0].tolist())) == weights.sum()
 
 
 def test_pad_keep_and_drop() -> None:
@@ -208,11 +209,11 @@ def test_a_rank_touches_the_shards_of_its_lanes_alone_and_in_order(
     shards: list[int], world_size: int, window: int, epoch: int
 ) -> None:
     """Each shard is needed by one lane, but for those that a border cuts; and a lane is done with it for good."""
-    arrangement, lanes = arranged("window", shards, lanes=12, window=window), 12
+    record_order, lanes = arranged("window", shards, lanes=12, window=window), 12
     ends = np.cumsum(shards)
     needed: list[list[int]] = []
     for lane in range(lanes):
-        records = arrangement.at(epoch, np.arange(lane, sum(shards), lanes))
+        records = record_order.at(epoch, np.arange(lane, sum(shards), lanes))
         touched = np.searchsorted(ends, records, "right").tolist()
         needed.append(list(dict.fromkeys(touched)))
         length = max(1, window * max(shards, default=0))
@@ -224,7 +225,7 @@ def test_a_rank_touches_the_shards_of_its_lanes_alone_and_in_order(
     for rank in range(world_size):
         if not sum(shards):
             break
-        one = order(arrangement, batch_size=12, rank=rank, world_size=world_size)
+        one = order(record_order, batch_size=12, rank=rank, world_size=world_size)
         seen = {int(np.searchsorted(ends, record, "right")) for record, _ in whole_epoch(one, epoch)}
         own = {shard for lane in range(rank, lanes, world_size) for shard in needed[lane]}
         if sum(shards) >= lanes:  # otherwise some lanes have no record to pad with
@@ -240,8 +241,8 @@ def test_windows_mix_records_of_several_shards() -> None:
 
 
 def test_a_mixture_has_the_exact_part_of_every_block() -> None:
-    sources, sizes = [FullShuffle(100, 0), Stored(7), FullShuffle(5000, 0)], [100, 7, 5000]
-    mixed = Mixed(sources, [200, 300, 500], sizes, records=5107, seed=0)
+    sources, sizes = [FullShuffle(100, 0), StoredOrder(7), FullShuffle(5000, 0)], [100, 7, 5000]
+    mixed = MixedOrder(sources, [200, 300, 500], sizes, records=5107, seed=0)
     seen = [mixed.at(epoch, np.arange(mixed.records)) for epoch in range(3)]
     source = np.searchsorted([100, 107], np.concatenate(seen), "right")
     for start in range(0, len(source) - 999, 1000):
@@ -260,7 +261,7 @@ def test_a_mixture_has_the_exact_part_of_every_block() -> None:
 def test_a_mixture_is_arithmetic(sizes: list[int], records: int, epoch: int, data: st.DataObject) -> None:
     counts = [1000 // len(sizes)] * (len(sizes) - 1)
     sources = [FullShuffle(n, 3) for n in sizes]
-    mixed = Mixed(sources, [*counts, 1000 - sum(counts)], sizes, records=records, seed=3)
+    mixed = MixedOrder(sources, [*counts, 1000 - sum(counts)], sizes, records=records, seed=3)
     whole = mixed.at(epoch, np.arange(records))
     some = np.array(data.draw(st.lists(st.integers(0, records - 1), max_size=20)), np.int64)
     assert mixed.at(epoch, some).tolist() == whole[some].tolist()
@@ -296,4 +297,4 @@ def test_numpy_s_integers_are_integers() -> None:
 @pytest.mark.parametrize("step", [-1, 3])
 def test_there_is_no_such_step(step: int) -> None:
     with pytest.raises(IndexError, match=rf"steps {step} to {step} are not in 0\.\.2"):
-        order().picks(0, step, step + 1)
+        order().positions(step, step + 1)

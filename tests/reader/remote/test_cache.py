@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from support.remote_data import bytes_in
 
-from shard_reader.remote.cache import Cache, CacheError, DiskFullError, Entry
+from shard_reader.remote.cache import Cache, CacheEntry, CacheError, DiskFullError
 from shard_reader.system.file_locks import FileLocks
 
 SIZE = 1000
 
 
-def entry_of(number: int, size: int = SIZE) -> Entry:
+def entry_of(number: int, size: int = SIZE) -> CacheEntry:
     content = f"{number}".encode()
-    return Entry(f"train-{number:05d}", hashlib.sha256(content).hexdigest(), "0" * 64, size - 104, 64)
+    return CacheEntry(f"train-{number:05d}", hashlib.sha256(content).hexdigest(), "0" * 64, size - 104, 64)
 
 
 def whole(number: int, size: int = SIZE) -> bytes:
@@ -53,7 +53,7 @@ def test_what_is_stored_is_found_by_others_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bytes_, index", [(0, 64), (0, 0), (1, 1), (64, 0), (65, 7)])
 def test_any_sizes_have_room_of_exactly_their_size(tmp_path: Path, bytes_: int, index: int) -> None:
-    entry = Entry("a", "0" * 64, "1" * 64, bytes_, index)
+    entry = CacheEntry("a", "0" * 64, "1" * 64, bytes_, index)
     cache = Cache(tmp_path, entry.size)
     download = cache.begin(entry)
     assert download is not None

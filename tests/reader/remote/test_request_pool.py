@@ -9,8 +9,8 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 
-from shard_reader.remote.client import Store
-from shard_reader.remote.request_pool import FetchPool, is_wanted
+from shard_reader.remote.client import StoreClient
+from shard_reader.remote.request_pool import RequestPool, is_wanted
 
 
 class Gate:
@@ -48,7 +48,7 @@ def gate() -> Iterator[Gate]:
 
 
 def test_each_request_that_has_room_gets_a_thread_at_once(gate: Gate) -> None:
-    pool = FetchPool(8, 100)
+    pool = RequestPool(8, 100)
     pool.submit(lambda: None, size=1, urgent=True).result(10)
     time.sleep(0.05)  # its thread is idle, and is told of the first of these, but has not taken it when the next come
     futures = [pool.submit(gate.call(n), size=1, urgent=True) for n in range(8)]
@@ -58,7 +58,7 @@ def test_each_request_that_has_room_gets_a_thread_at_once(gate: Gate) -> None:
 
 
 def test_requests_that_waited_for_a_large_one_get_a_thread_each(gate: Gate) -> None:
-    pool, large = FetchPool(8, 100), threading.Event()
+    pool, large = RequestPool(8, 100), threading.Event()
     pool.submit(lambda: large.wait(20), size=200, urgent=True)
     futures = [pool.submit(gate.call(n), size=1, urgent=True) for n in range(8)]
     assert gate.running == 0
@@ -69,7 +69,7 @@ def test_requests_that_waited_for_a_large_one_get_a_thread_each(gate: Gate) -> N
 
 
 def test_no_more_bytes_are_under_way_than_may_be(gate: Gate) -> None:
-    pool = FetchPool(16, 10)
+    pool = RequestPool(16, 10)
     futures = [pool.submit(gate.call(n, 4), size=4, urgent=True) for n in range(9)]
     assert gate.reaches(8)
     time.sleep(0.1)
@@ -82,7 +82,7 @@ def test_no_more_bytes_are_under_way_than_may_be(gate: Gate) -> None:
 
 
 def test_what_is_urgent_comes_first(gate: Gate) -> None:
-    pool = FetchPool(1, 10)
+    pool = RequestPool(1, 10)
     pool.submit(gate.call("first"), size=1, urgent=False)
     assert gate.reaches(1)
     futures = [pool.submit(gate.call(n), size=1, urgent=n % 2 == 1) for n in range(6)]
@@ -93,7 +93,7 @@ def test_what_is_urgent_comes_first(gate: Gate) -> None:
 
 
 def test_who_waits_for_what_is_cancelled_is_told_at_once(gate: Gate) -> None:
-    pool = FetchPool(1, 10)
+    pool = RequestPool(1, 10)
     wanted: Future[bool] = Future()
 
     def call() -> None:
@@ -114,7 +114,7 @@ def test_who_waits_for_what_is_cancelled_is_told_at_once(gate: Gate) -> None:
 
 
 def test_errors_are_those_of_who_asks_and_leave_the_threads(gate: Gate) -> None:
-    pool = FetchPool(1, 10)
+    pool = RequestPool(1, 10)
     for error in (OSError("one"), SystemExit(2), KeyboardInterrupt()):
 
         def fail(error: BaseException = error) -> None:
@@ -127,7 +127,7 @@ def test_errors_are_those_of_who_asks_and_leave_the_threads(gate: Gate) -> None:
 
 def test_a_closed_pool_leaves_what_is_not_begun(gate: Gate) -> None:
     before = set(threading.enumerate())
-    pool = FetchPool(2, 10)
+    pool = RequestPool(2, 10)
     begun = [pool.submit(gate.call(n), size=1, urgent=True) for n in range(2)]
     assert gate.reaches(2)
     rest = [pool.submit(gate.call(n), size=1, urgent=True) for n in range(5)]
@@ -145,7 +145,7 @@ def test_a_closed_pool_leaves_what_is_not_begun(gate: Gate) -> None:
 def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shard_reader.remote.request_pool._IDLE_SECONDS", 0.05)
     before = set(threading.enumerate())
-    pool = FetchPool(4, 10)
+    pool = RequestPool(4, 10)
     for _ in range(3):
         futures = [pool.submit(lambda: 1, size=1, urgent=True) for _ in range(9)]
         assert sum(future.result(10) for future in futures) == 9
@@ -156,7 +156,7 @@ def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_goes_on_when_a_store_is_closed_asks_for_nothing_more() -> None:
     """A shard that arrives has its pieces fetched when its index is there, which may be behind `close`."""
-    store, began, go_on = Store("memory://shards", 1), threading.Event(), threading.Event()
+    store, began, go_on = StoreClient("memory://shards", 1), threading.Event(), threading.Event()
 
     def index() -> Future[None]:
         began.set()

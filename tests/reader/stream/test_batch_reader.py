@@ -75,7 +75,7 @@ def test_a_batch_is_what_its_records_are(
     one = stream(path, format, remainder="keep", verify="always", **options, **more)
     crop = more.get("image", lambda image: image)
     for step, batch in enumerate(one):
-        for place, record in enumerate(one.order.picks(0, step, step + 1).records.tolist()):
+        for place, record in enumerate(one.order.records_of(0, step, step + 1).tolist()):
             expected = one.data[record]
             assert np.array_equal(batch["image"][place], crop(expected["image"]))
             assert (batch["label"][place], batch["id"][place].decode()) == (expected["label"], expected["id"])
@@ -267,7 +267,7 @@ def test_the_kernel_is_told_what_comes_next_once_a_page_was_waited_for(
     one = stream(path, batch_size=6, **options)
     list(one)
     assert len(told) == len(one) - 2
-    located = one.data.locate(one.order.picks(0, 2, 3).records)
+    located = one.data.locate(one.order.records_of(0, 2, 3))
     columns = located.columns(["image"])
     expected = zip(located.addresses(columns).tolist(), columns["length"].tolist(), strict=True)
     assert told[0] == sorted(expected)
@@ -377,7 +377,7 @@ def test_a_function_is_a_transform_and_shows_its_shape(jpeg_shards: Path) -> Non
     one = stream(jpeg_shards, image=channels_first)
     assert one.specs["image"] == ("float32", (3, 8, 9))
     batch = next(iter(one))
-    record = one.order.picks(0, 0, 1).records[4]
+    record = one.order.records_of(0, 0, 1)[4]
     assert np.array_equal(batch["image"][4], channels_first(one.data[int(record)]["image"]))
 
 
@@ -395,7 +395,7 @@ def test_what_a_function_raises_names_the_record(jpeg_shards: Path) -> None:
 
 def test_raw_images_are_transformed_too(large_shards: Path) -> None:
     one = stream(large_shards, image=[CenterCrop(50), Flip(1)])
-    record = int(one.order.picks(0, 2, 3).records[7])
+    record = int(one.order.records_of(0, 2, 3)[7])
     expected = one.data[record]["image"][15:65, 15:65][:, ::-1]
     assert np.array_equal(one.batch(0, 2)["image"][7], expected)
 

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from shard_reader.format import Field, Shard, ShardFile
-from shard_reader.order.batches import Order
-from shard_reader.order.shuffle import Stored
-from shard_reader.remote.client import Store
+from shard_reader.order.batches import BatchOrder
+from shard_reader.order.shuffle import StoredOrder
+from shard_reader.remote.client import StoreClient
 from shard_reader.shards.remote_shards import RemoteShards
-from shard_reader.stream.cache_schedule import CacheAhead
+from shard_reader.stream.cache_schedule import CacheSchedule
 
 RECORDS, SHARDS = 100_000_000, 20_000
 
@@ -37,14 +37,14 @@ def remote(tmp_path: Path) -> RemoteShards:
     files = (ShardFile(path=name, bytes=1 << 25, sha256=name.zfill(64), index_sha256="0" * 64) for name in names)
     shards = [Shard(records=RECORDS // SHARDS, files={"tfrecord": file}) for file in files]
     fields = {"image": Field(dtype="uint8", shape=(32, 32, 3), encoding="raw")}
-    return RemoteShards(Store("memory://large", 1.0), shards, fields, "tfrecord", (tmp_path / "cache", 1 << 42))
+    return RemoteShards(StoreClient("memory://large", 1.0), shards, fields, "tfrecord", (tmp_path / "cache", 1 << 42))
 
 
 @pytest.mark.slow
 def test_an_epoch_of_100_million_records_begins_at_once(remote: RemoteShards, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "want", lambda number: "there")
-    order = Order(arrangement=Stored(RECORDS), batch_size=256)
-    ahead = CacheAhead(Large(remote), order, 0, 0)  # type: ignore[arg-type]
+    order = BatchOrder(record_order=StoredOrder(RECORDS), batch_size=256)
+    ahead = CacheSchedule(Large(remote), order, 0, 0)  # type: ignore[arg-type]
     began = time.monotonic()
     ahead.advance(0, 1)
     first = time.monotonic() - began

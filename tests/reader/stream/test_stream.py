@@ -237,7 +237,7 @@ def test_images_of_several_sizes_are_cropped(jpeg_shards: Path, format: str) -> 
     assert one.specs["image"] == ("uint8", (14, 15, 3))
     for number, batch in enumerate(one):
         assert batch["image"].shape == (10, 14, 15, 3)
-        records = one.order.picks(0, number, number + 1).records
+        records = one.order.records_of(0, number, number + 1)
         for place, record in enumerate(records.tolist()):
             image = one.data[record]["image"]
             top, left = (image.shape[0] - 14) // 2, (image.shape[1] - 15) // 2

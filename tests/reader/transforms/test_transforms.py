@@ -25,7 +25,7 @@ import shard_reader.transforms.draws
 import shard_reader.transforms.resize
 import shard_reader.transforms.standard
 from shard_reader import CenterCrop, Draws, Flip, RandomResizedCrop, Resize, Transform
-from shard_reader.transforms.compose import Chain, compose
+from shard_reader.transforms.compose import ComposedTransform, compose
 
 KEY = 0x0123456789ABCDEF
 DTYPES = ["uint8", "uint16", "float16", "float32"]
@@ -527,7 +527,7 @@ def test_what_was_pickled_does_the_same() -> None:
     chain = compose([RandomResizedCrop((40, 50)), Flip(), Noise(), Shift(9), as_floats])
     for protocol in (2, pickle.HIGHEST_PROTOCOL):
         other = pickle.loads(pickle.dumps(chain, protocol))
-        assert isinstance(other, Chain)
+        assert isinstance(other, ComposedTransform)
         assert np.array_equal(other(picture(), draws()), chain(picture(), draws()))
     for transform in EVERY:
         assert pickle.loads(pickle.dumps(transform)) == transform == copy.deepcopy(transform)

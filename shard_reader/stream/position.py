@@ -1,0 +1,191 @@
+"""The position of a stream: its epoch and step, and the records that it has given of the epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shard_reader.arguments import as_integer
+from shard_reader.errors import StateError
+from shard_reader.order.batches import BatchOrder
+from shard_reader.order.coverage import Coverage
+from shard_reader.shards.source import RecordSource
+from shard_reader.stream.batch_reader import Skipped
+
+__all__ = ["Position"]
+
+_STATE_VERSION = 1
+
+
+class Position:
+    """Where a stream is in its epochs, as a few integers, and what its batches of the epoch were.
+
+    Args:
+        seed: of the order.
+        block: how many records to count at a time.
+
+    Attributes:
+        epoch: of the next batch.
+        step: how many batches of that epoch are done.
+        is_begun: a loop has begun the epoch here, and so the next loop begins the next one; not after `load`.
+        moves: how often the stream was iterated or given a position.
+        coverage: of the epoch of the last batch.
+    """
+
+    def __init__(self, data: RecordSource, order: BatchOrder, seed: int, block: int) -> None:
+        self._data, self._order, self._seed = data, order, seed
+        self._block = max(1, block // order.share)  # in steps
+        self.epoch, self.step, self.is_begun = 0, 0, False
+        self.moves = 0
+        self._counted_epoch = 0  # that of the last batch, of which these tell
+        self.coverage = Coverage()
+        self._skipped: list[tuple[int, Skipped]] = []  # with their steps
+
+    @property
+    def next(self) -> tuple[int, int]:
+        """The epoch and the step of the first batch of the next loop."""
+        return (self.epoch + 1, 0) if self.is_begun else (self.epoch, self.step)
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The damaged records of the epoch of the last batch that had weight 0."""
+        return [one for _, one in self._skipped]
+
+    def begin(self) -> tuple[int, int]:
+        """Go to where the next loop begins; its epoch and step."""
+        if self.is_begun:
+            self._move_to(self.epoch + 1, 0)
+        if self.step == 0:
+            self._count_from(self.epoch, Coverage())
+        return self.epoch, self.step
+
+    def advance(self, epoch: int, step: int, coverage: Coverage, skipped: list[Skipped]) -> None:
+        """Go past the batch of a step, and count it."""
+        self._move_to(epoch, step + 1)
+        self.coverage += coverage + Coverage(skipped=len(skipped))
+        self._skipped += [(step, one) for one in skipped]
+
+    def end(self, epoch: int) -> None:
+        """A loop has given all of an epoch. A rank that gets no batch of it has had it, too."""
+        self.is_begun = self.is_begun or epoch == self.epoch
+
+    def state(self) -> dict[str, Any]:
+        """The position after the last batch, as JSON can hold."""
+        return self._state(self.epoch, self.step, self.coverage if self.step else Coverage())
+
+    def state_at(self, step: int, epoch: int | None) -> dict[str, Any]:
+        """The position after the first `step` batches of an epoch, by default that of the last batch.
+
+        Raises:
+            ValueError: an epoch has no such step.
+        """
+        step, epoch = as_integer("step", step), self._counted_epoch if epoch is None else as_integer("epoch", epoch)
+        steps = self._order.epoch_steps
+        if epoch < 0 or not 0 <= step <= steps:
+            raise ValueError(f"step={step!r}, epoch={epoch!r}: an epoch has {steps} steps")
+        if step == steps:
+            return self._state(epoch + 1, 0, Coverage())
+        return self._state(epoch, step, self._coverage_at(epoch, step))
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go to a position that `state` gave, in a stream of any rank and world size.
+
+        Raises:
+            StateError: it was taken from another dataset or order; the message shows both.
+        """
+        epoch, step = self.check(state)
+        coverage = self._restored_coverage(state, epoch, step)
+        self.moves += 1
+        self._move_to(epoch, step)
+        self.is_begun = False
+        self._count_from(self.epoch, coverage)
+
+    def check(self, state: dict[str, Any]) -> tuple[int, int]:
+        """The epoch and the step of a position, without going there.
+
+        Raises:
+            StateError: it was taken from another dataset or order; the message shows both.
+        """
+        if not isinstance(state, dict):
+            raise StateError(f"{state!r} is no state: pass what state_dict() gave")
+        expected = self._identity()
+        found = {name: state.get(name) for name in expected}
+        if found != expected:
+            raise StateError(f"the state is of another stream:\n  state:  {found}\n  stream: {expected}")
+        epoch, step = state.get("epoch"), state.get("step")
+        steps = self._order.epoch_steps
+        if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step <= steps:
+            raise StateError(f"epoch={epoch!r}, step={step!r}: an epoch of this stream has {steps} steps")
+        return epoch, step
+
+    def to_plain(self) -> dict[str, Any]:
+        """All of the position as numbers and text, for a copy of the stream in another process."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "is_begun": self.is_begun,
+            "moves": self.moves,
+            "counted_epoch": self._counted_epoch,
+            "coverage": self.coverage.to_json(),
+            "skipped": [(step, one.record, one.reason) for step, one in self._skipped],
+        }
+
+    def restore(self, plain: dict[str, Any]) -> None:
+        """Become the position that `to_plain` told of."""
+        self.epoch, self.step, self.is_begun = plain["epoch"], plain["step"], plain["is_begun"]
+        self.moves, self._counted_epoch = plain["moves"], plain["counted_epoch"]
+        self.coverage = Coverage.from_json(plain["coverage"])
+        self._skipped = [(step, Skipped(record, reason)) for step, record, reason in plain["skipped"]]
+
+    def _move_to(self, epoch: int, step: int) -> None:
+        if 0 < self._order.epoch_steps <= step:
+            epoch, step = epoch + 1, 0
+        self.epoch, self.step, self.is_begun = epoch, step, step > 0
+
+    def _count_from(self, epoch: int, coverage: Coverage) -> None:
+        self._counted_epoch, self.coverage, self._skipped = epoch, coverage, []
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state refers to: it fits into no other order of no other records."""
+        return {
+            "version": _STATE_VERSION,
+            "dataset": self._data.fingerprint,
+            "batch_size": self._order.batch_size,
+            "seed": self._seed,
+            "remainder": self._order.remainder,
+            **self._order.record_order.identity(),
+        }
+
+    def _state(self, epoch: int, step: int, coverage: Coverage) -> dict[str, Any]:
+        share = {"rank": self._order.rank, "world_size": self._order.world_size}
+        return self._identity() | {"epoch": epoch, "step": step, "coverage": share | coverage.to_json()}
+
+    def _coverage_at(self, epoch: int, step: int) -> Coverage:
+        """The coverage of an epoch before a step: as it was counted, where it was, and as the order gives it."""
+        if epoch != self._counted_epoch:
+            return self._ordered(epoch, 0, step)
+        here = self.step if epoch == self.epoch else self._order.epoch_steps
+        if step >= here:
+            return self.coverage + self._ordered(epoch, here, step)
+        skipped = sum(at >= step for at, _ in self._skipped)
+        return self.coverage - self._ordered(epoch, step, here) - Coverage(skipped=skipped)
+
+    def _ordered(self, epoch: int, first: int, stop: int) -> Coverage:
+        """The coverage of steps `first` to `stop`, without it, as the order gives them to this rank."""
+        order, total = self._order, Coverage()
+        stop = min(stop, order.steps)
+        for start in range(first, stop, self._block):
+            positions = order.positions(start, min(start + self._block, stop))
+            total += Coverage.of(order.record_order.at(epoch, positions[positions < order.records]))
+        return total
+
+    def _restored_coverage(self, state: dict[str, Any], epoch: int, step: int) -> Coverage:
+        raw = state.get("coverage")
+        if step in (0, self._order.epoch_steps):
+            return Coverage()
+        share = (self._order.rank, self._order.world_size)
+        if not isinstance(raw, dict) or (raw.get("rank"), raw.get("world_size")) != share:
+            return self._ordered(epoch, 0, step)
+        try:
+            return Coverage.from_json(raw)
+        except ValueError as error:
+            raise StateError(f"coverage={error}") from None
