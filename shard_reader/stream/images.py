@@ -24,14 +24,12 @@ from shard_reader.system.cpus import available_cpus
 from shard_reader.system.memory_map import Window, announce
 from shard_reader.transforms.compose import ComposedTransform, compose
 from shard_reader.transforms.draws import Draws
-from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize
 
 __all__ = ["BatchImages"]
 
 _GATHERED = 1 << 14  # bytes: images up to this size are gathered together, larger ones copied one by one
 _TASK_RECORDS = 32  # at most, of what a thread copies or decodes at a time
-_OURS = (CenterCrop, Flip, RandomResizedCrop, Resize)  # none of them keeps the image, which a function might
-_HELD = 8  # batches that frameworks hold at a time: their memory is used again, and need not be mapped anew
+_HELD = 8  # batches that frameworks hold at a time: their memory is used again, and need not be mapped again
 _MISMATCH = "is damaged (CRC mismatch)"
 
 
@@ -46,15 +44,15 @@ class BatchImages:
         self._data, self._order, self._seed, self._fast = data, order, seed, options.fast
         self._prefetch, self._on_error = options.prefetch, options.on_error
         self._threads = available_cpus() if options.threads is None else options.threads
-        self._chain = compose(options.image)
-        self._shape = _image_shape(data, self._chain)
+        self._transform = compose(options.image)
+        self._shape = _image_shape(data, self._transform)
         self._probed: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._buffers: BufferPool | None = None
         image = data.fields["image"]
         # Whether the bytes in the shards are those of the batch, and whether they are few for each image.
         native = sys.byteorder == "little" or image.dtype == "uint8"
-        self._is_raw = image.encoding == "raw" and image.is_fixed and not self._chain.steps and native
+        self._is_raw = image.encoding == "raw" and image.is_fixed and not self._transform.steps and native
         size = math.prod(self.shape) * np.dtype(image.dtype).itemsize if self._is_raw else 0
         self._is_gathered, self._row = 0 < size <= _GATHERED, np.dtype((np.void, size))
 
@@ -108,10 +106,10 @@ class BatchImages:
     def _probe(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and dtype of what a function makes of an image: only calling it tells."""
         if self._probed is None:
-            result = self._chain(self._first_image(), Draws(0, 0))
+            result = self._transform(self._first_image(), Draws(0, 0))
             if not isinstance(result, np.ndarray) or result.dtype.hasobject:
                 raise ValueError(
-                    f"{self._chain!r} gives {type(result).__qualname__}: transforms give arrays of numbers"
+                    f"{self._transform!r} gives {type(result).__qualname__}: transforms give arrays of numbers"
                 )
             self._probed = result.shape, result.dtype.newbyteorder("=")
         return self._probed
@@ -124,7 +122,7 @@ class BatchImages:
             except CorruptionError:
                 if self._on_error == "raise" or record == len(self._data) - 1:
                     raise
-        raise ValueError(f"{self._data.name} has no record that could show what {self._chain!r} gives")
+        raise ValueError(f"{self._data.name} has no record that could show what {self._transform!r} gives")
 
     def _buffer(self, records: int) -> NDArray[Any]:
         """Memory for a batch."""
@@ -198,7 +196,7 @@ class BatchImages:
         assert pending.images is not None
         seed = key(self._seed, pending.lookup.epoch, "draws")
         positions, origin = pending.lookup.positions, pending.places.start
-        scratch = Scratch() if all(type(step) in _OURS for step in self._chain.steps) else None
+        scratch = None if self._transform.keeps_image else Scratch()
         for place, shard, start, length, checksum, height, width in pending.lookup.payloads(part):
             target = pending.images[place - origin]
             try:
@@ -217,8 +215,8 @@ class BatchImages:
                 pending.fail(place, error)
                 continue
             try:
-                draws = Draws(seed, int(positions[place])) if self._chain.is_random else None
-                self._chain(pixels, draws, target)
+                draws = Draws(seed, int(positions[place])) if self._transform.is_random else None
+                self._transform(pixels, draws, target)
             except Exception as error:
                 target[...] = 0
                 pending.fail_transform(place, error)
@@ -228,9 +226,9 @@ class BatchImages:
         pending.fail(place, f"has {length} bytes, not the pixels of {self.shape}")
 
 
-def _image_shape(data: RecordSource, chain: ComposedTransform) -> tuple[int, ...] | None:
+def _image_shape(data: RecordSource, transform: ComposedTransform) -> tuple[int, ...] | None:
     """The shape of every image in a batch; None: a function will show it."""
-    shape = chain.output_shape(data.fields["image"].shape)
+    shape = transform.output_shape(data.fields["image"].shape)
     if shape is None:
         return None
     if shape[2] is None:

@@ -11,20 +11,19 @@ from shard_reader.transforms.draws import Draws
 
 __all__ = ["Shape", "Transform", "qualified_name"]
 
-
 Image = NDArray[Any]
-
 Shape = tuple[int | None, ...]
 
 
 class Transform(ABC):
-    """What makes one image of another. Subclass it for an augmentation of one's own, which has draws:
+    """A change of an image. Subclass it for an augmentation of your own, which has draws:
 
     ```
     @dataclass(frozen=True)
     class Brightness(Transform):
         strength: float = 0.2
         in_place = True  # it keeps shape and dtype, and does not mind
+        keeps_image = False  # its result is an array of its own
 
         def __call__(self, image, draws, out=None):
             return np.clip(image * draws.uniform(1 - self.strength, 1 + self.strength), 0, 255).astype(image.dtype)
@@ -41,6 +40,16 @@ class Transform(ABC):
 
     in_place: ClassVar[bool] = False
     """Whether it keeps shape and dtype and can be called with an `out` that is `image` itself."""
+
+    keeps_image: ClassVar[bool] = True
+    """Whether the image that it is given, or a view of it, may be in use after its result is in the batch: it remembers
+    images, or passes them on. Each image is then decoded into memory of its own. False: that memory takes the next
+    image, which is faster. A subclass that has a `__call__` of its own says so itself, or it counts as True."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls) and "keeps_image" not in vars(cls):
+            cls.keeps_image = True  # what the class above says of its own `__call__` need not hold for this one
 
     @abstractmethod
     def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:

@@ -24,13 +24,15 @@ class ComposedTransform:
     Attributes:
         steps: the transforms, in order.
         is_random: whether one of them uses draws.
+        keeps_image: whether one of them may use the image later.
     """
 
-    __slots__ = ("_alone", "_into", "is_random", "steps")
+    __slots__ = ("_alone", "_into", "is_random", "keeps_image", "steps")
 
     def __init__(self, steps: Sequence[Transform]) -> None:
         self.steps = tuple(steps)
         self.is_random = any(step.is_random for step in self.steps)
+        self.keeps_image = any(step.keeps_image for step in self.steps)
         # Which steps are given `out`: the last, and a step whose followers all work in place.
         first = max(0, len(self.steps) - 1)
         while first > 0 and self.steps[first].in_place:

@@ -16,7 +16,6 @@ from shard_reader.transforms.resize import Filter, flip, resize
 
 __all__ = ["CenterCrop", "Flip", "RandomResizedCrop", "Resize"]
 
-
 _ATTEMPTS = 10
 
 # Bilinear reads 2 x 2 pixels for each it writes: it leaves none out up to a factor of 2, but weighs them ever less
@@ -59,6 +58,7 @@ class CenterCrop(_Sized):
     """
 
     is_random = False
+    keeps_image = False
 
     def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
         """The middle of `image`, a view: `[h, w, channels]` to `[*shape, channels]`."""
@@ -92,6 +92,7 @@ class Resize(_Sized):
     """
 
     is_random = False
+    keeps_image = False
 
     filter: Filter = "area"
 
@@ -129,6 +130,8 @@ class RandomResizedCrop(_Sized):
     >>> crop.box(256, 341, Draws(key=1, position=0)) == crop.box(256, 341, Draws(key=1, position=0))
     True
     """
+
+    keeps_image = False
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -177,6 +180,7 @@ class Flip(Transform):
     """
 
     in_place = True
+    keeps_image = False
 
     probability: float = 0.5
 

@@ -442,3 +442,23 @@ def test_golden_files_are_streamed_as_ever(name: str, format: str) -> None:
     for batch in (*one, *one):
         digest.update(batch["image"].tobytes() + b"".join(batch["id"]) + batch["weight"].tobytes())
     assert digest.hexdigest()[:16] == PINNED[name]
+
+
+class Remembers(CenterCrop):
+    """A transform that says nothing of its memory, as one of a user would, and uses its images later."""
+
+    images: list[Any] = []  # noqa: RUF012
+
+    def __call__(self, image: Any, draws: Draws | None = None, out: Any = None) -> Any:
+        self.images.append(image)
+        return super().__call__(image, draws, out)
+
+
+def test_a_transform_may_keep_its_images(jpeg_shards: Path) -> None:
+    """A subclass does not inherit that the memory of its images may be used again."""
+    assert Remembers.keeps_image and not CenterCrop.keeps_image
+    Remembers.images.clear()
+    one = stream(jpeg_shards, image=Remembers(14), shuffle="none", threads=1, remainder="keep")
+    assert len(list(one)) > 1
+    records = range(len(one.data))
+    assert [image.tobytes() for image in Remembers.images] == [one.data.image(record).tobytes() for record in records]
