@@ -10,6 +10,7 @@ from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.mixture import Mixture, mix
 from shard_reader.dataset.open import open_dataset
 from shard_reader.errors import CorruptionError, DatasetError, ManifestError, ShardsError, StateError, StoreError
+from shard_reader.old_pickles import add_old_places
 from shard_reader.order.coverage import Coverage
 from shard_reader.remote.stats import Stats
 from shard_reader.stream.stream import Skipped, Stream
@@ -39,3 +40,5 @@ __all__ = [
     "mix",
     "open_dataset",
 ]
+
+add_old_places()

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.dataset.records import Records, Shuffle
+from shard_reader.dataset.records import Records
 from shard_reader.format.manifest import Field, Manifest
-from shard_reader.order.shuffle import FullShuffle, RecordOrder, StoredOrder, WindowShuffle
+from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
+from shard_reader.remote.client import StoreClient
 from shard_reader.shards.local_shards import LocalShards
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.shards.shard import OpenShard
 from shard_reader.shards.source import Shards
 
-__all__ = ["Dataset"]
-
+__all__ = ["Dataset", "shards_of_split"]
 
 _BLOCK = 1 << 16  # records that `where` looks at together
 
@@ -39,7 +39,7 @@ class Dataset(Records):
         split: str,
         format: str,
         shards: LocalShards | RemoteShards,
-        ahead_bytes: int,
+        prefetch_bytes: int,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -49,8 +49,40 @@ class Dataset(Records):
         self._ends = np.cumsum([shard.records for shard in manifest.splits[split].shards], dtype=np.int64)
         self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])  # of each shard; and where the last one ends
         self._end_list = self._ends.tolist()
-        self._shards, self._prefetch_bytes = shards, ahead_bytes
+        self._shards, self._prefetch_bytes = shards, prefetch_bytes
         self._chosen: NDArray[np.int64] | None = None  # of `select`: the split's number of each record
+        self._whole: Dataset | None = None  # of `select`: all records of the split
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain values, which any later version can read. Parts of a dataset are one with it in a copy, too."""
+        if self._whole is not None:
+            return {"whole": self._whole, "chosen": self._chosen}
+        remote = self._shards if isinstance(self._shards, RemoteShards) else None
+        return {
+            "path": self.path,
+            "manifest": self.manifest.to_json(),
+            "split": self.split,
+            "format": self.format,
+            "store": None if remote is None else (remote.store.place, remote.store.retry_for),
+            "cache": None if remote is None else remote.cache_options,
+            "prefetch_bytes": self._prefetch_bytes,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "whole" in state:
+            self._choose(state["whole"], state["chosen"])
+            return
+        path, split, format = state["path"], state["split"], state["format"]
+        if "_shards" in state:  # see `old_pickles.py`
+            manifest, shards, prefetch_bytes = state["manifest"], state["_shards"], state["_ahead_bytes"]
+        else:
+            manifest, prefetch_bytes = Manifest.from_json(state["manifest"]), state["prefetch_bytes"]
+            store = None if state["store"] is None else StoreClient(*state["store"])
+            shards = shards_of_split(path, manifest, split, format, store, state["cache"])
+        self.__init__(path, manifest, split, format, shards, prefetch_bytes)  # type: ignore[misc]
+        if state.get("_chosen") is not None:
+            whole = Dataset(path, manifest, split, format, shards, prefetch_bytes)
+            self._choose(whole, state["_chosen"])
 
     def __repr__(self) -> str:
         return f"Dataset({self._shown!r}, split={self.split!r}, format={self.format!r}, {len(self)} records)"
@@ -133,8 +165,8 @@ class Dataset(Records):
         numbers = numbers.astype(np.int64)
         numbers = np.where(numbers < 0, numbers + len(self), numbers)
         other = Dataset.__new__(Dataset)
-        other.__dict__.update(self.__dict__)
-        other._chosen = numbers if self._chosen is None else self._chosen[numbers]
+        whole = self if self._whole is None else self._whole
+        other._choose(whole, numbers if self._chosen is None else self._chosen[numbers])
         return other
 
     def where(self, **conditions: Any) -> Dataset:
@@ -202,6 +234,11 @@ class Dataset(Records):
         shard = bisect_right(self._end_list, number)
         return self._shards[shard], number - int(self._starts[shard])
 
+    def _choose(self, whole: Dataset, chosen: NDArray[np.int64]) -> None:
+        """Become some records of a split, by their numbers in it."""
+        self.__dict__.update(whole.__dict__)
+        self._whole, self._chosen = whole, chosen
+
     def _test(self, name: str, condition: Any) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
         field = self.fields.get(name)
         if field is None or field.shape:
@@ -228,6 +265,25 @@ class Dataset(Records):
         if not isinstance(value, fits):
             raise ValueError(f"where: {name}={value!r}: the field is of type {field.dtype}")
         return value.encode() if isinstance(value, str) else value
+
+
+def shards_of_split(
+    path: str | Path,
+    manifest: Manifest,
+    split: str,
+    format: str,
+    store: StoreClient | None,
+    cache: tuple[Path, int | None] | None,
+) -> LocalShards | RemoteShards:
+    """The shards of a split: files below `path`, or of a store, maybe through a cache.
+
+    Args:
+        cache: a directory on a local disk, and how large it may become.
+    """
+    shards = manifest.splits[split].shards
+    if store is None:
+        return LocalShards(Path(path), shards, manifest.fields, format)
+    return RemoteShards(store, shards, manifest.fields, format, cache)
 
 
 def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:

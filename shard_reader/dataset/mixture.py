@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import at_least_one
-from shard_reader.dataset.records import Records, Shuffle
+from shard_reader.dataset.records import Records
 from shard_reader.format.manifest import Field
-from shard_reader.order.shuffle import MixedOrder, RecordOrder
+from shard_reader.order.shuffle import MixedOrder, RecordOrder, Shuffle
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.shards.source import Shards
@@ -37,6 +37,12 @@ class Mixture(Records):
         self._counts, self._epoch_records = tuple(counts), epoch_records
         self._ends = np.cumsum([len(source) for source in self._sources])
         self._fields = _common([source.fields for source in self._sources])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in ("_sources", "_counts", "_epoch_records")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_sources"], state["_counts"], state["_epoch_records"])  # type: ignore[misc]
 
     def __repr__(self) -> str:
         parts = (f"{count}/{_BLOCK} of {source!r}" for count, source in zip(self._counts, self._sources, strict=True))

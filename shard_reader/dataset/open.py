@@ -7,12 +7,10 @@ import os
 from pathlib import Path
 
 from shard_reader.arguments import as_bytes, one_of
-from shard_reader.dataset.dataset import Dataset
+from shard_reader.dataset.dataset import Dataset, shards_of_split
 from shard_reader.errors import DatasetError
 from shard_reader.format.manifest import MANIFEST_NAME, Manifest
 from shard_reader.remote.client import StoreClient
-from shard_reader.shards.local_shards import LocalShards
-from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.storage.store_errors import explain
@@ -61,7 +59,7 @@ def open_dataset(
         raise TypeError(f"path={path!r}: must be text, or a pathlib.Path")
     if not isinstance(retry_for, int | float) or not 0 <= retry_for < math.inf:
         raise ValueError(f"retry_for={retry_for!r}: must be a number of seconds")
-    ahead = as_bytes("ahead_bytes", ahead_bytes)
+    prefetch_bytes = as_bytes("ahead_bytes", ahead_bytes)
     if cache is None and cache_bytes is not None:
         raise ValueError(f"cache_bytes={cache_bytes!r}: there is no cache; pass cache=DIR, too")
     if cache is not None and (not os.fspath(cache) or is_url(os.fspath(cache))):
@@ -86,14 +84,10 @@ def open_dataset(
     format = format or manifest.formats[0]
     one_of("format", format, manifest.formats)
     one_of("split", split, tuple(manifest.splits))
-    shards = manifest.splits[split].shards
-    opened: LocalShards | RemoteShards
-    if store is None:
-        opened = LocalShards(Path(local or ""), shards, manifest.fields, format)
-    else:
-        cached = None if cache is None else (Path(cache).expanduser().absolute(), most)
-        opened = RemoteShards(store, shards, manifest.fields, format, cached)
-    return Dataset(place if local is None else local, manifest, split, format, opened, ahead)
+    opened = place if local is None else local
+    options = None if cache is None else (Path(cache).expanduser().absolute(), most)
+    shards = shards_of_split(opened, manifest, split, format, store, options)
+    return Dataset(opened, manifest, split, format, shards, prefetch_bytes)
 
 
 def _is_whole(manifest: bytes | memoryview) -> bool:

@@ -16,7 +16,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format.manifest import Field
 from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
 from shard_reader.order.coverage import Coverage
-from shard_reader.order.shuffle import RecordOrder
+from shard_reader.order.shuffle import RecordOrder, Shuffle
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.fetch import fetch
 from shard_reader.shards.located import Located
@@ -27,10 +27,7 @@ from shard_reader.stream.options import OnError, ReadOptions, Verify
 from shard_reader.stream.stream import Stream
 from shard_reader.transforms.compose import Transforms
 
-__all__ = ["Records", "Shuffle"]
-
-
-Shuffle = Literal["none", "full", "window"]
+__all__ = ["Records"]
 
 _NOT_IN_RECORDS = ("image", "id", "height", "width", "content_hash")  # of `data[i]`
 
@@ -97,7 +94,7 @@ class Records(ABC):
 
     @abstractmethod
     def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
-        """The order of its epochs."""
+        """The order of the records in each epoch."""
 
     @abstractmethod
     def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:

@@ -11,14 +11,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, require
 
-__all__ = ["FullShuffle", "MixedOrder", "RecordOrder", "StoredOrder", "WindowShuffle", "key", "mix64", "permute"]
+__all__ = [
+    "FullShuffle",
+    "MixedOrder",
+    "RecordOrder",
+    "Shuffle",
+    "StoredOrder",
+    "WindowShuffle",
+    "key",
+    "mix64",
+    "permute",
+]
+
+Shuffle = Literal["none", "full", "window"]
 
 _ROUNDS = 6
 _SORTED = 16  # a network over so few bits prefers some permutations: these are sorted by a hash

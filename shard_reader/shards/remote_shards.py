@@ -49,12 +49,12 @@ class RemoteShards:
         cache: tuple[Path, int | None] | None,
     ) -> None:
         self.store, self.shards = store, shards
-        self._fields, self._format, self._cache_options = fields, format, cache
+        self._fields, self._format, self.cache_options = fields, format, cache
         self._entries: dict[int, CacheEntry] = {}
         self._start()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.store, self.shards, self._fields, self._format, self._cache_options)
+        return type(self), (self.store, self.shards, self._fields, self._format, self.cache_options)
 
     def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
         """Shards by number; in place of one that cannot be opened, why. Their indexes are fetched together."""
@@ -175,7 +175,7 @@ class RemoteShards:
         shards, mixed = min(shards, len(self.shards)), min(mixed, len(self.shards))
         needed, cache = min(self.size, shards * self.largest), self.cache
         if cache is not None and needed > (most := cache.most_bytes):
-            if self._cache_options is not None and self._cache_options[1] is None:  # nobody has decided that
+            if self.cache_options is not None and self.cache_options[1] is None:  # nobody has decided that
                 self._say_full(f"{cache.path}: the disk has room for {most:,} bytes of {needed:,}")
                 return
             raise ValueError(
@@ -183,7 +183,7 @@ class RemoteShards:
                 f" and {cache.path} may have {most:,}: raise cache_bytes, or take"
                 ' shuffle="window" with fewer lanes, a smaller window, or smaller shards (--shard-bytes)'
             )
-        if self._cache_options is not None:
+        if self.cache_options is not None:
             return
         of_index = max((self.entry(number).index_bytes for number in range(len(self.shards))), default=0)
         if shards * of_index > _INDEX_BYTES:
@@ -221,9 +221,9 @@ class RemoteShards:
         self._evictions = 0  # of a cache that is used no more
         self._cache: Cache | None = None
         failure: OSError | None = None
-        if self._cache_options is not None:
+        if self.cache_options is not None:
             try:
-                self._cache = Cache(*self._cache_options)
+                self._cache = Cache(*self.cache_options)
             except OSError as error:
                 failure = error
         self._process = os.getpid()
@@ -243,7 +243,7 @@ class RemoteShards:
             self._warn(f"has no room ({reason}): shards that find none are read by ranges")
 
     def _warn(self, text: str) -> None:
-        path = self._cache_options[0] if self._cache_options else ""
+        path = self.cache_options[0] if self.cache_options else ""
         warnings.warn(f"the cache {path} {text}", RuntimeWarning, stacklevel=3)
 
     def _find(self, number: int) -> OpenShard | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format.manifest import Field
+from shard_reader.order.shuffle import RecordOrder, Shuffle
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
@@ -92,6 +93,9 @@ class RecordSource(Protocol):
             IndexError: there is no such record.
             CorruptionError: they are damaged.
         """
+
+    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
+        """The order of the records in each epoch."""
 
     def fetched(self) -> Stats:
         """What this process has fetched of the records, for whatever purpose."""

@@ -83,6 +83,16 @@ class BatchReader:
                 specs[f"{name}/mask"] = Spec("bool", (size,))
         return specs | {"weight": Spec("float32", ())}
 
+    @property
+    def probed_image(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        """Shape and dtype of an image, where only a transform's result tells, once one was made."""
+        return None if self._images is None else self._images.probed
+
+    @probed_image.setter
+    def probed_image(self, found: tuple[tuple[int, ...], np.dtype[Any]] | None) -> None:
+        if self._images is not None:
+            self._images.probed = found
+
     def lookup(self, epoch: int, first: int, stop: int) -> Lookup:
         """Look up the batches of steps `first` to `stop`, without it."""
         return self._filled(self._located(epoch, first, stop))

@@ -38,6 +38,9 @@ class BatchImages:
 
     Args:
         seed: of random transforms.
+
+    Attributes:
+        probed: shape and dtype of an image, where only a transform's result tells, once one was made.
     """
 
     def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:
@@ -46,7 +49,7 @@ class BatchImages:
         self._threads = available_cpus() if options.threads is None else options.threads
         self._transform = compose(options.image)
         self._shape = _image_shape(data, self._transform)
-        self._probed: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        self.probed: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._buffers: BufferPool | None = None
         image = data.fields["image"]
@@ -55,9 +58,6 @@ class BatchImages:
         self._is_raw = image.encoding == "raw" and image.is_fixed and not self._transform.steps and native
         size = math.prod(self.shape) * np.dtype(image.dtype).itemsize if self._is_raw else 0
         self._is_gathered, self._row = 0 < size <= _GATHERED, np.dtype((np.void, size))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pool": None, "_buffers": None}  # threads and memory stay in their process
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,14 +105,14 @@ class BatchImages:
 
     def _probe(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and dtype of what a function makes of an image: only calling it tells."""
-        if self._probed is None:
+        if self.probed is None:
             result = self._transform(self._first_image(), Draws(0, 0))
             if not isinstance(result, np.ndarray) or result.dtype.hasobject:
                 raise ValueError(
                     f"{self._transform!r} gives {type(result).__qualname__}: transforms give arrays of numbers"
                 )
-            self._probed = result.shape, result.dtype.newbyteorder("=")
-        return self._probed
+            self.probed = result.shape, result.dtype.newbyteorder("=")
+        return self.probed
 
     def _first_image(self) -> NDArray[Any]:
         """The first that can be read, if those that cannot are to be skipped."""

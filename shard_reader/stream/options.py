@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from shard_reader.arguments import at_least_one, one_of
 from shard_reader.transforms.compose import Transforms
@@ -44,6 +44,8 @@ class ReadOptions:
             )
         if isinstance(self.fields, str) or not isinstance(self.fields, Iterable | None):
             raise TypeError(f"fields={self.fields!r}: must be several names, as ({self.fields!r},)")
+        if self.fields is not None:  # an iterator would have no names left for a stream of another rank
+            object.__setattr__(self, "fields", tuple(self.fields))
         if isinstance(self.ragged, str):
             one_of("ragged", self.ragged, ("list", "pad", "or a length"))
         else:
@@ -51,3 +53,7 @@ class ReadOptions:
         at_least_one("prefetch", self.prefetch)
         if self.threads is not None:
             at_least_one("threads", self.threads)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Each option by its name."""
+        return {option.name: getattr(self, option.name) for option in fields(self)}

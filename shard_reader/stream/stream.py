@@ -70,7 +70,29 @@ class Stream:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_running": None, "_fetched_before": None}
+        """The data, and otherwise plain values, which any later version can read."""
+        return {
+            "data": self.data,
+            "order": _plain_order(self.order),
+            "seed": self.seed,
+            "options": self._reader.options.to_plain(),
+            "probed_image": self._reader.probed_image,
+            "position": self._position.to_plain(),
+            "has_verified": self._has_verified,
+            "was_cold": self._was_cold,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_reader" in state:
+            state = _translated(state)
+        data, seed, sizes = state["data"], state["seed"], dict(state["order"])
+        shuffle, lanes, window = (sizes.pop(name) for name in ("shuffle", "lanes", "window"))
+        order = BatchOrder(record_order=data.record_order(shuffle, seed, lanes, window), **sizes)
+        self.__init__(data, order, seed, ReadOptions(**state["options"]))  # type: ignore[misc]
+        self._reader.probed_image = state["probed_image"]
+        self._position.restore(state["position"])
+        self._has_verified, self._was_cold = state["has_verified"], state["was_cold"]
+        self._fetched_before = None
 
     def __exit__(self, *exception: object) -> None:
         self.close()
@@ -322,6 +344,48 @@ class _Loop(Iterator[Batch]):
 
     def _is_over(self) -> bool:
         return (self._number, self._process) != (self._stream._loop, os.getpid())
+
+
+def _plain_order(order: BatchOrder) -> dict[str, Any]:
+    """The arguments of `Records.stream` that make an order."""
+    identity = order.record_order.identity()
+    while "sources" in identity:  # of a mixture, whose sources all have an order of one kind
+        identity = identity["sources"][0]
+    return {
+        "shuffle": identity["shuffle"],
+        "lanes": identity.get("lanes", 1),
+        "window": identity.get("window", 1),
+        "batch_size": order.batch_size,
+        "rank": order.rank,
+        "world_size": order.world_size,
+        "remainder": order.remainder,
+    }
+
+
+def _translated(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a stream from the attributes that it had: see `old_pickles.py`."""
+    reader = state["_reader"]
+    position = {
+        "epoch": state["_epoch"],
+        "step": state["_step"],
+        "is_begun": state["_begun"],
+        "moves": state["_moves"],
+        "counted_epoch": state["_last_epoch"],
+        "coverage": state["_coverage"].to_json(),
+        "skipped": [
+            (step, one.record, one.reason) for step, one in zip(state["_skipped_at"], state["_skipped"], strict=True)
+        ],
+    }
+    return {
+        "data": state["data"],
+        "order": _plain_order(state["order"]),
+        "seed": state["seed"],
+        "options": reader.options.to_plain(),
+        "probed_image": None if reader._pixels is None else reader._pixels._probed,
+        "position": position,
+        "has_verified": state["_has_looked"],
+        "was_cold": state["_was_cold"],
+    }
 
 
 def _check_epoch(epoch: int) -> int:

@@ -40,6 +40,13 @@ class ComposedTransform:
         self._alone: tuple[Callable[..., Image], ...] = self.steps[:first]
         self._into: tuple[Callable[..., Image], ...] = self.steps[first:]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return compose, ([step.function if isinstance(step, _Function) else step for step in self.steps],)
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        """Only for pickles that `old_pickles.py` tells of."""
+        self.__init__(state[1]["steps"])  # type: ignore[misc]
+
     def output_shape(self, shape: Shape) -> Shape | None:
         """The shape that images of `shape` get, None for a side that differs; None where only a call tells."""
         result: Shape | None = shape

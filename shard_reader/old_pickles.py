@@ -1,0 +1,61 @@
+"""The places of classes in pickles made before November 2026, when the modules of this package lay flat.
+
+A checkpoint may hold a pickled stream, dataset or `StreamDataset`. pickle looks for each class of it under the module
+that it was in, and finds it by the table here; the `__setstate__` of a stream and of a dataset translate the attributes
+that these had. Nothing else is to import by the names on the left.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+__all__ = ["Attributes", "add_old_places"]
+
+_PLACES = {
+    "chain.Chain": "transforms.compose.ComposedTransform",
+    "chain._Function": "transforms.compose._Function",
+    "coverage.Coverage": "order.coverage.Coverage",
+    "elements.Elements": "adapters.elements.Elements",
+    "mixture.Mixture": "dataset.mixture.Mixture",
+    "order.Order": "order.batches.BatchOrder",
+    "pixels.Pixels": "old_pickles.Attributes",
+    "read_options.ReadOptions": "stream.options.ReadOptions",
+    "reading.Reader": "old_pickles.Attributes",
+    "reading.Skipped": "stream.batch_reader.Skipped",
+    "reading.Spec": "stream.batch_reader.Spec",
+    "remote_shards.RemoteShards": "shards.remote_shards.RemoteShards",
+    "shards.OpenShards": "shards.local_shards.LocalShards",
+    "shuffle.FullShuffle": "order.shuffle.FullShuffle",
+    "shuffle.Mixed": "order.shuffle.MixedOrder",
+    "shuffle.Stored": "order.shuffle.StoredOrder",
+    "shuffle.WindowShuffle": "order.shuffle.WindowShuffle",
+    "stats.Counters": "remote.stats.Counters",
+    "store.Store": "remote.client.StoreClient",
+    "torch_workers.WorkerLoops": "adapters.torch_workers.WorkerLoops",
+}
+
+
+class Attributes:
+    """The attributes of an object that a stream holds no longer, for the stream to take from."""
+
+
+def add_old_places() -> None:
+    """Have pickle find the classes. To be called when all packages are loaded."""
+    for name in sorted({place.partition(".")[0] for place in _PLACES}):
+        module_name = f"{__package__}.{name}"
+        # `order` and `shards` are packages now, whose own attributes come first.
+        module = sys.modules.setdefault(module_name, ModuleType(module_name, __doc__))
+        setattr(module, "__getattr__", functools.partial(_class, name))  # noqa: B010
+
+
+def _class(module: str, name: str) -> Any:
+    """The class that had a name in a module."""
+    place = _PLACES.get(f"{module}.{name}")
+    if place is None:
+        raise AttributeError(f"module {__package__}.{module} has no attribute {name!r}")
+    home, _, name = place.rpartition(".")
+    return getattr(importlib.import_module(f"{__package__}.{home}"), name)
