@@ -1,20 +1,28 @@
-"""Sorting more lines than memory holds: into buckets by how they begin, spilled to disk, sorted one at a time."""
+"""Sorting more records than memory holds: into buckets by how their keys begin, on disk, and one bucket at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-__all__ = ["Spill"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["EqualHashes", "Spill", "find_equal_hashes"]
+
+_ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u8")])
 
 
 class Spill:
-    """Lines on their way into order. Which order that is, the lines alone decide.
+    """Records in buckets, which lie on disk as far as memory does not hold them.
 
     Args:
-        directory: where the buckets spill to; it is there, and its owner removes it.
-        buckets: into how many.
-        memory: how many bytes of lines to hold before they spill.
+        directory: where the files of buckets go; it exists, and its owner removes it.
+        buckets: how many there are.
+        memory: how many bytes of records to hold before they go to disk.
     """
 
     def __init__(self, directory: Path, buckets: int = 1024, memory: int = 1 << 26) -> None:
@@ -22,31 +30,32 @@ class Spill:
         self._buffers = [bytearray() for _ in range(buckets)]
         self._held = 0
 
-    def add(self, key: bytes, line: bytes) -> None:
-        """Add a line, which has no line break and begins with the hexadecimal digits of `key`.
-
-        Args:
-            key: at least two bytes, spread evenly; the first two choose the bucket.
-            line: at least the key in hexadecimal.
-        """
-        buffer = self._buffers[(key[0] << 8 | key[1]) * len(self._buffers) >> 16]
-        buffer += line
-        buffer += b"\n"
-        self._held += len(line) + 1
+    def add(self, key: bytes, records: bytes) -> None:
+        """Add records to the bucket of their key, which is spread evenly: its first two bytes choose the bucket."""
+        self._buffers[(key[0] << 8 | key[1]) * len(self._buffers) >> 16] += records
+        self._held += len(records)
         if self._held > self._memory:
-            self._spill()
+            self._write()
+
+    def add_line(self, key: bytes, line: bytes) -> None:
+        """Add a line, which has no line break and begins with its key in hexadecimal: `lines` gives it back."""
+        self.add(key, line + b"\n")
+
+    def buckets(self) -> Iterator[bytes]:
+        """The records of each bucket, in the order that they were added in; buckets are in the order of their keys."""
+        for number, buffer in enumerate(self._buffers):
+            path = self._path(number)
+            yield path.read_bytes() + buffer if path.exists() else bytes(buffer)
 
     def lines(self) -> Iterator[bytes]:
         """Every line, in the order of their bytes."""
-        for number, buffer in enumerate(self._buffers):
-            path = self._path(number)
-            data = path.read_bytes() + buffer if path.exists() else bytes(buffer)
+        for data in self.buckets():
             lines = data.split(b"\n")
-            lines.pop()  # behind the last line break
+            lines.pop()  # after the last line break
             lines.sort()
             yield from lines
 
-    def _spill(self) -> None:
+    def _write(self) -> None:
         for number, buffer in enumerate(self._buffers):
             if buffer:
                 with open(self._path(number), "ab") as file:  # open for a moment: there are more than may be open
@@ -56,3 +65,51 @@ class Spill:
 
     def _path(self, number: int) -> Path:
         return self._directory / f"bucket-{number:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class EqualHashes:
+    """Places whose hash is that of an earlier place, rising, and for each the first place of its hash."""
+
+    places: NDArray[np.uint64]
+    firsts: NDArray[np.uint64]
+
+
+def find_equal_hashes(blocks: Iterable[NDArray[np.uint64]], directory: Path) -> EqualHashes:
+    """Find equal hashes, in memory of one bucket of them.
+
+    Args:
+        blocks: of hashes, `[n, 2]`, in the order of their places. All zero is no hash.
+        directory: where a folder for files is made, and removed again.
+    """
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        spill, first = Spill(Path(folder)), 0
+        for block in blocks:
+            _add_hashes(spill, block, first)
+            first += len(block)
+        found = [_equal_in_bucket(np.frombuffer(data, _ROW)) for data in spill.buckets()]
+    places = np.concatenate([places for places, _ in found])
+    order = np.argsort(places)
+    return EqualHashes(places[order], np.concatenate([firsts for _, firsts in found])[order])
+
+
+def _add_hashes(spill: Spill, block: NDArray[np.uint64], first: int) -> None:
+    rows = np.zeros(len(block), _ROW)
+    rows["high"], rows["low"] = block[:, 0], block[:, 1]
+    rows["place"] = np.arange(first, first + len(block), dtype=np.uint64)
+    rows = rows[block.any(1)]  # here already: any number of zeros would be in one bucket
+    tops = (rows["high"] >> np.uint64(54)).astype(np.int64)  # 10 bits, for 1,024 buckets
+    order = np.argsort(tops, kind="stable")
+    rows, tops = rows[order], tops[order]
+    starts = np.flatnonzero(np.diff(tops, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(rows)]):
+        spill.add(int(tops[start] << 6).to_bytes(2), rows[start:end].tobytes())
+
+
+def _equal_in_bucket(rows: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The places of a bucket whose hash is that of an earlier one, and the first of each."""
+    rows = rows[np.lexsort((rows["place"], rows["low"], rows["high"]))]
+    same = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
+    is_first = np.concatenate([np.ones(min(1, len(rows)), np.bool_), ~same])
+    first_of_run = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+    return rows["place"][~is_first], rows["place"][first_of_run][~is_first]

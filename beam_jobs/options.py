@@ -1,4 +1,4 @@
-"""What a user can ask of `image-shards prepare`, and what of that decides the result."""
+"""The options of `image-shards prepare`, and the ones that decide the result."""
 
 from __future__ import annotations
 
@@ -24,19 +24,12 @@ __all__ = [
     "fingerprint",
 ]
 
-
 MAX_SIDE = 65_500  # of a JPEG, and enough for a sum of 8-bit squares along it in 32 bits
-
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
-
 MAX_BYTES = 1 << 29  # a file is read whole
-
 FITS = ("cover", "crop", "pad", "inside", "stretch", "none")
-
 CHANNELS = ("rgb", "grey", "keep")
-
 FILTERS = ("lanczos", "bicubic", "bilinear", "area", "nearest")
-
 NORMALIZATIONS = ("none", "unit", "symmetric", "imagenet", "dataset", "per-image")
 
 

@@ -1,4 +1,4 @@
-"""Processes of this machine: what those of all commands have in common, and simple work in several of them."""
+"""Processes of this machine: one that does what it is sent, and simple work in several of them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from beam_jobs.errors import JobError
 
-__all__ = ["end_with_parent", "in_parallel", "signals_wait"]
+__all__ = ["WorkerProcess", "answer_all", "end_with_parent", "in_parallel", "ready", "signals_wait"]
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
+_Process = TypeVar("_Process", bound="WorkerProcess")
+
+_GUARD = "guard it with `if __name__ == '__main__'`, which spawned processes need"
 
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """Keep what a terminal or a batch system sends waiting, in this process for a moment.
+    """Keep the signals of a terminal or a batch system waiting, in this process for a moment.
 
-    A process that is started here never hears it: a blocked signal stays blocked in a child.
+    A process that is started here never hears them: a blocked signal stays blocked in a child, so that Ctrl-C
+    reaches the parent alone.
     """
-    resource_tracker.ensure_running()  # which is started with the first process, and lets SIGINT through again
+    resource_tracker.ensure_running()  # it is started with the first process, and lets SIGINT through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
     try:
         yield
@@ -34,91 +38,94 @@ def signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent() -> None:
-    """Have this process end when the one that started it has, however that came."""
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+class WorkerProcess:
+    """A process that does one task after the other, and the pipe to it.
 
+    No lock is shared with it, since a process that is killed would take the lock along.
 
-def in_parallel(work: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int) -> Iterator[_Result]:
-    """The result of each task, in order, from so many processes; from this one if one is enough.
+    Args:
+        serve: runs in the process, with its end of the pipe and the arguments.
+        arguments: whatever else it is given.
 
     Raises:
-        JobError: a process died.
-        Exception: what the work raised.
+        JobError: it cannot be started.
     """
-    count = min(workers, len(tasks))
-    if count <= 1:
-        yield from map(work, tasks)
-        return
-    processes = list[_Process]()
-    try:
-        for _ in range(count):
-            with signals_wait():
-                processes.append(_Process(work))
-        yield from _in_order([process.pipe for process in processes], tasks)
-    finally:
-        for process in processes:
-            process.end()
 
-
-class _Process:
-    """A process that does one task after the other. It shares a pipe with this one, and no lock."""
-
-    def __init__(self, work: Callable[[Any], Any]) -> None:
+    def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, work), daemon=True)
-        self._process.start()
-        other.close()  # so that the pipe ends when the process does
+        self._process = context.Process(target=serve, args=(other, *arguments), daemon=True)
+        try:
+            self._process.start()
+        except OSError as error:
+            raise JobError(f"a worker process cannot be started ({error.strerror})") from error
+        finally:
+            other.close()  # so that the pipe ends when the process does
+
+    def send(self, message: Any) -> None:
+        """Send a message, unless the process has ended: `receive` will say that."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(message)
+
+    def receive(self) -> tuple[bool, Any]:
+        """Whether its task is done, with the result; or else a report of it.
+
+        Raises:
+            EOFError: the process has ended.
+            Exception: the error of the task.
+        """
+        try:
+            kind, value = self.pipe.recv()
+        except OSError:  # it ended in the middle of a message
+            raise EOFError from None
+        if kind == "error":
+            raise value
+        return kind == "result", value
+
+    def cause_of_death(self) -> str:
+        """The signal or the exit status that it ended with."""
+        self._process.join(5)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return f"{name}, by the system for want of memory, or by hand" if -code == signal.SIGKILL else name
+        return f"exit status {code}; if this was called from a script, {_GUARD}"
+
+    def kill(self) -> None:
+        """End it at once: nobody waits any more for a task that it has not finished."""
+        with contextlib.suppress(ValueError):  # closed
+            self._process.kill()
 
     def end(self) -> None:
-        self._process.kill()  # what it has not finished, nobody waits for any more
+        """End it, and wait until it has ended."""
+        self.kill()
         self._process.join()
         self.pipe.close()
 
 
-def _in_order(pipes: Sequence[Connection], tasks: Sequence[_Task]) -> Iterator[Any]:
-    idle, busy, done = list(pipes), dict[Connection, int](), dict[int, Any]()
-    sent = given = 0
-    while given < len(tasks):
-        while idle and sent < len(tasks):
-            pipe = idle.pop()
-            with contextlib.suppress(OSError):  # it has died, as `_receive` will say
-                pipe.send(tasks[sent])
-            busy[pipe] = sent
-            sent += 1
-        for ready in connection.wait(list(busy)):
-            pipe = next(pipe for pipe in busy if pipe is ready)
-            done[busy.pop(pipe)] = _receive(pipe)
-            idle.append(pipe)
-        while given in done:
-            yield done.pop(given)
-            given += 1
+def ready(processes: Iterable[_Process], seconds: float | None = None) -> list[_Process]:
+    """The processes that have sent something or have ended, waited for no longer than so many seconds."""
+    by_pipe = {process.pipe: process for process in processes}
+    return [by_pipe[pipe] for pipe in connection.wait(list(by_pipe), seconds)]  # type: ignore[index]
 
 
-def _receive(pipe: Connection) -> Any:
-    try:
-        is_result, value = pipe.recv()
-    except (EOFError, OSError):
-        raise JobError(
-            "a worker process died, perhaps for want of memory; try fewer --workers. If this was called from a script,"
-            " guard it with `if __name__ == '__main__'`, which spawned processes need"
-        ) from None
-    if not is_result:
-        raise value
-    return value
+def answer_all(pipe: Connection, work: Callable[[Any], Any]) -> None:
+    """In a worker process: answer each message with the result of `work`, or its error, until the pipe ends."""
+    while True:
+        try:
+            message = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = "result", work(message)
+        except Exception as error:
+            answer = "error", error
+        pipe.send(answer)
 
 
-def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
-    end_with_parent()
-    with contextlib.suppress(EOFError):
-        while True:
-            task = pipe.recv()
-            try:
-                answer = True, work(task)
-            except Exception as error:
-                answer = False, error
-            pipe.send(answer)
+def end_with_parent() -> None:
+    """Have this process end when the one that started it has, however that came."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:
@@ -126,3 +133,58 @@ def _exit_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         os._exit(1)
+
+
+def in_parallel(work: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int) -> Iterator[_Result]:
+    """The result of each task, in order, from so many processes; from this one if one is enough.
+
+    Raises:
+        JobError: a process died, or cannot be started.
+        Exception: the error of a task.
+    """
+    count = min(workers, len(tasks))
+    if count <= 1:
+        yield from map(work, tasks)
+        return
+    processes = list[WorkerProcess]()
+    try:
+        for _ in range(count):
+            with signals_wait():
+                processes.append(WorkerProcess(_serve, work))
+        yield from _in_order(processes, tasks)
+    finally:
+        for process in processes:
+            process.end()
+
+
+def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
+    end_with_parent()
+    answer_all(pipe, work)
+
+
+def _in_order(processes: Sequence[WorkerProcess], tasks: Sequence[_Task]) -> Iterator[Any]:
+    idle, busy, done = list(processes), dict[WorkerProcess, int](), dict[int, Any]()
+    sent = given = 0
+    while given < len(tasks):
+        while idle and sent < len(tasks):
+            process = idle.pop()
+            process.send(tasks[sent])
+            busy[process] = sent
+            sent += 1
+        for process in ready(busy):
+            done[busy.pop(process)] = _result(process)
+            idle.append(process)
+        while given in done:
+            yield done.pop(given)
+            given += 1
+
+
+def _result(process: WorkerProcess) -> Any:
+    try:
+        _, value = process.receive()
+    except EOFError:
+        raise JobError(
+            "a worker process died, perhaps for want of memory; try fewer --workers. If this was called from a script,"
+            f" {_GUARD}"
+        ) from None
+    return value

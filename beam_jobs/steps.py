@@ -1,50 +1,39 @@
-"""`image-shards prepare`: list, plan, run the pipeline, report."""
+"""The steps of `image-shards prepare`, one after the other: list, plan, write, report."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
-from beam_jobs.external_sort import Spill
+from beam_jobs.external_sort import Spill, find_equal_hashes
 from beam_jobs.options import PrepareOptions
-from beam_jobs.plan.duplicates import find
+from beam_jobs.plan.duplicates import DroppedInputs
 from beam_jobs.plan.fingerprint import check_same, identity
 from beam_jobs.plan.listing import Listing, list_input
-from beam_jobs.plan.order import Arrangement, Duplicate, arrange, statistics_split
-from beam_jobs.plan.tasks import (
-    HASH_TASKS_NAME,
-    TASKS_NAME,
-    ShardTask,
-    first_references,
-    plan_shards,
-    read_tasks,
-    shard_count,
-)
-from beam_jobs.runners.engines import check_engine, run_on_engine, workers_are_elsewhere
-from beam_jobs.runners.local import Steps, import_beam_meanwhile, is_local, run_here
+from beam_jobs.plan.order import Duplicate, PlannedInputs, plan_inputs, statistics_split
+from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, first_references, plan_shards, read_tasks, shard_count
+from beam_jobs.runners.engines import check_engine, check_places
+from beam_jobs.runners.local import Steps, import_beam_meanwhile, is_local
+from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
 from beam_jobs.runners.workers import Workers
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
 from beam_jobs.shards.publish import Publication, check_rejects
 from beam_jobs.shards.record import image_fields
-from beam_jobs.shards.write import Sample, sample_shard
+from beam_jobs.shards.write import Sample, hashes_of, sample_shard
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
-from beam_jobs.summary import Progress, dry_run_text, summary
-from beam_jobs.terminal import counted, say
-from shard_reader.format.manifest import Fingerprint
+from beam_jobs.summary import Progress, dry_run_text, output_state, summary
+from beam_jobs.terminal import counted, print_status
+from shard_reader.format.manifest import Manifest
 from shard_reader.storage.open import is_url, local_path
 
 __all__ = ["prepare"]
@@ -53,11 +42,51 @@ _HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
 _SAMPLE = 32  # images that tell how large a record will be
 _RECORD_OVERHEAD = 128  # bytes of framing and other fields, roughly
 _REMOTE_THREADS = 32  # to wait for an object store with: at 50 ms for each image, they keep two CPUs busy
-_IN_PROCESS = ("memory:",)  # what only this process sees
+_IN_PROCESS = ("memory:",)  # places that only this process sees
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the command: its options, a folder for data larger than memory, and the processes that work.
+
+    There are no processes where this one alone sees INPUT or OUTPUT.
+    """
+
+    options: PrepareOptions
+    scratch: Path
+    workers: Workers | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that is known before anything is written; its files are in the scratch folder.
+
+    `sample` is there where the sizes of shards depend on it.
+    """
+
+    listing: Listing
+    inputs: PlannedInputs
+    shards: dict[str, int]
+    tasks: int
+    sample: Sample | None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the plan."""
+        ordered = [ordered.path for ordered in self.inputs.ordered.values()]
+        return [*ordered, ordered[0].with_name(TASKS_NAME), self.inputs.rejects]
+
+
+@dataclass(slots=True)
+class _Reached:
+    """How far a run came in changing OUTPUT: what an error has to say depends on it."""
+
+    removed: bool = False  # the dataset that was there
+    begun: bool = False
 
 
 def prepare(options: PrepareOptions) -> str:
-    """Make the dataset, and return the text that says what was made.
+    """Make the dataset, and return the text about it.
 
     Raises:
         UsageError: INPUT, OUTPUT or an option does not allow it.
@@ -74,7 +103,11 @@ def prepare(options: PrepareOptions) -> str:
         if not is_local(options.beam):
             options = replace(options, beam=check_engine(options.beam))
         with claimed(options.output, overwrite=options.overwrite) as output:
-            return _prepare(options, source, why, output, began)
+            finished = output.manifest()
+            if finished is not None and not options.overwrite:
+                return _nothing_to_do(options, source, why, finished)
+            manifest = _make_dataset(options, source, why, output, finished)
+            return summary(manifest, options.output, time.monotonic() - began)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command says what is there, and goes on") from None
     except (JobError, OSError):
@@ -85,132 +118,8 @@ def prepare(options: PrepareOptions) -> str:
         raise
 
 
-def _prepare(options: PrepareOptions, source: Source, why: str, output: Output, began: float) -> str:
-    finished = output.manifest()
-    if finished is not None and not options.overwrite:
-        here = identity(list_input(options, source, why, None).fingerprint, options.deciding())
-        check_same(identity(finished.fingerprint, finished.options), here, options.output)
-        counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
-        return f"{options.output}: is finished, nothing to do ({counts})"
-    as_it_was, began_anew = "OUTPUT is as it was", False
-    try:
-        with output.scratch() as scratch, _workers(options) as workers:
-            import_beam_meanwhile()
-            listing = list_input(options, source, why, Spill(scratch))
-            if not options.overwrite:
-                left = output.job()
-                if left is not None and output.finished():
-                    check_same(left, identity(listing.fingerprint, options.deciding()), options.output)
-            planned = _plan(options, listing, scratch, workers)
-            if options.drop_duplicates:  # beside what is to be overwritten: more may be found to be wrong
-                output.begin(identity(listing.fingerprint, options.deciding()))
-                dropped = _dropped(options, listing, output, workers, scratch)
-                planned = _plan(options, listing, scratch, workers, dropped, planned.sample)
-            if options.overwrite:  # whatever could be wrong with what is asked for has been found
-                if finished is not None:
-                    as_it_was = "the dataset that was in OUTPUT is removed, as --overwrite says"
-                output.discard()
-            began_anew = True
-            output.begin(identity(listing.fingerprint, options.deciding()))
-            output.install(planned.files)
-            _make(options, planned, output, workers, scratch)
-    except (JobError, OSError, KeyboardInterrupt) as error:
-        if not isinstance(error, KeyboardInterrupt) or not began_anew or output.manifest() is None:
-            _explain(
-                error, output, as_it_was, options.overwrite
-            )  # an interrupt may come too late: then everything is there
-    manifest = output.manifest()
-    if manifest is None:
-        raise JobError(f"{options.output}: the pipeline ended without a manifest")
-    return summary(manifest, options.output, time.monotonic() - began)
-
-
-def _explain(error: BaseException, output: Output, as_it_was: str, overwrite: bool) -> NoReturn:
-    """Raise an error again, with what is kept."""
-    if isinstance(error, (UsageError, LostJobError)):
-        raise error
-    kept = ""
-    with contextlib.suppress(Exception):  # a store that is away
-        kept = _kept(output, overwrite)
-    if isinstance(error, OSError):
-        error = JobError(f"{error.filename or output.place}: {error.strerror or error}")
-    if isinstance(error, JobError):
-        raise JobError(f"{error}\n{kept}".strip()) from error
-    raise Interrupted(f"interrupted; {kept or as_it_was}") from None
-
-
-def _kept(output: Output, overwrite: bool) -> str:
-    if output.manifest() is not None:  # of a dataset that is as it was: the work goes
-        return ""
-    finished, measured, hashed = output.finished(), output.measured(), output.hashed()
-    if not finished and not measured and not hashed:
-        return ""
-    shards = output.planned()
-    of = f" of {counted(shards, 'shard')}" if shards else " shards"
-    what = f"{finished}{of} finished" if finished else f"{measured}{of} measured"
-    if not finished and not measured:
-        what = f"{counted(hashed, 'part')} of the inputs hashed"
-    command = "the same command without --overwrite" if overwrite else "the same command"
-    return f"{what} and kept: {command} goes on from there"
-
-
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """All that is known before anything is written: the plan files are in a folder for what is larger than memory."""
-
-    listing: Listing
-    arrangement: Arrangement
-    shards: dict[str, int]
-    tasks: int
-    sample: Callable[[], Sample]
-
-    @property
-    def files(self) -> list[Path]:
-        """The files of the plan."""
-        ordered = [ordered.path for ordered in self.arrangement.ordered.values()]
-        return [*ordered, ordered[0].with_name(TASKS_NAME), self.arrangement.rejects]
-
-
-def _plan(
-    options: PrepareOptions,
-    listing: Listing,
-    scratch: Path,
-    workers: Workers | None,
-    dropped: Callable[[], Iterator[Duplicate]] = lambda: iter(()),
-    sampled: Callable[[], Sample] | None = None,
-) -> _Planned:
-    """Decide which image goes where; nothing is written but to `scratch`. `sampled` is a sample that was taken before.
-
-    Raises:
-        UsageError: an option does not fit INPUT.
-        JobError: the listing alone rejects too many, or the sample cannot be taken.
-    """
-    arrangement = arrange(
-        listing.everything(), listing.source, listing.schema, options.split, options.seed, scratch, dropped
-    )
-    rejected = arrangement.rejected - arrangement.dropped
-    check_rejects(rejected, arrangement.first_rejects, listing.inputs.count, options.max_rejects)
-    job = _job(options, listing, str(scratch), Work(""))
-    split, largest = max(arrangement.ordered.items(), key=lambda item: item[1].records)
-
-    @functools.cache  # one sample for all splits
-    def take_sample() -> Sample:
-        # Of the images that come first in the order: the same on every run.
-        return _sample(first_references(split, largest, _SAMPLE, ""), job, workers)
-
-    sample = sampled or take_sample
-
-    shards = {
-        name: shard_count(
-            ordered.records, options.shards, largest.records, lambda: sample().record_bytes + _RECORD_OVERHEAD
-        )
-        for name, ordered in arrangement.ordered.items()
-    }
-    tasks = plan_shards(arrangement.ordered, shards, scratch, PLAN)
-    return _Planned(listing=listing, arrangement=arrangement, shards=shards, tasks=tasks, sample=sample)
-
-
 def _check_places(options: PrepareOptions) -> None:
+    """Refuse places that no job could work with, before anything is looked at."""
     input = options.source.input
     source, target = local_path(input), local_path(options.output)  # paths, or file URLs
     inside = f"{options.output}/".startswith(f"{input}/")
@@ -220,128 +129,191 @@ def _check_places(options: PrepareOptions) -> None:
         raise UsageError(f"OUTPUT {options.output}: lies inside INPUT {input}")
     if is_local(options.beam):
         return
-    runner = options.beam["runner"]
     if options.reject_crashers:
-        raise UsageError(f"--reject-crashers: is for this machine's processes, not for {runner}")
-    if not workers_are_elsewhere(options.beam):
-        return
-    root = [("--root", options.source.root)] if options.source.root is not None else []
-    for name, place in (("INPUT", input), ("OUTPUT", options.output), *root):
-        if not is_url(place) or (runner == "DataflowRunner" and place.startswith("file:")):
-            shared = "" if runner == "DataflowRunner" else ", or file://... if every worker sees the same path"
-            raise UsageError(
-                f"{name} {place}: is local, and the workers of {runner} are elsewhere;"
-                f" give a URL as gs://bucket/path{shared}"
-            )
+        raise UsageError(f"--reject-crashers: is for this machine's processes, not for {options.beam['runner']}")
+    root = {"--root": options.source.root} if options.source.root is not None else {}
+    check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **root})
 
 
-def _dropped(
-    options: PrepareOptions, listing: Listing, output: Output, workers: Workers | None, scratch: Path
-) -> Callable[[], Iterator[Duplicate]]:
-    """Read and hash every input, and find those to leave out: each that has the bytes of one before it."""
-    everything = arrange(
-        listing.everything(), listing.source, listing.schema, options.split, options.seed, scratch, together=True
-    )
-    (ordered,) = everything.ordered.values()
-    tasks = max(1, -(-ordered.records // _HASHED_TOGETHER))
-    plan_shards(everything.ordered, dict.fromkeys(everything.ordered, tasks), scratch, PLAN, HASH_TASKS_NAME)
-    output.install([ordered.path, scratch / HASH_TASKS_NAME])
-    job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
-
-    def hash_inputs(pipeline: Any, run: str) -> None:
-        from beam_jobs.runners.pipeline import build_hashing
-
-        build_hashing(pipeline, job, run)
-
-    say(f"HashInputs: reads {counted(ordered.records, 'image')}, to find duplicates")
-    progress = _progress(options, listing, everything, ordered.records)
-    _run(
-        options,
-        hash_inputs,
-        workers,
-        tasks,
-        progress,
-        lambda: f"HashInputs: {output.hashed()} of {tasks} parts done",
-        scratch,
-    )
-    names = [task.name for task in read_tasks(output.files, PLAN + HASH_TASKS_NAME)]
-    blocks = (_hashes_in(output.files.read(f"{job.work.hashed}/{name}")) for name in names)
-    found = find(blocks, scratch)
-    say(f"HashInputs: {counted(len(found.places), 'duplicate')} will be left out")
-
-    def id_at(rank: int) -> str:
-        start, end = ordered.starts([rank, rank + 1])
-        id: str = json.loads(output.files.read(PLAN + ordered.path.name, start, end))[0]
-        return id
-
-    def duplicates() -> Iterator[Duplicate]:
-        for place, first in zip(found.places.tolist(), found.firsts.tolist(), strict=True):
-            yield Duplicate(place, id_at(first))
-
-    return duplicates
+def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest) -> str:
+    """The text for a dataset that is finished, if it is the one that is asked for."""
+    here = identity(list_input(options, source, why, None).fingerprint, options.deciding())
+    check_same(identity(finished.fingerprint, finished.options), here, options.output)
+    counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
+    return f"{options.output}: is finished, nothing to do ({counts})"
 
 
-def _hashes_in(data: bytes) -> NDArray[np.uint64]:
-    return np.frombuffer(data, ">u8").reshape(-1, 2).astype(np.uint64)
+def _make_dataset(
+    options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None
+) -> Manifest:
+    """List, plan and write; nothing is removed before all that can be wrong with the options has been found."""
+    with _explained(output, options) as reached, output.scratch() as scratch, _workers(options) as workers:
+        run = _Run(options, scratch, workers)
+        import_beam_meanwhile()
+        listing = list_input(options, source, why, Spill(scratch))
+        job = identity(listing.fingerprint, options.deciding())
+        _check_left(options, output, job)
+        plan = _plan(run, listing)
+        if options.drop_duplicates:  # beside a dataset to be overwritten: more may be found to be wrong
+            output.begin(job)
+            plan = _plan(run, listing, _find_duplicates(run, listing, output), plan.sample)
+        if options.overwrite:
+            reached.removed = finished is not None
+            output.discard()
+        reached.begun = True
+        output.begin(job)
+        output.install(plan.files)
+        _write(run, plan, output)
+    manifest = output.manifest()
+    if manifest is None:
+        raise JobError(f"{options.output}: the pipeline ended without a manifest")
+    return manifest
 
 
-def _make(options: PrepareOptions, planned: _Planned, output: Output, workers: Workers | None, scratch: Path) -> None:
-    """Write the shards of the plan that is in OUTPUT, and publish them."""
-    listing = planned.listing
-    job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
-    publication = _publication(options, planned, job)
-    if finished := output.finished():
-        say(f"{finished} of {counted(planned.tasks, 'shard')} are finished: they are checked and kept")
-    steps = planned.arrangement.planned
-    if options.image.normalize == "dataset":
-        steps += planned.arrangement.ordered[statistics_split(list(planned.shards))].records
-
-    def write(pipeline: Any, run: str) -> None:
-        from beam_jobs.runners.pipeline import build
-
-        build(pipeline, replace(job, threads=threads, decoders=decoders, staging=staging), publication, run)
-
-    threads, decoders = job.threads, job.decoders
-    with _staging(output) as staging:
-        if is_local(options.beam):
-            # More than one thread for each process, so that the last shards still keep every CPU busy.
-            processes = min(options.workers, planned.tasks)
-            decoders = 1 if options.workers == 1 else max(2, -(-options.workers // processes))
-            threads = max(job.threads, decoders)
-        _run(
-            options,
-            write,
-            workers,
-            planned.tasks,
-            _progress(options, listing, planned.arrangement, steps),
-            lambda: f"{output.finished()} of {planned.tasks} shards finished",
-            scratch,
-        )
-
-
-def _run(
-    options: PrepareOptions,
-    steps: Steps,
-    workers: Workers | None,
-    tasks: int,
-    progress: Callable[[], Progress],
-    how_far: Callable[[], str],
-    scratch: Path,
-) -> None:
-    """Run a pipeline of so many tasks, here or on an engine."""
-    if not is_local(options.beam):
-        if workers is not None:
-            workers.end()
-        run_on_engine(steps, options.beam, how_far)
-        return
-    shown = progress()
+@contextlib.contextmanager
+def _explained(output: Output, options: PrepareOptions) -> Iterator[_Reached]:
+    """Have errors say what is kept."""
+    reached = _Reached()
     try:
-        if workers is not None:
-            workers.watcher, workers.count = shown, min(options.workers, tasks)
-            workers.start()  # while Beam is being imported
-        run_here(steps, options.beam, workers, shown, scratch)
-    finally:
-        shown.close()
+        yield reached
+    except (JobError, OSError, KeyboardInterrupt) as error:
+        # An interrupt may come too late: then everything is there.
+        if not isinstance(error, KeyboardInterrupt) or not reached.begun or output.manifest() is None:
+            _explain(error, output, reached, options.overwrite)
+
+
+def _explain(error: BaseException, output: Output, reached: _Reached, overwrite: bool) -> NoReturn:
+    """Raise an error again, with what is kept."""
+    if isinstance(error, (UsageError, LostJobError)):
+        raise error
+    kept = ""
+    with contextlib.suppress(Exception):  # a store that is away
+        kept = output.kept(overwrite)
+    if isinstance(error, OSError):
+        error = JobError(f"{error.filename or output.place}: {error.strerror or error}")
+    if isinstance(error, JobError):
+        raise JobError(f"{error}\n{kept}".strip()) from error
+    removed = "the dataset that was in OUTPUT is removed, as --overwrite says"
+    raise Interrupted(f"interrupted; {kept or (removed if reached.removed else 'OUTPUT is as it was')}") from None
+
+
+def _check_left(options: PrepareOptions, output: Output, job: dict[str, Any]) -> None:
+    """Refuse to go on with finished shards of another job."""
+    if options.overwrite:
+        return
+    left = output.job()
+    if left is not None and output.finished():
+        check_same(left, job, options.output)
+
+
+def _plan(run: _Run, listing: Listing, dropped: Iterable[Duplicate] = (), sample: Sample | None = None) -> _Plan:
+    """Decide which image goes where; nothing is written but to the scratch folder.
+
+    Args:
+        run: the run of the command.
+        listing: all of INPUT.
+        dropped: the inputs to leave out.
+        sample: one that was taken before.
+
+    Raises:
+        UsageError: an option does not fit INPUT.
+        JobError: the listing alone rejects too many, or the sample cannot be taken.
+    """
+    options = run.options
+    spill, source, schema = listing.everything(), listing.source, listing.schema
+    inputs = plan_inputs(spill, source, schema, options.split, options.seed, run.scratch, dropped)
+    rejected = inputs.rejected - inputs.dropped
+    check_rejects(rejected, inputs.first_rejects, listing.inputs.count, options.max_rejects)
+    if sample is None and options.shards.by == "bytes":
+        sample = _take_sample(run, listing, inputs)
+    record_bytes = sample.record_bytes + _RECORD_OVERHEAD if sample else 0.0
+    largest = max(ordered.records for ordered in inputs.ordered.values())
+    shards = {
+        name: shard_count(ordered.records, options.shards, largest, record_bytes)
+        for name, ordered in inputs.ordered.items()
+    }
+    tasks = plan_shards(inputs.ordered, shards, run.scratch, PLAN)
+    return _Plan(listing=listing, inputs=inputs, shards=shards, tasks=tasks, sample=sample)
+
+
+def _take_sample(run: _Run, listing: Listing, inputs: PlannedInputs) -> Sample:
+    """Make the images that come first in the order of the largest split: the same on every run.
+
+    It is done in a process of its own, which they may end.
+    """
+    split, largest = max(inputs.ordered.items(), key=lambda item: item[1].records)
+    task = first_references(split, largest, _SAMPLE, "")
+    job = _job(run.options, listing, str(run.scratch), Work(""))
+    job = replace(job, image=replace(job.image, normalize="none"))  # statistics are not known yet
+    if run.workers is None:
+        return sample_shard(task, job, None, Watcher())
+    (sample,) = run.workers.do(sample_shard, [task], job)
+    return sample  # type: ignore[no-any-return]
+
+
+def _find_duplicates(run: _Run, listing: Listing, output: Output) -> DroppedInputs:
+    """Read and hash every input, and find those to leave out: each that has the bytes of an earlier one."""
+    options, source, schema = run.options, listing.source, listing.schema
+    inputs = plan_inputs(listing.everything(), source, schema, options.split, options.seed, run.scratch, together=True)
+    ((split, ordered),) = inputs.ordered.items()
+    count = max(1, -(-ordered.records // _HASHED_TOGETHER))
+    tasks = plan_shards(inputs.ordered, {split: count}, run.scratch, PLAN, HASH_TASKS_NAME)
+    output.install([ordered.path, run.scratch / HASH_TASKS_NAME])
+    job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
+    print_status(f"HashInputs: reads {counted(ordered.records, 'image')}, to find duplicates")
+    progress = Progress(ordered.records, listing.inputs.count, inputs, options.max_rejects)
+    _run_tasks(run, functools.partial(add_hashing, job), tasks, progress, functools.partial(_hashed, output, tasks))
+    hashes = (hashes_of(task, job.work, output.files) for task in read_tasks(output.files, PLAN + HASH_TASKS_NAME))
+    equal = find_equal_hashes(hashes, run.scratch)
+    print_status(f"HashInputs: {counted(len(equal.places), 'duplicate')} will be left out")
+    return DroppedInputs(equal, ordered, output.files, PLAN + ordered.path.name)
+
+
+def _hashed(output: Output, tasks: int) -> str:
+    return f"HashInputs: {output.hashed()} of {tasks} parts done"
+
+
+def _write(run: _Run, plan: _Plan, output: Output) -> None:
+    """Write the shards of the plan that is in OUTPUT, and publish them."""
+    options, listing = run.options, plan.listing
+    job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
+    job = _with_threads(job, options, plan.tasks)
+    publication = _publication(options, plan, job)
+    if finished := output.finished():
+        print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
+    steps = plan.inputs.planned + _measured(options, plan)
+    progress = Progress(steps, listing.inputs.count, plan.inputs, options.max_rejects)
+    with _staging(output) as staging:
+        add = functools.partial(add_writing, replace(job, staging=staging), publication)
+        _run_tasks(run, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks))
+
+
+def _finished(output: Output, tasks: int) -> str:
+    return f"{output.finished()} of {tasks} shards finished"
+
+
+def _measured(options: PrepareOptions, plan: _Plan) -> int:
+    """How many images are read once more, for the statistics."""
+    if options.image.normalize != "dataset":
+        return 0
+    return plan.inputs.ordered[statistics_split(list(plan.shards))].records
+
+
+def _with_threads(job: Job, options: PrepareOptions, tasks: int) -> Job:
+    """The job with more than one thread for each process, so that the last shards still keep every CPU busy."""
+    if not is_local(options.beam):
+        return job
+    processes = min(options.workers, tasks)
+    decoders = 1 if options.workers == 1 else max(2, -(-options.workers // processes))
+    return replace(job, threads=max(job.threads, decoders), decoders=decoders)
+
+
+def _run_tasks(run: _Run, add: Steps, tasks: int, progress: Progress, tasks_done: Callable[[], str]) -> None:
+    """Run a pipeline of so many tasks."""
+    options, workers = run.options, run.workers
+    if workers is not None:
+        workers.watcher, workers.count = progress, min(options.workers, tasks)
+    run_pipeline(add, options.beam, workers, progress=progress.text, tasks_done=tasks_done, scratch=run.scratch)
 
 
 @contextlib.contextmanager
@@ -392,68 +364,35 @@ def _job(options: PrepareOptions, listing: Listing, output: str, work: Work) -> 
     )
 
 
-def _publication(options: PrepareOptions, planned: _Planned, job: Job) -> Publication:
-    listing = planned.listing
+def _publication(options: PrepareOptions, plan: _Plan, job: Job) -> Publication:
+    listing = plan.listing
     return Publication(
         output=job.output,
         work=job.work,
         fields=dict(job.fields),
         formats=options.formats,
-        splits=tuple(planned.shards),
+        splits=tuple(plan.shards),
         class_names=listing.schema.class_names,
         count_classes=job.count_classes,
         seed=options.seed,
-        options={**options.to_json(), "kind": job.source.kind, "shard_counts": planned.shards},
+        options={**options.to_json(), "kind": job.source.kind, "shard_counts": plan.shards},
         fingerprint=listing.fingerprint,
         ignored=listing.layout.ignored,
-        planned=planned.arrangement.planned,
-        shards=planned.tasks,
-        listing_rejected=planned.arrangement.rejected,
-        listing_dropped=planned.arrangement.dropped,
+        planned=plan.inputs.planned,
+        shards=plan.tasks,
+        listing_rejected=plan.inputs.rejected,
+        listing_dropped=plan.inputs.dropped,
         max_rejects=options.max_rejects,
     )
 
 
-def _sample(task: ShardTask, job: Job, workers: Workers | None) -> Sample:
-    """What some images become, without statistics: in a process of their own, which they may end."""
-    plain = replace(job, image=replace(job.image, normalize="none"))
-    if workers is None:
-        return sample_shard(task, plain, None, Watcher())
-    (sample,) = workers.do(sample_shard, [task], plain)
-    return sample  # type: ignore[no-any-return]
-
-
-def _progress(
-    options: PrepareOptions, listing: Listing, arrangement: Arrangement, steps: int
-) -> Callable[[], Progress]:
-    """How to show the progress of so many images, from when it begins."""
-    rejected = arrangement.rejected - arrangement.dropped
-    return lambda: Progress(steps, listing.inputs.count, rejected, arrangement.first_rejects, options.max_rejects)
-
-
 def _dry_run(options: PrepareOptions, source: Source, why: str) -> str:
-    """The plan, made somewhere else, in words."""
+    """The plan in words, made in another place."""
     output = Output(options.output, output_directory(options.output))
     with tempfile.TemporaryDirectory(prefix="image-shards-") as folder, _workers(options) as workers:
-        listing = list_input(options, source, why, Spill(Path(folder)))
-        planned = _plan(options, listing, Path(folder), workers)
-        planned.sample()
-    state = _state(output, listing.fingerprint)
-    return dry_run_text(options, state, planned.arrangement, planned.shards, listing.schema, planned.sample())
-
-
-def _state(output: Output, fingerprint: Fingerprint) -> str:
-    """What is in OUTPUT now."""
-    if output.files.local is not None and output.files.local.is_file():
-        return "is a file: nothing could be written there"
-    manifest, left = output.manifest(), output.job()
-    if manifest is not None:
-        same = manifest.fingerprint == fingerprint
-        return "holds this dataset, finished" if same else "holds another dataset: --overwrite would replace it"
-    if left is not None and output.finished():
-        return f"holds {counted(output.finished(), 'finished shard')} of " + (
-            "this job, which would be kept"
-            if left["fingerprint"] == asdict(fingerprint)
-            else "another job: --overwrite would remove them"
-        )
-    return "is not empty: nothing could be written there" if output.files.names() else "is empty, or not there"
+        run = _Run(options, Path(folder), workers)
+        listing = list_input(options, source, why, Spill(run.scratch))
+        plan = _plan(run, listing)
+        sample = plan.sample or _take_sample(run, listing, plan.inputs)
+    state = output_state(output, listing.fingerprint)
+    return dry_run_text(options, state, plan.inputs, plan.shards, listing.schema, sample)

@@ -1,4 +1,4 @@
-"""What a job tells its user: how far it is, and at the end what it made."""
+"""Texts about a job: the count of its images, the plan in words, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -7,56 +7,49 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from beam_jobs.options import MaxRejects, PrepareOptions
 from beam_jobs.plan.catalog import Schema
-from beam_jobs.plan.order import Arrangement, statistics_split
+from beam_jobs.plan.order import PlannedInputs, statistics_split
 from beam_jobs.shards.job import Watcher
+from beam_jobs.shards.output import Output
 from beam_jobs.shards.publish import check_rejects
 from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import Sample
 from beam_jobs.sources.files.interface import Reject
-from beam_jobs.terminal import counted, say, size_text
-from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, Field, Manifest
+from beam_jobs.terminal import counted, progress_bar, progress_text, size_text
+from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, Field, Fingerprint, Manifest
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
-__all__ = ["Progress", "dry_run_text", "summary"]
+__all__ = ["Progress", "dry_run_text", "output_state", "summary"]
 
-_LINE_SECONDS = 10.0
 _OWN_FIELDS = ("image", "label", "id", "height", "width", "content_hash")
 
 
 class Progress(Watcher):
-    """Images done, images/s, rejects and time left: a bar on a terminal, elsewhere a line now and then.
+    """Counts images that are done and images that are rejected.
 
     Args:
         steps: how many images will be reported, each pass over them counted.
-        inputs: how many there are, rejected by the listing or not.
-        rejected: how many the listing rejected.
-        first: the first few of them.
+        count: how many inputs there are, rejected by the listing or not.
+        inputs: those that are planned, and the rejects of the listing.
         limit: how many rejects end the job.
     """
 
-    def __init__(self, steps: int, inputs: int, rejected: int, first: Iterable[Reject], limit: MaxRejects) -> None:
-        self._steps, self._inputs, self._limit = steps, inputs, limit
-        self._rejects, self._rejected = list(islice(first, 3)), rejected
+    def __init__(self, steps: int, count: int, inputs: PlannedInputs, limit: MaxRejects) -> None:
+        self._steps, self._count, self._limit = steps, count, limit
+        self._rejects, self._rejected = list(inputs.first_rejects), inputs.rejected - inputs.dropped
         self._done = self._kept = 0
-        self._began = self._last_line = time.monotonic()
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            columns, lines = shutil.get_terminal_size()  # 80 and 24 where a terminal says that it has none
-            self._bar = tqdm(total=steps, unit=" images", file=sys.stderr, ncols=columns, nrows=lines)
+        self._began = time.monotonic()
 
     def counts(self, images: int, reject: Reject | None = None) -> None:
-        """Count images that were made, or one that was rejected.
+        """Count images that are done, or one that was rejected.
 
         Raises:
             JobError: more are rejected than the job may have.
@@ -65,39 +58,19 @@ class Progress(Watcher):
         if reject is not None:
             self._rejected += 1
             self._rejects = [*self._rejects, reject][:3]
-            check_rejects(self._rejected, self._rejects, self._inputs, self._limit)
+            check_rejects(self._rejected, self._rejects, self._count, self._limit)
 
     def keeps(self, images: int, rejected: int) -> None:
-        """Count images that an earlier run has made."""
+        """Count images that an earlier run has done."""
         self._done += images
         self._kept += images
         self._rejected += rejected
 
-    def show(self) -> None:
-        """Bring the display up to date."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._rejected} rejected", refresh=False)
-            self._bar.update(self._done - self._bar.n)
-        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
-            self._last_line = time.monotonic()
-            say(self._line())
-
-    def close(self) -> None:
-        """Show where it ended."""
-        if self._bar is not None:
-            self.show()
-            self._bar.close()
-        else:
-            say(self._line())
-
-    def _line(self) -> str:
-        rate = (self._done - self._kept) / max(1e-6, time.monotonic() - self._began)
-        left = (self._steps - self._done) / rate if rate else 0
-        minutes, seconds = divmod(round(left), 60)
-        return (
-            f"{self._done}/{self._steps} images, {rate:.0f} images/s, {self._rejected} rejected,"
-            f" {minutes}:{seconds:02d} left"
-        )
+    def text(self, as_bar: bool) -> str:
+        """Images done, images/s, rejects and time left."""
+        shown = progress_bar if as_bar else progress_text
+        seconds = time.monotonic() - self._began
+        return shown(self._done, self._steps, "images", seconds, f"{self._rejected} rejected", self._kept)
 
 
 def summary(manifest: Manifest, output: str, elapsed: float) -> str:
@@ -136,7 +109,7 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
 def dry_run_text(
     options: PrepareOptions,
     state: str,
-    arrangement: Arrangement,
+    inputs: PlannedInputs,
     shards: Mapping[str, int],
     schema: Schema,
     sample: Sample,
@@ -144,7 +117,7 @@ def dry_run_text(
     """What a job would do: splits, shards, classes, passes, and estimates from a few images."""
     record = sample.record_bytes * len(options.formats)
     lines = [f"{options.output}: {state}. The plan, of which nothing is written:"]
-    for split, ordered in arrangement.ordered.items():
+    for split, ordered in inputs.ordered.items():
         records, count = ordered.records, shards[split]
         low, high = records // count, -(-records // count)
         each = f"{low} to {high} images" if low != high else counted(low, "image")
@@ -156,20 +129,20 @@ def dry_run_text(
         lines.append(f"  classes    {len(schema.class_names)}: {_some(schema.class_names)}")
     if others := [name for name in schema.fields if name != "label"]:
         lines.append(f"  fields     {', '.join(others)}")
-    images = arrangement.planned
+    images = inputs.planned
     if options.drop_duplicates:
         lines.append(f"  pre-pass   HashInputs: reads all {counted(images, 'image')} once more, and drops duplicates")
     if options.image.normalize == "dataset":
-        split = statistics_split(list(arrangement.ordered))
-        measured = arrangement.ordered[split].records
+        split = statistics_split(list(inputs.ordered))
+        measured = inputs.ordered[split].records
         lines.append(f"  pre-pass   MeasureShards: reads the {counted(measured, 'image')} of {split} once more")
         images += measured
-    lines.append(f"  rejected   {arrangement.rejected} by the listing")
+    lines.append(f"  rejected   {inputs.rejected} by the listing")
     seconds = images * sample.image_seconds
     time_needed = f"{seconds / 3600:.1f} hours of one CPU"
     if options.beam.get("runner") is None:
         time_needed = f"{_duration(seconds / options.workers)} with {counted(options.workers, 'worker')} here"
-    size = size_text(round(record * arrangement.planned))
+    size = size_text(round(record * inputs.planned))
     if sample.rejects:
         first = sample.rejects[0]
         lines.append(
@@ -178,6 +151,23 @@ def dry_run_text(
         )
     lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
     return "\n".join(lines)
+
+
+def output_state(output: Output, fingerprint: Fingerprint) -> str:
+    """What is in OUTPUT before a job, in words."""
+    if output.files.local is not None and output.files.local.is_file():
+        return "is a file: nothing could be written there"
+    manifest, left = output.manifest(), output.job()
+    if manifest is not None:
+        same = manifest.fingerprint == fingerprint
+        return "holds this dataset, finished" if same else "holds another dataset: --overwrite would replace it"
+    if left is not None and output.finished():
+        return f"holds {counted(output.finished(), 'finished shard')} of " + (
+            "this job, which would be kept"
+            if left["fingerprint"] == asdict(fingerprint)
+            else "another job: --overwrite would remove them"
+        )
+    return "is not empty: nothing could be written there" if output.files.names() else "is empty, or not there"
 
 
 def _duration(seconds: float) -> str:

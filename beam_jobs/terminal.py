@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
+import time
 from typing import TextIO
 
 from shard_reader.storage.secrets import without_secrets
 
-__all__ = ["counted", "say", "size_text"]
+__all__ = ["ProgressLine", "counted", "print_status", "progress_bar", "progress_text", "size_text"]
+
+_TERMINAL_SECONDS = 0.2
 
 
-def say(line: str, to: TextIO | None = None) -> None:
-    """One line about how things go, apart from the result on standard output; `to` is for another place."""
+def print_status(line: str, to: TextIO | None = None) -> None:
+    """Print a line apart from the result on standard output: to standard error, or `to` another place."""
     with contextlib.suppress(OSError):  # nobody listens, which is no reason to stop the job
         print(without_secrets(line), file=to or sys.stderr, flush=True)
 
@@ -28,3 +32,68 @@ def size_text(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 1e3:.1f} kB"
+
+
+class ProgressLine:
+    """The last line of a terminal, which says how far a command is; elsewhere a line now and then, or nothing.
+
+    Args:
+        seconds: between two lines where there is no terminal; None for no lines there.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.is_on_terminal = sys.stderr.isatty()
+        self._seconds = _TERMINAL_SECONDS if self.is_on_terminal else seconds
+        self._last = 0.0 if self.is_on_terminal else time.monotonic()
+
+    def show(self, text: str) -> None:
+        """Show a text instead of the last one, unless that is too new."""
+        if self._seconds is not None and time.monotonic() - self._last >= self._seconds:
+            self._last = time.monotonic()
+            self._print(text, "")
+
+    def leave(self, text: str) -> None:
+        """Show the last text, which stays."""
+        if self._seconds is not None:
+            self._print(text, "\n")
+
+    def clear(self) -> None:
+        """Leave the line of the terminal empty."""
+        if self.is_on_terminal:
+            self._print("", "")
+
+    def _print(self, text: str, end: str) -> None:
+        if not self.is_on_terminal:
+            print_status(text)
+            return
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"\r{text}\x1b[K{end}")  # the rest of an older, longer text is erased
+            sys.stderr.flush()
+
+
+def progress_text(done: int, total: int, unit: str, seconds: float, note: str, kept: int = 0) -> str:
+    """How far it is, in words: `60/300 images, 120 images/s, 0 rejected, 0:02 left`.
+
+    Args:
+        done: how many are done.
+        total: how many there are.
+        unit: their noun.
+        seconds: the time since it began.
+        note: what else to say.
+        kept: how many an earlier run has done.
+    """
+    rate = (done - kept) / max(1e-6, seconds)
+    minutes, rest = divmod(round((total - done) / rate if rate else 0), 60)
+    return f"{done}/{total} {unit}, {rate:.0f} {unit}/s, {note}, {minutes}:{rest:02d} left"
+
+
+def progress_bar(done: int, total: int, unit: str, seconds: float, note: str, kept: int = 0) -> str:
+    """How far it is, as a bar of the terminal's width; the arguments are those of `progress_text`."""
+    from tqdm import tqdm  # not for the commands that need no Beam
+
+    columns, _ = shutil.get_terminal_size()  # 80 where a terminal says that it has none
+    ascii = not (sys.stderr.encoding or "").lower().startswith("utf")
+    text: str = tqdm.format_meter(
+        done, total, seconds, ncols=columns - 1, ascii=ascii, unit=f" {unit}", postfix=note, initial=kept
+    )
+    return text

@@ -26,6 +26,7 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.options import SplitRule
 from beam_jobs.plan import order as plan
 from beam_jobs.plan.catalog import Catalog
+from beam_jobs.plan.tasks import plan_shards
 from beam_jobs.sources import Entry, Layout, Problem, Reference, Source
 from beam_jobs.sources.files.interface import SourceOptions
 
@@ -104,10 +105,10 @@ def measure(count: int, shard_records: int) -> dict[str, float]:
         times.append(time.perf_counter())
         spilled = sum(path.stat().st_size for path in (folder / "spill").iterdir())
         rule = SplitRule(parts=(("train", "0.9"), ("val", "0.1")))
-        arrangement = plan.arrange(spill, source, schema, rule, 0, folder)
+        planned = plan.plan_inputs(spill, source, schema, rule, 0, folder)
         times.append(time.perf_counter())
-        shards = {split: -(-ordered.records // shard_records) for split, ordered in arrangement.ordered.items()}
-        tasks = plan.plan_shards(arrangement.ordered, shards, folder, "")
+        shards = {split: -(-ordered.records // shard_records) for split, ordered in planned.ordered.items()}
+        tasks = plan_shards(planned.ordered, shards, folder, "")
         times.append(time.perf_counter())
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     names = ("list", "arrange", "cut")

@@ -58,14 +58,14 @@ PARTS = (
 MOMENTS = (
     ("interpreter and imports", "begin", "beam_jobs.steps", "prepare"),
     ("list INPUT", "end", "beam_jobs.steps", "list_input"),
-    ("plan", "begin", "beam_jobs.steps", "run_here"),
+    ("plan", "begin", "beam_jobs.runners.run", "run_here"),
     ("import Beam", "begin", "beam_jobs.runners.pipeline", "build"),
     ("build and start the pipeline", "begin", "beam_jobs.runners.pipeline", "workers_of"),
     ("start processes, up to the first image", "begin", "beam_jobs.summary", "Progress.counts"),
     ("images", "end", "beam_jobs.summary", "Progress.counts"),
     ("finish the last shard", "begin", "beam_jobs.runners.pipeline", "publish"),
     ("commit: names, manifest", "end", "beam_jobs.runners.pipeline", "publish"),
-    ("end Beam", "end", "beam_jobs.steps", "run_here"),
+    ("end Beam", "end", "beam_jobs.runners.run", "run_here"),
     ("end the processes", "end", "beam_jobs.steps", "prepare"),
 )
 
@@ -156,7 +156,7 @@ def profile_work(images: Path, output: str) -> dict[str, Clocks]:
     with contextlib.ExitStack() as stack:
         for part, module, name in PARTS:
             stack.callback(replace(module, name, functools.partial(watch.wrapped, part)))
-        stack.callback(replace("beam_jobs.steps", "run_here", lambda _: lambda steps, *_: steps(None, "")))
+        stack.callback(replace("beam_jobs.runners.run", "run_here", lambda _: lambda steps, *_: steps(None, "")))
         stack.callback(replace("beam_jobs.runners.pipeline", "build", lambda _: watch.wrapped("the rest", write_all)))
         with contextlib.suppress(Done):
             prepare(parse_options(["prepare", str(images), output, *SETTINGS, "--workers", "1"]))

@@ -1,4 +1,4 @@
-"""The commands of `image-shards`: what each is for, and which function runs it. One more is one entry more."""
+"""The table of the commands of `image-shards`: the purpose of each, and the function that runs it."""
 
 from __future__ import annotations
 

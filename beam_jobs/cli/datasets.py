@@ -1,18 +1,18 @@
-"""The commands about datasets that are there: from words to what they do, to what they say. They need no Beam."""
+"""The commands on finished datasets: from words to options, and from results to text. They need no Beam."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import re
-import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from beam_jobs.cli.parser import Parser, command_parser
 from beam_jobs.errors import JobError
+from beam_jobs.terminal import ProgressLine
 from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import FORMATS
 from shard_reader.storage.secrets import without_secrets
@@ -21,7 +21,6 @@ from shard_reader.system.cpus import available_cpus
 __all__ = ["benchmark", "index", "inspect", "verify"]
 
 _T = TypeVar("_T")
-_LINE_SECONDS = 0.2
 
 _INSPECT = """\
 Show what a dataset holds: splits, shards, fields, classes, sizes of images, how it was made, and a few records.
@@ -55,7 +54,7 @@ def inspect(arguments: Sequence[str]) -> int:
     from beam_jobs.tools.inspect import describe, facts
 
     shown = _reading(lambda: facts(found.dataset))
-    _say(json.dumps(shown, indent=1, ensure_ascii=False) if found.json else describe(shown))
+    _print(json.dumps(shown, indent=1, ensure_ascii=False) if found.json else describe(shown))
     return 0
 
 
@@ -73,22 +72,22 @@ def verify(arguments: Sequence[str]) -> int:
     from beam_jobs.tools.verify import Verification
 
     with contextlib.closing(Verification(found.dataset, decode=found.decode)) as verification:
-        total, line = len(verification.tasks), _Line()
+        total, line = len(verification.tasks), ProgressLine()
         _reading(
             lambda: verification.run(
                 found.workers,
-                note=line.above,
+                note=functools.partial(_print_above, line),
                 progress=lambda: line.show(f"{verification.done}/{total} shards, {verification.problems} problems"),
             )
         )
         line.clear()
         for text in verification.summary():
-            _say(text)
+            _print(text)
         return 1 if verification.problems else 0
 
 
 def index(arguments: Sequence[str]) -> int:
-    """Run `image-shards index`; the exit status: 1 if an index of ours cannot be made again.
+    """Run `image-shards index`; the exit status: 1 if an index cannot be made again.
 
     Raises:
         JobError: the files cannot be indexed.
@@ -108,7 +107,7 @@ def index(arguments: Sequence[str]) -> int:
     _add_workers(parser)
     found = parser.parse_all(arguments[1:])
 
-    from beam_jobs.tools.foreign.index import IndexOptions, index_directory
+    from beam_jobs.tools.index import IndexOptions, index_directory
 
     options = IndexOptions(
         path=found.dataset,
@@ -119,11 +118,11 @@ def index(arguments: Sequence[str]) -> int:
         classes=found.classes,
         raw=found.raw,
     )
-    line = _Line()
+    line = ProgressLine()
     lines, problems = _reading(lambda: index_directory(options, found.workers, line.show))
     line.clear()
     for text in lines:
-        _say(text)
+        _print(text)
     return 1 if problems else 0
 
 
@@ -152,7 +151,7 @@ def benchmark(arguments: Sequence[str]) -> int:
 
     from beam_jobs.tools.benchmark import BenchmarkOptions, describe, measure
 
-    _say(describe(_reading(lambda: measure(BenchmarkOptions(**vars(found))))))
+    _print(describe(_reading(lambda: measure(BenchmarkOptions(**vars(found))))))
     return 0
 
 
@@ -196,32 +195,12 @@ def _reading(work: Callable[[], _T]) -> _T:
         raise JobError(str(error)) from error
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     with contextlib.suppress(BrokenPipeError):  # nobody listens any more, as with `| head`; the status says it
         print(without_secrets(text), flush=True)  # noqa: T201
 
 
-class _Line:
-    """How far it is, on the last line of a terminal; elsewhere nothing."""
-
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
-        self._last = 0.0
-
-    def show(self, text: str) -> None:
-        """Put `text` in its place, but not all the time."""
-        if self._is_shown and time.monotonic() - self._last >= _LINE_SECONDS:
-            self._last = time.monotonic()
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-
-    def above(self, text: str) -> None:
-        """Say a line of the result, which is there to stay."""
-        self.clear()
-        _say(text)
-
-    def clear(self) -> None:
-        """Leave the line empty."""
-        if self._is_shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+def _print_above(line: ProgressLine, text: str) -> None:
+    """Print a line of the result, which stays; the progress comes after it."""
+    line.clear()
+    _print(text)

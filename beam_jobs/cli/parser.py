@@ -1,4 +1,4 @@
-"""What the command lines of all commands have in common."""
+"""The parser that the command lines of all commands share."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from beam_jobs.options import (
     ShardRule,
     SplitRule,
 )
-from beam_jobs.runners.beam_import import quiet
+from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.sources.files.class_names import read_class_names
 from beam_jobs.sources.files.interface import BOX_FORMATS, SourceOptions
 from beam_jobs.steps import prepare
@@ -32,7 +32,6 @@ from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
 
 __all__ = ["parse", "run"]
-
 
 _PREPARE = """\
 Turn images into shards of TFRecord and HDF5.
@@ -153,7 +152,7 @@ def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str
         return set()
     before = {action.dest for action in parser._actions}
     group = parser.add_argument_group("Apache Beam")
-    with quiet():
+    with without_import_warnings():
         from apache_beam.options.pipeline_options import PipelineOptions
 
         # Each view adds its own; the class of a view has no public way to list them.
@@ -166,7 +165,7 @@ def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str
 
 def _runner(text: str) -> str:
     """The name of a runner, from any spelling that Beam takes: a path to the class, or without "Runner"."""
-    with quiet():
+    with without_import_warnings():
         from apache_beam.options.pipeline_options import StandardOptions
     known = {runner.rpartition(".")[2] for runner in StandardOptions.ALL_KNOWN_RUNNERS} | {"DirectRunner"}
     spellings = {spelling: name for name in known for spelling in (name.lower(), name.lower().removesuffix("runner"))}

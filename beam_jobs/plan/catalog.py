@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.file_names import SPLIT_NAMES
 from beam_jobs.sources.files.interface import Entry, Label, Layout, Problem, Reference
-from beam_jobs.sources.folder import SPLIT_FOLDERS
 from shard_reader.format.manifest import Field, index_dtype
 
 __all__ = ["Catalog", "Schema"]
@@ -373,7 +373,7 @@ def _own_name(name: str) -> str:
 
 def _split_key(name: str) -> tuple[int, str]:
     lower = name.lower()
-    return (SPLIT_FOLDERS.index(lower) if lower in SPLIT_FOLDERS else len(SPLIT_FOLDERS), name)
+    return (SPLIT_NAMES.index(lower) if lower in SPLIT_NAMES else len(SPLIT_NAMES), name)
 
 
 def _check_names(fields: Mapping[str, Field]) -> None:

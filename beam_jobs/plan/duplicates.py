@@ -1,11 +1,8 @@
-"""Inputs with the same bytes: found by their hashes, in memory of one bucket of them.
-
-Hashes come in blocks, in order; each is spilled with its place to one of 256 files by its first byte. A
-bucket is then sorted by hash and place, and whatever follows an equal hash is a duplicate of the first.
-"""
+"""Inputs with the same bytes: which are listed, and which are left out."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,67 +12,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beam_jobs.external_sort import EqualHashes, find_equal_hashes
+from beam_jobs.plan.order import Duplicate, Ordered
 from shard_reader.format.manifest import Field, Shard, ShardFile, index_dtype, index_name
 from shard_reader.storage.directory import Directory
 
-__all__ = ["Found", "find", "list_duplicates"]
-
-_BUCKETS = 256
-_ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u8")])
+__all__ = ["DroppedInputs", "list_duplicates"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Places whose hash is that of an earlier place, rising, and for each the first place of its hash."""
-
-    places: NDArray[np.uint64]
-    firsts: NDArray[np.uint64]
-
-
-def find(blocks: Iterable[NDArray[np.uint64]], scratch: Path) -> Found:
-    """Find equal hashes.
+class DroppedInputs:
+    """The inputs that have the bytes of an earlier one, in order, as often as they are asked for.
 
     Args:
-        blocks: of hashes, `[n, 2]`, in the order of their places. All zero is no hash.
-        scratch: a folder for files, which its owner removes.
+        equal: the ranks of inputs with equal hashes.
+        ordered: all inputs, in one order.
+        files: a directory that has the file of that order, too.
+        name: its name there.
     """
-    first = 0
-    for block in blocks:
-        rows = np.zeros(len(block), _ROW)
-        rows["high"], rows["low"] = block[:, 0], block[:, 1]
-        rows["place"] = np.arange(first, first + len(block), dtype=np.uint64)
-        first += len(block)
-        _spill(rows, scratch)
-    found = [_in_bucket(scratch / f"hashes-{number:03d}") for number in range(_BUCKETS)]
-    places = np.concatenate([places for places, _ in found])
-    order = np.argsort(places)
-    return Found(places[order], np.concatenate([firsts for _, firsts in found])[order])
 
+    equal: EqualHashes
+    ordered: Ordered
+    files: Directory
+    name: str
 
-def _spill(rows: NDArray[np.void], scratch: Path) -> None:
-    bucket = rows["high"] >> np.uint64(56)
-    order = np.argsort(bucket, kind="stable")
-    ends = np.searchsorted(bucket[order], np.arange(_BUCKETS + 1, dtype=np.uint64))
-    for number in range(_BUCKETS):
-        part = rows[order[ends[number] : ends[number + 1]]]
-        if len(part):
-            with open(scratch / f"hashes-{number:03d}", "ab") as file:
-                file.write(part.tobytes())
+    def __iter__(self) -> Iterator[Duplicate]:
+        for rank, first in zip(self.equal.places.tolist(), self.equal.firsts.tolist(), strict=True):
+            yield Duplicate(rank, self._id(first))
 
-
-def _in_bucket(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    none = np.empty(0, np.uint64)
-    if not path.exists():
-        return none, none
-    rows = np.fromfile(path, _ROW)
-    path.unlink()
-    rows = rows[(rows["high"] != 0) | (rows["low"] != 0)]
-    rows = rows[np.lexsort((rows["place"], rows["low"], rows["high"]))]
-    same = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
-    starts = np.flatnonzero(np.concatenate([[True], ~same]))  # of each run of equal hashes
-    first = np.repeat(rows["place"][starts], np.diff(np.append(starts, len(rows)))) if len(rows) else none
-    again = np.flatnonzero(np.concatenate([[False], same])) if len(rows) else np.empty(0, np.int64)
-    return rows["place"][again], first[again]
+    def _id(self, rank: int) -> str:
+        start, end = self.ordered.starts([rank, rank + 1])
+        id: str = json.loads(self.files.read(self.name, start, end))[0]
+        return id
 
 
 def list_duplicates(
@@ -88,12 +56,12 @@ def list_duplicates(
         fields: of a record.
         format: which files to read; both have the same records.
         output: where they are.
-        scratch: a folder for files, which its owner removes.
+        scratch: a folder for files.
     """
     files = [(split, shard.files[format], shard.records) for split, shards in splits.items() for shard in shards]
     ends = np.cumsum([records for _, _, records in files], dtype=np.uint64)
     dtype = np.dtype(index_dtype(fields))
-    found = find((_hashes(output, file, records, dtype) for _, file, records in files), scratch)
+    found = find_equal_hashes((_hashes(output, file, records, dtype) for _, file, records in files), scratch)
 
     def name(place: int) -> tuple[str, str]:
         number = int(np.searchsorted(ends, place, "right"))

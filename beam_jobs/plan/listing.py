@@ -1,4 +1,4 @@
-"""What INPUT is, and all that it has."""
+"""The listing of INPUT: its inputs, their layout and their fingerprint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from beam_jobs.plan.fingerprint import fingerprint_of
 from beam_jobs.plan.order import Inputs, scan
 from beam_jobs.sources.files.interface import Layout, Source
 from beam_jobs.sources.files.many_images import without_split
-from beam_jobs.terminal import counted, say
+from beam_jobs.terminal import counted, print_status
 from shard_reader.format.manifest import Fingerprint
 
 __all__ = ["Listing", "list_input"]
@@ -45,6 +45,39 @@ class Listing:
         return self.spill
 
 
+def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill | None) -> Listing:
+    """List INPUT, tell what it is, and now and then how far the listing is.
+
+    Raises:
+        UsageError: it is nothing to make a dataset of.
+    """
+    last, number = time.monotonic(), 0
+
+    def on_entry() -> None:
+        nonlocal last, number
+        number += 1
+        if number % 1000 == 0 and time.monotonic() - last >= _LISTING_SECONDS:
+            last = time.monotonic()
+            print_status(f"{options.source.input}: {number} inputs found so far")
+
+    catalog = Catalog(options.classes)
+    inputs = scan(source, options.seed, catalog, spill, on_entry)
+    layout = source.layout()
+    schema = catalog.close(layout)
+    _check_boxes(options, schema)
+    ignored = f"{counted(layout.ignored, 'file')} ignored"
+    kind = f"source: {source.options.kind}, {why}"
+    print_status(f"{options.source.input}: {layout.text}, {counted(inputs.count, 'image')}, {ignored} ({kind})")
+    return Listing(
+        source=source,
+        spill=spill,
+        inputs=inputs,
+        layout=layout,
+        schema=schema,
+        fingerprint=fingerprint_of(options, inputs),
+    )
+
+
 def _check_boxes(options: PrepareOptions, schema: Schema) -> None:
     """Whether there are boxes that nobody says to move with the pixels.
 
@@ -61,36 +94,3 @@ def _check_boxes(options: PrepareOptions, schema: Schema) -> None:
                 f"the field {name!r} looks like boxes, and would not move with the pixels: name it with --boxes (of"
                 " a table), keep the pixels where they are with --fit none, or choose the fields to keep with --fields"
             )
-
-
-def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill | None) -> Listing:
-    """List INPUT, say what it is, and now and then how far the listing is.
-
-    Raises:
-        UsageError: it is nothing to make a dataset of.
-    """
-    last, number = time.monotonic(), 0
-
-    def on_entry() -> None:
-        nonlocal last, number
-        number += 1
-        if number % 1000 == 0 and time.monotonic() - last >= _LISTING_SECONDS:
-            last = time.monotonic()
-            say(f"{options.source.input}: {number} inputs found so far")
-
-    catalog = Catalog(options.classes)
-    inputs = scan(source, options.seed, catalog, spill, on_entry)
-    layout = source.layout()
-    schema = catalog.close(layout)
-    _check_boxes(options, schema)
-    ignored = f"{counted(layout.ignored, 'file')} ignored"
-    kind = f"source: {source.options.kind}, {why}"
-    say(f"{options.source.input}: {layout.text}, {counted(inputs.count, 'image')}, {ignored} ({kind})")
-    return Listing(
-        source=source,
-        spill=spill,
-        inputs=inputs,
-        layout=layout,
-        schema=schema,
-        fingerprint=fingerprint_of(options, inputs),
-    )

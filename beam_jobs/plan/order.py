@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -31,18 +31,14 @@ from beam_jobs.sources.files.interface import Entry, Problem, Reference, Reject,
 from shard_reader.storage.open import is_url
 from shard_reader.storage.secrets import unsigned
 
-__all__ = ["DUPLICATE", "Arrangement", "Duplicate", "Inputs", "Ordered", "arrange", "scan", "statistics_split"]
-
+__all__ = ["DUPLICATE", "Duplicate", "Inputs", "Ordered", "PlannedInputs", "plan_inputs", "scan", "statistics_split"]
 
 DUPLICATE = "duplicate"
 """Why an input is not in the dataset that the user wants without duplicates."""
 
 LISTING_REJECTS_NAME = "rejects.jsonl"
-
 _SAME_ID = "another input has the same id; give each image one row, with lists of what it has several of"
-
 _ALL = "all-inputs"  # which no split can be called
-
 _NOTHING_MORE = Entry("")[2:-1]  # of an entry that has an id and a size alone
 
 
@@ -76,7 +72,7 @@ def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_en
         if spill is not None:
             # An id of its own length cannot run into the seed: the separator is no part of a number.
             key = hashlib.blake2b(b"%d/%s" % (seed, name), digest_size=8)
-            spill.add(key.digest(), f"{key.hexdigest()} {line}".encode())
+            spill.add_line(key.digest(), f"{key.hexdigest()} {line}".encode())
         on_entry()
     return Inputs(count, hashlib.sha256(b"%d %d" % (count, total % (1 << 256))).hexdigest())
 
@@ -94,7 +90,7 @@ class Ordered:
         return self.path.with_suffix(".ends")
 
     def starts(self, ranks: Sequence[int]) -> list[int]:
-        """The byte that each of the references begins at; for the rank behind the last one, the end."""
+        """The byte that each of the references begins at; for the rank after the last one, the end."""
         with open(self.ends, "rb", buffering=0) as file:
             return [self._end(file, rank - 1) if rank else 0 for rank in ranks]
 
@@ -104,7 +100,7 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrangement:
+class PlannedInputs:
     """All of INPUT in order: the references of each split, and the rejects.
 
     `dropped` of them are duplicates that the user wants dropped, the others are defects.
@@ -122,21 +118,30 @@ class Arrangement:
         return sum(ordered.records for ordered in self.ordered.values())
 
 
-def arrange(
+def plan_inputs(
     spill: Spill,
     source: Source,
     schema: Schema,
     rule: SplitRule,
     seed: int,
     directory: Path,
-    dropped: Callable[[], Iterator[Duplicate]] = lambda: iter(()),
+    dropped: Iterable[Duplicate] = (),
     *,
     together: bool = False,
-) -> Arrangement:
+) -> PlannedInputs:
     """Write every input that `scan` has spilled to plan files in `directory`, in the final order.
 
-    Equal ids come one after the other: all but the first are rejects. `dropped` gives the ranks, rising, of
-    the references to leave out. With `together` all are in one order, as if there were no splits.
+    Equal ids come one after the other: all but the first are rejects.
+
+    Args:
+        spill: the inputs.
+        source: the source that listed them.
+        schema: the fields of their records.
+        rule: how they are split.
+        seed: of the order.
+        directory: where the plan files go.
+        dropped: the references to leave out, their ranks rising; they are gone through several times.
+        together: have all in one order, as if there were no splits.
 
     Raises:
         UsageError: the rule does not fit INPUT, or a split would have no image.
@@ -160,22 +165,20 @@ def arrange(
                 reference, own = found
                 writers[split_of(key, reference, own)].write(reference)
     ordered = {name: writer.close() for name, writer in writers.items()}
-    arrangement = Arrangement(ordered, rejects, rejected, duplicates, tuple(first))
-    if arrangement.planned and not together:
-        _check_filled(arrangement, rule)
-    return arrangement
+    inputs = PlannedInputs(ordered, rejects, rejected, duplicates, tuple(first))
+    if inputs.planned and not together:
+        _check_filled(inputs, rule)
+    return inputs
 
 
 class _Resolved:
     """Every input in the final order, with what it stands for."""
 
-    def __init__(
-        self, spill: Spill, source: Source, schema: Schema, dropped: Callable[[], Iterator[Duplicate]]
-    ) -> None:
+    def __init__(self, spill: Spill, source: Source, schema: Schema, dropped: Iterable[Duplicate]) -> None:
         self._spill, self._source, self._schema, self._dropped = spill, source, schema, dropped
 
     def __iter__(self) -> Iterator[tuple[int, Entry, tuple[Reference, str | None] | Problem]]:
-        last, rank, dropped = None, 0, self._dropped()
+        last, rank, dropped = None, 0, iter(self._dropped)
         next_dropped = next(dropped, None)
         for line in self._spill.lines():
             entry = Entry(*json.loads(line[17:]))
@@ -206,14 +209,14 @@ class Duplicate(NamedTuple):
     first_id: str
 
 
-def _check_filled(arrangement: Arrangement, rule: SplitRule) -> None:
+def _check_filled(inputs: PlannedInputs, rule: SplitRule) -> None:
     fractions = dict(rule.parts or ())
     groups = f" (--group-by {rule.group_by} keeps groups whole)" if rule.group_by else ""
-    for name, ordered in arrangement.ordered.items():
+    for name, ordered in inputs.ordered.items():
         if not ordered.records:
             part = f"--split: {name}={fractions[name]} of" if name in fractions else f"the split {name} of"
             raise UsageError(
-                f"{part} {arrangement.planned} images is none; give it a larger part, or another --seed{groups}"
+                f"{part} {inputs.planned} images is none; give it a larger part, or another --seed{groups}"
                 if name in fractions
                 else f"{part} INPUT has no image that can be used; remove it"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -27,13 +27,9 @@ __all__ = [
     "shard_count",
 ]
 
-
 TASKS_NAME = "shards.jsonl"
-
 HASH_TASKS_NAME = "hashed.jsonl"
-
 MAX_SHARDS = 99_999
-
 _PIECE = 1 << 20
 
 
@@ -58,8 +54,14 @@ class ShardTask:
         return f"{self.split}-{self.number:05d}-of-{self.count:05d}"
 
 
-def shard_count(records: int, rule: ShardRule, largest: int, record_bytes: Callable[[], float]) -> int:
-    """How many shards a split of so many records gets; `largest` is the size of the largest split.
+def shard_count(records: int, rule: ShardRule, largest: int, record_bytes: float) -> int:
+    """How many shards a split of so many records gets.
+
+    Args:
+        records: of the split.
+        rule: of all splits.
+        largest: how many records the largest split has.
+        record_bytes: the mean size of a record, for a rule of bytes.
 
     Raises:
         UsageError: there are fewer records than shards, or more shards than any engine is good for.
@@ -67,10 +69,10 @@ def shard_count(records: int, rule: ShardRule, largest: int, record_bytes: Calla
     if rule.by == "shards" and rule.value > largest:
         raise UsageError(f"--shards {rule.value}: the largest split has only {largest} images")
     size = {
-        "shards": lambda: Fraction(largest, rule.value),
-        "records": lambda: Fraction(rule.value),
-        "bytes": lambda: max(Fraction(1), Fraction(rule.value) / Fraction(max(1.0, record_bytes()))),
-    }[rule.by]()
+        "shards": Fraction(largest, rule.value),
+        "records": Fraction(rule.value),
+        "bytes": max(Fraction(1), Fraction(rule.value) / Fraction(max(1.0, record_bytes))),
+    }[rule.by]
     count = max(1, -(-records // size))
     if count > MAX_SHARDS:
         raise UsageError(f"--shard-{rule.by} {rule.value}: would make {count} shards, more than {MAX_SHARDS}")

@@ -1,4 +1,4 @@
-"""Importing Beam without its remarks."""
+"""Importing Beam without its warnings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-__all__ = ["quiet"]
+__all__ = ["without_import_warnings"]
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def without_import_warnings() -> Iterator[None]:
     """Hold back the warnings of Beam's import, one for each optional package that is not there."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import JobError, LostJobError, UsageError
-from beam_jobs.runners.inline import in_place
+from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.local import Steps, make_pipeline, temporary_files_in
-from beam_jobs.terminal import say
+from beam_jobs.terminal import print_status
+from shard_reader.storage.open import is_url
 
-__all__ = ["check_engine", "run_on_engine", "workers_are_elsewhere"]
+__all__ = ["check_engine", "check_places", "run_on_engine"]
 
 _POLL_SECONDS = 0.5
 _CANCEL_SECONDS = 30.0
@@ -31,16 +32,22 @@ _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 _PROGRESS_SECONDS = 30.0
 
 
-def workers_are_elsewhere(beam_options: Mapping[str, Any]) -> bool:
-    """Whether what does the work may run on other machines, which see no disk of this one."""
-    if beam_options.get("environment_type") == "LOOPBACK":
-        return False
-    if beam_options["runner"] == "DataflowRunner" or beam_options.get("environment_type"):
-        return True
-    if beam_options.get("job_endpoint"):
-        return not beam_options["job_endpoint"].startswith(("localhost:", "127."))
-    master = beam_options.get("flink_master") or beam_options.get("spark_master_url") or "[local]"
-    return not master.startswith(("[", "local"))
+def check_places(beam_options: Mapping[str, Any], places: Mapping[str, str]) -> None:
+    """Whether the workers of an engine see the places, each with its name in the command line.
+
+    Raises:
+        UsageError: one is local, and the workers are not.
+    """
+    runner = beam_options["runner"]
+    if not _workers_are_elsewhere(beam_options):
+        return
+    for name, place in places.items():
+        if not is_url(place) or (runner == "DataflowRunner" and place.startswith("file:")):
+            shared = "" if runner == "DataflowRunner" else ", or file://... if every worker sees the same path"
+            raise UsageError(
+                f"{name} {place}: is local, and the workers of {runner} are elsewhere;"
+                f" give a URL as gs://bucket/path{shared}"
+            )
 
 
 def check_engine(beam_options: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +62,18 @@ def check_engine(beam_options: Mapping[str, Any]) -> dict[str, Any]:
     # All code is in packages that the workers have.
     options = {"save_main_session": False, **beam_options}
     return _for_dataflow(options) if options["runner"] == "DataflowRunner" else options
+
+
+def _workers_are_elsewhere(beam_options: Mapping[str, Any]) -> bool:
+    """Whether what does the work may run on other machines, which see no disk of this one."""
+    if beam_options.get("environment_type") == "LOOPBACK":
+        return False
+    if beam_options["runner"] == "DataflowRunner" or beam_options.get("environment_type"):
+        return True
+    if beam_options.get("job_endpoint"):
+        return not beam_options["job_endpoint"].startswith(("localhost:", "127."))
+    master = beam_options.get("flink_master") or beam_options.get("spark_master_url") or "[local]"
+    return not master.startswith(("[", "local"))
 
 
 def _for_dataflow(options: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +135,7 @@ def run_on_engine(steps: Steps, beam_options: Mapping[str, Any], progress: Calla
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="image-shards-", ignore_cleanup_errors=True))
         stack.enter_context(temporary_files_in(place))
         runner = stack.enter_context(_runner(name))
-        in_place.allow()
+        inline_calls.allow()
         try:
             pipeline = make_pipeline(steps, _ending_with_this_process(beam_options, place), "", runner)
             result, interrupted = _submit(pipeline, name)
@@ -126,21 +145,21 @@ def run_on_engine(steps: Steps, beam_options: Mapping[str, Any], progress: Calla
             stack.enter_context(_regularly(lambda: tell(progress())))
             result.wait_until_finish()
         except KeyboardInterrupt:
-            in_place.stop()
+            inline_calls.stop()
             if result is not None:
                 tell(f"cancelling {_where(result, beam_options)}")
                 _cancel(result, beam_options)
-            elif workers_are_elsewhere(beam_options) and name != "DataflowRunner":
+            elif _workers_are_elsewhere(beam_options) and name != "DataflowRunner":
                 raise LostJobError(
                     f"interrupted while the job was submitted to {name}; it may be running:"
                     " see that it is cancelled before you run the command again"
                 ) from None
             raise
         except Exception as error:
-            in_place.stop()
+            inline_calls.stop()
             if result is None:  # there is no job
                 raise JobError(f"{name} failed: {_said(error)}") from error
-            if workers_are_elsewhere(beam_options) and not _surely_ended(result):
+            if _workers_are_elsewhere(beam_options) and not _surely_ended(result):
                 raise _lost(_where(result, beam_options), error) from error
             raise JobError(f"{_where(result, beam_options)} failed: {_said(error)}") from error
 
@@ -167,7 +186,7 @@ def _cancel(result: Any, beam_options: Mapping[str, Any]) -> None:
     Raises:
         LostJobError: it may still be running.
     """
-    elsewhere = workers_are_elsewhere(beam_options)
+    elsewhere = _workers_are_elsewhere(beam_options)
     # Dataflow takes minutes, and says how it goes; an engine on this machine ends with this process.
     patience = float("inf") if beam_options["runner"] == "DataflowRunner" else _CANCEL_SECONDS
     deadline = time.monotonic() + patience
@@ -235,7 +254,7 @@ def _unheard() -> Iterator[Callable[[str], None]]:
     heard = sys.stderr
 
     def tell(line: str) -> None:
-        say(line, heard)
+        print_status(line, heard)
 
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -263,7 +282,7 @@ def _regularly(show: Callable[[], None]) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> str:
-    """What an error says; one of ours without Beam's tracebacks and remarks around it."""
+    """The text of an error; of this project's, without Beam's tracebacks and remarks around it."""
     found = re.findall(r"JobError: (.*?)(?: \[while running|\n\n|\Z)", str(error), re.DOTALL)
     return found[-1].strip() if found else (str(error).strip().splitlines() or [type(error).__name__])[-1]
 

@@ -1,4 +1,4 @@
-"""Work that Beam calls for in this process, where no process of ours does it: in a worker, or in the launcher.
+"""Work that Beam calls for in this process, where no worker process does it: in an engine's worker, or in the launcher.
 
 An engine on this machine runs DoFns in threads of the launcher. They must have ended before OUTPUT is
 cleared up, and Ctrl-C must end them.
@@ -14,10 +14,10 @@ from beam_jobs.errors import JobError
 from beam_jobs.shards.job import Watcher
 from beam_jobs.sources.files.interface import Reject
 
-__all__ = ["in_place"]
+__all__ = ["inline_calls"]
 
 
-class _InPlace(Watcher):
+class _InlineCalls(Watcher):
     """Calls functions, and can have them all end before their next image."""
 
     def __init__(self) -> None:
@@ -62,5 +62,5 @@ class _InPlace(Watcher):
             raise JobError("stopped")
 
 
-in_place = _InPlace()
+inline_calls = _InlineCalls()
 """Of this process."""

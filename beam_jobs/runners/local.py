@@ -1,4 +1,4 @@
-"""Running the pipeline on this machine, with processes and a progress display."""
+"""Running the pipeline on this machine, in processes of this project."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import JobError
-from beam_jobs.runners.beam_import import quiet
-from beam_jobs.runners.inline import in_place
+from beam_jobs.runners.beam_import import without_import_warnings
+from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.workers import Workers
-from beam_jobs.summary import Progress
 
 __all__ = ["Steps", "import_beam_meanwhile", "is_local", "make_pipeline", "run_here", "temporary_files_in"]
 
 Steps = Callable[[Any, str], None]
-"""Adds steps to a Beam pipeline; the text names the processes that do the work, "" where it is done in place."""
+"""Adds steps to a Beam pipeline; the text names the processes that do the work, "" where it is done inline."""
 
 # "DirectRunner" is Beam's name for "on this machine"; what it does there is decided here.
 _LOCAL_RUNNERS = (None, "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
@@ -36,7 +35,7 @@ def import_beam_meanwhile() -> None:
     """Import Beam in a thread: it takes half a second, in which this one lists INPUT and waits for the sample."""
 
     def load() -> None:
-        with contextlib.suppress(Exception), quiet():  # what fails, fails again where it is needed
+        with contextlib.suppress(Exception), without_import_warnings():  # what fails, fails again where it is needed
             importlib.import_module("beam_jobs.runners.pipeline")
 
     threading.Thread(target=load, daemon=True).start()
@@ -46,7 +45,7 @@ def run_here(
     steps: Steps,
     beam_options: Mapping[str, Any],
     workers: Workers | None,
-    progress: Progress,
+    show_progress: Callable[[], None],
     scratch: Path,
 ) -> None:
     """Run a pipeline on this machine.
@@ -55,7 +54,7 @@ def run_here(
         steps: adds what there is to do.
         beam_options: Beam's own, by their names in `PipelineOptions`.
         workers: the processes; None to work in this one.
-        progress: what shows how far it is.
+        show_progress: is called some times a second.
         scratch: a folder that is removed at the end, if need be by the next job.
 
     Raises:
@@ -63,13 +62,13 @@ def run_here(
     """
     # What fails here is raised here; Beam would also print it, once for each of its layers.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    in_place.allow()  # a job of this process on an engine may have stopped it
+    inline_calls.allow()  # a job of this process on an engine may have stopped it
     failures: list[BaseException] = []
     ended = threading.Event()
 
     def run() -> None:
         try:
-            with temporary_files_in(str(scratch)):  # what Beam makes, a process that is killed would leave behind
+            with temporary_files_in(str(scratch)):  # Beam's files, which a process that is killed would leave
                 pipeline = make_pipeline(steps, {**beam_options, **_HERE}, workers.run if workers else "")
             pipeline.run()
         except BaseException as error:
@@ -82,10 +81,10 @@ def run_here(
         thread.start()
         # Not Thread.join: interrupted, it takes the thread for ended (CPython 3.11), and it is not.
         while not ended.wait(0.1):
-            progress.show()
+            show_progress()
     except BaseException:
         if workers:
-            workers.stop(JobError("interrupted"))  # an Exception: Beam clears up behind no other kind
+            workers.stop(JobError("interrupted"))  # an Exception: Beam clears up after no other kind
         if thread.ident is not None:
             ended.wait()
         raise
@@ -112,10 +111,10 @@ def make_pipeline(steps: Steps, beam_options: Mapping[str, Any], run: str, runne
     Args:
         steps: adds what there is to do.
         beam_options: Beam's own.
-        run: names the processes that do the work; "" where it is done in place.
+        run: names the processes that do the work; "" where it is done inline.
         runner: if it is another than the options name.
     """
-    with quiet():  # imported here: it takes a second, and the worker processes do without it
+    with without_import_warnings():  # imported here: it takes a second, and the worker processes do without it
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 

@@ -22,7 +22,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.plan.order import statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, ShardTask, read_tasks
-from beam_jobs.runners.inline import in_place
+from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.workers import Work, workers_of
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN
@@ -101,7 +101,7 @@ class HashInputs(beam.PTransform):
 
 
 class _ForEachShard(beam.DoFn):
-    """Does each task: in the run's processes on this machine, elsewhere in place."""
+    """Does each task: in the run's processes on this machine, elsewhere inline."""
 
     def __init__(self, work: Work, job: Job, run: str) -> None:
         """`run` names the processes of this machine, "" is for anywhere else."""
@@ -116,7 +116,7 @@ class _ForEachShard(beam.DoFn):
             self._tasks.append(task)
             self._statistics = statistics
         else:
-            yield in_place.call(self._work, task, self._job, statistics, in_place)
+            yield inline_calls.call(self._work, task, self._job, statistics, inline_calls)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._tasks:
@@ -131,7 +131,7 @@ def _tasks(output: str, split: str | None, name: str) -> Iterator[ShardTask]:
 
 def _publish(written: Sequence[WrittenShard], publication: Publication, run: str) -> None:
     if not run:
-        in_place.call(publish, written, publication)
+        inline_calls.call(publish, written, publication)
         return
     workers = workers_of(run)
     try:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing
+import functools
 import os
-import signal
 import sys
 import time
 import uuid
@@ -21,14 +20,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from ctypes import Array, c_int64
 from dataclasses import replace
-from multiprocessing import connection
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 from beam_jobs.errors import JobError
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.plan.tasks import ShardTask, reference_at
-from beam_jobs.processes import end_with_parent, signals_wait
+from beam_jobs.processes import WorkerProcess, answer_all, end_with_parent, ready, signals_wait
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.sources.files.interface import Reference, Reject
 from shard_reader.printable import printable
@@ -41,7 +40,6 @@ Work = Callable[[ShardTask, Job, Any, Watcher], Any]
 
 _POLL_SECONDS = 0.1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_context = multiprocessing.get_context("spawn")
 _running: dict[str, Workers] = {}
 
 
@@ -71,7 +69,7 @@ class Workers:
         self.error: BaseException | None = None
         self.count, self.watcher = count, watcher
         self._reject_crashers = reject_crashers
-        self._processes: list[_Process] = []
+        self._processes: list[_ImageProcess] = []
 
     def __enter__(self) -> Workers:
         _running[self.run] = self
@@ -109,14 +107,14 @@ class Workers:
         """
         self.start()
         waiting = deque(tasks)
-        idle, busy = list(self._processes), dict[_Process, ShardTask]()
+        idle, busy = list(self._processes), dict[_ImageProcess, ShardTask]()
         while waiting or busy:
             self.check()
             while waiting and idle:
                 process = idle.pop()
                 busy[process] = waiting.popleft()
-                process.send(work, busy[process], job, statistics)
-            for process in _ready(busy):
+                process.send((work, busy[process], job, statistics))
+            for process in ready(busy, _POLL_SECONDS):
                 try:
                     done, value = process.receive()
                 except EOFError:
@@ -148,10 +146,10 @@ class Workers:
         for process in list(self._processes):
             process.kill()
 
-    def _start(self) -> _Process:
+    def _start(self) -> _ImageProcess:
         self.check()
-        with signals_wait():  # until it is known: an interrupt would leave it behind
-            process = _Process(_serve)
+        with signals_wait():  # until it is known: an interrupt would leave it running
+            process = _ImageProcess()
             self._processes.append(process)
         return process
 
@@ -163,7 +161,7 @@ class Workers:
             self.stop(error)
             raise
 
-    def _without_crasher(self, process: _Process, task: ShardTask, job: Job) -> Job:
+    def _without_crasher(self, process: _ImageProcess, task: ShardTask, job: Job) -> Job:
         """The job with the images rejected that a process has died of.
 
         Raises:
@@ -184,75 +182,25 @@ class Workers:
         raise error
 
 
-def _ready(processes: Iterable[_Process]) -> list[_Process]:
-    """Those that have something to say; a process that has ended has, too."""
-    by_pipe = {process.pipe: process for process in processes}
-    return [by_pipe[pipe] for pipe in connection.wait(list(by_pipe), _POLL_SECONDS)]  # type: ignore[index]
+class _ImageProcess(WorkerProcess):
+    """A worker process, and which images it is on."""
 
-
-class _Process:
-    """One process, and what it shares with this one: a pipe, and which images it is on.
-
-    No lock is shared: a process that is killed would take it along.
-    """
-
-    def __init__(self, serve: Callable[[Connection, Array[c_int64]], None]) -> None:
-        self.pipe, other = _context.Pipe()
-        self._current = _context.RawArray(c_int64, 1024)
-        self._process = _context.Process(target=serve, args=(other, self._current), daemon=True)
-        try:
-            self._process.start()
-        except OSError as error:
-            raise JobError(f"a worker process cannot be started ({error.strerror})") from error
-        finally:
-            other.close()  # so that the pipe ends when the process does
-
-    def send(self, *message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended, as `receive` will say
-            self.pipe.send(message)
-
-    def receive(self) -> tuple[bool, Any]:
-        """Whether it is done, with the result; or else a report. Raises what the work raised."""
-        try:
-            kind, value = self.pipe.recv()
-        except OSError:  # it ended in the middle of a message
-            raise EOFError from None
-        if kind == "error":
-            raise value
-        return kind == "result", value
-
-    def cause_of_death(self) -> str:
-        self._process.join(5)
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            return f"{name}, by the system for want of memory, or by hand" if -code == signal.SIGKILL else name
-        return (
-            f"exit status {code}; if this was called from a script, guard it with `if __name__ == '__main__'`,"
-            " which spawned processes need"
-        )
+    def __init__(self) -> None:
+        self._current = RawArray(c_int64, 1024)
+        super().__init__(_serve, self._current)
 
     def images(self, task: ShardTask, job: Job) -> list[Reference]:
-        """The images it was on."""
+        """The images of a task that it was on."""
         positions = sorted({position - 1 for position in self._current if position})
         return [reference_at(directory(job.output), task, position) for position in positions]
-
-    def kill(self) -> None:
-        with contextlib.suppress(ValueError):  # closed
-            self._process.kill()
-
-    def end(self) -> None:
-        self.kill()
-        self._process.join()
-        self.pipe.close()
 
 
 def _crash(reference: Reference, job: Job) -> str | None:
     """How an image alone ends a process, if it does."""
     with signals_wait():
-        process = _Process(_try)
+        process = WorkerProcess(_try)
     try:
-        process.send(reference, job)
+        process.send((reference, job))
         with contextlib.suppress(EOFError):
             process.receive()
             return None
@@ -262,29 +210,30 @@ def _crash(reference: Reference, job: Job) -> str | None:
 
 
 def _serve(pipe: Connection, current: Array[c_int64]) -> None:
-    """What a process does: tasks, until it is ended."""
+    """Do tasks in a worker process, until it is ended."""
     _settle()
-    watcher = _Reporter(pipe, current)
-    while True:
-        try:
-            work, task, job, statistics = pipe.recv()
-        except EOFError:
-            return
-        try:
-            result = "result", work(task, job, statistics, watcher)
-            watcher.tell()
-        except MemoryError:
-            result = "error", JobError("a worker process has no memory left: try fewer --workers")
-        except Exception as error:
-            result = "error", error if isinstance(error, JobError) else JobError(f"{type(error).__name__}: {error}")
-        pipe.send(result)
+    answer_all(pipe, functools.partial(_do, _Reporter(pipe, current)))
 
 
-def _try(pipe: Connection, current: Array[c_int64]) -> None:
-    """What a process does that is there for one image only."""
+def _do(reporter: _Reporter, message: tuple[Work, ShardTask, Job, Any]) -> Any:
+    """The result of a task; each error is one that pickles, with a text for the user."""
+    work, task, job, statistics = message
+    try:
+        result = work(task, job, statistics, reporter)
+        reporter.tell()
+    except MemoryError:
+        raise JobError("a worker process has no memory left: try fewer --workers") from None
+    except JobError:
+        raise
+    except Exception as error:
+        raise JobError(f"{type(error).__name__}: {error}") from error
+    return result
+
+
+def _try(pipe: Connection) -> None:
+    """Decode one image, in a process that was started for it alone."""
     from beam_jobs.shards.record import prepare_reference
 
-    del current
     _settle()
     reference, job = pipe.recv()
     with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""What all of a job's shards have in common, and who hears how they come along."""
+"""The values that all shards of a job have in common, and the watcher of their progress."""
 
 from __future__ import annotations
 

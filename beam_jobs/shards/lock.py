@@ -1,7 +1,7 @@
 """One job at a time in OUTPUT.
 
-On a disk: a lock that the kernel takes away when a process ends, however it ends. In an object store, which
-has none: an object that its holder writes anew every few seconds; one that stays as it is was left behind.
+On a disk: a lock that the kernel takes away when a process ends, however it ends. In an object store, which has none:
+an object that its holder writes again every few seconds. One that does not change was left by a job that is gone.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from beam_jobs.errors import UsageError
-from beam_jobs.terminal import say
+from beam_jobs.terminal import print_status
+from shard_reader.format.manifest import LOCK_NAME
 from shard_reader.storage.directory import Directory
 
-__all__ = ["LOCK_NAME", "locked"]
+__all__ = ["locked"]
 
-LOCK_NAME = "_image-shards.lock"
 BEAT_SECONDS = 10.0
 
 
@@ -84,7 +84,7 @@ def _object_lock(files: Directory) -> Iterator[Callable[[], None]]:
 
     found = content()
     if found and not found.endswith(b"free"):
-        say("waiting to see whether another job is at work there")
+        print_status("waiting to see whether another job is at work there")
         time.sleep(2.5 * BEAT_SECONDS)
         if content() != found:
             raise BlockingIOError

@@ -1,7 +1,7 @@
 """OUTPUT while a job holds it: whose it is, what of it is finished, and one job at a time.
 
 ```
-OUT/_image-shards.lock       made first, removed last: what is in OUT is ours, and unfinished
+OUT/_image-shards.lock       made first, removed last: OUT is this project's, and unfinished
 OUT/_spill/                  the listing on its way into order (on a disk)
 OUT/_work/job.json           which job it is: only the same one goes on with what is there
 OUT/_work/owned.json         what of a dataset that is being removed is left to remove
@@ -30,14 +30,16 @@ from typing import Any
 
 from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.plan.tasks import TASKS_NAME, read_tasks
-from beam_jobs.shards.lock import LOCK_NAME, locked
-from beam_jobs.shards.tfds_metadata import METADATA_NAMES
+from beam_jobs.shards.lock import locked
+from beam_jobs.terminal import counted
 from shard_reader.errors import DatasetError
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     FORMATS,
+    LOCK_NAME,
     MANIFEST_NAME,
     REJECTS_NAME,
+    TFDS_NAMES,
     Fingerprint,
     Manifest,
     index_name,
@@ -53,7 +55,7 @@ PLAN = f"{WORK}/plan/"
 _JOB = f"{WORK}/job.json"
 _OWNED = f"{WORK}/owned.json"
 _SPILL = "_spill"
-_METADATA = (REJECTS_NAME, DUPLICATES_NAME, *METADATA_NAMES)
+_METADATA = (REJECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES)
 # What `write_whole` had of a file when it was cut off.
 _TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *_METADATA)))})\.[0-9a-f]{{32}}")
 
@@ -108,7 +110,7 @@ class Output:
         """The manifest of the dataset that is here, if one is.
 
         Raises:
-            UsageError: there is one that is not ours, or of another version.
+            UsageError: another program wrote it, or it is of another version.
         """
         try:
             data = self.files.read(MANIFEST_NAME)
@@ -149,7 +151,7 @@ class Output:
         if removing or left is None or left["fingerprint"] != job["fingerprint"]:
             self.clear()
         work = Work(_digest(job))
-        # The plan of the same job is the same: until it is there again, it says what is ours.
+        # The plan of the same job is the same: until it is there again, it names the files of this job.
         self.files.delete_folder(work.attempts)
         if self.files.local is not None:
             for name in (work.attempts, PLAN, work.hashed, work.measured, work.shards):
@@ -192,6 +194,20 @@ class Output:
         work = self.work()
         return sum(not name.startswith(".") for name in self.files.names(work.hashed)) if work else 0
 
+    def kept(self, overwrite: bool) -> str:
+        """The work that a run which ended early leaves for the next one, in words; nothing if there is no such work."""
+        finished, measured, hashed = self.finished(), self.measured(), self.hashed()
+        # Beside a dataset that is as it was, the work goes.
+        if self.manifest() is not None or not (finished or measured or hashed):
+            return ""
+        shards = self.planned()
+        of = f" of {counted(shards, 'shard')}" if shards else " shards"
+        done = f"{finished}{of} finished" if finished else f"{measured}{of} measured"
+        if not finished and not measured:
+            done = f"{counted(hashed, 'part')} of the inputs hashed"
+        command = "the same command without --overwrite" if overwrite else "the same command"
+        return f"{done} and kept: {command} goes on from there"
+
     def planned(self) -> int | None:
         """How many shards the plan has, if it is there."""
         if TASKS_NAME not in self.files.names(PLAN.rstrip("/")):
@@ -205,7 +221,7 @@ class Output:
         if MANIFEST_NAME not in names:
             doomed |= self._owned() & set(names)
         self.files.delete_all(sorted(doomed))
-        self.files.delete_folder(WORK)  # last: until then it says what is ours
+        self.files.delete_folder(WORK)  # last: until then it names the files of the job
 
     def discard(self) -> None:
         """Remove the dataset that is here, and the work of any job, and nothing that is not theirs."""
@@ -250,7 +266,7 @@ def _files_of(manifest: Manifest) -> set[str]:
     """The name of every file that belongs to a dataset, but for the manifest."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     paths = [file.path for shard in shards for file in shard.files.values()]
-    metadata = METADATA_NAMES if "tfrecord" in manifest.formats else ()
+    metadata = TFDS_NAMES if "tfrecord" in manifest.formats else ()
     return {*paths, *map(index_name, paths), DUPLICATES_NAME, REJECTS_NAME, *metadata}
 
 
@@ -261,7 +277,7 @@ def claimed(place: str, *, overwrite: bool = False) -> Iterator[Output]:
     A finished dataset that is not to be overwritten is not held: nothing will be changed.
 
     Raises:
-        UsageError: it is not empty and not ours, or another job holds it.
+        UsageError: it is not empty and no job left it so, or another job holds it.
     """
     output = Output(place, output_directory(place))
     local = output.files.local
@@ -275,7 +291,7 @@ def claimed(place: str, *, overwrite: bool = False) -> Iterator[Output]:
         if names and not finished and LOCK_NAME not in names:
             raise UsageError(f"OUTPUT {place}: is not empty, and what is in it is no dataset of ours")
         if finished:
-            output.manifest()  # before a lock makes it look like ours
+            output.manifest()  # before a lock makes it look like an unfinished dataset
         with locked(place, output.files) as remove_lock:
             try:
                 yield output

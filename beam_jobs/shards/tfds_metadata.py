@@ -9,11 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from shard_reader.format.manifest import Field, Manifest, Split
+from shard_reader.format.manifest import TFDS_NAMES, Field, Manifest, Split
 
-__all__ = ["METADATA_NAMES", "metadata_files"]
-
-METADATA_NAMES = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
+__all__ = ["metadata_files"]
 
 _FEATURES = "tensorflow_datasets.core.features"
 _OBJECTS = "objects/"
@@ -24,10 +22,11 @@ def metadata_files(manifest: Manifest, name: str) -> dict[str, bytes]:
     """Name and content of each file; none if the dataset has no TFRecords."""
     if "tfrecord" not in manifest.formats:
         return {}
-    files = {"dataset_info.json": _dataset_info(manifest, name), "features.json": _group(manifest.fields, "", manifest)}
+    info, features, labels, object_labels = TFDS_NAMES
+    files = {info: _dataset_info(manifest, name), features: _group(manifest.fields, "", manifest)}
     encoded = {path: (json.dumps(body, indent=1) + "\n").encode() for path, body in files.items()}
     if manifest.class_names:
-        path = "label.labels.txt" if "label" in manifest.fields else "objects-label.labels.txt"
+        path = labels if "label" in manifest.fields else object_labels
         encoded[path] = "".join(f"{n}\n" for n in manifest.class_names).encode()
     return encoded
 

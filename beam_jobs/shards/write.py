@@ -24,6 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from beam_jobs.errors import JobError
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.plan.tasks import ShardTask, read_references
@@ -42,6 +45,7 @@ __all__ = [
     "Sample",
     "WrittenShard",
     "hash_shard",
+    "hashes_of",
     "measure_shard",
     "rejects_of",
     "sample_shard",
@@ -136,11 +140,17 @@ def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) ->
         watcher.keeps(task.records, 0)
         return task.records
     hashes = list[bytes]()
-    for _, found in _each(task, job, watcher, lambda reference: hash_reference(reference, job)):
+    for _, found in _each(task, job, watcher, functools.partial(hash_reference, job=job)):
         hashes.append(found)
         watcher.counts(1)
     output.write(name, hashes)
     return len(hashes)
+
+
+def hashes_of(task: ShardTask, work: Work, output: Directory) -> NDArray[np.uint64]:
+    """The hashes that `hash_shard` kept, `[n, 2]`."""
+    data = output.read(f"{work.hashed}/{task.name}")
+    return np.frombuffer(data, ">u8").reshape(-1, 2).astype(np.uint64)
 
 
 def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> ChannelSums:
@@ -151,7 +161,7 @@ def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher)
         watcher.keeps(task.records, 0)
         return sums
     sums = ChannelSums()
-    for _, record in _prepared(task, job, ChannelSums(), watcher):
+    for _, record in _each(task, job, watcher, _maker(job, ChannelSums())):
         sums += ChannelSums() if isinstance(record, Reject) else record.payload.sums
         watcher.counts(1)
     output.write(name, [json.dumps(asdict(sums)).encode()])
@@ -171,7 +181,7 @@ class Sample:
 def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
     """Make some images without storing them; one that cannot be used counts as large as its file."""
     began = time.perf_counter()
-    made = list(_prepared(task, job, None, watcher))
+    made = list(_each(task, job, watcher, _maker(job, None)))
     rejects = tuple(record for _, record in made if isinstance(record, Reject))
     size = sum(max(0, ref.size) if isinstance(one, Reject) else len(one.payload.data) for ref, one in made)
     count = max(1, len(made))
@@ -228,7 +238,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
 
     def records() -> Iterator[Mapping[str, Any]]:
         nonlocal sums, dropped
-        for _, record in _prepared(task, job, statistics, watcher):
+        for _, record in _each(task, job, watcher, _maker(job, statistics)):
             if isinstance(record, Reject):
                 rejects.append(record)
                 watcher.counts(1, record)
@@ -274,12 +284,10 @@ def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -
         output.delete_folder(folder)  # what is there is damaged
 
 
-def _prepared(
-    task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher
-) -> Iterator[tuple[Reference, Prepared | Reject]]:
-    """Each record of a shard, in order."""
+def _maker(job: Job, statistics: ChannelSums | None) -> Callable[[Reference], Prepared | Reject]:
+    """Makes the record of a reference, so many at the same time as decoders are allowed."""
     turn = threading.BoundedSemaphore(job.decoders)
-    return _each(task, job, watcher, lambda reference: prepare_reference(reference, job, statistics, turn))
+    return functools.partial(prepare_reference, job=job, statistics=statistics, turn=turn)
 
 
 def _each(

@@ -13,6 +13,7 @@ from beam_jobs.sources.files.interface import (
     Reference,
     Reject,
     Source,
+    SourceOptions,
     refuse_options,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "Reference",
     "Reject",
     "Source",
+    "SourceOptions",
     "refuse_options",
 ]

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.file_names import is_ignored
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
@@ -38,7 +39,7 @@ from beam_jobs.sources.files.interface import (
 )
 from beam_jobs.sources.files.many_images import Columns, Files, Splits, as_label, count
 from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_tar, read_zip, unpack
-from beam_jobs.sources.folder import ClassFolders, is_ignored
+from beam_jobs.sources.folder import ClassFolders
 from shard_reader.printable import printable
 
 __all__ = ["Archive", "is_archive"]

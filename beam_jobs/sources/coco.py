@@ -27,6 +27,7 @@ from typing import Any
 from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.sources.files.annotations import boxes
+from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
@@ -37,7 +38,7 @@ from beam_jobs.sources.files.interface import (
     SourceOptions,
     refuse_options,
 )
-from beam_jobs.sources.paths import Paths, split_place
+from beam_jobs.sources.paths import Paths
 from shard_reader.format.manifest import Field
 from shard_reader.storage.open import directory
 
@@ -162,7 +163,7 @@ class Coco(Source):
             kept = _image(item) if section == "images" else _annotation(item)
             key = hashlib.blake2b(json.dumps(image).encode(), digest_size=16).digest()
             line = json.dumps([section == "annotations", image, number, kept], separators=(",", ":"))
-            spill.add(key, key.hex().encode() + line.encode())
+            spill.add_line(key, key.hex().encode() + line.encode())
         self._images, self._objects = counts["images"], counts["annotations"]
         if not all(counts.values()):
             self._check_sections()

@@ -13,25 +13,17 @@ An id is the file's path relative to INPUT, with forward slashes.
 from __future__ import annotations
 
 import functools
-import posixpath
 from collections.abc import Iterator
 from itertools import takewhile
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored
 from beam_jobs.sources.files.interface import Entry, Layout, Problem, Reference, Source, SourceOptions, refuse_options
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Stored
 from shard_reader.storage.open import directory
 
-__all__ = ["ClassFolders", "Folder", "is_ignored"]
-
-SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
-"""What folders of splits are called, in any case."""
-# What lies beside images and is none: annotations, readmes, and what file managers leave.
-IGNORED_SUFFIXES = frozenset(
-    {".cff", ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".mat", ".md", ".parquet", ".tsv", ".txt", ".xml"}
-    | {".yaml", ".yml"}
-)
+__all__ = ["ClassFolders", "Folder"]
 
 
 class ClassFolders:
@@ -82,7 +74,7 @@ class ClassFolders:
     def _depth(self) -> int:
         """How many folders mean nothing: those that everything is in, if there are folders in them, and no splits."""
         common = self._common or []
-        depth = sum(1 for _ in takewhile(lambda name: name.lower() not in SPLIT_FOLDERS, common))
+        depth = sum(1 for _ in takewhile(lambda name: name.lower() not in SPLIT_NAMES, common))
         level = self._levels[depth]
         return depth if level.class_names or level.splits else max(0, depth - 1)
 
@@ -105,7 +97,7 @@ class _Level:
             return
         self._tops.add(folders[0])
         self._classes.add(self._class(folders))
-        if folders[0].lower() in SPLIT_FOLDERS and folders[1:]:
+        if folders[0].lower() in SPLIT_NAMES and folders[1:]:
             self._split_classes.add(self._class(folders[1:]))
 
     @functools.cached_property
@@ -115,7 +107,7 @@ class _Level:
     @property
     def splits(self) -> tuple[str, ...] | None:
         there = {name.lower() for name in self._tops}
-        return tuple(name for name in SPLIT_FOLDERS if name in there) if self._has_splits else None
+        return tuple(name for name in SPLIT_NAMES if name in there) if self._has_splits else None
 
     @property
     def text(self) -> str:
@@ -125,7 +117,7 @@ class _Level:
             text = f"{len(names)} class folders" if len(names) > 1 else f"1 class folder, {names[0]}"
         if not names and not self._has_splits:
             text = "a flat folder without classes"
-        among = sorted(name for name in self._tops if name.lower() in SPLIT_FOLDERS)
+        among = sorted(name for name in self._tops if name.lower() in SPLIT_NAMES)
         if self._has_splits:
             return f"split folders ({', '.join(sorted(self._tops))}) of {text}"
         return f"{text}, {' and '.join(among)} among them" if among else text
@@ -148,7 +140,7 @@ class _Level:
 
     @functools.cached_property
     def _has_splits(self) -> bool:
-        return bool(self._tops) and {name.lower() for name in self._tops} <= set(SPLIT_FOLDERS)
+        return bool(self._tops) and {name.lower() for name in self._tops} <= set(SPLIT_NAMES)
 
 
 class Folder(Source):
@@ -228,12 +220,6 @@ class Folder(Source):
                 " images, or a file that ends as .csv, .tar or .tfrecord, or say with --record what binary records hold"
             )
         raise UsageError(f"INPUT {self.options.input}: does not exist{self._directory.missing()}")
-
-
-def is_ignored(path: str) -> bool:
-    """Whether a file is hidden, or by its suffix no image and not meant to be one."""
-    hidden = path.startswith(".") or "/." in path
-    return hidden or posixpath.splitext(path)[1].lower() in IGNORED_SUFFIXES
 
 
 def _problem(file: Stored) -> Problem | None:

@@ -10,16 +10,15 @@ from dataclasses import replace
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.archive import is_archive
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records
 from beam_jobs.sources.files.interface import Source, SourceOptions
-from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
-from beam_jobs.sources.records import is_records
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory, local_path
 
 __all__ = ["open_source", "recognised"]
 
 # Each in a module of its own, imported when it is needed: most workers need one.
-_CLASSES = {"folder": "Folder", "table": "Table", "coco": "Coco", "archive": "Archive", "records": "Records"}
+_CLASSES = {"folder": "Folder", "table": "Table", "coco": "Coco", "archive": "Archive", "records": "RecordFiles"}
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -74,7 +73,7 @@ def _kind_of_folder(place: Directory, folder: str = "") -> str:
     """What a folder of files is, if it is not a folder of images: archives, records or parts of a table."""
     names = [name for name in place.names(folder) if not name.startswith(".") and not name.endswith(".index.npy")]
     kinds = {_kind_of_file(name) for name in names if not is_ignored(name)}
-    if not folder and kinds == {None} and {name.lower() for name in names} <= set(SPLIT_FOLDERS):
+    if not folder and kinds == {None} and {name.lower() for name in names} <= set(SPLIT_NAMES):
         kinds = {_kind_of_folder(place, name) for name in names}
     elif not kinds:
         kinds = {_kind_of_file(name) for name in names if name.endswith(".parquet")}

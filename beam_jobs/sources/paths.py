@@ -9,26 +9,17 @@ import stat
 from pathlib import Path
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import BadInput
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, is_url, local_path
 from shard_reader.storage.retry import retried
 
-__all__ = ["Paths", "split_place"]
+__all__ = ["Paths"]
 
 _NO_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # no file has such a path
 _REFUSALS = (401, 403, 410, 451)  # of a web server, which says the same the next time
-
-
-def split_place(place: str) -> tuple[str, str]:
-    """The folder and the name of a file, of which either may be a URL."""
-    if not is_url(place):
-        folder, name = os.path.split(place)
-        return folder or ".", name
-    scheme, _, rest = place.partition("://")
-    folder, _, name = rest.rpartition("/")
-    return f"{scheme}://{folder}", name
 
 
 class Paths:

@@ -23,7 +23,6 @@ read in another order than its own.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -34,6 +33,7 @@ import numpy as np
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files import arrays as arrays_of
 from beam_jobs.sources.files.arrays import Array, RowArray, as_pixels, describe
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records, records_kind
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
@@ -58,10 +58,9 @@ from beam_jobs.sources.files.many_images import (
     without_splits,
 )
 from beam_jobs.sources.files.tf_examples import BOXES, check_boxes, find_image, framed, value
-from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
 from shard_reader.format.example import decode
 
-__all__ = ["Records", "is_records"]
+__all__ = ["RecordFiles"]
 
 _FEATURE_IMAGES = ("image/encoded", "image", "image_raw", "img", "jpg")
 _FEATURE_LABELS = ("image/class/label", "label", "class", "labels")
@@ -77,26 +76,10 @@ _KINDS = {
     "npy": ("a NumPy array", "NumPy arrays"),
     "record": ("a file of records", "files of records"),
 }
-_SHARD = re.compile(r"-\d+-of-\d+$")
 _BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 24
 
 
-def is_records(name: str) -> bool:
-    """Whether a file holds images in one of the forms that are recognised, by its name."""
-    return _kind(name) is not None
-
-
-def _kind(name: str) -> str | None:
-    lower = name.lower()
-    if lower.endswith(".index.npy"):  # of a shard of ours
-        return None
-    if ".tfrecord" in lower:
-        return "TFRecord"
-    kinds = {".h5": "HDF5", ".hdf5": "HDF5", ".npz": "npz", ".npy": "npy"}
-    return kinds.get(os.path.splitext(lower)[1], "TFRecord" if _SHARD.search(lower) else None)
-
-
-class Records(Source):
+class RecordFiles(Source):
     """A file, or a folder of files, that hold many images each."""
 
     def __init__(self, options: SourceOptions) -> None:
@@ -229,7 +212,7 @@ class Records(Source):
         return not is_ignored(name) if self._record is not None else is_records(name)
 
     def _kind_of(self, name: str) -> str:
-        return "record" if self._record is not None else _kind(self._files.base(name)) or ""
+        return "record" if self._record is not None else records_kind(self._files.base(name)) or ""
 
     def _all(self) -> Iterator[Entry]:
         if self._kind == "TFRecord":
@@ -323,7 +306,7 @@ class Records(Source):
         if not self._inner:
             self._columns = Columns(without_splits(self.options), (), _LEFT_OUT)
         there = self._inner | splits
-        self._inner = {split: there[split] for split in SPLIT_FOLDERS if split in there}
+        self._inner = {split: there[split] for split in SPLIT_NAMES if split in there}
         self._shown = tuple(self._inner.values())
         for split, name in splits.items():
             for entry in self._part(self._files.id(outer, name), called, found, name, file_of, True):

@@ -18,6 +18,7 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.annotations import boxes, points
+from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
@@ -30,7 +31,7 @@ from beam_jobs.sources.files.interface import (
     refuse_options,
 )
 from beam_jobs.sources.files.rows import KINDS, Rows
-from beam_jobs.sources.paths import Paths, split_place
+from beam_jobs.sources.paths import Paths
 from shard_reader.format.manifest import Field
 from shard_reader.storage.open import directory, is_url
 from shard_reader.storage.secrets import unsigned
@@ -47,7 +48,7 @@ _SHOWN = 20  # columns of a long table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Columns:
+class _TableColumns:
     """What each column is."""
 
     path: str
@@ -78,7 +79,7 @@ class Table(Source):
         folder = split_place(options.input)[0] if is_file else options.input
         self._paths = Paths(options.root or folder, "--root" if options.root else "INPUT")
         self._folder = directory(folder)
-        self._columns: _Columns | None = None
+        self._columns: _TableColumns | None = None
         self._kind, self._parts, self._rows, self._usable = "", 0, 0, 0
         self._typed = True
         self._first = ""  # problem
@@ -186,7 +187,7 @@ class Table(Source):
             raise self._refused(f"a folder of tables has nothing else in it, here is {odd or names[-1]}; {remedy}")
         return [KINDS[_suffix(name)](inside, name) for name in names]
 
-    def _recognise(self, names: Sequence[str]) -> _Columns:
+    def _recognise(self, names: Sequence[str]) -> _TableColumns:
         options = self.options
         path = self._column("--path-column", options.path_column, PATH_COLUMNS, names)
         if path is None:
@@ -212,7 +213,7 @@ class Table(Source):
         for made, given in (("objects/bbox", options.boxes), ("objects/point", options.points)):
             if given and made in fields:
                 raise self._refused(f'the column "{made}" has the name that {given[0]} gets; rename it')
-        return _Columns(
+        return _TableColumns(
             path=path,
             id=id_column,
             label=label,
@@ -282,7 +283,7 @@ class Table(Source):
             return [_class(one, column, where) for one in value]  # type: ignore[return-value]
         return _class(value, column, where)
 
-    def _fields(self, row: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
+    def _fields(self, row: Mapping[str, Any], columns: _TableColumns) -> dict[str, Any]:
         fields = {name: row[name] for name in columns.fields}
         if columns.boxes:
             fields["objects/bbox"] = boxes([row[name] for name in columns.boxes], self.options.box_format)
@@ -296,7 +297,7 @@ class Table(Source):
                 raise BadInput("bad-box", f"as many elements as objects are to be in each of them, here are {counted}")
         return fields
 
-    def _text(self, columns: _Columns) -> str:
+    def _text(self, columns: _TableColumns) -> str:
         parts = f" in {self._parts} files" if self._parts > 1 else ""
         below = f" below {self.options.root}" if self.options.root else ""
         found = [f'images in column "{columns.path}"{below}']

@@ -65,7 +65,7 @@ class Report:
     """What was seen.
 
     Attributes:
-        first_epoch, later: what was read of the first epoch, of the split's `records`, and of those behind it.
+        first_epoch, later: what was read of the first epoch, of the split's `records`, and of those after it.
         first_batch: seconds until the first batch, from opening the dataset.
         from_disk: how many pages were waited for.
         image_bytes: of an image's payload, on average.
@@ -95,7 +95,7 @@ class Report:
 
     @property
     def rate(self) -> float:
-        """Images a second, behind the first epoch if there was time for more."""
+        """Images a second, after the first epoch if there was time for more."""
         return (self.later if self.later.images else self.first_epoch).rate
 
 
@@ -241,7 +241,7 @@ def _read(stream: Stream, begin: float, seconds: float) -> tuple[Counter, Counte
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class _PickedRecords:
     """Some records, with their shards at hand."""
 
     data: Dataset
@@ -259,12 +259,12 @@ class _Sample:
         return int(shard.rows["height"][row]), int(shard.rows["width"][row])
 
 
-def _sample(data: Dataset) -> _Sample:
+def _sample(data: Dataset) -> _PickedRecords:
     numbers = np.unique(np.linspace(0, len(data) - 1, min(_SAMPLE, len(data))).astype(np.int64))
-    return _Sample(data, numbers, data.locate(numbers))
+    return _PickedRecords(data, numbers, data.locate(numbers))
 
 
-def _stages(stream: Stream, sample: _Sample, options: BenchmarkOptions) -> Iterator[tuple[str, float]]:
+def _stages(stream: Stream, sample: _PickedRecords, options: BenchmarkOptions) -> Iterator[tuple[str, float]]:
     """Microseconds an image of each stage alone, on one thread, with everything in memory."""
     data, chain = sample.data, compose(_transforms(options))
     field, places = data.fields["image"], range(len(sample.records))

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.shards.lock import LOCK_NAME
-from beam_jobs.shards.tfds_metadata import METADATA_NAMES
 from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.format import example
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
+    LOCK_NAME,
     MANIFEST_NAME,
     REJECTS_NAME,
+    TFDS_NAMES,
     Field,
     Manifest,
     Shard,
@@ -31,9 +31,8 @@ from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, local_path
 
 __all__ = [
+    "copy_to_disk",
     "data_files",
-    "fetch",
-    "fetched",
     "label_counts",
     "line_count",
     "local_directory",
@@ -43,8 +42,8 @@ __all__ = [
     "printable_id",
     "read_manifest",
     "record_ids",
+    "shard_on_disk",
 ]
-
 
 _PIECE = 1 << 23
 
@@ -93,8 +92,8 @@ def manifest_at(place: str) -> tuple[Directory, Manifest]:
     return files, _read_manifest(place, files)
 
 
-def fetch(files: Directory, name: str, folder: Path) -> None:
-    """Copy a file of a dataset that is far away into a folder, if it is there."""
+def copy_to_disk(files: Directory, name: str, folder: Path) -> None:
+    """Copy a file of a remote dataset into a folder, if it is there."""
     with contextlib.suppress(FileNotFoundError), open(folder / name, "wb") as file:
         try:
             size = files.size(name)
@@ -106,16 +105,16 @@ def fetch(files: Directory, name: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def fetched(far: str | None, shard: Shard, folder: Path) -> Iterator[None]:
-    """Meanwhile all files of a shard are in a folder, if they are `far` away otherwise."""
-    if far is None:
+def shard_on_disk(remote: str | None, shard: Shard, folder: Path) -> Iterator[None]:
+    """All files of a shard are in a folder for a while, if the dataset is at a URL, `remote`."""
+    if remote is None:
         yield
         return
-    files = directory(far)
+    files = directory(remote)
     names = [name for file in shard.files.values() for name in (file.path, index_name(file.path))]
     try:
         for name in names:
-            fetch(files, name, folder)
+            copy_to_disk(files, name, folder)
         yield
     finally:
         for name in names:
@@ -148,7 +147,7 @@ def data_files(manifest: Manifest) -> Iterator[ShardFile]:
 
 def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
     """Those of the names in a dataset's directory that belong to no dataset."""
-    known = {MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME, *METADATA_NAMES}
+    known = {MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES}
     for file in data_files(manifest):
         known |= {file.path, index_name(file.path)}
     return sorted(name for name in names if name not in known)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError
 from beam_jobs.terminal import counted, size_text
-from beam_jobs.tools.dataset_files import data_files, fetch, manifest_at, record_ids
+from beam_jobs.tools.dataset_files import copy_to_disk, data_files, manifest_at, record_ids
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.manifest import Field, Manifest, Shard, ShardFile, index_name
@@ -50,13 +50,13 @@ def facts(place: str) -> dict[str, Any]:
             raise JobError(str(error).replace(folder, place.rstrip("/"))) from error
 
 
-def _facts(place: str, path: Path, manifest: Manifest, far: Directory | None = None) -> dict[str, Any]:
-    """The facts; what is needed of files that are `far` away is fetched to `path`."""
+def _facts(place: str, path: Path, manifest: Manifest, remote: Directory | None = None) -> dict[str, Any]:
+    """The facts; of a `remote` dataset, the files that are needed are copied to `path`."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     filled = [shard for shard in shards if shard.records]
     looked_at = filled[:: max(1, -(-len(filled) // _MOST_INDEXES))]
-    if far is not None:
-        _fetch(far, path, manifest, looked_at)
+    if remote is not None:
+        _copy_to_disk(remote, path, manifest, looked_at)
     return {
         "path": place,
         "formats": list(manifest.formats),
@@ -92,13 +92,13 @@ def describe(shown: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _fetch(far: Directory, path: Path, manifest: Manifest, shards: list[Shard]) -> None:
+def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: list[Shard]) -> None:
     """The indexes of some shards, and of the first one as much as its first records take; the rest of it is a hole."""
     format, first = manifest.formats[0], next(_first_shards(manifest), None)
     for shard in [*shards, *([first[1]] if first else [])]:
         name = index_name(shard.files[format].path)
         if not (path / name).exists():
-            fetch(far, name, path)
+            copy_to_disk(remote, name, path)
     if first is None:
         return
     file = first[1].files[format]
@@ -109,7 +109,7 @@ def _fetch(far: Directory, path: Path, manifest: Manifest, shards: list[Shard]) 
                 break
             start, end = int(row["id_offset"]), int(row["id_offset"]) + int(row["id_length"])
             hollow.seek(start)
-            hollow.write(far.read(file.path, start, end))
+            hollow.write(remote.read(file.path, start, end))
 
 
 def _check_files(path: str, names: Iterable[str], manifest: Manifest) -> None:

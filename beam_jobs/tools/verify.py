@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.plan.duplicates import find
+from beam_jobs.external_sort import find_equal_hashes
 from beam_jobs.processes import in_parallel
 from beam_jobs.terminal import counted, size_text
 from beam_jobs.tools.damage import damage
 from beam_jobs.tools.dataset_files import (
+    copy_to_disk,
     data_files,
-    fetch,
-    fetched,
     label_counts,
     line_count,
     manifest_at,
@@ -34,6 +33,7 @@ from beam_jobs.tools.dataset_files import (
     other_files,
     printable_id,
     record_ids,
+    shard_on_disk,
 )
 from shard_reader import Dataset, open_dataset
 from shard_reader.errors import CorruptionError
@@ -67,7 +67,7 @@ class _Task:
     shard: Shard
     first: int
     decode: bool
-    far: str | None = None  # where its files are, to be fetched into `path` for a while
+    remote: str | None = None  # where its files are, to be copied into `path` for a while
 
 
 class _Found(NamedTuple):
@@ -95,15 +95,15 @@ class Verification:
         self._place, self._names = place.rstrip("/"), files.names()
         self._scratch = None if files.local is not None else tempfile.TemporaryDirectory(prefix="image-shards-")
         self.path = files.local or Path(self._scratch.name if self._scratch is not None else "")
-        self._far = place if self._scratch is not None else None
+        self._remote = place if self._scratch is not None else None
         if "hdf5" in self.manifest.formats:
             need_packages("hdf5", "h5py")
         if decode or self.manifest.fields["image"].feature is not None:
             need_packages("decode", "simplejpeg", "PIL")
-        if self._far is not None:
+        if self._remote is not None:
             for name in (MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME):
-                fetch(files, name, self.path)
-        self.tasks = list(_tasks(self.path, self.manifest, decode, self._far))
+                copy_to_disk(files, name, self.path)
+        self.tasks = list(_tasks(self.path, self.manifest, decode, self._remote))
         self.done = self.problems = 0
 
     def run(self, workers: int, note: Callable[[str], None], progress: Callable[[], None]) -> None:
@@ -135,7 +135,7 @@ class Verification:
                 yield found.ids
 
         with tempfile.TemporaryDirectory() as scratch:
-            again = find(ids(), Path(scratch))
+            again = find_equal_hashes(ids(), Path(scratch))
         ends = np.cumsum(sizes, dtype=np.uint64)
         for place, first in zip(again.places.tolist(), again.firsts.tolist(), strict=True):
             count(self._duplicate(*(self._row(ends, number) for number in (first, place))))
@@ -159,13 +159,13 @@ class Verification:
         )
 
     def close(self) -> None:
-        """Remove what was fetched from far away."""
+        """Remove the files that were copied from a store."""
         if self._scratch is not None:
             self._scratch.cleanup()
 
     def _shown(self, text: str) -> str:
         """A text with the places that the user knows."""
-        return text if self._far is None else text.replace(str(self.path), self._place)
+        return text if self._remote is None else text.replace(str(self.path), self._place)
 
     def _row(self, ends: NDArray[np.uint64], place: int) -> tuple[_Task, int]:
         """The shard of a record, by its number in the dataset, and its row there."""
@@ -174,7 +174,7 @@ class Verification:
 
     def _duplicate(self, first: tuple[_Task, int], second: tuple[_Task, int]) -> str:
         task, row = second
-        with fetched(task.far, task.shard, task.path):
+        with shard_on_disk(task.remote, task.shard, task.path):
             return self._duplicate_at(task, row, first)
 
     def _duplicate_at(self, task: _Task, row: int, first: tuple[_Task, int]) -> str:
@@ -190,17 +190,17 @@ class Verification:
         )
 
 
-def _tasks(path: Path, manifest: Manifest, decode: bool, far: str | None) -> Iterator[_Task]:
+def _tasks(path: Path, manifest: Manifest, decode: bool, remote: str | None) -> Iterator[_Task]:
     for name, split in manifest.splits.items():
         first = 0
         for shard in split.shards:
-            yield _Task(path, manifest.fields, name, shard, first, decode, far)
+            yield _Task(path, manifest.fields, name, shard, first, decode, remote)
             first += shard.records
 
 
 def _look(task: _Task) -> _Found:
     """Look at one shard in all of its formats, wherever it is."""
-    with fetched(task.far, task.shard, task.path):
+    with shard_on_disk(task.remote, task.shard, task.path):
         return _look_here(task)
 
 

@@ -89,8 +89,10 @@ __all__ = [
     "FORMAT_NAME",
     "FORMAT_VERSION",
     "IMAGE_DTYPES",
+    "LOCK_NAME",
     "MANIFEST_NAME",
     "REJECTS_NAME",
+    "TFDS_NAMES",
     "Counts",
     "Field",
     "Fingerprint",
@@ -112,6 +114,10 @@ FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "dataset.json"
 REJECTS_NAME: Final = "rejects.jsonl"
 DUPLICATES_NAME: Final = "duplicates.jsonl"
+LOCK_NAME: Final = "_image-shards.lock"
+"""A file of the job that writes a dataset: beside no manifest, it says that the dataset is not finished."""
+TFDS_NAMES: Final = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
+"""The files for TensorFlow Datasets."""
 FORMATS: Final[Mapping[str, str]] = {"tfrecord": ".tfrecord", "hdf5": ".h5"}
 """Each format's name and its files' suffix."""
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw")

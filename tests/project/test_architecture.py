@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.command import REPOSITORY
 
-# From the bottom up. A module belongs to the longest name that it begins with, and imports its own package or lower ones.
+# From the bottom up. A module belongs to the longest name that it begins with, and imports its own layer or lower ones.
 LAYERS = {
     "shard_reader": [
         "shard_reader.errors",
@@ -55,7 +55,7 @@ LAYERS = {
         "beam_jobs.__main__",
     ],
 }
-ROOMS = 9  # of a package, at most
+ROOMS = 9  # of a package, at most; the two top packages have more, since all that a package below needs lies there
 NOT_FOR_TOOLS = ("beam_jobs.options", "beam_jobs.shards", "beam_jobs.plan", "beam_jobs.runners", "apache_beam", "tqdm")
 
 
@@ -119,7 +119,9 @@ def test_imports_go_down(module: str) -> None:
             assert rank[layer(other)] <= rank[layer(module)], f"{module} imports {other}, which lies above it"
 
 
-@pytest.mark.parametrize("package", [name for name, path in MODULES.items() if path.name == "__init__.py"])
+@pytest.mark.parametrize(
+    "package", [name for name, path in MODULES.items() if path.name == "__init__.py" and "." in name]
+)
 def test_a_package_has_few_rooms(package: str) -> None:
     rooms = [name for name in MODULES if name.rpartition(".")[0] == package]
     assert len(rooms) <= ROOMS, rooms

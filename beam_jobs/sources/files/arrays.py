@@ -226,7 +226,7 @@ class HDF5Files:
         return found.tobytes() if found.ndim == 1 else as_pixels(found)
 
     def _open(self, process: int, name: str) -> h5py.File:
-        """Open a file in each process anew, for what is open does not survive a fork."""
+        """Open a file in each process again, since an open file does not survive a fork."""
         local = self._directory.local
         if local is not None:
             return h5py.File(local / name, "r", locking="best-effort")

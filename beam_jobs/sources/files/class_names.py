@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.paths import split_place
+from beam_jobs.sources.files.file_names import split_place
 from shard_reader.storage.open import directory
 
 __all__ = ["read_class_names"]

@@ -35,9 +35,7 @@ __all__ = [
     "refuse_options",
 ]
 
-
 BOX_FORMATS = ("xyxy", "xywh", "yxyx", "rel-xyxy", "rel-xywh", "rel-yxyx")
-
 SOURCES = ("folder", "table", "coco", "archive", "records")
 
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored
 from beam_jobs.sources.files.interface import Entry, Label, Problem, SourceOptions
-from beam_jobs.sources.folder import SPLIT_FOLDERS, is_ignored
 from shard_reader.format.manifest import Field
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
@@ -80,7 +80,7 @@ class Files:
         for file in self.directory.walk():
             if self._is_wanted(file.name, wanted):
                 continue
-            if is_ignored(file.name) or file.name.endswith(".index.npy"):  # that of a shard of ours
+            if is_ignored(file.name) or file.name.endswith(".index.npy"):  # that of a shard
                 self.ignored += 1
             else:
                 yield Entry(file.name, file.size, problem=Problem("other-file", "is another kind of file than INPUT's"))
@@ -114,7 +114,7 @@ class Splits:
 
     def __init__(self, names: Sequence[str]) -> None:
         tops = {name.partition("/")[0] for name in names if "/" in name}
-        self._by_folder = bool(tops) and {top.lower() for top in tops} <= set(SPLIT_FOLDERS)
+        self._by_folder = bool(tops) and {top.lower() for top in tops} <= set(SPLIT_NAMES)
         self._rest: str | None = None  # the split of files that name none
         found = {self._named(name) for name in names}
         self.names: tuple[str, ...] | None = None
@@ -123,7 +123,7 @@ class Splits:
             self._rest = "train"
             found = found - {None} | {"train"}
         if self._by_folder or (found and names != [""] and None not in found):
-            self.names = tuple(name for name in SPLIT_FOLDERS if name in found)
+            self.names = tuple(name for name in SPLIT_NAMES if name in found)
 
     @property
     def text(self) -> str:
@@ -244,7 +244,7 @@ def as_label(value: Any, name: str, separator: str | None = None) -> Label | Pro
 
 def split_of(name: str) -> str | None:
     """The split that an array's name, or that of a group it is in, names."""
-    found = {word.lower() for word in _words(name)} & set(SPLIT_FOLDERS)
+    found = {word.lower() for word in _words(name)} & set(SPLIT_NAMES)
     return found.pop() if len(found) == 1 else None
 
 
@@ -253,8 +253,8 @@ def without_split(name: str) -> str:
     parts = []
     for part in name.split("/"):
         words = _words(part)
-        if any(word.lower() in SPLIT_FOLDERS for word in words):
-            part = "_".join(word for word in words if word[0].isalnum() and word.lower() not in SPLIT_FOLDERS)
+        if any(word.lower() in SPLIT_NAMES for word in words):
+            part = "_".join(word for word in words if word[0].isalnum() and word.lower() not in SPLIT_NAMES)
         parts += [part] if part else []
     return "/".join(parts) or name
 
@@ -265,7 +265,7 @@ def label_of(image: str, names: Iterable[str]) -> str | None:
     if not held:  # of its own name, only what it says of a split
         base = [word.lower() for word in _words(image.rpartition("/")[2])]
         folder = [word.lower() for word in _words(image[: -len(image.rpartition("/")[2])])]
-        rest = tuple(word for word in folder if _is_word(word)) + tuple(w for w in base if w in SPLIT_FOLDERS)
+        rest = tuple(word for word in folder if _is_word(word)) + tuple(w for w in base if w in SPLIT_NAMES)
     order = _LABELS.get(held.lower(), _LABEL_WORDS)
     found = []
     for name in names:
@@ -297,18 +297,18 @@ def image_splits(names: Iterable[str]) -> dict[str, str]:
         rest, held = _parted(name, _IMAGES)
         split = split_of(name)
         if held and split:
-            key = (_IMAGES.index(held.lower()), tuple(w for w in rest if w not in (*SPLIT_FOLDERS, "/")))
+            key = (_IMAGES.index(held.lower()), tuple(w for w in rest if w not in (*SPLIT_NAMES, "/")))
             alike.setdefault(key, {}).setdefault(split, name)
     several = [key for key, splits in alike.items() if len(splits) > 1]
     found = alike[min(several, key=lambda key: (len(key[1]), key))] if several else {}
-    return {split: found[split] for split in SPLIT_FOLDERS if split in found}
+    return {split: found[split] for split in SPLIT_NAMES if split in found}
 
 
 def _words(name: str) -> list[str]:
     """The words of a name, and what is between them; "xtrain" is two."""
     words = []
     for word in _WORD.findall(name):
-        two = word[0] in "xXyY" and word[1:].lower() in SPLIT_FOLDERS
+        two = word[0] in "xXyY" and word[1:].lower() in SPLIT_NAMES
         words += [word[0], word[1:]] if two else [word]
     return words
 
@@ -329,7 +329,7 @@ def _parted(name: str, words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
 
 def _split_words(name: str) -> set[str]:
     """The splits that a file's own name has among its words."""
-    return set(re.split(r"[-_.]", name.rpartition("/")[2].lower())) & set(SPLIT_FOLDERS)
+    return set(re.split(r"[-_.]", name.rpartition("/")[2].lower())) & set(SPLIT_NAMES)
 
 
 def count(number: int, one: str, several: str) -> str:

@@ -1,3 +1,3 @@
-"""TFRecord files that other programs wrote: indexed where they are, as a dataset."""
+"""TFRecord files that other programs wrote: their splits, their features, and the fields of a dataset from them."""
 
 __all__: list[str] = []

@@ -10,7 +10,7 @@ from beam_jobs.tools.foreign.survey import FeatureSeen, Keys, Survey
 from shard_reader.format import example
 from shard_reader.format.manifest import BASE_COLUMNS, Field
 
-__all__ = ["Schema", "infer"]
+__all__ = ["ForeignFields", "infer"]
 
 _LABELS = ("image/class/label", "label", "class", "labels", "image/label")
 _OWN_NAMES = ("image", "id", "label", "content_hash", "weight", *BASE_COLUMNS)
@@ -20,8 +20,8 @@ _DTYPES = {kind: dtype for dtype, kind in example.KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
-    """The fields, the feature of the labels, why a feature is none of the fields, and whether grey images are
+class ForeignFields:
+    """The fields, the feature of the labels, why a feature is not one of the fields, and whether grey images are
     read as colour, since others are colour.
     """
 
@@ -31,7 +31,7 @@ class Schema:
     grey_as_rgb: bool
 
 
-def infer(found: Survey, keys: Keys, label: str | None, has_ids: bool) -> Schema:
+def infer(found: Survey, keys: Keys, label: str | None, has_ids: bool) -> ForeignFields:
     """The fields of a dataset.
 
     Args:
@@ -63,7 +63,7 @@ def infer(found: Survey, keys: Keys, label: str | None, has_ids: bool) -> Schema
             name = names.get(feature) or _name(feature, seen, found.records)
             fields[name] = _field(feature, seen, found.records)
     order = [name for name in ("image", "label", "id", "height", "width") if name in fields]
-    return Schema({name: fields[name] for name in [*order, *fields]}, label, left_out, _has_grey_and_rgb(found))
+    return ForeignFields({name: fields[name] for name in [*order, *fields]}, label, left_out, _has_grey_and_rgb(found))
 
 
 def _label(found: Survey, asked: str | None) -> str | None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.folder import SPLIT_FOLDERS
+from beam_jobs.sources.files.file_names import SPLIT_NAMES
 
 __all__ = ["missing_numbers", "split_files"]
 
@@ -39,7 +39,7 @@ def split_files(names: Iterable[str], patterns: Sequence[tuple[str, str]]) -> Ma
     for name in (name for files in found.values() for name in files):
         if not _PLAIN.fullmatch(name):
             raise UsageError(f"{name!r}: names of shards have letters, digits and _.- only; rename it")
-    order = {split: number for number, split in enumerate(SPLIT_FOLDERS)}
+    order = {split: number for number, split in enumerate(SPLIT_NAMES)}
     return {split: found[split] for split in sorted(found, key=lambda split: (order.get(split, len(order)), split))}
 
 
@@ -83,7 +83,7 @@ def _split_of(name: str) -> str:
     cut = min(match.start() for match in (_SUFFIX.search(name), _NUMBERED.search(name)) if match)
     base = name[:cut]
     words = [word.lower() for word in re.split(r"[-_.]", base)]
-    known = [split for split in SPLIT_FOLDERS if split in words]
+    known = [split for split in SPLIT_NAMES if split in words]
     if len(known) == 1:
         return known[0]
     is_tfds = re.search(r"\.tfrecord-\d+-of-\d+", name, re.IGNORECASE) is not None

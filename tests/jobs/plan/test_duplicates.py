@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.command import command, prepared
 
-from beam_jobs.plan.duplicates import find
+from beam_jobs.external_sort import find_equal_hashes
 from shard_reader import open_dataset
 from shard_reader.format import Manifest
 
@@ -30,7 +30,7 @@ def test_every_repetition_is_found_with_the_first_of_its_kind(
     numbers = [(0, 0)] + [(random.getrandbits(64), number) for number in range(1, 31)]
     hashes = np.array([numbers[value] for value in values], np.uint64).reshape(-1, 2)
     blocks = (hashes[start : start + block] for start in range(0, len(hashes), block))
-    found = find(blocks, tmp_path_factory.mktemp("hashes"))
+    found = find_equal_hashes(blocks, tmp_path_factory.mktemp("hashes"))
     expected = [(place, values.index(value)) for place, value in enumerate(values) if value in values[:place] and value]
     assert list(zip(found.places.tolist(), found.firsts.tolist(), strict=True)) == expected
 

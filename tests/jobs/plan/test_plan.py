@@ -16,8 +16,9 @@ from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.options import ShardRule, SplitRule
 from beam_jobs.plan import order as plan
+from beam_jobs.plan import tasks
 from beam_jobs.plan.catalog import Catalog
-from beam_jobs.plan.order import Arrangement
+from beam_jobs.plan.order import PlannedInputs
 from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, shard_count
 from beam_jobs.sources import Entry, Problem, Reference, Source
 from beam_jobs.sources.files.interface import SourceOptions
@@ -51,33 +52,33 @@ def arranged(
     seed: int = 0,
     buckets: int = 1024,
     memory: int = 1 << 26,
-) -> Arrangement:
-    """What `prepare` does: list, spill, arrange."""
+) -> PlannedInputs:
+    """What `prepare` does: list, spill, plan."""
     (directory / "spill").mkdir(parents=True)
     spill, catalog, source = Spill(directory / "spill", buckets, memory), Catalog(), Listed(found)
     plan.scan(source, seed, catalog, spill, lambda: None)
     parts = tuple(tuple(part.split("=")) for part in split.split(",")) if split else None
     schema = catalog.close(source.layout())
-    return plan.arrange(spill, source, schema, SplitRule(parts=parts), seed, directory)  # type: ignore[arg-type]
+    return plan.plan_inputs(spill, source, schema, SplitRule(parts=parts), seed, directory)  # type: ignore[arg-type]
 
 
 def fingerprint(found: list[Entry], seed: int = 0) -> str:
     return plan.scan(Listed(found), seed, Catalog(), None, lambda: None).fingerprint
 
 
-def ordered_ids(arrangement: Arrangement, split: str = "train") -> list[str]:
-    return [json.loads(line)[0] for line in arrangement.ordered[split].path.read_bytes().splitlines()]
+def ordered_ids(planned: PlannedInputs, split: str = "train") -> list[str]:
+    return [json.loads(line)[0] for line in planned.ordered[split].path.read_bytes().splitlines()]
 
 
 def shards(found: list[Entry], count: int, seed: int, buckets: int, memory: int) -> list[tuple[ShardTask, list[str]]]:
     """Every task of a split, with the ids of its references."""
     with tempfile.TemporaryDirectory() as folder:
-        arrangement = arranged(found, Path(folder), "train=1", seed, buckets, memory)
-        written = plan.plan_shards(arrangement.ordered, {"train": count}, Path(folder), "")
+        planned = arranged(found, Path(folder), "train=1", seed, buckets, memory)
+        written = tasks.plan_shards(planned.ordered, {"train": count}, Path(folder), "")
         directory = LocalDirectory(Path(folder))
-        tasks = list(plan.read_tasks(directory, TASKS_NAME))
-        assert len(tasks) == written == count
-        return [(task, [r.id for r in plan.read_references(directory, task)]) for task in tasks]
+        found_tasks = list(tasks.read_tasks(directory, TASKS_NAME))
+        assert len(found_tasks) == written == count
+        return [(task, [r.id for r in tasks.read_references(directory, task)]) for task in found_tasks]
 
 
 @given(
@@ -114,27 +115,27 @@ def test_the_order_is_pinned(tmp_path: Path) -> None:
 
 def test_splits_of_inputs_stay_splits(tmp_path: Path) -> None:
     found = [Entry("1", split="val"), Entry("2", split="train"), Entry("3", split="train"), Entry("4", split="b")]
-    arrangement = arranged(found, tmp_path, "")
-    assert list(arrangement.ordered) == ["train", "val", "b"]
-    assert sorted(ordered_ids(arrangement, "train")) == ["2", "3"]
-    assert plan.plan_shards(arrangement.ordered, {"train": 1, "val": 1, "b": 1}, tmp_path, "") == 3
+    planned = arranged(found, tmp_path, "")
+    assert list(planned.ordered) == ["train", "val", "b"]
+    assert sorted(ordered_ids(planned, "train")) == ["2", "3"]
+    assert tasks.plan_shards(planned.ordered, {"train": 1, "val": 1, "b": 1}, tmp_path, "") == 3
 
 
 def test_an_id_that_is_there_twice_is_taken_once(tmp_path: Path) -> None:
     problem = Entry("c", 1, problem=Problem("too-large", "..."))
-    arrangement = arranged([Entry("a", 1), Entry("b", 1), Entry("a", 1), Entry("a", 7), problem], tmp_path)
-    rejects = [json.loads(line) for line in arrangement.rejects.read_bytes().splitlines()]
+    planned = arranged([Entry("a", 1), Entry("b", 1), Entry("a", 1), Entry("a", 7), problem], tmp_path)
+    rejects = [json.loads(line) for line in planned.rejects.read_bytes().splitlines()]
     assert sorted((r["id"], r["reason"], r["stage"]) for r in rejects) == [
         ("a", "duplicate-id", "list"),
         ("a", "duplicate-id", "list"),
         ("c", "too-large", "list"),
     ]
-    assert (arrangement.planned, arrangement.rejected, sorted(ordered_ids(arrangement))) == (2, 3, ["a", "b"])
+    assert (planned.planned, planned.rejected, sorted(ordered_ids(planned))) == (2, 3, ["a", "b"])
 
 
 def test_a_name_that_is_no_text_reaches_the_rejects(tmp_path: Path) -> None:
-    arrangement = arranged([Entry("\udcff", 1, problem=Problem("file-name", "..."))], tmp_path)
-    assert json.loads(arrangement.rejects.read_bytes())["id"] == "\udcff"
+    planned = arranged([Entry("\udcff", 1, problem=Problem("file-name", "..."))], tmp_path)
+    assert json.loads(planned.rejects.read_bytes())["id"] == "\udcff"
 
 
 @pytest.mark.parametrize(
@@ -152,17 +153,17 @@ def test_a_name_that_is_no_text_reaches_the_rejects(tmp_path: Path) -> None:
     ids=str,
 )
 def test_number_of_shards(rule: ShardRule, records: int, expected: int) -> None:
-    assert shard_count(records, rule, largest=100, record_bytes=lambda: 110.0) == expected
+    assert shard_count(records, rule, largest=100, record_bytes=110.0) == expected
 
 
 def test_more_shards_than_images_are_refused() -> None:
     with pytest.raises(UsageError, match="--shards 5: the largest split has only 4 images"):
-        shard_count(4, ShardRule(by="shards", value=5), largest=4, record_bytes=lambda: 1.0)
+        shard_count(4, ShardRule(by="shards", value=5), largest=4, record_bytes=1.0)
 
 
 def test_more_shards_than_any_engine_is_good_for_are_refused() -> None:
     with pytest.raises(UsageError, match="--shard-records 1: would make 100000 shards, more than 99999"):
-        shard_count(100_000, ShardRule(by="records", value=1), largest=100_000, record_bytes=lambda: 1.0)
+        shard_count(100_000, ShardRule(by="records", value=1), largest=100_000, record_bytes=1.0)
 
 
 def test_the_fingerprint_sees_all_of_the_listing_and_not_the_seed() -> None:
@@ -182,22 +183,22 @@ def test_the_fingerprint_sees_all_of_the_listing_and_not_the_seed() -> None:
 
 def test_references_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"größe/{number:04d}" for number in range(500)]
-    arrangement = arranged(entries(names), tmp_path)
-    plan.plan_shards(arrangement.ordered, {"train": 3}, tmp_path, "")
+    planned = arranged(entries(names), tmp_path)
+    tasks.plan_shards(planned.ordered, {"train": 3}, tmp_path, "")
     directory = LocalDirectory(tmp_path)
-    tasks = list(plan.read_tasks(directory, TASKS_NAME))
-    whole = [list(plan.read_references(directory, task)) for task in tasks]
-    monkeypatch.setattr(plan, "_PIECE", 37)
-    assert [list(plan.read_references(directory, task)) for task in tasks] == whole
-    assert plan.reference_at(directory, tasks[1], 5) == whole[1][5]
-    first = plan.first_references("train", arrangement.ordered["train"], 7, "")
-    assert list(plan.read_references(directory, first)) == whole[0][:7]
+    found_tasks = list(tasks.read_tasks(directory, TASKS_NAME))
+    whole = [list(tasks.read_references(directory, task)) for task in found_tasks]
+    monkeypatch.setattr(tasks, "_PIECE", 37)
+    assert [list(tasks.read_references(directory, task)) for task in found_tasks] == whole
+    assert tasks.reference_at(directory, found_tasks[1], 5) == whole[1][5]
+    first = tasks.first_references("train", planned.ordered["train"], 7, "")
+    assert list(tasks.read_references(directory, first)) == whole[0][:7]
 
 
 def test_a_plan_that_was_cut_short_is_an_error(tmp_path: Path) -> None:
-    arrangement = arranged(entries(list("abc")), tmp_path)
-    plan.plan_shards(arrangement.ordered, {"train": 1}, tmp_path, "")
-    (task,) = plan.read_tasks(LocalDirectory(tmp_path), TASKS_NAME)
+    planned = arranged(entries(list("abc")), tmp_path)
+    tasks.plan_shards(planned.ordered, {"train": 1}, tmp_path, "")
+    (task,) = tasks.read_tasks(LocalDirectory(tmp_path), TASKS_NAME)
     (tmp_path / task.plan).write_bytes(b"")
     with pytest.raises(OSError, match="ends before byte"):
-        list(plan.read_references(LocalDirectory(tmp_path), task))
+        list(tasks.read_references(LocalDirectory(tmp_path), task))

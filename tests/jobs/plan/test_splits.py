@@ -15,7 +15,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.options import SplitRule
 from beam_jobs.plan.catalog import Catalog, Schema
-from beam_jobs.plan.order import Arrangement, arrange, scan, statistics_split
+from beam_jobs.plan.order import PlannedInputs, plan_inputs, scan, statistics_split
 from beam_jobs.plan.splits import splitter
 from beam_jobs.sources import Entry, Layout, Reference, Source
 from beam_jobs.sources.files.interface import SourceOptions
@@ -37,19 +37,19 @@ class Listed(Source):
         raise NotImplementedError
 
 
-def arranged(entries: list[Entry], rule: SplitRule, folder: Path, seed: int = 0) -> tuple[Arrangement, Schema]:
+def arranged(entries: list[Entry], rule: SplitRule, folder: Path, seed: int = 0) -> tuple[PlannedInputs, Schema]:
     folder.mkdir(parents=True, exist_ok=True)
     catalog, spill, source = Catalog(), Spill(folder), Listed(entries)
     scan(source, seed, catalog, spill, lambda: None)
     schema = catalog.close(Layout(text=""))
-    return arrange(spill, source, schema, rule, seed, folder), schema
+    return plan_inputs(spill, source, schema, rule, seed, folder), schema
 
 
-def split_of(arrangement: Arrangement) -> dict[str, str]:
+def split_of(planned: PlannedInputs) -> dict[str, str]:
     """The split of each id."""
     return {
         json.loads(line)[0]: split
-        for split, ordered in arrangement.ordered.items()
+        for split, ordered in planned.ordered.items()
         for line in ordered.path.read_text().splitlines()
     }
 
@@ -154,9 +154,9 @@ def test_a_split_of_inputs_is_divided_further(tmp_path: Path, stratify: bool) ->
     """Train and test are given, as for CIFAR-10; val is wanted, too."""
     entries = [Entry(f"{n}", label=str(n % 2), split="test" if n % 4 == 0 else "train") for n in range(400)]
     rule = SplitRule(parts=(("train", "0.9"), ("val", "0.1")), stratify=stratify)
-    arrangement, _ = arranged(entries, rule, tmp_path)
-    assert list(arrangement.ordered) == ["train", "val", "test"]
-    found = split_of(arrangement)
+    planned, _ = arranged(entries, rule, tmp_path)
+    assert list(planned.ordered) == ["train", "val", "test"]
+    found = split_of(planned)
     assert {id for id, split in found.items() if split == "test"} == {str(n) for n in range(0, 400, 4)}
     sizes = Counter(found.values())
     assert sizes["train"] == 270 if stratify else 250 < sizes["train"] < 290
@@ -169,8 +169,8 @@ def test_the_split_to_train_on_is_known_in_any_spelling(tmp_path: Path) -> None:
         [(("Test", "Train"), "Train"), (("test", "training"), "training"), (("b", "a"), "a")]
     ):
         entries = [Entry(f"{split}-{n}", split=split) for split in splits for n in range(50)]
-        arrangement, _ = arranged(entries, SplitRule(), tmp_path / str(number))
-        assert statistics_split(list(arrangement.ordered)) == train
+        planned, _ = arranged(entries, SplitRule(), tmp_path / str(number))
+        assert statistics_split(list(planned.ordered)) == train
     entries = [Entry(f"{split}-{n}", split=split) for split in ("Test", "Train") for n in range(50)]
     parts = (("fit", "0.5"), ("val", "0.5"))
     assert set(split_of(arranged(entries, SplitRule(parts=parts), tmp_path / "x")[0]).values()) == {
@@ -181,5 +181,5 @@ def test_the_split_to_train_on_is_known_in_any_spelling(tmp_path: Path) -> None:
 
 
 def test_an_input_without_a_split_among_others_is_a_reject(tmp_path: Path) -> None:
-    arrangement, _ = arranged([Entry("a", split="train"), Entry("b")], SplitRule(), tmp_path)
-    assert arrangement.first_rejects[0][3:] == ("no-split", "has no split, as others have")
+    planned, _ = arranged([Entry("a", split="train"), Entry("b")], SplitRule(), tmp_path)
+    assert planned.first_rejects[0][3:] == ("no-split", "has no split, as others have")

@@ -18,7 +18,7 @@ from support.fault_proxy import FaultProxy, Faults
 from support.servers import Store
 from support.store_jobs import finished, is_as
 
-from beam_jobs.shards.lock import LOCK_NAME
+from shard_reader.format.manifest import LOCK_NAME
 
 OPTIONS = "--size 32 --format tfrecord --format hdf5 --split train=0.8,val=0.2 --shards 8"
 

@@ -15,6 +15,7 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.options import MaxRejects
 from beam_jobs.plan import order as plan
+from beam_jobs.plan import tasks
 from beam_jobs.plan.catalog import Catalog
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, claimed
@@ -46,11 +47,11 @@ class Made:
         spill = Spill(scratch)
         plan.scan(folder, options.seed, catalog, spill, lambda: None)
         schema = catalog.close(folder.layout())
-        arrangement = plan.arrange(spill, folder, schema, options.split, options.seed, scratch / "plan")
-        plan.plan_shards(arrangement.ordered, {"train": 3, "val": 1}, scratch / "plan", PLAN)
+        planned = plan.plan_inputs(spill, folder, schema, options.split, options.seed, scratch / "plan")
+        tasks.plan_shards(planned.ordered, {"train": 3, "val": 1}, scratch / "plan", PLAN)
         for path in (scratch / "plan").iterdir():
             self.output.files.put(path, PLAN + path.name)
-        self.tasks = list(plan.read_tasks(self.output.files, PLAN + plan.TASKS_NAME))
+        self.tasks = list(tasks.read_tasks(self.output.files, PLAN + tasks.TASKS_NAME))
         self.job = Job(
             source=options.source,
             output=str(output),
@@ -75,9 +76,9 @@ class Made:
             "options": {},
             "fingerprint": Fingerprint(inputs="", options="", codecs={}),
             "ignored": 0,
-            "planned": arrangement.planned,
+            "planned": planned.planned,
             "shards": 4,
-            "listing_rejected": arrangement.rejected,
+            "listing_rejected": planned.rejected,
             "listing_dropped": 0,
             "max_rejects": MaxRejects(count=0),
         }

@@ -25,13 +25,14 @@ from test_archive import Found, upload
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources import BadInput, Reference
+from beam_jobs.sources.files.file_names import is_records
 from beam_jobs.sources.files.interface import SourceOptions
-from beam_jobs.sources.records import Records, is_records
+from beam_jobs.sources.records import RecordFiles
 from shard_reader.format import Field
 
 
 def found(path: object, **options: Any) -> Found:
-    return Found(Records(SourceOptions(input=str(path), **options)))
+    return Found(RecordFiles(SourceOptions(input=str(path), **options)))
 
 
 def refused(path: object, **options: Any) -> str:
@@ -483,7 +484,7 @@ def test_a_folder_of_hdf5_of_splits(tmp_path: Path) -> None:
     assert listed.rejects == {"photo.jpg": ("other-file", "is another kind of file than INPUT's")}
 
 
-def _sum(source: Records, reference: Reference) -> int:
+def _sum(source: RecordFiles, reference: Reference) -> int:
     return int(np.sum(source.read(reference)))
 
 
@@ -491,7 +492,7 @@ def _sum(source: Records, reference: Reference) -> int:
 def test_hdf5_is_read_by_threads_and_after_a_fork(tmp_path: Path) -> None:
     pixels = images(64, 8, 8, 3)
     save(tmp_path / "a.h5", {"images": pixels})
-    source = Records(SourceOptions(input=str(tmp_path / "a.h5")))
+    source = RecordFiles(SourceOptions(input=str(tmp_path / "a.h5")))
     references = [Reference(str(n), -1, place=["hdf5", "", "images", n]) for n in range(64)]
     sums = [int(image.sum()) for image in pixels]
     with ThreadPoolExecutor(8) as pool:
@@ -558,9 +559,9 @@ def test_hdf5_that_is_broken(tmp_path: Path) -> None:
     save(path, {"images": images(3, 4, 4)})
     reference = Reference("9", -1, place=["hdf5", "", "images", 9])
     with pytest.raises(BadInput, match="the file has no row 9 in images any more"):
-        Records(SourceOptions(input=str(path))).read(reference)
+        RecordFiles(SourceOptions(input=str(path))).read(reference)
     with pytest.raises(FileNotFoundError):
-        Records(SourceOptions(input=str(tmp_path / "gone.h5"))).read(reference)
+        RecordFiles(SourceOptions(input=str(tmp_path / "gone.h5"))).read(reference)
 
 
 def test_one_array(tmp_path: Path, bucket: str) -> None:

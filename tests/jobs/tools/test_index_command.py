@@ -16,8 +16,8 @@ from PIL import Image
 from support.command import REPOSITORY, command
 
 from beam_jobs.errors import JobError
-from beam_jobs.tools.foreign.index import IndexOptions, index_directory
 from beam_jobs.tools.foreign.split_files import missing_numbers, split_files
+from beam_jobs.tools.index import IndexOptions, index_directory
 from shard_reader import CenterCrop, Dataset, open_dataset
 from shard_reader.errors import CorruptionError
 from shard_reader.format import Manifest, index_name, tfrecord

@@ -17,9 +17,10 @@ from support.command import prepared
 from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.shards import lock
-from beam_jobs.shards.lock import LOCK_NAME, locked
+from beam_jobs.shards.lock import locked
 from beam_jobs.steps import prepare
 from shard_reader.format import Manifest
+from shard_reader.format.manifest import LOCK_NAME
 from shard_reader.storage import object_store, retry
 from shard_reader.storage.directory import Directory, Stored
 from shard_reader.storage.local import LocalDirectory

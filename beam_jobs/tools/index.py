@@ -1,4 +1,4 @@
-"""`image-shards index`: a dataset of TFRecords that others wrote, where they are; or the indexes of one of ours again.
+"""`image-shards index`: a dataset of TFRecords that others wrote, where they are; or again the indexes of a dataset.
 
 Others' files are passed over twice: once for what they hold, and once for their indexes. The manifest comes last.
 """
@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.plan.duplicates import Found, find
+from beam_jobs.external_sort import EqualHashes, find_equal_hashes
 from beam_jobs.processes import in_parallel
-from beam_jobs.shards.lock import LOCK_NAME
 from beam_jobs.terminal import counted, size_text
 from beam_jobs.tools.dataset_files import label_counts, local_directory, need_packages, read_manifest
-from beam_jobs.tools.foreign.fields import Schema, infer
+from beam_jobs.tools.foreign.fields import ForeignFields, infer
 from beam_jobs.tools.foreign.split_files import missing_numbers, split_files
 from beam_jobs.tools.foreign.survey import Keys, Survey, find_keys, survey
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.manifest import (
+    LOCK_NAME,
     MANIFEST_NAME,
     Counts,
     Field,
@@ -196,7 +196,7 @@ def _keys(path: Path, names: list[str], options: IndexOptions) -> Keys:
     raise UsageError(f"{path}: {counted(len(names), 'TFRecord file')} without a record: there is nothing to index")
 
 
-def _survey(path: Path, names: list[str], keys: Keys, workers: int, show: Show) -> tuple[list[Survey], Found]:
+def _survey(path: Path, names: list[str], keys: Keys, workers: int, show: Show) -> tuple[list[Survey], EqualHashes]:
     """What each file holds, and which ids are there again."""
     found = list[Survey]()
 
@@ -210,7 +210,7 @@ def _survey(path: Path, names: list[str], keys: Keys, workers: int, show: Show) 
             yield block if len(block) else np.zeros((seen.records, 2), np.uint64)
 
     with tempfile.TemporaryDirectory() as scratch:
-        again = find(ids(), Path(scratch))
+        again = find_equal_hashes(ids(), Path(scratch))
     return found, again
 
 
@@ -222,7 +222,7 @@ def _together(found: list[Survey]) -> Survey:
 
 
 def _ids(
-    names: list[str], keys: Keys, found: list[Survey], again: Found, options: IndexOptions
+    names: list[str], keys: Keys, found: list[Survey], again: EqualHashes, options: IndexOptions
 ) -> tuple[bool, str | None]:
     """Whether the feature that may be the id is one: a text in every record, and unique. If not, why.
 
@@ -249,7 +249,7 @@ def _place(names: list[str], ends: NDArray[Any], place: int) -> str:
     return f"{names[number]}:{place - int(ends[number - 1] if number else 0)}"
 
 
-def _class_names(path: Path, schema: Schema, options: IndexOptions) -> tuple[tuple[str, ...] | None, str]:
+def _class_names(path: Path, schema: ForeignFields, options: IndexOptions) -> tuple[tuple[str, ...] | None, str]:
     """The names of the labels, and where they are from."""
     from beam_jobs.sources.files.class_names import read_class_names
 
@@ -281,7 +281,7 @@ def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
 def _manifest(
     splits: Mapping[str, list[str]],
     indexed: Mapping[str, _Indexed],
-    schema: Schema,
+    schema: ForeignFields,
     class_names: tuple[str, ...] | None,
     options: IndexOptions,
 ) -> Manifest:
@@ -327,7 +327,7 @@ def _split(shards: list[_Indexed], class_names: tuple[str, ...] | None) -> Split
 
 
 def _summary(
-    path: Path, manifest: Manifest, schema: Schema, classes: str, why_no_id: str | None, missing: list[str]
+    path: Path, manifest: Manifest, schema: ForeignFields, classes: str, why_no_id: str | None, missing: list[str]
 ) -> Iterator[str]:
     """What was made, from what, and what is not in it."""
     yield f"{path}: {counted(manifest.counts.written, 'record')} indexed where they are"
