@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def jpeg_shards(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -
     output = tmp_path_factory.mktemp("jpeg") / "shards"
     options = "--size 16 --format tfrecord --format hdf5 --shard-records 30"
     return prepared(class_folders, output, *options.split())
+
+
+@pytest.fixture
+def bucket() -> str:
+    """A prefix that nobody else uses, in an object store in memory."""
+    return f"memory://{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -41,13 +42,20 @@ class _Tells:
 
     def __init__(self) -> None:
         self._last = float("-inf")
+        self._turn = threading.Lock()
 
     def may(self, now: float) -> bool:
         """Whether nobody has for a while."""
-        if now - self._last < _TELL_SECONDS:
+        # Never waits: a child that was forked while a thread had its turn is silent, and does not hang.
+        if not self._turn.acquire(blocking=False):
             return False
-        self._last = now
-        return True
+        try:
+            if now - self._last < _TELL_SECONDS:
+                return False
+            self._last = now
+            return True
+        finally:
+            self._turn.release()
 
 
 _tells = _Tells()

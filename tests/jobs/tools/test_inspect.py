@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.command import REPOSITORY, command
-from test_verify import FIELDS, cut, dataset, flip, record, remove
+from support.datasets import FIELDS, cut, dataset, flip, record, remove
 
 from beam_jobs.cli.commands import COMMANDS
 from beam_jobs.tools import inspect as inspecting

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,28 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import REPOSITORY, command
+from support.datasets import cut, dataset, flip, record, remove
 
-from beam_jobs.errors import JobError
-from beam_jobs.processes import in_parallel
-from beam_jobs.shards.write import store
 from beam_jobs.tools.verify import Verification
-from shard_reader.format import Counts, Field, Fingerprint, Manifest, Split, index, index_name, shard_name
+from shard_reader.format import index, index_name
 from shard_reader.format.checksum import sha256_file
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1"
+
 SHARD = "train-00000-of-00002"
+
 TFRECORD, HDF5 = f"{SHARD}.tfrecord", f"{SHARD}.h5"
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d494844520000000100000002080200000016e32170"
-    "0000001049444154789c63f8cfc0c0c4c0c000000709010294d05c3b0000000049454e44ae426082"
-)
-FIELDS = {
-    "image": Field(dtype="uint8", shape=(None, None, 3), encoding="png"),
-    "label": Field(dtype="int64"),
-    "id": Field(dtype="string"),
-    "height": Field(dtype="int64"),
-    "width": Field(dtype="int64"),
-}
 
 
 @pytest.fixture
@@ -54,51 +41,11 @@ def verify(path: Path, *options: object) -> tuple[int, list[str], str]:
     return result.returncode, problems, last
 
 
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
-
-
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the manifest."""
     body = json.loads((path / "dataset.json").read_text("utf-8"))
     change(body)
     (path / "dataset.json").write_text(json.dumps(body), "utf-8")
-
-
-def record(id: str, label: int = 0, **others: Any) -> dict[str, Any]:
-    return {"image": PNG, "label": label, "id": id, "height": 2, "width": 1, **others}
-
-
-def dataset(path: Path, *shards: list[dict[str, Any]], classes: dict[str, int] | None = None) -> Path:
-    """A dataset of records that no job would write, every checksum of which is right."""
-    path.mkdir()
-    made = tuple(
-        store(
-            records,
-            {format: path / shard_name("train", number, len(shards), format) for format in ("tfrecord", "hdf5")},
-            FIELDS,
-        )
-        for number, records in enumerate(shards)
-    )
-    count = sum(map(len, shards))
-    manifest = Manifest(
-        fields=FIELDS,
-        formats=("tfrecord", "hdf5"),
-        splits={"train": Split(records=count, shards=made, classes=classes)},
-        class_names=("a", "b"),
-        statistics=None,
-        counts=Counts(ignored=0, planned=count, written=count, rejected=0),
-        seed=0,
-        options={},
-        fingerprint=Fingerprint(inputs="", options="", codecs={}),
-    )
-    (path / "dataset.json").write_text(manifest.to_json(), "utf-8")
-    return path
-
-
-# What is whole
 
 
 @pytest.mark.parametrize("name", ["encoded", "raw", "fields"])
@@ -125,9 +72,6 @@ def test_files_of_others_are_named_and_are_no_problem(copy: Path) -> None:
     assert ": whole; " in last
 
 
-# What is damaged
-
-
 def index_rows(path: Path, name: str) -> np.ndarray:
     rows: np.ndarray = np.load(path / index_name(name))
     return rows
@@ -141,14 +85,6 @@ def flip_image(format: str) -> Callable[[Path], None]:
 def flip_id(format: str) -> Callable[[Path], None]:
     name = TFRECORD if format == "tfrecord" else HDF5
     return lambda path: flip(path / name, int(index_rows(path, name)["id_offset"][2]) + 3)
-
-
-def cut(name: str, size: int) -> Callable[[Path], None]:
-    return lambda path: os.truncate(path / name, size)
-
-
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda path: (path / name).unlink()
 
 
 def swap(suffix: str) -> Callable[[Path], None]:
@@ -382,9 +318,6 @@ def test_labels_are_among_the_classes(tmp_path: Path) -> None:
     ]
 
 
-# Wrong use
-
-
 @pytest.mark.parametrize(
     ("name", "status", "message"),
     [
@@ -440,29 +373,6 @@ def test_wrong_use_is_one_line(words: list[str], message: str) -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith("image-shards: error: ")
     assert message in line
-
-
-def die(task: int) -> int:
-    os._exit(task)
-
-
-def test_a_worker_that_dies_is_an_error() -> None:
-    with pytest.raises(JobError, match="a worker process died"):
-        list(in_parallel(die, [3, 4], 2))
-
-
-def test_work_in_parallel_is_in_order() -> None:
-    assert list(in_parallel(abs, [-3, 2, -1], 2)) == list(in_parallel(abs, [-3, 2, -1], 1)) == [3, 2, 1]
-
-
-def test_work_that_nobody_waits_for_is_ended() -> None:
-    results = in_parallel(time.sleep, [0, 60, 60], 2)
-    assert next(results) is None
-    results.close()  # type: ignore[attr-defined]
-    assert not multiprocessing.active_children()
-
-
-# Any damage
 
 
 def found_in(path: Path) -> list[str]:

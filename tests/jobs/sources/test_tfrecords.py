@@ -1,0 +1,212 @@
+"""TFRecords as input: those of TensorFlow, of TensorFlow Datasets, and broken ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.sources import example, found_records, refused_records, upload, write_tfrecord
+
+from beam_jobs.sources import BadInput
+from shard_reader.format import Field
+
+
+def test_tfrecord(tmp_path: Path, bucket: str) -> None:
+    records = [
+        example(image__encoded=b"\xff%d" % n, image__class__label=n % 3, image__height=4, text=f"ü{n}", score=n / 2)
+        for n in range(20)
+    ]
+    path = write_tfrecord(tmp_path / "a.tfrecord", *records)
+    for place in (path, upload(path, f"{bucket}/a.tfrecord")):
+        listed = found_records(place)
+        assert listed.text == "a TFRecord file (images in image/encoded, labels in image/class/label)"
+        assert list(listed.entries) == [f"{n:08d}" for n in range(20)]
+        entry = listed.entries["00000013"]
+        assert (entry.label, entry.split, entry.size) == (1, None, 3)
+        assert entry.fields == {"text": "ü13", "score": 6.5}
+        assert [listed.read(id) for id in listed.entries] == [b"\xff%d" % n for n in range(20)]
+        json.dumps(entry.place)
+
+
+def test_tfrecord_of_splits(tmp_path: Path) -> None:
+    for split, number in (("train", 0), ("train", 1), ("test", 0)):
+        write_tfrecord(tmp_path / f"pets-{split}.tfrecord-{number:05d}-of-00002", example(image=b"\xff1", label="cat"))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    listed = found_records(tmp_path)
+    assert listed.labels == {
+        "pets-test.tfrecord-00000-of-00002/00000000": ("cat", "test"),
+        "pets-train.tfrecord-00000-of-00002/00000000": ("cat", "train"),
+        "pets-train.tfrecord-00001-of-00002/00000000": ("cat", "train"),
+    }
+    assert listed.layout.splits == ("train", "test")
+    assert listed.text == "split files (test, train) of 3 TFRecord files (images in image, labels in label)"
+    assert listed.ignored == 1
+
+
+def test_tfrecord_values_are_scalars_if_all_are(tmp_path: Path) -> None:
+    path = write_tfrecord(
+        tmp_path / "a.tfrecord",
+        example(image=b"1", label=[1], boxes=[0.5], names="a", one=3),
+        example(image=b"2", label=[1, 2], boxes=[0.5, 1.5], names=["b", "c"], one=4),
+        example(image=b"3", label=[], boxes=[], one=[]),
+    )
+    listed = found_records(path)
+    assert [entry.label for entry in listed.entries.values()] == [[1], [1, 2], []]
+    assert [dict(entry.fields) for entry in listed.entries.values()] == [
+        {"boxes": [0.5], "names": ["a"], "one": 3},
+        {"boxes": [0.5, 1.5], "names": ["b", "c"], "one": 4},
+        {"boxes": [], "one": None},
+    ]
+    assert listed.layout.fields == {
+        "boxes": Field(dtype="float32", shape=(None,)),
+        "names": Field(dtype="string", shape=(None,)),
+    }
+
+
+def test_tfrecord_with_names_that_are_said(tmp_path: Path) -> None:
+    path = write_tfrecord(
+        tmp_path / "a.tfrecord",
+        example(image=b"\xff1", mask=b"\xff2", kind="cat", name="tom", part="val", height=3, label=5),
+    )
+    assert refused_records(path) == (
+        "INPUT: record 0: the feature mask holds b'\\xff2', which is not UTF-8 and can be no field; name those that are"
+        " to be fields with --fields, or the image with --image-key"
+    )
+    listed = found_records(
+        path,
+        image_key="mask",
+        label_column="kind",
+        id_column="name",
+        split_column="part",
+        fields=("height",),
+    )
+    assert listed.labels == {"tom": ("cat", "val")}
+    assert listed.entries["tom"].fields == {"height": 3}
+    assert listed.read("tom") == b"\xff2"
+    assert refused_records(path, image_key="mask", fields=("size",)) == (
+        "--fields size: INPUT has no such values; it has height, image, kind, label, name, part"
+    )
+
+
+def test_tfrecords_of_tensorflow_datasets(tmp_path: Path, photos: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    path = next(photos.rglob("*.jpg"))
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=3)}
+    )
+    record = features.serialize_example(features.encode_example({"image": str(path), "label": 2}))
+    listed = found_records(write_tfrecord(tmp_path / "x-train.tfrecord-00000-of-00001", record))
+    assert listed.read("00000000") == path.read_bytes()
+    assert listed.entries["00000000"].label == 2
+
+
+def test_objects_of_tensorflow_datasets(tmp_path: Path) -> None:
+    boxes = [0.1, 0.2, 0.5, 0.6, 0.0, 0.0, 1.0, 1.0]
+    path = write_tfrecord(
+        tmp_path / "a.tfrecord",
+        example(image=b"1", objects__bbox=boxes[:4], objects__label=[3], objects__pose=["left"]),
+        example(image=b"2", objects__bbox=boxes, objects__label=[3, 4], objects__pose=["left", "right"]),
+        example(image=b"3", objects__bbox=[], objects__label=[], objects__pose=[]),
+        example(image=b"4", objects__bbox=[10.0, 20.0, 30.0, 40.0], objects__label=[1], objects__pose=["left"]),
+        example(image=b"5", objects__bbox=[0.5, 0.5], objects__label=[1], objects__pose=["left"]),
+    )
+    listed = found_records(path)
+    assert listed.layout.boxes == {"objects/bbox": "rel-yxyx"}
+    assert listed.layout.fields == {
+        "objects/bbox": Field(dtype="float32", shape=(None, 4)),
+        "objects/label": Field(dtype="int64", shape=(None,)),
+        "objects/pose": Field(dtype="string", shape=(None,)),
+    }
+    assert listed.entries["00000000"].fields["objects/label"] == [3]
+    assert listed.entries["00000001"].fields["objects/pose"] == ["left", "right"]
+    assert listed.entries["00000001"].fields["objects/bbox"] == pytest.approx(boxes)
+    assert listed.entries["00000002"].fields == {"objects/bbox": [], "objects/label": [], "objects/pose": []}
+    assert listed.rejects == {
+        "00000003": (
+            "bad-boxes",
+            "objects/bbox holds 10.0: expected ymin, xmin, ymax, xmax of each box as parts of the image, 0 to 1; leave"
+            " it out with --fields",
+        ),
+        "00000004": ("bad-boxes", "objects/bbox has 2 numbers: expected 4 for each box"),
+    }
+    labelled = write_tfrecord(tmp_path / "b.tfrecord", example(image=b"1", label=7, objects__label=[3]))
+    listed = found_records(labelled)
+    assert "objects/label" not in listed.layout.fields  # where the catalog would have no label beside it
+    assert (listed.entries["00000000"].label, listed.entries["00000000"].fields) == (7, {"objects/label": [3]})
+    listed = found_records(path, fields=("objects/pose",))
+    assert listed.layout.boxes == {}
+    assert listed.rejects == {}
+
+
+def test_records_that_are_no_examples_are_rejected(tmp_path: Path) -> None:
+    records = [example(image=b"1"), b"\xff\xff", example(label=1), example(image=[b"1", b"2"]), b""]
+    listed = found_records(write_tfrecord(tmp_path / "a.tfrecord", *records))
+    assert list(listed.entries) == ["00000000"]
+    assert listed.rejects == {
+        "00000001": ("bad-record", "is no tf.train.Example (the message ends inside a varint at byte 2)"),
+        "00000002": ("bad-record", "has no image in image; its features are label"),
+        "00000003": ("bad-record", "has no image in image; its features are image"),
+        "00000004": ("bad-record", "has no image in image; its features are none"),
+    }
+
+
+def test_tfrecords_without_an_image(tmp_path: Path) -> None:
+    path = write_tfrecord(tmp_path / "a.tfrecord", example(picture=b"1", label=1))
+    assert refused_records(path) == (
+        "INPUT: holds no images (1 other inputs); the first record has the features label, picture: name one with"
+        " --image-key"
+    )
+    write_tfrecord(path)
+    assert refused_records(path) == "INPUT: holds no images (0 other inputs)"
+
+
+@pytest.mark.parametrize("where", ["local", "url"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-1], "INPUT: was cut off at byte 101, in record 1; copy it again"),
+        (lambda data: data[:60], "INPUT: was cut off at byte 60, in record 1; copy it again"),
+        (
+            lambda data: data[:51] + b"\1" + data[52:],
+            "INPUT: the length of record 1, at byte 51, is damaged; copy it again",
+        ),
+        (lambda data: b"\0" + data, "INPUT: is no TFRecord file, or is compressed or damaged; write it again"),
+        (
+            gzip.compress,
+            "INPUT: is compressed by gzip, without random access; unpack it first: gzip -dc a.tfrecord >"
+            " a.plain.tfrecord",
+        ),
+    ],
+)
+def test_tfrecords_that_are_broken(
+    tmp_path: Path, bucket: str, where: str, change: Callable[[bytes], bytes], message: str
+) -> None:
+    path = write_tfrecord(tmp_path / "a.tfrecord", *[example(image=b"%d" % n, label=300) for n in range(2)])
+    assert len(path.read_bytes()) == 102
+    path.write_bytes(change(path.read_bytes()))
+    refusal = refused_records(path if where == "local" else upload(path, f"{bucket}/a.tfrecord"))
+    assert refusal.replace(f"{tmp_path}/", "") == message
+
+
+def test_the_command_that_unpacks_a_tfrecord_works(tmp_path: Path) -> None:
+    path = write_tfrecord(tmp_path / "a b.tfrecord.gz", example(image=b"1"), compression="GZIP")
+    for plain in ("a b.tfrecord", "a b.plain.tfrecord"):
+        message = refused_records(path)
+        command = message.rpartition("unpack it first: ")[2].replace("INPUT", "")
+        assert subprocess.run(command, shell=True, check=True, capture_output=True).stdout == b""
+        assert list(found_records(tmp_path / plain).entries) == ["00000000"]
+        path = tmp_path / "a b.tfrecord"
+        write_tfrecord(path, example(image=b"1"), compression="GZIP")
+
+
+def test_a_tfrecord_that_has_become_shorter(tmp_path: Path) -> None:
+    listed = found_records(write_tfrecord(tmp_path / "a.tfrecord", example(image=bytes(100))))
+    os.truncate(tmp_path / "a.tfrecord", 60)
+    with pytest.raises(BadInput, match="the file ends 69 bytes before its end"):
+        listed.read("00000000")
