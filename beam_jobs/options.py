@@ -8,7 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from beam_jobs.sources.files.interface import SourceOptions
-from shard_reader.format.manifest import FORMAT_VERSION, canonical_json
+from shard_reader.format.fields import FORMAT_VERSION
+from shard_reader.format.manifest import canonical_json
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = [

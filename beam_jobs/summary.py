@@ -23,7 +23,8 @@ from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import Sample
 from beam_jobs.sources.files.interface import Reject
 from beam_jobs.terminal import counted, progress_bar, progress_text, size_text
-from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, Field, Fingerprint, Manifest
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, Fingerprint, Manifest
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 

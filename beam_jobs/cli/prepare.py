@@ -26,7 +26,8 @@ from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.sources.files.class_names import read_class_names
 from beam_jobs.sources.files.interface import BOX_FORMATS, SourceOptions
 from beam_jobs.steps import prepare
-from shard_reader.format.manifest import ENCODINGS, FORMATS, IMAGE_DTYPES
+from shard_reader.format.fields import IMAGE_DTYPES
+from shard_reader.format.manifest import ENCODINGS, FORMATS
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus

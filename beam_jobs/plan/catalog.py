@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import SPLIT_NAMES
 from beam_jobs.sources.files.interface import Entry, Label, Layout, Problem, Reference
-from shard_reader.format.manifest import Field, index_dtype
+from shard_reader.format.fields import Field, index_dtype
 
 __all__ = ["Catalog", "Schema"]
 

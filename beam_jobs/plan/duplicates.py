@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from beam_jobs.external_sort import EqualHashes, find_equal_hashes
 from beam_jobs.plan.order import Duplicate, Ordered
-from shard_reader.format.manifest import Field, Shard, ShardFile, index_dtype, index_name
+from shard_reader.format.fields import Field, index_dtype
+from shard_reader.format.manifest import Shard, ShardFile, index_name
 from shard_reader.storage.directory import Directory
 
 __all__ = ["DroppedInputs", "list_duplicates"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.output import Work
 from beam_jobs.sources.files.interface import Reject, SourceOptions
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 
 __all__ = ["Job", "Watcher"]
 

@@ -22,12 +22,12 @@ from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.tfds_metadata import metadata_files
 from beam_jobs.shards.write import WrittenShard, rejects_of
 from beam_jobs.sources.files.interface import Reject
+from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     MANIFEST_NAME,
     REJECTS_NAME,
     Counts,
-    Field,
     Fingerprint,
     Manifest,
     Split,

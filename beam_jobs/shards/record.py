@@ -21,7 +21,7 @@ from beam_jobs.options import ImageOptions
 from beam_jobs.shards.job import Job
 from beam_jobs.sources.files.interface import BadInput, Pixels, Reference, Reject, Source
 from beam_jobs.sources.known import open_source
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.storage.open import is_url
 
 __all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference"]

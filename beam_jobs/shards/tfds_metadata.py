@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from shard_reader.format.manifest import TFDS_NAMES, Field, Manifest, Split
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import TFDS_NAMES, Manifest, Split
 
 __all__ = ["metadata_files"]
 

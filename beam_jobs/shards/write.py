@@ -22,7 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,11 @@ from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Prepared, hash_reference, labels_of, prepare_reference
 from beam_jobs.sources.files.interface import Reference, Reject
-from shard_reader.format import example, hdf5, index, tfrecord
+from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
-from shard_reader.format.manifest import Field, Shard, ShardFile, index_name, shard_name
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import Shard, ShardFile, index_name, shard_name
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync, write_whole
 from shard_reader.storage.open import directory
@@ -120,7 +122,7 @@ def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], field
     """
     count = 0
     with ExitStack() as stack:
-        writers = [_WRITERS[format](path, fields) for format, path in paths.items()]
+        writers = [SHARD_FORMATS[format].writer(path, fields) for format, path in paths.items()]
         for writer in writers:
             stack.callback(writer.abort)
         for record in records:
@@ -332,30 +334,3 @@ def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -
         sha256=sha256_file(path),
         index_sha256=sha256_file(index_path),
     )
-
-
-class _Writer(Protocol):
-    def append(self, record: Mapping[str, Any]) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-
-
-class _TFRecordWriter:
-    def __init__(self, path: Path, fields: Mapping[str, Field]) -> None:
-        del fields  # an Example names its own
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115  # closed by close() or abort()
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        tfrecord.write_record(self._file, example.encode(record))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def abort(self) -> None:
-        self._file.close()
-
-
-_WRITERS: Mapping[str, Callable[[Path, Mapping[str, Field]], _Writer]] = {
-    "tfrecord": _TFRecordWriter,
-    "hdf5": hdf5.ShardWriter,
-}

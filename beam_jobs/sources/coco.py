@@ -39,7 +39,7 @@ from beam_jobs.sources.files.interface import (
     refuse_options,
 )
 from beam_jobs.sources.paths import Paths
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.storage.open import directory
 
 __all__ = ["Coco"]

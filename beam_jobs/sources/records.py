@@ -58,7 +58,7 @@ from beam_jobs.sources.files.many_images import (
     without_splits,
 )
 from beam_jobs.sources.files.tf_examples import BOXES, check_boxes, find_image, framed, value
-from shard_reader.format.example import decode
+from shard_reader.format.shard_formats.example import decode
 
 __all__ = ["RecordFiles"]
 

@@ -32,7 +32,7 @@ from beam_jobs.sources.files.interface import (
 )
 from beam_jobs.sources.files.rows import KINDS, Rows
 from beam_jobs.sources.paths import Paths
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.storage.open import directory, is_url
 from shard_reader.storage.secrets import unsigned
 

@@ -14,7 +14,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.terminal import counted, size_text
 from shard_reader import Dataset, Draws, open_dataset
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.images import decode_image
+from shard_reader.format.image_codecs.table import decode_image
 from shard_reader.stream.prefetch import major_faults
 from shard_reader.stream.stream import Stream
 from shard_reader.system.cpus import available_cpus

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.format.checksum import crc32c, masked_crc32c
-from shard_reader.format.manifest import Field, extent_columns, extent_fields
+from shard_reader.format.fields import Field, extent_columns, extent_fields
 
 __all__ = ["damage"]
 

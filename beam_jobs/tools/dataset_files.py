@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
 from shard_reader.errors import DatasetError, ManifestError
-from shard_reader.format import example
+from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     LOCK_NAME,
     MANIFEST_NAME,
     REJECTS_NAME,
     TFDS_NAMES,
-    Field,
     Manifest,
     Shard,
     ShardFile,
     index_name,
 )
+from shard_reader.format.shard_formats import example
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, local_path

@@ -29,11 +29,11 @@ from beam_jobs.tools.foreign.survey import Keys, Survey, find_keys, survey
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
+from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
     Counts,
-    Field,
     Fingerprint,
     Manifest,
     Shard,

@@ -17,7 +17,8 @@ from beam_jobs.terminal import counted, size_text
 from beam_jobs.tools.dataset_files import copy_to_disk, data_files, manifest_at, record_ids
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
-from shard_reader.format.manifest import Field, Manifest, Shard, ShardFile, index_name
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import Manifest, Shard, ShardFile, index_name
 from shard_reader.storage.directory import Directory
 from shard_reader.system.memory_map import map_file
 

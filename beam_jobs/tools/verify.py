@@ -39,15 +39,14 @@ from shard_reader import Dataset, open_dataset
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c, sha256_file
+from shard_reader.format.fields import Field, extent_columns
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     MANIFEST_NAME,
     REJECTS_NAME,
-    Field,
     Manifest,
     Shard,
     ShardFile,
-    extent_columns,
     index_name,
 )
 from shard_reader.system.memory_map import map_file

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.dataset.records import Records
-from shard_reader.format.manifest import Field, Manifest
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import Manifest
 from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
 from shard_reader.remote.client import StoreClient
 from shard_reader.shards.local_shards import LocalShards

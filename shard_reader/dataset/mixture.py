@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.order.shuffle import MixedOrder, RecordOrder, Shuffle
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, one_of, record_numbers
 from shard_reader.errors import CorruptionError
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
 from shard_reader.order.coverage import Coverage
 from shard_reader.order.shuffle import RecordOrder, Shuffle

@@ -1,17 +1,22 @@
 """The format of a dataset: the manifest, the codecs of shards and images, and the index. `manifest.py` specifies it."""
 
-from shard_reader.format.manifest import (
+from shard_reader.format.fields import (
     BASE_COLUMNS,
-    DUPLICATES_NAME,
-    ENCODINGS,
     FORMAT_NAME,
     FORMAT_VERSION,
-    FORMATS,
     IMAGE_DTYPES,
+    Field,
+    extent_columns,
+    extent_fields,
+    index_dtype,
+)
+from shard_reader.format.manifest import (
+    DUPLICATES_NAME,
+    ENCODINGS,
+    FORMATS,
     MANIFEST_NAME,
     REJECTS_NAME,
     Counts,
-    Field,
     Fingerprint,
     Manifest,
     Shard,
@@ -19,9 +24,6 @@ from shard_reader.format.manifest import (
     Split,
     Statistics,
     canonical_json,
-    extent_columns,
-    extent_fields,
-    index_dtype,
     index_name,
     shard_name,
 )

@@ -12,24 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError, DatasetError
-from shard_reader.format import example, tfrecord
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.images import read_header
-from shard_reader.format.manifest import (
-    BASE_COLUMNS,
-    MANIFEST_NAME,
-    Field,
-    ShardFile,
-    extent_columns,
-    extent_fields,
-    index_dtype,
-    index_name,
-)
+from shard_reader.format.fields import Field, extent_columns, extent_fields, index_dtype
+from shard_reader.format.manifest import MANIFEST_NAME, ShardFile, index_name
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import map_file
 
 __all__ = ["build", "load", "read", "size", "to_bytes"]
 
-_KIND_DTYPES = {example.INTEGERS: np.int64, example.FLOATS: np.float32}
 _MAGIC = b"\x93NUMPY\x01\x00"
 _CHECKED_ROWS = 256  # at a time, so that a file is read once, and not once for each field
 
@@ -41,7 +31,7 @@ def build(path: Path, format: str, fields: Mapping[str, Field]) -> NDArray[np.vo
         CorruptionError: the file is damaged, or its records lack a field.
     """
     data = map_file(path)
-    rows = _tfrecord_rows(path, data, fields) if format == "tfrecord" else _hdf5_rows(path, data, fields)
+    rows = SHARD_FORMATS[format].rows(path, data, fields)
     extents = [extent_columns(name) for name in extent_fields(fields)]
     for first in range(0, len(rows), _CHECKED_ROWS):
         block = rows[first : first + _CHECKED_ROWS]
@@ -119,7 +109,7 @@ def _header(dtype: np.dtype[Any], records: int) -> bytes:
 
 def _header_without_checksums(dtype: np.dtype[Any], fields: Mapping[str, Field], records: int) -> bytes:
     """The header that development versions wrote, whose indexes had a checksum of the image alone."""
-    checksums = {"id_crc32c", *(extent_columns(name)[2] for name in extent_fields(fields) if name != "image")}
+    checksums = {"id_crc32c", *(extent_columns(name)[2] for name in extent_fields(fields) if not fields[name].is_image)}
     return _header(np.dtype([column for column in dtype.descr if column[0] not in checksums]), records)
 
 
@@ -129,91 +119,3 @@ def _outdated(path: str, fields: Mapping[str, Field]) -> str:
     else:
         remedy = f"remove {MANIFEST_NAME} beside it, and index the files anew with `image-shards index`"
     return f"{path}: an earlier development version made it, without checksums of strings and lists; {remedy}"
-
-
-def _tfrecord_rows(path: Path, data: NDArray[np.uint8], fields: Mapping[str, Field]) -> NDArray[np.void]:
-    rows = [_example_row(path, offset, payload, fields) for offset, payload in tfrecord.read_records(data, str(path))]
-    return np.array(rows, np.dtype(index_dtype(fields)))
-
-
-def _example_row(path: Path, offset: int, payload: NDArray[np.uint8], fields: Mapping[str, Field]) -> tuple[Any, ...]:
-    """One row, in the order of the columns."""
-    row: dict[str, Any] = dict.fromkeys(BASE_COLUMNS, 0)
-    image = fields["image"]
-    try:
-        features = example.features(payload)
-        for name, field in fields.items():
-            feature = field.feature or name
-            if name in ("height", "width") and feature == image.feature:
-                continue
-            if feature not in features and field.shape[:1] == (None,):
-                row |= dict.fromkeys(extent_columns(name), 0)
-            else:
-                row |= _columns(name, field, payload, features[feature], offset)
-        if fields["height"].feature == image.feature is not None:
-            start = row["offset"] - offset
-            row["height"], row["width"] = _size(payload[start : start + row["length"]], image)
-    except ValueError as error:
-        raise CorruptionError(f"{path}: the record at byte {offset} is no Example of these fields: {error}") from error
-    except KeyError as error:
-        raise CorruptionError(f"{path}: the record at byte {offset} has no feature {error}") from error
-    return tuple(row.values())
-
-
-def _size(payload: NDArray[np.uint8], field: Field) -> tuple[int, int]:
-    """The height and width of an image that has no such features.
-
-    Raises:
-        ValueError: it is no image of the field's encoding.
-    """
-    if field.encoding == "raw":
-        height, width, channels = (size or 0 for size in field.shape)
-        if payload.size != height * width * channels * np.dtype(field.dtype).itemsize:
-            raise ValueError(f"the image has {payload.size} bytes, not the pixels of {field.shape}")
-        return height, width
-    try:
-        header = read_header(payload)
-    except ValueError as error:
-        raise ValueError(f"the image {error}") from error
-    if header.encoding != field.encoding:
-        raise ValueError(f"the image is encoded as {header.encoding}, not as {field.encoding}")
-    return header.height, header.width
-
-
-def _columns(
-    name: str, field: Field, payload: NDArray[np.uint8], feature: example.Feature, offset: int
-) -> dict[str, Any]:
-    """What the index says of one value, its checksum still 0.
-
-    Raises:
-        ValueError: it is none of the field's type.
-    """
-    kind = example.BYTES if name == "image" else example.KINDS[field.dtype]
-    if field.shape[:1] == (None,) and feature.span.start == feature.span.stop:
-        kind = feature.kind  # of a list without a value, the kind may not be told
-    if feature.kind != kind:
-        expected = "bytes" if name == "image" else field.dtype
-        raise ValueError(f"{name!r} is not of type {expected}")
-    span = feature.span
-    if name == "image" or not field.shape:
-        values = example.values(payload, feature)
-        if len(values) != 1:
-            raise ValueError(f"{name!r} has {len(values)} values, not one")
-        if field.in_index and name != "image":
-            return {name: values[0]}
-        assert isinstance(values[0], slice)  # of this kind, all are
-        span = values[0]
-    elif field.in_index:
-        array = np.array(example.values(payload, feature), _KIND_DTYPES[kind])
-        return {name: array.reshape(field.shape)}
-    return dict(zip(extent_columns(name), (offset + span.start, span.stop - span.start, 0), strict=True))
-
-
-def _hdf5_rows(path: Path, data: NDArray[np.uint8], fields: Mapping[str, Field]) -> NDArray[np.void]:
-    from shard_reader.format import hdf5  # h5py is an extra: only those who write or index HDF5 need it
-
-    columns = hdf5.read_columns(path, data, fields)
-    rows = np.zeros(len(columns["offset"]), index_dtype(fields))
-    for name, column in columns.items():
-        rows[name] = column
-    return rows

@@ -79,22 +79,29 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, NoReturn
 
 from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.format.fields import (
+    FIELD_DTYPES,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    IMAGE_DTYPES,
+    INDEX_DTYPES,
+    MAX_VALUES,
+    Field,
+    index_dtype,
+)
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.json_object import JsonObject
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 
 __all__ = [
-    "BASE_COLUMNS",
     "DUPLICATES_NAME",
     "ENCODINGS",
     "FORMATS",
-    "FORMAT_NAME",
-    "FORMAT_VERSION",
-    "IMAGE_DTYPES",
     "LOCK_NAME",
     "MANIFEST_NAME",
     "REJECTS_NAME",
     "TFDS_NAMES",
     "Counts",
-    "Field",
     "Fingerprint",
     "Manifest",
     "Shard",
@@ -102,50 +109,25 @@ __all__ = [
     "Split",
     "Statistics",
     "canonical_json",
-    "extent_columns",
-    "extent_fields",
-    "index_dtype",
     "index_name",
     "shard_name",
 ]
 
-FORMAT_NAME: Final = "image-shards"
-FORMAT_VERSION: Final = 1
+
 MANIFEST_NAME: Final = "dataset.json"
+
 REJECTS_NAME: Final = "rejects.jsonl"
+
 DUPLICATES_NAME: Final = "duplicates.jsonl"
 LOCK_NAME: Final = "_image-shards.lock"
 """A file of the job that writes a dataset: beside no manifest, it says that the dataset is not finished."""
 TFDS_NAMES: Final = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
 """The files for TensorFlow Datasets."""
-FORMATS: Final[Mapping[str, str]] = {"tfrecord": ".tfrecord", "hdf5": ".h5"}
+FORMATS: Final[Mapping[str, str]] = {name: format.suffix for name, format in SHARD_FORMATS.items()}
 """Each format's name and its files' suffix."""
-ENCODINGS: Final = ("jpeg", "png", "webp", "raw")
-IMAGE_DTYPES: Final = ("uint8", "uint16", "float16", "float32")
+ENCODINGS: Final = tuple(IMAGE_CODECS)
 
-_FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "image": IMAGE_DTYPES,
-    "id": ("string",),
-    "height": ("int64",),
-    "width": ("int64",),
-    "content_hash": ("int64",),
-    "label": ("int64",),
-}
-_INDEX_DTYPES: Final[Mapping[str, str]] = {"int64": "<i8", "float32": "<f4"}
-_MAX_VALUES: Final = 1 << 16  # of one field in a row of an index
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
-
-BASE_COLUMNS: Final[Mapping[str, str]] = {
-    "offset": "<u8",
-    "length": "<u8",
-    "id_offset": "<u8",
-    "id_length": "<u4",
-    "id_crc32c": "<u4",
-    "crc32c": "<u4",
-    "height": "<u4",
-    "width": "<u4",
-}
-"""The columns that each index begins with, and their dtypes."""
 
 
 def shard_name(split: str, number: int, count: int, format: str) -> str:
@@ -158,56 +140,9 @@ def index_name(shard: str) -> str:
     return f"{shard}.index.npy"
 
 
-def index_dtype(fields: Mapping[str, Field]) -> list[tuple[Any, ...]]:
-    """The columns of an index: the extents of image and id, then what every other field needs."""
-    columns: list[tuple[Any, ...]] = list(BASE_COLUMNS.items())
-    for name, field in fields.items():
-        if name in ("image", "id", "height", "width"):
-            continue
-        if field.in_index:
-            columns.append((name, _INDEX_DTYPES[field.dtype], *([field.shape] if field.shape else [])))
-        else:
-            columns += zip(extent_columns(name), ("<u8", "<u4", "<u4"), strict=True)
-    return columns
-
-
-def extent_columns(name: str) -> tuple[str, str, str]:
-    """The columns with the offset, the length and the CRC-32C of a field's bytes."""
-    prefix = "" if name == "image" else f"{name}_"
-    return f"{prefix}offset", f"{prefix}length", f"{prefix}crc32c"
-
-
-def extent_fields(fields: Mapping[str, Field]) -> list[str]:
-    """The fields that have an extent in an index: the image, strings and lists."""
-    return [name for name, field in fields.items() if name == "image" or not field.in_index]
-
-
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """The type of one field. `shape` has `None` where the size differs between records; of a list, that is `(None,)`,
-    or `(None, 4)` for a list of boxes. `feature` is the name of the feature in TFRecords that others wrote; in ours,
-    where it is None, that is the field's.
-    """
-
-    dtype: str
-    shape: tuple[int | None, ...] = ()
-    encoding: str | None = None
-    feature: str | None = None
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether every record has the same shape."""
-        return None not in self.shape
-
-    @property
-    def in_index(self) -> bool:
-        """Whether the index has the values themselves, and not where they are."""
-        return self.is_fixed and self.dtype in _INDEX_DTYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -360,7 +295,7 @@ def _read_manifest(top: JsonObject) -> Manifest:
 def _read_field(o: JsonObject) -> Field:
     has_encoding, has_feature = (o.value.get(key) is not None for key in ("encoding", "feature"))
     return Field(
-        dtype=o.text("dtype", (*IMAGE_DTYPES, *_INDEX_DTYPES, "string")),
+        dtype=o.text("dtype", (*IMAGE_DTYPES, *INDEX_DTYPES, "string")),
         shape=o.sequence("shape", lambda e: None if e.value[""] is None else e.count("")),
         encoding=o.text("encoding", ENCODINGS) if has_encoding else None,
         feature=o.text("feature") if has_feature else None,
@@ -428,13 +363,13 @@ def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
         if name not in manifest.fields and not (name == "id" and is_foreign):
             problems.append(f"$.fields.{name}: is missing")
     for name, field in manifest.fields.items():
-        expected = _FIELD_DTYPES.get(name, (*_INDEX_DTYPES, "string"))
+        expected = FIELD_DTYPES.get(name, (*INDEX_DTYPES, "string"))
         if field.dtype not in expected:
             problems.append(f"$.fields.{name}.dtype: is {field.dtype}, expected {' or '.join(expected)}")
         if name != "image" and None in field.shape[1:]:
             problems.append(f"$.fields.{name}.shape: only the first size may be null")
-        if name != "image" and math.prod(size or 1 for size in field.shape) > _MAX_VALUES:
-            problems.append(f"$.fields.{name}.shape: more than {_MAX_VALUES} values")
+        if name != "image" and math.prod(size or 1 for size in field.shape) > MAX_VALUES:
+            problems.append(f"$.fields.{name}.shape: more than {MAX_VALUES} values")
         if field.dtype == "string" and len(field.shape) > 1:
             problems.append(f"$.fields.{name}.shape: strings come alone or in a list")
         if name in ("id", "height", "width", "content_hash") and field.shape:

@@ -11,7 +11,8 @@ import numpy as np
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256
-from shard_reader.format.manifest import Field, Shard, extent_fields, index_name
+from shard_reader.format.fields import Field, extent_fields
+from shard_reader.format.manifest import Shard, index_name
 from shard_reader.remote.cache import CacheWriter
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.ranges import Extents, Range, whole

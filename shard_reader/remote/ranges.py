@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.remote.client import PIECE
 
 __all__ = ["Extents", "Range", "ranges", "whole"]

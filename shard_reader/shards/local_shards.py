@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.manifest import Field, Shard
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import Shard
 from shard_reader.shards.shard import MOST_OPEN, OpenShard
 
 __all__ = ["LocalShards"]

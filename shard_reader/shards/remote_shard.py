@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256
-from shard_reader.format.manifest import Field, Shard, ShardFile, index_name
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import Shard, ShardFile, index_name
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.ranges import Extents, Range, ranges
 from shard_reader.shards.shard import OpenShard

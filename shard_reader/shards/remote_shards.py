@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
-from shard_reader.format.manifest import Field, Shard, index_name
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import Shard, index_name
 from shard_reader.remote.cache import Cache, CacheEntry, CacheError, DiskFullError
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.download import ShardDownload

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError, ShardsError
-from shard_reader.format import example, index
+from shard_reader.format import index
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.images import decode_image
-from shard_reader.format.manifest import Field, Shard, ShardFile, extent_columns, extent_fields
+from shard_reader.format.fields import Field, extent_columns, extent_fields
+from shard_reader.format.image_codecs.table import decode_image
+from shard_reader.format.manifest import Shard, ShardFile
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import address, map_file
 
 __all__ = ["MOST_OPEN", "OpenShard"]
@@ -49,7 +50,7 @@ class OpenShard:
         self._data = data
         self._extents = rows[["offset", "length", "crc32c", "height", "width"]]
         self._other_extents = {
-            name: rows[list(extent_columns(name))] for name in extent_fields(fields) if name != "image"
+            name: rows[list(extent_columns(name))] for name in extent_fields(fields) if not fields[name].is_image
         }
         self.rows_address = address(rows)
         self.data_address = 0 if data is None else address(data)
@@ -160,15 +161,7 @@ class OpenShard:
         return data
 
     def _decode(self, data: NDArray[np.uint8], field: Field) -> Any:
-        """A string or a list from its bytes, which the two formats have in their own ways."""
+        """A string or a list from its bytes."""
         if not field.shape:
             return data.tobytes()
-        shape = (-1, *(size or 0 for size in field.shape[1:]))
-        if self.format == "hdf5":
-            if field.dtype == "string":
-                return [text.encode() for text in json.loads(data.tobytes() or b"[]")]
-            return np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<")).reshape(shape).copy()
-        values = example.values(data, example.Feature(example.KINDS[field.dtype], slice(0, len(data))))
-        if field.dtype == "string":
-            return [data[span].tobytes() for span in values]  # type: ignore[index]
-        return np.array(values, field.dtype).reshape(shape)
+        return SHARD_FORMATS[self.format].value(data, field)

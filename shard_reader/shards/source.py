@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.order.shuffle import RecordOrder, Shuffle
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.located import Located

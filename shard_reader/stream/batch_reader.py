@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.order.batches import BatchOrder
 from shard_reader.remote.stats import Counters, Stats
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes

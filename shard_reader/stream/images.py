@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.images import Scratch, decode_image
+from shard_reader.format.image_codecs.codec import Scratch
+from shard_reader.format.image_codecs.table import decode_image
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import key
 from shard_reader.shards.source import RecordSource

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from beam_jobs.sources.files.members import data_offset, list_zip, ranges
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.storage.directory import Directory
 
 __all__ = [

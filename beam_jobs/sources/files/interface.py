@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import UsageError
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = [

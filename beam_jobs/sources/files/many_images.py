@@ -14,7 +14,7 @@ from typing import Any
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored
 from beam_jobs.sources.files.interface import Entry, Label, Problem, SourceOptions
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 

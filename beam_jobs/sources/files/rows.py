@@ -13,7 +13,7 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BadInput
-from shard_reader.format.manifest import Field
+from shard_reader.format.fields import Field
 from shard_reader.storage.directory import Directory
 
 __all__ = ["KINDS", "Rows"]

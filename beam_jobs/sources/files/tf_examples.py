@@ -13,7 +13,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import Problem
 from beam_jobs.sources.files.members import ranges, unpack
 from shard_reader.format.checksum import masked_crc32c
-from shard_reader.format.example import Values
+from shard_reader.format.shard_formats.example import Values
 from shard_reader.storage.directory import Directory
 from shard_reader.system.memory_map import map_file
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.tools.foreign.survey import FeatureSeen, Keys, Survey
-from shard_reader.format import example
-from shard_reader.format.manifest import BASE_COLUMNS, Field
+from shard_reader.format.fields import BASE_COLUMNS, Field
+from shard_reader.format.shard_formats import example
 
 __all__ = ["ForeignFields", "infer"]
 

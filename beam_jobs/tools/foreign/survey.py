@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.sources.files.tf_examples import framed
-from shard_reader.format import example, tfrecord
-from shard_reader.format.images import ImageHeader, encoding_of, read_header
+from shard_reader.format.image_codecs.codec import ImageHeader
+from shard_reader.format.image_codecs.table import encoding_of, read_header
+from shard_reader.format.shard_formats import example, tfrecord
 from shard_reader.storage.open import directory
 from shard_reader.system.memory_map import map_file
 

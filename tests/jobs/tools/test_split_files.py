@@ -9,8 +9,8 @@ from support.foreign_records import image_bytes, indexed, manifest, verified, wr
 
 from beam_jobs.tools.foreign.split_files import missing_numbers, split_files
 from shard_reader import open_dataset
-from shard_reader.format import tfrecord
-from shard_reader.format.example import encode
+from shard_reader.format.shard_formats import tfrecord
+from shard_reader.format.shard_formats.example import encode
 
 
 @pytest.mark.parametrize(

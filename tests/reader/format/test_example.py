@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from shard_reader.format import example
+from shard_reader.format.shard_formats import example
 
 # tf.train.Example(features=tf.train.Features(feature={
 #     "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[-1])),

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format import Field, hdf5, index
+from shard_reader.format import Field, index
 from shard_reader.format.checksum import crc32c, sha256_file
+from shard_reader.format.shard_formats import hdf5
 from shard_reader.system.memory_map import map_file
 
 NUMBER = Field(dtype="int64")

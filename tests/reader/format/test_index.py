@@ -13,8 +13,9 @@ from support.command import REPOSITORY
 
 from shard_reader import open_dataset
 from shard_reader.errors import CorruptionError
-from shard_reader.format import Field, Manifest, example, index, index_name, tfrecord
+from shard_reader.format import Field, Manifest, index, index_name
 from shard_reader.format.checksum import sha256_file
+from shard_reader.format.shard_formats import example, tfrecord
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1/encoded"
 NAME = "train-00000-of-00002.tfrecord"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format.checksum import crc32c, masked_crc32c
-from shard_reader.format.tfrecord import read_records, write_record
+from shard_reader.format.shard_formats.tfrecord import read_records, write_record
 
 # python -c "import tensorflow as tf
 # with tf.io.TFRecordWriter('f') as w: w.write(b'foo'); w.write(b'')"

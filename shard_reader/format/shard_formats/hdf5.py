@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.manifest import FORMAT_VERSION, Field
+from shard_reader.format.fields import FORMAT_VERSION, Field, extent_columns
+from shard_reader.format.image_codecs.table import is_pixel_array
 
 __all__ = ["ShardWriter", "read_columns"]
 
@@ -56,7 +57,7 @@ class ShardWriter:
         for name, column in self._columns.items():
             column.append(record[name])
         field = self._fields["image"]
-        if _is_array(field):
+        if is_pixel_array(field):
             self._rows.append(np.frombuffer(record["image"], field.dtype).reshape(self._images.shape[1:]))
             if len(self._rows) == self._images.chunks[0]:
                 self._flush()
@@ -81,7 +82,7 @@ class ShardWriter:
         self._disk.close()
 
     def _create_images(self, field: Field) -> h5py.Dataset:
-        if _is_array(field):
+        if is_pixel_array(field):
             shape = tuple(size or 0 for size in field.shape)
             dtype = np.dtype(field.dtype).newbyteorder("<")
             rows = max(1, _CHUNK_BYTES // max(1, int(np.prod(shape)) * dtype.itemsize))
@@ -178,20 +179,15 @@ def read_columns(
     columns: dict[str, NDArray[Any]] = {}
     with h5py.File(path, "r") as file:
         for name, field in fields.items():
-            if name == "image" and _is_array(field):
+            if is_pixel_array(field):
                 columns["offset"], columns["length"] = _row_extents(file[name])
-            elif name != "image" and field.in_index:
+            elif field.in_index:
                 columns[name] = file[name][:]
             else:
-                prefix = "" if name == "image" else f"{name}_"
                 offset, length = _heap_extents(data, _references(data, file[name]), str(path))
-                size = 1 if name == "image" or field.dtype == "string" else _DTYPES[field.dtype].itemsize
-                columns |= {f"{prefix}offset": offset, f"{prefix}length": length * np.uint64(size)}
+                size = 1 if field.is_image or field.dtype == "string" else _DTYPES[field.dtype].itemsize
+                columns |= zip(extent_columns(name), (offset, length * np.uint64(size)), strict=False)
     return columns
-
-
-def _is_array(field: Field) -> bool:
-    return field.encoding == "raw" and field.is_fixed
 
 
 def _chunk_offsets(dataset: h5py.Dataset) -> dict[int, int]:

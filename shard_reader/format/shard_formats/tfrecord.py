@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format.checksum import masked_crc32c
+from shard_reader.format.shard_formats.shard_format import Framing
 
-__all__ = ["read_records", "write_record"]
+__all__ = ["framing", "read_records", "write_record"]
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
@@ -59,3 +60,22 @@ def read_records(data: NDArray[np.uint8], name: str) -> Iterator[tuple[int, NDAr
             raise CorruptionError(f"{name}: the record at byte {position} is damaged (CRC mismatch)")
         yield start, payload
         position = end + _CRC.size
+
+
+def framing(data: NDArray[np.uint8]) -> Framing:
+    """Walk a damaged file past records that are damaged, to the first length that is."""
+    wrong = dict[int, str]()
+    position = row = 0
+    while position < data.size:
+        start = position + _HEADER
+        if start > data.size:
+            return Framing(wrong, row, position)
+        length_bytes = data[position : position + _LENGTH.size]
+        end = start + _LENGTH.unpack(length_bytes.data)[0]
+        crc = _CRC.unpack_from(data.data, position + _LENGTH.size)[0]
+        if crc != masked_crc32c(length_bytes) or end + _CRC.size > data.size:
+            return Framing(wrong, row, position)
+        if _CRC.unpack_from(data.data, end)[0] != masked_crc32c(data[start:end]):
+            wrong[row] = f"the record at byte {position:,} is damaged (CRC mismatch)"
+        position, row = end + _CRC.size, row + 1
+    return Framing(wrong, row, None)

@@ -1,0 +1,115 @@
+"""The fields of a record: their types, and the columns that an index has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+__all__ = [
+    "ANY_ENCODING",
+    "BASE_COLUMNS",
+    "FIELD_DTYPES",
+    "FORMAT_NAME",
+    "FORMAT_VERSION",
+    "IMAGE_DTYPES",
+    "INDEX_DTYPES",
+    "MAX_VALUES",
+    "Field",
+    "extent_columns",
+    "extent_fields",
+    "image_name",
+    "index_dtype",
+]
+
+FORMAT_NAME: Final = "image-shards"
+FORMAT_VERSION: Final = 1
+IMAGE_DTYPES: Final = ("uint8", "uint16", "float16", "float32")
+INDEX_DTYPES: Final[Mapping[str, str]] = {"int64": "<i8", "float32": "<f4"}
+"""The dtypes whose values an index holds, and their bytes there."""
+FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "image": IMAGE_DTYPES,
+    "id": ("string",),
+    "height": ("int64",),
+    "width": ("int64",),
+    "content_hash": ("int64",),
+    "label": ("int64",),
+}
+"""The dtypes that fields with a meaning of their own may have."""
+MAX_VALUES: Final = 1 << 16
+"""The most values of one field in a row of an index."""
+ANY_ENCODING: Final = "any"
+"""The encoding of an image field whose datasets have several. It is in no manifest."""
+
+BASE_COLUMNS: Final[Mapping[str, str]] = {
+    "offset": "<u8",
+    "length": "<u8",
+    "id_offset": "<u8",
+    "id_length": "<u4",
+    "id_crc32c": "<u4",
+    "crc32c": "<u4",
+    "height": "<u4",
+    "width": "<u4",
+}
+"""The columns that each index begins with, and their dtypes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """The type of one field.
+
+    Attributes:
+        dtype: of its values: `int64`, `float32`, `string`, or that of an image's pixels.
+        shape: None stands for a size that differs between records: `(None,)` is a list, `(None, 4)` a list of boxes.
+        encoding: of an image, by its name in `image_codecs`; None: the field is not an image.
+        feature: its name in TFRecords that other programs wrote; None: its own.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...] = ()
+    encoding: str | None = None
+    feature: str | None = None
+
+    @property
+    def is_image(self) -> bool:
+        """Whether its values are images."""
+        return self.encoding is not None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every record has the same shape."""
+        return None not in self.shape
+
+    @property
+    def in_index(self) -> bool:
+        """Whether the index holds its values, and not their extents."""
+        return not self.is_image and self.is_fixed and self.dtype in INDEX_DTYPES
+
+
+def image_name(fields: Mapping[str, Field]) -> str | None:
+    """The name of the image among some fields; None: no image is among them."""
+    return next((name for name, field in fields.items() if field.is_image), None)
+
+
+def index_dtype(fields: Mapping[str, Field]) -> list[tuple[Any, ...]]:
+    """The columns of an index: the extents of image and id, then those of every other field."""
+    columns: list[tuple[Any, ...]] = list(BASE_COLUMNS.items())
+    for name, field in fields.items():
+        if field.is_image or name in ("id", "height", "width"):
+            continue
+        if field.in_index:
+            columns.append((name, INDEX_DTYPES[field.dtype], *([field.shape] if field.shape else [])))
+        else:
+            columns += zip(extent_columns(name), ("<u8", "<u4", "<u4"), strict=True)
+    return columns
+
+
+def extent_columns(name: str) -> tuple[str, str, str]:
+    """The columns with the offset, the length and the CRC-32C of a field's bytes."""
+    prefix = "" if name == "image" else f"{name}_"
+    return f"{prefix}offset", f"{prefix}length", f"{prefix}crc32c"
+
+
+def extent_fields(fields: Mapping[str, Field]) -> list[str]:
+    """The fields that have an extent in an index: the image, strings and lists."""
+    return [name for name, field in fields.items() if not field.in_index]

@@ -1,0 +1,128 @@
+"""The interface of an image codec."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.format.fields import Field
+
+__all__ = ["ImageCodec", "ImageHeader", "Scratch", "optional_module"]
+
+
+class ImageHeader(NamedTuple):
+    """The type of an image: it decodes to `[height, width, channels]` of `dtype`."""
+
+    encoding: str
+    height: int
+    width: int
+    channels: int
+    dtype: str
+
+
+class Scratch:
+    """Memory for the pixels of one image at a time, so that not every image needs memory of its own."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def memory(self, size: int) -> NDArray[np.uint8]:
+        """The memory, of at least `size` bytes: its previous content is lost."""
+        if len(self._memory) < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory
+
+
+class ImageCodec(ABC):
+    """One encoding of stored images. `image_codecs/table.py` lists all of them."""
+
+    name: ClassVar[str]
+    """In manifests and on command lines."""
+    label: ClassVar[str]
+    """In messages."""
+    media_type: ClassVar[str]
+    """As the Internet Assigned Numbers Authority registers it."""
+    channels: ClassVar[tuple[int, ...]]
+    """The numbers of channels that an image may have: 1 (grey), 3 (RGB), 4 (RGB and opacity)."""
+    dtypes: ClassVar[tuple[str, ...]]
+    """The dtypes of its pixels, the usual one first."""
+    max_side: ClassVar[int]
+    """The longest side of an image, in pixels."""
+    quality: ClassVar[int | None] = None
+    """The default quality, 1 to 100; None: it has no quality."""
+    is_raw: ClassVar[bool] = False
+    """Whether the payload is the pixels themselves, so that it has no header."""
+    keeps_files: ClassVar[bool] = False
+    """Whether a file of this encoding that needs no change is stored as it is."""
+    decodes_faster: ClassVar[bool] = False
+    """Whether `decode` has a faster, less exact way."""
+    in_tfds: ClassVar[bool] = False
+    """Whether TensorFlow Datasets decodes it as an `Image` feature."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """The modules that decoding it needs: the extra `decode` installs them."""
+
+    def matches(self, start: bytes) -> bool:
+        """Whether an image with these first 12 bytes is of this encoding."""
+        del start
+        return False
+
+    @abstractmethod
+    def header(self, payload: NDArray[np.uint8], field: Field | None = None) -> ImageHeader:
+        """The header of a payload. `field` is the type of the image, where that is known.
+
+        Raises:
+            ValueError: it is damaged, or its pixels are of a kind that is not decoded. The message goes on after "the
+                image".
+            ModuleNotFoundError: a package is missing.
+        """
+
+    @abstractmethod
+    def decode(
+        self,
+        payload: NDArray[np.uint8],
+        field: Field,
+        height: int,
+        width: int,
+        *,
+        fast: bool = False,
+        scratch: Scratch | None = None,
+    ) -> NDArray[Any]:
+        """The pixels of a payload, `[height, width, channels]`. Not every codec looks at height and width.
+
+        Args:
+            fast: take the faster, less exact way, if there is one.
+            scratch: memory that the pixels may be in; they are then valid until it is used again.
+
+        Raises:
+            ValueError: it is damaged. The message goes on after "the image".
+            ModuleNotFoundError: a package is missing; the message names the extra.
+        """
+
+    @abstractmethod
+    def encode(self, pixels: NDArray[Any], quality: int | None) -> bytes:
+        """The payload of pixels, `[height, width, channels]`, C-contiguous, of one of `dtypes` and `channels`.
+
+        Equal pixels give equal bytes, with the same packages on any machine of the same architecture.
+
+        Args:
+            quality: 1 to 100; None: the default one.
+        """
+
+
+def optional_module(name: str) -> ModuleType:
+    """A package that decodes, imported when the first image needs it: raw pixels need none.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"decoding images needs {error.name}: pip install 'image-shards[decode]'", name=error.name
+        ) from error

@@ -1,0 +1,58 @@
+"""JPEG (ITU-T T.81), by libjpeg-turbo through simplejpeg."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.format.fields import Field
+from shard_reader.format.image_codecs.codec import ImageCodec, ImageHeader, Scratch, optional_module
+
+__all__ = ["Jpeg"]
+
+
+class Jpeg(ImageCodec):
+    """Grey, or colours with half the resolution in both directions (4:2:0)."""
+
+    name, label, media_type = "jpeg", "JPEG", "image/jpeg"
+    channels = (1, 3)
+    dtypes = ("uint8",)
+    max_side = 65_500  # of libjpeg
+    quality = 90
+    keeps_files = decodes_faster = in_tfds = True
+    packages = ("simplejpeg",)
+
+    def matches(self, start: bytes) -> bool:
+        return start.startswith(b"\xff\xd8\xff")
+
+    def header(self, payload: NDArray[np.uint8], field: Field | None = None) -> ImageHeader:
+        height, width, colorspace, _ = optional_module("simplejpeg").decode_jpeg_header(payload)
+        return ImageHeader(self.name, height, width, 1 if colorspace == "Gray" else 3, "uint8")
+
+    def decode(
+        self,
+        payload: NDArray[np.uint8],
+        field: Field,
+        height: int,
+        width: int,
+        *,
+        fast: bool = False,
+        scratch: Scratch | None = None,
+    ) -> NDArray[np.uint8]:
+        """`fast` takes the fast integer DCT and chroma upsampling of libjpeg-turbo."""
+        simplejpeg, channels = optional_module("simplejpeg"), field.shape[2]
+        if channels is None:
+            channels = 1 if simplejpeg.decode_jpeg_header(payload)[2] == "Gray" else 3
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            payload,
+            "GRAY" if channels == 1 else "RGB",
+            fastdct=fast,
+            fastupsample=fast,
+            buffer=None if scratch is None else scratch.memory(height * width * channels),
+        )
+        return pixels
+
+    def encode(self, pixels: NDArray[np.uint8], quality: int | None) -> bytes:
+        kind = ("GRAY", "Gray") if pixels.shape[2] == 1 else ("RGB", "420")
+        encoded: bytes = optional_module("simplejpeg").encode_jpeg(pixels, quality or self.quality, *kind)
+        return encoded

@@ -1,0 +1,68 @@
+"""The encodings that Pillow reads and writes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.format.fields import Field
+from shard_reader.format.image_codecs.codec import ImageCodec, ImageHeader, Scratch, optional_module
+
+__all__ = ["PillowCodec"]
+
+_MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "RGBA": (4, "uint8"), "I;16": (1, "uint16")}
+"""Channels and dtype of Pillow's modes whose pixels need no conversion."""
+
+
+class PillowCodec(ImageCodec):
+    """An encoding whose name is that of a format of Pillow."""
+
+    dtypes = ("uint8",)
+    packages = ("PIL",)
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """Arguments of Pillow's `save` that decide the bytes, beside the quality."""
+
+    def header(self, payload: NDArray[np.uint8], field: Field | None = None) -> ImageHeader:
+        pillow = optional_module("PIL.Image")
+        try:
+            with pillow.open(io.BytesIO(payload.data), formats=(self.name,)) as image:
+                mode, (width, height) = image.mode, image.size
+        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+            raise ValueError(f"has no {self.name} header that can be read ({error})") from error
+        if mode not in _MODES:
+            raise ValueError(f"has pixels of Pillow's mode {mode}; the reader takes {', '.join(_MODES)}")
+        return ImageHeader(self.name, height, width, *_MODES[mode])
+
+    def decode(
+        self,
+        payload: NDArray[np.uint8],
+        field: Field,
+        height: int,
+        width: int,
+        *,
+        fast: bool = False,
+        scratch: Scratch | None = None,
+    ) -> NDArray[Any]:
+        pillow = optional_module("PIL.Image")
+        try:
+            with pillow.open(io.BytesIO(payload.data), formats=(self.name,)) as image:  # no other: EPS runs a program
+                # Grey among colour, which a JPEG's decoder makes colour by itself.
+                pixels = np.asarray(image.convert("RGB") if field.shape[2] == 3 and image.mode == "L" else image)
+        except MemoryError:
+            raise
+        except Exception as error:  # its decoders raise whatever they like: SyntaxError, struct.error, EOFError, ...
+            raise ValueError(f"cannot be decoded: {error}") from error
+        return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+    def encode(self, pixels: NDArray[np.uint8], quality: int | None) -> bytes:
+        settings = dict(self.settings)
+        if self.quality is not None:
+            settings["quality"] = quality or self.quality
+        image = optional_module("PIL.Image").fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        buffer = io.BytesIO()
+        image.save(buffer, self.name.upper(), **settings)
+        return buffer.getvalue()

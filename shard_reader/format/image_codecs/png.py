@@ -1,0 +1,19 @@
+"""PNG (ISO/IEC 15948): without loss."""
+
+from __future__ import annotations
+
+from shard_reader.format.image_codecs.pillow import PillowCodec
+
+__all__ = ["Png"]
+
+
+class Png(PillowCodec):
+    """Grey, colours, or colours with opacity."""
+
+    name, label, media_type = "png", "PNG", "image/png"
+    channels = (1, 3, 4)
+    max_side = 65_500  # the format has room for more; sums of the job need this
+    in_tfds = True
+
+    def matches(self, start: bytes) -> bool:
+        return start.startswith(b"\x89PNG\r\n\x1a\n")

@@ -1,0 +1,93 @@
+"""The table of image codecs, and the two questions that it answers: what an image is, and what its pixels are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.format.fields import Field
+from shard_reader.format.image_codecs.codec import ImageCodec, ImageHeader, Scratch
+from shard_reader.format.image_codecs.jpeg import Jpeg
+from shard_reader.format.image_codecs.png import Png
+from shard_reader.format.image_codecs.raw import Raw
+from shard_reader.format.image_codecs.webp import WebP
+
+__all__ = ["IMAGE_CODECS", "codec_for", "codec_of", "decode_image", "encoding_of", "is_pixel_array", "read_header"]
+
+IMAGE_CODECS: Final[Mapping[str, ImageCodec]] = {codec.name: codec for codec in (Jpeg(), Png(), WebP(), Raw())}
+"""Every encoding of stored images, by its name. The first that holds a dtype is the default for it."""
+
+
+def codec_of(field: Field) -> ImageCodec:
+    """The codec of a stored image field.
+
+    Raises:
+        ValueError: the field is not an image of one encoding.
+    """
+    codec = IMAGE_CODECS.get(field.encoding or "")
+    if codec is None:
+        raise ValueError(f"encoding {field.encoding!r}: expected one of {', '.join(IMAGE_CODECS)}")
+    return codec
+
+
+def codec_for(dtype: str) -> ImageCodec:
+    """The default codec for pixels of a dtype."""
+    return next(codec for codec in IMAGE_CODECS.values() if dtype in codec.dtypes)
+
+
+def is_pixel_array(field: Field) -> bool:
+    """Whether images are stored as their pixels, all of one shape."""
+    return field.is_fixed and field.encoding in IMAGE_CODECS and codec_of(field).is_raw
+
+
+def encoding_of(payload: NDArray[np.uint8]) -> str | None:
+    """The encoding of an image by its first bytes; None: it is of no encoding that has a header."""
+    start = payload[:12].tobytes()
+    return next((codec.name for codec in IMAGE_CODECS.values() if codec.matches(start)), None)
+
+
+def read_header(payload: NDArray[np.uint8]) -> ImageHeader:
+    """The header of an image.
+
+    Raises:
+        ValueError: it is damaged, not an image, or its pixels are of a kind that is not decoded.
+        ModuleNotFoundError: a package is missing: simplejpeg for JPEG, Pillow for the others.
+    """
+    encoding = encoding_of(payload)
+    if encoding is None:
+        labels = [codec.label for codec in IMAGE_CODECS.values() if not codec.is_raw]
+        known = f"{', '.join(labels[:-1])} or {labels[-1]}"
+        raise ValueError(f"is no {known}: it begins with {payload[:8].tobytes()!r}")
+    return IMAGE_CODECS[encoding].header(payload)
+
+
+def decode_image(
+    payload: NDArray[np.uint8],
+    field: Field,
+    height: int,
+    width: int,
+    *,
+    fast: bool = False,
+    scratch: Scratch | None = None,
+) -> NDArray[Any]:
+    """The pixels of one payload, `[height, width, channels]` of the field's dtype.
+
+    Raw pixels are a view of `payload`.
+
+    Args:
+        fast: decode JPEGs with libjpeg-turbo's fast integer DCT and chroma upsampling, which are less exact.
+        scratch: memory to decode JPEGs into; the pixels are valid until it is used again.
+
+    Raises:
+        ValueError: the payload is not an image of this size.
+        ModuleNotFoundError: a package is missing; the message names the extra.
+    """
+    image = codec_of(field).decode(payload, field, height, width, fast=fast, scratch=scratch)
+    channels = field.shape[2]
+    expected = (height, width, image.shape[2] if channels is None else channels)
+    if image.shape != expected:
+        raise ValueError(f"decodes to {image.shape}, not to {expected}")
+    return image
