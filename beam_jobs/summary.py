@@ -24,6 +24,7 @@ from beam_jobs.shards.write import Sample
 from beam_jobs.sources.files.interface import Reject
 from beam_jobs.terminal import counted, progress_bar, progress_text, size_text
 from shard_reader.format.fields import Field
+from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, Fingerprint, Manifest
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
@@ -198,9 +199,10 @@ def _image(field: Field, options: Mapping[str, Any]) -> str:
     sizes = {"cover": f"smallest that covers {box}", "inside": f"largest inside {box}", "none": "as it is"}
     how = f"{fit}, {options['filter']}" if fit != "none" else fit
     colours = {1: ", grey", 3: "", None: ", grey or colour"}[channels]
-    quality = f" quality {options['quality'] or 90}" if field.encoding in ("jpeg", "webp") else ""
-    if field.encoding == "jpeg" and not options["quality"] and (fit == "none" or options.get("only_shrink")):
-        quality += ", JPEG files that need no change as they are"
+    codec = codec_of(field)
+    quality = f" quality {options['quality'] or codec.quality}" if codec.quality is not None else ""
+    if codec.keeps_files and not options["quality"] and (fit == "none" or options.get("only_shrink")):
+        quality += f", {codec.label} files that need no change as they are"
     return f"{sizes.get(fit, f'{width}x{height}')} ({how}){colours}, {field.dtype}, {field.encoding}{quality}"
 
 

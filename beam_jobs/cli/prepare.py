@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from beam_jobs.sources.files.class_names import read_class_names
 from beam_jobs.sources.files.interface import BOX_FORMATS, SourceOptions
 from beam_jobs.steps import prepare
 from shard_reader.format.fields import IMAGE_DTYPES
-from shard_reader.format.manifest import ENCODINGS, FORMATS
+from shard_reader.format.image_codecs.codec import ImageCodec
+from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_for
+from shard_reader.format.manifest import FORMATS
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
@@ -81,8 +83,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tfrecord or hdf5; give it twice for both (default: tfrecord)")  # fmt: skip
     add("--split", type=split_parts, metavar="NAME=F,...", help="parts by a hash of the id, as train=0.9,val=0.1"
         " (default: INPUT's own splits, or all in train)")  # fmt: skip
-    add("--encoding", choices=ENCODINGS, metavar="E", help="jpeg, png, webp or raw (default: jpeg; raw for other"
-        " dtypes than uint8)")  # fmt: skip
+    add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{_listed(tuple(IMAGE_CODECS), 'or')} (default:"
+        f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
         help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="how many inputs may be"
@@ -117,8 +119,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--only-shrink", action="store_true", help="never make an image larger (cover, inside, pad)")
     add("--filter", choices=FILTERS, default="lanczos", metavar="FILTER",
         help=f"{', '.join(FILTERS)} (default: lanczos)")  # fmt: skip
-    add("--quality", type=integer(1, 100), metavar="1..100", help="of JPEG and WebP (default: 90, but a JPEG file that"
-        " needs no change keeps its bytes)")  # fmt: skip
+    add("--quality", type=integer(1, 100), metavar="1..100", help=f"of {_qualities()}; without it, a JPEG file"
+        " that needs no change keeps its bytes")  # fmt: skip
     add("--pad-color", type=color, metavar="COLOR", help="of the border of --fit pad (default: black)")
     add("--background", type=color, default="white", metavar="COLOR", help="below transparency (default: white)")
     add("--channels", choices=CHANNELS, default="rgb", metavar="CH", help="rgb, grey, or keep (default: rgb)")
@@ -181,7 +183,7 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         source=_source_options(found),
         output=_place(found.output, "OUTPUT"),
         image=_image_options(found),
-        formats=tuple(name for name in FORMATS if name in (found.formats or ["tfrecord"])),
+        formats=tuple(name for name in FORMATS if name in (found.formats or [next(iter(FORMATS))])),
         split=_split_rule(found),
         shards=_shard_rule(found),
         seed=found.seed,
@@ -256,7 +258,7 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
     width, height = found.size or (256, None)
     fit = found.fit or ("crop" if height else "cover")
     dtype = found.dtype or ("uint8" if found.normalize == "none" else "float32")
-    encoding = found.encoding or ("jpeg" if dtype == "uint8" else "raw")
+    encoding = found.encoding or codec_for(dtype).name
     _check_image_options(found, fit, dtype, encoding)
     if fit == "none":
         width, height = 0, 0
@@ -284,20 +286,25 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
     Raises:
         UsageError: they do not; the message says what would.
     """
-    normalize, channels = found.normalize, found.channels
+    normalize, channels, codec = found.normalize, found.channels, IMAGE_CODECS[encoding]
     if normalize != "none" and found.dtype is not None and not dtype.startswith("float"):
         raise UsageError(f"--normalize {normalize} gives floats: give --dtype float32 or float16")
-    if normalize != "none" and encoding != "raw":
+    if normalize != "none" and "float32" not in codec.dtypes:
         raise UsageError(
-            f"--normalize {normalize} gives floats, and --encoding {encoding} stores 8 bits: give --encoding raw, or"
-            " normalise on the device, with the mean and std of the manifest"
+            f"--normalize {normalize} gives floats, and --encoding {encoding} stores 8 bits: give --encoding"
+            f" {_encodings(lambda codec: 'float32' in codec.dtypes)}, or normalise on the device, with the mean and std"
+            " of the manifest"
         )
-    if dtype != "uint8" and encoding != "raw":
-        raise UsageError(f"--encoding {encoding} holds uint8 pixels only: give --encoding raw for {dtype}")
-    if found.quality is not None and encoding not in ("jpeg", "webp"):
-        raise UsageError(f"--quality {found.quality} is for JPEG and WebP, the encoding is {encoding}: leave it out")
-    if channels == "grey" and encoding == "webp":
-        raise UsageError("--channels grey: WebP has no grey images; give --encoding jpeg, png or raw")
+    if dtype not in codec.dtypes:
+        others = _encodings(lambda codec: dtype in codec.dtypes)
+        held = " and ".join(codec.dtypes)
+        raise UsageError(f"--encoding {encoding} holds {held} pixels only: give --encoding {others} for {dtype}")
+    if found.quality is not None and codec.quality is None:
+        lossy = _listed([codec.label for codec in IMAGE_CODECS.values() if codec.quality is not None], "and")
+        raise UsageError(f"--quality {found.quality} is for {lossy}, the encoding is {encoding}: leave it out")
+    if channels == "grey" and 1 not in codec.channels:
+        others = _encodings(lambda codec: 1 in codec.channels)
+        raise UsageError(f"--channels grey: {codec.label} has no grey images; give --encoding {others}")
     if (channels, normalize) in {("grey", "imagenet"), ("keep", "imagenet"), ("keep", "dataset")}:
         needs = "three channels" if normalize == "imagenet" else "the same channels in every image"
         raise UsageError(f"--normalize {normalize}: needs {needs}, and not --channels {channels}")
@@ -307,6 +314,22 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         raise UsageError(f"--only-shrink: is for --fit cover, inside or pad, not for {fit}")
     if found.pad_color is not None and fit != "pad":
         raise UsageError(f"--pad-color: is for --fit pad, not for {fit}; leave it out")
+
+
+def _encodings(fits: Callable[[ImageCodec], bool]) -> str:
+    """The names of the encodings that fit, as an end of a sentence."""
+    return _listed([name for name, codec in IMAGE_CODECS.items() if fits(codec)], "or")
+
+
+def _qualities() -> str:
+    """The encodings that have a quality, each with its default."""
+    lossy = [codec for codec in IMAGE_CODECS.values() if codec.quality is not None]
+    return _listed([f"{codec.label} (default: {codec.quality})" for codec in lossy], "and")
+
+
+def _listed(names: Sequence[str], last: str) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _shard_rule(found: argparse.Namespace) -> ShardRule:

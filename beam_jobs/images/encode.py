@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
-from beam_jobs.images.decode import image_of, to_8_bits
+from beam_jobs.images.decode import to_8_bits
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import Pixels
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
-__all__ = []
+__all__ = ["encode", "to_16_bits"]
 
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-_QUALITY = 90
+
+def encode(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None) -> bytes:
+    """The payload of pixels, `[height, width, channels]`, C-contiguous, uint8 or uint16.
+
+    Args:
+        options: the encoding, its quality, the dtype, and the normalization.
+        statistics: of the dataset; needed for `normalize="dataset"`.
+    """
+    return IMAGE_CODECS[options.encoding].encode(_as_stored(pixels, options, statistics), options.quality)
 
 
-def _deep(pixels: Pixels) -> NDArray[np.uint16]:
-    """8 bits as 16; others as they are."""
+def _as_stored(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None) -> NDArray[Any]:
+    """Pixels of the dtype that is stored, normalized."""
+    if options.dtype == "uint8":
+        return to_8_bits(pixels)
+    if options.dtype == "uint16":
+        return to_16_bits(pixels)
+    return _normalized(pixels, options.normalize, statistics).astype(options.dtype)
+
+
+def to_16_bits(pixels: Pixels) -> NDArray[np.uint16]:
+    """Pixels of 8 bits scaled; others as they are."""
     scale = 257 if pixels.dtype == np.uint8 else 1
     return pixels.astype(np.uint16) * np.uint16(scale)
-
-
-def _encode(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None) -> bytes:
-    quality = options.quality or _QUALITY
-    if options.encoding == "jpeg":
-        kind = ("GRAY", "Gray") if pixels.shape[2] == 1 else ("RGB", "420")
-        encoded: bytes = simplejpeg.encode_jpeg(pixels, quality, *kind)
-        return encoded
-    if options.encoding in ("png", "webp"):
-        buffer = io.BytesIO()
-        quality_of = {"quality": quality} if options.encoding == "webp" else {}
-        image_of(to_8_bits(pixels)).save(buffer, options.encoding.upper(), **quality_of)
-        return buffer.getvalue()
-    if options.dtype == "uint8":
-        return pixels.tobytes()
-    if options.dtype == "uint16":
-        return _deep(pixels).astype("<u2", copy=False).tobytes()
-    values = _normalized(pixels, options.normalize, statistics)
-    return values.astype(np.dtype(options.dtype).newbyteorder("<")).tobytes()
 
 
 def _normalized(pixels: Pixels, how: str, statistics: ChannelSums | None) -> NDArray[np.float32]:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
-from beam_jobs.images.encode import _deep, _encode
+from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
 from beam_jobs.images.statistics import ChannelSums
-from beam_jobs.options import MAX_PIXELS, MAX_SIDE, ImageOptions
+from beam_jobs.options import MAX_PIXELS, ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
 __all__ = ["Payload", "codec_versions", "fit", "prepare_image"]
 
@@ -45,12 +46,8 @@ _PIXEL_TYPES = {
 
 _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
-_WITH_OPACITY = ("png", "webp", "raw")
-
 # Raised whenever the same file and options give other pixels than before.
 _PIXELS_VERSION = "2"
-
-_MAX_WEBP_SIDE = 16_383
 
 _thread = threading.local()
 
@@ -96,10 +93,11 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
     # Decoders may give rows in any layout; encoders want them one after the other.
     pixels: NDArray[Any] = np.ascontiguousarray(fitted)
     same = decoded.clean and not geometry.changes and kept.shape == decoded.pixels.shape
-    if isinstance(data, bytes) and same and options.encoding == "jpeg" and options.quality is None:
+    codec = IMAGE_CODECS[options.encoding]
+    if isinstance(data, bytes) and same and codec.keeps_files and options.quality is None:
         encoded = data
     else:
-        encoded = _encode(pixels, options, statistics)
+        encoded = encode(pixels, options, statistics)
     height, width, channels = pixels.shape
     return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry)
 
@@ -123,7 +121,7 @@ def _with_depth(pixels: Pixels, options: ImageOptions) -> Pixels:
 def _with_channels(pixels: Pixels, options: ImageOptions) -> Pixels:
     """Pixels with as many channels as the options, and the encoding, take."""
     keep = options.channels == "keep"
-    if pixels.shape[2] == 4 and not (keep and options.encoding in _WITH_OPACITY):
+    if pixels.shape[2] == 4 and not (keep and 4 in IMAGE_CODECS[options.encoding].channels):
         pixels = _over(pixels, options.background)
     if options.channels == "grey" and pixels.shape[2] == 3:
         return _grey(pixels)
@@ -158,7 +156,7 @@ def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions) -> Pixels:
         BadInput: an image so long and thin that it would become too large.
     """
     width, height = geometry.size
-    limit = _MAX_WEBP_SIDE if options.encoding == "webp" else MAX_SIDE
+    limit = IMAGE_CODECS[options.encoding].max_side
     if max(width, height) > limit or width * height > max(MAX_PIXELS, options.max_pixels):
         was = f"{geometry.upright[0]}x{geometry.upright[1]}"
         raise BadInput("too-large", f"{was} would become {width}x{height} pixels; try --fit crop or pad")
@@ -188,7 +186,7 @@ def _padded(pixels: Pixels, geometry: Geometry, color: tuple[int, int, int]) -> 
     elif channels == 4:
         border = np.array([[[*color, 255]]], np.uint8)
     (left, top), size = geometry.offset, geometry.size
-    border = _deep(border) if pixels.dtype == np.uint16 else border
+    border = to_16_bits(border) if pixels.dtype == np.uint16 else border
     result: NDArray[Any] = np.broadcast_to(border, (size[1], size[0], channels)).copy()
     result[top : top + height, left : left + width] = pixels
     return result

@@ -45,6 +45,7 @@ from shard_reader.format.manifest import (
     index_name,
     shard_name,
 )
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory
 
@@ -266,7 +267,7 @@ def _files_of(manifest: Manifest) -> set[str]:
     """The name of every file that belongs to a dataset, but for the manifest."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     paths = [file.path for shard in shards for file in shard.files.values()]
-    metadata = TFDS_NAMES if "tfrecord" in manifest.formats else ()
+    metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
     return {*paths, *map(index_name, paths), DUPLICATES_NAME, REJECTS_NAME, *metadata}
 
 

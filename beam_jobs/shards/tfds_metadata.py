@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from shard_reader.format.fields import Field
+from shard_reader.format.image_codecs.table import codec_of, is_pixel_array
 from shard_reader.format.manifest import TFDS_NAMES, Manifest, Split
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 
 __all__ = ["metadata_files"]
 
@@ -20,11 +22,12 @@ _BOX = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_Y
 
 
 def metadata_files(manifest: Manifest, name: str) -> dict[str, bytes]:
-    """Name and content of each file; none if the dataset has no TFRecords."""
-    if "tfrecord" not in manifest.formats:
+    """Name and content of each file; none if the dataset has no format that TensorFlow Datasets reads."""
+    format = next((name for name in manifest.formats if SHARD_FORMATS[name].in_tfds), None)
+    if format is None:
         return {}
     info, features, labels, object_labels = TFDS_NAMES
-    files = {info: _dataset_info(manifest, name), features: _group(manifest.fields, "", manifest)}
+    files = {info: _dataset_info(manifest, name, format), features: _group(manifest.fields, "", manifest)}
     encoded = {path: (json.dumps(body, indent=1) + "\n").encode() for path, body in files.items()}
     if manifest.class_names:
         path = labels if "label" in manifest.fields else object_labels
@@ -32,21 +35,21 @@ def metadata_files(manifest: Manifest, name: str) -> dict[str, bytes]:
     return encoded
 
 
-def _dataset_info(manifest: Manifest, name: str) -> dict[str, Any]:
+def _dataset_info(manifest: Manifest, name: str, format: str) -> dict[str, Any]:
     return {
         "name": name,
         "version": "1.0.0",
-        "fileFormat": "tfrecord",
+        "fileFormat": format,
         "moduleName": "image_shards",
-        "splits": [_split(key, split) for key, split in manifest.splits.items()],
+        "splits": [_split(key, split, format) for key, split in manifest.splits.items()],
     }
 
 
-def _split(name: str, split: Split) -> dict[str, Any]:
+def _split(name: str, split: Split, format: str) -> dict[str, Any]:
     return {
         "name": name,
         "filepathTemplate": "{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}",
-        "numBytes": str(sum(shard.files["tfrecord"].bytes for shard in split.shards)),
+        "numBytes": str(sum(shard.files[format].bytes for shard in split.shards)),
         "shardLengths": [str(shard.records) for shard in split.shards],
     }
 
@@ -66,7 +69,7 @@ def _group(fields: Mapping[str, Field], prefix: str, manifest: Manifest) -> dict
 
 
 def _feature(name: str, field: Field, manifest: Manifest) -> dict[str, Any]:
-    if name == "image":
+    if field.is_image:
         return _image(field)
     in_list = field.shape[:1] == (None,)
     one = Field(dtype=field.dtype, shape=field.shape[1:] if in_list else field.shape)
@@ -94,10 +97,10 @@ def _sequence(feature: dict[str, Any]) -> dict[str, Any]:
 
 def _image(field: Field) -> dict[str, Any]:
     shape = {"dimensions": [str(-1 if size is None else size) for size in field.shape]}
-    if field.encoding in ("jpeg", "png") and field.shape[2] is not None:
+    if codec_of(field).in_tfds and field.shape[2] is not None:
         image = {"dtype": field.dtype, "encodingFormat": field.encoding, "shape": shape}
         return _named("image_feature.Image", image=image)
-    if field.encoding == "raw" and field.is_fixed:
+    if is_pixel_array(field):
         tensor = {"dtype": field.dtype, "encoding": "bytes", "shape": shape}
     else:  # bytes, to be decoded, or shaped with the record's height and width
         tensor = {"dtype": "string", "encoding": "none", "shape": {}}

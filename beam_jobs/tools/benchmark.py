@@ -14,7 +14,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.terminal import counted, size_text
 from shard_reader import Dataset, Draws, open_dataset
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.image_codecs.table import decode_image
+from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of, decode_image
 from shard_reader.stream.prefetch import major_faults
 from shard_reader.stream.stream import Stream
 from shard_reader.system.cpus import available_cpus
@@ -186,7 +186,7 @@ def _advice(report: Report, o: BenchmarkOptions, parts: Mapping[str, float]) -> 
                 f"images are stored with {report.stored_pixels / report.batch_pixels:.1f} times the pixels of a batch:"
                 " prepare them smaller (--size)"
             )
-        if report.encoding == "jpeg" and not o.fast:
+        if IMAGE_CODECS[report.encoding].decodes_faster and not o.fast:
             yield "fast=True (--fast): decodes some percent faster, a little less exactly"
         yield (
             f"decoding is {parts['decode']:.0%} of the work: --encoding raw --fit crop needs none, and takes"
@@ -278,14 +278,15 @@ def _stages(stream: Stream, sample: _PickedRecords, options: BenchmarkOptions) -
     shapes = [sample.shape(place) for place in places]
     target = _target(stream)
 
-    if field.encoding == "raw" and not chain.steps:
+    codec = codec_of(field)
+    if codec.is_raw and not chain.steps:
         yield "copy", max(0.0, _batch_cost(data, options) - look_up)
         return
 
     def decode(place: int) -> Any:
         return decode_image(payloads[place], field, *shapes[place], fast=options.fast)
 
-    if field.encoding != "raw":
+    if not codec.is_raw:
         yield "decode", _per_image(decode, places)
     pixels = [decode(place) for place in places]
     yield "transform", _per_image(lambda place: _transform(chain, pixels[place], place, target), places)

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.format.checksum import crc32c, masked_crc32c
+from shard_reader.format.checksum import crc32c
 from shard_reader.format.fields import Field, extent_columns, extent_fields
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 
 __all__ = ["damage"]
 
-_HEADER = struct.Struct("<QI")
-_CRC = struct.Struct("<I")
 
 Name = Callable[[int], str]
 """A row in words, with its id where that is known."""
-
-
-class _Framing(NamedTuple):
-    """What the framing of a TFRecord file shows: what is wrong, by row, and the byte at which it had to stop."""
-
-    wrong: dict[int, str]
-    records: int
-    stopped: int | None
 
 
 def damage(
@@ -41,7 +30,7 @@ def damage(
 
     Args:
         data: the bytes of the file.
-        format: "tfrecord" or "hdf5".
+        format: of the file, by its name.
         fields: those of the dataset.
         expected: how many bytes it should have.
         rows: its index, if that is whole.
@@ -51,8 +40,8 @@ def damage(
         yield f"has {data.size:,} bytes, the manifest says {expected:,}: it was cut off{_lost(data.size, rows, name)}"
         rows = None if rows is None else rows[: _whole_rows(data.size, rows)]
     wrong = dict[int, str]()
-    if format == "tfrecord":
-        framing = _framing(data)
+    framing = SHARD_FORMATS[format].framing(data)
+    if framing is not None:
         if not framing.wrong and framing.stopped is None and data.size >= expected:
             yield f"is whole in itself ({framing.records} records), and not the file of the manifest (SHA-256 mismatch)"
             return
@@ -61,35 +50,17 @@ def damage(
             why = f"the framing at byte {framing.stopped:,} is damaged, so that records cannot be told apart from there"
             wrong[framing.records] = why
     damaged = {} if rows is None else _damaged_fields(data, rows, fields)
-    images = [row for row, names in damaged.items() if "image" in names and row not in wrong]
+    images = [row for row, names in damaged.items() if any(fields[n].is_image for n in names) and row not in wrong]
     if rows is not None and len(images) == len(rows) > 1 and data.size >= expected:
         yield "has none of the images of its index: another file was put in its place (SHA-256 mismatch)"
         return
-    wrong = {row: _in_words(names) for row, names in damaged.items()} | wrong
+    wrong = {row: _in_words(names, fields) for row, names in damaged.items()} | wrong
     for row, what in sorted(wrong.items()):
         yield f"{name(row)}: {what}"
     if not wrong and data.size >= expected:
         more = f", and has {data.size:,} bytes, not {expected:,}" if data.size > expected else ""
         where = "" if rows is None else " beside its images, strings and lists"
         yield f"is damaged{where} (SHA-256 mismatch){more}"
-
-
-def _framing(data: NDArray[np.uint8]) -> _Framing:
-    """Walk a TFRecord file past records that are damaged, to where a length is."""
-    wrong = dict[int, str]()
-    position = row = 0
-    while position < data.size:
-        start = position + _HEADER.size
-        if start > data.size:
-            return _Framing(wrong, row, position)
-        length, crc = _HEADER.unpack_from(data.data, position)
-        end = start + length
-        if crc != masked_crc32c(data[position : position + 8]) or end + _CRC.size > data.size:
-            return _Framing(wrong, row, position)
-        if _CRC.unpack_from(data.data, end)[0] != masked_crc32c(data[start:end]):
-            wrong[row] = f"the record at byte {position:,} is damaged (CRC mismatch)"
-        position, row = end + _CRC.size, row + 1
-    return _Framing(wrong, row, None)
 
 
 def _damaged_fields(
@@ -105,8 +76,8 @@ def _damaged_fields(
     return damaged
 
 
-def _in_words(names: list[str]) -> str:
-    texts = ["the image" if name == "image" else repr(name) for name in names]
+def _in_words(names: list[str], fields: Mapping[str, Field]) -> str:
+    texts = ["the image" if fields[name].is_image else repr(name) for name in names]
     return f"{', '.join(texts)} {'is' if len(texts) == 1 else 'are'} damaged (CRC mismatch)"
 
 

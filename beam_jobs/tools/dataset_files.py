@@ -25,7 +25,7 @@ from shard_reader.format.manifest import (
     ShardFile,
     index_name,
 )
-from shard_reader.format.shard_formats import example
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, local_path
@@ -184,17 +184,25 @@ def label_counts(
         return Counter(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
     found = Counter[int]()
     for start, length in zip(rows[f"{name}_offset"].tolist(), rows[f"{name}_length"].tolist(), strict=True):
-        stored = data[start : start + length]
-        if format == "hdf5":
-            found.update(np.frombuffer(stored, "<i8").tolist())
-        else:
-            found.update(example.values(stored, example.Feature(example.INTEGERS, slice(0, length))))  # type: ignore[arg-type]
+        found.update(SHARD_FORMATS[format].value(data[start : start + length], fields[name]).ravel().tolist())
     return found
 
 
 def printable_id(id: bytes) -> str:
     """An id on one line of a terminal, whatever its bytes are."""
     return repr(id.decode("utf-8", "backslashreplace"))
+
+
+def need_shard_packages(manifest: Manifest) -> None:
+    """Refuse to begin without the packages that make indexes of a dataset's formats.
+
+    Raises:
+        UsageError: one is not installed; the message names the extra that has it.
+    """
+    for name in manifest.formats:
+        format = SHARD_FORMATS[name]
+        if format.extra is not None and format.package is not None:
+            need_packages(format.extra, format.package)
 
 
 def need_packages(extra: str, *names: str) -> None:

@@ -22,7 +22,13 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.external_sort import EqualHashes, find_equal_hashes
 from beam_jobs.processes import in_parallel
 from beam_jobs.terminal import counted, size_text
-from beam_jobs.tools.dataset_files import label_counts, local_directory, need_packages, read_manifest
+from beam_jobs.tools.dataset_files import (
+    label_counts,
+    local_directory,
+    need_packages,
+    need_shard_packages,
+    read_manifest,
+)
 from beam_jobs.tools.foreign.fields import ForeignFields, infer
 from beam_jobs.tools.foreign.split_files import missing_numbers, split_files
 from beam_jobs.tools.foreign.survey import Keys, Survey, find_keys, survey
@@ -30,6 +36,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.fields import Field
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
@@ -42,6 +49,7 @@ from shard_reader.format.manifest import (
     canonical_json,
     index_name,
 )
+from shard_reader.format.shard_formats.table import TFRecord
 from shard_reader.storage.local import sync, write_whole
 from shard_reader.system.memory_map import map_file
 
@@ -101,7 +109,7 @@ def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[li
         return _index_again(options.path, workers, show)
     if (path / LOCK_NAME).exists():
         raise UsageError(f"{path}: is not finished; the `image-shards prepare` that began it goes on")
-    need_packages("decode", "simplejpeg", "PIL")
+    need_packages("decode", *sorted({name for codec in IMAGE_CODECS.values() for name in codec.packages}))
     return _index_foreign(path, options, workers, show), 0
 
 
@@ -109,8 +117,7 @@ def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
     """Make the indexes that a manifest describes again, those that are missing or damaged."""
     path, manifest = read_manifest(place)
     files = [(format, shard) for split in manifest.splits.values() for shard in split.shards for format in shard.files]
-    if "hdf5" in manifest.formats:
-        need_packages("hdf5", "h5py")
+    need_shard_packages(manifest)
     lines, made = list[str](), 0
     again = functools.partial(_again, path, manifest.fields)
     for number, (is_new, problem) in enumerate(in_parallel(again, files, workers), 1):
@@ -265,7 +272,7 @@ def _class_names(path: Path, schema: ForeignFields, options: IndexOptions) -> tu
 
 def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
     """Write the index of one file."""
-    rows = index.build(path / name, "tfrecord", fields)
+    rows = index.build(path / name, TFRecord.name, fields)
     data = index.to_bytes(rows)
     _write(path / index_name(name), data)
     stored = map_file(path / name)
@@ -275,7 +282,9 @@ def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
         sha256=sha256_file(path / name),
         index_sha256=hashlib.sha256(data).hexdigest(),
     )
-    return _Indexed(Shard(records=len(rows), files={"tfrecord": file}), label_counts("tfrecord", stored, rows, fields))
+    return _Indexed(
+        Shard(records=len(rows), files={TFRecord.name: file}), label_counts(TFRecord.name, stored, rows, fields)
+    )
 
 
 def _manifest(
@@ -293,7 +302,7 @@ def _manifest(
     inputs = canonical_json([[file.path, file.bytes, file.sha256] for file in files])
     manifest = Manifest(
         fields=schema.fields,
-        formats=("tfrecord",),
+        formats=(TFRecord.name,),
         splits=made,
         class_names=class_names,
         statistics=None,
@@ -332,7 +341,7 @@ def _summary(
     """What was made, from what, and what is not in it."""
     yield f"{path}: {counted(manifest.counts.written, 'record')} indexed where they are"
     for name, split in manifest.splits.items():
-        size = sum(shard.files["tfrecord"].bytes for shard in split.shards)
+        size = sum(shard.files[TFRecord.name].bytes for shard in split.shards)
         files = counted(len(split.shards), "file")
         yield f"  {name:<10} {counted(split.records, 'record')}, {files}, {size_text(size)}"
     image = manifest.fields["image"]

@@ -30,6 +30,7 @@ from beam_jobs.tools.dataset_files import (
     line_count,
     manifest_at,
     need_packages,
+    need_shard_packages,
     other_files,
     printable_id,
     record_ids,
@@ -40,6 +41,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c, sha256_file
 from shard_reader.format.fields import Field, extent_columns
+from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     MANIFEST_NAME,
@@ -95,10 +97,10 @@ class Verification:
         self._scratch = None if files.local is not None else tempfile.TemporaryDirectory(prefix="image-shards-")
         self.path = files.local or Path(self._scratch.name if self._scratch is not None else "")
         self._remote = place if self._scratch is not None else None
-        if "hdf5" in self.manifest.formats:
-            need_packages("hdf5", "h5py")
-        if decode or self.manifest.fields["image"].feature is not None:
-            need_packages("decode", "simplejpeg", "PIL")
+        need_shard_packages(self.manifest)
+        image = self.manifest.fields["image"]
+        if decode or image.feature is not None:
+            need_packages("decode", *codec_of(image).packages)
         if self._remote is not None:
             for name in (MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME):
                 copy_to_disk(files, name, self.path)
@@ -330,8 +332,9 @@ def _differences(
 def _comparable(fields: Mapping[str, Field]) -> dict[str, str]:
     """The column for each field that is the same in all formats; in lists, the bytes differ, and so do checksums."""
     columns = {name: name for name, field in fields.items() if field.in_index}
+    images = [name for name, field in fields.items() if field.is_image]
     texts = [name for name, field in fields.items() if field.dtype == "string" and not field.shape and name != "id"]
-    return columns | {name: extent_columns(name)[2] for name in ["image", *texts]}
+    return columns | {name: extent_columns(name)[2] for name in [*images, *texts]}
 
 
 def _decoding_problems(task: _Task, format: str) -> Iterator[str]:

@@ -18,8 +18,8 @@ when everything else is there.
 **Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST refuse
 any other version and MUST ignore keys that it does not know. `fields` maps each field's name to its `dtype`
 (`int64`, `float32`, `string`; the image's own), its `shape` (`null` where the size differs between records:
-for lists the first one alone) and, for the image, its `encoding`: `jpeg`, `png`, `webp` or `raw`. `splits`
-maps a split's name to its `records`, its `shards` and, where records have labels, how often each class is one
+for lists the first one alone) and, for the image, its `encoding`: `jpeg`, `png`, `webp`, `avif` or `raw`.
+`splits` maps a split's name to its `records`, its `shards` and, where records have labels, how often each class is one
 in `classes`; a shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256`
 and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
 standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any

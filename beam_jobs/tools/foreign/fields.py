@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.tools.foreign.survey import FeatureSeen, Keys, Survey
 from shard_reader.format.fields import BASE_COLUMNS, Field
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.shard_formats import example
 
 __all__ = ["ForeignFields", "infer"]
@@ -101,7 +102,7 @@ def _image_field(found: Survey, keys: Keys) -> Field:
 
 def _has_grey_and_rgb(found: Survey) -> bool:
     """Whether encoded images are grey and colour, as those of ImageNet are: the reader decodes all as colour."""
-    return found.channels == {1, 3} and all(encoding != "raw" for encoding, _ in found.types)
+    return found.channels == {1, 3} and not any(IMAGE_CODECS[encoding].is_raw for encoding, _ in found.types)
 
 
 def _why_not(seen: FeatureSeen) -> str | None:

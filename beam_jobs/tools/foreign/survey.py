@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.sources.files.tf_examples import framed
 from shard_reader.format.image_codecs.codec import ImageHeader
-from shard_reader.format.image_codecs.table import encoding_of, read_header
+from shard_reader.format.image_codecs.raw import Raw
+from shard_reader.format.image_codecs.table import encoded_labels, encoding_of, read_header
 from shard_reader.format.shard_formats import example, tfrecord
 from shard_reader.storage.open import directory
 from shard_reader.system.memory_map import map_file
@@ -146,7 +147,7 @@ def _find_keys(
     height, width = (next((key for key in keys if key in features), None) for keys in (_HEIGHTS, _WIDTHS))
     if height is None or width is None:
         raise UsageError(
-            f"{path}: the images in {name} are no JPEG, PNG or WebP; if they are bytes of pixels, say their"
+            f"{path}: the images in {name} are no {encoded_labels()}; if they are bytes of pixels, say their"
             " height, width and channels, as --raw 32x32x3; otherwise name others with --image-key"
         )
     return Keys(name, own, None, height, width)
@@ -259,7 +260,7 @@ def _raw_header(
         channels = size // max(1, height * width)
     if height < 1 or width < 1 or not 1 <= channels <= 4 or size != height * width * channels:
         raise ValueError(f"has {size:,} bytes, which are not the pixels of height {height}, width {width}")
-    return ImageHeader("raw", height, width, channels, "uint8")
+    return ImageHeader(Raw.name, height, width, channels, "uint8")
 
 
 def _integer(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], name: str) -> int:

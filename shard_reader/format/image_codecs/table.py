@@ -9,15 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.format.fields import Field
+from shard_reader.format.image_codecs.avif import Avif
 from shard_reader.format.image_codecs.codec import ImageCodec, ImageHeader, Scratch
 from shard_reader.format.image_codecs.jpeg import Jpeg
 from shard_reader.format.image_codecs.png import Png
 from shard_reader.format.image_codecs.raw import Raw
 from shard_reader.format.image_codecs.webp import WebP
 
-__all__ = ["IMAGE_CODECS", "codec_for", "codec_of", "decode_image", "encoding_of", "is_pixel_array", "read_header"]
+__all__ = [
+    "IMAGE_CODECS",
+    "codec_for",
+    "codec_of",
+    "decode_image",
+    "encoded_labels",
+    "encoding_of",
+    "is_pixel_array",
+    "read_header",
+]
 
-IMAGE_CODECS: Final[Mapping[str, ImageCodec]] = {codec.name: codec for codec in (Jpeg(), Png(), WebP(), Raw())}
+IMAGE_CODECS: Final[Mapping[str, ImageCodec]] = {codec.name: codec for codec in (Jpeg(), Png(), WebP(), Avif(), Raw())}
 """Every encoding of stored images, by its name. The first that holds a dtype is the default for it."""
 
 
@@ -49,6 +59,12 @@ def encoding_of(payload: NDArray[np.uint8]) -> str | None:
     return next((codec.name for codec in IMAGE_CODECS.values() if codec.matches(start)), None)
 
 
+def encoded_labels() -> str:
+    """The encodings that have a header, for messages: `JPEG, PNG, WebP or AVIF`."""
+    labels = [codec.label for codec in IMAGE_CODECS.values() if not codec.is_raw]
+    return f"{', '.join(labels[:-1])} or {labels[-1]}"
+
+
 def read_header(payload: NDArray[np.uint8]) -> ImageHeader:
     """The header of an image.
 
@@ -58,9 +74,7 @@ def read_header(payload: NDArray[np.uint8]) -> ImageHeader:
     """
     encoding = encoding_of(payload)
     if encoding is None:
-        labels = [codec.label for codec in IMAGE_CODECS.values() if not codec.is_raw]
-        known = f"{', '.join(labels[:-1])} or {labels[-1]}"
-        raise ValueError(f"is no {known}: it begins with {payload[:8].tobytes()!r}")
+        raise ValueError(f"is no {encoded_labels()}: it begins with {payload[:8].tobytes()!r}")
     return IMAGE_CODECS[encoding].header(payload)
 
 
