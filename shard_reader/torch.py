@@ -137,7 +137,11 @@ class StreamDataset(IterableDataset[Any]):
         epoch, step = self._loops.next(stream)
         if (epoch, step) != stream.next:  # worker processes were there
             stream.load_state_dict(stream.state_at(step, epoch))
-        copies = _Copies(self._device) if self._device is not None and self._device.type == "cuda" else None
+        copies = (
+            _Copies(self._device, self._elements.images)
+            if self._device is not None and self._device.type == "cuda"
+            else None
+        )
         send = self._element if copies is None else lambda batch: copies.send(self._elements.arrays(batch))
         for element, place in prefetch_to_device(stream, send, 0 if copies is None else 1):
             if stream.moves != self._moves:
@@ -171,7 +175,7 @@ class StreamDataset(IterableDataset[Any]):
             yield self._element(batch)
 
     def _element(self, batch: Batch) -> Any:
-        return self._elements.select(_tensors(self._elements.arrays(batch), self._device))
+        return self._elements.select(_tensors(self._elements.arrays(batch), self._device, self._elements.images))
 
 
 class RecordDataset(Dataset[Any]):
@@ -238,7 +242,7 @@ class RecordDataset(Dataset[Any]):
         arrays = self._elements.arrays(self._stream.take(numbers, int(self._epoch)))
         if self._elements.are_dictionaries:
             del arrays["weight"]
-        batch = self._elements.select(_tensors(arrays, None))
+        batch = self._elements.select(_tensors(arrays, None, self._elements.images))
         return [_of_record(batch, place) for place in range(len(numbers))]
 
     def set_epoch(self, epoch: int) -> None:
@@ -296,15 +300,16 @@ class _Copies:
 
     Args:
         device: that of the GPU.
+        images: the names of the arrays that are images.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._copies = device, torch.cuda.Stream(device)
+    def __init__(self, device: torch.device, images: frozenset[str]) -> None:
+        self._device, self._images, self._copies = device, images, torch.cuda.Stream(device)
 
     def send(self, arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], torch.cuda.Event]:
         """Begin to copy; the tensors, and what happens when they are there."""
         with torch.cuda.stream(self._copies):
-            return _tensors(arrays, self._device), self._copies.record_event()
+            return _tensors(arrays, self._device, self._images), self._copies.record_event()
 
     def receive(self, tensors: dict[str, Any], copied: torch.cuda.Event) -> dict[str, Any]:
         """The tensors, for what this thread has the GPU do next: that waits for the copies."""
@@ -323,12 +328,12 @@ def _of_this_rank(stream: Stream) -> Stream:
     return stream if ranks == 1 else stream.for_rank(distributed.get_rank(), ranks)
 
 
-def _tensors(arrays: dict[str, NDArray[Any]], device: torch.device | None) -> dict[str, Any]:
-    """Arrays as tensors, of the same memory where they stay on the CPU."""
-    return {name: _tensor(name, array, device) for name, array in arrays.items()}
+def _tensors(arrays: dict[str, NDArray[Any]], device: torch.device | None, images: frozenset[str]) -> dict[str, Any]:
+    """Arrays as tensors, of the same memory where they stay on the CPU; images with the channels first."""
+    return {name: _tensor(array, device, name in images) for name, array in arrays.items()}
 
 
-def _tensor(name: str, array: NDArray[Any], device: torch.device | None) -> Any:
+def _tensor(array: NDArray[Any], device: torch.device | None, is_image: bool) -> Any:
     if array.dtype == object:
         return array
     tensor = torch.from_numpy(array)
@@ -337,7 +342,7 @@ def _tensor(name: str, array: NDArray[Any], device: torch.device | None) -> Any:
         tensor = tensor.pin_memory(device)
     if device is not None:
         tensor = tensor.to(device, non_blocking=True)
-    return tensor.permute(0, 3, 1, 2) if name == "image" and tensor.ndim == 4 else tensor
+    return tensor.permute(0, 3, 1, 2) if is_image and tensor.ndim == 4 else tensor
 
 
 def _of_record(batch: Any, place: int) -> Any:

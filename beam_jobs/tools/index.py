@@ -353,7 +353,8 @@ def _summary(
     own = manifest.fields.get("id")
     place = f"FILE:ROW ({why_no_id})" if why_no_id else "FILE:ROW"
     yield f"  id         {f'from {own.feature}' if own else place}"
-    others = [name for name in manifest.fields if name not in ("image", "label", "id", "height", "width")]
+    own_names = ("label", "id", "height", "width")
+    others = [name for name, field in manifest.fields.items() if not field.is_image and name not in own_names]
     if others:
         yield f"  fields     {', '.join(others)}"
     for name, why in schema.left_out.items():

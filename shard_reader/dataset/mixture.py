@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import ANY_ENCODING, Field, image_name
 from shard_reader.order.shuffle import MixedOrder, RecordOrder, Shuffle
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
@@ -159,7 +159,7 @@ def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: 
 
 
 def _check_together(mixture: Mixture, sources: Sequence[Records]) -> None:
-    if "image" not in mixture.fields:
+    if image_name(mixture.fields) is None:
         raise ValueError(f"{mixture.name}: their images differ in type or channels, and do not fit into one batch")
     names = {source.class_names for source in sources if source.class_names is not None}
     if "label" in mixture.fields and len(names) > 1:
@@ -179,15 +179,16 @@ def _parts(weights: Sequence[float]) -> list[int]:
 
 
 def _common(sources: Sequence[Mapping[str, Field]]) -> dict[str, Field]:
-    """The fields that all have. Images may differ in encoding and size; then the common field has none."""
+    """The fields that all have. Images may differ in encoding and size: the common field is then of any."""
     first, *others = sources
     common = {}
     for name, field in first.items():
         found = [other.get(name) for other in others]
         if all(other == field for other in found):
             common[name] = field
-        elif name == "image" and all(
-            other and (other.dtype, other.shape[2]) == (field.dtype, field.shape[2]) for other in found
+        elif field.is_image and all(
+            other and other.is_image and (other.dtype, other.shape[2]) == (field.dtype, field.shape[2])
+            for other in found
         ):
-            common[name] = Field(dtype=field.dtype, shape=(None, None, field.shape[2]))
+            common[name] = Field(dtype=field.dtype, shape=(None, None, field.shape[2]), encoding=ANY_ENCODING)
     return common

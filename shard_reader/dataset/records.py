@@ -153,7 +153,7 @@ class Records(ABC):
             CorruptionError: a shard or a value is damaged.
         """
         field = self.fields[name]
-        if name == "image":
+        if field.is_image:
             raise ValueError("images are no column: read them with data.image(number), or a stream")
         records = np.arange(len(self)) if records is None else record_numbers(records)
         located = self.locate(records)

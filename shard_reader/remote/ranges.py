@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import Field, extent_columns
 from shard_reader.remote.client import PIECE
 
 __all__ = ["Extents", "Range", "ranges", "whole"]
@@ -39,14 +39,12 @@ class Extents:
     ) -> Extents:
         """Those of some fields in rows of an index, of which each is that of a place."""
         stored = [name for name in names if name in fields and not fields[name].in_index]  # an id may be made up
-        prefixes = ["" if name == "image" else f"{name}_" for name in stored]
+        columns = [extent_columns(name) for name in stored]
 
-        def column(name: str) -> NDArray[np.int64]:
-            return np.concatenate(
-                [np.empty(0, np.int64), *(rows[prefix + name].astype(np.int64) for prefix in prefixes)]
-            )
+        def values(kind: int) -> NDArray[np.int64]:
+            return np.concatenate([np.empty(0, np.int64), *(rows[names[kind]].astype(np.int64) for names in columns)])
 
-        extents = cls(column("offset"), column("length"), column("crc32c"), np.tile(places, len(prefixes)))
+        extents = cls(values(0), values(1), values(2), np.tile(places, len(columns)))
         return extents[np.flatnonzero(extents.lengths)]
 
     def __getitem__(self, which: NDArray[np.intp] | slice) -> Extents:

@@ -54,19 +54,22 @@ class Located:
         Columns of the image are those of its extent.
         """
         opened = {n: shard for n, shard in enumerate(self.shards) if isinstance(shard, OpenShard)}
+        of_shards = [shard.fields for shard in opened.values()]
+        has_image = any(of[name].is_image for of in of_shards for name in fields if name in of)
+        wanted = set(_EXTENT if has_image else ()).union(fields)
         addresses = self._bases("rows_address")[self.which]
         columns: dict[str, NDArray[Any]] = {}
         dtypes = {shard.rows.dtype for shard in opened.values()}
         for dtype in dtypes:
             if len(dtypes) == 1 and len(opened) == len(self.shards):
                 rows = Window(addresses + self.rows * dtype.itemsize, dtype)[:]
-                columns = {name: rows[name].copy() for name in _column_names(fields, dtype)}
+                columns = {name: rows[name].copy() for name in _column_names(wanted, dtype)}
                 break
             of_dtype = np.zeros(len(self.shards), bool)
             of_dtype[[number for number, shard in opened.items() if shard.rows.dtype == dtype]] = True
             places = np.flatnonzero(of_dtype[self.which])
             rows = Window(addresses[places] + self.rows[places] * dtype.itemsize, dtype)[:]
-            for name in _column_names(fields, dtype):
+            for name in _column_names(wanted, dtype):
                 whole = columns.setdefault(name, np.zeros((len(self.rows), *dtype[name].shape), dtype[name].base))
                 whole[places] = rows[name]
         return columns
@@ -82,7 +85,6 @@ class Located:
         return np.array([getattr(shard, name, min(known, default=0)) for shard in self.shards], np.int64)
 
 
-def _column_names(fields: Sequence[str], dtype: np.dtype[Any]) -> list[str]:
-    """The columns of an index that tell of `fields`."""
-    wanted = set(_EXTENT if "image" in fields else ()).union(fields)
+def _column_names(wanted: set[str], dtype: np.dtype[Any]) -> list[str]:
+    """The wanted columns that an index has, in its order."""
     return [name for name in dtype.names or () if name in wanted]

@@ -58,7 +58,9 @@ class BatchReader:
         self._stalls = Counters()
         self.fields = _check_fields(data, options.fields)
         self._check_names()
-        self._images = BatchImages(data, order, seed, options) if "image" in self.fields else None
+        self._images = (
+            BatchImages(data, order, seed, options) if any(data.fields[name].is_image for name in self.fields) else None
+        )
 
     @property
     def most_records(self) -> int:
@@ -71,7 +73,7 @@ class BatchReader:
         specs = {}
         for name in self.fields:
             field, ragged = self._data.fields[name], self.options.ragged
-            if name == "image" and self._images is not None:
+            if field.is_image and self._images is not None:
                 specs[name] = Spec(self._images.dtype.name, self._images.shape)
             elif field.is_fixed:
                 specs[name] = Spec(field.dtype, field.shape)
@@ -168,7 +170,7 @@ class BatchReader:
         batch: Batch = {}
         for name in self.fields:
             field = self._data.fields[name]
-            if name == "image" and self._images is not None:
+            if field.is_image and self._images is not None:
                 batch[name] = self._images.finish(pending)
             elif field.in_index:
                 batch[name] = fixed(pending, name, field)
@@ -216,7 +218,8 @@ class BatchReader:
         """A lookup with the values of the indexes, and its remote bytes under way."""
         most = self._data.prefetch_bytes // 2
         located, fetching = fetch(found.located, self.fields, wanted=wanted, previous=previous, most_bytes=most)
-        columns = located.columns([n for n in self.fields if n == "image" or self._data.fields[n].in_index])
+        fields = {name: self._data.fields[name] for name in self.fields}
+        columns = located.columns([n for n, field in fields.items() if field.is_image or field.in_index])
         found = replace(found, located=located, columns=columns, fetch=fetching)
         if self._images is None or "offset" not in columns or fetching is not None:
             return found

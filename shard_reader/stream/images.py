@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format.checksum import crc32c
 from shard_reader.format.image_codecs.codec import Scratch
-from shard_reader.format.image_codecs.table import decode_image
+from shard_reader.format.image_codecs.table import decode_image, is_pixel_array
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import key
 from shard_reader.shards.source import RecordSource
@@ -56,7 +56,7 @@ class BatchImages:
         image = data.fields["image"]
         # Whether the bytes in the shards are those of the batch, and whether they are few for each image.
         native = sys.byteorder == "little" or image.dtype == "uint8"
-        self._is_raw = image.encoding == "raw" and image.is_fixed and not self._transform.steps and native
+        self._is_raw = is_pixel_array(image) and not self._transform.steps and native
         size = math.prod(self.shape) * np.dtype(image.dtype).itemsize if self._is_raw else 0
         self._is_gathered, self._row = 0 < size <= _GATHERED, np.dtype((np.void, size))
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from support.command import REPOSITORY
 
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
+
 # From the bottom up. A module belongs to the longest name that it begins with, and imports its own layer or lower ones.
 LAYERS = {
     "shard_reader": [
@@ -141,3 +144,27 @@ def test_an_arrow_that_goes_up_would_be_seen() -> None:
     assert layer("beam_jobs.sources.folder") == "beam_jobs.sources"
     assert "shard_reader.errors" in IMPORTS["shard_reader.format.manifest"]
     assert "shard_reader.format.manifest" in closure("beam_jobs.tools.inspect")
+
+
+TABLES = [*IMAGE_CODECS, *SHARD_FORMATS]
+
+
+def compared(path: Path) -> Iterator[tuple[int, object]]:
+    """The line and the value of each literal that a file compares something with."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Compare):
+            for side in (node.left, *node.comparators):
+                values = [side] if isinstance(side, ast.Constant) else getattr(side, "elts", [])
+                yield from ((node.lineno, value.value) for value in values if isinstance(value, ast.Constant))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("shard_reader.format")])
+def test_nothing_branches_on_the_name_of_an_image_a_codec_or_a_format(module: str) -> None:
+    """A field says whether it is an image; the tables say all that differs between codecs, and between formats."""
+    names = ["image"] if module.startswith("beam_jobs.sources") else ["image", *TABLES]  # sources have files of others
+    assert not [(line, value) for line, value in compared(MODULES[module]) if value in names]
+
+
+def test_a_comparison_with_a_name_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("if name == 'image' or kind in ('raw', other):\n    pass\n")
+    assert [value for _, value in compared(tmp_path / "a.py")] == ["image", "raw"]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import REPOSITORY, command
-from support.datasets import cut, dataset, flip, record, remove
+from support.datasets import PNG, cut, dataset, flip, record, remove
 
 from beam_jobs.tools.verify import Verification
 from shard_reader.format import index, index_name
