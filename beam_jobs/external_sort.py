@@ -87,10 +87,10 @@ def find_equal_hashes(blocks: Iterable[NDArray[np.uint64]], directory: Path) -> 
         for block in blocks:
             _add_hashes(spill, block, first)
             first += len(block)
-        found = [_equal_in_bucket(np.frombuffer(data, _ROW)) for data in spill.buckets()]
-    places = np.concatenate([places for places, _ in found])
-    order = np.argsort(places)
-    return EqualHashes(places[order], np.concatenate([firsts for _, firsts in found])[order])
+        found = [_equal_in_bucket(np.frombuffer(data, _ROW)) for data in spill.buckets() if data]
+    both = np.concatenate([np.empty((2, 0), np.uint64), *found], axis=1)
+    places, firsts = both[:, np.argsort(both[0])]
+    return EqualHashes(places, firsts)
 
 
 def _add_hashes(spill: Spill, block: NDArray[np.uint64], first: int) -> None:
@@ -106,10 +106,10 @@ def _add_hashes(spill: Spill, block: NDArray[np.uint64], first: int) -> None:
         spill.add(int(tops[start] << 6).to_bytes(2), rows[start:end].tobytes())
 
 
-def _equal_in_bucket(rows: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The places of a bucket whose hash is that of an earlier one, and the first of each."""
+def _equal_in_bucket(rows: NDArray[np.void]) -> NDArray[np.uint64]:
+    """The places of a bucket whose hash is that of an earlier one, and the first of each, `[2, n]`."""
     rows = rows[np.lexsort((rows["place"], rows["low"], rows["high"]))]
     same = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
-    is_first = np.concatenate([np.ones(min(1, len(rows)), np.bool_), ~same])
+    is_first = np.concatenate([[True], ~same])
     first_of_run = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
-    return rows["place"][~is_first], rows["place"][first_of_run][~is_first]
+    return np.stack([rows["place"][~is_first], rows["place"][first_of_run][~is_first]])

@@ -14,13 +14,17 @@ from typing import Any, TypeVar
 
 from beam_jobs.errors import JobError
 
-__all__ = ["WorkerProcess", "answer_all", "end_with_parent", "in_parallel", "ready", "signals_wait"]
+__all__ = ["ProcessDiedError", "WorkerProcess", "answer_all", "end_with_parent", "in_parallel", "ready", "signals_wait"]
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 _Process = TypeVar("_Process", bound="WorkerProcess")
 
 _GUARD = "guard it with `if __name__ == '__main__'`, which spawned processes need"
+
+
+class ProcessDiedError(Exception):
+    """A worker process ended before its task did."""
 
 
 @contextlib.contextmanager
@@ -71,13 +75,13 @@ class WorkerProcess:
         """Whether its task is done, with the result; or else a report of it.
 
         Raises:
-            EOFError: the process has ended.
+            ProcessDiedError: the process has ended.
             Exception: the error of the task.
         """
         try:
             kind, value = self.pipe.recv()
-        except OSError:  # it ended in the middle of a message
-            raise EOFError from None
+        except (EOFError, OSError):  # the latter if it ended in the middle of a message
+            raise ProcessDiedError from None
         if kind == "error":
             raise value
         return kind == "result", value
@@ -182,7 +186,7 @@ def _in_order(processes: Sequence[WorkerProcess], tasks: Sequence[_Task]) -> Ite
 def _result(process: WorkerProcess) -> Any:
     try:
         _, value = process.receive()
-    except EOFError:
+    except ProcessDiedError:
         raise JobError(
             "a worker process died, perhaps for want of memory; try fewer --workers. If this was called from a script,"
             f" {_GUARD}"

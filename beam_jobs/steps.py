@@ -21,7 +21,7 @@ from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import Duplicate, PlannedInputs, plan_inputs, statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, first_references, plan_shards, read_tasks, shard_count
 from beam_jobs.runners.engines import check_engine, check_places
-from beam_jobs.runners.local import Steps, import_beam_meanwhile, is_local
+from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
 from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
 from beam_jobs.runners.workers import Workers
 from beam_jobs.shards.job import Job, Watcher
@@ -308,12 +308,12 @@ def _with_threads(job: Job, options: PrepareOptions, tasks: int) -> Job:
     return replace(job, threads=max(job.threads, decoders), decoders=decoders)
 
 
-def _run_tasks(run: _Run, add: Steps, tasks: int, progress: Progress, tasks_done: Callable[[], str]) -> None:
+def _run_tasks(run: _Run, add_steps: AddSteps, tasks: int, progress: Progress, tasks_done: Callable[[], str]) -> None:
     """Run a pipeline of so many tasks."""
     options, workers = run.options, run.workers
     if workers is not None:
         workers.watcher, workers.count = progress, min(options.workers, tasks)
-    run_pipeline(add, options.beam, workers, progress=progress.text, tasks_done=tasks_done, scratch=run.scratch)
+    run_pipeline(add_steps, options.beam, workers, progress=progress.text, tasks_done=tasks_done, scratch=run.scratch)
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ class ProgressLine:
             print_status(text)
             return
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"\r{text}\x1b[K{end}")  # the rest of an older, longer text is erased
+            sys.stderr.write(f"\r\x1b[K{text}{end}")  # an older text may be longer
             sys.stderr.flush()
 
 

@@ -36,7 +36,7 @@ class GlobalBatches:
 
     What is no array of numbers (ids, lists) stays NumPy's, this process's share of it.
 
-    `state_dict()` is the position behind the batch that the loop gave last, not behind those on their way.
+    `state_dict()` is the position after the batch that the loop gave last, not after those on their way.
 
     Args:
         stream: where the batches come from.
@@ -88,7 +88,7 @@ class GlobalBatches:
             yield element
 
     def state_dict(self) -> dict[str, Any]:
-        """The position behind the batch that the loop gave last."""
+        """The position after the batch that the loop gave last."""
         if self._moves != self._stream.moves:
             return self._stream.state_dict()
         epoch, step = self._place

@@ -41,7 +41,7 @@ class StreamDataset(IterableDataset[Any]):
     Images are `[n, channels, height, width]`, in the memory of the stream (`torch.channels_last`), without a copy.
     What is no array of numbers (ids, lists) stays NumPy's.
 
-    `state_dict()` is the position behind the batch that the loop gave last, not behind those on their way.
+    `state_dict()` is the position after the batch that the loop gave last, not after those on their way.
 
     Args:
         stream: where the batches come from.
@@ -93,7 +93,7 @@ class StreamDataset(IterableDataset[Any]):
         return self._of_stream()
 
     def state_dict(self) -> dict[str, Any]:
-        """The position behind the batch that the loop gave last; in a worker process, behind its own last one.
+        """The position after the batch that the loop gave last; in a worker process, after its own last one.
 
         Raises:
             RuntimeError: worker processes read ahead of a DataLoader that does not say where it is.

@@ -57,13 +57,13 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
         UsageError: one line that says which option is wrong, its value, and what it may be.
         SystemExit: after `--help`.
     """
-    prepare = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EPILOG)
-    _add_arguments(prepare)
-    beam = _add_beam_arguments(prepare, arguments)
-    found, unknown = prepare.parse_known_args(arguments[1:])
+    parser = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EPILOG)
+    _add_arguments(parser)
+    beam = _add_beam_arguments(parser, arguments)
+    found, unknown = parser.parse_known_args(arguments[1:])
     if unknown:
-        prepare.refuse(unknown, "neither image-shards nor Apache Beam has it")
-    given = {n: v for n, v in vars(found).items() if n in beam and v != prepare.get_default(n)}
+        parser.refuse(unknown, "neither image-shards nor Apache Beam has it")
+    given = {n: v for n, v in vars(found).items() if n in beam and v != parser.get_default(n)}
     if "runner" in given:
         given["runner"] = _runner(given["runner"])
     for name in ("direct_num_workers", "direct_running_mode"):
@@ -75,6 +75,13 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help=argparse.SUPPRESS)
     parser.add_argument("output", metavar="OUTPUT", help=argparse.SUPPRESS)
+    _add_common(parser)
+    _add_sources(parser)
+    _add_pixels(parser)
+    _add_splits(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("common options").add_argument
     add("--size", type=image_size, metavar="N|WxH", help="pixels of an image, width x height (default: 256)")
     add("--fit", choices=FITS, metavar="FIT", help="cover: shortest side; inside: longest side; crop: cover, then the"
@@ -92,6 +99,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="show the plan, with sizes and time estimated from a few images,"
         " and touch nothing")  # fmt: skip
     add("--overwrite", action="store_true", help="remove the dataset, or the unfinished one, that is in OUTPUT")
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where images and labels are").add_argument
     add("--source", type=source_kind, metavar="S", help="folder, table, coco, archive, records, or module:Class of"
         " your own (default: recognised, and said)")  # fmt: skip
@@ -115,6 +125,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--record", metavar="SPEC", help="of binary records, as label:u1,image:u1[3,32,32]")
     add("--classes", metavar="FILE", help="class names in order, one a line (default: sorted by name)")
     add("--nested-classes", action="store_true", help="classes are whole paths of folders, as pet/cat")
+
+
+def _add_pixels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("pixels").add_argument
     add("--only-shrink", action="store_true", help="never make an image larger (cover, inside, pad)")
     add("--filter", choices=FILTERS, default="lanczos", metavar="FILTER",
@@ -131,6 +144,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N", help="reject larger images (default:"
         " %(default)s)")  # fmt: skip
     add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE", help="reject larger files (default: 512MiB)")
+
+
+def _add_splits(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("splits and shards").add_argument
     add("--stratify", action="store_true", help="the same parts of each class (default: parts by chance)")
     add("--group-by", metavar="FIELD", help="keep what has the same value in one split; folder: the image's folder")

@@ -19,7 +19,7 @@ from typing import Any
 
 from beam_jobs.errors import JobError, LostJobError, UsageError
 from beam_jobs.runners.inline import inline_calls
-from beam_jobs.runners.local import Steps, make_pipeline, temporary_files_in
+from beam_jobs.runners.local import AddSteps, make_pipeline, temporary_files_in
 from beam_jobs.terminal import print_status
 from shard_reader.storage.open import is_url
 
@@ -114,14 +114,14 @@ def _with_directory(path: str | None) -> str | None:
     return path if path is None or os.path.dirname(path) else f"./{path}"  # Beam changes to it
 
 
-def run_on_engine(steps: Steps, beam_options: Mapping[str, Any], progress: Callable[[], str]) -> None:
+def run_on_engine(add_steps: AddSteps, beam_options: Mapping[str, Any], progress: Callable[[], str]) -> None:
     """Run a pipeline on an engine, and wait for it; Ctrl-C cancels it there.
 
     Afterwards no process, thread or file of an engine on this machine is left. To be called from the main
     thread: Beam sets signal handlers.
 
     Args:
-        steps: adds what there is to do.
+        add_steps: adds what there is to do.
         beam_options: those that `check_engine` returned.
         progress: says how far the job is.
 
@@ -137,7 +137,7 @@ def run_on_engine(steps: Steps, beam_options: Mapping[str, Any], progress: Calla
         runner = stack.enter_context(_runner(name))
         inline_calls.allow()
         try:
-            pipeline = make_pipeline(steps, _ending_with_this_process(beam_options, place), "", runner)
+            pipeline = make_pipeline(add_steps, _ending_with_this_process(beam_options, place), "", runner)
             result, interrupted = _submit(pipeline, name)
             if interrupted:
                 raise KeyboardInterrupt

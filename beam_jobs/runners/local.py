@@ -16,9 +16,9 @@ from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.workers import Workers
 
-__all__ = ["Steps", "import_beam_meanwhile", "is_local", "make_pipeline", "run_here", "temporary_files_in"]
+__all__ = ["AddSteps", "import_beam_meanwhile", "is_local", "make_pipeline", "run_here", "temporary_files_in"]
 
-Steps = Callable[[Any, str], None]
+AddSteps = Callable[[Any, str], None]
 """Adds steps to a Beam pipeline; the text names the processes that do the work, "" where it is done inline."""
 
 # "DirectRunner" is Beam's name for "on this machine"; what it does there is decided here.
@@ -42,7 +42,7 @@ def import_beam_meanwhile() -> None:
 
 
 def run_here(
-    steps: Steps,
+    add_steps: AddSteps,
     beam_options: Mapping[str, Any],
     workers: Workers | None,
     show_progress: Callable[[], None],
@@ -51,7 +51,7 @@ def run_here(
     """Run a pipeline on this machine.
 
     Args:
-        steps: adds what there is to do.
+        add_steps: adds what there is to do.
         beam_options: Beam's own, by their names in `PipelineOptions`.
         workers: the processes; None to work in this one.
         show_progress: is called some times a second.
@@ -69,7 +69,7 @@ def run_here(
     def run() -> None:
         try:
             with temporary_files_in(str(scratch)):  # Beam's files, which a process that is killed would leave
-                pipeline = make_pipeline(steps, {**beam_options, **_HERE}, workers.run if workers else "")
+                pipeline = make_pipeline(add_steps, {**beam_options, **_HERE}, workers.run if workers else "")
             pipeline.run()
         except BaseException as error:
             failures.append(error)
@@ -105,11 +105,11 @@ def temporary_files_in(place: str) -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def make_pipeline(steps: Steps, beam_options: Mapping[str, Any], run: str, runner: Any = None) -> Any:
+def make_pipeline(add_steps: AddSteps, beam_options: Mapping[str, Any], run: str, runner: Any = None) -> Any:
     """A Beam pipeline that is ready to run.
 
     Args:
-        steps: adds what there is to do.
+        add_steps: adds what there is to do.
         beam_options: Beam's own.
         run: names the processes that do the work; "" where it is done inline.
         runner: if it is another than the options name.
@@ -119,5 +119,5 @@ def make_pipeline(steps: Steps, beam_options: Mapping[str, Any], run: str, runne
         from apache_beam.options.pipeline_options import PipelineOptions
 
     pipeline = beam.Pipeline(runner, PipelineOptions([], **beam_options))
-    steps(pipeline, run)
+    add_steps(pipeline, run)
     return pipeline

@@ -23,7 +23,7 @@ from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.plan.order import statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, ShardTask, read_tasks
 from beam_jobs.runners.inline import inline_calls
-from beam_jobs.runners.workers import Work, workers_of
+from beam_jobs.runners.workers import ShardFunction, workers_of
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN
 from beam_jobs.shards.publish import Publication, publish
@@ -103,7 +103,7 @@ class HashInputs(beam.PTransform):
 class _ForEachShard(beam.DoFn):
     """Does each task: in the run's processes on this machine, elsewhere inline."""
 
-    def __init__(self, work: Work, job: Job, run: str) -> None:
+    def __init__(self, work: ShardFunction, job: Job, run: str) -> None:
         """`run` names the processes of this machine, "" is for anywhere else."""
         self._work, self._job, self._run = work, job, run
 

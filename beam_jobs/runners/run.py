@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.runners.engines import run_on_engine
-from beam_jobs.runners.local import Steps, is_local, run_here
+from beam_jobs.runners.local import AddSteps, is_local, run_here
 from beam_jobs.runners.workers import Workers
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.publish import Publication
@@ -34,7 +34,7 @@ def add_writing(job: Job, publication: Publication, pipeline: Any, run: str) -> 
 
 
 def run_pipeline(
-    add: Steps,
+    add_steps: AddSteps,
     beam_options: Mapping[str, Any],
     workers: Workers | None,
     *,
@@ -45,7 +45,7 @@ def run_pipeline(
     """Run a pipeline, and show how far it is.
 
     Args:
-        add: adds the steps to it.
+        add_steps: adds the steps to it.
         beam_options: Beam's own.
         workers: the processes of this machine; None to work in this one.
         progress: the text about a run on this machine, as a bar or in words.
@@ -58,14 +58,14 @@ def run_pipeline(
     if not is_local(beam_options):
         if workers is not None:
             workers.end()
-        run_on_engine(add, beam_options, tasks_done)
+        run_on_engine(add_steps, beam_options, tasks_done)
         return
     line = ProgressLine(_LINE_SECONDS)
     _show(line, progress)
     try:
         if workers is not None:
             workers.start()  # while Beam is being imported
-        run_here(add, beam_options, workers, functools.partial(_show, line, progress), scratch)
+        run_here(add_steps, beam_options, workers, functools.partial(_show, line, progress), scratch)
     finally:
         line.leave(progress(line.is_on_terminal))
 

@@ -27,7 +27,7 @@ from typing import Any
 from beam_jobs.errors import JobError
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.plan.tasks import ShardTask, reference_at
-from beam_jobs.processes import WorkerProcess, answer_all, end_with_parent, ready, signals_wait
+from beam_jobs.processes import ProcessDiedError, WorkerProcess, answer_all, end_with_parent, ready, signals_wait
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.sources.files.interface import Reference, Reject
 from shard_reader.printable import printable
@@ -35,8 +35,8 @@ from shard_reader.storage.open import directory
 
 __all__ = ["Workers", "workers_of"]
 
-Work = Callable[[ShardTask, Job, Any, Watcher], Any]
-"""What is done with each task, and what its result is."""
+ShardFunction = Callable[[ShardTask, Job, Any, Watcher], Any]
+"""Does a task of a job, with the statistics, and tells the watcher; its result."""
 
 _POLL_SECONDS = 0.1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -98,7 +98,7 @@ class Workers:
         while len(self._processes) < self.count:
             self._start()
 
-    def do(self, work: Work, tasks: Iterable[ShardTask], job: Job, statistics: Any = None) -> Iterator[Any]:
+    def do(self, work: ShardFunction, tasks: Iterable[ShardTask], job: Job, statistics: Any = None) -> Iterator[Any]:
         """Have `work` done with each task; each result as it comes.
 
         Raises:
@@ -117,7 +117,7 @@ class Workers:
             for process in ready(busy, _POLL_SECONDS):
                 try:
                     done, value = process.receive()
-                except EOFError:
+                except ProcessDiedError:
                     task = busy.pop(process)
                     job = self._without_crasher(process, task, job)
                     waiting.appendleft(task)
@@ -201,7 +201,7 @@ def _crash(reference: Reference, job: Job) -> str | None:
         process = WorkerProcess(_try)
     try:
         process.send((reference, job))
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(ProcessDiedError):
             process.receive()
             return None
         return f"ends the process that decodes it ({process.cause_of_death()})"
@@ -215,7 +215,7 @@ def _serve(pipe: Connection, current: Array[c_int64]) -> None:
     answer_all(pipe, functools.partial(_do, _Reporter(pipe, current)))
 
 
-def _do(reporter: _Reporter, message: tuple[Work, ShardTask, Job, Any]) -> Any:
+def _do(reporter: _Reporter, message: tuple[ShardFunction, ShardTask, Job, Any]) -> Any:
     """The result of a task; each error is one that pickles, with a text for the user."""
     work, task, job, statistics = message
     try:

@@ -15,7 +15,7 @@ __all__ = ["prefetch_to_device"]
 def prefetch_to_device(
     stream: Stream, send: Callable[[Batch], Any], count: int
 ) -> Iterator[tuple[Any, tuple[int, int]]]:
-    """What `send` makes of each batch of an epoch, and the position behind it, with `count` batches sent ahead.
+    """What `send` makes of each batch of an epoch, and the position after it, with `count` batches sent ahead.
 
     Batches before a damaged one are given before its error is raised.
 

@@ -43,7 +43,7 @@ class WorkerLoops:
     def next(self, stream: Stream) -> tuple[int, int]:
         """The epoch and the step that the next loop begins with."""
         moves, place = self._place(stream)
-        return _behind(self._entries(moves), place)
+        return _after(self._entries(moves), place)
 
     def begin(
         self, stream: Stream, worker: int, name: tuple[int, int], resumed: tuple[int, int] | None
@@ -60,7 +60,7 @@ class WorkerLoops:
         loop = [*name, last[3] + 1 if count and last[:3] == [moves, *name] else 0]
         entries = self._entries(moves)  # read once: what another worker adds meanwhile is what is found here
         found = [(epoch, step) for *key, epoch, step in entries if key == loop]
-        epoch, step = resumed or (found or [_behind(entries, place)])[0]
+        epoch, step = resumed or (found or [_after(entries, place)])[0]
         self._begun[worker, count % _REMEMBERED] = torch.tensor([moves, *loop, epoch, step])
         self._counts[worker] = count + 1
         return epoch, step
@@ -85,8 +85,8 @@ class WorkerLoops:
         return entries
 
 
-def _behind(entries: list[list[int]], place: tuple[int, int]) -> tuple[int, int]:
-    """The epoch behind all of those, or the place if there is none."""
+def _after(entries: list[list[int]], place: tuple[int, int]) -> tuple[int, int]:
+    """The epoch after all of those, or the place if there is none."""
     return (max(epoch for *_, epoch, _ in entries) + 1, 0) if entries else place
 
 

@@ -107,7 +107,7 @@ class Dataset(Records):
 
     @property
     def prefetch_bytes(self) -> int:
-        """How many bytes of records may be in memory before they are used, where they are far away."""
+        """How many bytes of remote records may be in memory before they are used."""
         return self._prefetch_bytes
 
     @property
@@ -192,7 +192,7 @@ class Dataset(Records):
         return self.select(np.concatenate([np.empty(0, np.int64), *found]))
 
     def locate(self, records: NDArray[np.int64]) -> Located:
-        self._check_numbers(records)  # behind this, they decide which memory is read
+        self._check_numbers(records)  # after this, they decide which memory is read
         numbers = records if self._chosen is None else self._chosen[records]
         in_shard = np.searchsorted(self._ends, numbers, "right")
         used = np.flatnonzero(np.bincount(in_shard, minlength=len(self._ends)))

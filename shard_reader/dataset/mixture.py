@@ -28,7 +28,7 @@ class Mixture(Records):
 
     Record numbers go through the sources one after the other. A stream has `len(mixture)` positions an epoch, unless
     `epoch_records` says otherwise; of every 1,000 of them each source has its part, exactly, at random places. A
-    source that is done begins anew, in the order of its next epoch, and goes on where it stopped in the next
+    source that is done begins again, in the order of its next epoch, and goes on where it stopped in the next
     epoch of the mixture: which record is where remains arithmetic, and a position of a few integers.
     """
 

@@ -30,7 +30,6 @@ from shard_reader.transforms.compose import Transforms
 __all__ = ["Records"]
 
 _NOT_IN_RECORDS = ("image", "id", "height", "width", "content_hash")  # of `data[i]`
-
 _BLOCK = 1 << 12  # records whose strings or lists are fetched together
 
 
@@ -74,7 +73,7 @@ class Records(ABC):
     @property
     @abstractmethod
     def prefetch_bytes(self) -> int:
-        """How many bytes of records may be in memory before they are used, where they are far away."""
+        """How many bytes of remote records may be in memory before they are used."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -213,7 +212,7 @@ class Records(ABC):
         Args:
             batch_size: of the global batch, over all ranks; `world_size` must divide it.
             shuffle: "full" for a new permutation of all records in each epoch, "none" for stored order, "window"
-                for a permutation of shards, and of records inside windows of shards: for storage that is far away.
+                for a permutation of shards, and of records inside windows of shards: for remote storage.
             seed: decides the permutations, and the draws of random transforms.
             rank, world_size: this process's share of each global batch.
             remainder: the last batch of an epoch: "pad" with records of weight 0, "drop" or "keep" it.

@@ -100,7 +100,7 @@ class FullShuffle:
 
 
 class WindowShuffle:
-    """Shards in random order, and records permuted inside windows of a few shards: for storage that is far away.
+    """Shards in random order, and records permuted inside windows of a few shards: for remote storage.
 
     ```
     shards, shuffled  |  7  | 2 |   5   |   0   | 3 |  ...      as one row of all records
@@ -168,9 +168,9 @@ class WindowShuffle:
 
 
 class MixedOrder:
-    """Records of several sources, each with its part of every block of positions; a source that is done begins anew.
+    """Records of several sources, each with its part of every block of positions; a source that is done begins again.
 
-    A record of a source is numbered behind those of the sources before it. Positions go on over epochs: what
+    A record of a source is numbered after those of the sources before it. Positions go on over epochs: what
     an epoch had no room for comes in the next one. A source's own epoch `e` is in its own order of epoch `e`.
 
     Args:

@@ -3,7 +3,7 @@
 ```
 DIR/
   locks                                          in which every process holds locks, one for each file that it uses
-  3f0c...-train-00000-of-00012.tfrecord          a shard, padded to 64 bytes, and its index behind it
+  3f0c...-train-00000-of-00012.tfrecord          a shard, padded to 64 bytes, and its index after it
   91aa...-train-00007-of-00012.tfrecord.part     one that is being fetched
 ```
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -25,24 +24,22 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.remote.cache_entry import CacheEntry, CacheError, DiskFullError, allocate
 from shard_reader.system.file_locks import FileLocks
 from shard_reader.system.memory_map import map_file
 
-__all__ = ["Cache", "CacheEntry", "CacheError", "CacheWriter", "DiskFullError"]
+__all__ = ["Cache", "CacheWriter"]
 
 _PART = ".part"
-_ALIGNMENT = 64
 _ROOM = 0  # the lock under which room is made
 _SPARE = 0.05  # of the disk, which stay free where no bound is given
 _PATIENCE = 10.0  # seconds for another process to make room: it may have been stopped
 _POLL_SECONDS = 0.005
-_OURS = re.compile(r"[0-9a-f]{32}-.+")  # whatever else is in the directory is not touched, and not counted
-_LONGEST = 120  # bytes of a shard's name in a file's, of which a directory takes 255
+_FILE_NAME = re.compile(r"[0-9a-f]{32}-.+")  # whatever else is in the directory is not touched, and not counted
 
 
 def _boot() -> bytes:
@@ -54,46 +51,6 @@ def _boot() -> bytes:
 
 
 _BOOT = _boot()
-
-
-class CacheError(OSError):
-    """A cache that has no room now."""
-
-
-class DiskFullError(CacheError):
-    """A cache that may become larger, on a disk that has no room."""
-
-
-class CacheEntry(NamedTuple):
-    """What the cache may have: a shard and its index.
-
-    Attributes:
-        shard: the name of its file in the data set.
-        sha256, index_sha256: of the two.
-        bytes, index_bytes: their sizes.
-    """
-
-    shard: str
-    sha256: str
-    index_sha256: str
-    bytes: int
-    index_bytes: int
-
-    @property
-    def name(self) -> str:
-        """The name of the file in the cache: what it holds, not whose it is."""
-        shown = self.shard.encode()[-_LONGEST:].decode(errors="ignore")
-        return f"{hashlib.sha256(f'{self.sha256}{self.index_sha256}'.encode()).hexdigest()[:32]}-{shown}"
-
-    @property
-    def index_start(self) -> int:
-        """Where the index begins in the file."""
-        return -(-self.bytes // _ALIGNMENT) * _ALIGNMENT
-
-    @property
-    def size(self) -> int:
-        """The size of the file."""
-        return self.index_start + self.index_bytes
 
 
 class Cache:
@@ -172,7 +129,7 @@ class Cache:
                 (self.path / name).unlink(missing_ok=True)
             with self._making_room():
                 self._make_room(entry.size)
-                return CacheWriter(self, entry, _allocate(self.path / (entry.name + _PART), entry.size))
+                return CacheWriter(self, entry, allocate(self.path / (entry.name + _PART), entry.size))
         except BaseException:
             self._end(entry.name)
             raise
@@ -264,7 +221,7 @@ class Cache:
         found = []
         with os.scandir(self.path) as entries:
             for entry in entries:
-                if _OURS.fullmatch(entry.name):
+                if _FILE_NAME.fullmatch(entry.name):
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
                         if stat.S_ISREG(status.st_mode):
@@ -391,20 +348,3 @@ class _Lease:
 def _number(name: str) -> int:
     """The number of a file's lock."""
     return 1 + int(name[:15], 16)
-
-
-def _allocate(path: Path, size: int) -> int:
-    """A file with room for so many bytes."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    try:
-        if size and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, size)
-        else:
-            os.truncate(file, size)
-    except BaseException as error:
-        os.close(file)
-        path.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(error.errno, f"{path.parent}: the disk is full") from error
-        raise
-    return file

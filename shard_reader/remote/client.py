@@ -1,11 +1,11 @@
-"""The files of a dataset that is far away, in ranges of bytes."""
+"""The files of a remote dataset, read by ranges of bytes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from shard_reader.errors import CorruptionError, StoreError
 from shard_reader.remote.request_pool import RequestPool, is_wanted, own_pool
@@ -26,10 +26,17 @@ _MOST_BYTES = 16 * PIECE  # under way
 _NO_SUCH_RANGE = 416  # of HTTP: the file is shorter
 
 
+class _Local(NamedTuple):
+    """What belongs to one process: connections, and threads."""
+
+    directory: Directory
+    pool: RequestPool
+
+
 class StoreClient:
     """A directory that is read by requests: tried again for a while, counted, made by threads.
 
-    What holds for one process (connections, threads) is made anew in another one, after a fork or when it was pickled.
+    What holds for one process (connections, threads) is made again in another one, after a fork or when it was pickled.
 
     Args:
         place: a URL, or a local path.
@@ -39,14 +46,14 @@ class StoreClient:
     def __init__(self, place: str, retry_for: float) -> None:
         self.place, self.retry_for = place, retry_for
         self.counters = Counters()
-        self._by_process: dict[int, tuple[Directory, RequestPool]] = {}
+        self._by_process: dict[int, _Local] = {}
 
     def __reduce__(self) -> tuple[type[StoreClient], tuple[str, float]]:
         return type(self), (self.place, self.retry_for)
 
     def uri(self, name: str) -> str:
         """The whole name of a file, for people."""
-        return self._directory.uri(name)
+        return self._local.directory.uri(name)
 
     def read(
         self,
@@ -76,15 +83,15 @@ class StoreClient:
             if is_sound is None or is_sound(data):
                 return data
             self.counters.add(retries=1)
-            again = ask()  # at once: it tells damage in the store from damage on the way
-            if again == data or is_sound(again):
-                return again
+            second = ask()  # at once: it tells damage in the store from damage on the way
+            if second == data or is_sound(second):
+                return second
             raise ConnectionError("the bytes that came are damaged: their checksum is wrong")
 
         def ask() -> bytes | memoryview:
             self.counters.add(requests=1)
             try:
-                data = self._directory.read_once(name, start, end)
+                data = self._local.directory.read_once(name, start, end)
             except EOFError:
                 self._check_size(name, file_size)
                 raise
@@ -92,9 +99,7 @@ class StoreClient:
             return data
 
         try:
-            return retried(
-                once, self.retry_for, self._go_on, lambda error: f"{self.uri(name)}: {explain(error, self.place)}"
-            )
+            return retried(once, self.retry_for, self._go_on, lambda error: self._explained(error, name))
         except (FileNotFoundError, CorruptionError, CancelledError):
             raise
         except Exception as error:
@@ -109,7 +114,7 @@ class StoreClient:
         Raises:
             RuntimeError: the call is asked for by another one, and the store was closed since that began.
         """
-        return (own_pool() or self._mine()[1]).submit(call, size=size, urgent=urgent)
+        return (own_pool() or self._local.pool).submit(call, size=size, urgent=urgent)
 
     def check_size(self, name: str, expected: int) -> None:
         """Whether a file has the size that the manifest says.
@@ -143,7 +148,7 @@ class StoreClient:
     def _check_size(self, name: str, expected: int | None) -> None:
         if expected is not None:
             self.counters.add(requests=1)
-            size = self._directory.size(name)
+            size = self._local.directory.size(name)
             if size != expected:
                 raise CorruptionError(f"{self.uri(name)}: has {size} bytes, the manifest says {expected}")
 
@@ -151,16 +156,13 @@ class StoreClient:
         """Stop the threads."""
         found = self._by_process.pop(os.getpid(), None)
         if found is not None:
-            found[1].close()
+            found.pool.close()
 
     @property
-    def _directory(self) -> Directory:
-        return self._mine()[0]
-
-    def _mine(self) -> tuple[Directory, RequestPool]:
-        """What this process has. No lock, which a fork could leave locked: of two that are made, one is dropped."""
+    def _local(self) -> _Local:
+        # No lock, which a fork could leave locked: of two that threads make at the same time, one is dropped.
         found = self._by_process.get(os.getpid())
         if found is None:
-            made = directory(self.place), RequestPool(_THREADS, _MOST_BYTES)
-            found = self._by_process.setdefault(os.getpid(), made)
+            local = _Local(directory(self.place), RequestPool(_THREADS, _MOST_BYTES))
+            found = self._by_process.setdefault(os.getpid(), local)
         return found

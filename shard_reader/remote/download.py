@@ -1,4 +1,4 @@
-"""A shard on its way into a cache."""
+"""The download of a shard into a cache."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class ShardDownload:
     """
 
     def __init__(
-        self, store: StoreClient, shard: Shard, fields: Mapping[str, Field], format: str, download: CacheWriter
+        self, store: StoreClient, shard: Shard, fields: Mapping[str, Field], format: str, writer: CacheWriter
     ) -> None:
-        self._store, self._shard, self._fields, self._download = store, shard, fields, download
+        self._store, self._shard, self._fields, self._writer = store, shard, fields, writer
         self._file = shard.files[format]
         self._lock, self._done = threading.Lock(), Future[object]()
         self._left, self._error = 1, None  # type: int, BaseException | None
-        self._submit(self._fetch_index, download.entry.index_bytes)
+        self._submit(self._fetch_index, writer.entry.index_bytes)
 
     def is_done(self) -> bool:
         """Whether the cache has it, or it cannot come."""
@@ -60,11 +60,11 @@ class ShardDownload:
         part.add_done_callback(self._count)
 
     def _fetch_index(self) -> None:
-        file, entry = self._file, self._download.entry
+        file, entry = self._file, self._writer.entry
         name, size = index_name(file.path), entry.index_bytes
         data = self._read(name, 0, size, size, lambda found: sha256(found) == file.index_sha256)
         rows = index.read(np.frombuffer(data, np.uint8), self._store.uri(name), file, self._shard.records, self._fields)
-        self._download.write(data, entry.index_start)
+        self._writer.write(data, entry.index_start)
         extents = Extents.of(rows, np.zeros(len(rows), np.int64), extent_fields(self._fields), self._fields)
         pieces = list(whole(extents, file.bytes))
         with self._lock:
@@ -75,7 +75,7 @@ class ShardDownload:
     def _fetch(self, piece: Range) -> None:
         if self._error is None and piece.end > piece.start:
             data = self._read(self._file.path, piece.start, piece.end, self._file.bytes, piece.is_sound)
-            self._download.write(data, piece.start)
+            self._writer.write(data, piece.start)
 
     def _read(
         self, name: str, start: int, end: int, size: int, is_sound: Callable[[bytes | memoryview], bool]
@@ -95,9 +95,9 @@ class ShardDownload:
                 return
         try:
             if self._error is None:
-                self._done.set_result(self._download.finish())
+                self._done.set_result(self._writer.finish())
             else:
-                self._download.abort()
+                self._writer.abort()
                 self._done.set_exception(self._error)
         except BaseException as error:
             self._done.set_exception(error)

@@ -1,4 +1,4 @@
-"""What reading from far away took."""
+"""Counters of the requests and the bytes that remote data took."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Counters:
 
     def add(self, **counts: float) -> None:
         """Count something."""
-        self._mine().add(Stats(**counts))  # type: ignore[arg-type]
+        self._count().add(Stats(**counts))  # type: ignore[arg-type]
 
     @property
     def total(self) -> Stats:
         """All that this process has counted."""
-        return self._mine().total
+        return self._count().total
 
-    def _mine(self) -> _Count:
+    def _count(self) -> _Count:
         # Not the one of a parent, whose lock may have been held when it was forked.
         return self._by_process.setdefault(os.getpid(), _Count())
 

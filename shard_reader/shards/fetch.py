@@ -1,4 +1,4 @@
-"""What records need of shards that are far away, on its way into memory."""
+"""The bytes that records need of remote shards, on their way into memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from shard_reader.shards.remote_shard import RemoteShard
 
 __all__ = ["Fetch", "fetch", "needed_bytes"]
 
-
-_DENSE = 1.5  # times what is asked for: up to that, the rest is fetched along, and is there for the next plan
+_DENSE = 1.5  # times what is asked for: up to that, the rest is fetched along, and is there for the next lookup
 _NEAR = 1 << 10  # bytes between two values of neighbours, at most: a little more than the frame of a record
 
 Data = Future[NDArray[np.uint8]]
@@ -45,8 +44,8 @@ class Fetch:
 
     def wait(self, places: range) -> float:
         """Wait until all is there of the records at some places, or cannot be; how long that took, in seconds."""
-        mine = (self.places >= places.start) & (self.places < places.stop)
-        missing = [part for part in map(self.parts.__getitem__, np.unique(self.part_of[mine])) if not part.done()]
+        needed = (self.places >= places.start) & (self.places < places.stop)
+        missing = [part for part in map(self.parts.__getitem__, np.unique(self.part_of[needed])) if not part.done()]
         if not missing:
             return 0.0
         began = time.perf_counter()
@@ -71,7 +70,7 @@ def fetch(
 ) -> tuple[Located, Fetch | None]:
     """Have threads fetch some fields of records; the records in shards that wait for the bytes they are asked for.
 
-    None: nothing is far away.
+    None: nothing is remote.
 
     Args:
         wanted: of which records, bool `[n]`; by default of all.
@@ -135,9 +134,9 @@ def _reused(
         if len(numbers):
             found = [parts[number][0] for number in numbers.tolist()]
             starts, ends = (np.array([getattr(one, name) for one in found]) for name in ("start", "end"))
-            before = np.searchsorted(starts, extents.starts, "right") - 1
-            fits = (before >= 0) & (extents.starts + extents.lengths <= ends[before])
-            of_value[fits] = numbers[before[fits]]
+            preceding = np.searchsorted(starts, extents.starts, "right") - 1
+            fits = (preceding >= 0) & (extents.starts + extents.lengths <= ends[preceding])
+            of_value[fits] = numbers[preceding[fits]]
     is_there = of_value >= 0
     copies = []
     for value in np.flatnonzero(is_there).tolist():
@@ -168,15 +167,15 @@ def _copy_values(copy: Data, shard: RemoteShard, one: Range, start: int, is_chec
                 copy.set_result(values)
                 return
             try:  # nobody asked for it there, and so nobody checked it
-                again = shard.submit(one)
+                second = shard.submit(one)
             except RuntimeError:  # the store was closed
                 copy.cancel()
             else:
-                again.add_done_callback(functools.partial(_copy_values, copy, shard, one, 0, True))
+                second.add_done_callback(functools.partial(_copy_values, copy, shard, one, 0, True))
 
 
 def needed_bytes(located: Located, names: Sequence[str]) -> NDArray[np.int64]:
-    """How many bytes of each record are far away, `[n]`."""
+    """How many bytes of each record are remote, `[n]`."""
     needed = np.zeros(len(located.rows), np.int64)
     for number, places in _by_shard(located):
         shard = located.shards[number]

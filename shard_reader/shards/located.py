@@ -15,7 +15,6 @@ from shard_reader.system.memory_map import Window
 
 __all__ = ["Located"]
 
-
 _EXTENT = ("offset", "length", "crc32c", "height", "width")  # of the image
 
 

@@ -1,4 +1,4 @@
-"""Shards that are far away: the index in memory, the file by ranges of bytes."""
+"""Remote shards: the index in memory, the file by ranges of bytes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class FetchedShard(RemoteShard):
             one, data = found
             error = data.exception()
             if isinstance(error, CorruptionError):
-                # One of its own: that of the future would keep the frames that it goes through, and they the plan.
+                # One of its own: that of the future would keep the frames that it goes through, and they the lookup.
                 raise CorruptionError(str(error))
             return data.result()[start - one.start : start - one.start + length]
         return super().stored(start, length)

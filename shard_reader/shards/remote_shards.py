@@ -1,4 +1,4 @@
-"""The shards of a split that is far away: those in use, in a cache or in memory by parts."""
+"""The shards of a remote split: those in use, in a cache or in memory by parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import Shard, index_name
-from shard_reader.remote.cache import Cache, CacheEntry, CacheError, DiskFullError
+from shard_reader.remote.cache import Cache
+from shard_reader.remote.cache_entry import CacheEntry, CacheError, DiskFullError
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.download import ShardDownload
 from shard_reader.remote.stats import Stats
@@ -27,11 +28,11 @@ from shard_reader.shards.shard import MOST_OPEN, OpenShard
 
 __all__ = ["CacheState", "RemoteShards"]
 
-CacheState = Literal["there", "coming", "busy", "full", "never"]
-"""Of a shard that the cache should have: it has it; it is being fetched; another process is at it; there is no room; it
-cannot be there, for it is damaged in the store, or the cache cannot be written."""
+CacheState = Literal["cached", "downloading", "busy", "full", "unavailable"]
+"""Of a shard that the cache should have: the cache has it; threads here fetch it; another process does; there is no
+room; it cannot come, for it is damaged in the store, or the cache cannot be written."""
 
-_INDEX_BYTES = 1 << 28  # of indexes in memory, where no plan needs them
+_INDEX_BYTES = 1 << 28  # of indexes in memory, where no lookup needs them
 
 
 class RemoteShards:
@@ -80,35 +81,35 @@ class RemoteShards:
         self._downloads.clear()
         self.store.close()
 
-    def want(self, number: int) -> CacheState:
+    def ensure_cached(self, number: int) -> CacheState:
         """Have a shard fetched into the cache, if it is not there.
 
         Raises:
             StoreError: it was tried, and the store does not answer.
         """
         self._check_process()
-        arrival = self._downloads.get(number)
-        if arrival is not None:
-            return self._look(number, arrival)
+        download = self._downloads.get(number)
+        if download is not None:
+            return self._download_state(number, download)
         cache = self._cache
         if cache is None or number in self._damaged:
-            return "never"
+            return "unavailable"
         if self._find_cached(number) is not None:
-            return "there"
+            return "cached"
         try:
-            download = cache.begin(self.entry(number))
+            writer = cache.begin(self.entry(number))
         except CacheError as error:
             if isinstance(error, DiskFullError):
-                self._say_full(error)
+                self._warn_full(error)
             return "full"
         except OSError as error:
-            self._go_without(error)
-            return "never"
-        if download is None:
-            return "there" if self._find_cached(number) is not None else "busy"
+            self._drop_cache(error)
+            return "unavailable"
+        if writer is None:
+            return "cached" if self._find_cached(number) is not None else "busy"
         self.store.counters.add(cache_misses=1)
-        self._downloads[number] = ShardDownload(self.store, self.shards[number], self._fields, self._format, download)
-        return "coming"
+        self._downloads[number] = ShardDownload(self.store, self.shards[number], self._fields, self._format, writer)
+        return "downloading"
 
     def written(self, number: int) -> float:
         """When another process that fetches a shard into the cache has written last, in seconds since the epoch."""
@@ -119,17 +120,17 @@ class RemoteShards:
         """Let the cache have all shards but these; whoever uses one keeps it."""
         for number in [number for number in list(self._open) if number not in numbers]:
             self._open.pop(number, None)
-        for number, arrival in list(self._downloads.items()):
-            if number not in numbers and arrival.is_done():  # for a loop that broke off
+        for number, download in list(self._downloads.items()):
+            if number not in numbers and download.is_done():  # for a loop that broke off
                 self._downloads.pop(number, None)
 
-    def renew(self) -> None:
+    def drop_stale(self) -> None:
         """Let go what is no longer in the cache: another process may have found it damaged, and removed it."""
         for number, shard in list(self._open.items()):
             if isinstance(shard, _CachedShard) and not shard.is_current():
                 self._open.pop(number, None)
-        for number, arrival in list(self._downloads.items()):
-            if arrival.is_done():  # since the loop before broke off: why it failed is no longer so
+        for number, download in list(self._downloads.items()):
+            if download.is_done():  # since the loop before broke off: why it failed is no longer so
                 self._downloads.pop(number, None)
 
     def fetched(self) -> Stats:
@@ -177,7 +178,7 @@ class RemoteShards:
         needed, cache = min(self.size, shards * self.largest), self.cache
         if cache is not None and needed > (most := cache.most_bytes):
             if self.cache_options is not None and self.cache_options[1] is None:  # nobody has decided that
-                self._say_full(f"{cache.path}: the disk has room for {most:,} bytes of {needed:,}")
+                self._warn_full(f"{cache.path}: the disk has room for {most:,} bytes of {needed:,}")
                 return
             raise ValueError(
                 f"{what} needs {needed:,} bytes of cache on this machine ({shards} shards of up to {self.largest:,}),"
@@ -210,7 +211,7 @@ class RemoteShards:
         return self._cache
 
     def _check_process(self) -> None:
-        """What belongs to a process is made anew in another one, after a fork."""
+        """Begin again in another process, after a fork: locks, maps and downloads belong to the one that made them."""
         if self._process != os.getpid():
             self._start()
 
@@ -218,7 +219,7 @@ class RemoteShards:
         self._open: dict[int, OpenShard] = {}
         self._downloads: dict[int, ShardDownload] = {}
         self._damaged: set[int] = set()
-        self._has_said_full = False
+        self._has_warned_full = False
         self._evictions = 0  # of a cache that is used no more
         self._cache: Cache | None = None
         failure: OSError | None = None
@@ -231,16 +232,16 @@ class RemoteShards:
         if failure is not None:
             self._warn(_unusable(failure))
 
-    def _go_without(self, error: OSError) -> None:
+    def _drop_cache(self, error: OSError) -> None:
         """Say once that the cache cannot be used, and use it no more."""
         cache, self._cache = self._cache, None
         if cache is not None:
             self._evictions += cache.evictions
             self._warn(_unusable(error))
 
-    def _say_full(self, reason: object) -> None:
-        said, self._has_said_full = self._has_said_full, True
-        if not said:
+    def _warn_full(self, reason: object) -> None:
+        has_warned, self._has_warned_full = self._has_warned_full, True
+        if not has_warned:
             self._warn(f"has no room ({reason}): shards that find none are read by ranges")
 
     def _warn(self, text: str) -> None:
@@ -271,7 +272,7 @@ class RemoteShards:
             cache.discard(entry)
             return None
         except OSError as error:
-            self._go_without(error)
+            self._drop_cache(error)
             return None
         found = _CachedShard(self, cache, number, rows, data[: entry.bytes])
         return self._keep(number, found)
@@ -296,23 +297,23 @@ class RemoteShards:
     def _fetch_index(self, number: int) -> RemoteShard:
         return RemoteShard.open(self.store, self.shards[number], self._fields, self._format)
 
-    def _look(self, number: int, arrival: ShardDownload) -> CacheState:
+    def _download_state(self, number: int, download: ShardDownload) -> CacheState:
         """How a download is getting on."""
-        if not arrival.is_done():
-            return "coming"
+        if not download.is_done():
+            return "downloading"
         self._downloads.pop(number, None)  # which another thread may have done
         try:
-            arrival.result()  # it has the file stay until that is mapped
-            return "there" if self._find_cached(number) is not None else "busy"
+            download.result()  # it has the file stay until that is mapped
+            return "cached" if self._find_cached(number) is not None else "busy"
         except CorruptionError:  # what is wrong shows when it is read
             pass
         except CancelledError:
             return "busy"
         except OSError as error:
-            self._go_without(error)
-            return "never"
+            self._drop_cache(error)
+            return "unavailable"
         self._damaged.add(number)
-        return "never"
+        return "unavailable"
 
 
 class _CachedShard(OpenShard):
@@ -333,7 +334,7 @@ class _CachedShard(OpenShard):
 
     def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
         found = refetch(self._store, self._file, start, length, checksum)
-        if found is not None:  # whoever needs the shard next, in this epoch or after it, fetches it anew
+        if found is not None:  # whoever needs the shard next, in this epoch or after it, fetches it again
             if self.is_current():
                 self._cache.discard(self._entry)
             shards = self._shards()

@@ -23,9 +23,7 @@ from shard_reader.stream.options import ReadOptions
 
 __all__ = ["Batch", "BatchReader", "Skipped", "Spec", "fixed", "ragged"]
 
-
 Batch = dict[str, NDArray[Any]]
-
 _LOOKUP_RECORDS = 1 << 13  # looked up at a time: the fewest for which arithmetic in NumPy is cheap, since memory is not
 
 

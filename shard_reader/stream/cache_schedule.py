@@ -1,4 +1,4 @@
-"""Shards fetched into a cache before an epoch needs them, in the order in which it does."""
+"""The schedule by which shards come into a cache before an epoch needs them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CacheSchedule"]
 _BLOCK = 1 << 14  # positions of this rank that are looked at together
 _POLL_SECONDS = 0.02
 _FULL_SECONDS = 0.2  # before a cache without room is asked again, where nothing was let go
-_COMING = 8  # shards that are fetched at a time
+_MOST_DOWNLOADS = 8  # shards that are fetched at a time
 _LEARN_SECONDS = 0.5  # at a time: of an epoch of 100 million records, finding out all would take minutes
 
 Key = tuple[RemoteShards, int]
@@ -25,7 +25,7 @@ Key = tuple[RemoteShards, int]
 class CacheSchedule:
     """The shards that the steps of an epoch need, from now on as far as the cache has room for them.
 
-    It is known, not guessed, which ones these are. Those whose last use is behind are let go: the cache may remove
+    It is known, not guessed, which ones these are. Those whose last use is over are let go: the cache may remove
     them.
 
     Args:
@@ -36,12 +36,12 @@ class CacheSchedule:
     def __init__(self, data: RecordSource, order: BatchOrder, epoch: int, first: int, every: int = 1) -> None:
         self._data, self._order, self._epoch, self._first, self._every = data, order, epoch, first, every
         self._known = first  # the step up to which the shards are known
-        self._last_use: dict[Key, int] = {}  # the step behind it, of each shard, in the order of their first use
+        self._last_use: dict[Key, int] = {}  # the step after it, of each shard, in the order of their first use
         self._state: dict[Key, CacheState] = {}
         self._is_complete = False  # all shards are known
         self._needed: list[Key] = []  # by the steps that it has come to
-        self._ahead: list[Key] = []  # what the cache is to have: that, and what comes next
-        self._left: list[Key] = []  # what it is to have, and may not have yet
+        self._targets: list[Key] = []  # what the cache is to have: that, and what comes next
+        self._waiting: list[Key] = []  # what it is to have, and may not have yet
         self._seen: set[RemoteShards] = set()
         self._full_until = 0.0  # when a cache without room is asked again
         block, records = order.record_order.block, order.records
@@ -61,12 +61,12 @@ class CacheSchedule:
             del self._last_use[key]
             self._state.pop(key, None)
         self._needed = [key for key, _ in self._uses(first, stop)]
-        self._ahead = self._left = self._within_budget(budget)
+        self._targets = self._waiting = self._within_budget(budget)
         for shards in {shards for shards, _ in self._last_use} | self._seen:
             if shards not in self._seen:
-                shards.renew()
+                shards.drop_stale()
             if not self._fits(shards):  # what was needed before, and what is too far ahead, may make room
-                shards.keep({number for other, number in self._ahead if other is shards})
+                shards.keep({number for other, number in self._targets if other is shards})
             self._seen.add(shards)
         self._full_until = 0.0
         self.pump()
@@ -77,21 +77,21 @@ class CacheSchedule:
         Raises:
             StoreError: the store does not answer.
         """
-        coming, is_full = 0, time.monotonic() < self._full_until
+        downloading, is_full = 0, time.monotonic() < self._full_until
         # What is coming is looked at in any case: it may have come, or failed.
-        begun = [key for key, state in self._state.items() if state == "coming"]
-        for key in dict.fromkeys([*self._left, *begun]):
-            before = self._state.get(key)
-            if before == "there" or ((is_full or coming >= _COMING) and before != "coming"):
+        begun = [key for key, state in self._state.items() if state == "downloading"]
+        for key in dict.fromkeys([*self._waiting, *begun]):
+            previous = self._state.get(key)
+            if previous == "cached" or ((is_full or downloading >= _MOST_DOWNLOADS) and previous != "downloading"):
                 continue
             shards, number = key
-            state = self._state[key] = shards.want(number)
-            if state == "there" and before is None:
+            state = self._state[key] = shards.ensure_cached(number)
+            if state == "cached" and previous is None:
                 shards.store.counters.add(cache_hits=1)
-            coming += state in ("coming", "busy")
+            downloading += state in ("downloading", "busy")
             if state == "full":
                 is_full, self._full_until = True, time.monotonic() + _FULL_SECONDS
-        self._left = [key for key in self._left if self._state.get(key) not in ("there", "never")]
+        self._waiting = [key for key in self._waiting if self._state.get(key) not in ("cached", "unavailable")]
 
     def wait(self, goes_on: Callable[[], bool], may_get_room: Callable[[], bool]) -> None:
         """Wait until the cache has what the steps that it has come to need, as far as it can have it.
@@ -103,23 +103,23 @@ class CacheSchedule:
         Raises:
             StoreError: the store does not answer.
         """
-        began, ahead = time.time(), set(self._ahead)
-        possible = [key for key in self._needed if key in ahead]
+        began, targets = time.time(), set(self._targets)
+        possible = [key for key in self._needed if key in targets]
         while goes_on():
             may_get = may_get_room()
             if not may_get:
                 self._full_until = 0.0
             self.pump()
             states = {self._state.get(key) for key in possible}
-            if not states & {"coming", "busy", None, "full"}:
+            if not states & {"downloading", "busy", None, "full"}:
                 break
             # What is needed is asked for first: where it has not been, others are coming, or there is no room.
-            moves = "coming" in self._state.values() or self._is_moving(began)
+            moves = "downloading" in self._state.values() or self._is_moving(began)
             if not moves and not ("full" in states and may_get):
                 break
             time.sleep(_POLL_SECONDS)
         for shards, number in self._needed:
-            if self._state.get((shards, number)) != "there":
+            if self._state.get((shards, number)) != "cached":
                 shards.store.counters.add(uncached=1)
 
     def _is_moving(self, began: float) -> bool:
@@ -154,7 +154,7 @@ class CacheSchedule:
         return found
 
     def _uses(self, first: int, stop: int) -> list[tuple[Key, int]]:
-        """The shards that some steps need, in the order in which they do, and the step behind the last that does."""
+        """The shards that some steps need, in the order in which they do, and the step after the last that does."""
         share = self._order.share
         records = self._order.records_of(self._epoch, first, stop)
         found = []
@@ -162,8 +162,8 @@ class CacheSchedule:
             if not isinstance(shards, RemoteShards):
                 continue
             if self._every > 1:
-                taken = (first + places // share - self._first) % self._every == 0
-                numbers, places = numbers[taken], places[taken]
+                is_wanted = (first + places // share - self._first) % self._every == 0
+                numbers, places = numbers[is_wanted], places[is_wanted]
             values, firsts = np.unique(numbers, return_index=True)
             lasts = len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1]
             steps = (first + places[lasts] // share + 1).tolist()
@@ -175,7 +175,7 @@ class CacheSchedule:
         return sum(shards.entry(number).size for (shards, number), last in self._last_use.items() if last > first)
 
     def _budget(self) -> int:
-        """How many bytes of the cache this process may fill ahead: its part, where others of the job share it."""
+        """How many bytes of the cache this process may fill: its part, where others of the job share it."""
         caches = {id(shards.cache): shards.cache for shards, _ in self._last_use}
         sizes = [cache.most_bytes for cache in caches.values() if cache is not None]
         return sum(sizes) // local_ranks(self._order.world_size)

@@ -20,6 +20,7 @@ from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import Batch, BatchReader, Skipped, Spec
 from shard_reader.stream.lookup import Lookup
 from shard_reader.stream.options import ReadOptions
+from shard_reader.stream.plain import plain_order, translated
 from shard_reader.stream.position import Position
 from shard_reader.stream.prefetch import Prefetch
 
@@ -40,7 +41,7 @@ class Stream:
     lists of `bytes`, or padded. The memory of images is used again when nobody holds the batch, or a part of
     it, any more.
 
-    `state_dict()` after a batch is the position behind it. After `load_state_dict()` the next loop goes
+    `state_dict()` after a batch is the position after it. After `load_state_dict()` the next loop goes
     on from there, to the end of that epoch, bit for bit as it would have gone; with another number of
     ranks the global batches are still the same.
 
@@ -73,7 +74,7 @@ class Stream:
         """The data, and otherwise plain values, which any later version can read."""
         return {
             "data": self.data,
-            "order": _plain_order(self.order),
+            "order": plain_order(self.order),
             "seed": self.seed,
             "options": self._reader.options.to_plain(),
             "probed_image": self._reader.probed_image,
@@ -84,7 +85,7 @@ class Stream:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_reader" in state:
-            state = _translated(state)
+            state = translated(state)
         data, seed, sizes = state["data"], state["seed"], dict(state["order"])
         shuffle, lanes, window = (sizes.pop(name) for name in ("shuffle", "lanes", "window"))
         order = BatchOrder(record_order=data.record_order(shuffle, seed, lanes, window), **sizes)
@@ -252,13 +253,13 @@ class Stream:
         return self._position.coverage
 
     def state_dict(self) -> dict[str, Any]:
-        """The position behind the last batch: a few integers and what they refer to, as JSON can hold."""
+        """The position after the last batch: a few integers and what they refer to, as JSON can hold."""
         return self._position.state()
 
     def state_at(self, step: int, epoch: int | None = None) -> dict[str, Any]:
-        """The position behind the first `step` batches of an epoch, for those who take batches before they use them.
+        """The position after the first `step` batches of an epoch, for those who take batches before they use them.
 
-        tf.data, Keras and DataLoaders ask for batches ahead, so that the stream's own position is behind
+        tf.data, Keras and DataLoaders ask for batches ahead, so that the stream's own position is after
         the step that was trained: save that of the step that is done.
 
         Args:
@@ -344,48 +345,6 @@ class _Loop(Iterator[Batch]):
 
     def _is_over(self) -> bool:
         return (self._number, self._process) != (self._stream._loop, os.getpid())
-
-
-def _plain_order(order: BatchOrder) -> dict[str, Any]:
-    """The arguments of `Records.stream` that make an order."""
-    identity = order.record_order.identity()
-    while "sources" in identity:  # of a mixture, whose sources all have an order of one kind
-        identity = identity["sources"][0]
-    return {
-        "shuffle": identity["shuffle"],
-        "lanes": identity.get("lanes", 1),
-        "window": identity.get("window", 1),
-        "batch_size": order.batch_size,
-        "rank": order.rank,
-        "world_size": order.world_size,
-        "remainder": order.remainder,
-    }
-
-
-def _translated(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a stream from the attributes that it had: see `old_pickles.py`."""
-    reader = state["_reader"]
-    position = {
-        "epoch": state["_epoch"],
-        "step": state["_step"],
-        "is_begun": state["_begun"],
-        "moves": state["_moves"],
-        "counted_epoch": state["_last_epoch"],
-        "coverage": state["_coverage"].to_json(),
-        "skipped": [
-            (step, one.record, one.reason) for step, one in zip(state["_skipped_at"], state["_skipped"], strict=True)
-        ],
-    }
-    return {
-        "data": state["data"],
-        "order": _plain_order(state["order"]),
-        "seed": state["seed"],
-        "options": reader.options.to_plain(),
-        "probed_image": None if reader._pixels is None else reader._pixels._probed,
-        "position": position,
-        "has_verified": state["_has_looked"],
-        "was_cold": state["_was_cold"],
-    }
 
 
 def _check_epoch(epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""Simple work in several processes: in order, and ended when nobody waits for it or one dies."""
+"""Work in several processes: results in order, and what ends a process is told."""
 
 from __future__ import annotations
 
@@ -30,3 +30,14 @@ def test_work_that_nobody_waits_for_is_ended() -> None:
     assert next(results) is None
     results.close()  # type: ignore[attr-defined]
     assert not multiprocessing.active_children()
+
+
+def fail(task: str) -> None:
+    raise EOFError(task)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_the_work_is_raised_as_it_is(workers: int) -> None:
+    """EOFError, too, by which a pipe tells that its process has ended."""
+    with pytest.raises(EOFError, match="cut off"):
+        list(in_parallel(fail, ["cut off", "cut off"], workers))

@@ -27,7 +27,7 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the l
 
 def run(script: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=170, cwd=REPOSITORY)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=REPOSITORY)
 
 
 def succeeded(script: Path, *arguments: object) -> str:

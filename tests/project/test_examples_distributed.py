@@ -24,7 +24,7 @@ def run(framework: str, *arguments: object, path: Path | None = None) -> subproc
     words = [sys.executable, str(REPOSITORY / "examples" / EXAMPLES[framework]), *map(str, arguments)]
     modules = os.pathsep.join(str(folder) for folder in (path, REPOSITORY) if folder)
     env = os.environ | {"PYTHONPATH": modules}
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=env, cwd=REPOSITORY)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=env, cwd=REPOSITORY)
 
 
 def lines(log: Path) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ NUMBER = r" +([\d,.]+)"
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, str(REPOSITORY / "examples" / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=REPOSITORY)
 
 
 def output(name: str, *arguments: object) -> str:

@@ -27,7 +27,7 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     words = [sys.executable, str(SCRIPT), *map(str, arguments)]
     env = os.environ | {"PYTHONPATH": path} | environment
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=env)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=env)
 
 
 def checked_predictions(directory: Path, classes: list[str]) -> pandas.DataFrame:

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Run `image-shards` as a user would, in a process of its own."""
     words = [sys.executable, "-m", "beam_jobs", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, **options)  # type: ignore[call-overload]
 
 
 def prepared(*arguments: object) -> Path:

@@ -114,7 +114,7 @@ Answer = tuple[int, bytes, dict[str, str]]
 @contextlib.contextmanager
 def connected(proxy: FaultProxy) -> Iterator[Callable[..., Answer]]:
     """A client with one connection: a function that makes a request on it."""
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=300)
 
     def ask(path: str = "/b/key", method: str = "GET", span: str | None = None, **options: Any) -> Answer:
         headers = {"Range": f"bytes={span}"} if span else {}
@@ -177,14 +177,14 @@ def test_uploads_arrive(store: Store, chunked: bool) -> None:
 def test_a_client_that_waits_for_100_continue_is_told_by_the_server(store: Store) -> None:
     head = b"PUT /b/new HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     with FaultProxy(store.address) as proxy:
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=300) as client:
             client.sendall(head)
             assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
             client.sendall(b"12345")
             assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert store.objects["/b/new"] == b"12345"
         proxy.faults = {"put": always("errors")}
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=300) as client:
             client.sendall(head)
             assert client.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
 
@@ -251,9 +251,13 @@ def test_stalls(store: Store) -> None:
         assert ask(proxy)[1] == OBJECT
         assert time.monotonic() - begin >= 0.3
         proxy.faults = always("stalls", stall_seconds=1000)
-        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=0.2)
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=300)
         connection.request("GET", "/b/key")
         response = connection.getresponse()
+        deadline = time.monotonic() + 300
+        while not proxy.requests[-1].sent and time.monotonic() < deadline:
+            time.sleep(0.01)
+        connection.sock.settimeout(0.2)
         with response, contextlib.closing(connection), pytest.raises(TimeoutError):
             response.read()
         assert 0 < proxy.requests[-1].sent < len(OBJECT)
@@ -354,7 +358,7 @@ def test_a_script_that_fails_is_heard_of(store: Store) -> None:
 
 def test_a_store_that_is_away_refuses_and_comes_back(store: Store) -> None:
     with FaultProxy(store.address, always("stalls", stall_seconds=1000)) as proxy:
-        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=300)
         connection.request("GET", "/b/key")
         response = connection.getresponse()
         for _ in range(2):
@@ -375,7 +379,7 @@ def test_a_server_that_is_gone_is_a_bad_gateway() -> None:
 
 def test_a_forked_child_does_not_hold_connections_open(store: Store) -> None:
     with FaultProxy(store.address, always("stalls", stall_seconds=1000)) as proxy:
-        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=300)
         connection.request("GET", "/b/key")
         response = connection.getresponse()
         child = os.fork()

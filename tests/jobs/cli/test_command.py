@@ -361,7 +361,7 @@ def test_a_terminal_shows_a_bar(class_folders: Path, tmp_path: Path) -> None:
             shown += part
     job.communicate()
     os.close(terminal)
-    last = shown.decode().replace("\n", "\r").split("\r")
+    last = shown.decode().replace("\n", "\r").replace("\x1b[K", "").split("\r")
     bars = [line for line in last if "/60 [" in line]
     assert bars[0].startswith("  0%|")
     assert re.search(r"100%\|.*\| 60/60 \[\d\d:\d\d<\d\d:\d\d, .* images/s, 0 rejected\]", bars[-1])

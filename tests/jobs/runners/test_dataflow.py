@@ -227,7 +227,7 @@ def test_ctrl_c_cancels_the_job_there_and_waits_until_it_is(
 
     monkeypatch.setattr("beam_jobs.runners.engines._POLL_SECONDS", 0.01)
     service.on_look = interrupt
-    service.states = (*["JOB_STATE_RUNNING"] * 1000, "JOB_STATE_DONE")
+    service.states = (*["JOB_STATE_RUNNING"] * 1_000_000, "JOB_STATE_DONE")
     with pytest.raises(Interrupted, match="interrupted; OUTPUT is as it was"):
         submit("gs://in", "gs://out", *WITH_IMAGE)
     (cancelled,) = (number for number, (method, _, _) in enumerate(service.requests) if method == "PUT")

@@ -41,7 +41,7 @@ def start(temporary: Path, *arguments: object) -> subprocess.Popen[str]:
 
 def gone(process: subprocess.Popen[str]) -> None:
     """Every process of the group has ended, or does so in a moment."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:
             os.killpg(process.pid, 0)
@@ -51,7 +51,7 @@ def gone(process: subprocess.Popen[str]) -> None:
 def ended(process: subprocess.Popen[str], temporary: Path) -> str:
     """What the command wrote on standard error, once it has ended and left no process and no file behind."""
     try:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         gone(process)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ def test_ctrl_c_leaves_nothing(engine: list[str], photos: Path, tmp_path: Path) 
 def test_kill_9_takes_the_engine_along(engine: list[str], photos: Path, local: Path, tmp_path: Path) -> None:
     process = at_work(photos, tmp_path, engine)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     gone(process)
     # What it left keeps nobody from beginning anew.
     assert checksums(prepared(photos, tmp_path / "shards", *OPTIONS, "--overwrite")) == checksums(local)

@@ -137,18 +137,20 @@ def test_each_image_is_one_request(
 def test_few_are_decoded_at_a_time(class_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many are waited for, as the files they are; as pixels they are large."""
     at_work, most = 0, 0
-    real, lock = record.prepare_image, threading.Lock()
+    real, changed = record.prepare_image, threading.Condition()
 
     def counted(*arguments: Any) -> Any:
         nonlocal at_work, most
-        with lock:
+        with changed:
             at_work += 1
             most = max(most, at_work)
-        time.sleep(0.01)
+            changed.notify_all()
+            changed.wait_for(lambda: most >= 3, 300)  # as many as may be, however slowly they come
+        time.sleep(0.01)  # for one too many
         try:
             return real(*arguments)
         finally:
-            with lock:
+            with changed:
                 at_work -= 1
 
     monkeypatch.setattr(record, "prepare_image", counted)

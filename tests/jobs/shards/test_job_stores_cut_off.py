@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.command import prepared
-from support.fault_proxy import FaultProxy, Faults
+from support.fault_proxy import FaultProxy, Faults, Request
 from support.servers import Store
 from support.store_jobs import finished, is_as
 
@@ -79,11 +79,21 @@ def test_shards_that_were_finished_are_kept(
     def written() -> int:
         return sum(name.endswith("written.json") for name in store.names("out"))
 
+    finishing = set[str]()
+
+    def away_once_two_are_finished(request: Request) -> str | None:
+        """The job tries again until it is killed: it does not end before."""
+        if len(finishing) >= 2:
+            return "resets"
+        if request.path.endswith("written.json"):
+            finishing.add(request.path)
+        return None
+
     with (
-        FaultProxy(store.endpoint, {"put": Faults(latency=0.5)}) as proxy,
+        FaultProxy(store.endpoint, {"put": Faults(script=away_once_two_are_finished)}) as proxy,
         started(source, store.through("127.0.0.1", proxy.port), output) as process,
     ):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while written() < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
@@ -100,11 +110,19 @@ def test_of_two_jobs_in_one_bucket_one_is_refused(
 ) -> None:
     store = new_store("minio")
     source, output = store.copy(class_folders, "in"), f"{store.url}/out"
-    with started(source, store, output) as one, started(source, store, output) as other:
-        both = one, other
-        said = [process.communicate(timeout=120)[1] for process in both]
-    assert sorted(process.returncode for process in both) == [0, 2], said
-    (refused,) = [text for text, process in zip(said, both, strict=True) if process.returncode == 2]
+    with (
+        FaultProxy(store.endpoint, {"put": Faults(latency=1)}) as proxy,
+        started(source, store.through("127.0.0.1", proxy.port), output) as one,
+    ):
+        deadline = time.monotonic() + 300
+        while LOCK_NAME not in store.names("out"):
+            assert one.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        with started(source, store, output) as other:
+            refused = other.communicate(timeout=300)[1]
+        assert other.returncode == 2, refused
+        said = one.communicate(timeout=300)[1]
+    assert one.returncode == 0, said
     assert refused.splitlines()[-1] == f"image-shards: error: OUTPUT {output}: another job is writing there"
     is_as(store.contents("out"), expected)
 

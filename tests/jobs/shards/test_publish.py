@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clock import ThreadClock
 from support.command import command
 
 from beam_jobs.cli.prepare import parse
@@ -24,7 +25,7 @@ from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import WrittenShard, measure_shard, write_shard
 from beam_jobs.sources.folder import Folder
 from shard_reader.format import Fingerprint, Manifest
-from shard_reader.storage import directory as storage
+from shard_reader.storage import local as storage
 from shard_reader.storage import retry
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory
@@ -238,8 +239,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch, name: str, *errors: Exception) -> lis
         return real(path, *arguments, **options)
 
     monkeypatch.setattr(storage, "open", opened, raising=False)
-    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(retry, "LOCAL_SECONDS", 0.05)
+    monkeypatch.setattr(retry, "time", ThreadClock())
     return tried
 
 

@@ -218,7 +218,7 @@ def test_hdf5_is_read_by_threads_and_after_a_fork(tmp_path: Path) -> None:
     queue = context.SimpleQueue()
     child = context.Process(target=lambda: queue.put([_sum(source, reference) for reference in references]))
     child.start()
-    child.join(30)
+    child.join(300)
     assert child.exitcode == 0
     assert queue.get() == sums
 

@@ -375,6 +375,9 @@ def test_wrong_use_is_one_line(words: list[str], message: str) -> None:
     assert message in line
 
 
+# Any damage
+
+
 def found_in(path: Path) -> list[str]:
     problems = list[str]()
     Verification(str(path), decode=False).run(1, problems.append, lambda: None)

@@ -225,7 +225,7 @@ def test_two_processes_have_their_share_of_each_batch(jpeg_shards: Path) -> None
         )
         for number in range(2)
     ]
-    results = [process.communicate(timeout=120) for process in processes]
+    results = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     one, two = (json.loads(out.splitlines()[-1]) for out, _ in results)
     assert one["devices"] == two["devices"] == 4

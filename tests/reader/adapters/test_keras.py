@@ -39,7 +39,7 @@ def run(backend: str, script: str, *arguments: object, **options: Any) -> list[A
         [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
         **options,
     )
@@ -189,7 +189,7 @@ def test_a_checkpoint_is_whole_whenever_the_process_is_killed(jpeg_shards: Path,
     for _ in range(6):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         before = (directory / "position.json").read_bytes() if (directory / "position.json").exists() else b""
-        for _ in range(3000):  # until it saves, and then some
+        for _ in range(30_000):  # until it saves, and then some
             if (directory / "position.json").exists() and (directory / "position.json").read_bytes() != before:
                 break
             if process.poll() is not None:

@@ -378,7 +378,7 @@ def ranks(path: Path, world_size: int, steps: int = 5, state: Any = None) -> lis
         )
         for rank in range(world_size)
     ]
-    results = [process.communicate(timeout=120) for process in processes]
+    results = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * world_size, results
     return [json.loads(out.splitlines()[-1]) for out, _ in results]
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from support.remote_data import bytes_in
 
-from shard_reader.remote.cache import Cache, CacheEntry, CacheError, DiskFullError
+from shard_reader.remote.cache import Cache
+from shard_reader.remote.cache_entry import CacheEntry, CacheError, DiskFullError
 from shard_reader.system.file_locks import FileLocks
 
 SIZE = 1000
@@ -146,7 +147,10 @@ def test_what_a_download_has_not_yet_written_is_counted(tmp_path: Path) -> None:
     store(one, 2)
 
 
-def test_no_file_gets_its_name_while_somebody_adds_up_what_is_there(tmp_path: Path) -> None:
+def test_no_file_gets_its_name_while_somebody_adds_up_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shard_reader.remote.cache._PATIENCE", 3600)
     cache, room = Cache(tmp_path, None), FileLocks(tmp_path / "locks")
     download = cache.begin(entry_of(0))
     assert download is not None
@@ -156,7 +160,7 @@ def test_no_file_gets_its_name_while_somebody_adds_up_what_is_there(tmp_path: Pa
     thread.join(0.1)
     assert names(tmp_path) == ["train-00000.part"]
     room.release(0)
-    thread.join(10)
+    thread.join(300)
     assert names(tmp_path) == ["train-00000"]
 
 
@@ -247,20 +251,6 @@ def test_by_default_a_twentieth_of_the_disk_stays_free(tmp_path: Path, monkeypat
     assert cache.most_bytes == 0
 
 
-def test_two_locks_of_a_file_are_apart_as_those_of_processes(tmp_path: Path) -> None:
-    one, other = FileLocks(tmp_path / "locks"), FileLocks(tmp_path / "locks")
-    assert one.share(1) and other.share(1) and one.take(2)
-    assert not other.take(2) and not other.share(2)
-    assert not one.take(1)
-    other.release(1)
-    assert one.take(1) and not other.share(1)
-    one.release(2)
-    assert other.take(2)
-    del other
-    assert one.take(2)
-    assert one.take(2**61) and one.take(0)
-
-
 def test_leases_and_locks_may_be_dropped_in_any_order(tmp_path: Path) -> None:
     cache = Cache(tmp_path, None)
     store(cache, 0)
@@ -286,20 +276,21 @@ def test_what_a_killed_process_had_locked_is_free(tmp_path: Path, method: str, m
     here, there = context.Pipe()
     process: Any = context.Process(target=_hold, args=(tmp_path, there), daemon=True)
     process.start()
-    assert here.poll(60) and here.recv()
+    assert here.poll(300) and here.recv()
     assert cache.begin(entry_of(0)) is None
     monkeypatch.setattr("shard_reader.remote.cache._PATIENCE", 0.1)
     with pytest.raises(CacheError, match="another process makes room, and does not end"):
         cache.begin(entry_of(2))
     process.kill()
-    process.join(10)
+    process.join(300)
     store(cache, 2)  # in place of what was left behind
     assert names(tmp_path) == ["train-00001", "train-00002"]
     store(cache, 3)
     assert names(tmp_path) == ["train-00002", "train-00003"]
 
 
-def test_threads_share_a_cache_within_its_bound(tmp_path: Path) -> None:
+def test_threads_share_a_cache_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shard_reader.remote.cache._PATIENCE", 3600)  # `bytes_in` keeps the others waiting
     most = 5 * entry_of(0).size
     caches = [Cache(tmp_path, most), Cache(tmp_path, most)]
     problems: list[object] = []
@@ -324,9 +315,10 @@ def test_threads_share_a_cache_within_its_bound(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     stop.set()
     watcher.join()
+    seen.append(bytes_in(tmp_path))
     assert not problems
     assert 3 * entry_of(0).size < max(seen) <= most
     assert not [name for name in names(tmp_path) if name.endswith(".part")]

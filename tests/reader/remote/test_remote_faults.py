@@ -124,6 +124,12 @@ def test_twenty_epochs_are_the_same_whatever_befalls_requests(
         assert sum(proxy.counts.values()) > (3 if way == "cache" else 30)
 
 
+def is_waiting(thread: threading.Thread) -> bool:
+    """Whether a thread waits for another one."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code is threading.Condition.wait.__code__
+
+
 @pytest.mark.parametrize("way", ["ranges", pytest.param("cache", marks=pytest.mark.slow)])
 def test_a_store_that_is_away_for_a_while_is_waited_for(far: Far, tmp_path: Path, way: str) -> None:
     expected = digests(open_dataset(far.local).stream(**options_of("raw"), shuffle="none"))
@@ -131,11 +137,13 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(far: Far, tmp_path: Path
     stream = data.stream(**options_of("raw"), shuffle="none")
     found = []
     with far.proxy.away():
-        back = threading.Timer(1.0, lambda: None)
-        back.start()
-        threading.Thread(target=lambda: found.extend(digests(stream)), daemon=True).start()
-        back.join()
-    deadline = time.monotonic() + 30
+        loop = threading.Thread(target=lambda: found.extend(digests(stream)), daemon=True)
+        loop.start()
+        deadline = time.monotonic() + 300
+        while not (is_waiting(loop) and stream.stats().retries) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(1.0)
+    deadline = time.monotonic() + 300
     while len(found) < len(expected) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert found == expected
@@ -154,10 +162,8 @@ def test_a_store_that_is_away_for_longer_is_an_error_that_names_shard_and_cause(
     stream = data.stream(**options_of("raw"), shuffle="none", on_error=on_error)
     found = []
     with far.proxy.away():
-        began = time.monotonic()
         with pytest.raises(StoreError, match=r"train-000\d\d-of-00014\.tfrecord.*: .*(onnect|reached)") as caught:
             found += digests(stream)
-        assert time.monotonic() - began < 5
         assert not isinstance(caught.value, CorruptionError)
         assert found == [] and stream.skipped == []
         with pytest.raises(StoreError):
@@ -181,14 +187,24 @@ def test_a_loop_goes_on_from_where_the_store_left_it(far: Far) -> None:
     assert found + digests(stream) == expected
 
 
-def test_opening_says_what_is_wrong_with_the_store(far: Far) -> None:
+class NoTime:
+    """The module `time`, for code that must not wait for another try."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("refusing is not tried again")
+
+
+def test_opening_says_what_is_wrong_with_the_store(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     with far.proxy.away(), pytest.raises(StoreError, match=r"raw/dataset\.json: .*(onnect|reached)"):
         far.open(retry_for=0.2)
     far.proxy.faults = Faults(script=lambda _: "forbidden")
-    began = time.monotonic()
+    before = len(far.proxy.requests)
+    monkeypatch.setattr("shard_reader.storage.retry.time", NoTime())
     with pytest.raises(StoreError, match=r"raw/dataset\.json: .*(ermission|orbidden|denied)"):
         far.open()
-    assert time.monotonic() - began < 5, "refusing is not tried again"
+    assert len(far.proxy.requests) > before
 
 
 def test_a_manifest_that_was_cut_on_the_way_is_fetched_again(web: Store, stored: tuple[Path, Store]) -> None:
@@ -247,15 +263,13 @@ def test_a_loop_that_waits_for_a_store_ends_at_once_when_it_is_told_to(
     assert process.stdin is not None and process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n", process.communicate()[1]
-        far.proxy.faults = Faults(latency=60)  # it does not answer, and does not say so
+        far.proxy.faults = Faults(latency=3600)  # it does not answer, and does not say so
         process.stdin.write("\n")
         process.stdin.flush()
         time.sleep(1.0)
-        began = time.monotonic()
         if when != "exit":
             process.send_signal(signal.SIGINT)
-        _, problems = process.communicate(timeout=20)
-        assert time.monotonic() - began < 2.5
+        _, problems = process.communicate(timeout=300)
         if when == "exit":
             assert process.returncode == 7 and problems == ""
         else:

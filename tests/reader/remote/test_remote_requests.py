@@ -148,7 +148,7 @@ def test_workers_that_share_an_epoch_fetch_no_records_of_others(url: str, every:
 def _read(url: str, cache: Path, rank: int, barrier: Any, connection: Connection) -> None:
     data = open_dataset(url, cache=cache)
     stream = data.stream(batch_size=BATCH, rank=rank, world_size=4)
-    barrier.wait(60)
+    barrier.wait(300)
     made = digests(stream)
     connection.send((made, stream.stats().cache_misses))
 
@@ -164,7 +164,7 @@ def test_processes_that_share_a_cache_download_each_shard_once(
         context.Process(target=_read, args=(url, tmp_path, rank, barrier, pipes[rank][1]), daemon=True).start()
     found = []
     for rank, (receiver, _) in enumerate(pipes):
-        assert receiver.poll(60)
+        assert receiver.poll(300)
         made, misses = receiver.recv()
         found.append(misses)
         local = open_dataset(stored[0]).stream(batch_size=BATCH, rank=rank, world_size=4)

@@ -32,7 +32,7 @@ DATA = bytes(range(256)) * 3000
 LIBRARY = b"the library was asked"
 
 
-def by_http(files: ObjectDirectory, name: str, start: int, end: int, seconds: float = 10) -> bytes:
+def by_http(files: ObjectDirectory, name: str, start: int, end: int, seconds: float = 300) -> bytes:
     """The bytes, or LIBRARY."""
     return bytes(files._http.read(files._path(name), start, end, seconds, lambda: LIBRARY))
 
@@ -104,7 +104,10 @@ def answer(handler: Any, status: int = 206, body: bytes = b"0123456789", length:
     handler.wfile.write(body)
 
 
-def test_connections_are_used_again_but_not_by_a_forked_child(served: Callable[..., str]) -> None:
+def test_connections_are_used_again_but_not_by_a_forked_child(
+    served: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_ranges, "_IDLE", 3600)
     ports: list[int] = []
 
     def noting(handler: Any) -> None:
@@ -119,7 +122,7 @@ def test_connections_are_used_again_but_not_by_a_forked_child(served: Callable[.
     assert read() and read()
     child = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(not read()))
     child.start()
-    child.join(10)
+    child.join(300)
     assert child.exitcode == 0 and read()
     first, second, of_child, last = ports
     assert first == second == last != of_child
@@ -158,7 +161,7 @@ def test_a_connection_that_the_store_has_closed_is_not_used(served: Callable[...
     for _ in range(5):
         assert bytes(files.read_once("data", 0, 10)) == b"0123456789"
         ((_, connection),) = next(iter(files._http._idle.values()))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 300
         while not http_ranges._is_dropped(connection):
             assert time.monotonic() < deadline
             time.sleep(0.005)

@@ -46,7 +46,7 @@ def own_threads() -> set[threading.Thread]:
 
 def ended(threads: set[threading.Thread]) -> bool:
     for thread in threads:
-        thread.join(5)
+        thread.join(300)
     return not any(thread.is_alive() for thread in threads)
 
 
@@ -131,7 +131,7 @@ def test_several_streams_at_a_time(new_stream: Callable[..., Stream]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert [results[seed] for seed in range(4)] == alone
 
 
@@ -158,9 +158,9 @@ def test_a_stream_goes_on_in_another_process(new_stream: Callable[..., Stream], 
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=send_epoch, args=(fresh, sender))
     process.start()
-    assert receiver.poll(60)
+    assert receiver.poll(300)
     assert receiver.recv() == expected
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
     assert [batch["image"].tobytes() for batch in loop] == expected
 
@@ -234,7 +234,7 @@ def test_a_stream_is_closed_while_another_thread_reads(new_stream: Callable[...,
         thread.start()
         threading.Event().wait(0.002 * number)
         stream.close()
-        thread.join(60)
+        thread.join(300)
         assert not thread.is_alive()
         assert all(isinstance(error, RuntimeError) and "loop is over" in str(error) for error in errors), errors
 

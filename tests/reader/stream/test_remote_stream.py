@@ -174,7 +174,7 @@ def test_threads_may_share_a_dataset(pair: tuple[Dataset, Dataset]) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(300)
     finally:
         sys.setswitchinterval(switch)
     assert found == expected
@@ -192,12 +192,12 @@ def test_worker_processes_share_an_epoch(pair: tuple[Dataset, Dataset], method: 
         worker.start()
     found: list[list[str]] = []
     for receiver, _ in ends:
-        assert receiver.poll(60)
+        assert receiver.poll(300)
         made, requests, fetched = receiver.recv()
         assert requests >= 0 and fetched >= 0, "counts for itself"
         found.append(made)
     for worker in workers:
-        worker.join(10)
+        worker.join(300)
         assert worker.exitcode == 0
     expected = digests(near.stream(**options_of("raw")))
     assert found == [expected[0::2], expected[1::2]]

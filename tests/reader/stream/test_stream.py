@@ -312,7 +312,7 @@ def test_threads_end_with_the_stream(jpeg_shards: Path) -> None:
     del one, other
     gc.collect()
     for thread in own:
-        thread.join(5)
+        thread.join(300)
         assert not thread.is_alive()
 
 

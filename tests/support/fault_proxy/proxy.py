@@ -74,7 +74,7 @@ class FaultProxy:
             self._call(self._come())
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(300)
 
     async def _come(self) -> None:
         listener = _bound(self.port)
