@@ -366,6 +366,8 @@ def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
         expected = FIELD_DTYPES.get(name, (*INDEX_DTYPES, "string"))
         if field.dtype not in expected:
             problems.append(f"$.fields.{name}.dtype: is {field.dtype}, expected {' or '.join(expected)}")
+        if name != "image" and field.is_image:
+            problems.append(f"$.fields.{name}.encoding: only the field image has one")
         if name != "image" and None in field.shape[1:]:
             problems.append(f"$.fields.{name}.shape: only the first size may be null")
         if name != "image" and math.prod(size or 1 for size in field.shape) > MAX_VALUES:
