@@ -16,32 +16,35 @@ from shard_reader.storage.secrets import without_secrets
 
 __all__ = ["command", "main"]
 
-# Batch systems and closed terminals send the others.
+# Ctrl-C sends SIGINT, a batch system SIGTERM, a closed terminal SIGHUP.
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def command() -> NoReturn:
-    """The process `image-shards`: runs its command line, and ends without taking Beam apart, which takes a while."""
+    """Run the command line of this process, and end the process."""
     status = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
+    # Not `sys.exit`: the interpreter takes a while to take Beam's modules and threads apart, and there is nothing left
+    # to clean up.
     os._exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status is 0, 1 for a failure, 2 for wrong use, 130 for Ctrl-C."""
+    """Run a command line. Returns the exit status: 0, 1 for a failure, 2 for wrong use, 130 for Ctrl-C."""
     for number in _INTERRUPTS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has SIGHUP ignored
             signal.signal(number, _interrupt)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)  # before anything was begun
+        return _fail("interrupted", 130)  # before a job had begun: `prepare` turns later ones into `Interrupted`
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    """End as for Ctrl-C, once: a second signal must not cut off the clearing up."""
+    """Raise KeyboardInterrupt at the first signal, and ignore the others."""
+    # A second signal must not cut the cleaning up short.
     del number, frame
     for other in _INTERRUPTS:
         signal.signal(other, signal.SIG_IGN)
@@ -51,7 +54,8 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def _run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # of class names in a terminal that knows ASCII only
+            # Names of classes and files may have characters that the terminal cannot show.
+            stream.reconfigure(errors="backslashreplace")
     try:
         command, words = choose(arguments)
         try:
@@ -67,7 +71,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    with contextlib.suppress(OSError):  # nobody listens: the status says it
+    with contextlib.suppress(OSError):  # on a closed terminal, the exit status remains
         print(f"image-shards: error: {without_secrets(message)}", file=sys.stderr)  # noqa: T201
     return status
 

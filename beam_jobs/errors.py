@@ -1,10 +1,10 @@
-"""How a job ends when it does not end well.
+"""The errors of a job, with their exit statuses.
 
 ```
 JobError           the job failed; exit status 1
 ├── UsageError     it cannot start: a wrong option, INPUT or OUTPUT; exit status 2
 ├── Interrupted    its user ended it; exit status 130
-└── LostJobError   it cannot be asked any more, and may still run; exit status 1
+└── LostJobError   its engine cannot be reached any more, and it may still run; exit status 1
 ```
 """
 
@@ -14,22 +14,22 @@ __all__ = ["Interrupted", "JobError", "LostJobError", "UsageError"]
 
 
 class JobError(Exception):
-    """A job that failed, with a message for its user: what, where, and what to do."""
+    """A job that failed. The message tells the user the defect, its place, and a remedy."""
 
     exit_status = 1
 
 
 class UsageError(JobError):
-    """A job that cannot start as it was asked for."""
+    """A job that cannot start: an option, INPUT or OUTPUT is wrong."""
 
     exit_status = 2
 
 
 class Interrupted(JobError):
-    """A job that its user ended."""
+    """A job that its user ended, by Ctrl-C or a signal."""
 
     exit_status = 130
 
 
 class LostJobError(JobError):
-    """A job on an engine that cannot be asked any more, and may still be writing to OUTPUT."""
+    """A job on an engine that cannot be reached any more, and may still be writing to OUTPUT."""

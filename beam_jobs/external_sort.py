@@ -1,4 +1,4 @@
-"""Sorting more records than memory holds: into buckets by how their keys begin, on disk, and one bucket at a time."""
+"""Sorting more records than memory holds: buckets on disk by the first bytes of a key, sorted one at a time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ _ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u8")])
 
 
 class Spill:
-    """Records in buckets, which lie on disk as far as memory does not hold them.
+    """Records in buckets, kept on disk beyond a bound on memory.
 
     Args:
-        directory: where the files of buckets go; it exists, and its owner removes it.
-        buckets: how many there are.
-        memory: how many bytes of records to hold before they go to disk.
+        directory: folder for the files of buckets. It exists, and its owner removes it.
+        buckets: the number of buckets.
+        memory: bytes of records to hold before they are written to disk.
     """
+
+    # Keys are hashes, and so buckets are of about the same size: 1,024 buckets sort in a thousandth of the memory that
+    # all records would take.
 
     def __init__(self, directory: Path, buckets: int = 1024, memory: int = 1 << 26) -> None:
         self._directory, self._memory = directory, memory
@@ -31,18 +34,18 @@ class Spill:
         self._held = 0
 
     def add(self, key: bytes, records: bytes) -> None:
-        """Add records to the bucket of their key, which is spread evenly: its first two bytes choose the bucket."""
+        """Add records to the bucket that the first two bytes of their key choose. Keys must be spread evenly."""
         self._buffers[(key[0] << 8 | key[1]) * len(self._buffers) >> 16] += records
         self._held += len(records)
         if self._held > self._memory:
             self._write()
 
     def add_line(self, key: bytes, line: bytes) -> None:
-        """Add a line, which has no line break and begins with its key in hexadecimal: `lines` gives it back."""
+        """Add a line for `lines`. It has no line break, and begins with its key in hexadecimal."""
         self.add(key, line + b"\n")
 
     def buckets(self) -> Iterator[bytes]:
-        """The records of each bucket, in the order that they were added in; buckets are in the order of their keys."""
+        """The records of each bucket, in the order of adding. The buckets are in the order of their keys."""
         for number, buffer in enumerate(self._buffers):
             path = self._path(number)
             yield path.read_bytes() + buffer if path.exists() else bytes(buffer)
@@ -51,14 +54,15 @@ class Spill:
         """Every line, in the order of their bytes."""
         for data in self.buckets():
             lines = data.split(b"\n")
-            lines.pop()  # after the last line break
+            lines.pop()  # empty: the rest after the last line break
             lines.sort()
             yield from lines
 
     def _write(self) -> None:
         for number, buffer in enumerate(self._buffers):
             if buffer:
-                with open(self._path(number), "ab") as file:  # open for a moment: there are more than may be open
+                # Opened again for each write: there are as many buckets as a process may often have files open.
+                with open(self._path(number), "ab") as file:
                     file.write(buffer)
                 buffer.clear()
         self._held = 0
@@ -69,7 +73,7 @@ class Spill:
 
 @dataclass(frozen=True, slots=True)
 class EqualHashes:
-    """Places whose hash is that of an earlier place, rising, and for each the first place of its hash."""
+    """The places whose hash occurs at an earlier place, in rising order, and the first place of each such hash."""
 
     places: NDArray[np.uint64]
     firsts: NDArray[np.uint64]
@@ -79,8 +83,8 @@ def find_equal_hashes(blocks: Iterable[NDArray[np.uint64]], directory: Path) -> 
     """Find equal hashes, in memory of one bucket of them.
 
     Args:
-        blocks: of hashes, `[n, 2]`, in the order of their places. All zero is no hash.
-        directory: where a folder for files is made, and removed again.
+        blocks: blocks of hashes, uint64 `[n, 2]`, in the order of their places. Zeros stand for a missing hash.
+        directory: folder in which a temporary folder is made.
     """
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         spill, first = Spill(Path(folder)), 0
@@ -97,7 +101,8 @@ def _add_hashes(spill: Spill, block: NDArray[np.uint64], first: int) -> None:
     rows = np.zeros(len(block), _ROW)
     rows["high"], rows["low"] = block[:, 0], block[:, 1]
     rows["place"] = np.arange(first, first + len(block), dtype=np.uint64)
-    rows = rows[block.any(1)]  # here already: any number of zeros would be in one bucket
+    # Missing hashes go first: all of them would be in one bucket, of any size.
+    rows = rows[block.any(1)]
     tops = (rows["high"] >> np.uint64(54)).astype(np.int64)  # 10 bits, for 1,024 buckets
     order = np.argsort(tops, kind="stable")
     rows, tops = rows[order], tops[order]
@@ -107,7 +112,7 @@ def _add_hashes(spill: Spill, block: NDArray[np.uint64], first: int) -> None:
 
 
 def _equal_in_bucket(rows: NDArray[np.void]) -> NDArray[np.uint64]:
-    """The places of a bucket whose hash is that of an earlier one, and the first of each, `[2, n]`."""
+    """The places of a bucket whose hash occurs earlier, and the first place of each such hash, `[2, n]`."""
     rows = rows[np.lexsort((rows["place"], rows["low"], rows["high"]))]
     same = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
     is_first = np.concatenate([[True], ~same])

@@ -1,4 +1,4 @@
-"""The options of `image-shards prepare`, and the ones that decide the result."""
+"""The options of `image-shards prepare`, and the fingerprint of the options that decide the result."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ __all__ = [
     "fingerprint",
 ]
 
-MAX_SIDE = 65_500  # of a JPEG, and enough for a sum of 8-bit squares along it in 32 bits
-MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
-MAX_BYTES = 1 << 29  # a file is read whole
+# The longest side of a JPEG in libjpeg. A sum of 65,500 squares of 8-bit values fits into 32 bits, too.
+MAX_SIDE = 65_500
+# Above twice `Image.MAX_IMAGE_PIXELS`, Pillow refuses an image as a decompression bomb: this is that limit.
+MAX_PIXELS = 178_956_970
+MAX_BYTES = 1 << 29  # a file is read whole into memory
 FITS = ("cover", "crop", "pad", "inside", "stretch", "none")
 CHANNELS = ("rgb", "grey", "keep")
 FILTERS = ("lanczos", "bicubic", "bilinear", "area", "nearest")
@@ -36,14 +38,14 @@ NORMALIZATIONS = ("none", "unit", "symmetric", "imagenet", "dataset", "per-image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
-    """What becomes of each image.
+    """The size, colours, encoding and normalization of stored images.
 
-    `height` and `width` are those of every image for "crop", "pad" and "stretch"; for "cover" each image
-    keeps its aspect ratio and is the smallest that covers them, for "inside" the largest that fits into them.
-    With `only_shrink` nothing is made larger. "keep" in `channels` keeps grey (1), colour (3), and colour
-    with transparency (4, where the encoding can hold it). Transparency goes over `background` otherwise.
-    `quality` None, where the encoding has one, is the default quality, and lets a JPEG file that needs no change
-    keep its bytes. A `dtype` other than uint8 keeps the precision of 16-bit images. Colours are RGB, 0 to 255.
+    With "crop", "pad" and "stretch", every image gets `height` and `width`. With "cover", each image keeps its aspect
+    ratio and is the smallest that covers them; with "inside", the largest that fits into them. With `only_shrink`,
+    no image is enlarged. "keep" in `channels` keeps grey (1), colour (3), and colour with transparency (4, if the
+    encoding supports it); other transparency is drawn over `background`. `quality` None is the default quality of the
+    encoding, and lets a JPEG file that needs no change keep its bytes. A `dtype` other than uint8 keeps the precision
+    of 16-bit images. Colours are RGB, 0 to 255.
     """
 
     width: int
@@ -64,7 +66,9 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRule:
-    """How inputs are split: names with exact decimal fractions, by the hash of an id, of a group, or by class."""
+    """How inputs are split: names and decimal fractions, by the hash of an id or of a group, or by class."""
+
+    # The fractions are texts, as the user wrote them: as floats, 0.8 and 0.1 and 0.1 would not add up to 1.
 
     parts: tuple[tuple[str, str], ...] | None = None
     stratify: bool = False
@@ -73,7 +77,7 @@ class SplitRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRule:
-    """How many shards a split gets: `by` is "shards" (of the largest split), "records" or "bytes"."""
+    """The number of shards of a split: `by` is "shards" (of the largest split), "records" or "bytes" of a shard."""
 
     by: str
     value: int
@@ -81,19 +85,19 @@ class ShardRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxRejects:
-    """How many inputs may be rejected: a count, or a fraction of them all."""
+    """The largest number of rejected inputs: a count, or a fraction of all inputs."""
 
     count: int | None = None
     fraction: str | None = None
 
     def of(self, inputs: int) -> int:
-        """The bound for so many inputs."""
+        """The bound for a number of inputs."""
         return self.count if self.count is not None else int(inputs * Fraction(self.fraction or 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareOptions:
-    """Everything that `image-shards prepare` was asked for, checked."""
+    """All options of `image-shards prepare`, after checks."""
 
     source: SourceOptions
     output: str
@@ -114,7 +118,8 @@ class PrepareOptions:
     def deciding(self) -> dict[str, Any]:
         """The options that decide the bytes of the dataset: not `workers`, `max_rejects` or the runner."""
         source = _changed(self.source)
-        for name in ("input", "kind"):  # where the same listing comes from
+        # The same inputs may come from another place: the fingerprint of the listing stands for them.
+        for name in ("input", "kind"):
             source.pop(name, None)
         if self.source.root is not None:
             source["root"] = without_secrets(self.source.root)
@@ -132,7 +137,7 @@ class PrepareOptions:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All options, for the manifest; of Beam's the runner alone, since others can be secrets."""
+        """All options, for the manifest. Of Beam's options only the runner, since others can be secrets."""
         return {
             **self.deciding(),
             "input": without_secrets(self.source.input),
@@ -143,7 +148,10 @@ class PrepareOptions:
 
 
 def _changed(options: ImageOptions | SourceOptions) -> dict[str, Any]:
-    """The options that have no default, or are not at it: one that comes later leaves the datasets of before alone."""
+    """The options that differ from their defaults, or have none.
+
+    An option that a later version adds does not change the fingerprints of existing datasets.
+    """
     values = {field.name: getattr(options, field.name) for field in fields(options)}
     defaults = {field.name: field.default for field in fields(options)}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
@@ -153,7 +161,7 @@ def _changed(options: ImageOptions | SourceOptions) -> dict[str, Any]:
 def fingerprint(deciding: dict[str, Any]) -> str:
     """The SHA-256 of the options that decide the result, and of the format's version.
 
-    What is None is left out, so that an option that comes later leaves the datasets of before alone.
+    Values that are None are left out: an option that a later version adds does not change existing fingerprints.
     """
     text = canonical_json(_given({"format_version": FORMAT_VERSION, **deciding}))
     return hashlib.sha256(text.encode()).hexdigest()

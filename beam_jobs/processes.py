@@ -1,4 +1,4 @@
-"""Processes of this machine: one that does what it is sent, and simple work in several of them."""
+"""Processes of this machine: a worker that answers messages, and a parallel map over several of them."""
 
 from __future__ import annotations
 
@@ -29,32 +29,33 @@ class ProcessDiedError(Exception):
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """Keep the signals of a terminal or a batch system waiting, in this process for a moment.
+    """Block the signals of a terminal or a batch system while a process is started.
 
-    A process that is started here never hears them: a blocked signal stays blocked in a child, so that Ctrl-C
-    reaches the parent alone.
+    A process that is started within never receives them.
     """
-    resource_tracker.ensure_running()  # it is started with the first process, and lets SIGINT through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
+    # A blocked signal stays blocked in a child, so that Ctrl-C reaches the parent alone, which ends the children.
+    # Python starts its resource tracker with the first process, and unblocks SIGINT in doing so: it is started before.
+    resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class WorkerProcess:
     """A process that does one task after the other, and the pipe to it.
 
-    No lock is shared with it, since a process that is killed would take the lock along.
-
     Args:
         serve: runs in the process, with its end of the pipe and the arguments.
-        arguments: whatever else it is given.
+        arguments: further arguments of `serve`.
 
     Raises:
-        JobError: it cannot be started.
+        JobError: the process cannot be started.
     """
 
+    # Each process has a pipe of its own, and shares no lock with anybody: a killed process keeps the locks that it
+    # holds. With a queue or an event in place of the pipes, one killed worker in three hung the job.
     def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
@@ -64,15 +65,15 @@ class WorkerProcess:
         except OSError as error:
             raise JobError(f"a worker process cannot be started ({error.strerror})") from error
         finally:
-            other.close()  # so that the pipe ends when the process does
+            other.close()  # otherwise the pipe would stay open when the process ends
 
     def send(self, message: Any) -> None:
-        """Send a message, unless the process has ended: `receive` will say that."""
+        """Send a message. If the process has ended, `receive` raises the error."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(message)
 
     def receive(self) -> tuple[bool, Any]:
-        """Whether its task is done, with the result; or else a report of it.
+        """Receive a message: True and the result of the task, or False and a report of its progress.
 
         Raises:
             ProcessDiedError: the process has ended.
@@ -80,14 +81,14 @@ class WorkerProcess:
         """
         try:
             kind, value = self.pipe.recv()
-        except (EOFError, OSError):  # the latter if it ended in the middle of a message
+        except (EOFError, OSError):  # OSError: the process ended in the middle of a message
             raise ProcessDiedError from None
         if kind == "error":
             raise value
         return kind == "result", value
 
     def cause_of_death(self) -> str:
-        """The signal or the exit status that it ended with."""
+        """The signal or the exit status that ended the process."""
         self._process.join(5)
         code = self._process.exitcode
         if code is not None and code < 0:
@@ -96,25 +97,25 @@ class WorkerProcess:
         return f"exit status {code}; if this was called from a script, {_GUARD}"
 
     def kill(self) -> None:
-        """End it at once: nobody waits any more for a task that it has not finished."""
-        with contextlib.suppress(ValueError):  # closed
+        """End the process at once. Its unfinished task is lost."""
+        with contextlib.suppress(ValueError):  # the process is closed already
             self._process.kill()
 
     def end(self) -> None:
-        """End it, and wait until it has ended."""
+        """End the process, and wait until it has ended."""
         self.kill()
         self._process.join()
         self.pipe.close()
 
 
 def ready(processes: Iterable[_Process], seconds: float | None = None) -> list[_Process]:
-    """The processes that have sent something or have ended, waited for no longer than so many seconds."""
+    """Wait up to `seconds` for processes that have sent a message or have ended, and return them."""
     by_pipe = {process.pipe: process for process in processes}
     return [by_pipe[pipe] for pipe in connection.wait(list(by_pipe), seconds)]  # type: ignore[index]
 
 
 def answer_all(pipe: Connection, work: Callable[[Any], Any]) -> None:
-    """In a worker process: answer each message with the result of `work`, or its error, until the pipe ends."""
+    """Answer each message with the result of `work`, or its error, until the pipe ends. For worker processes."""
     while True:
         try:
             message = pipe.recv()
@@ -128,7 +129,8 @@ def answer_all(pipe: Connection, work: Callable[[Any], Any]) -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process end when the one that started it has, however that came."""
+    """End this process when its parent has ended for any reason."""
+    # A killed parent cannot end its children, and a process that is busy in C code does not read its pipe.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
@@ -140,7 +142,7 @@ def _exit_with_parent() -> None:
 
 
 def in_parallel(work: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int) -> Iterator[_Result]:
-    """The result of each task, in order, from so many processes; from this one if one is enough.
+    """The result of each task, in order, computed in up to `workers` processes, or in this one if that is 1.
 
     Raises:
         JobError: a process died, or cannot be started.

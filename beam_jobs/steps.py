@@ -39,17 +39,17 @@ from shard_reader.storage.open import is_url, local_path
 __all__ = ["prepare"]
 
 _HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
-_SAMPLE = 32  # images that tell how large a record will be
+_SAMPLE = 32  # images that estimate the size of a record
 _RECORD_OVERHEAD = 128  # bytes of framing and other fields, roughly
-_REMOTE_THREADS = 32  # to wait for an object store with: at 50 ms for each image, they keep two CPUs busy
+_REMOTE_THREADS = 32  # of a process: at 50 ms for each image of a store, they keep two CPUs busy
 _IN_PROCESS = ("memory:",)  # places that only this process sees
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run of the command: its options, a folder for data larger than memory, and the processes that work.
+    """One run of the command: its options, a folder for data larger than memory, and its worker processes.
 
-    There are no processes where this one alone sees INPUT or OUTPUT.
+    `workers` is None if this process alone sees INPUT or OUTPUT.
     """
 
     options: PrepareOptions
@@ -59,10 +59,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """All that is known before anything is written; its files are in the scratch folder.
-
-    `sample` is there where the sizes of shards depend on it.
-    """
+    """The plan of a job, with its files in the scratch folder. `sample` is None if no number of shards needs it."""
 
     listing: Listing
     inputs: PlannedInputs
@@ -79,7 +76,7 @@ class _Plan:
 
 @dataclass(slots=True)
 class _Reached:
-    """How far a run came in changing OUTPUT: what an error has to say depends on it."""
+    """The changes that a run has made to OUTPUT, for the message of an error."""
 
     removed: bool = False  # the dataset that was there
     begun: bool = False
@@ -90,8 +87,8 @@ def prepare(options: PrepareOptions) -> str:
 
     Raises:
         UsageError: INPUT, OUTPUT or an option does not allow it.
-        Interrupted: by Ctrl-C; the message says what is kept.
-        JobError: it failed; the message says what is kept.
+        Interrupted: the user pressed Ctrl-C; the message names the work that is kept.
+        JobError: the job failed; the message names the work that is kept.
     """
     began = time.monotonic()
     _check_places(options)
@@ -113,15 +110,16 @@ def prepare(options: PrepareOptions) -> str:
     except (JobError, OSError):
         raise
     except Exception as error:
-        if is_url(options.source.input) or is_url(options.output):  # each store's library has errors of its own
+        # The libraries of stores have error classes of their own. On a disk, any other error is a bug.
+        if is_url(options.source.input) or is_url(options.output):
             raise JobError(f"{type(error).__name__}: {error}") from error
         raise
 
 
 def _check_places(options: PrepareOptions) -> None:
-    """Refuse places that no job could work with, before anything is looked at."""
+    """Refuse places that no job could use, before any of them is read."""
     input = options.source.input
-    source, target = local_path(input), local_path(options.output)  # paths, or file URLs
+    source, target = local_path(input), local_path(options.output)
     inside = f"{options.output}/".startswith(f"{input}/")
     if source is not None and target is not None:
         inside = target.resolve().is_relative_to(source.resolve())
@@ -136,7 +134,7 @@ def _check_places(options: PrepareOptions) -> None:
 
 
 def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest) -> str:
-    """The text for a dataset that is finished, if it is the one that is asked for."""
+    """The text about a finished dataset, after a check that the same inputs and options made it."""
     here = identity(list_input(options, source, why, None).fingerprint, options.deciding())
     check_same(identity(finished.fingerprint, finished.options), here, options.output)
     counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
@@ -146,15 +144,17 @@ def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: 
 def _make_dataset(
     options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None
 ) -> Manifest:
-    """List, plan and write; nothing is removed before all that can be wrong with the options has been found."""
+    """List, plan and write."""
+    # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
     with _explained(output, options) as reached, output.scratch() as scratch, _workers(options) as workers:
         run = _Run(options, scratch, workers)
-        import_beam_meanwhile()
+        import_beam_meanwhile()  # in a thread, while this one lists
         listing = list_input(options, source, why, Spill(scratch))
         job = identity(listing.fingerprint, options.deciding())
         _check_left(options, output, job)
         plan = _plan(run, listing)
-        if options.drop_duplicates:  # beside a dataset to be overwritten: more may be found to be wrong
+        # Beside a dataset to be overwritten: the second plan may still raise, as for a split without images.
+        if options.drop_duplicates:
             output.begin(job)
             plan = _plan(run, listing, _find_duplicates(run, listing, output), plan.sample)
         if options.overwrite:
@@ -172,22 +172,22 @@ def _make_dataset(
 
 @contextlib.contextmanager
 def _explained(output: Output, options: PrepareOptions) -> Iterator[_Reached]:
-    """Have errors say what is kept."""
+    """Add the work that is kept to the messages of errors."""
     reached = _Reached()
     try:
         yield reached
     except (JobError, OSError, KeyboardInterrupt) as error:
-        # An interrupt may come too late: then everything is there.
+        # An interrupt may come after the manifest was written: then the dataset is finished.
         if not isinstance(error, KeyboardInterrupt) or not reached.begun or output.manifest() is None:
             _explain(error, output, reached, options.overwrite)
 
 
 def _explain(error: BaseException, output: Output, reached: _Reached, overwrite: bool) -> NoReturn:
-    """Raise an error again, with what is kept."""
+    """Raise an error again, with the work that is kept."""
     if isinstance(error, (UsageError, LostJobError)):
         raise error
     kept = ""
-    with contextlib.suppress(Exception):  # a store that is away
+    with contextlib.suppress(Exception):  # the store may be unreachable, which may be the error itself
         kept = output.kept(overwrite)
     if isinstance(error, OSError):
         error = JobError(f"{error.filename or output.place}: {error.strerror or error}")
@@ -198,7 +198,7 @@ def _explain(error: BaseException, output: Output, reached: _Reached, overwrite:
 
 
 def _check_left(options: PrepareOptions, output: Output, job: dict[str, Any]) -> None:
-    """Refuse to go on with finished shards of another job."""
+    """Refuse to resume if the finished shards in OUTPUT are of another job."""
     if options.overwrite:
         return
     left = output.job()
@@ -207,17 +207,17 @@ def _check_left(options: PrepareOptions, output: Output, job: dict[str, Any]) ->
 
 
 def _plan(run: _Run, listing: Listing, dropped: Iterable[Duplicate] = (), sample: Sample | None = None) -> _Plan:
-    """Decide which image goes where; nothing is written but to the scratch folder.
+    """Decide which image goes where. Writes to the scratch folder alone.
 
     Args:
         run: the run of the command.
-        listing: all of INPUT.
+        listing: the listing of INPUT.
         dropped: the inputs to leave out.
-        sample: one that was taken before.
+        sample: the sample of an earlier plan.
 
     Raises:
         UsageError: an option does not fit INPUT.
-        JobError: the listing alone rejects too many, or the sample cannot be taken.
+        JobError: the listing alone rejects too many images, or the sample cannot be taken.
     """
     options = run.options
     spill, source, schema = listing.everything(), listing.source, listing.schema
@@ -237,10 +237,8 @@ def _plan(run: _Run, listing: Listing, dropped: Iterable[Duplicate] = (), sample
 
 
 def _take_sample(run: _Run, listing: Listing, inputs: PlannedInputs) -> Sample:
-    """Make the images that come first in the order of the largest split: the same on every run.
-
-    It is done in a process of its own, which they may end.
-    """
+    """Prepare the first images of the largest split, which are the same on every run."""
+    # In a worker process: an image may end the process that decodes it.
     split, largest = max(inputs.ordered.items(), key=lambda item: item[1].records)
     task = first_references(split, largest, _SAMPLE, "")
     job = _job(run.options, listing, str(run.scratch), Work(""))
@@ -252,7 +250,7 @@ def _take_sample(run: _Run, listing: Listing, inputs: PlannedInputs) -> Sample:
 
 
 def _find_duplicates(run: _Run, listing: Listing, output: Output) -> DroppedInputs:
-    """Read and hash every input, and find those to leave out: each that has the bytes of an earlier one."""
+    """Read and hash every input, and find the inputs with the bytes of an earlier one."""
     options, source, schema = run.options, listing.source, listing.schema
     inputs = plan_inputs(listing.everything(), source, schema, options.split, options.seed, run.scratch, together=True)
     ((split, ordered),) = inputs.ordered.items()
@@ -293,14 +291,15 @@ def _finished(output: Output, tasks: int) -> str:
 
 
 def _measured(options: PrepareOptions, plan: _Plan) -> int:
-    """How many images are read once more, for the statistics."""
+    """Number of images that are read a second time, for the statistics."""
     if options.image.normalize != "dataset":
         return 0
     return plan.inputs.ordered[statistics_split(list(plan.shards))].records
 
 
 def _with_threads(job: Job, options: PrepareOptions, tasks: int) -> Job:
-    """The job with more than one thread for each process, so that the last shards still keep every CPU busy."""
+    """The job with its threads and decoders for this machine."""
+    # With several decoders in each process, the last few shards of a job still keep every CPU busy.
     if not is_local(options.beam):
         return job
     processes = min(options.workers, tasks)
@@ -309,7 +308,7 @@ def _with_threads(job: Job, options: PrepareOptions, tasks: int) -> Job:
 
 
 def _run_tasks(run: _Run, add_steps: AddSteps, tasks: int, progress: Progress, tasks_done: Callable[[], str]) -> None:
-    """Run a pipeline of so many tasks."""
+    """Run a pipeline of `tasks` tasks."""
     options, workers = run.options, run.workers
     if workers is not None:
         workers.watcher, workers.count = progress, min(options.workers, tasks)
@@ -318,7 +317,7 @@ def _run_tasks(run: _Run, add_steps: AddSteps, tasks: int, progress: Progress, t
 
 @contextlib.contextmanager
 def _workers(options: PrepareOptions) -> Iterator[Workers | None]:
-    """The processes of this machine, of which the first starts now, and takes the sample."""
+    """The processes of this machine. The first one starts at once, for the sample."""
     if _in_process(options):
         yield None
         return
@@ -333,7 +332,8 @@ def _in_process(options: PrepareOptions) -> bool:
 
 @contextlib.contextmanager
 def _staging(output: Output) -> Iterator[str | None]:
-    """Where shards are built that are then uploaded: removed at the end, even where processes were killed."""
+    """A folder for shards before their upload; None if OUTPUT is on a disk."""
+    # The launcher owns the folder, since a worker process that is killed removes nothing.
     if output.files.local is not None:
         yield None
         return
@@ -342,7 +342,7 @@ def _staging(output: Output) -> Iterator[str | None]:
 
 
 def _anywhere(place: str) -> str:
-    """A place as it can be found from another directory, too."""
+    """A place as a URL or an absolute path."""
     return place if is_url(place) else os.path.abspath(place)
 
 
@@ -387,7 +387,7 @@ def _publication(options: PrepareOptions, plan: _Plan, job: Job) -> Publication:
 
 
 def _dry_run(options: PrepareOptions, source: Source, why: str) -> str:
-    """The plan in words, made in another place."""
+    """The text about the plan, which is made in a temporary folder."""
     output = Output(options.output, output_directory(options.output))
     with tempfile.TemporaryDirectory(prefix="image-shards-") as folder, _workers(options) as workers:
         run = _Run(options, Path(folder), workers)

@@ -31,17 +31,18 @@ from shard_reader.storage.open import directory
 
 __all__ = ["Progress", "dry_run_text", "output_state", "summary"]
 
+# Fields of every dataset, which the summary does not list.
 _OWN_FIELDS = ("image", "label", "id", "height", "width", "content_hash")
 
 
 class Progress(Watcher):
-    """Counts images that are done and images that are rejected.
+    """Counts finished and rejected images.
 
     Args:
-        steps: how many images will be reported, each pass over them counted.
-        count: how many inputs there are, rejected by the listing or not.
-        inputs: those that are planned, and the rejects of the listing.
-        limit: how many rejects end the job.
+        steps: the number of images that will be reported, over all passes.
+        count: the number of inputs, including the rejects of the listing.
+        inputs: the planned inputs, and the rejects of the listing.
+        limit: the largest number of rejects allowed.
     """
 
     def __init__(self, steps: int, count: int, inputs: PlannedInputs, limit: MaxRejects) -> None:
@@ -51,10 +52,10 @@ class Progress(Watcher):
         self._began = time.monotonic()
 
     def counts(self, images: int, reject: Reject | None = None) -> None:
-        """Count images that are done, or one that was rejected.
+        """Count finished images, or a rejected one.
 
         Raises:
-            JobError: more are rejected than the job may have.
+            JobError: more images are rejected than `limit` allows.
         """
         self._done += images
         if reject is not None:
@@ -63,7 +64,7 @@ class Progress(Watcher):
             check_rejects(self._rejected, self._rejects, self._count, self._limit)
 
     def keeps(self, images: int, rejected: int) -> None:
-        """Count images that an earlier run has done."""
+        """Count the finished images of an earlier run."""
         self._done += images
         self._kept += images
         self._rejected += rejected
@@ -76,7 +77,7 @@ class Progress(Watcher):
 
 
 def summary(manifest: Manifest, output: str, elapsed: float) -> str:
-    """What was made, what was rejected and why, and what to type next."""
+    """The text about a new dataset: its splits, fields and rejects, and a command to see its first record."""
     counts = manifest.counts
     lines = [
         f"{output}: {counted(counts.written, 'image')} in {elapsed:.1f} s ({counts.written / elapsed:.0f} images/s)"
@@ -116,7 +117,7 @@ def dry_run_text(
     schema: Schema,
     sample: Sample,
 ) -> str:
-    """What a job would do: splits, shards, classes, passes, and estimates from a few images."""
+    """The text about a plan: splits, shards, classes, passes, and estimates from a few images."""
     record = sample.record_bytes * len(options.formats)
     lines = [f"{options.output}: {state}. The plan, of which nothing is written:"]
     for split, ordered in inputs.ordered.items():
@@ -156,7 +157,7 @@ def dry_run_text(
 
 
 def output_state(output: Output, fingerprint: Fingerprint) -> str:
-    """What is in OUTPUT before a job, in words."""
+    """The contents of OUTPUT before a job, in words."""
     if output.files.local is not None and output.files.local.is_file():
         return "is a file: nothing could be written there"
     manifest, left = output.manifest(), output.job()
@@ -179,7 +180,9 @@ def _duration(seconds: float) -> str:
 
 
 def _next_command(output: str, split: str) -> str:
-    """What to type to see the first record, for the Python that runs this."""
+    """A shell command that prints the first record, with the Python that runs this process."""
+    # The name alone where the shell would find the same Python by it, otherwise its path. In double quotes, a shell
+    # still replaces `$` and backquotes, and an interactive one "!".
     name = Path(sys.executable).name
     python = name if shutil.which(name) == sys.executable else shlex.quote(sys.executable)
     code = f"from shard_reader import open_dataset; print(open_dataset({output!r}, {split!r})[0])"
@@ -213,6 +216,7 @@ def _some(names: tuple[str, ...]) -> str:
 def _reject_lines(manifest: Manifest, output: str) -> list[str]:
     if not manifest.counts.rejected:
         return ["  rejected   0"]
+    # Read as a stream: there may be as many rejects as inputs.
     rejects = map(Reject.from_line, directory(output).lines(REJECTS_NAME))
     first = list(islice(rejects, 5))
     reasons = Counter(reject.reason for reject in chain(first, rejects))

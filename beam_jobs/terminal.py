@@ -16,8 +16,8 @@ _TERMINAL_SECONDS = 0.2
 
 
 def print_status(line: str, to: TextIO | None = None) -> None:
-    """Print a line apart from the result on standard output: to standard error, or `to` another place."""
-    with contextlib.suppress(OSError):  # nobody listens, which is no reason to stop the job
+    """Print a status line to standard error, or to the stream `to`."""
+    with contextlib.suppress(OSError):  # a closed terminal is no reason to stop the job
         print(without_secrets(line), file=to or sys.stderr, flush=True)
 
 
@@ -27,7 +27,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def size_text(count: int) -> str:
-    """So many bytes: `1.5 GB`, `8.3 MB`, `0.7 kB`."""
+    """A number of bytes as text: `1.5 GB`, `8.3 MB`, `0.7 kB`."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -35,10 +35,10 @@ def size_text(count: int) -> str:
 
 
 class ProgressLine:
-    """The last line of a terminal, which says how far a command is; elsewhere a line now and then, or nothing.
+    """Progress in the last line of a terminal; where there is no terminal, in a line now and then.
 
     Args:
-        seconds: between two lines where there is no terminal; None for no lines there.
+        seconds: time between two lines where there is no terminal; None prints no lines there.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -47,18 +47,18 @@ class ProgressLine:
         self._last = 0.0 if self.is_on_terminal else time.monotonic()
 
     def show(self, text: str) -> None:
-        """Show a text instead of the last one, unless that is too new."""
+        """Replace the text, unless the last one was shown a moment ago."""
         if self._seconds is not None and time.monotonic() - self._last >= self._seconds:
             self._last = time.monotonic()
             self._print(text, "")
 
     def leave(self, text: str) -> None:
-        """Show the last text, which stays."""
+        """Show a final text, which stays."""
         if self._seconds is not None:
             self._print(text, "\n")
 
     def clear(self) -> None:
-        """Leave the line of the terminal empty."""
+        """Empty the line of the terminal."""
         if self.is_on_terminal:
             self._print("", "")
 
@@ -67,31 +67,33 @@ class ProgressLine:
             print_status(text)
             return
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"\r\x1b[K{text}{end}")  # an older text may be longer
+            # "\x1b[K" clears the line: the last text may have been longer.
+            sys.stderr.write(f"\r\x1b[K{text}{end}")
             sys.stderr.flush()
 
 
 def progress_text(done: int, total: int, unit: str, seconds: float, note: str, kept: int = 0) -> str:
-    """How far it is, in words: `60/300 images, 120 images/s, 0 rejected, 0:02 left`.
+    """Progress in words: `60/300 images, 120 images/s, 0 rejected, 0:02 left`.
 
     Args:
-        done: how many are done.
-        total: how many there are.
-        unit: their noun.
-        seconds: the time since it began.
-        note: what else to say.
-        kept: how many an earlier run has done.
+        done: the number of units that are done.
+        total: the number of all units.
+        unit: the noun of the units.
+        seconds: the time since the beginning.
+        note: a further remark.
+        kept: the number of units that an earlier run has done.
     """
+    # Units of an earlier run took no time in this one: with them, the rate would be far too high.
     rate = (done - kept) / max(1e-6, seconds)
     minutes, rest = divmod(round((total - done) / rate if rate else 0), 60)
     return f"{done}/{total} {unit}, {rate:.0f} {unit}/s, {note}, {minutes}:{rest:02d} left"
 
 
 def progress_bar(done: int, total: int, unit: str, seconds: float, note: str, kept: int = 0) -> str:
-    """How far it is, as a bar of the terminal's width; the arguments are those of `progress_text`."""
-    from tqdm import tqdm  # not for the commands that need no Beam
+    """Progress as a bar of the terminal's width. The arguments are those of `progress_text`."""
+    from tqdm import tqdm  # imported here: it comes with Beam, which not every command needs
 
-    columns, _ = shutil.get_terminal_size()  # 80 where a terminal says that it has none
+    columns, _ = shutil.get_terminal_size()  # 80 columns for a terminal that reports none
     ascii = not (sys.stderr.encoding or "").lower().startswith("utf")
     text: str = tqdm.format_meter(
         done, total, seconds, ncols=columns - 1, ascii=ascii, unit=f" {unit}", postfix=note, initial=kept

@@ -1,4 +1,4 @@
-"""How fast batches arrive in TensorFlow, Keras, PyTorch and JAX, what else feeds them, and what memory it takes.
+"""The speed of batches for TensorFlow, Keras, PyTorch and JAX, beside other ways to feed them, and the memory.
 
     python benchmarks/feed.py PHOTOS CIFAR10 [--parts jpeg raw-224] [--rounds 3] [--seconds 3] [--work FOLDER]
                               [--peers PYTHON] [--readers stream torch] [--quick]
@@ -6,21 +6,20 @@
 PHOTOS and CIFAR10 are as for benchmarks/read.py, and so are the datasets that are made of them in --work, by default
 a folder that is removed at the end: some 6 GB. The parts:
 
-- jpeg, raw-224, raw-32: images/s by our adapters, against the bare stream; by each framework's own best way on the same
-  shards; for jpeg, also by what is common on the folder of images that the shards were made of.
-- jpeg-long: our adapters in longer epochs, which begin and end less often.
-- augment: random crops and flips while an image is decoded, against those on the device, that is a CPU where none else
-  is said.
-- memory: of trainings, behind their second epoch and behind their last.
-- gpu: how long ResNet-50 waits for data, copies to the GPU, decoding on it; where there is none, it says so.
+- jpeg, raw-224, raw-32: images/s of this project's adapters, against the bare stream; of each framework's own best way
+  on the same shards; for jpeg, also of the common ways on the folder of images that the shards were made of.
+- jpeg-long: the adapters in longer epochs, which begin and end less often.
+- augment: random crops and flips while an image is decoded, against those on the device, a CPU unless noted.
+- memory: memory of trainings, after their second epoch and after their last.
+- gpu: the time that ResNet-50 waits for data, copies to the GPU, and decoding on it; skipped without a GPU.
 
-Each reader runs in a process of its own, on the same two CPUs, in batches of 256, shuffled. An epoch goes unmeasured,
-then whole epochs are timed for some seconds; of a reader that is too slow for it, as long a part of one. The readers
-take turns, another first each round. TensorFlow, Keras, PyTorch and JAX are told that there is no GPU, but in the parts
-augment (PyTorch) and gpu, which has all CPUs.
+Each reader runs in a process of its own, on the same two CPUs, in batches of 256, shuffled. One epoch is not measured,
+then whole epochs are timed for some seconds; for readers that are too slow, a part of an epoch of that time. The
+readers take turns, another first each round. TensorFlow, Keras, PyTorch and JAX see no GPU, except in the parts augment
+(PyTorch) and gpu, which has all CPUs.
 
-PYTHON is an interpreter that has benchmarks/requirements-feed-peers.txt, for Grain. A reader that fails is a row that
-says why.
+PYTHON is an interpreter with benchmarks/requirements-feed-peers.txt, for Grain. The row of a reader that fails has the
+reason.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ Runs = dict[Row, list[dict[str, Any]]]
 
 
 class Benchmark:
-    """The options of a run, and what is made for it."""
+    """The options of a run, and the data for it."""
 
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         self.options, self.work = options, work
@@ -74,7 +73,7 @@ class Benchmark:
             print_table(table, found, failed)
 
     def rate(self, row: Row, table: Table) -> dict[str, Any]:
-        """Images/s and seconds of CPU for an image, or why there are none."""
+        """Images/s and seconds of CPU for an image, or the reason of a failure."""
         paths = [str(self.dataset(table.data)), str(self.written(row, table))]
         command = [row.script, row.reader, row.task or table.task, *paths, "--seconds", str(self.options.seconds)]
         found = self.answer([*command, *(["--window"] if row.window else [])], row.peers, gpu=table.gpu)
@@ -83,7 +82,7 @@ class Benchmark:
         return found
 
     def unmade(self, row: Row, table: Table) -> str:
-        """Why what the row reads could not be made, if it is not there: by the interpreter that reads it."""
+        """Make the data of a row, by the interpreter that reads them. Returns the reason of a failure, or ""."""
         dataset, written = self.dataset(table.data), self.written(row, table)
         if written.exists():
             return ""
@@ -96,18 +95,18 @@ class Benchmark:
         return str(found.get("failed", ""))
 
     def dataset(self, name: str) -> Path:
-        """One of ours."""
+        """A dataset of this project."""
         return prepared(name, self.options.photos, self.options.cifar10, self.work, self.options.quick)
 
     def written(self, row: Row, table: Table) -> Path:
-        """What the row reads."""
+        """The data of a row."""
         data = DATA[table.data]
         if row.written == "folder":
             return self.work / f"{data.source}-{data.few if self.options.quick else data.records}"
         return self.work / (f"{table.data}.{row.written}" if row.written else table.data)
 
     def memory(self) -> None:
-        """Measure and print what trainings hold."""
+        """Measure and print the memory of trainings."""
         dataset = prepared("raw-32", self.options.photos, self.options.cifar10, self.quick(), True)
         epochs = 4 if self.options.quick else 20
         print(f"\nRssAnon in MiB, {DATA['raw-32'].few:,} raw images of 32x32, {epochs} epochs, one run of each:\n")
@@ -121,13 +120,13 @@ class Benchmark:
             print(f"| {label} | {second:.1f} | {last:.1f} | {most:.1f} | {last - second:+.1f} |")
 
     def quick(self) -> Path:
-        """Where small datasets are."""
+        """The folder of small datasets."""
         folder = self.work if self.options.quick else self.work / "quick"
         folder.mkdir(exist_ok=True)
         return folder
 
     def gpu(self) -> None:
-        """Measure and print what needs a GPU, where there is one."""
+        """Measure and print the rows that need a GPU, if there is one."""
         asked = self.answer(["feed_gpu.py"], gpu=True)
         why = asked.get("absent") or asked.get("failed")
         if why:
@@ -140,7 +139,7 @@ class Benchmark:
             print(f"| {name} | {result} |")
 
     def answer(self, command: list[str], peers: bool = False, gpu: bool = False) -> dict[str, Any]:
-        """The JSON in the last line that a script prints, if it is any, or why it failed."""
+        """The JSON in the last line of a script's output, if it is JSON, or the reason of a failure."""
         if peers and self.options.peers is None:
             return {"failed": "not measured: no --peers"}
         python = self.options.peers if peers else sys.executable
@@ -222,7 +221,7 @@ def print_table(table: Table, found: Runs, failed: dict[Row, str]) -> None:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> str:
-    """How many times as fast, round by round: the median and the range."""
+    """The ratios of speeds, round by round: the median and the range."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=False)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
 

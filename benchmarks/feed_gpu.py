@@ -1,8 +1,8 @@
-"""What only a GPU can show, for benchmarks/feed.py: how long training waits for data, copies to it, decoding on it.
+"""Measurements on a GPU, for benchmarks/feed.py: waiting for data in training, copies to the GPU, decoding on it.
 
     python benchmarks/feed_gpu.py [JPEG RAW] [--steps 100]
 
-JPEG and RAW are our datasets. It prints JSON: rows of two texts; or why there is nothing to measure.
+JPEG and RAW are datasets of this project. It prints JSON: rows of two texts, or the reason why nothing is measured.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def endless(data: Any) -> Iterator[Any]:
 def training(dataset: str, task: str, steps: int) -> str:
     """The share of ResNet-50's steps in which the GPU waits for the next batch, by the GPU's own clock.
 
-    From the end of a step's work to the moment at which the next batch has been copied, and its work may begin: where
-    the process is ahead of the GPU, what is left of the copy; where it is not, the time until it had a batch as well.
+    A wait lasts from the end of a step's work to the moment at which the next batch has been copied. It is the rest of
+    the copy if the process is ahead of the GPU, and otherwise the time until it has a batch as well.
     """
     import torch
     import torchvision
@@ -96,7 +96,7 @@ def copies(dataset: str, steps: int) -> str:
 
 
 def decoding(dataset: str, steps: int) -> str:
-    """JPEGs in a second by torchvision on the GPU, a batch at a time, against ours that arrive there."""
+    """JPEGs decoded a second by torchvision on the GPU, a batch at a time, against images that the stream copies."""
     import numpy as np
     import torch
     from torchvision.io import decode_jpeg
@@ -120,7 +120,7 @@ def decoding(dataset: str, steps: int) -> str:
 
 
 def main() -> None:
-    """Measure what there is."""
+    """Measure all rows for which there is data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jpeg", nargs="?", help="our dataset of JPEGs; without, whether there is a GPU")
     parser.add_argument("raw", nargs="?", help="that of raw images of 224x224")

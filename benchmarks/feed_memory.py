@@ -2,7 +2,7 @@
 
     python benchmarks/feed_memory.py LOOP DATASET [--epochs 20]
 
-It prints JSON: RssAnon in MiB behind the second epoch and behind the last, and seconds. The model is small.
+It prints JSON: RssAnon in MiB after the second epoch and after the last, and seconds. The model is small.
 """
 
 from __future__ import annotations

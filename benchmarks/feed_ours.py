@@ -1,4 +1,4 @@
-"""Our adapters in benchmarks/feed.py, each with the framework that it feeds, and the bare stream behind them.
+"""This project's adapters in benchmarks/feed.py, each with its framework, and the bare stream below them.
 
     python benchmarks/feed_ours.py READER {crop,long,rrc,raw} DATASET WRITTEN [--seconds 3] [--window]
 
@@ -45,7 +45,7 @@ def bare(task: str, dataset: str, written: str) -> Epoch:
 
 
 def tensorflow(task: str, dataset: str, written: str) -> Epoch:
-    """`as_dataset`, as a loop of one's own takes it."""
+    """`as_dataset` in a custom loop."""
     from shard_reader.tf_data import as_dataset
 
     batches = as_dataset(stream(task, dataset), **NAMES)
@@ -185,7 +185,7 @@ TORCH, JAX = ("torch",), ("jax",)
 
 
 def adapter(epochs: Any, *packages: str) -> Reader:
-    """One of ours, with what it needs beside NumPy."""
+    """An adapter of this project, with the packages that it needs beside NumPy."""
     return Reader(epochs, (*PACKAGES, *packages))
 
 

@@ -1,10 +1,10 @@
-"""What else feeds a framework: its own best way on our shards, and on the folder of images, for benchmarks/feed.py.
+"""Other ways to feed a framework, for benchmarks/feed.py: its own best way on the same shards, and on the images.
 
     PYTHON benchmarks/feed_peers.py PEER {crop,raw} DATASET WRITTEN [--seconds 3] [--window]
 
-DATASET is ours; WRITTEN is the same, or for Grain the same records as ArrayRecord, or the folder that DATASET was made
-of. It prints JSON: images/s after an unmeasured epoch, seconds of CPU for an image, and versions; or which package is
-missing. "crop" is the middle 224x224 of a JPEG whose short side is 256, "raw" is pixels.
+DATASET is a dataset of this project. WRITTEN is the same, or for Grain the same records as ArrayRecord, or the folder
+that DATASET was made of. It prints JSON: images/s after an unmeasured epoch, seconds of CPU for an image, and versions;
+or the missing package. "crop" is the middle 224x224 of a JPEG with a short side of 256, "raw" is pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def tf_data(task: str, dataset: str, written: str) -> Epoch:
 
 
 def tf_data_autotune(task: str, dataset: str, written: str) -> Epoch:
-    """tf.data as its guide has it: all is left to AUTOTUNE; the order is that of a buffer of 1,024 records."""
+    """tf.data as in its guide: AUTOTUNE everywhere, shuffled in a buffer of 1,024 records."""
     import tensorflow as tf
 
     records = Records(dataset)
@@ -112,7 +112,7 @@ class H5Images:
         return center_crop(decode_jpeg(torch.from_numpy(image), ImageReadMode.RGB), [SIZE, SIZE]), label
 
     def row(self, number: int) -> tuple[np.ndarray, int]:
-        """What is stored of an image, and its label."""
+        """The stored bytes or pixels of an image, and its label."""
         import h5py
 
         if self.images is None:

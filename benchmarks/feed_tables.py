@@ -1,4 +1,4 @@
-"""The tables of benchmarks/feed.py: who feeds which framework, with which data."""
+"""The tables of benchmarks/feed.py: readers, their frameworks and their data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class Row:
     """One reader, in a process of its own.
 
     Args:
-        label: what the table calls it.
-        reader: the key in feed_ours.py, or in feed_peers.py if it is not ours.
-        against: the label of our row that it is compared with; None: it is ours.
+        label: its name in the table.
+        reader: its key in feed_ours.py, or for a peer in feed_peers.py.
+        against: for a peer, the label of this project's row to compare it with.
         peers: whether the interpreter of `--peers` runs it.
-        written: the format of read_formats.py that it reads; "folder": the images themselves; None: our files.
-        task: another than that of the table.
-        window: time a part of an epoch: a whole one would take minutes.
+        written: the format of read_formats.py that it reads; "folder" for the images; None for this project's files.
+        task: its task, if it is another than the table's.
+        window: whether a part of an epoch is timed, since a whole one would take minutes.
     """
 
     label: str
@@ -29,13 +29,13 @@ class Row:
 
     @property
     def script(self) -> str:
-        """What runs it."""
+        """The script that runs the reader."""
         return "feed_peers.py" if self.against else "feed_ours.py"
 
 
 @dataclass(frozen=True)
 class Table:
-    """One workload; the first row is what all are compared with. `gpu`: it may use one."""
+    """One workload. All rows are compared with the first. `gpu` allows its readers to use a GPU."""
 
     title: str
     data: str

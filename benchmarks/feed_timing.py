@@ -1,4 +1,4 @@
-"""How benchmarks/feed.py times a reader: as read.py does, or, where an epoch would take minutes, a part of one."""
+"""The timing of a reader in benchmarks/feed.py: as in read.py, or a part of an epoch if one would take minutes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WARM_UP = 2  # batches: compiling
 
 
 def measure(description: str | None, readers: Mapping[str, Reader]) -> None:
-    """Run the reader that the command line names, and print what was found, as JSON."""
+    """Run the reader that the command line names, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reader", choices=readers)
     parser.add_argument("task", choices=(*TASKS, "long"))
@@ -41,7 +41,7 @@ def measure(description: str | None, readers: Mapping[str, Reader]) -> None:
 
 
 def window(epoch: Epoch, seconds: float) -> Rate:
-    """Of batches behind the first two, at least one, from the end of one to the end of another."""
+    """The rate of batches after the first two, at least one, from the end of one to the end of another."""
     batches = endless(epoch)
     for _ in range(WARM_UP):
         next(batches)

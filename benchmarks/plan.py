@@ -2,9 +2,9 @@
 
     python benchmarks/plan.py [--references 100000 300000 1000000 3000000 10000000] [--shard-records 4000]
 
-The listing is made up: ids such as n01440764/00001234.jpg in a thousand classes, in an order that has nothing to do
-with theirs. What follows is the real thing: fingerprint, sort, resolve, plan files, cuts, a task for each shard. Each
-number of references is a process of its own, whose anonymous memory is looked at every 20 ms. Prints a table for
+The listing is made up: ids such as n01440764/00001234.jpg in a thousand classes, in an order unrelated to theirs. The
+steps after it are the real ones: fingerprint, sort, resolve, plan files, cuts, a task for each shard. Each number of
+references has a process of its own, with its anonymous memory sampled every 20 ms. Prints a table for
 benchmarks/README.md.
 """
 
@@ -92,7 +92,7 @@ def row(number: int, found: dict[str, float]) -> str:
 
 
 def measure(count: int, shard_records: int) -> dict[str, float]:
-    """What planning so many references takes."""
+    """The time, memory and disk of planning `count` references."""
     source = MadeUp(count)
     with tempfile.TemporaryDirectory() as name, PeakMemory() as memory:
         folder = Path(name)

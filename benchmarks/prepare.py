@@ -1,14 +1,15 @@
-"""Images/s of `image-shards prepare` against what else does this work.
+"""Images/s of `image-shards prepare` against other programs that do this work.
 
     python benchmarks/prepare.py FOLDER [--images 20000] [--runs 5] [--workers 2] [--peers PYTHON]
 
 FOLDER holds class folders of JPEGs; they are repeated, as links, up to the number of images. All sides read the
-same files and write JPEGs of quality 90 whose short side is 256 pixels. Each run is a whole process, start-up
+same files and write JPEGs of quality 90 with a short side of 256 pixels. Each run is a whole process, start-up
 included; the sides take turns, another first each round, so that a machine that slows down slows all. After each
-run the records are counted: ours must be all, what a peer loses is in the table, which is for benchmarks/README.md.
+run the records are counted: image-shards must have all of them, and the table has the losses of each peer. The table
+is for benchmarks/README.md.
 
-PYTHON is an interpreter that has benchmarks/requirements-peers.txt; without it the hand-written pool is the only
-peer. img2dataset reads URLs: an nginx of our own serves the files on the loopback interface.
+PYTHON is an interpreter with benchmarks/requirements-peers.txt; without it the hand-written pool is the only peer.
+img2dataset reads URLs: an nginx started here serves the files on the loopback interface.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ http {{
 
 @dataclass(frozen=True)
 class Side:
-    """Who is measured: its command for (images, output), and how to count the records of an output."""
+    """A program to measure: its command for (images, output), and a function that counts the records of an output."""
 
     name: str
     command: Callable[[Path, str], list[str]]
@@ -162,9 +163,9 @@ def timed(side: Side, images: Path) -> tuple[float, int]:
 
 
 def captured(command: list[str], temporary: str) -> str:
-    """What a process prints; the end of this one, where it fails.
+    """The output of a process. A failure ends this process.
 
-    It has a folder of its own for temporary files: litdata empties $TMPDIR/data and $TMPDIR/chunks, whosever they are.
+    The process has a temporary folder of its own: litdata empties $TMPDIR/data and $TMPDIR/chunks of any owner.
     """
     environment = {**os.environ, **ENVIRONMENT, "TMPDIR": temporary}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -231,7 +232,7 @@ def wait_for(port: int) -> None:
 
 
 def print_table(options: argparse.Namespace, rates: dict[str, list[float]], lost: dict[str, int]) -> None:
-    """Versions; then medians, the range of each, and how many times as fast ours was, round by round."""
+    """Versions; then medians, the range of each, and the ratios to image-shards, round by round."""
     here = {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     print(f"{options.images} images, {options.workers} workers, {options.runs} runs of each in turn;")
     print(", ".join(f"{name} {number}" for name, number in here.items()), end="")

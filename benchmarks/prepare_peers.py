@@ -4,9 +4,9 @@
     python benchmarks/prepare_peers.py {litdata,img2dataset} OUTPUT --count
     python benchmarks/prepare_peers.py --versions
 
-Each makes JPEGs of quality 90 whose short side is 256 pixels. INPUT is a folder of class folders, for
+Each makes JPEGs of quality 90 with a short side of 256 pixels. INPUT is a folder of class folders, for
 img2dataset a file of URLs. litdata and img2dataset need benchmarks/requirements-peers.txt, Pillow's pool needs
-TensorFlow; what one of them needs is imported by it alone.
+TensorFlow; each peer imports only its own packages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PACKAGES = ("litdata", "torch", "img2dataset", "opencv-python-headless", "pillow
 
 
 def main() -> None:
-    """Run, or count, what the command line says."""
+    """Run a peer, or count its records, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", nargs="?", choices=("pillow", "litdata", "img2dataset"))
     parser.add_argument("paths", nargs="*", metavar="[INPUT] OUTPUT")
@@ -65,7 +65,7 @@ def labelled(images: str) -> list[tuple[str, int]]:
 
 
 def pillow_pool(images: str, output: str, workers: int) -> None:
-    """What people write by hand: a pool that decodes, resizes and encodes, and one writer."""
+    """The usual script written by hand: a pool that decodes, resizes and encodes, and one writer."""
     import tensorflow as tf
 
     samples = labelled(images)

@@ -1,11 +1,11 @@
-"""Where the time of `image-shards prepare` goes.
+"""The time of each part of `image-shards prepare`.
 
     python benchmarks/prepare_profile.py FOLDER [--images 3000] [--runs 3] [--workers 2]
 
 FOLDER holds class folders of JPEGs; they are repeated, as links, up to the number of images. Prints two tables:
 
 - the work on one core: the shards are written in this process, by one thread, with the functions of `PARTS`
-  wrapped. A part is what it took without the parts inside it, so that parts and rest add up to the whole;
+  wrapped. The time of a part excludes the parts inside it, so that parts and rest add up to the whole;
 - the command: its time from start to end, cut at the `MOMENTS`, which are seen in its own process.
 
 Of several runs, the one with the median whole is shown. Where a function has moved, change its line here.
@@ -33,7 +33,7 @@ from typing import Any
 
 SETTINGS = ["--size", "256", "--filter", "lanczos", "--quality", "90"]
 
-# What a part is called, the module that looks the function up, and by which name.
+# The name of a part, the module that looks the function up, and the name by which it does.
 PARTS = (
     ("read the file", "beam_jobs.sources.folder", "Folder.read"),
     ("header and EXIF, by Pillow", "beam_jobs.images.decode", "Image.open"),
@@ -54,7 +54,7 @@ PARTS = (
     ("fsync, small files, rename", "beam_jobs.shards.write", "_finish"),
 )
 
-# What ends at a moment, whether it is the first call's begin or the last call's end, and of which function.
+# The part that ends at a moment, and the moment: the begin of the first call, or the end of the last, of a function.
 MOMENTS = (
     ("interpreter and imports", "begin", "beam_jobs.steps", "prepare"),
     ("list INPUT", "end", "beam_jobs.steps", "list_input"),
@@ -230,7 +230,7 @@ class AfterImport(importlib.abc.MetaPathFinder):
 
 
 def replace(module: str, name: str, wrapper: Callable[[Callable[..., Any]], Any]) -> Callable[[], None]:
-    """Put `wrapper(function)` in the function's place; what is returned undoes it."""
+    """Put `wrapper(function)` in the function's place. Returns a function that undoes it."""
     *outer, last = name.split(".")
     try:
         holder = functools.reduce(getattr, outer, importlib.import_module(module))

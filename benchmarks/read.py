@@ -1,23 +1,23 @@
-"""Images/s of the reader against what else reads images for training.
+"""Images/s of the reader against other readers of images for training.
 
     python benchmarks/read.py PHOTOS CIFAR10 [--workloads jpeg-crop raw-224] [--rounds 5] [--peers PYTHON]
                               [--peer ffcv=PYTHON] [--work FOLDER] [--quick]
 
 PHOTOS and CIFAR10 hold class folders of JPEGs; they are repeated, as links, up to the number of records in
-read_data.py, and `image-shards prepare` makes datasets of them. The peers' formats are written from our shards, with
-the very same payloads. All is kept in --work, by default a folder that is removed at the end: some 20 GB.
+read_data.py, and `image-shards prepare` makes datasets of them. The peers' formats are written from these shards, with
+the same payloads. All data are kept in --work, by default a folder that is removed at the end: some 20 GB.
 
-Each reader runs in a process of its own, on the same two CPUs, in batches of 256, shuffled. An epoch goes unmeasured,
+Each reader runs in a process of its own, on the same two CPUs, in batches of 256, shuffled. One epoch is not measured,
 then whole epochs are timed for some seconds, each up to its last batch. The readers take turns, another first each
-round, so that a machine that slows down slows all. The CPU time for an image, of all of a reader's processes, is what
-hardly depends on what else the machine does.
+round, so that a machine that slows down slows all. The CPU time for an image, of all processes of a reader, hardly
+depends on other work of the machine.
 
-The files of "raw-224-cold" are dropped from the kernel's cache before each timed epoch. What is read ahead of what is
-asked for stays, though; to have less memory than data, run it in a cgroup of, say, 1 GB (`systemd-run`).
+The files of "raw-224-cold" are dropped from the kernel's cache before each timed epoch. The kernel's read-ahead stays
+in the cache, though; to have less memory than data, run it in a cgroup of, say, 1 GB (`systemd-run`).
 
-PYTHON is an interpreter that has benchmarks/requirements-read-peers.txt, for FFCV another that has
-benchmarks/requirements-read-peers-ffcv.txt. A peer that is not there is "not installed" in the table. The peers are
-ffcv, ffcv-exact, dali, tf.data (by default the interpreter that runs this), webdataset, litdata, mosaicml and grain.
+PYTHON is an interpreter with benchmarks/requirements-read-peers.txt, for FFCV another one with
+benchmarks/requirements-read-peers-ffcv.txt. A missing peer is "not installed" in the table. The peers are ffcv,
+ffcv-exact, dali, tf.data (by default the interpreter that runs this), webdataset, litdata, mosaicml and grain.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MISSING = "not installed"
 
 
 class Benchmark:
-    """The options of a run, and what is made for it."""
+    """The options of a run, and the data for it."""
 
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         self.options, self.work = options, work
@@ -85,7 +85,7 @@ class Benchmark:
         return found
 
     def made(self, row: Row, table: Table) -> bool:
-        """Whether what the row reads is there, written by its own interpreter if it was not."""
+        """Make the data of a row, by its own interpreter. Returns whether they are there."""
         written, dataset = self.written(row, table), self.dataset(row.data or table.data)
         if not written.exists():
             print(f"writing {written.name}", file=sys.stderr)
@@ -98,18 +98,18 @@ class Benchmark:
         return True
 
     def dataset(self, name: str) -> Path:
-        """One of ours."""
+        """A dataset of this project."""
         return prepared(name, self.options.photos, self.options.cifar10, self.work, self.options.quick)
 
     def written(self, row: Row, table: Table) -> Path:
-        """What the row reads."""
+        """The data of a row."""
         name = row.data or table.data
         return self.work / (f"{name}.{row.written}" if row.written else name)
 
     def answer(self, peer: str | None, command: list[str]) -> dict[str, Any]:
-        """The JSON in the last line that a process prints, if it is any; the end of this one, where it fails.
+        """The JSON in the last line of a process's output, if it is JSON. A failure ends this process.
 
-        It has a folder of its own for temporary files: litdata empties $TMPDIR/data and $TMPDIR/chunks.
+        The process has a temporary folder of its own: litdata empties $TMPDIR/data and $TMPDIR/chunks.
         """
         python = sys.executable
         if peer is not None:
@@ -179,7 +179,7 @@ def parse() -> argparse.Namespace:
 
 
 def print_table(table: Table, found: dict[Row, list[dict[str, Any]]]) -> None:
-    """Medians, the range of each, and how many times as fast ours was, round by round."""
+    """Medians, the range of each, and the ratios to image-shards, round by round."""
     rates = {row.label: [run["rate"] for run in runs] for row, runs in found.items()}
     print(f"\n{table.title}:\n\n| | images/s (median) | least | most | image-shards to this | CPU µs for an image |")
     print("|---|---|---|---|---|---|")

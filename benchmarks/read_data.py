@@ -1,7 +1,7 @@
-"""What benchmarks/read.py reads: datasets that `image-shards prepare` makes, and their records for the peers' formats.
+"""The data of benchmarks/read.py: datasets that `image-shards prepare` makes, and their records for the peers' formats.
 
-Needs NumPy alone, for the peers' interpreters have nothing of ours: the records are found by what the README says of
-the format, so that every peer is given the very bytes that our shards hold.
+It needs NumPy alone, since the peers' interpreters have nothing of this project. The records are found by the
+specification of the format, so that every peer gets the same bytes as the shards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TINY = 4  # height and width of the images of which there are many
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset: of which images, how many of them for a run and for `--quick`, and the options of `prepare`."""
+    """A dataset: its images, their number for a run and for `--quick`, and the options of `prepare`."""
 
     source: str
     records: int
@@ -80,7 +80,7 @@ def repeated(source: Path, target: Path, count: int) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """The payload of an image as it is stored, and what belongs to it."""
+    """The stored payload of an image, and its label and size."""
 
     payload: np.ndarray
     label: int
@@ -116,7 +116,7 @@ class Records:
 
 
 def manifest(dataset: str | Path) -> dict:
-    """What dataset.json says."""
+    """The contents of dataset.json."""
     return json.loads((Path(dataset) / "dataset.json").read_text())
 
 

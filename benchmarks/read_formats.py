@@ -1,8 +1,8 @@
-"""The records of our shards in the format of each peer of benchmarks/read.py: the same payloads in the same order.
+"""Shards in the format of each peer of benchmarks/read.py: the same payloads in the same order.
 
     PYTHON benchmarks/read_formats.py {ffcv,dali,webdataset,litdata,mosaicml,grain,memmap} DATASET OUTPUT
 
-PYTHON is the peer's own interpreter; where its package is missing, it says so, as JSON. tf.data reads our TFRecords
+PYTHON is the peer's own interpreter; a missing package is reported as JSON. tf.data reads the TFRecords of a dataset
 as they are; DALI, too, with an index beside them.
 """
 
@@ -23,7 +23,7 @@ LABEL = struct.Struct("<q")  # before the payload, where the peer stores nothing
 
 
 def main() -> None:
-    """Write what the command line says."""
+    """Write the format that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("format", choices=sorted(WRITERS))
     parser.add_argument("dataset")
@@ -46,7 +46,7 @@ def is_raw(records: Records) -> bool:
 
 
 def write_ffcv(records: Records, output: Path) -> None:
-    """One .beton file. Its own writer takes pixels and encodes them; ours has the JPEG already."""
+    """One .beton file. FFCV's writer would decode and encode images; here, JPEGs are stored unchanged."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.types import TYPE_ID_HANDLER
     from ffcv.writer import DatasetWriter

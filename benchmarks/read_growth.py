@@ -1,4 +1,4 @@
-"""How long our reader takes to its first batch, and how much memory an epoch takes, in benchmarks/read.py.
+"""The time to the first batch, and the memory of an epoch, in benchmarks/read.py.
 
     python benchmarks/read_growth.py DATASET
 

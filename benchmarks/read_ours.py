@@ -1,9 +1,9 @@
-"""Our reader in benchmarks/read.py, with each of its settings, and the plain NumPy and h5py that stand beside it.
+"""This project's reader in benchmarks/read.py, with each of its settings, and plain NumPy and h5py for comparison.
 
     python benchmarks/read_ours.py READER {crop,rrc,raw,random} DATASET WRITTEN [--seconds 3] [--cold]
 
-It prints JSON: images/s, seconds of CPU for an image, and versions. What is not said in the name of a setting is the
-default, on two threads.
+It prints JSON: images/s, seconds of CPU for an image, and versions. Settings without a part in a reader's name have
+their defaults, with two threads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ours(task: str, dataset: str, written: str, format: str = "tfrecord", **sett
 
 
 def transforms(task: str) -> Any:
-    """What `stream` takes for `image`."""
+    """The argument `image` of `stream`."""
     import shard_reader
 
     if task == "crop":

@@ -2,10 +2,10 @@
 
     PYTHON benchmarks/read_peers.py PEER {crop,rrc,raw,random} DATASET WRITTEN [--seconds 3] [--cold]
 
-DATASET is ours, WRITTEN the same records as benchmarks/read_formats.py wrote them for PEER. It prints JSON: images/s
-after an unmeasured epoch, seconds of CPU for an image, and versions; or which package is missing. "crop" is the middle
-224x224 of a JPEG whose short side is 256, "rrc" a RandomResizedCrop of 224 (scale 0.08 to 1, ratio 3/4 to 4/3) and a
-flip, "raw" is pixels, "random" one record after the other.
+DATASET is a dataset of this project, WRITTEN the same records as benchmarks/read_formats.py wrote them for PEER. It
+prints JSON: images/s after an unmeasured epoch, seconds of CPU for an image, and versions; or the missing package.
+"crop" is the middle 224x224 of a JPEG with a short side of 256, "rrc" a RandomResizedCrop of 224 (scale 0.08 to 1,
+ratio 3/4 to 4/3) and a flip, "raw" is pixels, "random" one record after the other.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ def tf_data_fast(task: str, dataset: str, written: str) -> Epoch:
 
 
 def decoder(task: str, shape: tuple[int, int, int]) -> Callable[[Any], np.ndarray]:
-    """From a payload to an image, for the peers that leave it to Python: simplejpeg and OpenCV, which are faster than
-    what those bring along, Pillow."""
+    """From a payload to an image, for peers that leave it to Python: simplejpeg and OpenCV, which are faster than the
+    peers' own Pillow."""
     if task == "raw":
         return lambda payload: np.frombuffer(payload, np.uint8).reshape(shape)
     import cv2
@@ -229,7 +229,7 @@ def torch_options() -> dict[str, Any]:
 def webdataset(task: str, dataset: str, written: str) -> Epoch:
     """WebDataset: tar files in random order and a buffer of 1,000 records; whole batches are made by two workers.
 
-    `cls` is decoded by its own decoder, images by ours: its own ("rgb8", Pillow) reads two thirds as many JPEGs.
+    `cls` is decoded by its own decoder, images by `decoder`: its own ("rgb8", Pillow) reads two thirds as many JPEGs.
     """
     import webdataset as wds
     from torch.utils.data import DataLoader

@@ -1,4 +1,4 @@
-"""The tables of benchmarks/read.py: which readers each of them compares, on which data."""
+"""The tables of benchmarks/read.py: their readers and their data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class Row:
     """One reader.
 
     Args:
-        label: what the table calls it.
-        reader: the key in read_ours.py, or in read_peers.py where `peer` is given.
-        peer: whose interpreter runs it (`--peer`); None for this project's.
-        written: the format of read_formats.py that it reads; None for our own files.
-        data: another dataset of the same records than that of the table.
-        against: the label of the row that it is compared with; the first one of the table, if None.
+        label: its name in the table.
+        reader: its key in read_ours.py, or in read_peers.py if `peer` is given.
+        peer: the peer whose interpreter runs it (`--peer`); None for this project's.
+        written: the format of read_formats.py that it reads; None for this project's files.
+        data: another dataset with the same records than the table's.
+        against: the label of the row to compare it with; None for the first row of the table.
     """
 
     label: str

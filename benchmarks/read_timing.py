@@ -1,4 +1,4 @@
-"""How benchmarks/read.py times a reader, in a process of its own: the same for ours and for the peers."""
+"""The timing of a reader in benchmarks/read.py, in a process of its own: the same for image-shards and the peers."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ Rate = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reader:
-    """Who is measured.
+    """A reader to measure.
 
     Args:
-        epochs: of (task, dataset, written): gives an iterator of (images, labels) for each call, an epoch.
-        packages: whose versions belong to the figures.
-        access: of (dataset, written): gives the image of a record's number, where there is random access.
+        epochs: for (task, dataset, written), returns a function whose calls return an epoch: (images, labels) of each
+            batch.
+        packages: packages whose versions belong to the figures.
+        access: for (dataset, written), returns a function from the number of a record to its image; None without
+            random access.
     """
 
     epochs: Callable[[str, str, str], Epoch] | None
@@ -41,7 +43,7 @@ class Reader:
 
 
 def measure(description: str | None, readers: Mapping[str, Reader]) -> None:
-    """Run the reader that the command line names, and print what was found, as JSON."""
+    """Run the reader that the command line names, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reader", choices=readers)
     parser.add_argument("task", choices=TASKS)
@@ -100,7 +102,7 @@ def random(access: Callable[[int], Any], records: int, seconds: float) -> Rate:
 
 
 def cpu_seconds() -> float:
-    """What this process and those that it has started have used of CPUs; they are the session's only ones."""
+    """Seconds of CPU that this process and its children have used; the session has no other processes."""
     ticks, session = 0, str(os.getsid(0))
     for path in glob.glob("/proc/[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -111,7 +113,7 @@ def cpu_seconds() -> float:
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Those of Python and of the packages that are installed."""
+    """The versions of Python and of the packages that are installed."""
     found = {"Python": platform.python_version()}
     for package in packages:
         try:

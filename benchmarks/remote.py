@@ -1,4 +1,4 @@
-"""How fast shards are streamed from an object store that is 20 ms and 200 MB/s away, against what else does that.
+"""The speed of streaming shards from an object store that is 20 ms and 200 MB/s away, against other libraries.
 
     python benchmarks/remote.py PHOTOS --server VERSITYGW --peers PYTHON [--work FOLDER] [--rounds 3] [--seconds 3]
         [--workloads jpeg raw] [--readers ours mosaicml ...] [--records N] [--quick]
@@ -8,10 +8,10 @@ lie on a disk, and costs less CPU than MinIO. benchmarks/remote_proxy.py stands 
 the reader share two CPUs; the link is for all connections together, and an answer is 20 ms late.
 
 Each reader is a process of its own, one after the other, in turns: an epoch with an empty cache, timed from opening the
-dataset on (imports done, workers not yet started), then, of those with a cache, epochs from it for `--seconds`. All
-that is served is in the kernel's page cache, and what is cached on the disk stays there, for all of them.
+dataset on (imports done, workers not yet started), then, for readers with a cache, epochs from it for `--seconds`. The
+served files are in the kernel's page cache, and so are the files of a reader's cache.
 
-PYTHON is an interpreter that has benchmarks/requirements-remote-peers.txt. Prints tables for benchmarks/README.md.
+PYTHON is an interpreter with benchmarks/requirements-remote-peers.txt. Prints tables for benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ WORKLOADS = {
 
 
 class Remote(Benchmark):
-    """The options of a run, and what is made for it: here in a bucket."""
+    """The options of a run, and the data for it, here in a bucket."""
 
     def run_workload(self, name: str) -> None:
         """Measure and print one table."""
@@ -84,11 +84,11 @@ class Remote(Benchmark):
         print_table(found, size / records, self.options.bandwidth)
 
     def place(self, dataset: Path, row: Row) -> Path:
-        """The folder of what the row reads."""
+        """The folder of a row's data."""
         return dataset.with_name(f"{dataset.name}.{row.written}") if row.written else dataset
 
     def made_of(self, dataset: Path, row: Row) -> bool:
-        """Whether what a peer reads is there, written by its own interpreter if it was not."""
+        """Make the data of a peer, by its own interpreter. Returns whether they are there."""
         written = self.place(dataset, row)
         if not written.exists():
             print(f"writing {written.name}", file=sys.stderr)
@@ -101,7 +101,7 @@ class Remote(Benchmark):
         return True
 
     def stream(self, row: Row, task: str, dataset: Path, records: int, store: Store) -> dict[str, Any]:
-        """What one process found, what it held, and what the store spent on it; nothing where a package is missing."""
+        """The result of one process, its memory, and the store's work for it; empty if a package is missing."""
         script = HERE / ("remote_peers.py" if row.peer else "remote_ours.py")
         place = self.place(dataset, row)
         url = str(place) if row.reader == LOCAL else f"s3://{BUCKET}/{place.name}"
@@ -137,7 +137,7 @@ class Remote(Benchmark):
 
 
 class Peak:
-    """The most that something was while the block ran, looked at now and then."""
+    """The maximum of a size while the block ran, sampled now and then."""
 
     def __init__(self, size: Callable[[], int]) -> None:
         self._size, self.most = size, 0
@@ -158,7 +158,7 @@ class Peak:
 
 
 def used(folder: Path) -> int:
-    """Bytes of the disk that the files in a folder have, those that are only reserved included."""
+    """Bytes of the disk that the files in a folder take, including bytes that are only reserved."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -169,7 +169,7 @@ def used(folder: Path) -> int:
 
 
 def extent(dataset: Path) -> tuple[int, int]:
-    """The records of our dataset, and the bytes of its shards."""
+    """The number of records of a dataset, and the bytes of its shards."""
     splits = json.loads((dataset / "dataset.json").read_text())["splits"]
     return splits["train"]["records"], sum(os.path.getsize(file) for file in tfrecords(dataset))
 

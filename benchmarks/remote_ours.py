@@ -1,8 +1,8 @@
-"""Our reader in benchmarks/remote.py: from the object store, with a cache on the disk and without, and from a disk.
+"""This project's reader in benchmarks/remote.py: from the object store, with and without a cache, and from a disk.
 
     python benchmarks/remote_ours.py READER {crop,raw} PLACE CACHE RECORDS [--seconds 3]
 
-PLACE is a URL, or for "local" a folder. The order is that for remote storage, `shuffle="window"`, everywhere.
+PLACE is a URL, or for "local" a folder. The order is `shuffle="window"`, the one for remote storage, for all readers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ORDER = {"shuffle": "window", "lanes": 4, "window": 2, "seed": 0}
 
 
 class Batches:
-    """An epoch at each call, and what the stream says of its requests."""
+    """An epoch at each call, and the stream's statistics of its requests."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

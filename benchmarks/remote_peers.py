@@ -2,7 +2,7 @@
 
     PYTHON benchmarks/remote_peers.py READER {crop,raw} URL CACHE RECORDS [--seconds 3]
 
-URL is what benchmarks/read_formats.py wrote, in a bucket; the environment says where the store is, and its keys. Each
+URL is the output of benchmarks/read_formats.py in a bucket; the environment has the store's address and keys. Each peer
 has a DataLoader with two workers and batches of 256, and decodes as in benchmarks/read_peers.py.
 """
 
@@ -39,7 +39,7 @@ def mosaicml(task: str, place: str, cache: str) -> Callable[[], Epoch]:
     """MosaicML streaming: all shards are kept; its default shuffle, "py1e", within blocks of 4,096 records.
 
     By default a block would be all of these records, and the first batch from nearly all shards (7 to 9 s). Its
-    workers fetch what `predownload` samples need, and each of them one shard at a time.
+    workers fetch the shards of the next `predownload` samples, each worker one shard at a time.
     """
     import boto3  # noqa: F401 (its workers would import it, each for itself)
     from streaming import StreamingDataset
@@ -74,7 +74,7 @@ def litdata(task: str, place: str, cache: str) -> Callable[[], Epoch]:
     """litdata: its own loader; it shuffles chunks, and the records in each of them. Chunks come by obstore.
 
     A worker fetches them one by one, in four ranges at once. By default it would begin with seven at once, up to 3 GB,
-    whatever `max_pre_download` says: 7 s to the first batch.
+    and ignore `max_pre_download`: 7 s to the first batch.
     """
     os.environ["LITDATA_ASYNC_DOWNLOAD_CONCURRENCY"] = "1"
     import boto3  # noqa: F401 (as above)

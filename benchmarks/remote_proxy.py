@@ -1,16 +1,16 @@
-"""A link to an object store that is far away: a TCP proxy with a latency, and a bandwidth that all connections share.
+"""A link to a remote object store: a TCP proxy with a latency, and a bandwidth that all connections share.
 
     python benchmarks/remote_proxy.py SERVER_PORT [--port 0] [--latency 0.02] [--bandwidth 200e6]
 
-It listens on the loopback interface and prints its port. What a client sends goes on after `latency` seconds, so that a
-request and its answer take that much longer; a connection is made at once. What the server sends passes at `bandwidth`
-bytes a second at most, in turns of a quarter of a MiB: a token bucket, that holds what came together in `SAVED`
-seconds, so that nothing is lost when the processes that are measured hold this one up.
+It listens on the loopback interface and prints its port. Bytes of a client go on after `latency` seconds, so that a
+request and its answer take that much longer; a connection is made at once. Bytes of the server pass at `bandwidth`
+bytes a second at most, in turns of a quarter of a MiB. A token bucket keeps the bandwidth of up to `SAVED` seconds, so
+that none is lost when the measured processes hold this one up.
 
-At SIGUSR1 it prints how many bytes of the server's it has passed on, and how many connections there have been.
+At SIGUSR1 it prints the number of bytes of the server that it has passed on, and the number of connections so far.
 
-It takes its turns on the CPUs of what is measured, so it should cost little: bytes from the server go by `splice`
-through a pipe, and are never in this process's memory; data that come in small pieces are gathered for a millisecond.
+It shares the CPUs of the measured processes, so it should cost little. Bytes from the server go by `splice` through a
+pipe, and are never in this process's memory; small pieces of data are gathered for a millisecond.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HOST = "127.0.0.1"
 
 
 class Connection:
-    """A client, and the server behind it."""
+    """A client, and its connection to the server."""
 
     def __init__(self, client: socket.socket, server_port: int) -> None:
         self.client = client
@@ -50,7 +50,7 @@ class Connection:
         self.answered = self.closed = False
 
     def receive(self, now: float, latency: float) -> None:
-        """Take what the client has sent."""
+        """Take the bytes that the client has sent."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 data = self.client.recv(1 << 16)
@@ -59,7 +59,7 @@ class Connection:
                     return
 
     def send(self, now: float) -> None:
-        """Pass on what is due of it."""
+        """Pass on the bytes that are due."""
         with contextlib.suppress(BlockingIOError):
             while self.requests and self.requests[0][0] <= now:
                 due, data = self.requests[0]
@@ -71,10 +71,10 @@ class Connection:
                     self.requests.appendleft((due, data[sent:]))
 
     def answer(self, most: int) -> tuple[int, bool]:
-        """Pass on `most` bytes of the server's. How many they were, and whether to come again without being told to.
+        """Pass on up to `most` bytes of the server. Returns their number, and whether to call again without an event.
 
-        It is, until one of the sockets has been found empty or full: only then will there be an event. Fewer bytes
-        than `most` say nothing, since many small packets fill the pipe as well.
+        That is True until one of the sockets was empty or full: only then will there be an event. Fewer bytes than
+        `most` are no sign of it, since many small packets fill the pipe as well.
         """
         try:
             if not self.in_pipe:
@@ -132,7 +132,7 @@ class Proxy:
             self.pass_on()
 
     def accept_events(self, events: list[tuple[int, int]]) -> None:
-        """See who has something for us."""
+        """Handle the events of sockets."""
         now = time.monotonic()
         for descriptor, event in events:
             if descriptor == self.listener.fileno():
@@ -160,11 +160,11 @@ class Proxy:
         connection = Connection(client, self.server_port)
         for end in (connection.client, connection.server):
             self.ends[end.fileno()] = connection
-            # Told once of each change: whoever waits for bandwidth is not told of it all the time.
+            # One event for each change: a connection that waits for bandwidth would otherwise have one all the time.
             self.poll.register(end.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
 
     def guarded(self, connection: Connection, now: float) -> None:
-        """Send what is due."""
+        """Send the bytes of a connection that are due."""
         try:
             connection.send(now)
         except OSError:

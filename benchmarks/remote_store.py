@@ -33,7 +33,7 @@ class Spent:
     proxy: float
 
     def since(self, before: Spent) -> Spent:
-        """What came since."""
+        """The difference to an earlier moment."""
         return Spent(*(now - then for now, then in zip(vars(self).values(), vars(before).values(), strict=True)))
 
 
@@ -61,9 +61,9 @@ class Store:
 
 @contextlib.contextmanager
 def serving(program: str, root: Path, latency: float, bandwidth: float) -> Iterator[Store]:
-    """The folders of `root` as buckets, behind the proxy; `program` is versitygw.
+    """The folders of `root` as buckets, reached through the proxy; `program` is versitygw.
 
-    Without `--keep-alive` it would close a connection behind each answer.
+    Without `--keep-alive` it would close the connection after each answer.
     """
     port = free_port()
     keys = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": KEY}
@@ -81,7 +81,7 @@ def serving(program: str, root: Path, latency: float, bandwidth: float) -> Itera
 
 @contextlib.contextmanager
 def ended(process: Process) -> Iterator[Process]:
-    """A process that is gone behind the block."""
+    """A process that is killed at the end of the block."""
     try:
         yield process
     finally:

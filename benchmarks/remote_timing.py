@@ -1,4 +1,4 @@
-"""How benchmarks/remote.py times a reader, in a process of its own: the same for ours and for the peers."""
+"""The timing of a reader in benchmarks/remote.py, in a process of its own: the same for image-shards and the peers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TASKS = ("crop", "raw")
 
 @dataclass(frozen=True)
 class Streamer:
-    """Who is measured.
+    """A reader to measure.
 
     Args:
-        opening: of (task, place, cache): imports what it needs, and gives what opens the dataset. A place is a URL or
-            a folder; the folder `cache` is there, and empty.
-        packages: whose versions belong to the figures.
+        opening: for (task, place, cache), imports its packages, and returns a function that opens the dataset. A place
+            is a URL or a folder; the folder `cache` exists, and is empty.
+        packages: packages whose versions belong to the figures.
         keeps: whether an epoch leaves its bytes on the disk, for the next ones.
     """
 
@@ -31,7 +31,7 @@ class Streamer:
 
 
 def measure(description: str | None, readers: Mapping[str, Streamer]) -> None:
-    """Run the reader that the command line names, and print what was found, as JSON."""
+    """Run the reader that the command line names, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reader", choices=readers)
     parser.add_argument("task", choices=TASKS)
@@ -69,7 +69,7 @@ def first_epoch(opening: Callable[[], Epoch], records: int) -> dict[str, Any]:
 
 
 def further_epochs(epoch: Epoch, records: int, seconds: float) -> dict[str, float]:
-    """Images/s of whole epochs behind the first one."""
+    """Images/s of whole epochs after the first one."""
     done, elapsed = 0, 0.0
     while elapsed < seconds:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What arguments may be; what they are not is an error that names them."""
+"""Checks of arguments. Errors name the argument and its value."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def as_bytes(name: str, value: Any) -> int:
-    """A number of bytes, as such or as text: `50GB`, `64MiB`.
+    """A number of bytes, from an integer or from text: `50GB`, `64MiB`.
 
     Raises:
-        TypeError: it is neither.
-        ValueError: it is no such text, or less than a byte.
+        TypeError: the value is neither.
+        ValueError: the text is not a size, or the value is less than a byte.
     """
     if not isinstance(value, str):
         return at_least_one(name, value)
@@ -33,11 +33,12 @@ def as_bytes(name: str, value: Any) -> int:
 
 
 def as_integer(name: str, value: Any) -> int:
-    """A Python integer, which NumPy's become: JSON can hold it.
+    """A Python integer, also from one of NumPy's.
 
     Raises:
-        TypeError: it is none.
+        TypeError: the value is not an integer.
     """
+    # NumPy's integers would otherwise reach a stream's state, which JSON could not hold then.
     try:
         return operator.index(value)
     except TypeError:
@@ -48,8 +49,8 @@ def at_least_one(name: str, value: Any) -> int:
     """An integer from 1 on.
 
     Raises:
-        TypeError: it is none.
-        ValueError: it is less.
+        TypeError: the value is not an integer.
+        ValueError: the value is less than 1.
     """
     number = as_integer(name, value)
     require(number >= 1, name, number, "must be at least 1")
@@ -57,14 +58,15 @@ def at_least_one(name: str, value: Any) -> int:
 
 
 def parse_bytes(text: str) -> int:
-    """The number of bytes that a text names, as `50GB` or `64MiB`.
+    """The number of bytes in a text, as `50GB` or `64MiB`.
 
     Raises:
-        ValueError: it names none, or less than one.
+        ValueError: the text is not a size, or the size is less than a byte.
     """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", text)
     if found is None or found[2].upper() not in _UNITS:
         raise ValueError(f"expected a size as 128MB or 64MiB, got {text!r}")
+    # Decimal, since as a float 1.001 GB is a byte less than it says.
     size = int(Decimal(found[1]) * _UNITS[found[2].upper()])
     if size < 1:
         raise ValueError(f"must be at least 1 byte, got {text!r}")
@@ -75,9 +77,10 @@ def record_numbers(records: Any) -> NDArray[np.int64]:
     """Numbers of records as an array, int64 `[n]`.
 
     Raises:
-        TypeError: they are no integers.
+        TypeError: the numbers are not integers.
     """
     numbers = np.asarray(records)
+    # An empty list is of floats in NumPy. Masks of bools are rejected: as numbers they would be records 0 and 1.
     if numbers.ndim != 1 or (len(numbers) and not np.issubdtype(numbers.dtype, np.integer)):
         raise TypeError(f"records has the type {numbers.dtype} and {numbers.ndim} dimensions: pass numbers")
     return numbers.astype(np.int64)
@@ -87,16 +90,16 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
     """Check that a value is one of some words.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the value is another one.
     """
     require(value in choices, name, value, f"must be one of {', '.join(choices)}")
 
 
 def require(holds: bool, name: str, value: Any, message: str) -> None:
-    """Check that something holds of a value.
+    """Check a condition on a value.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the condition does not hold.
     """
     if not holds:
         raise ValueError(f"{name}={value!r}: {message}")

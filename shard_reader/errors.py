@@ -1,4 +1,4 @@
-"""What can go wrong with a dataset on disk.
+"""The errors of this package.
 
 ```
 ShardsError
@@ -28,7 +28,7 @@ class DatasetError(ShardsError):
 
 
 class ManifestError(DatasetError):
-    """A manifest with problems, each given as `path: what is wrong`."""
+    """A manifest with problems, each as `path: problem`."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -40,8 +40,8 @@ class CorruptionError(ShardsError):
 
 
 class StateError(ShardsError):
-    """A saved position that was taken from another dataset, split or order."""
+    """A saved position of another dataset, split or order."""
 
 
 class StoreError(ShardsError):
-    """A store that did not answer for as long as it was asked, or that refuses to."""
+    """A store that did not answer, in spite of retries, or that refuses to."""

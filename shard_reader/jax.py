@@ -23,33 +23,33 @@ from shard_reader.stream.stream import Stream
 
 __all__ = ["GlobalBatches", "normalization"]
 
-_SMALL = 1 << 16  # bytes
+_SMALL = 1 << 16  # bytes up to which arrays go to the device together
 
 
 class GlobalBatches:
-    """Batches of a stream as JAX arrays, the next of them on their way to the devices; one epoch for each loop.
+    """Batches of a stream as JAX arrays, the next ones on their way to the devices. Each loop is one epoch.
 
     With a sharding, each array is that of the global batch, `[batch_size, ...]`, divided among the devices along its
-    first axis. Where those are of several processes, that axis must go over all of them; a stream without ranks
-    becomes that of this process, and the records of a global batch are in the order of the ranks. Without a sharding,
-    arrays are this stream's share, on the default device.
+    first axis. If the devices are of several processes, that axis must go over all of them. A stream without ranks
+    then becomes that of this process, and the records of a global batch are in the order of the ranks. Without a
+    sharding, arrays are this stream's share, on the default device.
 
-    What is no array of numbers (ids, lists) stays NumPy's, this process's share of it.
+    Arrays of objects (ids, lists) stay NumPy arrays, of this process's share.
 
-    `state_dict()` is the position after the batch that the loop gave last, not after those on their way.
+    `state_dict()` is the position after the last batch of the loop, not after batches that are on their way.
 
     Args:
-        stream: where the batches come from.
-        sharding: how a global batch is divided, `NamedSharding(mesh, PartitionSpec("data"))`.
-        inputs, targets, weight: what elements are made of, `(inputs, targets, weight)`; by default dictionaries. Each
-            is a name, several, which give a tuple, or a function of the dictionary of JAX arrays.
+        stream: the stream of the batches.
+        sharding: the division of a global batch, `NamedSharding(mesh, PartitionSpec("data"))`.
+        inputs, targets, weight: the parts of elements `(inputs, targets, weight)`; by default elements are
+            dictionaries. Each is a name, several names, which give a tuple, or a function of the dictionary of arrays.
         one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
-        prefetch: how many batches are sent to the devices ahead of the one that is used.
+        prefetch: number of batches that are sent to the devices in advance of the one in use.
 
     Raises:
         ValueError: the stream has no such field, padding would count, its ranks are not the sharding's processes, or
             the sharding does not divide each of its batches.
-        TypeError: `stream` is no Stream, or `sharding` no Sharding.
+        TypeError: `stream` is not a Stream, or `sharding` is not a Sharding.
 
     >>> batches = GlobalBatches(stream, sharding, inputs="image", targets="label")  # doctest: +SKIP
     >>> for images, labels, weight in batches:  # doctest: +SKIP
@@ -71,10 +71,11 @@ class GlobalBatches:
         self._prefetch = at_least_one("prefetch", prefetch)
         self._sharding = sharding
         self._stream = stream if sharding is None else _of_this_process(stream, sharding)
-        self._moves, self._place = self._stream.moves, self._stream.next  # the place is the loop's: the stream is ahead
+        # The position of the loop, which the stream is ahead of.
+        self._moves, self._place = self._stream.moves, self._stream.next
 
     def __len__(self) -> int:
-        """How many batches an epoch has."""
+        """The number of batches in an epoch."""
         return len(self._stream)
 
     def __iter__(self) -> Iterator[Any]:
@@ -88,17 +89,18 @@ class GlobalBatches:
             yield element
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the batch that the loop gave last."""
+        """The position after the last batch of the loop."""
+        # Without a loop since, as after another position was loaded, the stream's own position is right.
         if self._moves != self._stream.moves:
             return self._stream.state_dict()
         epoch, step = self._place
         return self._stream.state_at(step, epoch)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position, which a stream of any rank and world size gave.
+        """Go to a position of a stream of any rank and world size.
 
         Raises:
-            StateError: it was taken from another dataset or order.
+            StateError: the position is of another dataset or order.
         """
         self._stream.load_state_dict(state)
 
@@ -107,7 +109,7 @@ class GlobalBatches:
         numbers = {name: _as_jax_takes_it(name, values) for name, values in arrays.items() if values.dtype != object}
         if self._sharding is not None:
             return self._elements.select(arrays | {name: self._divide(values) for name, values in numbers.items()})
-        # Handing arrays over one by one takes as long as copying the small ones; all of those go together.
+        # Each call to JAX takes as long as the copy of a small array, so small arrays go together, in one call.
         small = {name: values for name, values in numbers.items() if values.nbytes < _SMALL}
         large: dict[str, Any] = {name: jax.device_put(values) for name, values in numbers.items() if name not in small}
         large |= _copied(small)
@@ -131,12 +133,12 @@ def normalization(
     It can be called in `jax.jit`, and runs on the device.
 
     Args:
-        data: its manifest has the mean and standard deviation of each channel.
-        mean, std: others, of pixels scaled to 0..1.
-        dtype: of the result, "bfloat16" for instance; the arithmetic is in float32.
+        data: the dataset, with the mean and standard deviation of each channel in its manifest.
+        mean, std: values to take instead, of pixels scaled to 0..1.
+        dtype: dtype of the result, "bfloat16" for instance; the arithmetic is in float32.
 
     Raises:
-        ValueError: the dataset has none, or its pixels are normalized already.
+        ValueError: the dataset has no statistics, or its pixels are normalized already.
     """
     statistics = pixel_statistics(data, mean, std)
     center, scale = np.array(statistics.mean, np.float32), np.array(statistics.std, np.float32)
@@ -148,6 +150,7 @@ def normalization(
     return normalize
 
 
+# An identity: `jit` copies all of its arguments to the device at once.
 @jax.jit
 def _copied(arrays: dict[str, Any]) -> dict[str, Any]:
     return arrays
@@ -166,6 +169,7 @@ def _of_this_process(stream: Stream, sharding: jax.sharding.Sharding) -> Stream:
             f"world_size={order.world_size}: the sharding's devices are of {processes} processes; leave rank and"
             " world_size out"
         )
+    # A global array has one shape on all processes, and every device the same share of it.
     rest = order.records % order.batch_size
     if order.remainder == "keep" and rest:
         raise ValueError(
@@ -183,7 +187,8 @@ def _of_this_process(stream: Stream, sharding: jax.sharding.Sharding) -> Stream:
 
 
 def _as_jax_takes_it(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Integers of 64 bits as JAX has them unless told otherwise: 32 bits, which they must fit into."""
+    """Integers of 64 bits as JAX's default of 32 bits, if they fit."""
+    # JAX itself would cut off the upper bits without a word.
     if values.dtype != np.int64 or jax.config.read("jax_enable_x64"):
         return values
     small = values.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Streams as a Keras `PyDataset`, on TensorFlow, JAX and PyTorch, and training that goes on where it stopped."""
+"""Streams as a Keras `PyDataset`, on TensorFlow, JAX and PyTorch, and training that resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -34,28 +34,32 @@ _KEPT = ("epoch", "weights", "position", "random_states")
 class ShardSequence(keras.utils.PyDataset):
     """Batches of a stream by number, in the order of the stream; `sequence[b]` is batch `b` of the epoch.
 
-    While Keras trains, batches are made ahead by the stream's own threads (`threads=`, `prefetch=` of `data.stream`),
-    so that Keras starts no workers of its own, whatever `workers` and `use_multiprocessing` are. Nor does it shuffle
-    batches, as it would under `fit(shuffle=True)`, its default.
+    While Keras trains, the stream's own threads make batches in advance (`threads=`, `prefetch=` of `data.stream`).
+    Keras starts no workers, for any `workers` and `use_multiprocessing`, and does not shuffle batches, not even under
+    `fit(shuffle=True)`, its default.
 
     Keras divides losses by the size of a batch. The padding of the last one is therefore left out, unless other ranks
-    have a share of it, or a `keras.distribution` divides it. An epoch that was broken off begins anew, unless there is
-    a `ResumeCallback`. One loop at a time can read a sequence: make another one for `evaluate` in a callback.
+    have a share of it, or a `keras.distribution` divides it. An epoch that broke off begins again, unless there is a
+    `ResumeCallback`. Only one loop at a time can read a sequence: make another one for `evaluate` in a callback.
 
-    On TensorFlow, Keras never lets go of what it was given: `stream.close()` frees its threads and buffers.
+    On TensorFlow, Keras keeps the sequence for ever: `stream.close()` frees its threads and buffers.
 
     Args:
-        stream: where the batches come from.
-        inputs, targets, weight: what elements are made of, `(inputs, targets, weight)`: each a name, several, which
+        stream: the stream of the batches.
+        inputs, targets, weight: the parts of elements `(inputs, targets, weight)`: each a name, several names, which
             give a tuple, or a function of the batch, a dictionary of NumPy arrays. Without targets, elements are the
             inputs alone.
         one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
-        options: what `keras.utils.PyDataset` takes: `workers`, `use_multiprocessing`, `max_queue_size`.
+        options: options of `keras.utils.PyDataset`: `workers`, `use_multiprocessing`, `max_queue_size`.
 
     Raises:
         ValueError: the stream has no such field, padding would count, or the stream is in the middle of an epoch.
-        TypeError: `stream` is no Stream.
+        TypeError: `stream` is not a Stream.
     """
+
+    # It looks at who calls it. Keras shuffles batches by default, and asks only once in `fit` for the number of batches
+    # in all epochs; no public way tells it otherwise. `tests/test_keras.py` shows it if a new Keras is built
+    # differently.
 
     def __init__(
         self,
@@ -78,7 +82,7 @@ class ShardSequence(keras.utils.PyDataset):
         self.start_at(stream.epoch, 0)
 
     def __len__(self) -> int:
-        """How many batches an epoch has; while Keras reads one that `start_at` began within, those that are left."""
+        """The number of batches in an epoch; in Keras' loop over an epoch that `start_at` began within, the rest."""
         return len(self.stream) - self._first
 
     def __getitem__(self, step: int) -> Any:
@@ -96,7 +100,7 @@ class ShardSequence(keras.utils.PyDataset):
         return self._element(batch, place)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of an epoch; the next loop has those of the next one."""
+        """The batches of an epoch; the next loop is the next epoch."""
         epoch, first = self._start
         self.start_at(epoch + 1, 0)
         for step, batch in enumerate(self.stream.batches(epoch, first), first):
@@ -111,17 +115,19 @@ class ShardSequence(keras.utils.PyDataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch of the stream whose batches are given."""
+        """The stream's epoch of the batches."""
         return self._epoch
 
     @property
     def workers(self) -> int:
         """1: Keras takes batches in one thread, one after the other."""
-        # Keras' adapter asks for this when it is made. It is told not to shuffle: no public way leads to that.
+        # On JAX and PyTorch, Keras takes a first batch to learn the shapes. Workers would have made more by then, which
+        # it gives again, and leaves out as many at the end of the epoch. And the stream's threads work in advance
+        # anyway. Keras' adapter asks for this when it is made, which is the moment to tell it not to shuffle.
         adapter = _caller(2, "py_dataset", "shuffle")
         if adapter is not None and adapter.py_dataset is self:
             adapter.shuffle = False
-            self._stop()  # what was under way, and ended with an exception
+            self._stop()  # a loop that ended with an exception
         return 1
 
     @property
@@ -130,7 +136,7 @@ class ShardSequence(keras.utils.PyDataset):
         return False
 
     def start_at(self, epoch: int, step: int) -> None:
-        """Go to an epoch, of which Keras' next loop has the batches from `step` on."""
+        """Go to an epoch. Keras' next loop has its batches from `step` on."""
         self._start = epoch, step
         self._stop()
 
@@ -140,19 +146,19 @@ class ShardSequence(keras.utils.PyDataset):
             if not self._within_epoch:
                 (self._epoch, self._first), self._within_epoch = self._start, True
                 self._start = self._epoch, 0
-        # Keras asks how many batches an epoch has once, when `fit` begins, and not for the rest of one. Running out of
-        # them is no way to end it: TensorFlow does a part of a step before it sees that there is no batch for it.
+        # Keras asks for the number of batches once, when `fit` begins, and not for the rest of an epoch. Running out of
+        # batches does not end one: TensorFlow does a part of a step before it sees that there is no batch for it.
         iterator = _caller(3, "data_adapter", "_num_batches")
         if iterator is not None and getattr(iterator.data_adapter, "py_dataset", None) is self:
             iterator._num_batches = len(self)
 
     def on_epoch_end(self) -> None:
-        """Keras calls this: if all batches were asked for, the next ones are those of the next epoch."""
+        """Keras calls this. If it took all batches, the next ones are of the next epoch."""
         with self._lock:
             if self._next == len(self):
                 self.start_at(self._epoch + 1, 0)
             elif self._within_epoch and self._first:
-                self.start_at(self._epoch, self._first)  # Keras has looked at the first batch
+                self.start_at(self._epoch, self._first)  # Keras took the first batch only to learn the shapes
             self._within_epoch = False
 
     def _stop(self) -> None:
@@ -161,13 +167,14 @@ class ShardSequence(keras.utils.PyDataset):
 
     def _read(self, step: int, asked_by_keras: bool) -> tuple[int, Batch]:
         """The step of the stream, and its batch."""
-        if self._within_epoch and step == 0 and self._next:  # Keras has looked at it; or `steps_per_epoch`
+        # From the start again: Keras took the batch to learn the shapes; or an epoch of `steps_per_epoch` began.
+        if self._within_epoch and step == 0 and self._next:
             done = self._next == len(self)
             self._epoch, self._first, self._next = self._epoch + done, 0 if done else self._first, 0
             self._start, self._ahead = (self._epoch, 0), None
         place = self._first + step
         if not self._within_epoch or step != self._next:
-            if asked_by_keras and step > 1:  # the first two it looks at before it begins
+            if asked_by_keras and step > 1:  # Keras may take the first two before it begins
                 raise RuntimeError(
                     f"batch {step} of epoch {self._epoch} was asked for where {self._next} is next: another loop reads"
                     " this sequence, as evaluate() in a callback does: make a ShardSequence for each of them"
@@ -190,27 +197,27 @@ class ShardSequence(keras.utils.PyDataset):
 
 
 class ResumeCallback(keras.callbacks.Callback):
-    """Saves the weights, the optimizer, the layers' random states and the position, and goes on from there.
+    """Saves the weights, the optimizer, the layers' random states and the position, and resumes from them.
 
-    The position is that of the step that was trained, not of the batches that Keras took ahead: the steps that follow
-    are those that would have followed, with the same batches and losses, also in the middle of an epoch. (With PyTorch,
-    layers that draw need a `seed`: otherwise they draw from its global generator.) A checkpoint is replaced when the
-    next one is whole: whatever ends the process leaves one of the two. What other callbacks remember (the patience of
-    EarlyStopping, say) is not in it, and the metrics of an epoch that is resumed are of its rest.
+    The position is that of the trained step, not of the batches that Keras took in advance. Training continues with the
+    same batches and losses, also in the middle of an epoch. (With PyTorch, layers that draw need a `seed`: otherwise
+    they draw from its global generator.) A checkpoint is replaced when the next one is whole, so a crash leaves one of
+    the two. It does not hold the state of other callbacks (the patience of EarlyStopping, say). The metrics of a
+    resumed epoch are of its rest.
 
     Args:
-        sequence: what `fit` trains on.
-        directory: where the checkpoint is, or will be: a weights file, and `position.json`.
-        save_freq: save behind each "epoch", or behind so many steps, and each epoch.
+        sequence: the sequence that `fit` trains on.
+        directory: the directory of the checkpoint: a weights file, and `position.json`.
+        save_freq: "epoch" to save after every epoch; a number to save after so many steps, and every epoch.
 
     Attributes:
-        initial_epoch: pass it to `fit`: the epoch to go on with, 0 without a checkpoint.
+        initial_epoch: the epoch to continue with, for `fit`; 0 without a checkpoint.
 
     Raises:
         StateError: the checkpoint is damaged, or of another dataset, batch size or order.
         ValueError: `directory` is a URL.
-        OSError: it cannot be made.
-        TypeError: `sequence` is no ShardSequence.
+        OSError: `directory` cannot be made.
+        TypeError: `sequence` is not a ShardSequence.
 
     >>> train = ShardSequence(stream)  # doctest: +SKIP
     >>> resume = ResumeCallback(train, "checkpoint", save_freq=100)  # doctest: +SKIP
@@ -233,19 +240,19 @@ class ResumeCallback(keras.callbacks.Callback):
         self._weights: str | None = None
         self._random_states: list[Any] = []
         self.initial_epoch = 0
-        self._directory.mkdir(parents=True, exist_ok=True)  # whether it can be shows now, not behind an epoch
+        self._directory.mkdir(parents=True, exist_ok=True)  # now, so that an error does not cost an epoch
         self._load_position()
-        self._place = self._stream.next  # of the checkpoint
+        self._place = self._stream.next  # the position of the checkpoint
         self._offset = self._place[0] - self.initial_epoch  # from Keras' epochs to those of the stream
         self._epoch, self._step = self._place
         self._is_loaded, self._is_due = False, False
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Load the weights and the optimizer, unless the `fit` before ended well, and this one goes on from there.
+        """Load the weights and the optimizer, unless this `fit` continues one that ended well.
 
         Raises:
             ValueError: the model is not built.
-            StateError: it is not the one that was saved.
+            StateError: the model is not the one that was saved.
         """
         if self._weights is None or self._is_loaded:
             self._is_loaded = False
@@ -265,7 +272,7 @@ class ResumeCallback(keras.callbacks.Callback):
             state.assign(values)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Have the sequence begin with the epoch's batches, the first time with those that are left of it.
+        """Have the sequence begin the epoch; the first time, the rest of it.
 
         Raises:
             ValueError: `fit` was not given `initial_epoch`, or was given `steps_per_epoch`.
@@ -283,12 +290,14 @@ class ResumeCallback(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the step, and save if it is time."""
-        self._step = min(self._first + batch + 1, len(self._stream))  # several steps at a time may end behind the last
+        # At most the last: with `steps_per_execution`, Keras counts several steps at a time, and past the end.
+        self._step = min(self._first + batch + 1, len(self._stream))
         if self._every and self._step - self._saved >= self._every and self._step < len(self._stream):
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Note that what is behind the epoch, or behind the step at which a callback stopped it, is to be saved."""
+        """Note that the end of the epoch, or the step at which a callback stopped it, is to be saved."""
+        # Saved when the next epoch begins, since other callbacks act at the end of this one, too.
         if not self.model.stop_training:
             self._step = len(self._stream)
         self._is_due = True
@@ -313,19 +322,19 @@ class ResumeCallback(keras.callbacks.Callback):
         self.initial_epoch, self._weights, self._random_states = epoch, weights, random_states
 
     def _save_if_due(self) -> None:
-        """Save what an epoch ended with, when all callbacks have had its end: they may change the learning rate."""
+        """Save the end of an epoch, after all callbacks had their turn: they may change the learning rate."""
         if self._is_due:
             self._is_due = False
             self._save()
 
     def _save(self) -> None:
-        """Write the weights, then the position that names them, then remove the weights of before."""
+        """Write the weights, then the position that names them, then remove the previous weights."""
         weights = f"epoch-{self._epoch:05d}-step-{self._step:08d}.weights.h5"
         new = self._directory / "new.weights.h5"
         try:
             self.model.save_weights(new, overwrite=True)
             _replace(new, self._directory / weights)
-        except BaseException:  # a full disk, say: the checkpoint before is still there
+        except BaseException:  # a full disk, say: the previous checkpoint stays
             new.unlink(missing_ok=True)
             raise
         state = self._stream.state_at(self._step, self._epoch)
@@ -344,45 +353,45 @@ class ResumeCallback(keras.callbacks.Callback):
 def normalization(
     data: Records, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> keras.layers.Normalization:
-    """A Keras layer from images to float32 with mean 0 and standard deviation 1, for the model to do on the device.
+    """A Keras layer from images to float32 with mean 0 and standard deviation 1, which runs on the device.
 
-    Under a mixed policy the layers behind it take float16 or bfloat16 of it.
+    Under a mixed policy the following layers cast its result to float16 or bfloat16.
 
     Args:
-        data: its manifest has the mean and standard deviation of each channel.
-        mean, std: others, of pixels scaled to 0..1.
+        data: the dataset, with the mean and standard deviation of each channel in its manifest.
+        mean, std: values to take instead, of pixels scaled to 0..1.
 
     Raises:
-        ValueError: the dataset has none, or its pixels are normalized already.
+        ValueError: the dataset has no statistics, or its pixels are normalized already.
 
     >>> keras.Sequential([keras.Input((224, 224, 3)), normalization(data), *layers])  # doctest: +SKIP
     """
     statistics = pixel_statistics(data, mean, std)
     variance = [value**2 for value in statistics.std]
     layer = keras.layers.Normalization(axis=-1, mean=list(statistics.mean), variance=variance, dtype="float32")
-    layer.build((None, None, None, len(variance)))  # what is built while a model traces cannot be used outside of that
+    layer.build((None, None, None, len(variance)))  # now: variables made in a trace of the model stay in it
     return layer
 
 
 def _is_undivided() -> bool:
-    """Whether batches stay whole, and may be of any size."""
+    """Whether no `keras.distribution` divides batches, so that they may be of any size."""
     return keras.distribution.distribution() is None
 
 
 def _caller(depth: int, *attributes: str) -> Any:
-    """The object whose method called, so many calls up, if it has these attributes."""
+    """The object whose method called, `depth` calls up, if it has these attributes."""
     caller = sys._getframe(depth).f_locals.get("self")
     return caller if all(hasattr(caller, name) for name in attributes) else None
 
 
 def _random_states(model: keras.Model) -> list[keras.Variable]:
-    """Those of the model's layers, as Dropout: files of weights do not have them."""
+    """The random states of the model's layers, as Dropout, which files of weights do not have."""
     weights = {id(weight) for weight in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
 
 
 def _replace(new: Path, path: Path) -> None:
-    """Rename a file that is on the disk."""
+    """Rename a file, once its bytes are on the disk."""
     with new.open("rb") as file:
         os.fsync(file.fileno())
     new.replace(path)

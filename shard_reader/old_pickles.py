@@ -1,8 +1,8 @@
-"""The places of classes in pickles made before November 2026, when the modules of this package lay flat.
+"""The places of classes in pickles made before November 2026, when this package had no subpackages.
 
-A checkpoint may hold a pickled stream, dataset or `StreamDataset`. pickle looks for each class of it under the module
-that it was in, and finds it by the table here; the `__setstate__` of a stream and of a dataset translate the attributes
-that these had. Nothing else is to import by the names on the left.
+A checkpoint may hold a pickled stream, dataset or `StreamDataset`. pickle looks for each class in its former module,
+and finds it by the table here. The `__setstate__` of a stream and of a dataset translate their former attributes.
+Nothing else should import by the names on the left.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ _PLACES = {
 
 
 class Attributes:
-    """The attributes of an object that a stream holds no longer, for the stream to take from."""
+    """The attributes of an object that streams no longer hold, for the stream to take its own from."""
 
 
 def add_old_places() -> None:
-    """Have pickle find the classes. To be called when all packages are loaded."""
+    """Have pickle find the classes. Call it when all packages are loaded."""
     for name in sorted({place.partition(".")[0] for place in _PLACES}):
         module_name = f"{__package__}.{name}"
-        # `order` and `shards` are packages now, whose own attributes come first.
+        # `order` and `shards` are packages now: `setdefault` keeps them, and their own attributes come first. Classes
+        # are looked up only when pickle asks, so that no import makes a circle.
         module = sys.modules.setdefault(module_name, ModuleType(module_name, __doc__))
         setattr(module, "__getattr__", functools.partial(_class, name))  # noqa: B010
 

@@ -1,4 +1,4 @@
-"""Text that is safe to show."""
+"""Text that is safe to print."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ __all__ = ["printable"]
 
 
 def printable(name: str) -> str:
-    """A file's name on one line of a terminal: line breaks and bytes that are no text are escaped."""
+    """A file's name on one line of a terminal: line breaks and undecodable bytes are escaped."""
     return repr(name)[1:-1]

@@ -24,7 +24,7 @@ from shard_reader.system.buffers import ALIGNMENT, BufferPool
 
 __all__ = ["as_dataset", "normalization"]
 
-_SMALL = 1 << 14  # bytes that are copied in no time
+_SMALL = 1 << 14  # bytes up to which TensorFlow's own copy does not matter
 _HELD = 8  # batches that TensorFlow holds at a time
 
 
@@ -36,26 +36,26 @@ def as_dataset(
     weight: Choice = "weight",
     one_hot: bool | int = False,
 ) -> tf.data.Dataset:
-    """Batches of a stream as a `tf.data.Dataset`, one epoch for each time it is iterated.
+    """Batches of a stream as a `tf.data.Dataset`. Each iteration is one epoch.
 
-    Tensors take the memory of the stream's arrays as it is, without a copy, but for small raw images. The cardinality
-    is set, and shapes and dtypes are static, but for the size of batches with `remainder="keep"`.
+    Tensors share the memory of the stream's arrays, except for small raw images. The cardinality is set, and shapes and
+    dtypes are static, except for the size of batches with `remainder="keep"`.
 
-    Behind a restored position in the middle of an epoch, the dataset is the rest of that epoch, and can be iterated
-    once: make another one for the epochs that follow. Each iteration is the next epoch, also that of
+    After a position in the middle of an epoch was restored, the dataset is the rest of that epoch, and can be iterated
+    once: make another one for the following epochs. Each iteration is the next epoch, also that of
     `dataset.skip(n).take(1)`: `stream.batch(epoch, n)` is one batch of any epoch. To resume `model.fit`, take
     `shard_reader.keras.ResumeCallback`.
 
     Args:
-        stream: where the batches come from; order, share and position stay with it.
-        inputs, targets, weight: what elements are made of: `(inputs, targets, weight)`, as `model.fit` takes them; by
-            default dictionaries of tensors. Each is a name, several, which give a tuple, or a function of the
-            dictionary in TensorFlow's operations, which becomes part of the graph.
+        stream: the stream of the batches; order, share and position stay with it.
+        inputs, targets, weight: the parts of elements `(inputs, targets, weight)`, as `model.fit` takes them; by
+            default elements are dictionaries of tensors. Each is a name, several names, which give a tuple, or a
+            function of the dictionary in TensorFlow's operations, which becomes part of the graph.
         one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
 
     Raises:
         ValueError: the stream has no such field, a field is a list, or padding would count.
-        TypeError: `stream` is no Stream.
+        TypeError: `stream` is not a Stream.
 
     >>> model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3)  # doctest: +SKIP
     """
@@ -68,21 +68,24 @@ def as_dataset(
         stream = alive()
         if stream is None:
             raise RuntimeError("the stream is gone, since neither it nor the dataset was kept: keep one of them")
-        if stream.remaining != batches:  # Keras takes the length of the first epoch for that of all
+        # The cardinality was set, and Keras takes the length of the first epoch for that of all.
+        if stream.remaining != batches:
             raise ValueError(
                 f"the dataset was made for {batches} batches, and the stream has {stream.remaining} ahead: it was given"
                 " another position, or the rest of an epoch is done: call as_dataset again"
             )
         for batch in stream:
             yield {name: aligned(values) for name, values in elements.arrays(batch).items()}
-            del batch  # its memory may go to the next one
+            del batch  # its memory is for a later batch
 
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
-    dataset._stream = stream  # TensorFlow never lets go of `epoch`, which therefore must not hold it
+    # The dataset keeps the stream, not the function: TensorFlow keeps that for ever, and with it would keep the
+    # stream's threads and buffers.
+    dataset._stream = stream
     if inputs is not None:
         dataset = dataset.map(elements.select)
     # There is nothing to tune, and the end of an iterator may wait for the tuning thread, which sleeps for as long as
-    # the epoch took. What follows with AUTOTUNE has a thread for each CPU, unless its options say otherwise.
+    # the epoch took. Later stages with AUTOTUNE have a thread for each CPU, unless their options say otherwise.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.apply(tf.data.experimental.assert_cardinality(batches)).with_options(options)
@@ -97,11 +100,11 @@ def normalization(
     `shard_reader.keras.normalization`.
 
     Args:
-        data: its manifest has the mean and standard deviation of each channel.
-        mean, std: others, of pixels scaled to 0..1.
+        data: the dataset, with the mean and standard deviation of each channel in its manifest.
+        mean, std: values to take instead, of pixels scaled to 0..1.
 
     Raises:
-        ValueError: the dataset has none, or its pixels are normalized already.
+        ValueError: the dataset has no statistics, or its pixels are normalized already.
     """
     statistics = pixel_statistics(data, mean, std)
 
@@ -112,7 +115,7 @@ def normalization(
 
 
 class _Aligned:
-    """Copies arrays to where TensorFlow takes them as they are; it would copy them itself, more slowly."""
+    """Copies arrays into aligned memory, which TensorFlow takes as it is; its own copy would be slower."""
 
     def __init__(self) -> None:
         self._pool: BufferPool | None = None

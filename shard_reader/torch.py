@@ -32,30 +32,30 @@ __all__ = ["RecordDataset", "StreamDataset", "normalization"]
 
 
 class StreamDataset(IterableDataset[Any]):
-    """Batches of a stream as tensors, one epoch for each time it is iterated.
+    """Batches of a stream as tensors. Each iteration is one epoch.
 
-    Loop over it as it is: the stream's threads make batches ahead. Or give it to `DataLoader(dataset,
-    batch_size=None)`, or torchdata's `StatefulDataLoader`: worker processes take batches in turn, so that they come in
-    the order of the stream, each once.
+    Loop over it directly: the stream's threads make batches in advance. Or give it to `DataLoader(dataset,
+    batch_size=None)`, or torchdata's `StatefulDataLoader`: worker processes take batches in turn, so that each comes
+    once, in the order of the stream.
 
     Images are `[n, channels, height, width]`, in the memory of the stream (`torch.channels_last`), without a copy.
-    What is no array of numbers (ids, lists) stays NumPy's.
+    Arrays of objects (ids, lists) stay NumPy arrays.
 
-    `state_dict()` is the position after the batch that the loop gave last, not after those on their way.
+    `state_dict()` is the position after the last batch of the loop, not after batches that are on their way.
 
     Args:
-        stream: where the batches come from.
-        inputs, targets, weight: what elements are made of, `(inputs, targets, weight)`; by default dictionaries. Each
-            is a name, several, which give a tuple, or a function of the dictionary of tensors.
+        stream: the stream of the batches.
+        inputs, targets, weight: the parts of elements `(inputs, targets, weight)`; by default elements are
+            dictionaries. Each is a name, several names, which give a tuple, or a function of the dictionary of tensors.
         one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
-        device: where tensors go. To a GPU they go through pinned memory, while the batch before is used.
-        distributed: make a stream without ranks that of this process's rank, where `torch.distributed` is initialized.
-            False: this process reads all of it, as for an evaluation on one rank alone.
+        device: the device of the tensors. Copies to a GPU go through pinned memory, while the previous batch is used.
+        distributed: where `torch.distributed` is initialized, read this process's share of a stream without ranks.
+            False reads all of it, as for an evaluation on a single rank.
 
     Raises:
         ValueError: the stream has no such field, padding would count, or the number of ranks does not divide the
             batch.
-        TypeError: `stream` is no Stream.
+        TypeError: `stream` is not a Stream.
 
     >>> for images, labels, weight in StreamDataset(stream, inputs="image", targets="label"):  # doctest: +SKIP
     ...     loss = (cross_entropy(model(images), labels, reduction="none") * weight).sum() / weight.sum()
@@ -76,13 +76,13 @@ class StreamDataset(IterableDataset[Any]):
         self._elements = Elements(stream, inputs, targets, weight, one_hot)
         self._whole, self._distributed = stream, distributed
         self._device = None if device is None else torch.device(device)
-        self._place: tuple[int, int] | None = None  # of the loop, where the stream is ahead of it
-        self._moves = stream.moves  # when it was
+        self._place: tuple[int, int] | None = None  # the loop's position, where the stream is ahead of it
+        self._moves = stream.moves  # the stream's moves at that time
         self._loops = WorkerLoops()
         self._passes, self._resumed = 0, False  # in a worker process: its loops, and whether it was given a position
 
     def __len__(self) -> int:
-        """How many batches an epoch has."""
+        """The number of batches in an epoch."""
         return len(self._stream)
 
     def __iter__(self) -> Iterator[Any]:
@@ -93,15 +93,15 @@ class StreamDataset(IterableDataset[Any]):
         return self._of_stream()
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the batch that the loop gave last; in a worker process, after its own last one.
+        """The position after the last batch of the loop; in a worker process, after its own last batch.
 
         Raises:
-            RuntimeError: worker processes read ahead of a DataLoader that does not say where it is.
+            RuntimeError: worker processes made the batches, for a DataLoader that does not know its position.
         """
         stream = self._stream
         if get_worker_info() is not None:
             epoch, step = stream.next if self._place is None else self._place
-            # Behind its last batch a worker is at the end of the epoch, where others are not.
+            # After its last batch a worker stays at the end of the epoch, where the other workers may not be yet.
             return stream.state_at(0, epoch) | {"step": min(step, stream.order.epoch_steps)}
         if self._loops.next(stream) != stream.next:
             raise RuntimeError(
@@ -113,10 +113,10 @@ class StreamDataset(IterableDataset[Any]):
         return stream.state_at(self._place[1], self._place[0])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position, which a stream of any rank and world size gave.
+        """Go to a position of a stream of any rank and world size.
 
         Raises:
-            StateError: it was taken from another dataset or order.
+            StateError: the position is of another dataset or order.
         """
         if get_worker_info() is None:
             self._stream.load_state_dict(state)
@@ -126,7 +126,8 @@ class StreamDataset(IterableDataset[Any]):
 
     @property
     def _stream(self) -> Stream:
-        """That of this rank, from when ranks are known."""
+        """The stream of this rank."""
+        # Found out late, since a dataset may be made before `torch.distributed` is initialized.
         if self._distributed:
             self._whole = _of_this_rank(self._whole)
         return self._whole
@@ -153,6 +154,7 @@ class StreamDataset(IterableDataset[Any]):
 
     def _begin_in_worker(self, worker: int, workers: int, seed: int) -> tuple[int, int, int]:
         """The epoch, a worker's first step of it, and the number of workers, which take turns."""
+        # A worker takes every n-th batch, not a share of each: so the batches are the same for any number of workers.
         if workers > MOST_WORKERS:
             raise ValueError(f"num_workers={workers}: must be at most {MOST_WORKERS}")
         if self._device is not None and self._device.type != "cpu":
@@ -161,15 +163,17 @@ class StreamDataset(IterableDataset[Any]):
                 " out, and take DataLoader(pin_memory=True) and tensor.to(device, non_blocking=True)"
             )
         resumed, self._resumed = self._place if self._resumed else None, False
-        # A loader's seed is another for each loop, but the same for its workers, and for all loops of those that stay.
+        # The name of a loop. A loader's seed is another one for each loop and the same for its workers; but workers
+        # that stay keep that of their first loop, so they count their loops as well.
         epoch, first = self._loops.begin(self._stream, worker, (seed - worker, self._passes), resumed)
         self._passes += 1
         self._place = (epoch, first + worker) if resumed is None else resumed
         return *self._place, workers
 
     def _of_worker(self, epoch: int, step: int, every: int) -> Iterator[Any]:
-        """Those batches that are this worker's turn."""
+        """The batches of this worker's turns."""
         for batch in self._stream.batches(epoch, step, every=every) if step < len(self._stream) else ():
+            # Before the batch is given: StatefulDataLoader asks for the state as soon as it has it.
             step += every
             self._place = epoch, step
             yield self._element(batch)
@@ -179,20 +183,20 @@ class StreamDataset(IterableDataset[Any]):
 
 
 class RecordDataset(Dataset[Any]):
-    """Records by number as tensors, for a DataLoader with a sampler of its own.
+    """Records by number as tensors, for a DataLoader with a sampler.
 
-    A DataLoader's batch is read at once, decoded by threads, and taken apart for its `collate_fn`. Which records
-    an epoch has, and in which order, is the sampler's matter; `StreamDataset` gives each exactly once.
+    A DataLoader's batch is read together, decoded by threads, and taken apart for its `collate_fn`. The sampler decides
+    which records an epoch has, and their order; `StreamDataset` gives each record exactly once.
 
-    Images are `[channels, height, width]`. What is no array of numbers (ids, lists) stays Python's.
+    Images are `[channels, height, width]`. Ids and lists stay `bytes` and Python's lists, or NumPy arrays.
 
     Args:
-        data: what `open_dataset`, `select`, `where` or `mix` gave.
-        inputs, targets: what elements are made of, `(inputs, targets)`; by default dictionaries. Each is a name,
-            several, which give a tuple, or a function of the dictionary of tensors of a batch.
+        data: a dataset from `open_dataset`, `select`, `where` or `mix`.
+        inputs, targets: the parts of elements `(inputs, targets)`; by default elements are dictionaries. Each is a
+            name, several names, which give a tuple, or a function of the dictionary of tensors of a batch.
         one_hot: labels as float32 `[classes]`: True, or the number of classes.
-        image, fields, ragged, fast, verify, seed, threads: as those of `data.stream`; by default every image is
-            checked each time it is read.
+        image, fields, ragged, fast, verify, seed, threads: as in `data.stream`; by default every image is checked
+            each time it is read.
 
     Raises:
         ValueError: the data has no such field, or images differ in size and `image` is not given.
@@ -218,12 +222,13 @@ class RecordDataset(Dataset[Any]):
     ) -> None:
         options: dict[str, Any] = {"image": image, "fields": fields, "ragged": ragged, "fast": fast, "threads": threads}
         options["verify"] = verify
+        # The epoch is shared memory, since worker processes that stay have a copy of everything else.
         self._data, self._epoch = data, torch.zeros(1, dtype=torch.int64).share_memory_()
         self._stream = data.stream(batch_size=1, shuffle="none", remainder="keep", seed=seed, **options)
         self._elements = Elements(self._stream, inputs, targets, None, one_hot)
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return len(self._data)
 
     def __getitem__(self, record: int) -> Any:
@@ -231,7 +236,7 @@ class RecordDataset(Dataset[Any]):
 
         Raises:
             IndexError: there is no such record.
-            CorruptionError: it is damaged.
+            CorruptionError: the record is damaged.
         """
         return self.__getitems__([record])[0]
 
@@ -246,7 +251,7 @@ class RecordDataset(Dataset[Any]):
         return [_of_record(batch, place) for place in range(len(numbers))]
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that random transforms draw for, as `DistributedSampler.set_epoch` does for the order."""
+        """Set the epoch that random transforms draw from, as `DistributedSampler.set_epoch` does for the order."""
         self._epoch.fill_(epoch)
 
 
@@ -262,12 +267,12 @@ def normalization(
     As the first of a model, it runs on the device: uint8 goes there, a quarter of the bytes of float32.
 
     Args:
-        data: its manifest has the mean and standard deviation of each channel.
-        mean, std: others, of pixels scaled to 0..1.
-        dtype: of the result, `torch.bfloat16` for instance; the arithmetic is in float32.
+        data: the dataset, with the mean and standard deviation of each channel in its manifest.
+        mean, std: values to take instead, of pixels scaled to 0..1.
+        dtype: dtype of the result, `torch.bfloat16` for instance; the arithmetic is in float32.
 
     Raises:
-        ValueError: the dataset has none, or its pixels are normalized already.
+        ValueError: the dataset has no statistics, or its pixels are normalized already.
 
     >>> model = torch.nn.Sequential(normalization(data), torchvision.models.resnet50())  # doctest: +SKIP
     """
@@ -285,7 +290,8 @@ class _Normalization(torch.nn.Module):
             self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1), persistent=False)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> torch.nn.Module:
-        """Go to another device, and stay float32, as `model.bfloat16()` would not have it."""
+        """Go to another device, but keep the statistics in float32."""
+        # `model.bfloat16()` would round them, so they are made again from Python's numbers.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, values in zip(("mean", "std"), self._statistics, strict=True):
             setattr(self, name, torch.tensor(values, device=getattr(self, name).device).reshape(-1, 1, 1))
@@ -299,7 +305,7 @@ class _Copies:
     """Copies to a GPU, on a CUDA stream of their own.
 
     Args:
-        device: that of the GPU.
+        device: the GPU.
         images: the names of the arrays that are images.
     """
 
@@ -307,16 +313,17 @@ class _Copies:
         self._device, self._images, self._copies = device, images, torch.cuda.Stream(device)
 
     def send(self, arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], torch.cuda.Event]:
-        """Begin to copy; the tensors, and what happens when they are there."""
+        """Begin to copy; the tensors, and the event of their arrival."""
         with torch.cuda.stream(self._copies):
             return _tensors(arrays, self._device, self._images), self._copies.record_event()
 
     def receive(self, tensors: dict[str, Any], copied: torch.cuda.Event) -> dict[str, Any]:
-        """The tensors, for what this thread has the GPU do next: that waits for the copies."""
+        """The tensors, for this thread's next work on the GPU, which waits for the copies."""
         using = torch.cuda.current_stream(self._device)
         using.wait_event(copied)
         for tensor in tensors.values():
             if isinstance(tensor, torch.Tensor):
+                # Otherwise its memory could go to the next copy while the GPU still computes with it.
                 tensor.record_stream(using)
         return tensors
 
@@ -338,7 +345,7 @@ def _tensor(array: NDArray[Any], device: torch.device | None, is_image: bool) ->
         return array
     tensor = torch.from_numpy(array)
     if device is not None and device.type == "cuda":
-        # PyTorch uses pinned memory again when the copy that was made from it is done.
+        # Pinned memory need not be kept until the copy is done: PyTorch does not use it again before that.
         tensor = tensor.pin_memory(device)
     if device is not None:
         tensor = tensor.to(device, non_blocking=True)
@@ -346,7 +353,7 @@ def _tensor(array: NDArray[Any], device: torch.device | None, is_image: bool) ->
 
 
 def _of_record(batch: Any, place: int) -> Any:
-    """What a batch, or a structure of them, has of one record."""
+    """One record of a batch, or of a structure of batches."""
     if isinstance(batch, dict):
         return {name: _of_record(part, place) for name, part in batch.items()}
     if isinstance(batch, tuple | list):

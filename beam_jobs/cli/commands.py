@@ -11,21 +11,21 @@ from beam_jobs.cli.parser import Parser
 __all__ = ["COMMANDS", "Command", "choose"]
 
 Run = Callable[[Sequence[str]], int]
-"""Runs a command line, the command's own name and what follows it, and returns the exit status."""
+"""Runs a command line, which begins with the command's name, and returns the exit status."""
 
 
 class Command(NamedTuple):
-    """A command: its line in the help, the module of the function that runs it, and the function's name.
+    """A command: its line in the help, the module of the function that runs it, and the function's name."""
 
-    The module is imported when the command is run, so that none pays for what another one needs.
-    """
+    # The module is imported when its command runs: `inspect` does not wait for the imports of `prepare`, and works
+    # without its packages.
 
     summary: str
     module: str
     function: str
 
     def load(self) -> Run:
-        """The function that runs it."""
+        """The function that runs the command."""
         run: Run = getattr(importlib.import_module(self.module), self.function)
         return run
 
@@ -40,7 +40,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
 
 
 def choose(arguments: Sequence[str]) -> tuple[Command, Sequence[str]]:
-    """The command that a command line names, and its part of the line.
+    """The command in a command line, and the words from its name on.
 
     Raises:
         UsageError: there is no such command.
@@ -56,6 +56,7 @@ def choose(arguments: Sequence[str]) -> tuple[Command, Sequence[str]]:
     )
     top.add_argument("--version", action="version", version=f"image-shards {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    # These parsers are for the help and for the choice alone. The command's own parser is in its module.
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.summary, add_help=False)
     found, _ = top.parse_known_args(arguments)

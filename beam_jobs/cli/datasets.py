@@ -42,7 +42,7 @@ Read a split as training would, for some seconds, and say how fast that was, whe
 
 
 def inspect(arguments: Sequence[str]) -> int:
-    """Run `image-shards inspect`; the exit status.
+    """Run `image-shards inspect`, and return the exit status.
 
     Raises:
         JobError: there is nothing to show.
@@ -51,6 +51,7 @@ def inspect(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     found = parser.parse_all(arguments[1:])
 
+    # Imported after parsing, in each command: help and wrong options need nothing of it.
     from beam_jobs.tools.inspect import describe, facts
 
     shown = _reading(lambda: facts(found.dataset))
@@ -59,7 +60,7 @@ def inspect(arguments: Sequence[str]) -> int:
 
 
 def verify(arguments: Sequence[str]) -> int:
-    """Run `image-shards verify`; the exit status: 0 if the dataset is whole, 1 if it is not.
+    """Run `image-shards verify`, and return the exit status: 0 if the dataset is whole, 1 if it is not.
 
     Raises:
         JobError: there is nothing to verify.
@@ -87,7 +88,7 @@ def verify(arguments: Sequence[str]) -> int:
 
 
 def index(arguments: Sequence[str]) -> int:
-    """Run `image-shards index`; the exit status: 1 if an index cannot be made again.
+    """Run `image-shards index`, and return the exit status: 1 if an index cannot be made again.
 
     Raises:
         JobError: the files cannot be indexed.
@@ -127,7 +128,7 @@ def index(arguments: Sequence[str]) -> int:
 
 
 def benchmark(arguments: Sequence[str]) -> int:
-    """Run `image-shards benchmark`; the exit status.
+    """Run `image-shards benchmark`, and return the exit status.
 
     Raises:
         JobError: the dataset cannot be read.
@@ -188,7 +189,7 @@ def _raw_shape(text: str) -> tuple[int, int, int]:
 
 
 def _reading(work: Callable[[], _T]) -> _T:
-    """What `work` gives, with errors about data as those of a command."""
+    """The result of `work`, with the reader's errors turned into errors of a command."""
     try:
         return work()
     except ShardsError as error:
@@ -196,11 +197,12 @@ def _reading(work: Callable[[], _T]) -> _T:
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody listens any more, as with `| head`; the status says it
+    # With `| head`, the pipe may be closed before the end. The exit status is still right.
+    with contextlib.suppress(BrokenPipeError):
         print(without_secrets(text), flush=True)  # noqa: T201
 
 
 def _print_above(line: ProgressLine, text: str) -> None:
-    """Print a line of the result, which stays; the progress comes after it."""
+    """Print a line of the result above the line of progress."""
     line.clear()
     _print(text)

@@ -1,4 +1,4 @@
-"""The parser that the command lines of all commands share."""
+"""The parser of all commands."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ __all__ = ["Parser", "command_parser"]
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """An argument parser whose errors are one line."""
 
+    # argparse would print the whole usage, some forty lines, and end the process.
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
     def parse_all(self, words: Sequence[str]) -> argparse.Namespace:
-        """What the words say, all of which must be known.
+        """Parse words, without any that are unknown.
 
         Raises:
-            UsageError: one line that says which is wrong, its value, and what it may be.
+            UsageError: a word is wrong; the message names it, its value, and the allowed values.
             SystemExit: after `--help`.
         """
         found, unknown = self.parse_known_args(words)
@@ -31,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def refuse(self, words: Sequence[str], why: str) -> NoReturn:
-        """Say which of the words that were left over is no option, and what may have been meant."""
+        """Raise a UsageError about the first unknown word, with a suggestion."""
         options = [word.split("=")[0] for word in words if word.startswith("-")]
         if not options:
             self.error(f"unexpected argument {words[0]!r}")
@@ -41,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_parser(name: str, usage: str, description: str, epilog: str) -> Parser:
-    """The parser of what follows a command's name. `usage` is what follows it, in short."""
+    """The parser of the words after a command's name. `usage` is a summary of them."""
     return Parser(
         prog=f"image-shards {name}",
         allow_abbrev=False,

@@ -51,10 +51,10 @@ so on. Without --runner the job runs on this machine, on every core."""
 
 
 def parse(arguments: Sequence[str]) -> PrepareOptions:
-    """Options from a command line: `prepare`, and the words after it.
+    """Parse a command line: `prepare`, and the words after it.
 
     Raises:
-        UsageError: one line that says which option is wrong, its value, and what it may be.
+        UsageError: an option is wrong; the message names it, its value, and the allowed values.
         SystemExit: after `--help`.
     """
     parser = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EPILOG)
@@ -162,28 +162,27 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
-    """Have `parser` take Beam's options too, if there is one it does not know. Their names.
-
-    Beam drops what it does not know with a warning, and takes prefixes; one parser for all does neither.
-    """
+    """Add Beam's options to `parser`, if a word is not an option of its own. Returns their names."""
+    # Beam's own parser drops unknown options with a warning, and accepts prefixes of options. In one parser for both, a
+    # mistyped option is an error. Beam is imported only if there is an option of it: that takes a second.
     own = parser._option_string_actions
     if not any(word.startswith("--") and word.split("=")[0] not in own for word in arguments):
         return set()
-    before = {action.dest for action in parser._actions}
+    own_names = {action.dest for action in parser._actions}
     group = parser.add_argument_group("Apache Beam")
     with without_import_warnings():
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        # Each view adds its own; the class of a view has no public way to list them.
+        # Each view of Beam's options adds its own. There is no public way to list them.
         for view in PipelineOptions.__subclasses__():
             view._add_argparse_args(group)
     for action in group._group_actions:
         action.help = argparse.SUPPRESS
-    return {action.dest for action in group._group_actions} - before
+    return {action.dest for action in group._group_actions} - own_names
 
 
 def _runner(text: str) -> str:
-    """The name of a runner, from any spelling that Beam takes: a path to the class, or without "Runner"."""
+    """The name of a runner, from any of Beam's spellings: a path to the class, or without "Runner"."""
     with without_import_warnings():
         from apache_beam.options.pipeline_options import StandardOptions
     known = {runner.rpartition(".")[2] for runner in StandardOptions.ALL_KNOWN_RUNNERS} | {"DirectRunner"}
@@ -254,6 +253,7 @@ def _split_rule(found: argparse.Namespace) -> SplitRule:
 def _place(path: str, name: str) -> str:
     if not path:
         raise UsageError(f"{name} is empty")
+    # Names of files in INPUT need not be UTF-8, but the manifest holds this path.
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -276,6 +276,7 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
     dtype = found.dtype or ("uint8" if found.normalize == "none" else "float32")
     encoding = found.encoding or codec_for(dtype).name
     _check_image_options(found, fit, dtype, encoding)
+    # Sizes mean nothing here: one value, so that the fingerprint is the same.
     if fit == "none":
         width, height = 0, 0
     return ImageOptions(
@@ -297,10 +298,10 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
 
 
 def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encoding: str) -> None:
-    """Whether options about pixels go together.
+    """Check that options about pixels fit each other.
 
     Raises:
-        UsageError: they do not; the message says what would.
+        UsageError: two options contradict each other; the message has a remedy.
     """
     normalize, channels, codec = found.normalize, found.channels, IMAGE_CODECS[encoding]
     if normalize != "none" and found.dtype is not None and not dtype.startswith("float"):
@@ -333,12 +334,12 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
 
 
 def _encodings(fits: Callable[[ImageCodec], bool]) -> str:
-    """The names of the encodings that fit, as an end of a sentence."""
+    """The names of the encodings that fit, as the end of a sentence."""
     return _listed([name for name, codec in IMAGE_CODECS.items() if fits(codec)], "or")
 
 
 def _qualities() -> str:
-    """The encodings that have a quality, each with its default."""
+    """The encodings with a quality, each with its default."""
     lossy = [codec for codec in IMAGE_CODECS.values() if codec.quality is not None]
     return _listed([f"{codec.label} (default: {codec.quality})" for codec in lossy], "and")
 
@@ -357,7 +358,7 @@ def _shard_rule(found: argparse.Namespace) -> ShardRule:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; the exit status.
+    """Run `image-shards prepare`, and return the exit status.
 
     Raises:
         JobError: the job failed, or cannot start.
@@ -366,6 +367,6 @@ def run(arguments: Sequence[str]) -> int:
     summary = prepare(parse(arguments))
     try:
         print(without_secrets(summary), flush=True)  # noqa: T201
-    except OSError as error:
+    except OSError as error:  # a script that reads the summary has to know that it is missing
         raise JobError(f"the dataset is whole, but standard output cannot be written ({error.strerror})") from error
     return 0

@@ -1,4 +1,4 @@
-"""The values that options take, each from its words, with one line for what is wrong with them."""
+"""Parsers for the values of options. Each raises an error of one line."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def source_kind(text: str) -> str:
 
 
 def color(text: str) -> tuple[int, int, int]:
-    """`255,128,0`, `#ff8000`, or a name that CSS has."""
+    """`255,128,0`, `#ff8000`, or a name of CSS."""
     if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3}){2}", text) and max(map(int, text.split(","))) < 256:
         red, green, blue = map(int, text.split(","))
         return red, green, blue
@@ -67,7 +67,7 @@ def color(text: str) -> tuple[int, int, int]:
 
 
 def split_parts(text: str) -> tuple[tuple[str, str], ...]:
-    """Names and exact decimal fractions: `train=0.9,val=0.1`."""
+    """Names and decimal fractions: `train=0.9,val=0.1`."""
     parts = [part.partition("=")[::2] for part in text.split(",")]
     for name, fraction in parts:
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
@@ -76,9 +76,11 @@ def split_parts(text: str) -> tuple[tuple[str, str], ...]:
             raise argparse.ArgumentTypeError(f"the part of {name} must be above 0 and at most 1, got {fraction!r}")
     if len({name for name, _ in parts}) < len(parts):
         raise argparse.ArgumentTypeError(f"a name is there twice in {text!r}")
-    total = sum(Fraction(fraction) for _, fraction in parts)  # exact, as sums of Decimals are not
+    # Sums of floats are not exact, and sums of Decimals round after 28 digits.
+    total = sum(Fraction(fraction) for _, fraction in parts)
     if total != 1:
         raise argparse.ArgumentTypeError(f"the parts of {text!r} sum to {float(total)!r}, not to 1")
+    # One spelling for each value, since the text is a part of the fingerprint: 0.90 and .9 are 0.9.
     return tuple((name, f"{Decimal(fraction).normalize():f}") for name, fraction in parts)
 
 

@@ -1,6 +1,6 @@
-"""Boxes and points: from the numbers that annotations have to parts of the stored image.
+"""Boxes and points: from the numbers of annotations to parts of the stored image.
 
-They take the way of the pixels (`geometry.py`): orientation, resize, crop and pad.
+They move with the pixels (`geometry.py`): orientation, resize, crop and pad.
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ _GROUP = "objects/"
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What becomes of an image, and what its annotations refer to: a width and height, if they say, and
-    whether that is the image as it is shown in any case.
+    """The geometry of an image, and the image that its annotations refer to.
+
+    `declared` is the width and height that the annotations state; None if they state none. `shown` is True if they
+    always refer to the image as it is shown, with its orientation applied.
     """
 
+    # Datasets differ: some annotate the stored pixels, others the image as viewers show it. For a photo with an
+    # orientation of 90 degrees, the declared size tells which.
     geometry: Geometry
     declared: tuple[int, int] | None
     shown: bool = False
 
     def is_upright(self) -> bool:
-        """Whether annotations refer to the image as it is shown, and not as it is stored.
+        """Whether annotations refer to the image as it is shown, instead of the stored one.
 
         Raises:
-            BadInput: they refer to an image of another size.
+            BadInput: the annotations refer to an image of another size.
         """
         stored = self.geometry.stored
         if self.declared is None:
@@ -50,10 +54,10 @@ class Frame:
 def move_objects(
     values: Mapping[str, Any], boxes: Mapping[str, str], points: Mapping[str, str], frame: Frame
 ) -> tuple[Mapping[str, Any], int]:
-    """The values of a record with its boxes and points as parts of the stored image, and how many boxes are dropped.
+    """The values of a record with its boxes and points as parts of the stored image, and the number of dropped boxes.
 
-    Boxes become `[n, 4]` (ymin, xmin, ymax, xmax), clipped to the image, points `[n, 2]` (y, x). A box
-    of which nothing is left is dropped, and with it the object's element of every list of objects.
+    Boxes become `[n, 4]` (ymin, xmin, ymax, xmax), clipped to the image, points `[n, 2]` (y, x). A box without an area
+    in the image is dropped, with the object's element in every list of objects.
 
     Raises:
         BadInput: the annotations are for an image of another size.
@@ -66,7 +70,7 @@ def move_objects(
     keep: NDArray[np.bool_] | None = None
     for name, form in boxes.items():
         pixels = _corners(_array(values[name], 4), form, width, height)
-        # To the image itself first: what hangs over its edge must not reach into a border.
+        # Clipped to the image itself first: a box that hangs over its edge must not reach into a border.
         pixels = pixels.clip(0, [height, width, height, width])
         moved[name], inside = frame.geometry.boxes(pixels, upright=upright)
         keep = inside if keep is None else keep & inside
@@ -78,17 +82,17 @@ def move_objects(
         if name.startswith(_GROUP):
             rows = _rows(value, len(keep), name)
             left = [one for one, stays in zip(rows, keep, strict=True) if stays]
-            if left and isinstance(left[0], list):  # several values for each object, in one flat list
+            if left and isinstance(left[0], list):  # the stored list is flat, with several values for each object
                 left = [each for one in left for each in one]
             moved[name] = value if keep.all() else left
     return moved, int((~keep).sum())
 
 
 def check_objects(values: Mapping[str, Any], boxes: Mapping[str, str]) -> None:
-    """Whether lists of objects have an element for each.
+    """Check that all lists of objects are of the same number of objects.
 
     Raises:
-        BadInput: one of them does not.
+        BadInput: a list has another number of elements.
     """
     for box in boxes:
         for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Colours: what an ICC profile says, turned into sRGB."""
+"""Colours: from an ICC profile's to sRGB."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from PIL import Image, ImageCms
 __all__ = ["keeps_colours", "to_srgb"]
 
 _SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
-_SAME = 2  # levels: what rounding alone does to colours that are sRGB already
+_SAME = 2  # levels of difference, which rounding alone causes in a profile that is sRGB
 
 
 class _Effect(NamedTuple):
-    """What a profile does to colours: nothing without a `transform`, which is not `known` where it makes no sense."""
+    """The effect of a profile on colours: none if `transform` is None. `known` is False for an unusable profile."""
 
     known: bool
     transform: ImageCms.ImageCmsTransform | None = None
 
 
 def keeps_colours(mode: str, profile: bytes | None) -> bool:
-    """Whether pixels of a mode ("L", "RGB") with this profile, or with none, are sRGB as they are."""
+    """Whether pixels of a mode ("L", "RGB") with this profile, or without one, are sRGB already."""
     return not profile or _effect(mode, profile) == _Effect(True)
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """An image of mode "L", "RGB", "CMYK" or "LAB" in sRGB: "L", or "RGB".
 
-    A profile that is broken or is for other modes than the image's is ignored, as one that is sRGB in effect.
+    A profile is ignored if it is broken, is for another mode than the image's, or is sRGB in effect.
     """
     lab = image.mode == "LAB"
     transform = _effect(image.mode, b"" if lab else profile).transform if lab or profile else None
@@ -42,7 +42,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @functools.lru_cache(maxsize=32)
 def _effect(mode: str, profile: bytes | None) -> _Effect:
-    """Found once for each profile: photos of one camera have the same."""
+    """The effect of a profile, cached: the photos of one camera have the same."""
     try:
         source: ImageCms.ImageCmsProfile
         if mode == "LAB":
@@ -54,6 +54,8 @@ def _effect(mode: str, profile: bytes | None) -> _Effect:
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return _Effect(False)
+    # Most profiles are sRGB under one of many names. The effect on a cube of colours tells, and saves the conversion of
+    # all pixels; without it, a JPEG with such a profile could not keep its bytes.
     if mode in ("L", "RGB"):
         colours = _some_colours().convert(mode)
         change = np.asarray(transform.apply(colours)).astype(int) - np.asarray(colours.convert("RGB"))
@@ -63,6 +65,6 @@ def _effect(mode: str, profile: bytes | None) -> _Effect:
 
 
 def _some_colours() -> Image.Image:
-    """A cube of 17 levels a side."""
+    """An image of all colours of 17 levels of each channel."""
     levels = np.linspace(0, 255, 17).round().astype(np.uint8)
     return Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(17, -1, 3))

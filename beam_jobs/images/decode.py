@@ -1,7 +1,7 @@
 """From the bytes of an image file to upright pixels in sRGB.
 
-Pillow reads the header and every format but two: the common JPEG, which is for libjpeg-turbo (through simplejpeg),
-and PNG and TIFF with 16-bit colours, of which Pillow keeps 8 bits and OpenCV all.
+Pillow reads all headers, and the pixels of all formats but two: libjpeg-turbo (through simplejpeg) decodes the common
+JPEG, which is faster, and OpenCV decodes PNG and TIFF with 16-bit colours, of which Pillow keeps only 8 bits.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _FORMATS = (
 
 
 class Decoded(NamedTuple):
-    """What a file holds.
+    """The pixels of a file.
 
     `pixels` are upright, uint8 or uint16, `[height, width, channels]`: grey, RGB, or RGB with transparency.
-    `orientation` is what the file has for them. `clean` is a JPEG file whose pixels anybody would decode to the same:
-    nothing is wrong with it, and its colours are grey, or YCbCr, in sRGB.
+    `orientation` is the Exif orientation of the file. `clean` is True for a JPEG file that every decoder reads alike:
+    it is undamaged, and its colours are grey, or YCbCr, in sRGB.
     """
 
     pixels: Pixels
@@ -47,35 +47,37 @@ class Decoded(NamedTuple):
 
 
 def ignore_image_warnings() -> None:
-    """Silence Pillow, for this process: what it warns of it then reads, or refuses with an error."""
+    """Silence Pillow's warnings in this process."""
+    # After a warning, Pillow either reads the image all the same or raises an error.
     warnings.filterwarnings("ignore", module="PIL")
 
 
 def check_size(width: int, height: int, options: ImageOptions) -> None:
-    """Whether an image may be decoded.
+    """Check the number of pixels of an image.
 
     Raises:
-        BadInput: it has too many pixels.
+        BadInput: the image has too many pixels.
     """
     if width * height > options.max_pixels:
         raise BadInput("too-large", f"{width}x{height} pixels are more than the limit of {options.max_pixels}")
 
 
 def decode(data: bytes, options: ImageOptions) -> Decoded:
-    """The pixels of any image file Pillow knows; of an animation the first frame.
+    """The pixels of an image file in any format of Pillow; of an animation the first frame.
 
-    Colours become sRGB by the ICC profile in the file; a profile that is broken, or of another colour space than the
-    pixels, is ignored. Pixels of 16 bits stay so, but those whose colours a profile changes: they are then of 8.
+    Colours become sRGB by the ICC profile in the file. A profile that is broken, or of another colour space than the
+    pixels, is ignored. 16-bit pixels keep their depth, unless a profile changes their colours: these become 8-bit.
 
     Raises:
-        BadInput: the file is no image, damaged, too large, or of a mode without a meaning in RGB.
+        BadInput: the file is not an image, is damaged or too large, or has a mode without a meaning in RGB.
     """
     if not data:
         raise BadInput("empty", "the file has no bytes")
     if len(data) > options.max_bytes:
         raise BadInput("too-large", f"{len(data)} bytes are more than the limit of {options.max_bytes}")
     if Image.MAX_IMAGE_PIXELS is not None and options.max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = options.max_pixels  # Pillow's own check is for what the header does not tell
+        # Pillow's own limit has to allow the same. It stays in force for sizes that a header does not tell.
+        Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_size(*image.size, options)
@@ -88,13 +90,15 @@ def decode(data: bytes, options: ImageOptions) -> Decoded:
         raise BadInput("too-large", str(error)) from error
     except (MemoryError, BadInput):
         raise
-    except Exception as error:  # the bytes are in memory: whatever a decoder raises is about them
+    # Decoders raise errors of many classes for damaged files. The bytes are in memory, so none is of a disk.
+    except Exception as error:
         raise BadInput("damaged", str(error) or type(error).__name__) from error
 
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The formats of pixels that Pillow reads by itself: not EPS, for which it runs Ghostscript."""
+    """The formats to read, as far as this Pillow has them."""
+    # A list of formats leaves out those that would run another program on untrusted bytes, as EPS runs Ghostscript.
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -107,7 +111,9 @@ def _decode(image: Image.Image, data: bytes) -> Decoded:
             clean = keeps_colours(image.mode, profile) and _is_grey_or_ycc(data)
             pixels = _in_srgb(pixels, profile, grey=image.mode == "L")
             return _upright(pixels, image.getexif().get(_ORIENTATION, 1), clean)
-    if image.format == "TIFF":  # Pillow, and OpenCV too, turns it, and then says that it is upright
+    # Pillow and OpenCV turn a TIFF upright when they load it, and Pillow then reports an orientation of 1: the original
+    # one is read before.
+    if image.format == "TIFF":
         orientation = image.getexif().get(_ORIENTATION, 1)
         return Decoded(_decode_other(image, data, profile), orientation)
     pixels = _decode_other(image, data, profile)
@@ -119,7 +125,7 @@ def _upright(pixels: Pixels, orientation: int, clean: bool = False) -> Decoded:
 
 
 def _decode_jpeg(data: bytes, mode: str) -> Pixels | None:
-    """Pixels, or None where libjpeg has a complaint: then Pillow, more patient, has the last word."""
+    """The pixels of a JPEG, or None if libjpeg-turbo complains: Pillow, which is more tolerant, then decides."""
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode)
     except ValueError:
@@ -128,7 +134,7 @@ def _decode_jpeg(data: bytes, mode: str) -> Pixels | None:
 
 
 def _is_grey_or_ycc(data: bytes) -> bool:
-    """Whether a JPEG file is as nearly all are, and not RGB, which some decoders take for YCbCr."""
+    """Whether a JPEG file is grey or YCbCr. Some decoders take the rare RGB ones for YCbCr."""
     return simplejpeg.decode_jpeg_header(data)[2] in ("Gray", "YCbCr")
 
 
@@ -145,7 +151,7 @@ def _decode_other(image: Image.Image, data: bytes, profile: bytes | None) -> Pix
 
 
 def _layout(image: Image.Image) -> str:
-    """Pillow's "raw mode": how the pixels of a file that is not loaded yet lie in it.
+    """Pillow's "raw mode", the layout of pixels in the file. Call this before the image is loaded.
 
     Raises:
         BadInput: Pillow would take 16-bit numbers for 8-bit ones.
@@ -167,8 +173,9 @@ def _array(image: Image.Image) -> Pixels:
 
 
 def _deep_grey(image: Image.Image, layout: str) -> Pixels:
-    """16-bit grey, or RGBA where one value is transparent."""
-    if not (image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")):  # whose peak becomes 65,535
+    """16-bit grey pixels, or RGBA if one value is transparent."""
+    # Pillow scales a PPM of mode "I" to a peak of 65,535. Other 32-bit and float pixels could have any range.
+    if not (image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")):
         raise BadInput("unsupported-mode", f"pixels of mode {image.mode!r} have no known range")
     values = np.asarray(image).astype(np.uint16)[..., None]
     transparent = image.info.get("transparency")
@@ -181,7 +188,8 @@ def _deep_grey(image: Image.Image, layout: str) -> Pixels:
 
 
 def _decode_deep_colours(image: Image.Image, data: bytes, layout: str) -> Pixels | None:
-    """16-bit RGB or RGBA, or None where only Pillow can read the file. Pillow has found it undamaged."""
+    """16-bit RGB or RGBA pixels, or None if only Pillow can read the file."""
+    # Pillow has loaded the file before, and found it undamaged: OpenCV would not tell.
     cv2 = _opencv()
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -198,7 +206,7 @@ def _decode_deep_colours(image: Image.Image, data: bytes, layout: str) -> Pixels
 
 
 def _unmultiplied(pixels: Pixels) -> Pixels:
-    """16-bit colours that were multiplied by their opacity, without it."""
+    """16-bit colours, divided by the opacity that they were multiplied by."""
     colours, opacity = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
     colours = (colours * 65_535 + opacity // 2) // np.maximum(opacity, 1)
     return np.concatenate([colours.clip(0, 65_535).astype(np.uint16), pixels[..., 3:]], 2)
@@ -206,7 +214,8 @@ def _unmultiplied(pixels: Pixels) -> Pixels:
 
 @functools.cache
 def _opencv() -> Any:
-    """OpenCV, silent and without threads of its own. Few need it, and it takes a while to import."""
+    """OpenCV, silent and without threads of its own."""
+    # Imported when it is needed: it takes a while, and few images need it.
     cv2 = importlib.import_module("cv2")
     cv2.setNumThreads(0)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -214,14 +223,14 @@ def _opencv() -> Any:
 
 
 def _in_srgb(pixels: Pixels, profile: bytes | None, *, grey: bool) -> Pixels:
-    """Pixels of any kind, of which a profile says what the colours (of `grey`, the first channel) mean."""
+    """Pixels in sRGB, by the profile of their colours (of their first channel, if `grey`)."""
     if keeps_colours("L" if grey else "RGB", profile):
         return pixels
-    before = image_of(to_8_bits(pixels[..., : 1 if grey else 3]))
-    after = to_srgb(before, profile)
-    if after is before:
+    original = image_of(to_8_bits(pixels[..., : 1 if grey else 3]))
+    converted_image = to_srgb(original, profile)
+    if converted_image is original:
         return pixels
-    converted = _array(after)
+    converted = _array(converted_image)
     if converted.shape == pixels.shape:
         return converted
     opacity = to_8_bits(pixels[..., 3:])
@@ -235,7 +244,7 @@ def image_of(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:
-    """Pixels of 16 bits scaled, and rounded; others as they are."""
+    """16-bit pixels scaled to 8 bits, rounded; 8-bit pixels unchanged."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

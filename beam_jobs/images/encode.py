@@ -25,13 +25,13 @@ def encode(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None
 
     Args:
         options: the encoding, its quality, the dtype, and the normalization.
-        statistics: of the dataset; needed for `normalize="dataset"`.
+        statistics: the sums of the dataset, needed for `normalize="dataset"`.
     """
     return IMAGE_CODECS[options.encoding].encode(_as_stored(pixels, options, statistics), options.quality)
 
 
 def _as_stored(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None) -> NDArray[Any]:
-    """Pixels of the dtype that is stored, normalized."""
+    """Normalized pixels of the stored dtype."""
     if options.dtype == "uint8":
         return to_8_bits(pixels)
     if options.dtype == "uint16":
@@ -40,14 +40,14 @@ def _as_stored(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | 
 
 
 def to_16_bits(pixels: Pixels) -> NDArray[np.uint16]:
-    """Pixels of 8 bits scaled; others as they are."""
-    scale = 257 if pixels.dtype == np.uint8 else 1
+    """8-bit pixels scaled to 16 bits; 16-bit pixels unchanged."""
+    scale = 257 if pixels.dtype == np.uint8 else 1  # 255 times 257 is 65,535
     return pixels.astype(np.uint16) * np.uint16(scale)
 
 
 def _normalized(pixels: Pixels, how: str, statistics: ChannelSums | None) -> NDArray[np.float32]:
     values = pixels.astype(np.float32)
-    if how == "none":  # 0 to 255, whatever the depth
+    if how == "none":  # 0 to 255 for both depths, so that a dataset of both has one range
         if pixels.dtype == np.uint16:
             values /= 257
         return values
@@ -70,4 +70,4 @@ def _center_and_scale(
     if how == "dataset" and statistics is None:
         raise ValueError('normalize="dataset" needs the statistics of the dataset')
     mean, std = (statistics if how == "dataset" and statistics else ChannelSums.of(pixels)).mean_std()
-    return mean, [value or 1.0 for value in std]  # one colour everywhere: nothing to scale
+    return mean, [value or 1.0 for value in std]  # an image of one colour has a deviation of 0

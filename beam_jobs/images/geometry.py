@@ -1,4 +1,4 @@
-"""Where each point of an image goes: turned upright, resized, cropped, padded. Arithmetic, no files."""
+"""The geometry of an image: turning it upright, resizing, cropping, padding. Arithmetic on sizes and points."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from beam_jobs.options import ImageOptions
 
 __all__ = ["Geometry", "plan_geometry", "turned"]
 
-# What makes an image upright, in this order (Exif 2.32, section 4.6.4).
+# The orientations that need each step to become upright, in this order (Exif 2.32, section 4.6.4).
 _TRANSPOSED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """What happens to one image; sizes are width and height.
+    """The steps from one stored image to the final one. Sizes are width and height.
 
     ```
     stored -- orientation --> upright -- box of it (left, top, width, height) --> scaled -- offset (x, y) --> size
@@ -34,7 +34,7 @@ class Geometry:
 
     @property
     def upright(self) -> tuple[int, int]:
-        """The size of the image when it has been turned."""
+        """The size of the image after turning."""
         return self.stored[::-1] if self.orientation in _TRANSPOSED else self.stored
 
     @property
@@ -46,27 +46,28 @@ class Geometry:
 
     @property
     def pads(self) -> bool:
-        """Whether there is a border."""
+        """Whether the final image has a border."""
         return self.size != self.scaled
 
     @property
     def changes(self) -> bool:
-        """Whether anything happens at all."""
+        """Whether any step changes the image."""
         return self.orientation != 1 or self.resizes or self.pads
 
     def boxes(self, boxes: ArrayLike, *, upright: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Where boxes are in the final image, of which a border is a part, and which of them are left.
+        """Boxes as parts of the final image, including its border, and a mask of the boxes that are left.
 
         Args:
             boxes: `[n, 4]`: ymin, xmin, ymax, xmax in pixels of the stored image.
-            upright: whether they are in pixels of the upright image instead.
+            upright: whether the pixels are those of the upright image instead.
 
         Returns:
-            float64 `[n, 4]`, 0 to 1, clipped; and bool `[n]`, False for a box of which no area is in the image.
+            float64 `[n, 4]`, 0 to 1, clipped; and bool `[n]`, False for a box without an area in the image.
         """
         given = np.asarray(boxes, np.float64).reshape(-1, 4)
         corners = self.points(given.reshape(-1, 2), upright=upright).reshape(-1, 4)
-        if not upright:  # the first corner is still to be the one at the top left
+        # Turning an image moves the corners of a box: the first one has to be at the top left again.
+        if not upright:
             if self.orientation in _UPSIDE_DOWN:
                 corners = corners[:, [2, 1, 0, 3]]
             if self.orientation in _MIRRORED:
@@ -76,11 +77,11 @@ class Geometry:
         return clipped, kept
 
     def points(self, points: ArrayLike, *, upright: bool = False) -> NDArray[np.float64]:
-        """Where points are in the final image: below 0 or above 1 outside of it.
+        """Points as parts of the final image. A coordinate below 0 or above 1 is outside of it.
 
         Args:
             points: `[n, 2]`: y, x in pixels of the stored image.
-            upright: whether they are in pixels of the upright image instead.
+            upright: whether the pixels are those of the upright image instead.
 
         Returns:
             float64 `[n, 2]`.
@@ -109,16 +110,16 @@ def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def plan_geometry(width: int, height: int, orientation: int, options: ImageOptions) -> Geometry:
-    """What the options make of an image of this size, as Pillow's `ImageOps` does it.
+    """The geometry of an image of this size, with the arithmetic of Pillow's `ImageOps`.
 
     "inside" is `ImageOps.contain`, "cover" is `ImageOps.cover`, "crop" is `ImageOps.fit`, "pad" is `ImageOps.pad`.
-    Like the pixels, a side is never less than 1, where Pillow's could be.
+    Unlike Pillow's, a side is never less than 1.
 
     Args:
-        width: of the image as it is stored.
-        height: of the image as it is stored.
-        orientation: as Exif has it; what is not 1 to 8 is 1.
-        options: what to make of it. `only_shrink` means something to "inside", "cover" and "pad".
+        width: width of the stored image.
+        height: height of the stored image.
+        orientation: the Exif orientation. Values other than 1 to 8 count as 1.
+        options: size and fit. `only_shrink` applies to "inside", "cover" and "pad".
     """
     stored, target = (width, height), (options.width, options.height)
     if orientation not in range(1, 9):
@@ -139,7 +140,7 @@ def plan_geometry(width: int, height: int, orientation: int, options: ImageOptio
 
 
 def _scaled(source: tuple[int, int], target: tuple[int, int], *, covering: bool) -> tuple[int, int]:
-    """The size of the same aspect ratio that just covers `target`, or just fits into it."""
+    """The smallest size of the same aspect ratio that covers `target`, or the largest that fits into it."""
     width, height = source
     wider = width * target[1] > height * target[0]
     if wider == covering:  # the heights are equal
@@ -148,7 +149,7 @@ def _scaled(source: tuple[int, int], target: tuple[int, int], *, covering: bool)
 
 
 def _centre(source: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The largest part, in the middle, that has the aspect ratio of `target`."""
+    """The largest part with the aspect ratio of `target`, in the middle: left, top, width, height."""
     width, height = map(float, source)
     ratio = target[0] / target[1]
     if width / height > ratio:

@@ -1,7 +1,7 @@
-"""Pixels: from an image file, or from pixels, to the payload that is stored. Pure functions, no Beam.
+"""From an image file, or from pixels, to the payload that is stored. Pure functions, no Beam.
 
-`decode.py` reads files, `geometry.py` says what goes where. Here cykooz-resizer resamples, with the filters of Pillow,
-and libjpeg-turbo (through simplejpeg) encodes. See benchmarks/README.md for what that gains over Pillow alone.
+`decode.py` reads files, `geometry.py` computes sizes. Here cykooz-resizer resamples, with the filters of Pillow, and
+libjpeg-turbo (through simplejpeg) encodes. benchmarks/README.md compares their speed with Pillow's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _PIXEL_TYPES = {
 
 _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
-# Raised whenever the same file and options give other pixels than before.
+# To be raised with every change that gives other pixels for the same file and options: it is part of the fingerprint.
 _PIXELS_VERSION = "2"
 
 _thread = threading.local()
@@ -54,7 +54,7 @@ _thread = threading.local()
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What is stored of one image, what it adds to the statistics, and where its points went."""
+    """The stored bytes of one image, its sums for the statistics, and its geometry for boxes and points."""
 
     data: bytes
     height: int
@@ -65,7 +65,7 @@ class Payload:
 
 
 def codec_versions() -> dict[str, str]:
-    """What decides the bytes beside the options: this module's results, and libraries, by version."""
+    """The versions of this module's results and of all libraries that decide the stored bytes."""
     names = ("cykooz-resizer", "h5py", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
     return {"pixels": _PIXELS_VERSION} | {name: version(name) for name in names}
 
@@ -73,16 +73,16 @@ def codec_versions() -> dict[str, str]:
 def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: ChannelSums | None = None) -> Payload:
     """The payload for an image.
 
-    A JPEG file that is what is asked for already, with no `quality` given, keeps its bytes.
+    A JPEG file that needs no change keeps its bytes, unless a `quality` is given.
 
     Args:
         data: the bytes of a file, or pixels: uint8 or uint16 `[height, width]` or `[height, width, channels]`,
             upright, with 1 (grey), 3 (RGB) or 4 (RGB and opacity) channels.
-        options: what to make of it.
-        statistics: of the dataset; needed for `normalize="dataset"`.
+        options: size, colours and encoding.
+        statistics: the sums of the dataset, needed for `normalize="dataset"`.
 
     Raises:
-        BadInput: the file is no image, damaged, or too large; or the pixels are none.
+        BadInput: the file is not an image, or is damaged or too large; or the pixels have another dtype or shape.
     """
     decoded = decode(data, options) if isinstance(data, bytes) else Decoded(_checked(data, options))
     height, width = decoded.pixels.shape[:2]
@@ -90,10 +90,11 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
     geometry = plan_geometry(*stored, decoded.orientation, options)
     kept = _with_channels(_with_depth(decoded.pixels, options), options)
     fitted = fit(kept, geometry, options)
-    # Decoders may give rows in any layout; encoders want them one after the other.
+    # Decoders may return rows in any layout; encoders need them one after the other.
     pixels: NDArray[Any] = np.ascontiguousarray(fitted)
     same = decoded.clean and not geometry.changes and kept.shape == decoded.pixels.shape
     codec = IMAGE_CODECS[options.encoding]
+    # Encoding a JPEG again would lose quality and time.
     if isinstance(data, bytes) and same and codec.keeps_files and options.quality is None:
         encoded = data
     else:
@@ -103,7 +104,7 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
 
 
 def _checked(pixels: Pixels, options: ImageOptions) -> Pixels:
-    """Pixels that came as such, `[height, width, channels]`, in this machine's byte order."""
+    """Pixels of a source after a check, `[height, width, channels]`, in this machine's byte order."""
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
     native = pixels.dtype.newbyteorder("=")
     if len(shape) != 3 or shape[2] not in (1, 3, 4) or 0 in shape or native not in (np.uint8, np.uint16):
@@ -119,7 +120,7 @@ def _with_depth(pixels: Pixels, options: ImageOptions) -> Pixels:
 
 
 def _with_channels(pixels: Pixels, options: ImageOptions) -> Pixels:
-    """Pixels with as many channels as the options, and the encoding, take."""
+    """Pixels with the channels that the options ask for and the encoding supports."""
     keep = options.channels == "keep"
     if pixels.shape[2] == 4 and not (keep and 4 in IMAGE_CODECS[options.encoding].channels):
         pixels = _over(pixels, options.background)
@@ -131,29 +132,29 @@ def _with_channels(pixels: Pixels, options: ImageOptions) -> Pixels:
 
 
 def _over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
-    """RGB, of pixels with opacity over a colour."""
+    """RGB pixels: pixels with opacity, drawn over a colour."""
     if pixels.dtype == np.uint8:
         rgba = Image.fromarray(pixels)
         over = Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba)
         return np.asarray(over.convert("RGB"))
     opacity, below = pixels[..., 3:].astype(np.uint32), np.array(background, np.uint32) * 257
-    # 65,535 times 65,535, and its half to round, are still below 2 to the 32
+    # 65,535 times 65,535, plus the half for rounding, is below 2 to the 32: no overflow.
     mixed = pixels[..., :3] * opacity + below * (65_535 - opacity)
     return ((mixed + 32_767) // 65_535).astype(np.uint16)
 
 
 def _grey(pixels: Pixels) -> Pixels:
-    """The luma of RGB pixels, as Pillow's "L"; the last channel is grey's only one."""
+    """The luma of RGB pixels, as Pillow's "L": `[height, width, 1]`."""
     red, green, blue = (pixels[..., i : i + 1].astype(np.uint32) * weight for i, weight in enumerate(_LUMA))
     grey: NDArray[Any] = ((red + green + blue + 0x8000) >> 16).astype(pixels.dtype)
     return grey
 
 
 def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions) -> Pixels:
-    """Upright pixels, `[height, width, channels]`, of which all happens that the geometry says but the turning.
+    """Crop, resize and pad upright pixels, `[height, width, channels]`.
 
     Raises:
-        BadInput: an image so long and thin that it would become too large.
+        BadInput: the result would be too large, as for a very long and thin image.
     """
     width, height = geometry.size
     limit = IMAGE_CODECS[options.encoding].max_side
@@ -171,7 +172,7 @@ def _resized(pixels: Pixels, geometry: Geometry, filter: str) -> Pixels:
     source = cykooz.ImageData(width, height, kind, pixels.tobytes())
     result = cykooz.ImageData(*geometry.scaled, kind)
     if not hasattr(_thread, "resizer"):
-        _thread.resizer = cykooz.Resizer()  # holds buffers: one for each thread
+        _thread.resizer = cykooz.Resizer()  # one for each thread, since it has buffers
     box = cykooz.CropBox(*geometry.box)
     _thread.resizer.resize(source, result, cykooz.ResizeOptions(_RESAMPLING[filter], crop_box=box))
     resized: NDArray[Any] = np.frombuffer(result.get_buffer(), pixels.dtype)

@@ -16,11 +16,13 @@ __all__ = ["ChannelSums"]
 
 @dataclass(frozen=True, slots=True)
 class ChannelSums:
-    """Exact sums over pixels, which add up to the same whatever their order.
+    """Exact sums over pixels, in integers.
 
     `total` and `squares` are the sums of values up to `peak` (255 or 65,535) and of their squares, for each channel.
-    Images of different numbers of channels have no sums together: they are `mixed`.
+    Images of different numbers of channels have no common sums: they are `mixed`.
     """
+
+    # Shards finish in any order. Sums of floats would depend on it, and with them the bytes of normalized images.
 
     pixels: int = 0
     total: tuple[int, ...] = ()
@@ -32,7 +34,8 @@ class ChannelSums:
         """The sums over one image, `[height, width, channels]`, uint8 or uint16."""
         height, width, channels = pixels.shape
         rows = pixels.reshape(height, -1)
-        # Down the columns first, in the narrowest integers that cannot overflow (at most 65,500 rows).
+        # Down the columns first, in the narrowest integers that cannot overflow (at most 65,500 rows): they are the
+        # fastest.
         wide, sums = (np.uint16, np.uint32) if pixels.dtype == np.uint8 else (np.uint32, np.uint64)
         squared: NDArray[Any] = rows.astype(wide)
         squared *= squared
@@ -44,12 +47,12 @@ class ChannelSums:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ChannelSums:
-        """From the fields by name, with lists for tuples."""
+        """The sums from their JSON, a mapping of the fields."""
         return cls(value["pixels"], tuple(value["total"]), tuple(value["squares"]), value["peak"])
 
     @property
     def mixed(self) -> bool:
-        """Whether there are images of different numbers of channels among them."""
+        """Whether the images have different numbers of channels."""
         return self.pixels > 0 and not self.total
 
     def __add__(self, other: ChannelSums) -> ChannelSums:
@@ -69,10 +72,10 @@ class ChannelSums:
         return ChannelSums(self.pixels, total, squares, peak)
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and (population) standard deviation of each channel, of pixels scaled to 0..1; of no pixels, one 0.
+        """Mean and (population) standard deviation of each channel, of pixels scaled to 0..1; (0,), (0,) of no pixels.
 
         Raises:
-            ValueError: they are mixed.
+            ValueError: the images have different numbers of channels.
         """
         if self.mixed:
             raise ValueError("images of different numbers of channels have no mean")

@@ -1,6 +1,6 @@
-"""What all inputs have in common: classes, splits and the types of fields, known when every entry was seen.
+"""The classes, splits and types of fields of all inputs, known after the last entry.
 
-Nothing of one entry is kept but the names of classes and splits and the kinds of values.
+Memory holds the names of classes and splits and the kinds of values, and no entry.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from shard_reader.format.fields import Field, index_dtype
 __all__ = ["Catalog", "Schema"]
 
 _RESERVED = frozenset({"image", "id", "height", "width", "content_hash", "label", "weight"})
-_MOST_NAMES = 1_000_000  # of classes: more are no classes, and would not fit into memory
-_MOST_COUNTED = 65_536  # numbers that labels are, for them to be counted one by one
+_MOST_NAMES = 1_000_000  # of classes: with more names, the column is not a label, and memory would run out
+_MOST_COUNTED = 65_536  # distinct numbers as labels, up to which the manifest counts each of them
 _MOST_SPLITS = 100
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,40})")  # not 007: a code, not a number
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,40})")  # 007 is a code, whose zeros would be lost
 _NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|NaN|Inf)")
 _EXACT_IN_FLOAT = 1 << 24
 _INT64 = 1 << 63
-_LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # that float32 holds
+_LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # of float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """The type of a record: its classes, its splits, and its fields but for what is made of the image.
+    """The type of a record: its classes, its splits, and its fields but the image and the numbers about it.
 
-    `count_classes` says whether the labels are few enough to be counted one by one.
+    `count_classes` is True if there are few enough labels to count the records of each.
     """
 
     class_names: tuple[str, ...] | None
@@ -48,7 +48,7 @@ class Schema:
     labels: Mapping[str, int] = field(default_factory=dict)
 
     def reference(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
-        """What an entry stands for, with every value of the type of its field, and its split."""
+        """The reference of an entry, with every value converted to the type of its field, and its split."""
         if not _is_text(entry.id):
             return Problem("bad-id", "the id is no text: it has a NUL, or is not Unicode")
         if self.splits and entry.split is None:
@@ -96,10 +96,10 @@ class Schema:
 
 
 class Catalog:
-    """Takes note of every entry. `close` says what they are.
+    """Infers the schema of a dataset from its entries.
 
     Args:
-        classes: the names of the classes, in the order of their numbers, if the user gave them.
+        classes: the names of the classes, in the order of their numbers; None if the user gave no names.
     """
 
     def __init__(self, classes: tuple[str, ...] | None = None) -> None:
@@ -112,7 +112,7 @@ class Catalog:
         """Take note of one entry that has no problem.
 
         Raises:
-            UsageError: there are too many classes or splits for them to be any.
+            UsageError: there are too many classes or splits.
         """
         if entry.label is not None:
             self._labels.add(entry.label)
@@ -125,10 +125,10 @@ class Catalog:
             column.add(value)
 
     def close(self, layout: Layout, group_by: str | None = None) -> Schema:
-        """The type of a record.
+        """The schema of all entries.
 
         Raises:
-            UsageError: a field has values of several types, or a name that cannot be one.
+            UsageError: a field has values of several types, or an impossible name.
         """
         fields: dict[str, Field] = {}
         names, numbers = self._class_names(layout)
@@ -163,7 +163,7 @@ class Catalog:
             raise UsageError(f"more than {_MOST_SPLITS} splits ({some}, ...): is that column the split?")
 
     def _class_names(self, layout: Layout) -> tuple[tuple[str, ...] | None, bool]:
-        """The classes, and whether labels are numbers without names instead."""
+        """The names of the classes, and whether labels are numbers without names instead."""
         found = layout.class_names
         numbers = False
         if found is None and self._labels.any:
@@ -182,7 +182,7 @@ class Catalog:
 
 
 class _Labels:
-    """The labels that there are."""
+    """The labels of all entries."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -222,7 +222,8 @@ class _Labels:
         )
 
     def are_numbers(self, untyped: bool) -> bool:
-        if untyped and all(_NUMBER.fullmatch(name) for name in self.names):  # "3.0" is what pandas makes of 3 with gaps
+        # Pandas turns a column of whole numbers with gaps into floats: a CSV then has "3.0" for 3.
+        if untyped and all(_NUMBER.fullmatch(name) for name in self.names):
             values = [float(name) for name in self.names]
             if not all(value.is_integer() for value in values):
                 self._refuse(next(name for name in sorted(self.names) if not float(name).is_integer()))
@@ -234,12 +235,12 @@ class _Labels:
 
 
 class _Column:
-    """The kinds of values that a field has."""
+    """The kinds of values of a field."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._kinds: dict[type, Any] = {}  # of single values, and of the elements of lists, each with the first
-        self._looks: type = int  # what the texts would be if they were numbers
+        self._kinds: dict[type, Any] = {}  # types of single values and of elements of lists, each with its first value
+        self._text_kind: type = int  # the narrowest type that all texts can be read as
         self._empty = self._list = self._single = self._text = self._fraction = False
         self._largest = 0
 
@@ -263,8 +264,8 @@ class _Column:
         if kind is str:
             if value:
                 self._text = True
-                if self._looks is not str:
-                    self._look(value)
+                if self._text_kind is not str:
+                    self._see_text(value)
         elif kind is int:
             self._largest = max(self._largest, abs(value))
         elif kind is float:
@@ -276,27 +277,27 @@ class _Column:
         elif math.isfinite(value):
             self._fraction = True
 
-    def _look(self, text: str) -> None:
+    def _see_text(self, text: str) -> None:
         if _INTEGER.fullmatch(text):
             self._largest = max(self._largest, abs(int(text)))
-            if self._largest >= _INT64:  # a code, too: no number type holds it
-                self._looks = str
+            if self._largest >= _INT64:  # a code: no type of numbers holds it
+                self._text_kind = str
         elif _NUMBER.fullmatch(text):
-            self._looks = float
+            self._text_kind = float
             self._see_float(float(text))
         else:
-            self._looks = str
+            self._text_kind = str
 
     def field(self, untyped: bool) -> Field:
         """The type of the field.
 
         Raises:
-            UsageError: there is none that holds all values as they are.
+            UsageError: no type holds all values unchanged.
         """
         shape = (None,) if self._list else ()
         kinds = self._kinds.keys() - ({str} if untyped else set())
         if untyped and str in self._kinds:
-            kinds = kinds | {self._looks}
+            kinds = kinds | {self._text_kind}
         unknown = kinds - {int, float, str}
         if unknown or (self._list and self._single) or (str in kinds and len(kinds) > 1):
             first = " and ".join(repr(value)[:40] for value in list(self._kinds.values())[:2])
@@ -308,16 +309,17 @@ class _Column:
             raise UsageError(f"the field {self._name!r} holds whole numbers beyond 64 bits; leave it out with --fields")
         if float not in kinds and (self._list or not self._empty):
             return Field(dtype="int64", shape=shape)
-        if self._largest > _EXACT_IN_FLOAT and not self._fraction:  # numbers of something, from a library without a gap
+        # Whole numbers this large are often ids. They became floats for a missing value; float32 would round them.
+        if self._largest > _EXACT_IN_FLOAT and not self._fraction:
             raise UsageError(
                 f"the field {self._name!r} has large whole numbers, and missing values or a decimal point, for which it"
                 " would be of floats, that round them: fill the gaps, make them texts, or leave it out with --fields"
             )
-        return Field(dtype="float32", shape=shape)  # where NaN is a missing value
+        return Field(dtype="float32", shape=shape)  # a missing value is NaN
 
 
 def _converted(value: Any, field: Field) -> Any:
-    """A value of the type of its field; numbers of a list one after the other, whatever its shape."""
+    """A value converted to the type of its field. Nested lists become one flat list."""
     if not field.shape:
         return _scalar(value, field.dtype)
     values = [_scalar(one, field.dtype) for one in _flat(value)]
@@ -359,7 +361,7 @@ def _type_text(field: Field) -> str:
 
 
 def _is_text(text: str) -> bool:
-    """Whether both formats can hold a text: HDF5 has no NUL, UTF-8 no half of a surrogate pair."""
+    """Whether both formats can hold a text: HDF5 texts have no NUL, and UTF-8 has no half of a surrogate pair."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -367,7 +369,7 @@ def _is_text(text: str) -> bool:
 
 
 def _own_name(name: str) -> str:
-    """The name of a field, which is not one that every record has, nor below one."""
+    """The name of a field, with "source/" in front of a name that would clash with a field of every record."""
     return f"source/{name}" if name.partition("/")[0] in _RESERVED else name
 
 
@@ -377,7 +379,7 @@ def _split_key(name: str) -> tuple[int, str]:
 
 
 def _check_names(fields: Mapping[str, Field]) -> None:
-    """Whether names can be those of features, of HDF5 datasets and of the columns of an index."""
+    """Check that TFRecord features, HDF5 datasets and columns of an index can have these names."""
     for name in fields:
         parts = name.split("/")
         if not name.isprintable() or any(part in ("", ".", "..") for part in parts):

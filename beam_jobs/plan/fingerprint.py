@@ -1,4 +1,4 @@
-"""What makes a job the same job: the inputs, the options that decide the result, and the codecs."""
+"""The identity of a job: its inputs, the options that decide the result, and the versions of codecs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["check_same", "fingerprint_of", "identity"]
 
 
 def fingerprint_of(options: PrepareOptions, inputs: Inputs) -> Fingerprint:
-    """The fingerprint of what a job makes."""
+    """The fingerprint of the dataset that a job makes."""
     return Fingerprint(
         inputs=inputs.fingerprint,
         options=fingerprint(options.deciding()),
@@ -25,15 +25,15 @@ def fingerprint_of(options: PrepareOptions, inputs: Inputs) -> Fingerprint:
 
 
 def identity(found: Fingerprint, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A job's fingerprint, and the options to show where that differs; as it is read back from JSON."""
+    """A job's fingerprint, with the options, which explain a difference. It survives JSON unchanged."""
     return {"fingerprint": asdict(found), "options": dict(options)}
 
 
 def check_same(there: Mapping[str, Any], here: Mapping[str, Any], output: str) -> None:
-    """Whether what is in OUTPUT is what is asked for.
+    """Check that the work in OUTPUT is of the same job.
 
     Raises:
-        UsageError: it is not; the message shows what differs.
+        UsageError: it is of another job; the message shows the differences.
     """
     if there.get("fingerprint") == here["fingerprint"]:
         return

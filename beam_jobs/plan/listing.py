@@ -25,7 +25,7 @@ _LISTING_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What INPUT is, and all that it has, in a spill."""
+    """The listing of INPUT: its source, its entries in a spill, and its schema."""
 
     source: Source
     spill: Spill | None
@@ -35,10 +35,10 @@ class Listing:
     fingerprint: Fingerprint
 
     def everything(self) -> Spill:
-        """The spill.
+        """The spill with all entries.
 
         Raises:
-            ValueError: the listing was not kept.
+            ValueError: the entries were not kept.
         """
         if self.spill is None:
             raise ValueError("the listing was not kept")
@@ -46,16 +46,17 @@ class Listing:
 
 
 def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill | None) -> Listing:
-    """List INPUT, tell what it is, and now and then how far the listing is.
+    """List INPUT. Prints its kind and size, and the progress of a long listing.
 
     Raises:
-        UsageError: it is nothing to make a dataset of.
+        UsageError: no dataset can be made of INPUT.
     """
     last, number = time.monotonic(), 0
 
     def on_entry() -> None:
         nonlocal last, number
         number += 1
+        # The clock is read for one entry in a thousand, since this is called for each of millions.
         if number % 1000 == 0 and time.monotonic() - last >= _LISTING_SECONDS:
             last = time.monotonic()
             print_status(f"{options.source.input}: {number} inputs found so far")
@@ -79,17 +80,18 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
 
 
 def _check_boxes(options: PrepareOptions, schema: Schema) -> None:
-    """Whether there are boxes that nobody says to move with the pixels.
+    """Refuse fields that look like boxes and would not move with the pixels.
 
     Raises:
-        UsageError: there are, by their name, and the pixels move.
+        UsageError: a field has the name of boxes, is not declared as such, and the pixels move.
     """
+    # Boxes that stay while the pixels move are wrong labels, which nothing later would reveal.
     kept = {own for name in options.source.fields or () for own in (name, without_split(name))}
     kept |= {schema.renamed[name] for name in kept if name in schema.renamed}
     for name in schema.fields:
         if _BOXES.search(name) and name not in schema.boxes and options.image.fit != "none":
             if name in kept:
-                continue  # as it is, as the user wants it
+                continue  # the user has asked for this field, unchanged
             raise UsageError(
                 f"the field {name!r} looks like boxes, and would not move with the pixels: name it with --boxes (of"
                 " a table), keep the pixels where they are with --fit none, or choose the fields to keep with --fields"

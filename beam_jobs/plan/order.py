@@ -1,4 +1,4 @@
-"""Which image goes into which shard, at which place: decided from ids and the seed alone.
+"""The order of all images, from their ids and the seed alone.
 
 ```
 ids, each with h = blake2b(seed, id), sorted by (h, id)     one global order
@@ -6,10 +6,8 @@ ids, each with h = blake2b(seed, id), sorted by (h, id)     one global order
 |-- shard 0 --|-- shard 1 --|-- shard 2 --|...                  cut into shards at floor(n * s / S)
 ```
 
-Neither the order of the listing nor the number of workers or buckets plays a part, and the sizes of a
-split's shards differ by at most one.
-
-The references pass through in memory of one bucket, into files; a shard's task says which bytes are its own.
+The result depends neither on the order of the listing nor on the number of workers or buckets. The sizes of a split's
+shards differ by at most one. Memory holds one bucket of references at a time; the order itself is in files.
 """
 
 from __future__ import annotations
@@ -34,27 +32,26 @@ from shard_reader.storage.secrets import unsigned
 __all__ = ["DUPLICATE", "Duplicate", "Inputs", "Ordered", "PlannedInputs", "plan_inputs", "scan", "statistics_split"]
 
 DUPLICATE = "duplicate"
-"""Why an input is not in the dataset that the user wants without duplicates."""
+"""The reason of rejects that were dropped as duplicates."""
 
 LISTING_REJECTS_NAME = "rejects.jsonl"
 _SAME_ID = "another input has the same id; give each image one row, with lists of what it has several of"
-_ALL = "all-inputs"  # which no split can be called
-_NOTHING_MORE = Entry("")[2:-1]  # of an entry that has an id and a size alone
+_ALL = "all-inputs"  # not a possible name of a split
+_ID_AND_SIZE_ONLY = Entry("")[2:-1]  # the other values of an entry that has only an id and a size
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a listing found: how many inputs, and a fingerprint of all that it says of them, in any order."""
+    """The number of inputs of a listing, and a fingerprint of their entries in any order."""
 
     count: int
     fingerprint: str
 
 
 def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_entry: Callable[[], None]) -> Inputs:
-    """List INPUT, into `catalog`, and into `spill` if there is one; `on_entry` is called after each input.
-
-    The fingerprint is the sum of a SHA-256 for each input, which is the same for any order of theirs.
-    """
+    """List INPUT into `catalog`, and into `spill` unless it is None. Calls `on_entry` after each input."""
+    # The fingerprint is a sum of one SHA-256 for each input. A sum needs no order, so that a single pass over the
+    # listing is enough, and sources may list in any order.
     count = total = 0
     for entry in source.entries():
         count += 1
@@ -65,12 +62,13 @@ def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_en
             line = json.dumps(entry)
         except TypeError as error:
             raise UsageError(f"{entry.id}: what the source says of it is no JSON: {error}") from error
-        more = line.encode() if entry[2:-1] != _NOTHING_MORE else b""
-        if isinstance(entry.place, str) and is_url(entry.place):  # signatures come and go
+        more = line.encode() if entry[2:-1] != _ID_AND_SIZE_ONLY else b""
+        # Signed URLs have another signature and expiry on every run: they do not count.
+        if isinstance(entry.place, str) and is_url(entry.place):
             more = json.dumps(entry._replace(place=unsigned(entry.place))).encode()
         total += int.from_bytes(hashlib.sha256(b"%s\0%d\n%s" % (name, entry.size, more)).digest())
         if spill is not None:
-            # An id of its own length cannot run into the seed: the separator is no part of a number.
+            # The slash ends the seed, so that no other seed and id give the same text.
             key = hashlib.blake2b(b"%d/%s" % (seed, name), digest_size=8)
             spill.add_line(key.digest(), f"{key.hexdigest()} {line}".encode())
         on_entry()
@@ -79,18 +77,18 @@ def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_en
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """References in their final order, on disk: a line for each, and in a second file where each line ends."""
+    """References in their final order, in two files: one with a line for each, one with the ends of the lines."""
 
     path: Path
     records: int
 
     @property
     def ends(self) -> Path:
-        """The second file: the byte that each line ends at, uint64."""
+        """The second file: the offset of the end of each line, uint64, little-endian."""
         return self.path.with_suffix(".ends")
 
     def starts(self, ranks: Sequence[int]) -> list[int]:
-        """The byte that each of the references begins at; for the rank after the last one, the end."""
+        """The offset at which each of the references begins. The rank after the last one gives the end."""
         with open(self.ends, "rb", buffering=0) as file:
             return [self._end(file, rank - 1) if rank else 0 for rank in ranks]
 
@@ -103,7 +101,7 @@ class Ordered:
 class PlannedInputs:
     """All of INPUT in order: the references of each split, and the rejects.
 
-    `dropped` of them are duplicates that the user wants dropped, the others are defects.
+    `dropped` of the rejects are duplicates that the user wants dropped. The others are defects.
     """
 
     ordered: dict[str, Ordered]
@@ -114,7 +112,7 @@ class PlannedInputs:
 
     @property
     def planned(self) -> int:
-        """How many references there are."""
+        """Number of references in all splits."""
         return sum(ordered.records for ordered in self.ordered.values())
 
 
@@ -131,17 +129,17 @@ def plan_inputs(
 ) -> PlannedInputs:
     """Write every input that `scan` has spilled to plan files in `directory`, in the final order.
 
-    Equal ids come one after the other: all but the first are rejects.
+    Of several inputs with the same id, all but the first are rejected.
 
     Args:
         spill: the inputs.
         source: the source that listed them.
         schema: the fields of their records.
-        rule: how they are split.
-        seed: of the order.
-        directory: where the plan files go.
-        dropped: the references to leave out, their ranks rising; they are gone through several times.
-        together: have all in one order, as if there were no splits.
+        rule: the rule of the splits.
+        seed: the seed of the order.
+        directory: the folder of the plan files.
+        dropped: the references to leave out, with rising ranks. It is iterated over several times.
+        together: whether all inputs get one order, as if there were no splits.
 
     Raises:
         UsageError: the rule does not fit INPUT, or a split would have no image.
@@ -172,7 +170,7 @@ def plan_inputs(
 
 
 class _Resolved:
-    """Every input in the final order, with what it stands for."""
+    """Every input in the final order, each with its reference and split, or its problem."""
 
     def __init__(self, spill: Spill, source: Source, schema: Schema, dropped: Iterable[Duplicate]) -> None:
         self._spill, self._source, self._schema, self._dropped = spill, source, schema, dropped
@@ -181,6 +179,8 @@ class _Resolved:
         last, rank, dropped = None, 0, iter(self._dropped)
         next_dropped = next(dropped, None)
         for line in self._spill.lines():
+            # A line is its hash in 16 hexadecimal digits, a space, and the entry as JSON. Lines of equal ids have equal
+            # hashes, and so come one after the other.
             entry = Entry(*json.loads(line[17:]))
             if entry.problem is not None:
                 entry = entry._replace(problem=Problem(*entry.problem))
@@ -194,7 +194,7 @@ class _Resolved:
             yield int(line[:16], 16), entry, found
 
     def references(self) -> Iterator[tuple[Reference, str | None]]:
-        """Those that will be planned, with the splits that INPUT has them in."""
+        """The references without problems, with their splits in INPUT."""
         return (found for _, _, found in self if not isinstance(found, Problem))
 
     def _find(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
@@ -244,5 +244,6 @@ class _OrderedWriter:
 
 
 def statistics_split(splits: Sequence[str]) -> str:
-    """The split whose pixels are measured: what a model is evaluated on must not shape it."""
+    """The split whose pixels are measured."""
+    # Statistics of evaluation images would leak into training.
     return train_among(splits)

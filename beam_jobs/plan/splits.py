@@ -1,9 +1,9 @@
-"""Which split an input is in: said by INPUT itself, or decided by its id, its group or its class.
+"""The split of an input: given by INPUT itself, or chosen by its id, its group or its class.
 
-The default is stable: a split is a range of the hash of (seed, id), so an image stays in its split when others
-come or go, and the parts are as exact as chance makes them. Groups (`--group-by`) are ranges of the hash of
-(seed, value). Stratified splits (`--stratify`) take, of each class, the records of lowest hash in turn: each
-part of a class is within one record of exact, and no image's split is stable.
+The default is stable: a split is a range of the hash of (seed, id). An image stays in its split when others come or
+go, and the sizes of the parts vary by chance. Groups (`--group-by`) are ranges of the hash of (seed, value). Stratified
+splits (`--stratify`) take the records of each class in the order of their hashes: each part of a class is exact to one
+record, and an image may change its split when others come or go.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from beam_jobs.sources.files.interface import Reference
 __all__ = ["FOLDER", "TRAIN", "Splitter", "split_names", "splitter", "train_among"]
 
 FOLDER = "folder"
-"""What `--group-by` takes for the folder that an image is in, where there is no such field."""
+"""The value of `--group-by` for the folder of an image, where no field has that name."""
 TRAIN = ("train", "training")
-"""What a split to train on is called, in any case."""
+"""Names of a split to train on, in lower case."""
 _KEYS = 1 << 64
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: its multiples are spread evenly
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: its multiples, modulo 2^64, are spread evenly
 
 Splitter = Callable[[int, Reference, str | None], str]
-"""The split of an input, from the hash of its id, itself, and its own split, if it has one."""
+"""Chooses a split from the hash of an input's id, its reference, and its split in INPUT, if it has one."""
 
 
 def train_among(splits: Sequence[str]) -> str:
-    """The split to train on; the first one, if none is called so."""
+    """The split to train on: by its name, or else the first one."""
     return next((name for want in TRAIN for name in splits if name.lower() == want), splits[0])
 
 
 def split_names(rule: SplitRule, schema: Schema) -> tuple[str, ...]:
-    """The splits that there will be.
+    """The names of the splits of the dataset.
 
     Raises:
         UsageError: the rule does not fit INPUT.
@@ -55,13 +55,13 @@ def split_names(rule: SplitRule, schema: Schema) -> tuple[str, ...]:
 def splitter(
     rule: SplitRule, schema: Schema, seed: int, references: Callable[[], Iterable[tuple[Reference, str | None]]]
 ) -> Splitter:
-    """How to find the split of each reference, asked for in the final order.
+    """A function that chooses the split of each reference. Call it in the final order.
 
     Args:
-        rule: what the user asks for, which fits `schema`.
-        schema: what INPUT has.
-        seed: decides hashes.
-        references: gives all of them with their own splits, for what needs to know them beforehand.
+        rule: the user's rule, which fits `schema`.
+        schema: the schema of INPUT.
+        seed: the seed of the hashes.
+        references: gives all references with their splits in INPUT; stratified splits count them beforehand.
     """
     if schema.splits and not rule.parts:
         return lambda key, reference, own: str(own)
@@ -75,7 +75,7 @@ def splitter(
 def _inner(
     rule: SplitRule, schema: Schema, seed: int, references: Callable[[], Iterable[tuple[Reference, str | None]]]
 ) -> Splitter:
-    """How to find the split of what INPUT does not say it of."""
+    """A function that chooses the split of inputs without one in INPUT."""
     parts = rule.parts or (("train", "1"),)
     if rule.stratify:
         divided = _divided(rule, schema)
@@ -87,7 +87,7 @@ def _inner(
     group_by, of_folder = rule.group_by, rule.group_by not in schema.fields
 
     def by_group(key: int, reference: Reference, own: str | None) -> str:
-        # The place, where it is a path: an id may be of a table's own.
+        # The place is a path in most sources; an id can come from a column of a table.
         path = reference.place if isinstance(reference.place, str) else reference.id
         group = posixpath.dirname(path) if of_folder else reference.values[group_by]
         return names[bisect_right(ends, _hashed(seed, group))]
@@ -96,7 +96,7 @@ def _inner(
 
 
 class _Stratified:
-    """Gives of each class, in the order that it is asked in, the first part to the first split, and so on."""
+    """Cuts each class into parts: its first records go to the first split, the next to the second, and so on."""
 
     def __init__(self, parts: tuple[tuple[str, str], ...], counts: Mapping[int, int]) -> None:
         self._names = [name for name, _ in parts]
@@ -104,7 +104,8 @@ class _Stratified:
         fractions = _cumulated(parts)
         self._ends: dict[int, list[int]] = {}
         for label, count in counts.items():
-            # All classes rounded the same way would starve a split of classes of one record.
+            # With the same rounding for all classes, a small split would get no record of small classes at all. Each
+            # class has an offset of its own instead, spread evenly over the classes.
             offset = Fraction(label * _GOLDEN % _KEYS, _KEYS)
             self._ends[label] = [int(count * fraction + offset) for fraction in fractions[:-1]] + [count]
 
@@ -116,7 +117,7 @@ class _Stratified:
 
 
 def _cumulated(parts: tuple[tuple[str, str], ...]) -> list[Fraction]:
-    """The end of each part; the last is exactly 1."""
+    """The end of each part. The last one is exactly 1, since fractions do not round."""
     ends, end = [], Fraction(0)
     for _, fraction in parts:
         end += Fraction(fraction)
@@ -130,7 +131,7 @@ def _hashed(seed: int, group: Any) -> int:
 
 
 def _divided(rule: SplitRule, schema: Schema) -> str | None:
-    """Which of INPUT's own splits `--split` divides: train, or the only one; None where INPUT has no splits."""
+    """INPUT's split that `--split` divides: train, or the only one. None if INPUT has no splits."""
     if not rule.parts or not schema.splits:
         return None
     return train_among(schema.splits)

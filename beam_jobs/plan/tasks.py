@@ -1,4 +1,4 @@
-"""From ordered inputs to shard tasks: how many shards, and which bytes of a plan file are a shard's."""
+"""From ordered inputs to shard tasks: the number of shards, and the bytes of a plan file for each of them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
-    """One shard to write: its place among the shards of its split, and where its references are.
+    """One shard to write: its number among the shards of its split, and its references.
 
-    They are the bytes from `start` to `end` of the plan file `plan`, `records` lines.
+    The references are the `records` lines from byte `start` to byte `end` of the plan file `plan`.
     """
 
     split: str
@@ -50,24 +50,25 @@ class ShardTask:
 
     @property
     def name(self) -> str:
-        """A name for it, the same on every run."""
+        """The name of the shard, which is the same on every run."""
         return f"{self.split}-{self.number:05d}-of-{self.count:05d}"
 
 
 def shard_count(records: int, rule: ShardRule, largest: int, record_bytes: float) -> int:
-    """How many shards a split of so many records gets.
+    """The number of shards of a split.
 
     Args:
-        records: of the split.
-        rule: of all splits.
-        largest: how many records the largest split has.
+        records: the number of records of the split.
+        rule: the rule for all splits.
+        largest: the number of records of the largest split.
         record_bytes: the mean size of a record, for a rule of bytes.
 
     Raises:
-        UsageError: there are fewer records than shards, or more shards than any engine is good for.
+        UsageError: there are more shards than records, or more than `MAX_SHARDS`.
     """
     if rule.by == "shards" and rule.value > largest:
         raise UsageError(f"--shards {rule.value}: the largest split has only {largest} images")
+    # Fractions: with floats, the number of shards could depend on rounding, and with it every name of a file.
     size = {
         "shards": Fraction(largest, rule.value),
         "records": Fraction(rule.value),
@@ -80,7 +81,7 @@ def shard_count(records: int, rule: ShardRule, largest: int, record_bytes: float
 
 
 def first_references(split: str, ordered: Ordered, count: int, prefix: str) -> ShardTask:
-    """The references that come first, as if they were a shard; `prefix` is where the plan files are."""
+    """A task with the first references of a split. `prefix` is the folder of the plan files."""
     return _tasks(split, Ordered(ordered.path, min(ordered.records, count)), 1, prefix)[0]
 
 
@@ -116,17 +117,18 @@ def _tasks(split: str, ordered: Ordered, count: int, prefix: str) -> list[ShardT
 
 
 def read_tasks(directory: Directory, path: str) -> Iterator[ShardTask]:
-    """The tasks that `plan_shards` wrote to a file, from where that is now."""
+    """The tasks of a file that `plan_shards` wrote."""
     for line in directory.read(path).splitlines():
         split, number, count, records, plan, start, end = json.loads(line)
         yield ShardTask(split=split, number=number, count=count, records=records, plan=plan, start=start, end=end)
 
 
 def read_references(directory: Directory, task: ShardTask) -> Iterator[Reference]:
-    """The references of one shard, in order, in memory of some thousand."""
+    """The references of one shard, in order, in memory of a few thousand of them."""
     position, rest = task.start, b""
     while position < task.end:
         piece = directory.read(task.plan, position, min(task.end, position + _PIECE))
+        # Without this, a plan file that was cut off would be asked for bytes for ever.
         if not piece:
             raise OSError(f"{directory.uri(task.plan)}: ends before byte {task.end}; run the command again")
         position += len(piece)
@@ -136,5 +138,5 @@ def read_references(directory: Directory, task: ShardTask) -> Iterator[Reference
 
 
 def reference_at(directory: Directory, task: ShardTask, position: int) -> Reference:
-    """One of the references of a shard."""
+    """The reference at a position of a shard."""
     return next(islice(read_references(directory, task), position, None))

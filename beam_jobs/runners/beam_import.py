@@ -11,10 +11,10 @@ __all__ = ["without_import_warnings"]
 
 @contextlib.contextmanager
 def without_import_warnings() -> Iterator[None]:
-    """Hold back the warnings of Beam's import, one for each optional package that is not there."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
+    """Suppress the warnings of Beam's import: it prints one for each optional package that is not installed."""
+    disabled_level = logging.root.manager.disable
+    logging.disable(max(disabled_level, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.disable(disabled_level)

@@ -1,4 +1,4 @@
-"""Running the pipeline on an engine elsewhere: Dataflow, Flink, Spark, Prism. Submit, wait, cancel, tell."""
+"""Running the pipeline on an engine: Dataflow, Flink, Spark, Prism. Submitting, waiting, cancelling, progress."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _PROGRESS_SECONDS = 30.0
 
 
 def check_places(beam_options: Mapping[str, Any], places: Mapping[str, str]) -> None:
-    """Whether the workers of an engine see the places, each with its name in the command line.
+    """Check that the workers of an engine can see the places. Keys are their names on the command line.
 
     Raises:
-        UsageError: one is local, and the workers are not.
+        UsageError: a place is local, and the workers are on other machines.
     """
     runner = beam_options["runner"]
     if not _workers_are_elsewhere(beam_options):
@@ -51,21 +51,21 @@ def check_places(beam_options: Mapping[str, Any], places: Mapping[str, str]) -> 
 
 
 def check_engine(beam_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Beam's options as the engine needs them.
+    """Beam's options, completed for the engine.
 
     Raises:
-        UsageError: one is missing, or does not fit a command that waits for its job.
+        UsageError: an option is missing, or does not fit a command that waits for its job.
     """
     for name in (*_DO_NOT_WAIT, "dry_run", "update", "streaming"):
         if beam_options.get(name):
             raise UsageError(f"--{name}: this command waits for the job that it starts; leave it out")
-    # All code is in packages that the workers have.
+    # Pickling the main module is for notebooks: all code of this job is in packages that the workers have.
     options = {"save_main_session": False, **beam_options}
     return _for_dataflow(options) if options["runner"] == "DataflowRunner" else options
 
 
 def _workers_are_elsewhere(beam_options: Mapping[str, Any]) -> bool:
-    """Whether what does the work may run on other machines, which see no disk of this one."""
+    """Whether the workers may run on other machines, which cannot see this machine's disks."""
     if beam_options.get("environment_type") == "LOOPBACK":
         return False
     if beam_options["runner"] == "DataflowRunner" or beam_options.get("environment_type"):
@@ -88,16 +88,17 @@ def _for_dataflow(options: dict[str, Any]) -> dict[str, Any]:
         )
     _check_credentials(options)
     return {
-        "job_name": time.strftime("image-shards-%Y%m%d-%H%M%S"),  # Beam's own would have the user's name in it
+        # Beam's default name contains the user's name.
+        "job_name": time.strftime("image-shards-%Y%m%d-%H%M%S"),
         **options,
-        # Beam would tell Google what is installed here, with the paths of editable packages.
+        # Otherwise Beam sends Google a list of the packages installed here, with the paths of editable ones.
         "experiments": [*(options.get("experiments") or []), "disable_logging_submission_environment"],
         "setup_file": _with_directory(options.get("setup_file")),
     }
 
 
 def _check_credentials(options: Mapping[str, Any]) -> None:
-    """Ask for credentials now, in a moment: Beam would try for minutes."""
+    """Check for credentials at once. Beam would retry for minutes."""
     try:
         import google.auth
         from google.auth.exceptions import DefaultCredentialsError
@@ -111,23 +112,24 @@ def _check_credentials(options: Mapping[str, Any]) -> None:
 
 
 def _with_directory(path: str | None) -> str | None:
-    return path if path is None or os.path.dirname(path) else f"./{path}"  # Beam changes to it
+    # Beam changes to the directory part of the path, and fails where that is empty.
+    return path if path is None or os.path.dirname(path) else f"./{path}"
 
 
 def run_on_engine(add_steps: AddSteps, beam_options: Mapping[str, Any], progress: Callable[[], str]) -> None:
-    """Run a pipeline on an engine, and wait for it; Ctrl-C cancels it there.
+    """Run a pipeline on an engine, and wait for it. Ctrl-C cancels the job there.
 
-    Afterwards no process, thread or file of an engine on this machine is left. To be called from the main
-    thread: Beam sets signal handlers.
+    Afterwards no process, thread or file of an engine is left on this machine. Call this from the main thread: Beam
+    sets signal handlers.
 
     Args:
-        add_steps: adds what there is to do.
-        beam_options: those that `check_engine` returned.
-        progress: says how far the job is.
+        add_steps: adds the steps to the pipeline.
+        beam_options: the result of `check_engine`.
+        progress: returns a text about the progress of the job.
 
     Raises:
         JobError: the job failed there.
-        LostJobError: it cannot be asked any more, and may still run.
+        LostJobError: the job can no longer be reached, and may still run.
     """
     name, result = beam_options["runner"], None
     with contextlib.ExitStack() as stack:
@@ -157,16 +159,19 @@ def run_on_engine(add_steps: AddSteps, beam_options: Mapping[str, Any], progress
             raise
         except Exception as error:
             inline_calls.stop()
-            if result is None:  # there is no job
+            if result is None:  # submitting it has failed
                 raise JobError(f"{name} failed: {_said(error)}") from error
+            # An error of waiting is not an error of the job: with the network away for a moment, it still runs.
             if _workers_are_elsewhere(beam_options) and not _surely_ended(result):
                 raise _lost(_where(result, beam_options), error) from error
             raise JobError(f"{_where(result, beam_options)} failed: {_said(error)}") from error
 
 
 def _submit(pipeline: Any, name: str) -> tuple[Any, bool]:
-    """Start the job. Its handle, and whether Ctrl-C came between starting it and knowing it."""
-    if name == "DataflowRunner":  # in a thread, where no interrupt comes between
+    """Start the job. Returns its handle, and whether Ctrl-C came before the handle was known."""
+    # Dataflow jobs run on without this process. They are submitted in a thread, which no interrupt reaches: otherwise
+    # a job could have started whose id is not known, and could not be cancelled.
+    if name == "DataflowRunner":
         with ThreadPoolExecutor(1) as thread:
             submitted = thread.submit(pipeline.run)
             try:
@@ -177,17 +182,19 @@ def _submit(pipeline: Any, name: str) -> tuple[Any, bool]:
     try:
         return pipeline.run(), False
     finally:
-        signal.signal(signal.SIGINT, interrupt)  # Beam's would end the job server, and not the job
+        # Beam's handler ends the job server, but not the job.
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _cancel(result: Any, beam_options: Mapping[str, Any]) -> None:
     """Cancel a job, and return when none of its workers can write any more.
 
     Raises:
-        LostJobError: it may still be running.
+        LostJobError: the job may still be running.
     """
     elsewhere = _workers_are_elsewhere(beam_options)
-    # Dataflow takes minutes, and says how it goes; an engine on this machine ends with this process.
+    # Dataflow takes minutes to cancel, and reports its state all the while. An engine on this machine ends with this
+    # process in any case.
     patience = float("inf") if beam_options["runner"] == "DataflowRunner" else _CANCEL_SECONDS
     deadline = time.monotonic() + patience
     try:
@@ -203,7 +210,7 @@ def _cancel(result: Any, beam_options: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _runner(name: str) -> Iterator[Any]:
-    """A runner, whose job server, if it starts one, ends here and not with this process."""
+    """A runner whose job server ends with this context. Beam would let it live until this process ends."""
     from apache_beam.runners.portability.portable_runner import PortableRunner
     from apache_beam.runners.runner import create_runner
 
@@ -222,13 +229,14 @@ def _runner(name: str) -> Iterator[Any]:
 
 
 def _ending_with_this_process(beam_options: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Beam's options, with the servers that it starts ended by the kernel when this process ends, however it does."""
+    """Beam's options, changed so that the kernel ends the servers that Beam starts when this process ends."""
     options = dict(beam_options)
-    # A job server is ended by a signal, and then leaves its temporary files.
+    # A job server is ended by a signal, and leaves its temporary files then: they go to a folder of this job.
     properties = options.get("job_server_jvm_properties") or []
     options["job_server_jvm_properties"] = [*properties, f"-Djava.io.tmpdir={place}"]
     options["job_server_java_launcher"] = _mortal(options.get("job_server_java_launcher") or "java", place)
-    if options["runner"] == "PrismRunner":  # otherwise it would use the server of an earlier pipeline
+    # Otherwise Prism would reuse the server of an earlier pipeline of this process.
+    if options["runner"] == "PrismRunner":
         options["experiments"] = [*(options.get("experiments") or []), "disable_prism_server_singleton"]
     if os.path.isfile(options.get("prism_location") or ""):
         options["prism_location"] = _mortal(options["prism_location"], place)
@@ -236,9 +244,10 @@ def _ending_with_this_process(beam_options: Mapping[str, Any], place: str) -> di
 
 
 def _mortal(command: str, place: str) -> str:
-    """A script that runs a command which does not outlive the thread that has started it (Linux: prctl(2))."""
+    """Path of a script that runs a command and ends with the thread that has started it (Linux: prctl(2))."""
     if sys.platform != "linux":
         return command
+    # The kernel's signal reaches the server even where this process is killed and can clear up nothing.
     path = os.path.join(place, f"mortal-{os.path.basename(command)}")
     code = f"import ctypes, os, sys; ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)});"
     code += " os.execvp(sys.argv[1], sys.argv[1:])"
@@ -250,19 +259,19 @@ def _mortal(command: str, place: str) -> str:
 
 @contextlib.contextmanager
 def _unheard() -> Iterator[Callable[[str], None]]:
-    """Hold back what Beam prints, since what fails is raised; what is handed out prints all the same."""
-    heard = sys.stderr
+    """Suppress the output of Beam and its servers: errors are raised. The yielded function still prints a line."""
+    stderr = sys.stderr
 
     def tell(line: str) -> None:
-        print_status(line, heard)
+        print_status(line, stderr)
 
-    before = logging.root.manager.disable
+    disabled_level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
             yield tell
     finally:
-        logging.disable(before)
+        logging.disable(disabled_level)
 
 
 @contextlib.contextmanager
@@ -271,7 +280,7 @@ def _regularly(show: Callable[[], None]) -> Iterator[None]:
 
     def run() -> None:
         while not ended.wait(_PROGRESS_SECONDS):
-            with contextlib.suppress(Exception):  # a store that is away for a moment
+            with contextlib.suppress(Exception):  # the store may be unreachable for a moment
                 show()
 
     threading.Thread(target=run, daemon=True).start()
@@ -282,7 +291,7 @@ def _regularly(show: Callable[[], None]) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> str:
-    """The text of an error; of this project's, without Beam's tracebacks and remarks around it."""
+    """The text of an error, for this project's errors without the tracebacks and remarks that Beam adds."""
     found = re.findall(r"JobError: (.*?)(?: \[while running|\n\n|\Z)", str(error), re.DOTALL)
     return found[-1].strip() if found else (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
@@ -295,7 +304,7 @@ def _lost(where: str, error: Exception) -> LostJobError:
 
 
 def _ended(result: Any) -> bool:
-    """Ask whether a job has ended."""
+    """Whether a job has ended, asked of the engine."""
     from apache_beam.runners.runner import PipelineState
 
     return bool(PipelineState.is_terminal(result.state))
@@ -304,12 +313,12 @@ def _ended(result: Any) -> bool:
 def _surely_ended(result: Any) -> bool:
     try:
         return _ended(result)
-    except Exception:  # it cannot be asked
+    except Exception:  # the engine does not answer
         return False
 
 
 def _where(result: Any, beam_options: Mapping[str, Any]) -> str:
-    """The name of a job, and where to look at it."""
+    """The name of a job, with a link to its page where there is one."""
     if beam_options["runner"] != "DataflowRunner":
         return f"the job on {beam_options['runner']}"
     project, region, job = beam_options["project"], beam_options["region"], result.job_id()

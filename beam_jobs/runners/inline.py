@@ -1,7 +1,7 @@
-"""Work that Beam calls for in this process, where no worker process does it: in an engine's worker, or in the launcher.
+"""Work inside Beam's own process, without worker processes: in an engine's worker, or in the launcher.
 
-An engine on this machine runs DoFns in threads of the launcher. They must have ended before OUTPUT is
-cleared up, and Ctrl-C must end them.
+An engine on this machine runs DoFns in threads of the launcher. They must end before OUTPUT is cleared up, and Ctrl-C
+must end them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["inline_calls"]
 
 
 class _InlineCalls(Watcher):
-    """Calls functions, and can have them all end before their next image."""
+    """Calls functions, and can end them all before their next image."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -29,7 +29,7 @@ class _InlineCalls(Watcher):
         """The result of `function(*arguments)`.
 
         Raises:
-            JobError: everything was stopped.
+            JobError: all calls were stopped.
         """
         with self._changed:
             if self._stopped:
@@ -47,20 +47,21 @@ class _InlineCalls(Watcher):
         self._stopped = False
 
     def stop(self) -> None:
-        """Have every call end before its next image, and wait until all have."""
+        """End every call before its next image, and wait until all have ended."""
         with self._changed:
             self._stopped = True
             self._changed.wait_for(lambda: self._running == 0)
 
     def counts(self, images: int, reject: Reject | None = None) -> None:
-        """One more image is done; the next may not be begun.
+        """Note that an image is done.
 
         Raises:
-            JobError: everything was stopped.
+            JobError: all calls were stopped.
         """
+        # A thread cannot be ended from outside. This is called between two images, where an error ends it safely.
         if self._stopped:
             raise JobError("stopped")
 
 
 inline_calls = _InlineCalls()
-"""Of this process."""
+"""The calls of this process."""

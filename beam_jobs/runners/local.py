@@ -19,9 +19,10 @@ from beam_jobs.runners.workers import Workers
 __all__ = ["AddSteps", "import_beam_meanwhile", "is_local", "make_pipeline", "run_here", "temporary_files_in"]
 
 AddSteps = Callable[[Any, str], None]
-"""Adds steps to a Beam pipeline; the text names the processes that do the work, "" where it is done inline."""
+"""Adds steps to a Beam pipeline. The text is the id of the processes that do the work, "" for inline work."""
 
-# "DirectRunner" is Beam's name for "on this machine"; what it does there is decided here.
+# All of Beam's names for "on this machine" mean the same here: one worker in memory, which passes its tasks on to the
+# processes of `workers.py`.
 _LOCAL_RUNNERS = (None, "DirectRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner", "FnApiRunner")
 _HERE = {"runner": "FnApiRunner", "direct_num_workers": 1, "direct_running_mode": "in_memory"}
 
@@ -32,10 +33,11 @@ def is_local(beam_options: Mapping[str, Any]) -> bool:
 
 
 def import_beam_meanwhile() -> None:
-    """Import Beam in a thread: it takes half a second, in which this one lists INPUT and waits for the sample."""
+    """Import Beam in a thread. It takes half a second, in which the caller lists INPUT and waits for the sample."""
 
     def load() -> None:
-        with contextlib.suppress(Exception), without_import_warnings():  # what fails, fails again where it is needed
+        # An import that fails here fails again where it is needed, with its message.
+        with contextlib.suppress(Exception), without_import_warnings():
             importlib.import_module("beam_jobs.runners.pipeline")
 
     threading.Thread(target=load, daemon=True).start()
@@ -51,24 +53,26 @@ def run_here(
     """Run a pipeline on this machine.
 
     Args:
-        add_steps: adds what there is to do.
-        beam_options: Beam's own, by their names in `PipelineOptions`.
+        add_steps: adds the steps to the pipeline.
+        beam_options: Beam's own options, by their names in `PipelineOptions`.
         workers: the processes; None to work in this one.
-        show_progress: is called some times a second.
-        scratch: a folder that is removed at the end, if need be by the next job.
+        show_progress: called ten times a second.
+        scratch: a folder that is removed at the end, after a kill by the next job.
 
     Raises:
         JobError: the job failed.
     """
-    # What fails here is raised here; Beam would also print it, once for each of its layers.
+    # Errors are raised from here. Beam would print each of them as well, once for each of its layers.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    inline_calls.allow()  # a job of this process on an engine may have stopped it
+    # An earlier job of this process, on an engine, may have stopped all calls.
+    inline_calls.allow()
     failures: list[BaseException] = []
     ended = threading.Event()
 
     def run() -> None:
         try:
-            with temporary_files_in(str(scratch)):  # Beam's files, which a process that is killed would leave
+            # Beam makes temporary files when a pipeline is built, and a killed process would leave them.
+            with temporary_files_in(str(scratch)):
                 pipeline = make_pipeline(add_steps, {**beam_options, **_HERE}, workers.run if workers else "")
             pipeline.run()
         except BaseException as error:
@@ -79,42 +83,46 @@ def run_here(
     thread = threading.Thread(target=run)
     try:
         thread.start()
-        # Not Thread.join: interrupted, it takes the thread for ended (CPython 3.11), and it is not.
+        # The event, not Thread.join: in CPython 3.11 an interrupted join marks the thread as ended while it still
+        # runs, and the next join returns at once. OUTPUT would then be cleared up under a running pipeline.
         while not ended.wait(0.1):
             show_progress()
     except BaseException:
         if workers:
-            workers.stop(JobError("interrupted"))  # an Exception: Beam clears up after no other kind
+            # A JobError, not KeyboardInterrupt: Beam clears up only after errors derived from Exception.
+            workers.stop(JobError("interrupted"))
         if thread.ident is not None:
             ended.wait()
         raise
-    if workers and workers.error:  # as it was: Beam turns errors into text
+    # Beam turns errors into text, with tracebacks in it. The processes have kept the original one.
+    if workers and workers.error:
         raise workers.error
     if failures:
         said = str(failures[0]).strip().splitlines() or [type(failures[0]).__name__]
-        raise JobError(f"the pipeline failed: {said[-1]}") from failures[0]  # without the traceback in Beam's text
+        raise JobError(f"the pipeline failed: {said[-1]}") from failures[0]
 
 
 @contextlib.contextmanager
 def temporary_files_in(place: str) -> Iterator[None]:
-    """Have Python make temporary files there, in this process."""
-    before, tempfile.tempdir = tempfile.tempdir, place
+    """Make this process create its temporary files in a folder."""
+    default, tempfile.tempdir = tempfile.tempdir, place
     try:
         yield
     finally:
-        tempfile.tempdir = before
+        tempfile.tempdir = default
 
 
 def make_pipeline(add_steps: AddSteps, beam_options: Mapping[str, Any], run: str, runner: Any = None) -> Any:
     """A Beam pipeline that is ready to run.
 
     Args:
-        add_steps: adds what there is to do.
-        beam_options: Beam's own.
-        run: names the processes that do the work; "" where it is done inline.
-        runner: if it is another than the options name.
+        add_steps: adds the steps to the pipeline.
+        beam_options: Beam's own options.
+        run: the id of the processes that do the work; "" for inline work.
+        runner: a runner to use instead of the one in the options.
     """
-    with without_import_warnings():  # imported here: it takes a second, and the worker processes do without it
+    # Imported here, not above: it takes a second, and worker processes, which import this module, do not need it.
+    with without_import_warnings():
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 

@@ -1,13 +1,15 @@
-"""The job as a Beam pipeline. Only tasks cross a shuffle; neither references nor image bytes ever do.
+"""The job as a Beam pipeline. Tasks cross a shuffle; references and image bytes never do.
 
 ```
 OUTPUT ── ListShards ── ShardTask ── WriteShards ── WrittenShard ── all of them ── Publish ── manifest
   └── ListMeasured ── ShardTask ── MeasureShards ── ChannelSums ── summed ── to WriteShards  (--normalize dataset only)
 OUTPUT ── ListInputs ── ShardTask ── HashInputs      (--drop-duplicates only; a pipeline of its own, before the plan)
 ```
-
-The pipeline is of the same size for any number of shards: the tasks are read from the plan, in OUTPUT.
 """
+
+# The launcher makes the plan, and the pipeline has the same size for any number of shards. Its only element is OUTPUT's
+# name, from which workers read the tasks; a task names the bytes of a plan file with its references. So no engine's
+# limit on the size of a pipeline or of an element (Dataflow: 10 MB for a job) limits the dataset.
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ __all__ = ["HashInputs", "ListShards", "MeasureShards", "WriteShards", "build", 
 
 
 def build_hashing(pipeline: beam.Pipeline, job: Job, run: str) -> None:
-    """Add the pre-pass to `pipeline` that hashes every input, for --drop-duplicates."""
+    """Add the pre-pass that hashes every input to `pipeline`, for --drop-duplicates."""
     tasks = pipeline | "ListInputs" >> ListShards(job.output, name=HASH_TASKS_NAME)
     _ = tasks | "HashInputs" >> HashInputs(job, run)
 
@@ -53,7 +55,7 @@ def build(pipeline: beam.Pipeline, job: Job, publication: Publication, run: str)
 
 @dataclass
 class ListShards(beam.PTransform):
-    """Every `ShardTask` of the plan in OUTPUT, or of one split, given to whichever worker is free."""
+    """Reads every `ShardTask` of the plan in OUTPUT, or of one split, and spreads them over the workers."""
 
     output: str
     split: str | None = None
@@ -61,9 +63,8 @@ class ListShards(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[ShardTask]:
         output = pipeline | beam.Create([self.output], reshuffle=False)
-        return (
-            output | beam.FlatMap(_tasks, self.split, self.name) | beam.Reshuffle()
-        )  # without it one worker would do all
+        # Without the reshuffle, engines fuse the steps, and one worker does all tasks.
+        return output | beam.FlatMap(_tasks, self.split, self.name) | beam.Reshuffle()
 
 
 @dataclass
@@ -91,7 +92,7 @@ class MeasureShards(beam.PTransform):
 
 @dataclass
 class HashInputs(beam.PTransform):
-    """Has the inputs of each `ShardTask` read and their hashes kept."""
+    """Stores the hashes of the inputs of each `ShardTask`, and returns their number."""
 
     job: Job
     run: str
@@ -101,10 +102,10 @@ class HashInputs(beam.PTransform):
 
 
 class _ForEachShard(beam.DoFn):
-    """Does each task: in the run's processes on this machine, elsewhere inline."""
+    """Does each task: in the run's processes on this machine, inline anywhere else."""
 
     def __init__(self, work: ShardFunction, job: Job, run: str) -> None:
-        """`run` names the processes of this machine, "" is for anywhere else."""
+        """`run` is the id of the processes of this machine, "" for inline work."""
         self._work, self._job, self._run = work, job, run
 
     def start_bundle(self) -> None:
@@ -112,6 +113,8 @@ class _ForEachShard(beam.DoFn):
         self._statistics: Any = None
 
     def process(self, task: ShardTask, statistics: Any = None) -> Iterator[Any]:
+        # Tasks are collected until the bundle ends: one worker of Beam's would otherwise wait for each of them in
+        # turn, with one process busy at a time.
         if self._run:
             self._tasks.append(task)
             self._statistics = statistics
@@ -138,7 +141,7 @@ def _publish(written: Sequence[WrittenShard], publication: Publication, run: str
         workers.check()
         publish(written, publication)
     except Exception as error:
-        workers.stop(error)  # Beam would keep only its text
+        workers.stop(error)  # keeps the error, of which Beam passes on only the text
         raise
 
 

@@ -20,14 +20,14 @@ _LINE_SECONDS = 10.0  # between two lines of progress, where there is no termina
 
 
 def add_hashing(job: Job, pipeline: Any, run: str) -> None:
-    """Add the pre-pass that hashes every input to a Beam pipeline; `run` names the processes of this machine."""
+    """Add the pre-pass that hashes every input to a Beam pipeline. `run` is the id of this machine's processes."""
     from beam_jobs.runners.pipeline import build_hashing  # which imports Beam
 
     build_hashing(pipeline, job, run)
 
 
 def add_writing(job: Job, publication: Publication, pipeline: Any, run: str) -> None:
-    """Add the writing of all shards to a Beam pipeline; `run` names the processes of this machine."""
+    """Add the writing of all shards to a Beam pipeline. `run` is the id of this machine's processes."""
     from beam_jobs.runners.pipeline import build  # which imports Beam
 
     build(pipeline, job, publication, run)
@@ -42,14 +42,14 @@ def run_pipeline(
     tasks_done: Callable[[], str],
     scratch: Path,
 ) -> None:
-    """Run a pipeline, and show how far it is.
+    """Run a pipeline, and show its progress.
 
     Args:
-        add_steps: adds the steps to it.
-        beam_options: Beam's own.
+        add_steps: adds the steps to the pipeline.
+        beam_options: Beam's own options.
         workers: the processes of this machine; None to work in this one.
-        progress: the text about a run on this machine, as a bar or in words.
-        tasks_done: the text about a run on an engine.
+        progress: returns the text about a run on this machine, as a bar or in words.
+        tasks_done: returns the text about a run on an engine.
         scratch: a folder on this machine.
 
     Raises:
@@ -64,7 +64,8 @@ def run_pipeline(
     _show(line, progress)
     try:
         if workers is not None:
-            workers.start()  # while Beam is being imported
+            # The processes need a while to import, and so does Beam, which a thread of this process is importing.
+            workers.start()
         run_here(add_steps, beam_options, workers, functools.partial(_show, line, progress), scratch)
     finally:
         line.leave(progress(line.is_on_terminal))

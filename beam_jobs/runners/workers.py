@@ -1,11 +1,13 @@
 """The processes that do the work when a job runs on this machine.
 
-Beam's local runner gives one worker; its DoFns hand their tasks to these processes instead. Beam pickles
-DoFns, so they find the processes by the id of the run. A process that dies is an error at once that names
-the image it was on; none outlives the parent; Ctrl-C is for the parent, which ends them.
-
-Not `concurrent.futures`: what it tells of a process that died is that one did.
+Beam's local runner gets one worker, whose DoFns pass their tasks to these processes. The death of a process is an
+error at once, which names the images it worked on. No process outlives the parent. Ctrl-C reaches the parent alone,
+which ends the processes.
 """
+
+# Beam's local runner has worker processes, too, but it hangs for ever when one of them is killed for its memory.
+# `concurrent.futures` reports that a process died, and neither which one, nor of what, nor on which images. This pool
+# knows all three, and it ends processes at once: the shards that they have not finished are worth nothing.
 
 from __future__ import annotations
 
@@ -36,18 +38,19 @@ from shard_reader.storage.open import directory
 __all__ = ["Workers", "workers_of"]
 
 ShardFunction = Callable[[ShardTask, Job, Any, Watcher], Any]
-"""Does a task of a job, with the statistics, and tells the watcher; its result."""
+"""Does a task of a job, given the statistics, reports to the watcher, and returns the result."""
 
 _POLL_SECONDS = 0.1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+# Beam pickles DoFns, and processes do not pickle: a DoFn carries the id of its run, and looks the processes up here.
 _running: dict[str, Workers] = {}
 
 
 def workers_of(run: str) -> Workers:
-    """The processes of a run of this process.
+    """The processes of a run.
 
     Raises:
-        JobError: the run is over, and this is a straggler of it.
+        JobError: the run is over.
     """
     if run not in _running:
         raise JobError("stopped")
@@ -55,12 +58,12 @@ def workers_of(run: str) -> Workers:
 
 
 class Workers:
-    """Processes that do tasks. As a context manager, it ends them at the end.
+    """A pool of processes that do tasks. Leaving its context ends them.
 
     Args:
-        count: how many; may be raised.
-        watcher: hears of each image in any of them, in the thread that waits for results; what it raises ends
-            the run. May be changed.
+        count: the number of processes. The attribute may be raised later.
+        watcher: receives the progress of all processes, in the thread that waits for results. Its errors end the
+            run. The attribute may be replaced.
         reject_crashers: whether an image that ends a process is rejected, and its shard begun again.
     """
 
@@ -80,7 +83,8 @@ class Workers:
         try:
             self.end()
         except KeyboardInterrupt:
-            self.end()  # the command hears only one: what it cut off is done now
+            # The command ignores signals after the first, so this second attempt runs to its end.
+            self.end()
             raise
 
     def end(self) -> None:
@@ -90,20 +94,20 @@ class Workers:
             process.end()
 
     def start(self) -> None:
-        """Start the processes, which takes them a while; otherwise each is started with its first task.
+        """Start the processes now, while there is other work to do. `do` would start them otherwise.
 
         Raises:
-            JobError: one cannot be started.
+            JobError: a process cannot be started.
         """
         while len(self._processes) < self.count:
             self._start()
 
     def do(self, work: ShardFunction, tasks: Iterable[ShardTask], job: Job, statistics: Any = None) -> Iterator[Any]:
-        """Have `work` done with each task; each result as it comes.
+        """Do `work` with each task in the processes. Yields each result as it comes, in any order.
 
         Raises:
             JobError: the run was stopped, or a process died.
-            Exception: what the work raised.
+            Exception: the error of the work.
         """
         self.start()
         waiting = deque(tasks)
@@ -136,19 +140,20 @@ class Workers:
                     self._report(value)
 
     def check(self) -> None:
-        """Raise the error that stopped the run, if it was stopped."""
+        """Raise the error that has stopped the run, if there is one."""
         if self.error is not None:
             raise self.error
 
     def stop(self, error: BaseException) -> None:
-        """End every process at once, and have `check` raise `error`. What they have not finished is lost."""
+        """End every process at once, and let `check` raise `error`. Unfinished tasks are lost."""
         self.error = self.error or error
         for process in list(self._processes):
             process.kill()
 
     def _start(self) -> _ImageProcess:
         self.check()
-        with signals_wait():  # until it is known: an interrupt would leave it running
+        # An interrupt between these two lines would leave a process that nobody ends.
+        with signals_wait():
             process = _ImageProcess()
             self._processes.append(process)
         return process
@@ -162,12 +167,15 @@ class Workers:
             raise
 
     def _without_crasher(self, process: _ImageProcess, task: ShardTask, job: Job) -> Job:
-        """The job with the images rejected that a process has died of.
+        """The job, with the images added to its rejects that end a process.
 
         Raises:
-            JobError: they are not to be rejected, or none of them ends a process by itself.
+            JobError: crashers are not to be rejected, or no suspect ends a process by itself.
         """
         self.check()
+        # The threads of a process work on several images at a time, and any of them may have ended it, as may a lack
+        # of memory. So each suspect is tried in a process of its own: only an image that ends it by itself, and will
+        # do so again, may be a reject.
         why, suspects = process.cause_of_death(), process.images(task, job)
         named = ", ".join(printable(reference.id) for reference in suspects) or "none"
         if self._reject_crashers:
@@ -183,20 +191,22 @@ class Workers:
 
 
 class _ImageProcess(WorkerProcess):
-    """A worker process, and which images it is on."""
+    """A worker process, with the positions of the images that it is working on."""
 
     def __init__(self) -> None:
+        # Shared memory without a lock, since a killed process would keep one. The positions in work lie close to each
+        # other, so that no two threads write to the same one of the 1,024 numbers.
         self._current = RawArray(c_int64, 1024)
         super().__init__(_serve, self._current)
 
     def images(self, task: ShardTask, job: Job) -> list[Reference]:
-        """The images of a task that it was on."""
+        """The images of a task that were in work when the process died."""
         positions = sorted({position - 1 for position in self._current if position})
         return [reference_at(directory(job.output), task, position) for position in positions]
 
 
 def _crash(reference: Reference, job: Job) -> str | None:
-    """How an image alone ends a process, if it does."""
+    """How an image by itself ends a process; None if it does not."""
     with signals_wait():
         process = WorkerProcess(_try)
     try:
@@ -216,7 +226,7 @@ def _serve(pipe: Connection, current: Array[c_int64]) -> None:
 
 
 def _do(reporter: _Reporter, message: tuple[ShardFunction, ShardTask, Job, Any]) -> Any:
-    """The result of a task; each error is one that pickles, with a text for the user."""
+    """The result of a task. Every error becomes one that pickles and has a text for the user."""
     work, task, job, statistics = message
     try:
         result = work(task, job, statistics, reporter)
@@ -245,17 +255,16 @@ def _settle() -> None:
     """Be quiet, give back memory, and end with the parent."""
     ignore_image_warnings()
     _give_back_memory()
-    # Libraries for images print to the terminal what they also return as errors.
+    # Image libraries in C print their warnings straight to file descriptor 2. Errors are returned as well.
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)
     end_with_parent()
 
 
 def _give_back_memory() -> None:
-    """Have glibc return the pixels of a large image at once, and keep at most so much of the others for the next.
-
-    By itself it keeps the more the larger an image was that it has seen. See mallopt(3).
-    """
+    """Let glibc return the memory of large images to the system at once. See mallopt(3)."""
+    # By default glibc raises both thresholds with the largest block that was freed, and keeps as much from then on. So
+    # one large image would cost each process its size for the rest of the job.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 4 << 20)
@@ -263,7 +272,7 @@ def _give_back_memory() -> None:
 
 
 class _Reporter(Watcher):
-    """Tells the parent: of rejects at once, of other images some times a second."""
+    """Reports to the parent: rejects at once, other images ten times a second."""
 
     def __init__(self, pipe: Connection, current: Array[c_int64]) -> None:
         self._pipe, self._current = pipe, current
@@ -281,7 +290,7 @@ class _Reporter(Watcher):
             self.tell(reject)
 
     def tell(self, reject: Reject | None = None) -> None:
-        """Send what has been counted."""
+        """Send the images that were counted since the last report."""
         self._pipe.send(("report", ("counts", (self._untold, reject))))
         self._untold, self._told = 0, time.monotonic()
 

@@ -14,29 +14,29 @@ __all__ = ["Job", "Watcher"]
 
 
 class Watcher:
-    """Hears how a shard comes along. This one does nothing with it, for workers that nobody watches."""
+    """Receives the progress of a shard. This class ignores it: it serves calls without a display."""
 
     def begins(self, position: int) -> None:
-        """The image at this place of the shard is being made."""
+        """The image at this position of the shard is being processed."""
 
     def ends(self, position: int) -> None:
-        """It is no longer."""
+        """The image at this position is finished."""
 
     def counts(self, images: int, reject: Reject | None = None) -> None:
-        """So many more images are done; `reject` if it was one that cannot be used."""
+        """`images` more images are done. `reject` is given if the image cannot be used."""
 
     def keeps(self, images: int, rejected: int) -> None:
-        """So many images, so many of them rejected, were done before."""
+        """An earlier run has done `images` images, and rejected `rejected` of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every shard of a job has in common.
+    """The values that all shards of a job share.
 
-    `staging` is a folder on the worker's disk for what is then uploaded; None for the system's own. `crashers`
-    are ids of images that ended a worker process, each with what it ended with. `threads` read a shard's images at the
-    same time, and `decoders` of them work on what they have read: images wait as the files they are, not as pixels.
-    `boxes` and `points` are the fields that move with the pixels, each with what its numbers are.
+    `staging` is a folder on the worker's disk for shards before their upload; None for the system's temporary folder.
+    `crashers` maps the ids of images that ended a worker process to the cause of its death. `threads` threads read a
+    shard's images at the same time; at most `decoders` of them decode and encode. `boxes` and `points` are the fields
+    that move with the pixels, each with the form of its numbers.
     """
 
     source: SourceOptions
@@ -48,6 +48,8 @@ class Job:
     boxes: Mapping[str, str]
     points: Mapping[str, str]
     count_classes: bool
+    # Threads wait for a disk or a network, decoders for a CPU. Images queue between them as encoded files, since
+    # decoded pixels would take many times the memory.
     threads: int
     decoders: int = 1
     staging: str | None = None

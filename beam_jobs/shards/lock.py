@@ -1,7 +1,7 @@
 """One job at a time in OUTPUT.
 
-On a disk: a lock that the kernel takes away when a process ends, however it ends. In an object store, which has none:
-an object that its holder writes again every few seconds. One that does not change was left by a job that is gone.
+On a disk, the lock is a file lock, which the kernel releases when the process ends for any reason. An object store has
+no locks: there, the holder rewrites an object every few seconds, and an object that does not change is stale.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ BEAT_SECONDS = 10.0
 
 @contextlib.contextmanager
 def locked(place: str, files: Directory) -> Iterator[Callable[[], None]]:
-    """Hold the lock of OUTPUT. Its file stays, unless the function that is handed out is called.
+    """Hold the lock of OUTPUT. Its file stays there unless the yielded function is called, which removes it.
 
     Raises:
-        UsageError: another job holds it.
+        UsageError: another job holds the lock.
     """
     hold = _file_lock(files.local / LOCK_NAME) if files.local is not None else _object_lock(files)
     with contextlib.ExitStack() as stack:
@@ -46,10 +46,12 @@ def _file_lock(path: Path) -> Iterator[Callable[[], None]]:
     with open(path, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-        except FileNotFoundError:  # removed by a job that has just ended
-            mine = False
-        if not mine:
+            # A job that has just ended may have removed the file between `open` and `flock`. The lock is then on a
+            # file without a name, and another job could lock a new file beside it.
+            is_current = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except FileNotFoundError:
+            is_current = False
+        if not is_current:
             raise BlockingIOError
         yield path.unlink
 
@@ -68,9 +70,10 @@ def _object_lock(files: Directory) -> Iterator[Callable[[], None]]:
         number = 0
         while not ended.wait(BEAT_SECONDS):
             number += 1
-            with contextlib.suppress(Exception):  # one beat, or two, may be missed
+            # Another job waits for 2.5 beats, so that a beat that fails does no harm.
+            with contextlib.suppress(Exception):
                 if not content().startswith(holder):
-                    return  # taken over, after many that were
+                    return  # another job has taken over, after several missed beats
                 files.write(LOCK_NAME, [b"%s %d" % (holder, number)])
 
     def remove() -> None:
@@ -89,7 +92,9 @@ def _object_lock(files: Directory) -> Iterator[Callable[[], None]]:
         if content() != found:
             raise BlockingIOError
     files.write(LOCK_NAME, [holder])
-    time.sleep(BEAT_SECONDS / 20)  # for one who read what we read, and writes now
+    # Another job may have read the same state and be writing now. The last writer holds the lock; the pause lets
+    # the other write arrive before the check.
+    time.sleep(BEAT_SECONDS / 20)
     if content() != holder:
         raise BlockingIOError
     beating = threading.Thread(target=beat, daemon=True)
@@ -98,6 +103,7 @@ def _object_lock(files: Directory) -> Iterator[Callable[[], None]]:
         yield remove
     finally:
         stop()
-        with contextlib.suppress(Exception):  # a store that is away: a lock that does not beat is free all the same
+        # If the store is unreachable, nothing is lost: a lock that does not beat is free, too.
+        with contextlib.suppress(Exception):
             if content().startswith(holder):
                 files.write(LOCK_NAME, [holder + b" free"])

@@ -1,20 +1,19 @@
-"""OUTPUT while a job holds it: whose it is, what of it is finished, and one job at a time.
+"""OUTPUT while a job holds it: its owner, its finished work, and the removal of both.
 
 ```
-OUT/_image-shards.lock       made first, removed last: OUT is this project's, and unfinished
-OUT/_spill/                  the listing on its way into order (on a disk)
-OUT/_work/job.json           which job it is: only the same one goes on with what is there
-OUT/_work/owned.json         what of a dataset that is being removed is left to remove
-OUT/_work/plan/              which image goes where
+OUT/_image-shards.lock       made first, removed last: marks OUT as unfinished and written by image-shards
+OUT/_spill/                  the listing while it is sorted (on a disk)
+OUT/_work/job.json           identity of the job: only the same job resumes this work
+OUT/_work/owned.json         files of a dataset whose removal has begun
+OUT/_work/plan/              the references of each split, and the tasks
 OUT/_work/DIGEST/hashed/     the hashes of inputs, where duplicates are to be dropped
 OUT/_work/DIGEST/measured/   the sums over the pixels of a shard, each in a file
-OUT/_work/DIGEST/attempts/   shards being written, each try in a folder of its own (on a disk)
-OUT/_work/DIGEST/shards/     a folder for each finished shard: its files (on a disk), and what they are
+OUT/_work/DIGEST/attempts/   shards being written, each attempt in a folder of its own (on a disk)
+OUT/_work/DIGEST/shards/     a folder for each finished shard: its files (on a disk), and their description
 ```
 
-On a disk a finished shard waits in `_work` for all the others. In an object store, where nothing can be
-renamed, its files are put under their final names at once: whoever writes them, the bytes are the same.
-DIGEST is that of the job, so that stragglers of another one find nothing to go on with.
+On a disk, finished shards wait in `_work` for the others. An object store has no renames: there, finished files get
+their final names at once. Concurrent attempts write the same bytes, so the order of their writes does not matter.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ _JOB = f"{WORK}/job.json"
 _OWNED = f"{WORK}/owned.json"
 _SPILL = "_spill"
 _METADATA = (REJECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES)
-# What `write_whole` had of a file when it was cut off.
+# Temporary files of `write_whole`, which a process that was killed leaves.
 _TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *_METADATA)))})\.[0-9a-f]{{32}}")
 
 
@@ -65,7 +64,7 @@ def output_directory(place: str) -> Directory:
     """The directory at OUTPUT.
 
     Raises:
-        UsageError: nothing here can write there.
+        UsageError: no installed package can write there.
     """
     try:
         return directory(place)
@@ -75,28 +74,32 @@ def output_directory(place: str) -> Directory:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Where a job's own work is in OUTPUT."""
+    """Paths of a job's work inside OUTPUT."""
+
+    # Every path has the job's digest in it, and only the launcher makes these folders. A straggler of another job, or
+    # of one that is over, finds no folder to write to: it can neither bring OUTPUT back nor have its shard taken for
+    # one of this job.
 
     digest: str
 
     @property
     def measured(self) -> str:
-        """The sums over the pixels of shards."""
+        """Folder of the sums over the pixels of shards."""
         return f"{WORK}/{self.digest}/measured"
 
     @property
     def hashed(self) -> str:
-        """The hashes of inputs."""
+        """Folder of the hashes of inputs."""
         return f"{WORK}/{self.digest}/hashed"
 
     @property
     def attempts(self) -> str:
-        """Shards being written."""
+        """Folder of the shards that are being written."""
         return f"{WORK}/{self.digest}/attempts"
 
     @property
     def shards(self) -> str:
-        """Finished shards."""
+        """Folder of the finished shards."""
         return f"{WORK}/{self.digest}/shards"
 
 
@@ -108,10 +111,10 @@ class Output:
     files: Directory
 
     def manifest(self) -> Manifest | None:
-        """The manifest of the dataset that is here, if one is.
+        """The manifest of the dataset in OUTPUT; None if there is no dataset.
 
         Raises:
-            UsageError: another program wrote it, or it is of another version.
+            UsageError: another program wrote the manifest, or it has another version.
         """
         try:
             data = self.files.read(MANIFEST_NAME)
@@ -121,17 +124,18 @@ class Output:
             manifest = Manifest.from_json(data.decode("utf-8"))
         except (DatasetError, ValueError) as error:
             raise UsageError(f"OUTPUT {self.place}: {error}") from error
-        if manifest.fields["image"].feature is not None:  # and --overwrite would remove them
+        # An index of foreign TFRecords names files of another program: --overwrite would remove them.
+        if manifest.fields["image"].feature is not None:
             raise UsageError(
                 f"OUTPUT {self.place}: holds TFRecords that others wrote, indexed where they are; give another place"
             )
         return manifest
 
     def job(self) -> dict[str, Any] | None:
-        """What `begin` was told by the job that left its work here, if one did."""
+        """The identity that `begin` stored for the unfinished job in OUTPUT; None if there is no such job."""
         try:
-            data = self.files.read(_JOB)  # an error here is not the same as no job
-        except (FileNotFoundError, NotADirectoryError):
+            data = self.files.read(_JOB)
+        except (FileNotFoundError, NotADirectoryError):  # not OSError: an unreadable job must not count as no job
             return None
         try:
             found = json.loads(data)
@@ -141,18 +145,19 @@ class Output:
         return dict(found)
 
     def work(self) -> Work | None:
-        """Where the work of the job that is here is."""
+        """Paths of the unfinished job in OUTPUT; None if there is no such job."""
         job = self.job()
         return Work(_digest(job)) if job is not None else None
 
     def begin(self, job: Mapping[str, Any]) -> Work:
-        """Make room for the job's work, and keep what the same job has finished."""
+        """Make the folders of the job's work. Keep the finished work of the same job, and remove any other."""
         left = self.job()
         removing = _OWNED.rpartition("/")[2] in self.files.names(WORK)
         if removing or left is None or left["fingerprint"] != job["fingerprint"]:
             self.clear()
         work = Work(_digest(job))
-        # The plan of the same job is the same: until it is there again, it names the files of this job.
+        # The old plan stays until the new one replaces it: both are of the same job, so they are the same, and until
+        # then the old one names the files of this job.
         self.files.delete_folder(work.attempts)
         if self.files.local is not None:
             for name in (work.attempts, PLAN, work.hashed, work.measured, work.shards):
@@ -161,19 +166,19 @@ class Output:
         return work
 
     def install(self, paths: Iterable[Path]) -> None:
-        """Give the files of the plan their place."""
+        """Move the files of the plan to their place in OUTPUT."""
         for path in paths:
             self.files.put(path, PLAN + path.name)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder for what is larger than memory: on the disk that OUTPUT is on, if it is on one."""
+        """A folder for data larger than memory: on OUTPUT's disk, or in the system's temporary folder."""
         if self.files.local is None:
             with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
                 yield Path(folder)
             return
         path = self.files.local / _SPILL
-        self.files.delete_folder(_SPILL)  # of a job that was killed
+        self.files.delete_folder(_SPILL)  # a job that was killed may have left one
         path.mkdir()
         try:
             yield path
@@ -181,24 +186,24 @@ class Output:
             self.files.delete_folder(_SPILL)
 
     def finished(self) -> int:
-        """How many shards of the job that is here are finished."""
+        """Number of finished shards of the unfinished job."""
         work = self.work()
         return len(self.files.names(work.shards)) if work else 0
 
     def measured(self) -> int:
-        """How many are measured, for statistics that come before the writing."""
+        """Number of measured shards, where statistics are needed before the writing."""
         work = self.work()
         return sum(not name.startswith(".") for name in self.files.names(work.measured)) if work else 0
 
     def hashed(self) -> int:
-        """How many parts of the inputs are hashed, where duplicates are to be dropped."""
+        """Number of hashed parts of the inputs, where duplicates are to be dropped."""
         work = self.work()
         return sum(not name.startswith(".") for name in self.files.names(work.hashed)) if work else 0
 
     def kept(self, overwrite: bool) -> str:
-        """The work that a run which ended early leaves for the next one, in words; nothing if there is no such work."""
+        """A line about the work that an interrupted run leaves for the next one; "" if there is no such work."""
         finished, measured, hashed = self.finished(), self.measured(), self.hashed()
-        # Beside a dataset that is as it was, the work goes.
+        # Beside a finished dataset, `leave` removes the work.
         if self.manifest() is not None or not (finished or measured or hashed):
             return ""
         shards = self.planned()
@@ -210,32 +215,37 @@ class Output:
         return f"{done} and kept: {command} goes on from there"
 
     def planned(self) -> int | None:
-        """How many shards the plan has, if it is there."""
+        """Number of shards of the plan; None if there is no plan yet."""
         if TASKS_NAME not in self.files.names(PLAN.rstrip("/")):
             return None
         return sum(1 for _ in read_tasks(self.files, PLAN + TASKS_NAME))
 
     def clear(self) -> None:
-        """Remove what an unfinished job has left, and what is left of a dataset that was being removed; no more."""
+        """Remove the files of an unfinished job, and the rest of a dataset whose removal had begun."""
+        # Files are removed by name, as a manifest or a plan lists them, never by a pattern such as "*.tfrecord":
+        # OUTPUT may hold files of its user. (The pattern of temporary files is of their random suffix.)
         names = self.files.names()
         doomed = {name for name in names if _TEMPORARY.fullmatch(name)}
         if MANIFEST_NAME not in names:
             doomed |= self._owned() & set(names)
         self.files.delete_all(sorted(doomed))
-        self.files.delete_folder(WORK)  # last: until then it names the files of the job
+        # Last: until then it names the files of the job, for a next run if this one is interrupted.
+        self.files.delete_folder(WORK)
 
     def discard(self) -> None:
-        """Remove the dataset that is here, and the work of any job, and nothing that is not theirs."""
+        """Remove the dataset in OUTPUT and the work of any job, and no other file."""
         manifest = self.manifest()
         if manifest is not None:
             if self.files.local is not None:
                 (self.files.local / WORK).mkdir(exist_ok=True)
+            # The list of files is written before the manifest goes: a run that is interrupted in between leaves
+            # either a whole dataset or the names of the files that are left to remove.
             self.files.write(_OWNED, [json.dumps(sorted(_files_of(manifest))).encode()])
             self.files.delete(MANIFEST_NAME)
         self.clear()
 
     def _owned(self) -> set[str]:
-        """The names that an unfinished job, or a dataset that was being removed, has in OUTPUT itself."""
+        """File names in OUTPUT of an unfinished job, or of a dataset whose removal had begun."""
         owned: set[str] = set()
         if self.planned() is not None:
             owned.update(_METADATA)
@@ -248,7 +258,7 @@ class Output:
         return owned
 
     def leave(self) -> bool:
-        """Remove the work of a job that is finished, or that has nothing to go on with. Whether nothing is left."""
+        """Remove the work, unless a next run can resume it. Returns whether all of it is removed."""
         self.files.delete_folder(_SPILL)
         work = self.work()
         if work is not None:
@@ -264,7 +274,7 @@ def _digest(job: Mapping[str, Any]) -> str:
 
 
 def _files_of(manifest: Manifest) -> set[str]:
-    """The name of every file that belongs to a dataset, but for the manifest."""
+    """The name of every file of a dataset but the manifest."""
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     paths = [file.path for shard in shards for file in shard.files.values()]
     metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
@@ -273,12 +283,12 @@ def _files_of(manifest: Manifest) -> set[str]:
 
 @contextlib.contextmanager
 def claimed(place: str, *, overwrite: bool = False) -> Iterator[Output]:
-    """Hold OUTPUT: make it if need be, keep other jobs off it, and leave nothing in it but what can be gone on with.
+    """Hold OUTPUT: make it if need be, keep other jobs off it, and remove all work at the end that cannot be resumed.
 
-    A finished dataset that is not to be overwritten is not held: nothing will be changed.
+    A finished dataset that is not to be overwritten is not locked, since nothing changes in it.
 
     Raises:
-        UsageError: it is not empty and no job left it so, or another job holds it.
+        UsageError: OUTPUT has files of another origin, or another job holds it.
     """
     output = Output(place, output_directory(place))
     local = output.files.local
@@ -292,14 +302,14 @@ def claimed(place: str, *, overwrite: bool = False) -> Iterator[Output]:
         if names and not finished and LOCK_NAME not in names:
             raise UsageError(f"OUTPUT {place}: is not empty, and what is in it is no dataset of ours")
         if finished:
-            output.manifest()  # before a lock makes it look like an unfinished dataset
+            output.manifest()  # may raise: before the lock file, which would mark the dataset as unfinished
         with locked(place, output.files) as remove_lock:
             try:
                 yield output
             except LostJobError:
-                raise  # what is there is still in use
+                raise  # the job may still be running and writing to OUTPUT
             except Exception:
-                with contextlib.suppress(Exception):  # what went wrong first is what to tell
+                with contextlib.suppress(Exception):  # the first error is the one to report
                     _leave(output, remove_lock)
                 raise
             except BaseException:
@@ -313,19 +323,20 @@ def claimed(place: str, *, overwrite: bool = False) -> Iterator[Output]:
 
 
 def _leave(output: Output, remove_lock: Callable[[], None]) -> None:
-    """Clear up, and only then let go: while something is left, the lock file tells the next job that it may go on."""
+    """Clear up, then remove the lock file. While work is left, the file tells the next job that it may resume."""
     try:
-        nothing_left = output.leave()
+        is_clear = output.leave()
     except KeyboardInterrupt:
-        if output.leave():  # the command hears only one: what it cut off is done now
+        # The command ignores signals after the first, so this second attempt runs to its end.
+        if output.leave():
             remove_lock()
         raise
-    if nothing_left:
+    if is_clear:
         remove_lock()
 
 
 def _make(place: str, path: Path) -> list[Path]:
-    """Make a local OUTPUT; the directories that were not there."""
+    """Make a local OUTPUT, and return the directories that this call created."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"OUTPUT {place}: is a file; give a directory")
     created = [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -1,4 +1,4 @@
-"""Making a dataset of finished shards: they get their names, and the manifest comes last."""
+"""Making a dataset of finished shards: they get their final names, and the manifest is written last."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["Publication", "check_rejects", "publish"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """What the manifest says that no shard knows."""
+    """The values of the manifest that are not in any shard."""
 
     output: str
     work: Work
@@ -65,13 +65,13 @@ class Publication:
 
 
 def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
-    """Make a dataset of every finished shard. May be called again after it was cut off.
+    """Make a dataset of every finished shard. Can be called again after an interruption.
 
     Raises:
-        JobError: too many images were rejected, or a shard or its files are not there.
+        JobError: too many images were rejected, or a shard or its files are missing.
     """
     order = {name: number for number, name in enumerate(publication.splits)}
-    # One for each shard, even where an engine has done one twice.
+    # An engine may have done a task twice: one result for each shard.
     by_name = {shard.task.name: shard for shard in written}
     shards = sorted(by_name.values(), key=lambda shard: (order[shard.task.split], shard.task.number))
     if len(shards) != publication.shards:
@@ -89,18 +89,20 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     manifest = replace(manifest, counts=_write_duplicates(manifest, output, publication.work))
     for name, data in metadata_files(manifest, _tfds_name(output)).items():
         output.write(name, [data])
+    # A dataset is visible when its manifest is. After a power cut, a manifest on disk must imply the names of the
+    # shards on disk, and a removed `_work` the manifest: so the directory is synced before and after.
     if output.local is not None:
-        sync(output.local)  # the names of the shards outlast a power cut that the manifest outlasts
+        sync(output.local)
     output.write(MANIFEST_NAME, [manifest.to_json().encode()])
     if output.local is not None:
-        sync(output.local)  # and the manifest outlasts the removal of the work
+        sync(output.local)
 
 
 def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRejects) -> None:
-    """Whether so many rejects are too many.
+    """Check the number of rejects against the limit.
 
     Raises:
-        JobError: they are; the first few are named.
+        JobError: there are too many; the message names the first few.
     """
     bound = limit.of(inputs)
     if count > bound:
@@ -112,7 +114,7 @@ def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRe
 
 
 def _rename(shard: WrittenShard, output: Path, work: Work) -> None:
-    """Give the files of a shard their names. Done already is done."""
+    """Give the files of a shard their final names, unless an earlier call has done so."""
     for file in shard.shard.files.values():
         for name in (file.path, index_name(file.path)):
             source = output / work.shards / shard.task.name / name
@@ -130,7 +132,7 @@ def _rejects(shards: Iterable[WrittenShard], publication: Publication, output: D
 
 
 def _write_duplicates(manifest: Manifest, output: Directory, work: Work) -> Counts:
-    """List the records whose inputs have the same bytes; the counts with theirs."""
+    """List the records whose inputs have the same bytes, and return the counts with theirs added."""
     duplicates = leaks = 0
 
     def lines() -> Iterator[bytes]:
@@ -141,14 +143,14 @@ def _write_duplicates(manifest: Manifest, output: Directory, work: Work) -> Coun
             leaks += found["leak"]
             yield json.dumps(found).encode() + b"\n"
 
-    # On OUTPUT's disk, if it is on one: what a process that is killed leaves there is removed with the work.
+    # On OUTPUT's disk, where `_work` goes with all that a process that is killed leaves in it.
     with tempfile.TemporaryDirectory(dir=output.local and output.local / work.attempts) as scratch:
         output.write(DUPLICATES_NAME, lines())
     return replace(manifest.counts, duplicates=duplicates, leaks=leaks)
 
 
 def _classes(shards: Sequence[WrittenShard], class_names: tuple[str, ...] | None) -> dict[str, int] | None:
-    """How many records there are of each class."""
+    """Number of records of each class."""
     counts = sum((Counter(shard.classes) for shard in shards), Counter[int]())
     if class_names is not None:
         return {name: counts[number] for number, name in enumerate(class_names)}

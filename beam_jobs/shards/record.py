@@ -32,7 +32,7 @@ _AT_ONCE = contextlib.nullcontext()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """One record, ready to be stored: its image, the values of its other fields, and how many boxes it lost."""
+    """One record, ready to be stored: its image, the values of its other fields, and its number of dropped boxes."""
 
     payload: Payload
     values: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Prepared:
 
 
 def image_fields(image: ImageOptions, others: Mapping[str, Field]) -> dict[str, Field]:
-    """The fields of a record, in the order of the manifest; `others` are those that the inputs bring along."""
+    """The fields of a record, in the order of the manifest. `others` are the fields of the inputs."""
     size = (image.height, image.width) if image.fit in ("crop", "pad", "stretch") else (None, None)
     channels = {"rgb": 3, "grey": 1, "keep": None}[image.channels]
     fields = {"image": Field(dtype=image.dtype, shape=(*size, channels), encoding=image.encoding)}
@@ -57,10 +57,10 @@ def prepare_reference(
     statistics: ChannelSums | None,
     turn: AbstractContextManager[object] = _AT_ONCE,
 ) -> Prepared | Reject:
-    """Read one image and make of it what is stored, the latter within `turn`.
+    """Read one image and make its record. Decoding and encoding are done within `turn`.
 
     Raises:
-        JobError: it could not be read for a reason that may pass.
+        JobError: the image could not be read for a reason that may pass.
     """
     source = _source(job.source)
     try:
@@ -80,17 +80,18 @@ def prepare_reference(
 
 
 def hash_reference(reference: Reference, job: Job) -> bytes:
-    """The hash of an input, 16 bytes; zeros where it cannot be read, and will be a reject.
+    """The hash of an input, 16 bytes; zeros for an input that cannot be read, and will be a reject.
 
     Raises:
-        JobError: it could not be read for a reason that may pass.
+        JobError: the input could not be read for a reason that may pass.
     """
     try:
         check_objects(reference.values, job.boxes)
         found = _hash(_read_whole(reference, job))
     except BadInput:
         return bytes(16)
-    # What is checked beside the bytes must not make a reject of the one that is kept.
+    # The declared size of an image is checked later. With it in the hash, an input with a wrong size cannot be the
+    # one that is kept of several, and then be rejected.
     return xxhash.xxh3_128_digest(found + repr(reference.frame).encode()) if reference.frame else found
 
 
@@ -101,7 +102,7 @@ def labels_of(values: Mapping[str, Any]) -> list[int]:
 
 
 def _hash(data: bytes | Pixels) -> bytes:
-    """128 bits that tell inputs apart by their bytes, or pixels, whatever they are called: XXH3."""
+    """XXH3-128 of an input's bytes, or of its pixels with their dtype and shape. Names play no part."""
     if isinstance(data, bytes):
         return xxhash.xxh3_128_digest(data)
     shape = f"{data.dtype.name} {data.shape} ".encode()
@@ -109,10 +110,10 @@ def _hash(data: bytes | Pixels) -> bytes:
 
 
 def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
-    """The bytes or the pixels of an input: of the size that it was listed with, and not too many.
+    """The bytes or the pixels of an input, checked against its listed size and the largest size allowed.
 
     Raises:
-        BadInput: it is gone, changed, damaged, or may not be read.
+        BadInput: the input is gone, changed, damaged, or may not be read.
         JobError: it could not be read for a reason that may pass.
     """
     source = _source(job.source)
@@ -123,14 +124,16 @@ def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
         raise
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         problem = error.strerror or str(error)
-        if isinstance(error, PermissionError) and _in_store(error.filename):  # which says so of all, or will
+        # A store that denies one object denies them all: the credentials are wrong or have expired.
+        if isinstance(error, PermissionError) and _in_store(error.filename):
             raise JobError(f"{source.uri(reference)}: cannot be read: {problem}") from error
-        if not source.answers(reference):  # not this input is gone, but all of them: a disk that is not mounted
+        # A disk that is not mounted must not turn every input into a reject.
+        if not source.answers(reference):
             raise JobError(f"{source.uri(reference)}: cannot be read ({problem}), nor anything beside it") from error
         if isinstance(error, PermissionError):
             raise BadInput("unreadable", problem) from error
         raise BadInput("missing", "was listed, and is gone" if reference.size >= 0 else "is not there") from error
-    except Exception as error:  # the disk or the network, not the image: another run may succeed
+    except Exception as error:  # a fault of the disk or the network, not of the image: another run may succeed
         problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise JobError(f"{source.uri(reference)}: cannot be read ({problem})") from error
     if isinstance(data, bytes) and len(data) != reference.size >= 0:
@@ -141,7 +144,7 @@ def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
 
 
 def _in_store(place: object) -> bool:
-    """Whether a place is in an object store, which is not the web, where some of the files may be others' alone."""
+    """Whether a place is in an object store. A web server is not: it may deny access to single files."""
     return isinstance(place, str) and is_url(place) and not place.startswith(("http://", "https://"))
 
 
@@ -151,10 +154,11 @@ def _check_size(size: int, job: Job) -> None:
 
 
 def _read(source: Source, reference: Reference) -> bytes | Pixels:
-    """An input: of the size that it was listed with, or of one that it has twice in a row."""
+    """The bytes or the pixels of an input: of the listed size, or of a size that two reads agree on."""
     data = source.read(reference)
     if not isinstance(data, bytes) or len(data) == reference.size or reference.size < 0:
         return data
+    # Another size may be a file that has changed, which is a defect, or a read that was cut short, which may pass.
     again = source.read(reference)
     if len(again) not in (reference.size, len(data)):
         raise OSError(errno.EIO, f"{len(data)} bytes the first time, {len(again)} the second")
@@ -162,5 +166,5 @@ def _read(source: Source, reference: Reference) -> bytes | Pixels:
 
 
 def _typed(value: Any, field: Field) -> Any:
-    """A value as the codecs take it: lists of numbers are arrays of their dtype."""
+    """A value as the writers take it: lists of numbers become arrays of the field's dtype."""
     return np.asarray(value, field.dtype) if field.shape and field.dtype != "string" else value

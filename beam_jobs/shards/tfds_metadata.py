@@ -22,7 +22,7 @@ _BOX = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_Y
 
 
 def metadata_files(manifest: Manifest, name: str) -> dict[str, bytes]:
-    """Name and content of each file; none if the dataset has no format that TensorFlow Datasets reads."""
+    """Name and content of each file; empty if the dataset has no format that TensorFlow Datasets reads."""
     format = next((name for name in manifest.formats if SHARD_FORMATS[name].in_tfds), None)
     if format is None:
         return {}
@@ -55,7 +55,7 @@ def _split(name: str, split: Split, format: str) -> dict[str, Any]:
 
 
 def _group(fields: Mapping[str, Field], prefix: str, manifest: Manifest) -> dict[str, Any]:
-    """The features whose names begin with `prefix`: a "/" in the rest makes a group of its own."""
+    """The features whose names begin with `prefix`. A "/" in the rest of a name makes a nested group."""
     features: dict[str, Any] = {}
     for name, field in fields.items():
         group, slash, _ = name.removeprefix(prefix).partition("/")
@@ -97,6 +97,8 @@ def _sequence(feature: dict[str, Any]) -> dict[str, Any]:
 
 def _image(field: Field) -> dict[str, Any]:
     shape = {"dimensions": [str(-1 if size is None else size) for size in field.shape]}
+    # TFDS's Image feature needs a known number of channels, and has decoders for JPEG and PNG alone. Other images are
+    # plain tensors, which a user decodes.
     if codec_of(field).in_tfds and field.shape[2] is not None:
         image = {"dtype": field.dtype, "encodingFormat": field.encoding, "shape": shape}
         return _named("image_feature.Image", image=image)

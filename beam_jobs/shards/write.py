@@ -1,7 +1,7 @@
 """From a shard's references to its files: read, transform, append. Pure functions, no Beam.
 
-The files are an attempt, in a folder of their own; finished, they are moved to where OUTPUT keeps finished
-shards. A shard that is finished already is checked, and kept.
+An attempt writes its files to a folder of its own. A finished attempt moves to the finished shards in OUTPUT. A shard
+that an earlier run has finished is checked, and kept.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _WRITTEN = "written.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenShard:
-    """A finished shard: what the manifest says of it, how many images it lacks, its sums, and its records by label."""
+    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards."""
 
     task: ShardTask
     shard: Shard
@@ -71,13 +71,13 @@ class WrittenShard:
     dropped_boxes: int
 
     def to_json(self, rejects: Iterable[Reject]) -> bytes:
-        """All but the task, and the rejects themselves."""
+        """JSON of all fields but the task, and of the rejects."""
         body = {name: value for name, value in asdict(self).items() if name != "task"}
         return json.dumps(body | {"rejects": list(rejects)}).encode()
 
     @classmethod
     def from_json(cls, task: ShardTask, data: bytes) -> WrittenShard:
-        """What `to_json` gave."""
+        """The inverse of `to_json`."""
         body = json.loads(data)
         files = {format: ShardFile(**file) for format, file in body["shard"]["files"].items()}
         shard = Shard(records=body["shard"]["records"], files=files)
@@ -92,10 +92,10 @@ class WrittenShard:
 
 
 def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher) -> WrittenShard:
-    """Write every file of one shard, in memory of a few images; or find that it is finished.
+    """Write every file of one shard, in memory of a few images, unless an earlier run has finished it.
 
     Raises:
-        JobError: an input could not be read for a reason that may pass, or the output not be written.
+        JobError: an input could not be read for a reason that may pass, or the output could not be written.
     """
     output = _directory(job.output)
     kept = _finished(task, job, output)
@@ -136,7 +136,10 @@ def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], field
 
 
 def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> int:
-    """Keep the hash of each input of one task, 16 bytes each, zeros where it cannot be read; how many there are."""
+    """Store the hash of each input of one task, and return their number.
+
+    A hash has 16 bytes; zeros stand for an input that cannot be read.
+    """
     output, name = _directory(job.output), f"{job.work.hashed}/{task.name}"
     if Path(name).name in output.names(job.work.hashed):
         watcher.keeps(task.records, 0)
@@ -150,13 +153,13 @@ def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) ->
 
 
 def hashes_of(task: ShardTask, work: Work, output: Directory) -> NDArray[np.uint64]:
-    """The hashes that `hash_shard` kept, `[n, 2]`."""
+    """The hashes that `hash_shard` stored, uint64 `[n, 2]`."""
     data = output.read(f"{work.hashed}/{task.name}")
     return np.frombuffer(data, ">u8").reshape(-1, 2).astype(np.uint64)
 
 
 def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> ChannelSums:
-    """The sums over the pixels of one shard, without writing it; `statistics` are what it is for."""
+    """The sums over the pixels of one shard, without writing it. `statistics` is None: they are made of these sums."""
     output, name = _directory(job.output), f"{job.work.measured}/{task.name}.json"
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
         sums = ChannelSums.from_json(json.loads(output.read(name)))
@@ -172,7 +175,7 @@ def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What some images become: the mean size of what is stored, and the mean time for one image on one CPU."""
+    """Result of preparing some images: the mean size of a stored image, and the mean time for one on one CPU."""
 
     images: int
     record_bytes: float
@@ -181,17 +184,17 @@ class Sample:
 
 
 def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
-    """Make some images without storing them; one that cannot be used counts as large as its file."""
+    """Prepare some images without storing them. An image that cannot be used counts with the size of its file."""
     began = time.perf_counter()
-    made = list(_each(task, job, watcher, _maker(job, None)))
-    rejects = tuple(record for _, record in made if isinstance(record, Reject))
-    size = sum(max(0, ref.size) if isinstance(one, Reject) else len(one.payload.data) for ref, one in made)
-    count = max(1, len(made))
-    return Sample(len(made), size / count, (time.perf_counter() - began) / count, rejects)
+    results = list(_each(task, job, watcher, _maker(job, None)))
+    rejects = tuple(record for _, record in results if isinstance(record, Reject))
+    size = sum(max(0, ref.size) if isinstance(one, Reject) else len(one.payload.data) for ref, one in results)
+    count = max(1, len(results))
+    return Sample(len(results), size / count, (time.perf_counter() - began) / count, rejects)
 
 
 def rejects_of(task: ShardTask, work: Work, output: Directory) -> list[Reject]:
-    """The images that a finished shard lacks."""
+    """The rejected images of a finished shard."""
     return [Reject(*values) for values in json.loads(output.read(f"{work.shards}/{task.name}/{_WRITTEN}"))["rejects"]]
 
 
@@ -201,7 +204,7 @@ def _directory(place: str) -> Directory:
 
 
 def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | None:
-    """What was written of a shard, if all of it is there and its checksums are right."""
+    """The description of a finished shard; None unless all its files are there, with the right checksums."""
     folder = f"{job.work.shards}/{task.name}"
     try:
         written = WrittenShard.from_json(task, output.read(f"{folder}/{_WRITTEN}"))
@@ -209,6 +212,7 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
         return None
     for file in written.shard.files.values():
         for name, sha256 in ((file.path, file.sha256), (index_name(file.path), file.index_sha256)):
+            # A publication that was interrupted may have renamed some of the files already.
             if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
                 return None
     return written
@@ -222,13 +226,14 @@ def _checksums(output: Directory, names: Iterable[str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _attempt(task: ShardTask, job: Job, output: Directory) -> Iterator[Path]:
-    """A folder for one try at a shard, on the disk that OUTPUT is on, if it is on one."""
+    """A folder for one attempt at a shard, on OUTPUT's disk so that it can be renamed; for a store, on any disk."""
     if output.local is None:
         with tempfile.TemporaryDirectory(dir=job.staging, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
         return
     path = output.local / job.work.attempts / f"{task.name}.{uuid.uuid4().hex}"
-    path.mkdir()  # not its parents: in an OUTPUT that another job has taken over, nothing is left to do
+    # Without its parents, which only the launcher makes: a straggler of a job that is over fails here.
+    path.mkdir()
     try:
         yield path
     finally:
@@ -262,17 +267,20 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
 
 
 def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -> WrittenShard:
-    """Move the files of an attempt to where finished shards are; another attempt may have been faster."""
+    """Move the files of an attempt to the finished shards. Returns the shard of another attempt that was faster."""
     folder = f"{job.work.shards}/{written.task.name}"
     paths = [path for file in written.shard.files.values() for path in (file.path, index_name(file.path))]
     if output.local is None:
         for path in paths:
             output.put(attempt / path, path)
-        output.put(attempt / _WRITTEN, f"{folder}/{_WRITTEN}")  # which says that all the others are there
+        # Last, since this object says that all the others are there.
+        output.put(attempt / _WRITTEN, f"{folder}/{_WRITTEN}")
         return written
     for path in paths:
         sync(attempt / path)
     sync(attempt)
+    # A finished shard is the renamed folder of one attempt. Two attempts cannot both be it, a job that dies leaves it
+    # whole or not there, and its name alone says that it is finished.
     while True:
         try:
             os.rename(attempt, output.local / folder)
@@ -283,11 +291,11 @@ def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -
         other = _finished(written.task, job, output)
         if other is not None:
             return other
-        output.delete_folder(folder)  # what is there is damaged
+        output.delete_folder(folder)  # the folder in the way is damaged
 
 
 def _maker(job: Job, statistics: ChannelSums | None) -> Callable[[Reference], Prepared | Reject]:
-    """Makes the record of a reference, so many at the same time as decoders are allowed."""
+    """A function that makes the record of a reference, for at most `job.decoders` of them at the same time."""
     turn = threading.BoundedSemaphore(job.decoders)
     return functools.partial(prepare_reference, job=job, statistics=statistics, turn=turn)
 
@@ -295,7 +303,7 @@ def _maker(job: Job, statistics: ChannelSums | None) -> Callable[[Reference], Pr
 def _each(
     task: ShardTask, job: Job, watcher: Watcher, make: Callable[[Reference], _T]
 ) -> Iterator[tuple[Reference, _T]]:
-    """What `make` makes of each reference of a shard, in order, the next few of them made ahead by threads."""
+    """Each reference of a shard with the result of `make`, in order. Threads work on the next few."""
     references = enumerate(read_references(_directory(job.output), task))
 
     def prepare(position: int, reference: Reference) -> tuple[Reference, _T]:
@@ -313,6 +321,7 @@ def _each(
         try:
             for position, reference in references:
                 pending.append(pool.submit(prepare, position, reference))
+                # Two for each thread: enough that a slow image keeps no thread idle, and a bound on memory.
                 if len(pending) > 2 * job.threads:
                     yield pending.popleft().result()
             while pending:
@@ -322,7 +331,8 @@ def _each(
 
 
 def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -> ShardFile:
-    """Write the index of a closed shard file, from what is in the file, and describe both."""
+    """Write the index of a closed shard file, and describe both."""
+    # The index is built from the file itself, so that it cannot differ from what a reader will find there.
     rows = index.build(path, format, fields)
     if len(rows) != records:
         raise JobError(f"{path}: holds {len(rows)} records, {records} were written")

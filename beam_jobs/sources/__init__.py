@@ -1,6 +1,6 @@
-"""Where images come from: a source lists its inputs, describes them, and reads one.
+"""Sources of images. A source lists its inputs, describes them, and reads one.
 
-A source of one's own is a class with `entries` and `read`; `examples/custom_source.py` is one.
+A custom source is a class with `entries` and `read`; `examples/custom_source.py` is one.
 """
 
 from beam_jobs.sources.files.interface import (

@@ -1,4 +1,4 @@
-"""Tar and zip archives: in WebDataset layout, or of folders as on a disk. They are read by offset, never unpacked.
+"""Tar and zip archives, in WebDataset layout or with folders as on a disk. They are read by offset, never unpacked.
 
 ```
 INPUT.tar         one archive; an id is the member's path
@@ -6,13 +6,14 @@ INPUT/1.tar       a folder of archives; an id is "1.tar/" and the member's path
 INPUT/train/1.tar split folders; or else each archive has the name of a split in its own name: train-1.tar
 ```
 
-WebDataset: members of one key, the path up to the first dot of the base name, lie side by side; what follows the dot
-is the component. The one that is an image's suffix is the input, or the one that `--image-key` names ("jpg",
-"input.jpg"). `key.cls` is its label (a number, or else a name), `key.txt` its field "txt", `key.json` gives fields of
-the names that its object has, and the label if there is no `cls` ("label", or the label column). With `--image-key` the
-one component that ends in ".cls" is the label, too. "height" and "width" in the JSON are left out, unless `--fields`
-names them, since each record has its own. Other members are ignored. Where no input has such a label, and everywhere
-else, labels are those of `ClassFolders`.
+WebDataset: the members of one sample lie side by side and share a key, the path up to the first dot of the base name.
+The rest after the dot is the component. The input is the component with the suffix of an image, or the component that
+`--image-key` names ("jpg", "input.jpg"). `key.cls` is its label (a number, or else a name), `key.txt` its field "txt",
+and the object in `key.json` has further fields, and the label ("label", or the label column) if there is no `cls`. With
+`--image-key`, a single component that ends in ".cls" is the label, too. "height" and "width" in the JSON are left out
+unless `--fields` names them, since each record has its own. Other members are ignored.
+
+If no input has such a label, and in archives without this layout, labels are those of `ClassFolders`.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ _IMAGES = frozenset(
 )
 _VALUES = ("cls", "json", "txt")
 _PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz|tzst|rar|7z)$", re.IGNORECASE)
-_PEEKED = 1000  # members, to tell the layout from
-_KEY_MEMBERS = 1000  # of one key are kept at a time
+_PEEKED = 1000  # members to recognise the layout from
+_KEY_MEMBERS = 1000  # most members of one key, which are in memory together
 _VALUE_BYTES = 1 << 24  # of a cls, json or txt
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file is a tar or a zip, also one that has to be unpacked first, by its name."""
+    """Whether a file is a tar or a zip by its name, including compressed ones, which have to be unpacked first."""
     return name.lower().endswith((".tar", ".zip")) or _PACKED.search(name) is not None
 
 
@@ -74,9 +75,9 @@ class Archive(Source):
         self._names: list[str] = []
         self._splits = Splits([])
         self._image = (options.image_key or "").lower().removeprefix(".")  # the component, or "" for any image
-        self._webdataset: bool | None = True if self._image else None  # not known yet
-        self._labels: set[str] = set()  # the kinds of member that labels came from
-        self._first = ""  # of the problems
+        self._webdataset: bool | None = True if self._image else None  # None: not known yet
+        self._labels: set[str] = set()  # kinds of members with labels
+        self._first = ""  # the first problem
         self._ignored = self._usable = self._unusable = 0
 
     def entries(self) -> Iterator[Entry]:
@@ -102,10 +103,10 @@ class Archive(Source):
                     yield entry
 
     def layout(self) -> Layout:
-        """What the archives are.
+        """The classes and splits of the archives.
 
         Raises:
-            UsageError: there is no image, or an option names what is in none of them.
+            UsageError: INPUT has no image, or no archive has a name in an option.
         """
         called = self._files.called("")
         if not self._usable:
@@ -130,7 +131,7 @@ class Archive(Source):
         return Layout(text=text, ignored=ignored, class_names=folders.class_names, splits=splits or folders.splits)
 
     def resolve(self, entry: Entry) -> Entry | Problem:
-        """The entry with its split and, where folders say it, its class."""
+        """The entry, completed with its split and, where folders are classes, its class."""
         if entry.problem is not None:
             return entry.problem
         archive = entry.place[0]
@@ -145,26 +146,27 @@ class Archive(Source):
         return found if isinstance(found, Problem) else entry._replace(label=found[0], split=split or found[1])
 
     def uri(self, entry: Entry | Reference) -> str:
-        """The archive's place, followed by the member's path."""
+        """The address of the archive, followed by the member's path."""
         return f"{self._files.directory.uri('')}/{entry.id}"
 
     def read(self, reference: Reference) -> bytes:
         """The bytes of a member.
 
         Raises:
-            BadInput: they are damaged.
+            BadInput: the bytes are damaged.
         """
         archive, *place = reference.place
         return _read(lambda start, end: self._files.directory.read(archive, start, end), place)
 
     def answers(self, reference: Reference) -> bool:
-        """Whether there is anything beside the archive."""
+        """Whether the folder of the archive can be reached."""
         return self._files.directory.answers(reference.place[0])
 
     def _entries(self, name: str, file: BinaryIO) -> Iterator[Entry]:
         listing = list_zip if _is_zip(self._files.base(name)) else list_tar
         members = (m for m in listing(file, self._files.called(name)) if self._is_visible(m))
-        if not self._webdataset:  # the first archives may have no values
+        # Asked of every archive until one is a WebDataset: the first ones may have no values.
+        if not self._webdataset:
             first = list(itertools.islice(members, _PEEKED))
             members = (member for part in (first, members) for member in part)
             self._webdataset = _is_webdataset(first) if first else None
@@ -191,7 +193,8 @@ class Archive(Source):
         return Entry(self._files.id(archive, inner), member.size, [archive, *member.place], problem=member.problem)
 
     def _sample(self, archive: str, file: BinaryIO, key: str, group: Iterator[Member]) -> Iterator[Entry]:
-        """The images of one key, with the values that lie beside them."""
+        """The images of one key, with the values beside them."""
+        # A bound, for archives whose names all begin alike up to a dot: the whole archive would be one key.
         members = list(itertools.islice(group, _KEY_MEMBERS + 1))
         if len(members) > _KEY_MEMBERS:
             raise UsageError(
@@ -229,7 +232,7 @@ class Archive(Source):
         return _suffix(member) == self._image if self._image else _suffix(member) in _IMAGES
 
     def _beside(self, members: list[Member]) -> dict[str, Member]:
-        """The members of one key that hold values, by what they are: one of _VALUES."""
+        """The members of one key that hold values, by their kind, one of _VALUES."""
         beside = {_suffix(member): member for member in members if _suffix(member) in _VALUES}
         classes = [member for member in members if _suffix(member).endswith(".cls")]
         if self._image and "cls" not in beside and len(classes) == 1:
@@ -237,7 +240,7 @@ class Archive(Source):
         return beside
 
     def _values(self, read: Any, beside: dict[str, Member]) -> tuple[dict[str, Any], Label | None]:
-        """The values that lie beside an image, and the label if it has a member of its own."""
+        """The values beside an image, and the label if it has a member of its own."""
         for kind, member in beside.items():
             if member.problem is not None:
                 raise BadInput(member.problem.reason, f"its .{kind} {member.problem.message}")
@@ -271,7 +274,7 @@ def _is_zip(name: str) -> bool:
 
 
 def _refuse_packed(name: str, called: str) -> None:
-    """Say what to do with an archive that has no random access."""
+    """Refuse an archive without random access, with the command that unpacks it."""
     found = _PACKED.search(name)
     if found is None:
         return
@@ -286,31 +289,31 @@ def _refuse_packed(name: str, called: str) -> None:
 
 
 def _inner(name: str) -> str:
-    """A member's path as it would be unpacked: below the folder, whatever it says."""
+    """The normalized path of a member, below the folder even if it begins with "/" or ".."."""
     return posixpath.normpath(f"/{name.lstrip('/')}")[1:]
 
 
 def _without_dot(name: str) -> str:
-    """A member's path without the "./" that `tar -c .` begins all with."""
+    """A member's path without a leading "./", with which `tar -c .` begins all paths."""
     while name.startswith("./"):
         name = name[2:].lstrip("/")
     return name
 
 
 def _key(name: str) -> tuple[str, str]:
-    """The path up to the first dot of the base name, and what follows the dot."""
+    """The path up to the first dot of the base name, and the rest after the dot."""
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
 def _suffix(member: Member) -> str:
-    """The component that a member is: all that follows its key, "jpg" or "mask.png"."""
+    """The component of a member: the rest after its key, as "jpg" or "mask.png"."""
     return _key(member.name)[1]
 
 
 def _is_webdataset(members: list[Member]) -> bool:
-    """Whether an image has values beside it."""
+    """Whether some image has values beside it."""
     for _, group in itertools.groupby(members, lambda member: _key(member.name)[0]):
         suffixes = {_suffix(member) for member in group}
         if {suffix.rpartition(".")[2] for suffix in suffixes} & _IMAGES and suffixes & set(_VALUES):

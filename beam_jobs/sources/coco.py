@@ -7,9 +7,8 @@ INPUT = annotations/instances_val2017.json
   categories   [{"id": 64, "name": "potted plant"}, ...]
 ```
 
-Of what an annotation has, these are read, and nothing else: no masks, no keypoints, no captions. Classes are the
-categories in the order of their ids. The file can be larger than memory, and its parts come in any order: images and
-annotations meet on disk.
+The values above are read, but no masks, keypoints or captions. Classes are the categories in the order of their ids.
+The file can be larger than memory, with its parts in any order: images and annotations are joined on disk.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ __all__ = ["Coco"]
 
 _SECTIONS = ("images", "annotations", "categories")
 _PIECE = 1 << 16  # bytes of JSON at a time
-# Each id, and the shape of its field.
+# Fields of ids, with their shapes.
 _IDS: Mapping[str, tuple[int | None, ...]] = {"image_id": (), "objects/id": (None,), "objects/category_id": (None,)}
 
 
 class Coco(Source):
-    """The images that a JSON file in the format of COCO names, with their boxes."""
+    """The images of a JSON file in the format of COCO, with their boxes."""
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
@@ -59,7 +58,7 @@ class Coco(Source):
         folder, self._name = split_place(options.input)
         self._paths = Paths(options.root or folder, "--root" if options.root else "INPUT")
         self._folder = directory(folder)
-        self._root = ""  # where file names begin, as seen from what `_paths` begins with
+        self._root = ""  # the folder of images, relative to the root of `_paths`
         self._categories: dict[int | str, str] = {}
         self._labels: dict[int | str, int] = {}
         self._text_ids: set[str] = set()
@@ -67,10 +66,10 @@ class Coco(Source):
         self._first = ""  # problem
 
     def entries(self) -> Iterator[Entry]:
-        """An entry for each image, and for each annotation of none.
+        """An entry for each image, and for each annotation of an unknown image.
 
         Raises:
-            UsageError: INPUT is not there, or not in this format.
+            UsageError: INPUT is missing, or not in this format.
         """
         if self.options.root is not None:
             self._paths.check_root()
@@ -85,7 +84,7 @@ class Coco(Source):
             except PermissionError as error:
                 raise self._refused("may not be read") from error
             self._number_categories()
-            # The first 32 digits of a line are of the image's id.
+            # The first 32 digits of a line are the hash of the image's id.
             for _, lines in itertools.groupby(spill.lines(), lambda line: line[:32]):
                 for entry in self._join([json.loads(line[32:]) for line in lines]):
                     self._usable += entry.problem is None
@@ -94,10 +93,10 @@ class Coco(Source):
                     yield entry
 
     def layout(self) -> Layout:
-        """Boxes, what is known of each, and the names of the categories.
+        """The fields of boxes, and the names of the categories.
 
         Raises:
-            UsageError: there is no image.
+            UsageError: INPUT has no image.
         """
         if not self._usable:
             raise self._refused(f"has no image that can be used{self._first and '; '}{self._first}")
@@ -119,21 +118,22 @@ class Coco(Source):
         return self._paths.read(str(reference.place))
 
     def size(self, reference: Reference) -> int:
-        """The bytes of a file, if it is on a disk."""
+        """The number of bytes of a file on a disk, otherwise -1."""
         return self._paths.size(str(reference.place))
 
     def uri(self, entry: Entry | Reference) -> str:
-        """Where a file is; of what has none, its place in the JSON file."""
+        """The address of a file; for an entry without a file, its place in the JSON file."""
         if entry.place is None:
             return f"{self._folder.uri(self._name)}#{entry.id}"
         return self._paths.uri(str(entry.place))
 
     def answers(self, reference: Reference) -> bool:
-        """Whether the folder of images is there."""
+        """Whether the folder of images can be reached."""
         return self._paths.answers(str(reference.place))
 
     def _find_root(self) -> str:
-        """The folder that is called like the end of the file's name: here, or one up."""
+        """The folder named like the end of the file's name, here or one folder up; "" if there is none."""
+        # COCO's own layout: annotations/instances_val2017.json, and val2017/ beside the folder of annotations.
         if self.options.root is not None:
             return ""
         name = self._name.rpartition(".")[0].rpartition("_")[2]
@@ -146,7 +146,7 @@ class Coco(Source):
         return self.options.root or self._paths.folder(self._root).uri("")
 
     def _spill(self, spill: Spill) -> None:
-        """Have each image and each annotation come after the hash of the image's id."""
+        """Sort images and annotations by the hash of the image's id, so that those of one image lie side by side."""
         counts = dict.fromkeys(_SECTIONS, 0)
         for section, item in self._items():
             counts[section] += 1
@@ -169,9 +169,11 @@ class Coco(Source):
             self._check_sections()
 
     def _items(self) -> Iterator[tuple[str, Any]]:
-        """Every element of the three lists, each with the name of its list."""
+        """Every element of the three lists, with the name of its list."""
         import ijson
 
+        # Three parsers get each piece: one that reads all three lists would give events, whose objects would then have
+        # to be built in Python, at a fraction of the speed.
         found: dict[str, list[Any]] = {name: ijson.sendable_list() for name in _SECTIONS}
         parsers = [ijson.items_coro(list_, f"{name}.item", use_float=True) for name, list_ in found.items()]
         good = 0
@@ -189,7 +191,7 @@ class Coco(Source):
             raise self._damaged(good) from error
 
     def _check_sections(self) -> None:
-        """Refuse a file that has not all of the lists. An empty list is none that is missing."""
+        """Refuse a file that lacks one of the lists. Empty lists are allowed."""
         import ijson
 
         with self._folder.open(self._name) as file:
@@ -200,7 +202,8 @@ class Coco(Source):
             raise self._refused(f"is no COCO file of instances: it has no {' and no '.join(missing)}; it has {has}")
 
     def _damaged(self, good: int) -> UsageError:
-        """Where the file is no JSON, to the byte, from reading it again; so many bytes were JSON yet."""
+        """An error with the byte at which the JSON ends or is damaged; the first `good` bytes are JSON."""
+        # The fast parser does not tell the place: the file is read again, the last piece byte by byte.
         import ijson
 
         parser = ijson.basic_parse_coro(ijson.sendable_list())
@@ -243,7 +246,7 @@ class Coco(Source):
         self._labels = {number: label for label, number in enumerate(ordered)}
 
     def _join(self, found: list[Any]) -> Iterator[Entry]:
-        """The entries of one image's id: its own, or those of annotations of an image that is not there."""
+        """The entry of one image; or, if the image is missing, one with a problem for each of its annotations."""
         image = found[0][1]
         images = [item for is_annotation, _, _, item in found if not is_annotation]
         annotations = [(number, item) for is_annotation, _, number, item in found if is_annotation]
@@ -292,10 +295,10 @@ class Coco(Source):
         return fields
 
     def _check(self, number: int, item: dict[str, Any]) -> None:
-        """Make an annotation's ids and its box what they are to be.
+        """Check an annotation, and normalize its ids and its box.
 
         Raises:
-            BadInput: it cannot be used.
+            BadInput: the annotation cannot be used.
         """
         name = _named(number, item)
         item["id"], item["category_id"] = _id(item.get("id")), _id(item.get("category_id"))
@@ -325,7 +328,8 @@ def _annotation(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _id(value: Any) -> int | str | None:
-    """An id; numbers that pandas wrote are floats."""
+    """A value as an id; None if it is not one."""
+    # Pandas writes whole numbers as floats where some are missing.
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) and value != "" else None
@@ -341,7 +345,7 @@ def _named(number: int, item: Mapping[str, Any]) -> str:
 
 
 def _area(item: Mapping[str, Any]) -> float:
-    """The area of the mask; where it is not told, that of the box."""
+    """The area of the mask; if it is not given, the area of the box."""
     area = item.get("area")
     if isinstance(area, (int, float)) and not isinstance(area, bool):
         return float(area)

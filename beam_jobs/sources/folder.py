@@ -7,7 +7,7 @@ INPUT/train/cat/1.jpg    split folders, recognised by their names
 INPUT/1.jpg              flat: no labels
 ```
 
-An id is the file's path relative to INPUT, with forward slashes.
+An id is the path of the file relative to INPUT, with forward slashes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ __all__ = ["ClassFolders", "Folder"]
 
 
 class ClassFolders:
-    """What folders say of the images in them: classes and splits, known when every path has been added.
+    """Classes and splits from the folders of images, known after the last path.
 
-    Folders that everything is in, as an archive often has one, mean nothing: classes are below them.
+    Folders that contain everything, of which archives often have one, are skipped: classes are below them.
     """
 
     def __init__(self, nested: bool = False) -> None:
-        """With `nested`, each path of folders is a class of its own; otherwise each first folder is."""
+        """With `nested`, a class is a whole path of folders; otherwise it is the first folder."""
         self._nested = nested
-        self._common: list[str] | None = None  # the folders that every path so far begins with
-        self._levels = [_Level(nested)]  # below none of them, below the first, ...
+        # The common folders of all paths are known after the last one, and paths are not kept. So names are collected
+        # at every depth that may turn out to be the first.
+        self._common: list[str] | None = None
+        self._levels = [_Level(nested)]
 
     def add(self, path: str) -> None:
         """Take note of the path of an image."""
@@ -52,27 +54,27 @@ class ClassFolders:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The classes, sorted; None if there are no folders but splits."""
+        """The sorted classes; None if there are no folders, or only splits."""
         return self._level.class_names
 
     @property
     def splits(self) -> tuple[str, ...] | None:
-        """The splits, if the first folders are splits: their names in lower case."""
+        """The names of splits in lower case; None if the first folders are not splits."""
         return self._level.splits
 
     @property
     def text(self) -> str:
-        """What the folders are, in words."""
+        """The folders in words."""
         inside = f" inside {'/'.join((self._common or [])[: self._depth])}" if self._depth else ""
         return self._level.text + inside
 
     def label(self, path: str) -> tuple[str | None, str | None] | Problem:
-        """The class and the split of an image, if there are any."""
+        """The class and the split of an image, each None if there are none."""
         return self._level.label(path.split("/")[self._depth : -1])
 
     @functools.cached_property
     def _depth(self) -> int:
-        """How many folders mean nothing: those that everything is in, if there are folders in them, and no splits."""
+        """Number of folders to skip: folders that contain everything, have folders inside, and are not splits."""
         common = self._common or []
         depth = sum(1 for _ in takewhile(lambda name: name.lower() not in SPLIT_NAMES, common))
         level = self._levels[depth]
@@ -84,7 +86,7 @@ class ClassFolders:
 
 
 class _Level:
-    """What paths of folders say, from some depth on."""
+    """Classes and splits, as paths of folders have them from some depth on."""
 
     def __init__(self, nested: bool) -> None:
         self._nested = nested
@@ -158,10 +160,10 @@ class Folder(Source):
         self._first: str | None = None
 
     def entries(self) -> Iterator[Entry]:
-        """Everything below the folder that is not ignored.
+        """Every file below the folder that is not ignored.
 
         Raises:
-            UsageError: it is missing, or no folder.
+            UsageError: INPUT is missing, or not a folder.
         """
         self._check()
         for file in self._directory.walk():
@@ -174,14 +176,15 @@ class Folder(Source):
                 self._folders.add(file.name)
             else:
                 self._unusable += 1
+                # The smallest name, since files come in any order and the message should not depend on it.
                 self._first = min(self._first or f"{chr(0x10FFFF)}", f"{printable(file.name)}: {problem.message}")
             yield Entry(file.name, file.size, problem=problem)
 
     def layout(self) -> Layout:
-        """What the folders mean.
+        """The classes and splits of the folders.
 
         Raises:
-            UsageError: there is no image.
+            UsageError: INPUT has no image.
         """
         if not self._usable:
             why = f"; {self._first}" if self._first else ""
@@ -192,14 +195,14 @@ class Folder(Source):
         return Layout(text=folders.text, ignored=self._ignored, class_names=folders.class_names, splits=folders.splits)
 
     def resolve(self, entry: Entry) -> Entry | Problem:
-        """The entry with its class and its split."""
+        """The entry, completed with its class and its split."""
         if entry.problem is not None:
             return entry.problem
         found = self._folders.label(entry.id)
         return found if isinstance(found, Problem) else entry._replace(label=found[0], split=found[1])
 
     def uri(self, entry: Entry | Reference) -> str:
-        """Where a file is."""
+        """The address of a file."""
         return self._directory.uri(entry.id)
 
     def read(self, reference: Reference) -> bytes:
@@ -207,7 +210,7 @@ class Folder(Source):
         return self._directory.read(reference.id)
 
     def answers(self, reference: Reference) -> bool:
-        """Whether INPUT is there, as seen from where a file is missing."""
+        """Whether the folder of a missing file, or INPUT, can be reached."""
         return self._directory.answers(reference.id)
 
     def _check(self) -> None:
@@ -223,7 +226,7 @@ class Folder(Source):
 
 
 def _problem(file: Stored) -> Problem | None:
-    """What is wrong where a file cannot be an input."""
+    """The defect of a file that cannot be an input."""
     if not file.regular:
         return Problem("not-a-file", "is a link to nowhere, a pipe or a device")
     try:

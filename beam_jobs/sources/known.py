@@ -1,4 +1,4 @@
-"""The sources there are by name, and which of them an INPUT is for."""
+"""The table of sources, and the recognition of INPUT's kind."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
 def open_source(options: SourceOptions) -> Source:
-    """The source of a kind.
+    """Open the source of a kind.
 
     Raises:
-        UsageError: there is none of that name, or an option does not fit it.
+        UsageError: a class of the user's cannot be imported, or an option does not fit the source.
     """
     kind = options.kind or "folder"
     if ":" in kind:
@@ -37,10 +37,10 @@ def open_source(options: SourceOptions) -> Source:
 
 
 def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
-    """The options with the kind of source that INPUT is for, and why it is that one.
+    """The options with the kind of source for INPUT, and the reason for that kind, in words.
 
     Raises:
-        UsageError: INPUT cannot be looked at.
+        UsageError: INPUT cannot be opened.
     """
     if options.kind is not None:
         return options, "as --source says"
@@ -70,7 +70,7 @@ def _kind_of_file(name: str) -> str | None:
 
 
 def _kind_of_folder(place: Directory, folder: str = "") -> str:
-    """What a folder of files is, if it is not a folder of images: archives, records or parts of a table."""
+    """The kind of a folder by its files: archives, records or parts of a table; otherwise a folder of images."""
     names = [name for name in place.names(folder) if not name.startswith(".") and not name.endswith(".index.npy")]
     kinds = {_kind_of_file(name) for name in names if not is_ignored(name)}
     if not folder and kinds == {None} and {name.lower() for name in names} <= set(SPLIT_NAMES):
@@ -84,7 +84,8 @@ def _kind_of_folder(place: Directory, folder: str = "") -> str:
 def _own(name: str) -> type[Source]:
     """A class of the user's, from a module on Python's path or in the current folder."""
     module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:  # where `python -m` looks, too
+    # The console script has its own folder on the path, and not the current one as `python -m` has.
+    if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""Images by the paths that a table or another file of theirs has: below a root, absolute, or URLs."""
+"""Images by the paths in a table or an annotation file: below a root, absolute, or URLs."""
 
 from __future__ import annotations
 
@@ -18,41 +18,42 @@ from shard_reader.storage.retry import retried
 
 __all__ = ["Paths"]
 
-_NO_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # no file has such a path
-_REFUSALS = (401, 403, 410, 451)  # of a web server, which says the same the next time
+_NO_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # errors of a path that no file can have
+_REFUSALS = (401, 403, 410, 451)  # a web server's permanent refusals: another try would get the same
 
 
 class Paths:
-    """Files at paths of all kinds. A relative one is below the root, or with ".." beside it."""
+    """Files at paths of all kinds. A relative path is below the root, or with ".." beside it."""
 
     def __init__(self, root: str, option: str = "--root") -> None:
         """Nothing is read yet.
 
         Raises:
-            UsageError: nothing here can read such a root; `option` is where it comes from.
+            UsageError: no installed package can read such a root; the message names `option`.
         """
         try:
             self._root = directory(root)
         except (ValueError, TypeError, ImportError) as error:
             raise UsageError(f"{option} {root}: {error}") from error
         self._place, self._option = root, option
-        self._schemes: set[str] = set()  # which are known to be readable
+        self._schemes: set[str] = set()  # known to be readable
 
     def check_root(self) -> None:
-        """Whether a root on a disk is there: otherwise every file would be missing, for one mistake.
+        """Check that a root on a disk exists.
 
         Raises:
-            UsageError: it is not.
+            UsageError: the root is not a folder.
         """
+        # Otherwise every input would be rejected as missing, for one wrong option.
         if self._root.local is not None and not self._root.exists():
             raise UsageError(f"{self._option} {self._place}: is no folder; give the one that paths are relative to")
 
     def check(self, path: str) -> None:
-        """Whether a file can have such a path at all, as far as that can be said without looking.
+        """Check that a file can have such a path, without access to the file.
 
         Raises:
-            BadInput: it cannot.
-            UsageError: a package is missing that reads such URLs.
+            BadInput: no file can have it.
+            UsageError: the package that reads such URLs is not installed.
         """
         if "\0" in path:
             raise BadInput("bad-path", f"the path {path!r} has a NUL character, which no path has")
@@ -65,21 +66,22 @@ class Paths:
             raise UsageError(f"{path}: {error}") from error
         except (ValueError, TypeError) as error:
             raise BadInput("bad-path", f"the path {path!r} cannot be read: {error}") from error
-        if scheme != "file":  # whose other half may be wrong in any of them
+        # A scheme is checked once, but for "file", whose URLs can each have a wrong host.
+        if scheme != "file":
             self._schemes.add(scheme)
 
     def read(self, path: str) -> bytes:
         """The bytes of a file.
 
         Raises:
-            BadInput: it is no file.
-            FileNotFoundError, PermissionError: it is not there, or may not be read.
-            OSError: it cannot be read now.
+            BadInput: the path is not that of a file.
+            FileNotFoundError, PermissionError: the file is missing, or may not be read.
+            OSError: the file cannot be read now.
         """
         try:
             place, name = self._find(path)
             local = place.local
-            # A folder cannot be read, and a pipe would be waited for.
+            # Reading a pipe would wait for ever.
             if local is not None and not stat.S_ISREG(retried(lambda: os.stat(local / name)).st_mode):
                 raise BadInput("not-a-file", "is a folder, a pipe or a device")
             return place.read(name)
@@ -95,7 +97,8 @@ class Paths:
             raise
 
     def size(self, path: str) -> int:
-        """The bytes of a file on a disk; -1 elsewhere, where it would be a request more, and of what is not there."""
+        """The number of bytes of a file on a disk; -1 for a missing file, and for one elsewhere."""
+        # In a store, asking for the size would cost each image one more request.
         try:
             place, name = self._find(path)
             return -1 if place.local is None else os.stat(place.local / name).st_size
@@ -103,15 +106,13 @@ class Paths:
             return -1
 
     def uri(self, path: str) -> str:
-        """Where a file is, for people."""
+        """The address of a file, for messages."""
         place, name = self._find(path)
         return place.uri(name)
 
     def answers(self, path: str) -> bool:
-        """Whether the root is there; of an absolute path, its folder.
-
-        A store or a server that says of a URL's file that it is not there has answered.
-        """
+        """Whether the root, or the folder of an absolute path, can be reached."""
+        # For a URL there is nothing to ask: the store or the server has answered, by saying that the file is missing.
         local = not is_url(path) or path.startswith("file://")
         if path.startswith("/") or (local and is_url(path)):
             place, name = self._find(path)
@@ -119,7 +120,7 @@ class Paths:
         return not local or self._place.startswith(("http://", "https://")) or self._root.answers("-")
 
     def folder(self, path: str) -> Directory:
-        """A folder at a relative path that ends with a slash, or is empty: the root."""
+        """The folder at a relative path, which ends with a slash; "" is the root."""
         if not path:
             return self._root
         local = self._root.local
@@ -138,6 +139,7 @@ class Paths:
         return self._root, path
 
     def _beside(self, path: str) -> str:
-        """The URL of a path with ".." in it, which in a store is a name like any other."""
+        """The URL of a relative path with ".." in it."""
+        # In a store, ".." is a name like any other: it is resolved here.
         scheme, _, rest = self._place.partition("://")
         return f"{scheme}://{posixpath.normpath(posixpath.join(rest, path))}"

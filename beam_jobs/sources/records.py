@@ -1,4 +1,4 @@
-"""Datasets that are in files of many images already: TFRecord, HDF5, NumPy, and records of one length.
+"""Datasets in files of many images: TFRecord, HDF5, NumPy, and records of one length.
 
 ```
 INPUT.tfrecord, INPUT/x.tfrecord, INPUT/x-train.tfrecord-00000-of-00010    tf.train.Example
@@ -8,17 +8,18 @@ INPUT.bin, INPUT/x.bin                                                     recor
 ```
 
 An id is the number of the image in its file, in eight digits, after the file's name if INPUT is a folder:
-"x.h5/00000012". The arrays of one folder of `.npy` files count as one file. Splits are first folders, or words in
-files' names; or arrays of one file, as `x_train` and `x_test` or `train/images` and `test/images`: all are read, unless
-`--image-key` names one. Then ids have the array's name, "x_test/00000012", and names of fields are without a split's.
+"x.h5/00000012". The arrays of one folder of `.npy` files count as one file. Splits are first folders, or words in the
+names of files, or arrays of one file, as `x_train` and `x_test` or `train/images` and `test/images`. All arrays of
+images are read unless `--image-key` names one. Ids then have the array's name, "x_test/00000012", and names of fields
+lose the name of the split.
 
-Which feature or array is the image is recognised by the names below, or said; so is the label, that of an array by the
-image's name. TFDS's `objects/bbox` are boxes, which move with the pixels. All others become fields, but for those that
-describe the stored image and not the dataset: `height`, `width`, `depth`, `channels`, `content_hash`, and `image/` with
-`height`, `width`, `channels`, `colorspace` and `format`. `--fields` can ask for those too. A feature with one value in
-each record is a number or a text, otherwise a list. Arrays that have not as many rows as the images, or are of another
-split, are left out, and named. Images are read one by one: HDF5 that is compressed in chunks of many images is slow to
-read in another order than its own.
+The feature or array of images is recognised by the names below, or given by an option. The label is found in the same
+way, for an array by the name of the images. TFDS's `objects/bbox` are boxes, which move with the pixels. All others
+become fields, except values that describe the stored image: `height`, `width`, `depth`, `channels`, `content_hash`, and
+`image/` with `height`, `width`, `channels`, `colorspace` and `format`. `--fields` can ask for these, too. A feature
+with one value in each record is a number or a text, otherwise a list. Arrays with another number of rows than the
+images, or of another split, are left out, and named. Images are read one by one: HDF5 compressed in chunks of many
+images is slow to read in another order than its own.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ _KINDS = {
     "npy": ("a NumPy array", "NumPy arrays"),
     "record": ("a file of records", "files of records"),
 }
-_BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 24
+_BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 24  # rows of values that are read together, and bytes that this may touch
 
 
 class RecordFiles(Source):
@@ -91,9 +92,9 @@ class RecordFiles(Source):
         self._columns = Columns(options, (), _LEFT_OUT)
         self._image: str | None = options.image_key
         self._shown: tuple[str, ...] = ()
-        self._labels: dict[str, None] = {}  # the arrays that hold labels, an ordered set
-        self._unlabelled: dict[str, None] = {}  # the arrays of images without such
-        self._inner: dict[str, str] = {}  # the splits that are arrays of one file
+        self._labels: dict[str, None] = {}  # arrays of labels, an ordered set
+        self._unlabelled: dict[str, None] = {}  # arrays of images without labels
+        self._inner: dict[str, str] = {}  # splits within a file, each with its array of images
         self._names: list[str] = []
         self._splits = Splits([])
         self._kind = ""
@@ -107,7 +108,7 @@ class RecordFiles(Source):
         """Every image of every file.
 
         Raises:
-            UsageError: there is no such file, or one is compressed, cut off or damaged, or its arrays are no images.
+            UsageError: INPUT has no such file, or one is compressed, cut off or damaged, or has no array of images.
         """
         self._names = self._files.find(self._is_wanted, self._expected)
         kinds = {self._kind_of(name) for name in self._names}
@@ -129,10 +130,10 @@ class RecordFiles(Source):
             yield entry
 
     def layout(self) -> Layout:
-        """What the files are, with the types of fields that are arrays.
+        """The splits of the files, and the types of fields that are arrays.
 
         Raises:
-            UsageError: there is no image, or an option names what is in none of the files.
+            UsageError: INPUT has no image, or no file has a name in an option.
         """
         called = self._files.called("")
         if not self._usable:
@@ -148,7 +149,8 @@ class RecordFiles(Source):
             parts.append(f"{' and '.join(self._unlabelled)} without labels" if self._labels else "without labels")
         left_out = f"; left out: {', '.join(sorted(self._left_out))}" if self._left_out else ""
         special = {self._columns.label, self.options.id_column, self.options.split_column}
-        special |= {"objects/label"} if self._columns.label else set()  # it would be instead of the label
+        # A schema with labels of objects has no label of the image.
+        special |= {"objects/label"} if self._columns.label else set()
         types = self._types.layout(special)
         return Layout(
             text=f"{text} ({', '.join(parts)}{left_out})",
@@ -159,7 +161,7 @@ class RecordFiles(Source):
         )
 
     def resolve(self, entry: Entry) -> Entry | Problem:
-        """The entry with the split of its file, and with lists where other records have several values."""
+        """The entry, completed with the split of its file, and with lists where other records have several values."""
         if entry.problem is not None:
             return entry.problem
         if entry.split is None:
@@ -176,7 +178,7 @@ class RecordFiles(Source):
         return entry._replace(fields=fields, label=label)
 
     def uri(self, entry: Entry | Reference) -> str:
-        """The file's place, followed by the number in it, or by the id that a column gives."""
+        """The address of the file, followed by the number in it, or by the id of a column."""
         if self.options.id_column is not None and entry.place is not None:
             return f"{self._files.directory.uri(entry.place[1])}#{entry.id}"
         return f"{self._files.directory.uri('')}/{entry.id}"
@@ -185,7 +187,7 @@ class RecordFiles(Source):
         """The bytes of an encoded image, or pixels.
 
         Raises:
-            BadInput: the file is damaged, or has become shorter.
+            BadInput: the file is damaged, or has become shorter since the listing.
         """
         kind, name, *place = reference.place
         if kind == "hdf5":
@@ -199,7 +201,7 @@ class RecordFiles(Source):
         return as_pixels(np.frombuffer(data, place[2]).reshape(place[3]))
 
     def answers(self, reference: Reference) -> bool:
-        """Whether there is anything beside the file."""
+        """Whether the folder of the file can be reached."""
         return self._files.directory.answers(reference.place[1])
 
     @property
@@ -280,7 +282,8 @@ class RecordFiles(Source):
                 with self._hdf5.open(name) as file:
                     yield from self._group(name, called, arrays_of.hdf5_arrays(file), lambda _: name)
             except (OSError, RuntimeError) as error:
-                if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what is in the file
+                # An OSError with a number is of the disk, not of the contents of the file.
+                if isinstance(error, OSError) and error.errno is not None:
                     raise
                 raise UsageError(f"{called}: cannot be read as HDF5 ({error}); make or copy it again") from error
             return
@@ -294,7 +297,7 @@ class RecordFiles(Source):
     def _group(
         self, outer: str, called: str, found: Mapping[str, Array], file_of: Callable[[str], str]
     ) -> Iterator[Entry]:
-        """The images of arrays that belong together; `outer` precedes their ids."""
+        """The images of arrays that belong together. `outer` precedes their ids."""
         splits = {} if self._image else image_splits(found)
         if not splits:
             name = self._pick(found, called)
@@ -325,7 +328,7 @@ class RecordFiles(Source):
         images = found[name]
         arrays_of.check_images(images, name, called)
         if images.shape[0] > 0 and not isinstance(images, RowArray):
-            images[0:1]  # fails where HDF5 lacks what the images are compressed with
+            images[0:1]  # raises at once if HDF5 lacks the filter that the images are compressed with
         beside = self._beside(found, name, called, in_splits)
         place, size, step = arrays_of.placing(images, name, file_of(name))
         for rows in arrays_of.blocks(images.shape[0], max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // step))):
@@ -348,7 +351,7 @@ class RecordFiles(Source):
         return name
 
     def _beside(self, found: Mapping[str, Array], image: str, called: str, in_splits: bool) -> dict[str, Array]:
-        """The arrays that have a value for each image, and are wanted, by the names of their fields."""
+        """The arrays to read with a value for each image, by the names of their fields."""
         own, label = split_of(image), label_of(image, found)
         names = {name: without_split(name) if in_splits else name for name in found if name != image}
         if self.options.label_column is None:

@@ -1,12 +1,12 @@
-"""A table with a row for each image: CSV, TSV, JSONL or Parquet, one file or a folder of nothing else.
+"""A table with a row for each image: CSV, TSV, JSONL or Parquet, in one file or a folder of such files alone.
 
 ```
 path,label,split,age        the path of the image, below the folder of the table or --root, absolute, or a URL
-cat/1.jpg,cat,train,7       every column that is nothing else is a field of the record
+cat/1.jpg,cat,train,7       every other column is a field of the record
 ```
 
-An id is the path as the table has it, of a URL without a signature, or what `--id-column` has. A box for each row of
-four columns makes one image of each row: several boxes of one image are one list, in one row.
+An id is the path in the table, for a URL without its signature, or the value of `--id-column`. Each row is an image:
+several boxes of one image are a list in its row.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ PATH_COLUMNS = (
     "img", "img_path", "tile_name",
 )  # fmt: skip
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "y", "target")
-_INDEX = re.compile(r"|__index_level_[0-9]+__")  # what pandas calls the numbers of its rows, where they have no name
+_INDEX = re.compile(r"|__index_level_[0-9]+__")  # pandas' names for its row numbers
 _SHOWN = 20  # columns of a long table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TableColumns:
-    """What each column is."""
+    """The columns by their meaning."""
 
     path: str
     id: str | None
@@ -62,13 +62,13 @@ class _TableColumns:
 
     @property
     def wanted(self) -> list[str]:
-        """Every column that is read, once."""
+        """The columns to read, each once."""
         named = (self.path, self.id, self.label, self.split, *self.boxes, *self.points, *self.fields)
         return [name for name in dict.fromkeys(named) if name is not None]
 
 
 class Table(Source):
-    """The images that a table names."""
+    """The images of a table."""
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
@@ -89,7 +89,7 @@ class Table(Source):
         """An entry for each row.
 
         Raises:
-            UsageError: INPUT is no table, is damaged, or has not the columns it is to have.
+            UsageError: INPUT is not a table, is damaged, or lacks a column.
         """
         try:
             yield from self._entries()
@@ -99,7 +99,7 @@ class Table(Source):
             raise self._refused("may not be read") from error
 
     def layout(self) -> Layout:
-        """What the columns are.
+        """The fields of the columns.
 
         Raises:
             UsageError: no row can be used.
@@ -129,15 +129,15 @@ class Table(Source):
         return self._paths.read(_path(reference))
 
     def size(self, reference: Reference) -> int:
-        """The bytes of a file, if it is on a disk."""
+        """The number of bytes of a file on a disk, otherwise -1."""
         return self._paths.size(_path(reference))
 
     def uri(self, entry: Entry | Reference) -> str:
-        """Where a file is; of a row without a path, where the row is."""
+        """The address of a file; for a row without a path, the address of the row."""
         return self._paths.uri(_path(entry)) if _path(entry) else self._folder.uri(entry.id)
 
     def answers(self, reference: Reference) -> bool:
-        """Whether the root is there, or the folder of an absolute path."""
+        """Whether the root, or the folder of an absolute path, can be reached."""
         return self._paths.answers(_path(reference))
 
     def _entries(self) -> Iterator[Entry]:
@@ -177,7 +177,8 @@ class Table(Source):
             if suffix not in KINDS:
                 raise self._refused(f"is no table; its name would end in {', '.join(KINDS)}")
             return [KINDS[suffix](folder, name)]
-        names = sorted(name for name in inside.names() if not name.startswith((".", "_")))  # as _SUCCESS of Spark
+        # Spark writes a file _SUCCESS beside the parts of a table.
+        names = sorted(name for name in inside.names() if not name.startswith((".", "_")))
         if not names:
             raise self._refused("is an empty folder")
         odd = next((name for name in names if _suffix(name) not in KINDS), None)
@@ -232,7 +233,7 @@ class Table(Source):
         names: Sequence[str],
         free: Sequence[str] | None = None,
     ) -> str | None:
-        """The column that was asked for, or the first with a usual name, in capitals or not, that is free."""
+        """The column of an option, or else the first free column with a usual name, in any case."""
         if given is not None:
             if given not in names or not given:
                 raise UsageError(
@@ -254,7 +255,7 @@ class Table(Source):
             message = f'{where}: column "{columns.path}" {_no_value(path)}; it is to have the path of an image'
             return Entry(own, place="", problem=Problem("no-path", message))
         path = _with_slashes(path) + (self.options.path_suffix or "")
-        # A signature is no part of an id: it is another one each time, and nobody's to see.
+        # Signed URLs have another signature on every run, and a signature is a credential: ids go without it.
         id = unsigned(path) if is_url(path) else path
         place = None if id == path else path
         try:
@@ -275,7 +276,8 @@ class Table(Source):
 
     def _label(self, value: Any, column: str, where: str) -> Label:
         separator = self.options.label_separator
-        if separator is not None and isinstance(value, str):  # an empty cell is an empty list
+        # With a separator, an empty cell is an image without labels, and not a missing label.
+        if separator is not None and isinstance(value, str):
             return [part.strip() for part in value.split(separator) if part.strip()]
         if value is None or (isinstance(value, str) and not value.strip()) or value != value:
             raise BadInput("no-label", f'column "{column}" is empty; it is to have a label')
@@ -336,12 +338,13 @@ def _no_value(value: Any) -> str:
 
 
 def _with_slashes(path: str) -> str:
-    """A path that Windows has written; one that has a slash, too, is taken as it is."""
+    """A path of Windows, with slashes."""
+    # A path with slashes and backslashes is not of Windows: there, a backslash is a character of a name.
     return path if "/" in path else path.replace("\\", "/")
 
 
 def _name(row: Mapping[str, Any], column: str, reason: str, what: str) -> str:
-    """A text, or a whole number as one."""
+    """The value of a column as a text: a text, or a whole number."""
     value = row[column]
     if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
         return str(value)
@@ -349,7 +352,8 @@ def _name(row: Mapping[str, Any], column: str, reason: str, what: str) -> str:
 
 
 def _class(value: Any, column: str, where: str) -> str | int:
-    """A name or a number. Numbers with gaps among them come from pandas as floats."""
+    """A class: a name or a number."""
+    # Pandas writes whole numbers as floats where some are missing.
     if (isinstance(value, float) and value.is_integer()) or isinstance(value, bool):
         return int(value)
     if isinstance(value, float) and value == value:

@@ -1,4 +1,4 @@
-"""`image-shards benchmark`: how fast a dataset is read here, where the time goes, and what to change."""
+"""`image-shards benchmark`: the speed of reading a dataset on this machine, the time of each stage, and advice."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop
 
 __all__ = ["BenchmarkOptions", "Report", "advice", "describe", "measure"]
 
-_SAMPLE = 512  # images that each stage is timed on, alone
+_SAMPLE = 512  # images for timing each stage by itself
 _STAGE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkOptions:
-    """What to read, and how.
+    """The options of the measurement.
 
     `crop` and `random_crop` are sides in pixels, of a centre crop or of a random resized crop with flips.
     """
@@ -49,7 +49,7 @@ class BenchmarkOptions:
 
 @dataclass(slots=True)
 class Counter:
-    """So many images in so many seconds."""
+    """A number of images, and the seconds that they took."""
 
     images: int = 0
     seconds: float = 0.0
@@ -62,16 +62,16 @@ class Counter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was seen.
+    """The result of the measurement.
 
     Attributes:
-        first_epoch, later: what was read of the first epoch, of the split's `records`, and of those after it.
-        first_batch: seconds until the first batch, from opening the dataset.
-        from_disk: how many pages were waited for.
-        image_bytes: of an image's payload, on average.
-        stored_pixels, batch_pixels: of an image, as it is stored, on average, and in a batch.
-        batch_bytes: of an image in a batch.
-        stages: microseconds an image, on one thread, by name.
+        first_epoch, later: images and seconds of the first epoch, and of all later ones.
+        first_batch: seconds from opening the dataset to the first batch.
+        from_disk: the number of pages that were waited for.
+        image_bytes: mean bytes of a stored image.
+        stored_pixels, batch_pixels: mean pixels of a stored image, and pixels of an image in a batch.
+        batch_bytes: bytes of an image in a batch.
+        stages: microseconds for one image on one thread, by the name of the stage.
     """
 
     name: str
@@ -90,20 +90,20 @@ class Report:
 
     @property
     def images(self) -> int:
-        """How many were read, in all."""
+        """Number of images in all epochs."""
         return self.first_epoch.images + self.later.images
 
     @property
     def rate(self) -> float:
-        """Images a second, after the first epoch if there was time for more."""
+        """Images a second, of the later epochs if there were any."""
         return (self.later if self.later.images else self.first_epoch).rate
 
 
 def measure(options: BenchmarkOptions) -> Report:
-    """Read an epoch, or as much of it as there is time for, and time each stage alone.
+    """Read epochs for some seconds, then time each stage by itself.
 
     Raises:
-        UsageError: the options do not go together.
+        UsageError: the options contradict each other, or do not fit the dataset.
         ShardsError: the dataset cannot be read.
     """
     begin = time.perf_counter()
@@ -121,11 +121,12 @@ def measure(options: BenchmarkOptions) -> Report:
         if len(stream) == 0:
             raise UsageError(f"{data.name} holds no records")
         with stream, data:
+            # The stages come after the loop: by then, the sample is in memory, and its pages are not counted.
             first_epoch, later, first_batch = _read(stream, begin, options.seconds)
             from_disk = major_faults() - faults
             sample = _sample(data)
             stages = dict(_stages(stream, sample, options))
-    except ValueError as error:  # of images that differ in size, or are smaller than the crop
+    except ValueError as error:  # images differ in size, or are smaller than the crop
         hint = " (here: --crop or --random-crop)" if "size" in str(error) or "smaller" in str(error) else ""
         raise UsageError(f"{error}{hint}") from error
     shapes, target = [sample.shape(place) for place in range(len(sample.records))], _target(stream)
@@ -165,7 +166,7 @@ def describe(report: Report) -> str:
 
 
 def advice(report: Report) -> list[str]:
-    """What would make it faster, each in a line, the most useful first."""
+    """Advice for more speed, a line each, the most useful first."""
     parts = {name: cost / sum(report.stages.values()) for name, cost in report.stages.items()}
     return list(_advice(report, report.options, parts)) or [
         "nothing that this can see: it is as fast as memory is here"
@@ -222,10 +223,9 @@ def _transforms(options: BenchmarkOptions) -> Any:
 
 
 def _read(stream: Stream, begin: float, seconds: float) -> tuple[Counter, Counter, float]:
-    """The first epoch and all later ones, each as images and seconds, and seconds from `begin` to the first batch.
-
-    A short epoch is read again, so that there is something to time.
-    """
+    """The first epoch and all later ones, each as images and seconds, and seconds from `begin` to the first batch."""
+    # The first epoch is apart: it reads from the disk and checks checksums, which later ones may not. Short epochs are
+    # repeated, so that the time is long enough to measure.
     first_epoch, later, first_batch = Counter(), Counter(), 0.0
     start = time.perf_counter()
     while first_epoch.seconds + later.seconds < seconds / 2:
@@ -242,7 +242,7 @@ def _read(stream: Stream, begin: float, seconds: float) -> tuple[Counter, Counte
 
 @dataclass(frozen=True, slots=True)
 class _PickedRecords:
-    """Some records, with their shards at hand."""
+    """Some records, with their shards."""
 
     data: Dataset
     records: np.ndarray[Any, np.dtype[np.int64]]
@@ -260,12 +260,14 @@ class _PickedRecords:
 
 
 def _sample(data: Dataset) -> _PickedRecords:
+    # Spread over the dataset, since stored images may be sorted by their source, and differ in size.
     numbers = np.unique(np.linspace(0, len(data) - 1, min(_SAMPLE, len(data))).astype(np.int64))
     return _PickedRecords(data, numbers, data.locate(numbers))
 
 
 def _stages(stream: Stream, sample: _PickedRecords, options: BenchmarkOptions) -> Iterator[tuple[str, float]]:
-    """Microseconds an image of each stage alone, on one thread, with everything in memory."""
+    """Microseconds for one image of each stage by itself, on one thread."""
+    # Each stage works on data in memory, so that the times add up to work, without waiting for a disk.
     data, chain = sample.data, compose(_transforms(options))
     field, places = data.fields["image"], range(len(sample.records))
     steps = min(len(stream), max(1, 4096 // stream.order.share))
@@ -279,6 +281,7 @@ def _stages(stream: Stream, sample: _PickedRecords, options: BenchmarkOptions) -
     target = _target(stream)
 
     codec = codec_of(field)
+    # Raw pixels are copied for a whole batch at once: the time is that of a stream, less the looking up.
     if codec.is_raw and not chain.steps:
         yield "copy", max(0.0, _batch_cost(data, options) - look_up)
         return
@@ -293,14 +296,14 @@ def _stages(stream: Stream, sample: _PickedRecords, options: BenchmarkOptions) -
 
 
 def _batch_cost(data: Dataset, options: BenchmarkOptions) -> float:
-    """Microseconds an image of raw pixels takes into a batch, on one thread, unchecked."""
+    """Microseconds to read one image of raw pixels into a batch, on one thread, without checksums."""
     with data.stream(batch_size=options.batch_size, threads=1, verify="never", remainder="keep") as alone:
         first, later, _ = _read(alone, 0.0, _STAGE_SECONDS)
     return 1e6 / (later if later.images else first).rate
 
 
 def _target(stream: Stream) -> np.ndarray[Any, Any]:
-    """The place of one image in a batch."""
+    """An array for one image, with the shape and dtype of a batch."""
     spec = stream.specs["image"]
     return np.empty([side or 0 for side in spec.shape], spec.dtype)
 
@@ -322,7 +325,8 @@ def _per_image(work: Callable[[int], object], places: range) -> float:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The shortest of some runs: others on the machine only make it longer."""
+    """The shortest time of some runs."""
+    # Other work on the machine can only make a run longer.
     times: list[float] = []
     while not times or (sum(times) < _STAGE_SECONDS and len(times) < 5):
         start = time.perf_counter()

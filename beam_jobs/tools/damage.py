@@ -1,4 +1,4 @@
-"""Where a shard that is not the one of its manifest is damaged, without trusting anything in it."""
+"""Locating the damage in a shard that does not match its manifest. Nothing in the file is trusted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["damage"]
 
 
 Name = Callable[[int], str]
-"""A row in words, with its id where that is known."""
+"""Returns a row in words, with its id where that is known."""
 
 
 def damage(
@@ -26,20 +26,21 @@ def damage(
     rows: NDArray[np.void] | None,
     name: Name,
 ) -> Iterator[str]:
-    """What is wrong with a file whose checksum is, a line for each damaged record, or one for the whole file.
+    """The damage of a file with a wrong checksum: a line for each damaged record, or one for the whole file.
 
     Args:
         data: the bytes of the file.
-        format: of the file, by its name.
-        fields: those of the dataset.
-        expected: how many bytes it should have.
-        rows: its index, if that is whole.
-        name: a row in words.
+        format: the name of the file's format.
+        fields: the fields of the dataset.
+        expected: the number of bytes in the manifest.
+        rows: the index of the file; None if it is damaged, too.
+        name: returns a row in words.
     """
     if data.size < expected:
         yield f"has {data.size:,} bytes, the manifest says {expected:,}: it was cut off{_lost(data.size, rows, name)}"
         rows = None if rows is None else rows[: _whole_rows(data.size, rows)]
     wrong = dict[int, str]()
+    # TFRecords carry checksums of their own, which locate damage without an index. HDF5 has none.
     framing = SHARD_FORMATS[format].framing(data)
     if framing is not None:
         if not framing.wrong and framing.stopped is None and data.size >= expected:
@@ -51,6 +52,7 @@ def damage(
             wrong[framing.records] = why
     damaged = {} if rows is None else _damaged_fields(data, rows, fields)
     images = [row for row, names in damaged.items() if any(fields[n].is_image for n in names) and row not in wrong]
+    # With every image wrong, a list of all records would hide the cause.
     if rows is not None and len(images) == len(rows) > 1 and data.size >= expected:
         yield "has none of the images of its index: another file was put in its place (SHA-256 mismatch)"
         return
@@ -66,7 +68,7 @@ def damage(
 def _damaged_fields(
     data: NDArray[np.uint8], rows: NDArray[np.void], fields: Mapping[str, Field]
 ) -> dict[int, list[str]]:
-    """The images, strings and lists of each row that are not as its index says, but for those that are cut off."""
+    """The damaged images, strings and lists of each row, by the checksums of the index. Missing ones do not count."""
     damaged = dict[int, list[str]]()
     for name in extent_fields(fields):
         extents = zip(*(rows[column].tolist() for column in extent_columns(name)), strict=True)
@@ -82,7 +84,7 @@ def _in_words(names: list[str], fields: Mapping[str, Field]) -> str:
 
 
 def _whole_rows(size: int, rows: NDArray[np.void]) -> int:
-    """How many rows, from the first on, have their images before the end of the file."""
+    """Number of rows, from the first on, whose images are complete in a file of this size."""
     gone = np.flatnonzero(rows["offset"] + rows["length"] > size)
     return int(gone[0]) if len(gone) else len(rows)
 

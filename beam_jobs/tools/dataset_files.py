@@ -49,10 +49,10 @@ _PIECE = 1 << 23
 
 
 def local_directory(place: str) -> Path:
-    """The directory at a path.
+    """The local directory at a path.
 
     Raises:
-        UsageError: it is elsewhere, not there, or no directory.
+        UsageError: the place is remote, missing, or not a directory.
     """
     try:
         path = local_path(place)
@@ -66,11 +66,11 @@ def local_directory(place: str) -> Path:
 
 
 def read_manifest(place: str) -> tuple[Path, Manifest]:
-    """The directory of a dataset, and its manifest.
+    """The directory of a local dataset, and its manifest.
 
     Raises:
-        UsageError: no dataset is there, or one of another version.
-        JobError: its manifest is damaged.
+        UsageError: the place has no dataset, or one of another version.
+        JobError: the manifest is damaged.
     """
     path = local_directory(place)
     return path, _read_manifest(place, LocalDirectory(path))
@@ -80,8 +80,8 @@ def manifest_at(place: str) -> tuple[Directory, Manifest]:
     """The directory of a dataset at a path or a URL, and its manifest.
 
     Raises:
-        UsageError: no dataset is there, or one of another version.
-        JobError: its manifest is damaged.
+        UsageError: the place has no dataset, or one of another version.
+        JobError: the manifest is damaged.
     """
     try:
         files = directory(place)
@@ -93,20 +93,21 @@ def manifest_at(place: str) -> tuple[Directory, Manifest]:
 
 
 def copy_to_disk(files: Directory, name: str, folder: Path) -> None:
-    """Copy a file of a remote dataset into a folder, if it is there."""
+    """Copy a file of a remote dataset into a folder. A missing file is skipped."""
     with contextlib.suppress(FileNotFoundError), open(folder / name, "wb") as file:
         try:
             size = files.size(name)
             for start in range(0, size, _PIECE):
                 file.write(files.read(name, start, min(size, start + _PIECE)))
         except BaseException:
-            (folder / name).unlink()
+            (folder / name).unlink()  # half a copy would look like a damaged file
             raise
 
 
 @contextlib.contextmanager
 def shard_on_disk(remote: str | None, shard: Shard, folder: Path) -> Iterator[None]:
-    """All files of a shard are in a folder for a while, if the dataset is at a URL, `remote`."""
+    """Keep copies of all files of a shard in a folder, if the dataset is remote, at the URL `remote`."""
+    # One shard at a time for each process: a remote dataset may be larger than the disk.
     if remote is None:
         yield
         return
@@ -146,7 +147,7 @@ def data_files(manifest: Manifest) -> Iterator[ShardFile]:
 
 
 def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
-    """Those of the names in a dataset's directory that belong to no dataset."""
+    """The names in a dataset's directory that are not files of the dataset."""
     known = {MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES}
     for file in data_files(manifest):
         known |= {file.path, index_name(file.path)}
@@ -154,7 +155,7 @@ def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
 
 
 def line_count(path: Path) -> int:
-    """How many lines a file has; 0 if it is not there."""
+    """Number of lines of a file; 0 if the file is missing."""
     try:
         with open(path, "rb") as file:
             return sum(1 for _ in file)
@@ -165,7 +166,7 @@ def line_count(path: Path) -> int:
 def record_ids(
     file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void], has_ids: bool, numbers: Iterable[int]
 ) -> Iterator[bytes]:
-    """The ids of some rows of a shard: their own, or their places if the dataset has none."""
+    """The ids of some rows of a shard. In a dataset without ids, they are FILE:ROW."""
     for number in numbers:
         start = int(rows["id_offset"][number])
         stop = start + int(rows["id_length"][number])
@@ -175,7 +176,7 @@ def record_ids(
 def label_counts(
     format: str, data: NDArray[np.uint8], rows: NDArray[np.void], fields: Mapping[str, Field]
 ) -> Counter[int]:
-    """How often each label is one, of records or of their objects."""
+    """Number of records, or of their objects, by label."""
     name = next((name for name in ("label", "objects/label") if name in fields), None)
     if name is None or fields[name].dtype != "int64":
         return Counter()
@@ -189,15 +190,15 @@ def label_counts(
 
 
 def printable_id(id: bytes) -> str:
-    """An id on one line of a terminal, whatever its bytes are."""
+    """An id as printable text on one line."""
     return repr(id.decode("utf-8", "backslashreplace"))
 
 
 def need_shard_packages(manifest: Manifest) -> None:
-    """Refuse to begin without the packages that make indexes of a dataset's formats.
+    """Refuse to begin without the packages that read a dataset's formats.
 
     Raises:
-        UsageError: one is not installed; the message names the extra that has it.
+        UsageError: a package is not installed; the message names the extra that has it.
     """
     for name in manifest.formats:
         format = SHARD_FORMATS[name]
@@ -209,7 +210,7 @@ def need_packages(extra: str, *names: str) -> None:
     """Refuse to begin without packages that will be needed.
 
     Raises:
-        UsageError: one is not installed; the message names the extra that has it.
+        UsageError: a package is not installed; the message names the extra that has it.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:

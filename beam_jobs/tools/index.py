@@ -1,6 +1,6 @@
-"""`image-shards index`: a dataset of TFRecords that others wrote, where they are; or again the indexes of a dataset.
+"""`image-shards index`: a dataset of another program's TFRecords, in place; or new indexes for a damaged dataset.
 
-Others' files are passed over twice: once for what they hold, and once for their indexes. The manifest comes last.
+Foreign files are read twice: for a survey of their contents, and for their indexes. The manifest is written last.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ from shard_reader.system.memory_map import map_file
 
 __all__ = ["IndexOptions", "index_directory"]
 
-_MOST_CLASSES = 100_000  # that are counted where labels have no names
+_MOST_CLASSES = 100_000  # distinct labels without names, up to which the manifest counts each of them
 
 Show = Callable[[str], None]
-"""Is told how far it is."""
+"""Shows a text about the progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOptions:
-    """What was asked for: names of features, None where they are to be recognised, "none" for none."""
+    """The options. Names of features are None to recognise them, "none" for no such feature."""
 
     path: str
     splits: tuple[tuple[str, str], ...] = ()
@@ -75,29 +75,30 @@ class IndexOptions:
 
     @property
     def said(self) -> dict[str, Any]:
-        """Those that were given, but for the path."""
+        """The options that were given, without the path."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "path"}
         return {name: value for name, value in values.items() if value not in (None, ())}
 
 
 class _Indexed(NamedTuple):
-    """A file whose index is written."""
+    """A file with its index written."""
 
     shard: Shard
     labels: Counter[int]
 
 
 def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[list[str], int]:
-    """Write the indexes, and the manifest if there is none.
+    """Write the indexes, and a manifest if the directory has none.
 
     Returns:
-        What was done, in lines, and how many problems there are.
+        The summary, in lines, and the number of problems.
 
     Raises:
-        UsageError: the files are not what the options say.
+        UsageError: the files do not fit the options.
         JobError: a file is damaged, or cannot be part of a dataset.
         CorruptionError: a file is damaged.
     """
+    # The manifest of a dataset decides everything but damage: there are no options to give.
     path = local_directory(options.path)
     if (path / MANIFEST_NAME).exists():
         if options.said:
@@ -114,7 +115,7 @@ def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[li
 
 
 def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
-    """Make the indexes that a manifest describes again, those that are missing or damaged."""
+    """Make the missing and damaged indexes of a dataset again."""
     path, manifest = read_manifest(place)
     files = [(format, shard) for split in manifest.splits.values() for shard in split.shards for format in shard.files]
     need_shard_packages(manifest)
@@ -130,7 +131,7 @@ def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
 
 
 def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> tuple[bool, str | None]:
-    """Whether the index of one file was made again, and what was in the way.
+    """Make the index of one file again if it is damaged. Returns whether it was, and a problem that prevented it.
 
     Raises:
         DatasetError: a development version made the index, and the manifest has its checksum.
@@ -142,12 +143,13 @@ def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> 
         index.load(path, file, shard.records, fields)
         return False, None
     if target.exists() and sha256_file(target) == file.index_sha256:
-        return False, None  # the manifest is wrong in something else: `verify` says in what
+        return False, None  # the manifest has another defect, which `verify` finds
     remedy = "restore it from a copy, or make the dataset again"
     if not place.exists():
         return False, f"{place}: is missing, and so is its index; {remedy}"
     if sha256_file(place) != file.sha256:
         return False, f"{place}: is damaged (SHA-256 mismatch), and no index is made of it; {remedy}"
+    # The file is whole, so its index can be made from it, and has to be the one in the manifest.
     data = index.to_bytes(index.build(place, format, fields))
     if hashlib.sha256(data).hexdigest() != file.index_sha256:
         return False, (
@@ -174,9 +176,10 @@ def _index_foreign(path: Path, options: IndexOptions, workers: int, show: Show) 
     try:
         indexed = _index_files(path, names, schema.fields, workers, show)
         manifest = _manifest(splits, indexed, schema, class_names, options)
-        sync(path)  # the indexes outlast a power cut that the manifest outlasts
+        sync(path)  # after a power cut, a manifest on disk must imply the indexes on disk
         _write(path / MANIFEST_NAME, manifest.to_json().encode())
     except BaseException:
+        # The directory belongs to another program: nothing may stay in it but a whole dataset's files.
         for name in names:
             (path / index_name(name)).unlink(missing_ok=True)
         raise
@@ -204,7 +207,7 @@ def _keys(path: Path, names: list[str], options: IndexOptions) -> Keys:
 
 
 def _survey(path: Path, names: list[str], keys: Keys, workers: int, show: Show) -> tuple[list[Survey], EqualHashes]:
-    """What each file holds, and which ids are there again."""
+    """The survey of each file, and the ids that occur more than once."""
     found = list[Survey]()
 
     def ids() -> Iterator[NDArray[np.uint64]]:
@@ -213,7 +216,7 @@ def _survey(path: Path, names: list[str], keys: Keys, workers: int, show: Show) 
             block, seen.ids = seen.ids, seen.ids[:0]
             found.append(seen)
             show(f"{len(found)}/{len(names)} files looked at")
-            # A file without ids keeps its place with rows of zeros, which are none.
+            # Rows of zeros count as missing ids: they keep the numbers of later records right.
             yield block if len(block) else np.zeros((seen.records, 2), np.uint64)
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -231,10 +234,10 @@ def _together(found: list[Survey]) -> Survey:
 def _ids(
     names: list[str], keys: Keys, found: list[Survey], again: EqualHashes, options: IndexOptions
 ) -> tuple[bool, str | None]:
-    """Whether the feature that may be the id is one: a text in every record, and unique. If not, why.
+    """Whether the possible id is one text in every record, and unique; if not, the reason.
 
     Raises:
-        UsageError: it is not, and was asked for.
+        UsageError: the feature was given as an option, and is not an id.
     """
     if keys.id is None:
         return False, None
@@ -257,14 +260,14 @@ def _place(names: list[str], ends: NDArray[Any], place: int) -> str:
 
 
 def _class_names(path: Path, schema: ForeignFields, options: IndexOptions) -> tuple[tuple[str, ...] | None, str]:
-    """The names of the labels, and where they are from."""
+    """The names of the labels, and the file that they come from."""
     from beam_jobs.sources.files.class_names import read_class_names
 
     if options.classes is not None:
         if schema.label is None:
             raise UsageError(f"--classes {options.classes}: there are no labels; name their feature with --label-key")
         return read_class_names(options.classes), options.classes
-    file = path / f"{(schema.label or '').replace('/', '-')}.labels.txt"  # as TensorFlow Datasets calls it
+    file = path / f"{(schema.label or '').replace('/', '-')}.labels.txt"  # TensorFlow Datasets' name
     if schema.label is None or not file.exists():
         return None, ""
     return read_class_names(str(file)), file.name
@@ -294,8 +297,8 @@ def _manifest(
     class_names: tuple[str, ...] | None,
     options: IndexOptions,
 ) -> Manifest:
-    made = {split: _split([indexed[name] for name in names], class_names) for split, names in splits.items()}
-    shards = [shard for split in made.values() for shard in split.shards]
+    indexed_splits = {split: _split([indexed[name] for name in names], class_names) for split, names in splits.items()}
+    shards = [shard for split in indexed_splits.values() for shard in split.shards]
     files = [file for shard in shards for file in shard.files.values()]
     records = sum(shard.records for shard in shards)
     said = {"command": "index", **options.said}
@@ -303,7 +306,7 @@ def _manifest(
     manifest = Manifest(
         fields=schema.fields,
         formats=(TFRecord.name,),
-        splits=made,
+        splits=indexed_splits,
         class_names=class_names,
         statistics=None,
         counts=Counts(ignored=0, planned=records, written=records, rejected=0),
@@ -315,7 +318,7 @@ def _manifest(
             codecs={},
         ),
     )
-    return Manifest.from_json(manifest.to_json())  # names of files and fields that cannot be are found here
+    return Manifest.from_json(manifest.to_json())  # reading it checks the names of files and fields
 
 
 def _split(shards: list[_Indexed], class_names: tuple[str, ...] | None) -> Split:
@@ -338,7 +341,7 @@ def _split(shards: list[_Indexed], class_names: tuple[str, ...] | None) -> Split
 def _summary(
     path: Path, manifest: Manifest, schema: ForeignFields, classes: str, why_no_id: str | None, missing: list[str]
 ) -> Iterator[str]:
-    """What was made, from what, and what is not in it."""
+    """The summary: splits, fields, and the features and files that are left out or missing."""
     yield f"{path}: {counted(manifest.counts.written, 'record')} indexed where they are"
     for name, split in manifest.splits.items():
         size = sum(shard.files[TFRecord.name].bytes for shard in split.shards)
@@ -365,7 +368,7 @@ def _summary(
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there as a whole or not at all; where it cannot be, the error names it."""
+    """Write a file that is there as a whole or not at all. An error names the file."""
     try:
         write_whole(path, [data])
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`image-shards inspect`: what a dataset holds, from its manifest and some of its indexes."""
+"""`image-shards inspect`: the contents of a dataset, from its manifest and some of its indexes."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from shard_reader.system.memory_map import map_file
 
 __all__ = ["describe", "facts"]
 
-_MOST_INDEXES = 64  # that sizes are taken from
-_MOST_ROWS = 1 << 21  # of these indexes together
+_MOST_INDEXES = 64  # read for the sizes of images
+_MOST_ROWS = 1 << 21  # used of all these indexes together
 _RECORDS = 3
 _MOST_SPLITS, _MOST_FIELDS, _MOST_OPTION_LINES = 5, 8, 3
-# What says how the work was done, or what is shown elsewhere.
+# Options about the run instead of the result, and options that other lines show.
 _OPTIONS_LEFT_OUT = frozenset({"input", "output", "workers", "command", "formats", "kind", "shards", "shard_counts"})
 _OPTIONS_LEFT_OUT |= {"max_rejects", "beam", "runner"}
 
 
 def facts(place: str) -> dict[str, Any]:
-    """Everything that is shown, as values of JSON.
+    """All facts about a dataset, as values of JSON.
 
     Raises:
-        UsageError: no dataset is there.
-        JobError: its manifest is damaged, or files are missing.
+        UsageError: the place has no dataset.
+        JobError: the manifest is damaged, or files are missing.
     """
     files, manifest = manifest_at(place)
     _check_files(place, files.names(), manifest)
@@ -52,7 +52,8 @@ def facts(place: str) -> dict[str, Any]:
 
 
 def _facts(place: str, path: Path, manifest: Manifest, remote: Directory | None = None) -> dict[str, Any]:
-    """The facts; of a `remote` dataset, the files that are needed are copied to `path`."""
+    """The facts. The needed files of a `remote` dataset are copied to `path`."""
+    # A large dataset has thousands of indexes. A part of them, spread over all splits, is enough for sizes of images.
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     filled = [shard for shard in shards if shard.records]
     looked_at = filled[:: max(1, -(-len(filled) // _MOST_INDEXES))]
@@ -94,7 +95,8 @@ def describe(shown: Mapping[str, Any]) -> str:
 
 
 def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: list[Shard]) -> None:
-    """The indexes of some shards, and of the first one as much as its first records take; the rest of it is a hole."""
+    """Copy the indexes of some shards, and the ids of the first records."""
+    # The ids go to their offsets in a sparse file of the shard's size, so that it can be read like a local shard.
     format, first = manifest.formats[0], next(_first_shards(manifest), None)
     for shard in [*shards, *([first[1]] if first else [])]:
         name = index_name(shard.files[format].path)
@@ -114,9 +116,9 @@ def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: lis
 
 
 def _check_files(path: str, names: Iterable[str], manifest: Manifest) -> None:
-    """Whether every shard file is there, in its size. Raises JobError."""
+    """Check that every shard file is there. Raises JobError."""
     there = set(names)
-    if not there:  # of a web server that lists nothing
+    if not there:  # a web server lists no names
         return
     files = list(data_files(manifest))
     missing = [file.path for file in files if file.path not in there]
@@ -138,7 +140,7 @@ def _field_facts(field: Field) -> dict[str, Any]:
 
 
 def _class_facts(manifest: Manifest) -> dict[str, Any] | None:
-    """Names in order, and how often each is one, in all splits that say it."""
+    """The names of the classes in order, and their counts over all splits that have counts."""
     counts: dict[str, int] = {}
     for split in manifest.splits.values():
         for name, number in (split.classes or {}).items():
@@ -172,7 +174,7 @@ def _statistics_facts(manifest: Manifest) -> dict[str, Any] | None:
 
 
 def _examples(path: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
-    """The first records of the first split that has one."""
+    """The first records of the first split with records."""
     format, fields = manifest.formats[0], manifest.fields
     for split, shard in islice(_first_shards(manifest), 1):
         file = shard.files[format]
@@ -191,7 +193,7 @@ def _examples(path: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
 
 
 def _first_shards(manifest: Manifest) -> Iterator[tuple[str, Shard]]:
-    """The shards that have records, each with its split."""
+    """The shards with records, each with its split."""
     return ((name, shard) for name, split in manifest.splits.items() for shard in split.shards if shard.records)
 
 
@@ -246,7 +248,7 @@ def _class_lines(classes: Mapping[str, Any] | None) -> list[str]:
 
 
 def _few(texts: Iterable[str], width: int) -> str:
-    """As many of `texts` as there is room for, with commas between; the first in any case."""
+    """As many of `texts` as fit into `width`, but at least the first, with commas between."""
     shown = ""
     for text in texts:
         if shown and len(shown) + len(text) + 2 > width:
@@ -273,7 +275,7 @@ def _statistics_lines(statistics: Mapping[str, Any] | None) -> list[str]:
 
 
 def _option_lines(options: Mapping[str, Any]) -> Iterator[str]:
-    """How it was made: the options, in as few lines."""
+    """The origin of the dataset and its options, in a few lines."""
     origin = next((value for name, value in _flat(options) if name[-1] == "input"), None)
     yield f"made         by {options.get('command', 'prepare')}{f' from {origin}' if origin else ''}"
     parts = [f"{name[-1]} {value}" for name, value in _flat(options) if not _OPTIONS_LEFT_OUT & set(name)]
@@ -282,7 +284,7 @@ def _option_lines(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _flat(options: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Each option that says something, with its path of names."""
+    """Each option with a value, with its path of names."""
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from _flat(value, (*outer, name))
@@ -297,5 +299,5 @@ def _example_line(example: Mapping[str, Any]) -> str:
 
 
 def _short(text: str, most: int = 24) -> str:
-    text = repr(text)[1:-1]
+    text = repr(text)[1:-1]  # control characters of a name must not reach the terminal
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,8 +1,8 @@
-"""`image-shards verify`: whether every byte of a dataset is the one that was written, and what it says agrees.
+"""`image-shards verify`: a check of every byte, index and count of a dataset.
 
-A task is one shard in all of its formats. What its file should be, the manifest says: the file's SHA-256, and that
-of the index. If they are right, the index is made again from the shard and must come out the same, which checks the
-framing and the checksum of every record; if not, the damage is located.
+A task is one shard in all of its formats. The manifest has the SHA-256 of each file and of its index. If they match,
+the index is made again from the shard and must be the same, which checks the framing and the checksum of every record.
+If they do not match, the damage is located.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _REMEDY = "; restore it from a copy, or make the dataset again"
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One shard to look at; `first` is the number of its first record in the split."""
+    """One shard to check. `first` is the number of its first record in the split."""
 
     path: Path
     fields: Mapping[str, Field]
@@ -68,11 +68,11 @@ class _Task:
     shard: Shard
     first: int
     decode: bool
-    remote: str | None = None  # where its files are, to be copied into `path` for a while
+    remote: str | None = None  # the URL of a remote dataset, whose files are copied to `path` while they are checked
 
 
 class _Found(NamedTuple):
-    """What one shard holds: what is wrong with it, 128 bits for each id, and how often each label is there."""
+    """The result of one shard: its problems, 128 bits of each id, and the number of records or objects by label."""
 
     problems: list[str]
     ids: NDArray[np.uint64]
@@ -80,15 +80,15 @@ class _Found(NamedTuple):
 
 
 class Verification:
-    """Looks at a whole dataset.
+    """Checks a whole dataset.
 
     Args:
         place: the directory of the dataset.
         decode: whether to decode every image, too.
 
     Raises:
-        UsageError: no dataset is there, or a package is missing.
-        JobError: its manifest is damaged.
+        UsageError: the place has no dataset, or a package is missing.
+        JobError: the manifest is damaged.
     """
 
     def __init__(self, place: str, *, decode: bool) -> None:
@@ -108,12 +108,12 @@ class Verification:
         self.done = self.problems = 0
 
     def run(self, workers: int, note: Callable[[str], None], progress: Callable[[], None]) -> None:
-        """Look at everything, with so many processes.
+        """Check all shards.
 
         Args:
-            workers: how many processes.
-            note: is given a line for each problem, as it is found.
-            progress: is called after each shard.
+            workers: the number of processes.
+            note: called with a line for each problem, as soon as it is found.
+            progress: called after each shard.
         """
 
         def count(problem: str) -> None:
@@ -135,6 +135,7 @@ class Verification:
                 progress()
                 yield found.ids
 
+        # Ids must be unique in the whole dataset, and may not fit into memory: their hashes are sorted on disk.
         with tempfile.TemporaryDirectory() as scratch:
             again = find_equal_hashes(ids(), Path(scratch))
         ends = np.cumsum(sizes, dtype=np.uint64)
@@ -146,7 +147,7 @@ class Verification:
             count(problem)
 
     def summary(self) -> Iterator[str]:
-        """What was looked at, and how many problems there are."""
+        """The number of problems, the size of the dataset, and the files in it that it does not know."""
         shown = self._shown(str(self.path))
         if others := other_files(self._names, self.manifest):
             names = ", ".join(map(repr, others[:5])) + (", ..." if len(others) > 5 else "")
@@ -165,11 +166,11 @@ class Verification:
             self._scratch.cleanup()
 
     def _shown(self, text: str) -> str:
-        """A text with the places that the user knows."""
+        """A text with the user's URL in place of the temporary folder."""
         return text if self._remote is None else text.replace(str(self.path), self._place)
 
     def _row(self, ends: NDArray[np.uint64], place: int) -> tuple[_Task, int]:
-        """The shard of a record, by its number in the dataset, and its row there."""
+        """The shard and the row of a record, by its number in the dataset."""
         number = int(np.searchsorted(ends, place, "right"))
         return self.tasks[number], place - int(ends[number - 1] if number else 0)
 
@@ -200,7 +201,7 @@ def _tasks(path: Path, manifest: Manifest, decode: bool, remote: str | None) -> 
 
 
 def _look(task: _Task) -> _Found:
-    """Look at one shard in all of its formats, wherever it is."""
+    """Check one shard in all of its formats, copied to the disk first if it is remote."""
     with shard_on_disk(task.remote, task.shard, task.path):
         return _look_here(task)
 
@@ -210,6 +211,7 @@ def _look_here(task: _Task) -> _Found:
     held = dict[str, NDArray[np.void]]()
     ids = dict[str, NDArray[np.uint64]]()
     labels = Counter[int]()
+    # One format after the other, and the index rows of all of them in memory, for the comparison at the end.
     for format, file in task.shard.files.items():
         found, rows = _look_at_file(task, format, file)
         problems += [f"{task.path}/{problem}" for problem in found]
@@ -224,12 +226,13 @@ def _look_here(task: _Task) -> _Found:
 
 
 def _look_at_file(task: _Task, format: str, file: ShardFile) -> tuple[list[str], NDArray[np.void] | None]:
-    """What is wrong with a file and its index, each line beginning with a name; its rows, if it is whole."""
+    """The problems of a file and its index, each beginning with a file name; and its rows, if the file is whole."""
     path = task.path / file.path
     stored = _stored_index(task.path, file, task.shard.records, task.fields)
     problems = list(_index_damage(task.path, file))
     if not path.exists():
         return [*problems, f"{file.path}: is missing{_REMEDY}"], None
+    # Damage is located by the stored index, if that is whole: an index made from a damaged file would be wrong, too.
     if sha256_file(path) != file.sha256:
         data = map_file(path)
         name = functools.partial(_name_row, task, file, data, stored)
@@ -240,7 +243,7 @@ def _look_at_file(task: _Task, format: str, file: ShardFile) -> tuple[list[str],
         problems.append(f"{file.path}: has {size:,} bytes, the manifest says {file.bytes:,}; restore dataset.json")
     try:
         rows = index.build(path, format, task.fields)
-    except (CorruptionError, ValueError, KeyError, OSError, RuntimeError) as error:  # whatever h5py raises
+    except (CorruptionError, ValueError, KeyError, OSError, RuntimeError) as error:  # h5py raises the last four
         text = str(error).removeprefix(f"{path}: ")
         return [*problems, f"{file.path}: is not as the manifest says: {text}; make the dataset again"], None
     problems += _index_problems(task, file, stored, rows)
@@ -250,7 +253,7 @@ def _look_at_file(task: _Task, format: str, file: ShardFile) -> tuple[list[str],
 
 
 def _stored_index(path: Path, file: ShardFile, records: int, fields: Mapping[str, Field]) -> NDArray[np.void] | None:
-    """The index beside a shard, if it is the one of the manifest."""
+    """The index beside a shard; None if it is not the one in the manifest."""
     try:
         return index.load(path, file, records, fields)
     except CorruptionError:
@@ -270,14 +273,14 @@ def _name_row(task: _Task, file: ShardFile, data: NDArray[np.uint8], rows: NDArr
         return f"row {row}"
     (id,) = record_ids(file, data, rows, True, [row])
     if crc32c(id) != rows["id_crc32c"][row]:
-        return f"row {row}"  # its id is damaged or lost, too
+        return f"row {row}"  # the id is damaged or lost, too
     return f"row {row}, id {printable_id(id)}"
 
 
 def _index_problems(
     task: _Task, file: ShardFile, stored: NDArray[np.void] | None, rows: NDArray[np.void]
 ) -> Iterator[str]:
-    """How the index of the manifest differs from that which a shard gives."""
+    """The differences between the index in the manifest and the index made from a shard."""
     if len(rows) != task.shard.records:
         yield f"{file.path}: has {len(rows)} records, the manifest says {task.shard.records}; restore dataset.json"
         return
@@ -299,7 +302,8 @@ def _index_problems(
 
 
 def _differing(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which rows differ in any byte: NaN is equal to itself."""
+    """A mask of the rows that differ."""
+    # Bytes are compared, since a NaN is not equal to itself.
     if not len(one):
         return np.zeros(0, np.bool_)
     both = (np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1) for rows in (one, other))
@@ -309,14 +313,14 @@ def _differing(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
 def _differences(
     task: _Task, held: Mapping[str, NDArray[np.void]], ids: Mapping[str, NDArray[np.uint64]]
 ) -> Iterator[str]:
-    """How the formats of a shard differ, of those that are whole."""
+    """The differences between the formats of a shard, as far as their files are whole."""
     if not held:
         return
     (first, *others) = held
     for format in others:
         rows, again = held[first], held[format]
         if len(rows) != len(again):
-            continue  # one of them is not what the manifest says
+            continue  # reported already: one of them does not match the manifest
         different = {"id": _differing(ids[first], ids[format])}
         different |= {
             name: _differing(rows[column], again[column]) for name, column in _comparable(task.fields).items()
@@ -330,7 +334,8 @@ def _differences(
 
 
 def _comparable(fields: Mapping[str, Field]) -> dict[str, str]:
-    """The column for each field that is the same in all formats; in lists, the bytes differ, and so do checksums."""
+    """The column of the index for each field that is the same in all formats."""
+    # Lists are stored in other bytes by each format, and so their checksums differ.
     columns = {name: name for name, field in fields.items() if field.in_index}
     images = [name for name, field in fields.items() if field.is_image]
     texts = [name for name, field in fields.items() if field.dtype == "string" and not field.shape and name != "id"]
@@ -338,7 +343,8 @@ def _comparable(fields: Mapping[str, Field]) -> dict[str, str]:
 
 
 def _decoding_problems(task: _Task, format: str) -> Iterator[str]:
-    """The images that the reader cannot give, or gives in another size than the index says."""
+    """The images that the reader cannot decode, or whose size is not that of the index."""
+    # By the reader itself, so that every check that training would make is made.
     data = _opened(task.path, task.split, format)
     for record in range(task.first, task.first + task.shard.records):
         try:
@@ -349,7 +355,7 @@ def _decoding_problems(task: _Task, format: str) -> Iterator[str]:
 
 @functools.lru_cache(8)
 def _opened(path: Path, split: str, format: str) -> Dataset:
-    return open_dataset(path, split, format=format)  # which reads all of the manifest
+    return open_dataset(path, split, format=format)  # cached, since it parses the whole manifest
 
 
 def _hashes(file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void], has_ids: bool) -> NDArray[np.uint64]:
@@ -362,7 +368,7 @@ def _hashes(file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void], ha
 
 
 def _count_problems(path: Path, manifest: Manifest, labels: Mapping[str, Counter[int]]) -> Iterator[str]:
-    """What the manifest counts otherwise than the files do. `labels` are those of the splits that are whole."""
+    """The counts of the manifest that differ from the files. `labels` has the splits without damage."""
     remedy = f"restore {MANIFEST_NAME} from a copy, or make the dataset again"
     held = sum(split.records for split in manifest.splits.values())
     counted = {
@@ -381,7 +387,7 @@ def _count_problems(path: Path, manifest: Manifest, labels: Mapping[str, Counter
 
 
 def _class_counts(manifest: Manifest, split: str, found: Counter[int]) -> Iterator[tuple[str, int]]:
-    """Each class that is not there as often as the manifest says, and how often it is."""
+    """The classes whose count in the manifest is wrong, with the right count."""
     names, said = manifest.class_names, manifest.splits[split].classes
     if said is None:
         return

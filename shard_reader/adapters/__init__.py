@@ -1,3 +1,3 @@
-"""What the adapters for TensorFlow, Keras, PyTorch and JAX share."""
+"""Shared parts of the adapters for TensorFlow, Keras, PyTorch and JAX."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Which arrays of a batch are a model's inputs, targets and sample weights, the same in every adapter."""
+"""Inputs, targets and sample weights of a model from the arrays of a batch, the same in every adapter."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Choice = str | Sequence[str] | Callable[[Mapping[str, Any]], Any] | None
 
 
 class Elements:
-    """Makes of each batch what a framework's training takes: `inputs`, `(inputs, targets)` or with weights as well.
+    """Turns batches into training elements: `inputs`, `(inputs, targets)` or `(inputs, targets, weight)`.
 
-    What is not chosen by name is chosen by a function of the batch, as the adapter gives it: a dictionary of the
+    A choice is a name, several names, or a function of the batch as the adapter gives it: a dictionary of the
     framework's tensors.
 
     Args:
-        stream: whose batches they are.
-        inputs: by default none, and then elements are the dictionaries themselves.
-        targets: by default none, and then elements are the inputs alone.
-        weight: what goes with the targets as sample weights: "weight", those of the batch (0 for padding); another
-            field, multiplied by those; a function, which has to multiply by them itself; or None.
+        stream: the stream of the batches.
+        inputs: by default None, for the dictionaries themselves as elements.
+        targets: by default None, for the inputs alone as elements.
+        weight: the sample weights beside the targets: "weight" for those of the batch (0 for padding); another field,
+            which is multiplied by those; a function, which has to multiply by them itself; or None.
         one_hot: make `label` float32 `[n, classes]`, with 1 for the class of each record, or each of its classes: the
-            number of classes, or True for as many as the data has names of.
-        is_trimmed: the adapter leaves padding out, where no other rank has a share of the batch.
+            number of classes, or True for the number of class names in the data.
+        is_trimmed: the adapter leaves padding out, unless other ranks have a share of the batch.
 
     Raises:
-        TypeError: `stream` is no Stream, or a choice is neither names nor a function.
+        TypeError: `stream` is not a Stream, or a choice is neither names nor a function.
         ValueError: the stream has no such field; targets come without inputs; weights are left out, and the last
             batch is padded, or damaged records are skipped.
     """
@@ -70,7 +70,7 @@ class Elements:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The arrays of a batch that are chosen; all, where a function may look at any."""
+        """The chosen arrays of a batch; all arrays where a choice is a function."""
         if self._inputs is None:
             return tuple(self.specs)
         chosen = set()
@@ -83,20 +83,21 @@ class Elements:
         )
 
     def arrays(self, batch: Batch) -> Batch:
-        """Those arrays of a batch that are chosen, the label one-hot if that was asked for.
+        """The chosen arrays of a batch, with the label one-hot if that was asked for.
 
         Raises:
-            ValueError: a label is none of the classes.
+            ValueError: a label is not one of the classes.
         """
         arrays = {name: batch[name] for name in self.names}
         if self._classes and "label" in arrays:
             arrays["label"] = _one_hot(batch["label"], batch.get("label/mask"), self._classes)
+        # A field as a weight would count padding in full: it is multiplied by the batch's own weights.
         if self._weight_field in arrays:
             arrays["weight"] = (batch["weight"] * batch[self._weight_field]).astype(np.float32)
         return arrays
 
     def select(self, arrays: Mapping[str, Any]) -> Any:
-        """The element: of what `arrays` gave, as it is or as the framework's tensors."""
+        """The element of the arrays from `arrays`, or of the framework's tensors made of them."""
         if self._inputs is None:
             return arrays
         inputs = _chosen(self._inputs, arrays)
@@ -131,7 +132,7 @@ class Elements:
 
 
 def _classes(stream: Stream, one_hot: bool | int) -> int:
-    """The number of classes; 0: labels stay numbers."""
+    """The number of classes; 0 if labels stay numbers."""
     if one_hot is False:
         return 0
     stream.require("label")

@@ -1,4 +1,6 @@
-"""What makes stored pixels have mean 0 and standard deviation 1, for the frameworks' own layers to do on the device."""
+"""Statistics to normalize stored pixels with, for the frameworks' own layers."""
+
+# Batches keep the stored dtype, and the model normalizes on the device: uint8 is a quarter of the bytes of float32.
 
 from __future__ import annotations
 
@@ -25,17 +27,17 @@ class PixelStatistics(NamedTuple):
 def pixel_statistics(
     data: Records, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> PixelStatistics:
-    """Those of a dataset's manifest, or others.
+    """The statistics of a dataset's manifest, or the given ones.
 
     Args:
-        data: what `open_dataset` gave. Its statistics are over every pixel of one split, as `prepare` wrote them.
-        mean, std: of each channel, of pixels scaled to 0..1, in place of the manifest's: those that a pretrained model
-            was trained with.
+        data: a dataset. Its statistics are over every pixel of one split, as `prepare` wrote them.
+        mean, std: values for each channel, of pixels scaled to 0..1, in place of the manifest's, such as those of a
+            pretrained model.
 
     Raises:
-        ValueError: the dataset has no statistics, its pixels are normalized already, or the two do not fit its
-            channels.
-        TypeError: `data` is no dataset.
+        ValueError: the dataset has no statistics, its pixels are normalized already, or `mean` and `std` do not fit
+            its channels.
+        TypeError: `data` is not a dataset.
     """
     if not isinstance(data, Records):
         raise TypeError(f"{data!r} is no dataset: pass what open_dataset gave")
@@ -46,7 +48,8 @@ def pixel_statistics(
         statistics = data.manifest.statistics if isinstance(data, Dataset) else None
         if statistics is None or not statistics.mean:
             raise ValueError(f"{data.name} has no statistics of its pixels: pass mean= and std=, of pixels from 0 to 1")
-        mean, std = statistics.mean, [value or 1.0 for value in statistics.std]  # one colour everywhere
+        # A channel of one value everywhere has a deviation of 0, which nothing can be divided by.
+        mean, std = statistics.mean, [value or 1.0 for value in statistics.std]
     channels = data.fields["image"].shape[2]
     require(channels is not None, "data", data.name, "images may differ in channels, and then fit into no batch")
     for name, values in (("mean", mean), ("std", std)):

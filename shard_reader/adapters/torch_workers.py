@@ -1,4 +1,4 @@
-"""What the worker processes of PyTorch's DataLoaders and their parent know of each other's loops."""
+"""Shared memory in which the worker processes of PyTorch's DataLoaders and their parent agree on epochs."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from shard_reader.stream.stream import Stream
 __all__ = ["MOST_WORKERS", "WorkerLoops"]
 
 MOST_WORKERS = 1024
-_REMEMBERED = 4  # loops, of each worker
+_REMEMBERED = 4  # loops of each worker
 _NEVER = -1
 
 
 class WorkerLoops:
-    """Which epochs the worker processes of DataLoaders have begun, in memory that they and their parent share.
+    """The epochs that worker processes of DataLoaders have begun, in memory that they share with their parent.
 
-    Workers come and go with each loop, or stay, and PyTorch tells them neither which loop it is nor where their parent
-    is. All those of a loop know it by the same name. The first of them to begin takes the next epoch, and the others
-    find it under that name. Two that are first at the same time find the same, and so take the same: no lock is needed,
-    which a worker that is killed would keep.
-
-    A row belongs to one worker, which fills in a loop before it counts it. What was begun holds for as long as the
-    stream has not moved in the parent since.
+    All workers of a loop have the same name for it. The first one to begin takes the next epoch, and the others find
+    that under the name. Entries hold until the stream moves in the parent.
     """
 
+    # Workers tell each other their epoch since they come and go with each loop, or stay, some never begin, and PyTorch
+    # tells them nothing but a seed, which is another one for each loop. There is no lock, which a killed worker would
+    # keep: each row has one writer, which fills in a loop before it counts it, and two workers that begin first at the
+    # same time find the same entries, and so take the same epoch.
+
     def __init__(self) -> None:
-        # Of each worker: how many loops; and of the last few the stream's moves, the name, the epoch and the step.
+        # The number of loops of each worker; and of the last few loops the stream's moves, the name, epoch and step.
         self._counts = torch.zeros(MOST_WORKERS, dtype=torch.int64).share_memory_()
         self._begun = torch.zeros((MOST_WORKERS, _REMEMBERED, 6), dtype=torch.int64).share_memory_()
-        # Where workers that stay go, since they have the stream as it was: its moves, the epoch and the step.
+        # The parent's moves, epoch and step, for workers that stay: their copy of the stream does not move with it.
         self._parent = torch.full((3,), _NEVER, dtype=torch.int64).share_memory_()
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if get_spawning_popen() is not None:  # a worker process gets what is shared
+        # A worker process gets the shared memory; any other copy, as in a checkpoint, begins with its own.
+        if get_spawning_popen() is not None:
             return _worker_loops, (self._counts, self._begun, self._parent)
-        return WorkerLoops, ()  # a copy begins with nothing
+        return WorkerLoops, ()
 
     def next(self, stream: Stream) -> tuple[int, int]:
-        """The epoch and the step that the next loop begins with."""
+        """The first epoch and step of the next loop."""
         moves, place = self._place(stream)
         return _after(self._entries(moves), place)
 
@@ -51,14 +52,16 @@ class WorkerLoops:
         """The epoch that a worker begins, and the first step of all workers.
 
         Args:
-            name: of the loop; workers of a later one may have the same again.
-            resumed: what that worker was told to begin with.
+            name: the name of the loop; a later loop may have the same name.
+            resumed: the epoch and the step that the worker was told to begin with.
         """
         moves, place = self._place(stream)
         count = int(self._counts[worker])
+        # A name that comes again gets a number: otherwise a later loop would repeat the epoch of an earlier one.
         last = self._begun[worker, (count - 1) % _REMEMBERED].tolist()
         loop = [*name, last[3] + 1 if count and last[:3] == [moves, *name] else 0]
-        entries = self._entries(moves)  # read once: what another worker adds meanwhile is what is found here
+        # Read once: an entry that another worker adds meanwhile would be counted among the epochs of earlier loops.
+        entries = self._entries(moves)
         found = [(epoch, step) for *key, epoch, step in entries if key == loop]
         epoch, step = resumed or (found or [_after(entries, place)])[0]
         self._begun[worker, count % _REMEMBERED] = torch.tensor([moves, *loop, epoch, step])
@@ -66,17 +69,19 @@ class WorkerLoops:
         return epoch, step
 
     def go_to(self, stream: Stream, place: tuple[int, int]) -> None:
-        """Have the next loops of workers begin there, as the stream has moved."""
+        """Have the next loops of workers begin at a place, to which the stream has moved."""
+        # The moves last: workers take the other two values only where the moves are newer than their own.
         self._parent[1:] = torch.tensor(place)
         self._parent[0] = stream.moves
 
     def _place(self, stream: Stream) -> tuple[int, tuple[int, int]]:
-        """The moves of the stream in the parent, as far as they are known here, and where it is."""
+        """The moves of the stream in the parent, as far as they are known here, and its place."""
         moves, epoch, step = self._parent.tolist()
         return (moves, (epoch, step)) if moves > stream.moves else (stream.moves, stream.next)
 
     def _entries(self, moves: int) -> list[list[int]]:
-        """Name, epoch and step of what was begun since the stream has moved, but for what may be being filled in."""
+        """Name, epoch and step of each loop that was begun since the stream moved."""
+        # Without the oldest loop of a row: its worker may be overwriting it.
         entries = []
         for worker in self._counts.nonzero().flatten().tolist():
             count, rows = int(self._counts[worker]), self._begun[worker].tolist()
@@ -86,7 +91,7 @@ class WorkerLoops:
 
 
 def _after(entries: list[list[int]], place: tuple[int, int]) -> tuple[int, int]:
-    """The epoch after all of those, or the place if there is none."""
+    """The epoch after those of all entries; the place if there are no entries."""
     return (max(epoch for *_, epoch, _ in entries) + 1, 0) if entries else place
 
 

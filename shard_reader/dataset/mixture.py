@@ -20,17 +20,19 @@ from shard_reader.shards.source import Shards
 
 __all__ = ["Mixture", "mix"]
 
-_BLOCK = 1000  # positions, of which each source has its exact part
+_BLOCK = 1000  # positions in which each source has its exact part
 
 
 class Mixture(Records):
     """Records of several sources in fixed proportions. Made by `mix`.
 
     Record numbers go through the sources one after the other. A stream has `len(mixture)` positions an epoch, unless
-    `epoch_records` says otherwise; of every 1,000 of them each source has its part, exactly, at random places. A
-    source that is done begins again, in the order of its next epoch, and goes on where it stopped in the next
-    epoch of the mixture: which record is where remains arithmetic, and a position of a few integers.
+    `epoch_records` says otherwise. Each source has its exact part of every 1,000 positions, at random places. A source
+    that is exhausted begins again, in the order of its next epoch, and continues in the next epoch of the mixture.
     """
+
+    # Exact parts, and sources that continue where they stopped, keep the order arithmetic: the record at any position
+    # of any epoch follows from a few integers, without the draws before it.
 
     def __init__(self, sources: Sequence[Records], counts: Sequence[int], epoch_records: int) -> None:
         self._sources = tuple(sources)
@@ -53,34 +55,34 @@ class Mixture(Records):
 
     @property
     def fields(self) -> Mapping[str, Field]:
-        """Those fields that all sources have, with the same type."""
+        """The fields that all sources have, with the same type."""
         return self._fields
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Those of its sources, which are the same."""
+        """The class names, if its sources all have the same."""
         names = [source.class_names for source in self._sources]
         return names[0] if "label" in self._fields and names.count(names[0]) == len(names) else None
 
     @property
     def fingerprint(self) -> str:
-        """What the records are."""
+        """The identity of the records."""
         text = "\n".join(source.fingerprint for source in self._sources)
         return f"mixture/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
     def shard_count(self) -> int:
-        """How many shards the sources have."""
+        """The number of shards of all sources."""
         return sum(source.shard_count for source in self._sources)
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         return f"a mixture of {', '.join(source.name for source in self._sources)}"
 
     @property
     def remote_shards(self) -> set[RemoteShards]:
-        """Those of its sources."""
+        """The shards of its sources that are in a store."""
         return set().union(*(source.remote_shards for source in self._sources))
 
     def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
@@ -94,7 +96,7 @@ class Mixture(Records):
 
     @property
     def prefetch_bytes(self) -> int:
-        """The least that a source has: all of them share it."""
+        """The smallest bound of a source. All sources share it."""
         return min(source.prefetch_bytes for source in self._sources)
 
     def locate(self, records: NDArray[np.int64]) -> Located:
@@ -124,16 +126,16 @@ class Mixture(Records):
 
 
 def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: int | None = None) -> Mixture:
-    """Mix datasets, so that each gives its part of every batch.
+    """Mix datasets, so that each has its part of every batch.
 
     Args:
-        sources: what `open_dataset`, `select`, `where` or `mix` gave.
-        weights: the part of each, relative to each other; rounded to thousandths of the whole.
-        epoch_records: how long an epoch is; by default as many records as all sources have.
+        sources: datasets from `open_dataset`, `select`, `where` or `mix`.
+        weights: the part of each source, relative to the others; rounded to thousandths of the whole.
+        epoch_records: number of records in an epoch; by default that of all sources together.
 
     Raises:
-        ValueError: a weight for which a source would get nothing, sources without records or without a field that
-            all have, or with other class names.
+        ValueError: a weight is too small, a source has no records, or images or class names of the sources differ.
+        TypeError: a source is not a dataset.
 
     >>> both = mix([photos, drawings], weights=[0.8, 0.2])  # doctest: +SKIP
     >>> stream = both.stream(batch_size=256, image=CenterCrop(224))  # doctest: +SKIP
@@ -169,7 +171,7 @@ def _check_together(mixture: Mixture, sources: Sequence[Records]) -> None:
 
 
 def _parts(weights: Sequence[float]) -> list[int]:
-    """Whole parts of a block, by the largest remainder: they sum to the block."""
+    """Whole parts of a block, which sum to the block, by the method of largest remainders."""
     exact = [weight / sum(weights) * _BLOCK for weight in weights]
     parts = [int(part) for part in exact]
     by_rest = sorted(range(len(parts)), key=lambda number: (parts[number] - exact[number], number))
@@ -179,7 +181,7 @@ def _parts(weights: Sequence[float]) -> list[int]:
 
 
 def _common(sources: Sequence[Mapping[str, Field]]) -> dict[str, Field]:
-    """The fields that all have. Images may differ in encoding and size: the common field is then of any."""
+    """The fields of all sources. Images may differ in encoding and size: their common field is then of any."""
     first, *others = sources
     common = {}
     for name, field in first.items():

@@ -32,23 +32,23 @@ def open_dataset(
 
     Args:
         path: the directory that `image-shards prepare` wrote, or its URL (`s3://bucket/shards`, `gs://`, `az://`,
-            `https://`), for which an extra brings the library: `pip install "image-shards[s3]"`.
-        split: its name.
-        format: "tfrecord" or "hdf5"; by default the first that the dataset has. Both hold the same.
-        cache: a directory on a local disk, into which shards are fetched as a whole, before they are needed. All
-            processes of a machine may share it, and it outlasts them. Without one, records are read by ranges.
-        cache_bytes: how large the cache may become, as a number or as "50GB"; what was not used for the longest
-            time is removed. By default so large that a twentieth of the disk stays free.
-        ahead_bytes: how many bytes of records that are read by ranges may be in memory before they are used: the
-            more, the fewer the requests.
-        retry_for: for how many seconds a request is tried again, where what went wrong may pass.
+            `https://`). The library for a store is an extra: `pip install "image-shards[s3]"`.
+        split: name of the split.
+        format: "tfrecord" or "hdf5"; by default the first that the dataset has. Both hold the same records.
+        cache: a directory on a local disk, into which whole shards are fetched before they are needed. All processes
+            of a machine may share it, and it outlasts them. Without a cache, records are read by ranges of bytes.
+        cache_bytes: the maximum size of the cache, as a number or as "50GB"; the least recently used shards are
+            removed. By default a twentieth of the disk stays free.
+        ahead_bytes: the most bytes of records read by ranges that may be in memory before they are used. More bytes
+            take fewer requests.
+        retry_for: the seconds for which a request is retried after a temporary error.
 
     Raises:
-        DatasetError: no dataset is there, or one of another version.
-        ManifestError: its manifest has problems.
+        DatasetError: there is no dataset, or one of another version.
+        ManifestError: the manifest has problems.
         StoreError: the store does not answer, or refuses.
-        ImportError: a package is missing that reads such URLs.
-        ValueError: it has no such split or format.
+        ImportError: the package that reads such URLs is missing.
+        ValueError: the dataset has no such split or format.
 
     >>> data = open_dataset("shards", split="train")  # doctest: +SKIP
     >>> data[0]["image"].shape  # doctest: +SKIP
@@ -69,6 +69,7 @@ def open_dataset(
         local = local_path(place)
     except ValueError as error:
         raise ValueError(f"path={place!r}: {error}") from None
+    # With a cache, a local path is read like a store, too: it may be a network disk.
     store = StoreClient(place, float(retry_for)) if local is None or cache is not None else None
     try:
         if store is None:
@@ -91,7 +92,8 @@ def open_dataset(
 
 
 def _is_whole(manifest: bytes | memoryview) -> bool:
-    """Whether it can be read: it has no checksum, but an answer that was cut cannot."""
+    """Whether the manifest can be parsed."""
+    # It has no checksum; but an answer that was cut short is not valid JSON, and is fetched again.
     try:
         Manifest.from_json(bytes(manifest).decode())
     except (DatasetError, UnicodeDecodeError):

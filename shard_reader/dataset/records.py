@@ -1,4 +1,4 @@
-"""What has records by number: random access to them, and streams of them."""
+"""Records by number: random access to them, and streams of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from shard_reader.transforms.compose import Transforms
 
 __all__ = ["Records"]
 
-_NOT_IN_RECORDS = ("image", "id", "height", "width", "content_hash")  # of `data[i]`
+_NOT_IN_RECORDS = ("image", "id", "height", "width", "content_hash")  # fields that `data[i]` leaves out, or adds itself
 _BLOCK = 1 << 12  # records whose strings or lists are fetched together
 
 
@@ -49,22 +49,22 @@ class Records(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """What the records are: the same for both formats, another for other inputs, options or choices."""
+        """The identity of the records: the same for both formats, another for other inputs, options or subsets."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What to call it in messages."""
+        """The name of the records in messages."""
 
     @property
     @abstractmethod
     def shard_count(self) -> int:
-        """How many shards the records are in."""
+        """The number of shards that hold the records."""
 
     @property
     @abstractmethod
     def remote_shards(self) -> set[RemoteShards]:
-        """The shards that are read from a store, and not from files on this machine."""
+        """The shards in stores."""
 
     @abstractmethod
     def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
@@ -73,7 +73,7 @@ class Records(ABC):
     @property
     @abstractmethod
     def prefetch_bytes(self) -> int:
-        """How many bytes of remote records may be in memory before they are used."""
+        """The bytes of remote records that may be in memory before they are used."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Records(ABC):
 
     @abstractmethod
     def locate(self, records: NDArray[np.int64]) -> Located:
-        """Where records are, int64 `[n]`.
+        """The places of records, int64 `[n]`.
 
         Raises:
             IndexError: there is no such record.
@@ -89,7 +89,7 @@ class Records(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Drop the memory maps; whatever is read next opens them again."""
+        """Drop the memory maps; the next read opens them again."""
 
     @abstractmethod
     def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
@@ -97,10 +97,10 @@ class Records(ABC):
 
     @abstractmethod
     def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
-        """Whether what such an order needs at a time has room on this machine.
+        """Check that the shards which an order needs at a time have room on this machine.
 
         Raises:
-            ValueError: it has not.
+            ValueError: there is too little room.
         """
 
     def __enter__(self) -> Any:
@@ -113,7 +113,7 @@ class Records(ABC):
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, record: int) -> dict[str, Any]:
-        """One record: `image` (`[height, width, channels]`), `id` (str), `label`, if there are any, and the
+        """One record: `image` (`[height, width, channels]`), `id` (str), `label` if the inputs had classes, and the
         fields that the inputs brought along: numbers, str, arrays, and lists of str.
 
         Raises:
@@ -130,11 +130,11 @@ class Records(ABC):
             raise CorruptionError(f"{shard.describe(row)}: a text is no UTF-8 ({error.reason})") from error
 
     def image(self, record: int) -> NDArray[Any]:
-        """The pixels of one record, `[height, width, channels]`; raw ones as a read-only view of the map.
+        """The pixels of one record, `[height, width, channels]`; raw pixels as a read-only view of the memory map.
 
         Raises:
             IndexError: there is no such record.
-            CorruptionError: they are damaged.
+            CorruptionError: the image is damaged.
         """
         shard, row = self._find(record)
         return shard.image(row)
@@ -147,7 +147,7 @@ class Records(ABC):
 
         Raises:
             KeyError: there is no such field.
-            ValueError: it is the image.
+            ValueError: the field is the image.
             IndexError: there is no such record.
             CorruptionError: a shard or a value is damaged.
         """
@@ -175,16 +175,16 @@ class Records(ABC):
         return self.column("id", records)
 
     def fetched(self) -> Stats:
-        """What this process has fetched of it, for whatever purpose."""
+        """The requests and bytes of this process for these records."""
         return sum((shards.fetched() for shards in self.remote_shards), Stats())
 
     def describe(self, record: int) -> str:
-        """Where a record is, for error messages: dataset, shard, row and id."""
+        """The place of a record, for error messages: dataset, shard, row and id."""
         shard, row = self._find(record)
         return shard.describe(row)
 
     def coverage(self) -> Coverage:
-        """That of each record once, which an epoch's coverage can be held against."""
+        """The coverage of each record once, to compare an epoch's coverage with."""
         return Coverage.of_all(len(self))
 
     def stream(
@@ -210,30 +210,30 @@ class Records(ABC):
         """Batches in an order that (seed, epoch, position) decide. See `Stream`.
 
         Args:
-            batch_size: of the global batch, over all ranks; `world_size` must divide it.
+            batch_size: size of the global batch, over all ranks; `world_size` must divide it.
             shuffle: "full" for a new permutation of all records in each epoch, "none" for stored order, "window"
                 for a permutation of shards, and of records inside windows of shards: for remote storage.
             seed: decides the permutations, and the draws of random transforms.
             rank, world_size: this process's share of each global batch.
             remainder: the last batch of an epoch: "pad" with records of weight 0, "drop" or "keep" it.
-            lanes, window: of "window": at any time the shards of `lanes * (window + 1)` are needed, divided among
-                the ranks; `world_size` must divide `lanes`.
-            image: what makes all images one size, where they differ, and augments them: `CenterCrop(224)`,
-                `[RandomResizedCrop(224), Flip()]`, or functions from an image to an image.
-            fields: what a batch holds; by default `image` and, if there is one, `label`. What is damaged in other
-                fields is not looked at.
-            ragged: fields whose length differs: "list" gives objects `[n]`, "pad" arrays that are filled with zeros
-                to the longest of the batch, and NAME/mask, bool, where values are; a number pads to that length.
+            lanes, window: sizes of "window": at any time `lanes * (window + 1)` shards are needed, divided among the
+                ranks; `world_size` must divide `lanes`.
+            image: a transform or several, which bring images to one size and augment them:
+                `CenterCrop(224)`, `[RandomResizedCrop(224), Flip()]`, or functions from an image to an image.
+            fields: the fields of a batch; by default `image` and, if there is one, `label`. Other fields are not
+                read, and damage in them is not noticed.
+            ragged: the form of fields whose length differs: "list" gives objects `[n]`; "pad" gives arrays padded with
+                zeros to the longest of the batch, and NAME/mask, bool, true at values; a number pads to that length.
             fast: decode JPEGs with a faster, less exact DCT and chroma upsampling.
-            verify: check images against their CRC-32C "always", until this stream has read an epoch as a whole
-                ("first-epoch"; epochs that lack records, as those of mixtures, do not count), or "never"; by default
-                the first epoch, always with on_error="skip". Each rank checks what it reads: where ranks have copies
-                of their own, "always" alone checks all of each. Strings and lists are always checked.
+            verify: check images against their CRC-32C "always", "never", or "first-epoch": until this stream has read
+                a whole epoch with every record, which epochs of mixtures do not count as. By default the first epoch,
+                with on_error="skip" always. Each rank checks the images that it reads: where ranks have copies of
+                their own, only "always" checks all of each. Strings and lists are always checked.
             on_error: "raise" ends the loop with the error of a damaged record; "skip" gives it weight 0 and
                 pixels of 0, and lists it in `stream.skipped`.
-            threads: how many decode; by default one for each CPU that this process may use.
-            prefetch: how many batches are made ahead of the one that is asked for (but small raw images, which are
-                copied when they are asked for: that takes as long as handing it to a thread).
+            threads: number of threads that decode; by default one for each CPU that this process may use.
+            prefetch: number of batches that are made in advance. Small raw images are an exception: they are copied
+                when their batch is asked for.
 
         Raises:
             ValueError: a value is out of range, or images differ in size and `image` is not given.
@@ -248,6 +248,7 @@ class Records(ABC):
             world_size=world_size,
             remainder=remainder,
         )
+        # The ranks of this machine use its cache together. An order without lanes gives each of them every shard.
         part = local_ranks(order.world_size) / order.world_size if order.record_order.lanes else 1
         self._check_room(shuffle, order.batch_size, math.ceil(lanes * part), window)
         options = ReadOptions(
@@ -282,7 +283,7 @@ class Records(ABC):
 
 
 def _as_python(value: Any) -> Any:
-    """One value of a column as a person writes it: int, float, str; arrays stay."""
+    """One value of a column as a Python int, float, str or list of str; arrays stay arrays."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, list):

@@ -28,7 +28,7 @@ def masked_crc32c(data: bytes | NDArray[np.uint8]) -> int:
 
 @functools.cache
 def _crc32c() -> Callable[[bytes | NDArray[np.uint8]], int]:
-    import google_crc32c  # here, so that `import shard_reader` loads NumPy and nothing else
+    import google_crc32c  # here, so that `import shard_reader` loads nothing but NumPy
 
     value: Callable[[bytes | NDArray[np.uint8]], int] = google_crc32c.value
     return value

@@ -59,10 +59,10 @@ class Field:
     """The type of one field.
 
     Attributes:
-        dtype: of its values: `int64`, `float32`, `string`, or that of an image's pixels.
+        dtype: type of its values: `int64`, `float32`, `string`, or that of an image's pixels.
         shape: None stands for a size that differs between records: `(None,)` is a list, `(None, 4)` a list of boxes.
-        encoding: of an image, by its name in `image_codecs`; None: the field is not an image.
-        feature: its name in TFRecords that other programs wrote; None: its own.
+        encoding: encoding of the image, by its name in `image_codecs`; None if the field is not an image.
+        feature: name of the feature in TFRecords of other programs; None for the field's own name.
     """
 
     dtype: str
@@ -82,12 +82,12 @@ class Field:
 
     @property
     def in_index(self) -> bool:
-        """Whether the index holds its values, and not their extents."""
+        """Whether the index holds its values rather than their extents."""
         return not self.is_image and self.is_fixed and self.dtype in INDEX_DTYPES
 
 
 def image_name(fields: Mapping[str, Field]) -> str | None:
-    """The name of the image among some fields; None: no image is among them."""
+    """The name of the image among some fields; None without an image."""
     return next((name for name, field in fields.items() if field.is_image), None)
 
 

@@ -21,7 +21,7 @@ from shard_reader.system.memory_map import map_file
 __all__ = ["build", "load", "read", "size", "to_bytes"]
 
 _MAGIC = b"\x93NUMPY\x01\x00"
-_CHECKED_ROWS = 256  # at a time, so that a file is read once, and not once for each field
+_CHECKED_ROWS = 256  # rows whose fields are checked together: a file is read once, not once for each field
 
 
 def build(path: Path, format: str, fields: Mapping[str, Field]) -> NDArray[np.void]:
@@ -50,8 +50,8 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
     """The index of a shard as a read-only memory map, checked against the manifest.
 
     Raises:
-        CorruptionError: it is missing, not the one of the manifest, or points outside the shard.
-        DatasetError: a development version made it, before strings and lists had checksums.
+        CorruptionError: the index is missing, does not match the manifest, or points outside the shard.
+        DatasetError: the index is of a development version, before strings and lists had checksums.
     """
     path = directory / index_name(shard.path)
     try:
@@ -64,15 +64,19 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
 def read(
     data: NDArray[np.uint8], path: str, shard: ShardFile, records: int, fields: Mapping[str, Field]
 ) -> NDArray[np.void]:
-    """The rows of an index from its bytes, which they are a view of. `path` is what to call it in messages.
+    """The rows of an index, as a view of its bytes. `path` is for messages.
 
     Raises:
-        CorruptionError: it is not the one of the manifest, or points outside the shard.
+        CorruptionError: the index does not match the manifest, or points outside the shard.
+        DatasetError: the index is of a development version, before strings and lists had checksums.
     """
+    # Extents are checked here, once, against the size of the shard: images are later gathered by address.
     if hashlib.sha256(data.data).hexdigest() != shard.index_sha256:
         raise CorruptionError(f"{path}: is damaged or belongs to another dataset (SHA-256 mismatch)")
     dtype = np.dtype(index_dtype(fields))
     header = _header(dtype, records)
+    # The header is compared, not parsed: it follows from the manifest. NumPy's parser calls `ast.literal_eval`,
+    # which fails in Python 3.11 when several threads call it at the same time ("recursion depth mismatch").
     if data[: len(header)].tobytes() != header or data.size != len(header) + records * dtype.itemsize:
         old = _header_without_checksums(dtype, fields, records)
         if data[: len(old)].tobytes() == old:
@@ -81,24 +85,21 @@ def read(
     rows = np.frombuffer(data, dtype, records, len(header))
     for name in {"id": None, **dict.fromkeys(extent_fields(fields))}:
         start, length, _ = extent_columns(name)
-        # Checked in this way because offset + length of a damaged index could wrap around.
+        # A subtraction, because offset + length of a damaged index could wrap around.
         if np.any(rows[start] > shard.bytes) or np.any(rows[length] > shard.bytes - rows[start]):
             raise CorruptionError(f"{path}: {start} points outside the shard of {shard.bytes} bytes")
     return rows
 
 
 def size(records: int, fields: Mapping[str, Field]) -> int:
-    """How many bytes the index of so many records has."""
+    """The size of an index, in bytes."""
     dtype = np.dtype(index_dtype(fields))
     return len(_header(dtype, records)) + records * dtype.itemsize
 
 
 def _header(dtype: np.dtype[Any], records: int) -> bytes:
-    """The header of a `.npy` file (NumPy Enhancement Proposal 1), padded to 64 bytes.
-
-    Not NumPy's own: its padding depends on its version, and its parser fails when several threads of
-    Python 3.11 use it at a time (`ast.literal_eval`: "recursion depth mismatch").
-    """
+    """The header of a `.npy` file (NumPy Enhancement Proposal 1), padded to 64 bytes."""
+    # Not written by NumPy either, whose padding depends on its version: equal rows must give equal bytes.
     text = f"{{'descr': {dtype.descr!r}, 'fortran_order': False, 'shape': ({records},), }}"
     encoded = text.encode()
     # Version 1.0 has 16 bits for the length, and Latin-1; version 3.0 has 32, and UTF-8.
@@ -108,7 +109,7 @@ def _header(dtype: np.dtype[Any], records: int) -> bytes:
 
 
 def _header_without_checksums(dtype: np.dtype[Any], fields: Mapping[str, Field], records: int) -> bytes:
-    """The header that development versions wrote, whose indexes had a checksum of the image alone."""
+    """The header of a development version, whose indexes had a checksum of the image alone."""
     checksums = {"id_crc32c", *(extent_columns(name)[2] for name in extent_fields(fields) if not fields[name].is_image)}
     return _header(np.dtype([column for column in dtype.descr if column[0] not in checksums]), records)
 

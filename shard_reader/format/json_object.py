@@ -1,4 +1,4 @@
-"""Reading a JSON document whose every problem is to be reported, with its path."""
+"""Reading a JSON document, with a report of every problem and its path."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Final, TypeVar
 
 __all__ = ["JsonObject"]
 
-_MAX_COUNT: Final = 2**63 - 1
+_MAX_COUNT: Final = 2**63 - 1  # JSON's integers have no bound, NumPy's int64 has
 
 T = TypeVar("T")
 
 
 class JsonObject:
-    """A JSON object being read: values of the wrong type are noted as problems, with their path."""
+    """A JSON object to read from. Values of the wrong type are noted as problems, with their path."""
 
     def __init__(self, value: Any, path: str, problems: list[str]) -> None:
         self.path, self.problems = path, problems
@@ -35,6 +35,7 @@ class JsonObject:
             self.note(path, "is missing")
             return empty
         value = self.value[key]
+        # JSON has one kind of number: another program may write 1.0 as 1. And Python counts True as an int.
         if expected is float and type(value) is int and abs(value) <= _MAX_COUNT:
             value = float(value)
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):

@@ -1,4 +1,4 @@
-"""A dataset is a directory. This is version 1 of what it holds.
+"""A dataset is a directory. This is version 1 of its contents.
 
 ```
 OUT/
@@ -19,8 +19,8 @@ when everything else is there.
 any other version and MUST ignore keys that it does not know. `fields` maps each field's name to its `dtype`
 (`int64`, `float32`, `string`; the image's own), its `shape` (`null` where the size differs between records:
 for lists the first one alone) and, for the image, its `encoding`: `jpeg`, `png`, `webp`, `avif` or `raw`.
-`splits` maps a split's name to its `records`, its `shards` and, where records have labels, how often each class is one
-in `classes`; a shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256`
+`splits` maps a split's name to its `records`, its `shards` and, where records have labels, the number of records of
+each class in `classes`; a shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256`
 and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
 standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
 normalisation. `counts` has one number for each way of an input, and those of boxes that were dropped and of
@@ -29,8 +29,8 @@ identifies the inputs, and the options and codecs that decide the bytes.
 
 **TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
 manifest in which each field has a `feature`, the name of the one it is read from. `height` and `width` are those
-in the image's own header if their `feature` is the image's. Where no feature is a unique text, `id` is no field: a
-record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
+in the image's own header if their `feature` is the image's. Where no feature is a unique text, there is no field `id`:
+a record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
 
 **Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width,
 channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `content_hash` (the first 64 bits of the
@@ -53,11 +53,11 @@ record has datasets without a row.
 **Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian, a row
 for each record, in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the shard
 file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie, and `id_crc32c` (`<u4`) is their
-CRC-32C, not masked (all three zero where that is no field); `crc32c` (`<u4`) is that of the payload, `height` and
+CRC-32C, not masked (all three zero where there is no `id`); `crc32c` (`<u4`) is that of the payload, `height` and
 `width` are `<u4`. Every other field of a fixed shape has a column of its own name and shape (`<i8` or `<f4`); a
 string or a list has the extent of its bytes and their CRC-32C, in NAME`_offset` (`<u8`), NAME`_length` (`<u4`) and
 NAME`_crc32c` (`<u4`): those of the text, of the list's message (TFRecord), of the array or the JSON (HDF5). A list
-that a TFRecord does not have is empty. The CRC-32C of no bytes is 0. The index repeats what is in the shard, and
+that a TFRecord does not have is empty. The CRC-32C of no bytes is 0. The index repeats parts of the shard, and
 can be made again from it.
 
 **Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
@@ -165,7 +165,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The shards of one split, in order, and how many records there are of each class, by its name or number."""
+    """The shards of one split, in order, and the number of records of each class, by its name or number."""
 
     records: int
     shards: tuple[Shard, ...]
@@ -184,10 +184,10 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Where the inputs went: each is written or rejected; `planned` ones were not rejected by the listing.
+    """The fates of the inputs: each is written or rejected; `planned` ones were not rejected by the listing.
 
-    `dropped_boxes` had no area left in the stored image. `duplicates` were written, and have the bytes of
-    another; `leaks` are those of them that are in another split.
+    `dropped_boxes` had no area left in the stored image. `duplicates` were written, and have the bytes of another
+    input, which for `leaks` is in another split.
     """
 
     ignored: int
@@ -201,7 +201,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What decides the bytes of a dataset: SHA-256 of the listing and of the options, and codecs."""
+    """The inputs of a dataset's bytes: SHA-256 of the listing and of the options, and codecs."""
 
     inputs: str
     options: str
@@ -236,6 +236,7 @@ class Manifest:
         """The text of `dataset.json`; equal manifests give equal text."""
         body = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)}
         for field in body["fields"].values():
+            # Only TFRecords of other programs have features; the key would be noise in every other manifest.
             if field["feature"] is None:
                 del field["feature"]
         return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -245,8 +246,8 @@ class Manifest:
         """Read `dataset.json`.
 
         Raises:
-            DatasetError: it is of another version, or not a manifest at all.
-            ManifestError: it has problems; all of them are reported, each with its path.
+            DatasetError: the text is of another version, or not a manifest at all.
+            ManifestError: the manifest has problems; all of them are reported, each with its path.
         """
         problems: list[str] = []
         try:
@@ -256,6 +257,7 @@ class Manifest:
         top = JsonObject(raw, "$", problems)
         _check_version(raw)
         manifest = _read_manifest(top)
+        # Values that could not be read are empty, and would show here as problems a second time.
         if not problems:
             _check_consistency(manifest, problems)
         if problems:
@@ -317,6 +319,7 @@ def _read_shard(element: JsonObject) -> Shard:
 
 def _read_file(o: JsonObject) -> ShardFile:
     path = o.text("path")
+    # A manifest is data from elsewhere: a path such as ../../etc/passwd must not lead out of the dataset.
     if not _PLAIN_NAME.fullmatch(path):
         o.note(f"{o.path}.path", f"must be a plain file name, got {path!r}")
     return ShardFile(
@@ -356,7 +359,7 @@ def _read_fingerprint(o: JsonObject) -> Fingerprint:
 
 
 def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
-    """What no single value shows: counts that do not add up, formats and fields that are missing."""
+    """Check that values fit together: counts add up, formats and fields are complete."""
     image = manifest.fields.get("image")
     is_foreign = image is not None and image.feature is not None
     for name in ("image", "id", "height", "width"):

@@ -1,3 +1,3 @@
-"""Positions to records, as arithmetic: which record is where, and which were seen."""
+"""Positions to records, as arithmetic, and the coverage of an epoch."""
 
 __all__: list[str] = []

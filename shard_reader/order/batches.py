@@ -1,4 +1,4 @@
-"""Which positions of an epoch go into which batch of which rank.
+"""The positions of an epoch in each batch of each rank.
 
 ```
 positions   0 1 2 3 | 4 5 6 7 | 8 9 . .      batch_size 4, 10 records, remainder "pad"
@@ -6,7 +6,7 @@ global batch    0         1         2        the same for any number of ranks
 rank 0 of 2  0   2  | 4   6   | 8   .        rank r takes the positions p with p % world_size == r
 ```
 
-Which record is at a position is the record order's matter: see `shuffle.py`.
+The record order maps positions to records: see `shuffle.py`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Remainder = Literal["pad", "drop", "keep"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOrder:
-    """Which record goes into which batch of which rank, for every epoch.
+    """The records in each batch of a rank, for every epoch.
 
     Args:
-        record_order: which record is at which position.
-        batch_size: of the global batch, over all ranks; `world_size` must divide it.
-        rank, world_size: which share of each global batch is asked for.
-        remainder: what the last global batch does when `batch_size` does not divide the number of records: "pad"
-            fills it with records of weight 0, "drop" leaves it out, "keep" makes it smaller.
+        record_order: the record at each position.
+        batch_size: size of the global batch, over all ranks; `world_size` must divide it.
+        rank, world_size: this rank, and the number of ranks that share each global batch.
+        remainder: the last global batch when `batch_size` does not divide the number of records: "pad" fills it
+            with records of weight 0, "drop" leaves it out, "keep" makes it smaller.
 
     Raises:
         ValueError: a value is out of range; the message names it.
@@ -62,19 +62,20 @@ class BatchOrder:
 
     @property
     def records(self) -> int:
-        """How many records an epoch has, over all ranks."""
+        """The number of records in an epoch, over all ranks."""
         return self.record_order.records
 
     @property
     def steps(self) -> int:
-        """How many batches this rank gets in an epoch; differs between ranks only for "keep"."""
+        """The number of batches of this rank in an epoch; differs between ranks only for "keep"."""
+        # Ranks take turns at positions: of a last batch with fewer records than ranks, the last ranks get none.
         rest = self.records % self.batch_size
         none_left = self.remainder == "keep" and 0 < rest <= self.rank
         return self.epoch_steps - none_left
 
     @property
     def epoch_steps(self) -> int:
-        """How many global batches an epoch has: the most that any rank gets."""
+        """The number of global batches in an epoch: the most that any rank gets."""
         full, rest = divmod(self.records, self.batch_size)
         return full + (rest > 0 and self.remainder != "drop")
 
@@ -85,7 +86,7 @@ class BatchOrder:
 
     @property
     def share(self) -> int:
-        """How many records this rank has of a whole global batch."""
+        """The number of records of this rank in a whole global batch."""
         return self.batch_size // self.world_size
 
     def positions(self, first: int, stop: int) -> NDArray[np.int64]:
@@ -113,6 +114,6 @@ class BatchOrder:
 
 
 def local_ranks(world_size: int) -> int:
-    """How many ranks of the job are on this machine, as far as its launcher says so (`LOCAL_WORLD_SIZE`, torchrun)."""
+    """The number of the job's ranks on this machine, if the launcher sets `LOCAL_WORLD_SIZE`, as torchrun; else 1."""
     found = os.environ.get("LOCAL_WORLD_SIZE", "")
     return min(world_size, max(1, int(found))) if found.isdecimal() else 1

@@ -1,4 +1,4 @@
-"""Which records were seen, as two numbers that can be added up."""
+"""The records that were seen, as numbers that add up."""
 
 from __future__ import annotations
 
@@ -14,51 +14,53 @@ from shard_reader.order.shuffle import mix64
 __all__ = ["Coverage", "hash_sums"]
 
 _BLOCK = 1 << 16
-_STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64: no record's hash is 0
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment; with it, no record's hash is 0
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What was seen of an epoch. Coverages of ranks add up to that of the whole.
+    """The records that were seen in an epoch. Coverages of ranks add up to that of the whole.
 
     Attributes:
-        records: how many records, without padding.
-        hash_sum: the sum of a 64-bit hash of each record's number, modulo 2**64: a record that is missing, or
-            there twice, changes it.
-        skipped: how many of the records were damaged, and had weight 0.
+        records: number of records, without padding.
+        hash_sum: the sum of a 64-bit hash of each record's number, modulo 2**64. A missing or repeated record
+            changes it.
+        skipped: number of damaged records among them, which had weight 0.
 
     >>> Coverage.of(np.arange(5)) + Coverage.of(np.arange(5, 9)) == Coverage.of(np.arange(9))
     True
     """
 
+    # A sum needs neither an order nor memory for the numbers: it can be kept for a billion records, added over ranks,
+    # and subtracted when a position moves back.
     records: int = 0
     hash_sum: int = 0
     skipped: int = 0
 
     @classmethod
     def of(cls, records: NDArray[np.int64]) -> Coverage:
-        """That of record numbers, int64 `[n]`."""
+        """The coverage of record numbers, int64 `[n]`."""
         return cls(len(records), int(hash_sums(records, np.ones(len(records), bool), [0])[0]) if len(records) else 0)
 
     @classmethod
     def of_all(cls, records: int) -> Coverage:
-        """That of the records 0 to `records` - 1, each once."""
+        """The coverage of the records 0 to `records` - 1, each once."""
         blocks = range(0, records, _BLOCK)
         return sum((cls.of(np.arange(start, min(start + _BLOCK, records))) for start in blocks), cls())
 
     @classmethod
     def from_json(cls, raw: Any) -> Coverage:
-        """What `to_json` gave.
+        """The coverage from a value of `to_json`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the value is not a coverage.
         """
         if not isinstance(raw, Mapping) or not all(isinstance(raw.get(name), int) for name in cls.__slots__):
             raise ValueError(f"{raw!r} is no coverage: it has {', '.join(cls.__slots__)}")
         return cls(**{name: raw[name] for name in cls.__slots__})
 
     def to_json(self) -> dict[str, int]:
-        """A few integers."""
+        """The three integers, by name."""
         return asdict(self)
 
     def covers(self, other: Coverage) -> bool:
@@ -77,7 +79,7 @@ class Coverage:
 def hash_sums(
     records: NDArray[np.int64], counted: NDArray[np.bool_], starts: NDArray[np.intp] | list[int]
 ) -> NDArray[np.uint64]:
-    """The sum of the hashes of those records that are counted, for each run that begins at one of `starts`."""
+    """The sum of the hashes of the counted records, for each run that begins at one of `starts`."""
     hashes = mix64((records.astype(np.uint64) + np.uint64(1)) * _STEP) * counted
     sums: NDArray[np.uint64] = np.add.reduceat(hashes, starts)
     return sums

@@ -2,8 +2,8 @@
 
 A shuffle is a keyed permutation of 0..n-1: a Feistel network (Luby and Rackoff, 1988) over the
 smallest power of two that holds n, walked along its cycles until it lands below n (Black and
-Rogaway, 2002, "Ciphers with Arbitrary Finite Domains"). It is a pure function of (n, seed, epoch). Up to 16 are
-sorted by a hash.
+Rogaway, 2002, "Ciphers with Arbitrary Finite Domains"). It is a pure function of (n, seed, epoch). Up to 16 values
+are sorted by a hash.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ __all__ = [
 Shuffle = Literal["none", "full", "window"]
 
 _ROUNDS = 6
-_SORTED = 16  # a network over so few bits prefers some permutations: these are sorted by a hash
+_SORTED = 16  # up to so many values are sorted by a hash: a network over a few bits prefers some permutations
 
 
 class RecordOrder(Protocol):
-    """Which record is at a position of an epoch."""
+    """The record at each position of an epoch."""
 
     @property
     def records(self) -> int:
-        """How many positions an epoch has."""
+        """The number of positions in an epoch."""
 
     @property
     def lanes(self) -> int:
-        """A rank keeps to its share of the data if the number of ranks divides this; 0: it never does."""
+        """A rank keeps to its share of the data if the number of ranks divides this; 0 if it never does."""
 
     @property
     def block(self) -> int:
-        """So many positions take their records from all over the same bytes, and the next as many from others; 0: they
-        take them one after the other."""
+        """The number of successive positions whose records are spread over the same bytes; 0 if records are in stored
+        order."""
 
     @property
     def is_whole(self) -> bool:
@@ -60,7 +60,7 @@ class RecordOrder(Protocol):
         """The record at each position, int64 `[n]`. Positions from `records` on are padding: any record will do."""
 
     def identity(self) -> Mapping[str, Any]:
-        """What decides the order beside the seed, as JSON can hold it: part of a stream's state."""
+        """The settings of the order, without the seed, as values that JSON can hold. Part of a stream's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class StoredOrder:
 
 @dataclass(frozen=True, slots=True)
 class FullShuffle:
-    """A permutation of all records, another one in each epoch."""
+    """A new permutation of all records in each epoch."""
 
     records: int
     seed: int
@@ -108,16 +108,17 @@ class WindowShuffle:
     windows           | w0  | w1  | w2  | w0  | w1  | w2  |     equal cuts of a lane, each permuted by itself
     ```
 
-    Whoever takes every `world_size`-th position, where `world_size` divides `lanes`, touches the shards of its
-    own lanes alone, and those in their order: at any time those of lanes * (window + 1) shards.
+    A rank that takes every `world_size`-th position, where `world_size` divides `lanes`, uses only the shards of its
+    own lanes, one after the other. All ranks together need `lanes * (window + 1)` shards at a time.
 
     Args:
-        shard_records: the number of records of each shard; it may be 0.
+        shard_records: the number of records in each shard; it may be 0.
+        lanes: number of cuts that are read side by side.
         window: the length of a window, in shards of the largest size.
 
     Raises:
-        TypeError: `lanes` or `window` is no integer.
-        ValueError: one of them is out of range.
+        TypeError: `lanes` or `window` is not an integer.
+        ValueError: `lanes` or `window` is out of range.
     """
 
     is_whole = True
@@ -129,6 +130,7 @@ class WindowShuffle:
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.records = int(self._sizes.sum())
         self.seed, self.lanes, self.window = seed, int(lanes), int(window)
+        # Windows have a length in records, not in shards, so that the window of a position is a division.
         self._length = max(1, window * int(self._sizes.max(initial=0)))
         self.block = self._length * self.lanes
 
@@ -137,7 +139,7 @@ class WindowShuffle:
         short, longer = divmod(self.records, self.lanes)
         sizes = short + (lanes < longer)
         begins = lanes * short + np.minimum(lanes, longer)
-        # Padding is taken from the same lane; where a lane has no record at all, from the whole.
+        # Padding comes from the rank's own lane, whose shards are there already; from anywhere if the lane is empty.
         places = positions // self.lanes % np.maximum(sizes, 1)
         places = np.where(sizes > 0, begins + self._permuted(epoch, lanes, places, sizes), positions % self.records)
         return self._stored(epoch, places)
@@ -168,15 +170,15 @@ class WindowShuffle:
 
 
 class MixedOrder:
-    """Records of several sources, each with its part of every block of positions; a source that is done begins again.
+    """Records of several sources, each with its part of every block of positions.
 
-    A record of a source is numbered after those of the sources before it. Positions go on over epochs: what
-    an epoch had no room for comes in the next one. A source's own epoch `e` is in its own order of epoch `e`.
+    Record numbers go through the sources one after the other. A source that is exhausted begins again, in the order
+    of its own next epoch. Positions continue over epochs: the next epoch begins with the records that had no room.
 
     Args:
         sources: the order of each source.
-        counts: how many of every `sum(counts)` positions each source has.
-        sizes: how many records each source has; its epochs may have more positions, or fewer.
+        counts: the number of positions of each source in every `sum(counts)` positions.
+        sizes: the number of records of each source; its epochs may have more positions, or fewer.
         records: the number of positions in an epoch.
     """
 
@@ -208,7 +210,8 @@ class MixedOrder:
         return records
 
     def _block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each place in a block its source, and how many records that source has given before it, in all."""
+        """For each place in a block its source, and the number of records that the source gave before it."""
+        # Since each block has the exact part of every source, the blocks before are a product, without a look at them.
         size = int(self._ends[-1])
         numbers = np.searchsorted(self._ends, permute(np.arange(size), size, self._seed, block, "mixture"), "right")
         turns = np.empty(size, np.int64)
@@ -233,6 +236,7 @@ def permute(
         return np.argsort(mix64(mix64(np.arange(size, dtype=np.uint64) + keys[0]) + keys[1]))[positions]
     bits = max(1, (size - 1).bit_length())
     values = _feistel(positions.astype(np.uint64), bits, keys)
+    # Less than half of the network's range is outside, so that few values take more than a few rounds of this loop.
     outside = np.flatnonzero(values >= size)
     while len(outside):
         values[outside] = _feistel(values[outside], bits, keys)
@@ -281,7 +285,7 @@ def _feistel(values: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) ->
 
 
 def _groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
-    """Each pair of values that occurs, and where: int64 `[n]` each."""
+    """Each pair of values that occurs, and its places. Both arrays are int64 `[n]`."""
     order = np.lexsort((other, one))
     changes = np.flatnonzero((np.diff(one[order]) != 0) | (np.diff(other[order]) != 0)) + 1
     for these in np.split(order, changes):

@@ -2,15 +2,18 @@
 
 ```
 DIR/
-  locks                                          in which every process holds locks, one for each file that it uses
+  locks                                          every process holds a lock in it for each file that it uses
   3f0c...-train-00000-of-00012.tfrecord          a shard, padded to 64 bytes, and its index after it
-  91aa...-train-00007-of-00012.tfrecord.part     one that is being fetched
+  91aa...-train-00007-of-00012.tfrecord.part     a shard that is being fetched
 ```
 
-A file has its name when all of it is there, and every value in it was checked. Whoever uses it holds a shared lock,
-whoever fetches or removes it one for itself alone; the kernel takes locks away when a process ends, so a
-`.part` that nobody has locked was left behind. Room is made, and counted, under one more lock.
+A file gets its name when all of it is there, and every value in it was checked. A process that uses a file holds a
+shared lock, a process that fetches or removes it an exclusive one. The kernel releases locks when a process ends, so
+a `.part` without a lock belongs to a process that died. Room is counted, and made, under one more lock.
 """
+
+# The locks guard the count of bytes, not the data: a file that is removed while it is mapped stays readable, but its
+# bytes stay on the disk, too. `system/file_locks.py` says why all locks are byte ranges of one file.
 
 from __future__ import annotations
 
@@ -36,14 +39,16 @@ __all__ = ["Cache", "CacheWriter"]
 
 _PART = ".part"
 _ROOM = 0  # the lock under which room is made
-_SPARE = 0.05  # of the disk, which stay free where no bound is given
+_SPARE = 0.05  # the part of the disk that stays free where no bound is given
 _PATIENCE = 10.0  # seconds for another process to make room: it may have been stopped
 _POLL_SECONDS = 0.005
-_FILE_NAME = re.compile(r"[0-9a-f]{32}-.+")  # whatever else is in the directory is not touched, and not counted
+_FILE_NAME = re.compile(r"[0-9a-f]{32}-.+")  # other files in the directory are not touched, and not counted
 
 
 def _boot() -> bytes:
-    """What is another one after each start of the machine: what was noted before may be older than the files."""
+    """An identifier of this start of the machine."""
+    # A machine that crashed may have lost the last note of the size, but not the files: notes of an earlier start do
+    # not count.
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
     except OSError:
@@ -54,14 +59,14 @@ _BOOT = _boot()
 
 
 class Cache:
-    """Files in a directory, which together never have more than so many bytes. Safe to share between threads.
+    """Files in a directory, of a bounded size together. Safe to share between threads.
 
     Args:
-        path: the directory, on a local disk; it is made if it is not there.
-        most_bytes: None: as many as leave a twentieth of the disk free.
+        path: the directory, on a local disk; made if missing.
+        most_bytes: the bound; None leaves a twentieth of the disk free.
 
     Attributes:
-        evictions: how many files this process has removed to make room.
+        evictions: number of files that this process has removed to make room.
 
     Raises:
         OSError: the directory cannot be made or written.
@@ -74,14 +79,14 @@ class Cache:
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         self._lock = threading.RLock()
-        self._room = threading.Lock()  # the locks of files do not keep this process's threads apart
-        self._users: dict[str, int] = {}  # how many parts of this process hold the shared lock of a file
+        self._room = threading.Lock()  # file locks do not keep the threads of a process apart
+        self._users: dict[str, int] = {}  # the number of leases of each file in this process
         self._downloads: set[str] = set()
         self.evictions = 0
 
     @property
     def most_bytes(self) -> int:
-        """How large it may become; 0 if it is gone."""
+        """The bound on its size, in bytes; 0 if the directory is gone."""
         if self._most_bytes is not None:
             return self._most_bytes
         try:
@@ -90,10 +95,10 @@ class Cache:
             return 0
 
     def find(self, entry: CacheEntry) -> NDArray[np.uint8] | None:
-        """A file as a map, which nobody removes as long as the map lives; None: it is not there.
+        """A file as a memory map, which keeps the file in the cache; None if the file is not there.
 
         Raises:
-            OSError: it cannot be opened or mapped.
+            OSError: the file cannot be opened or mapped.
         """
         with self._lock:
             if not self._share(entry.name):
@@ -102,16 +107,17 @@ class Cache:
         with contextlib.suppress(FileNotFoundError):
             data = map_file(self.path / entry.name, keep=lease)
             if data.size == entry.size:
-                with contextlib.suppress(OSError):  # of another user: then it counts as old
+                # The time of last use, by which files are removed. A file of another user keeps its own.
+                with contextlib.suppress(OSError):
                     os.utime(self.path / entry.name)
                 return data
         return None
 
     def begin(self, entry: CacheEntry) -> CacheWriter | None:
-        """Room for a file that is to be fetched; None: it is there, or somebody is at it.
+        """Room for a file that is to be fetched; None if it is there, or being fetched.
 
         Raises:
-            CacheError: there is no room, as long as what is in use remains so, or the disk is full.
+            CacheError: the files in use leave no room, or the disk is full.
             OSError: the cache cannot be written.
         """
         with self._lock:
@@ -125,7 +131,8 @@ class Cache:
             if self._is_whole(entry):
                 self._end(entry.name)
                 return None
-            for name in (entry.name, entry.name + _PART):  # torn, or left behind: nobody has their lock
+            # Both are leftovers of a process that died, since nobody else holds their lock.
+            for name in (entry.name, entry.name + _PART):
                 (self.path / name).unlink(missing_ok=True)
             with self._making_room():
                 self._make_room(entry.size)
@@ -135,19 +142,19 @@ class Cache:
             raise
 
     def written(self, entry: CacheEntry) -> float:
-        """When a file that is being fetched was written last, in seconds since the epoch; 0 if there is none."""
+        """The time of the last write to a file that is being fetched, in Unix seconds; 0 if it is not."""
         try:
             return (self.path / (entry.name + _PART)).stat().st_mtime
         except OSError:
             return 0.0
 
     def discard(self, entry: CacheEntry) -> None:
-        """Remove a file that turned out to be damaged; whoever has mapped it keeps it."""
+        """Remove a damaged file. Its memory maps stay readable."""
         with contextlib.suppress(OSError):
             (self.path / entry.name).unlink()
 
     def identity(self, entry: CacheEntry) -> tuple[int, int] | None:
-        """Which file it is that has an entry, if there is one: as long as it is mapped, no other has the same."""
+        """Device and inode of an entry's file, if there is one. No other file gets them while it is mapped."""
         try:
             status = (self.path / entry.name).stat()
         except OSError:
@@ -155,34 +162,33 @@ class Cache:
         return status.st_dev, status.st_ino
 
     def size(self) -> int:
-        """The bytes of all that is in it."""
+        """The bytes of all its files."""
         return sum(size for *_, size in self._files())
 
     def _most(self, used: int) -> int:
-        """How large it may become, where it has so many bytes."""
+        """The bound on its size, where it has `used` bytes."""
         if self._most_bytes is not None:
             return self._most_bytes
         disk = shutil.disk_usage(self.path)
         return max(0, used + disk.free - int(_SPARE * disk.total))
 
     def _make_room(self, size: int) -> None:
-        """Remove what was not used for the longest time, as far as nobody uses it, until so many bytes fit.
-
-        What is noted beside the locks is never less than there is, and spares most calls a look at all files.
-        """
+        """Remove the least recently used files, except those in use, until `size` bytes fit."""
+        # The size is noted beside the locks, so that most calls need not list all files. The note may be too high, as
+        # after a download that failed, but never too low.
         used, free = self._noted(), shutil.disk_usage(self.path).free
         if used is None or used + size > self._most(used) or free < size:
             used = self._evict(size, free)
         self._file_locks.note = b"%d %s" % (used + size, _BOOT)
 
     def _evict(self, size: int, free: int) -> int:
-        """Remove files until so many bytes fit; how many are left."""
-        files = sorted(
-            self._files(), key=lambda file: (not file[1].endswith(_PART), file)
-        )  # first what was left behind
+        """Remove files until `size` bytes fit; the bytes that are left."""
+        # Abandoned parts first: they are of no use to anybody.
+        files = sorted(self._files(), key=lambda file: (not file[1].endswith(_PART), file))
         used = sum(held for *_, held in files)
         most = self._most(used)
-        spare, evicted = len(files) // 100, 0  # of many, a few more: this look will do for the next shards, too
+        # Listing many files takes long, so one in a hundred is removed beyond need, for the next shards.
+        spare, evicted = len(files) // 100, 0
         for _, name, held in files:
             if not name.endswith(_PART):
                 if used + size <= most and free >= size and not 0 < evicted < spare:
@@ -200,7 +206,7 @@ class Cache:
         return used
 
     def _noted(self) -> int | None:
-        """How many bytes there are at most, if that was noted since this machine was started."""
+        """An upper bound on the bytes of the cache, if it was noted since this machine was started."""
         used, _, boot = self._file_locks.note.strip().partition(b" ")
         return int(used) if boot == _BOOT and used.isdigit() else None
 
@@ -217,7 +223,7 @@ class Cache:
         return True
 
     def _files(self) -> list[tuple[float, str, int]]:
-        """When each file was used, its name, and its size."""
+        """The time of last use, the name, and the size of each file."""
         found = []
         with os.scandir(self.path) as entries:
             for entry in entries:
@@ -235,15 +241,16 @@ class Cache:
             return False
 
     def _check_not_removed(self, entry: CacheEntry) -> None:
-        """That a file that somebody has locked is there, or will be.
+        """Check that a locked file is there, or being fetched.
 
         Raises:
-            CacheError: it was damaged and removed, and has room only when nobody has mapped it any more.
+            CacheError: the file was damaged and removed, and some process still maps it.
         """
         number = _number(entry.name)
         if entry.name not in self._users:
+            # A shared lock is refused only while another process has an exclusive one, to fetch the file.
             if not self._file_locks.share(number):
-                return  # it is being fetched
+                return
             self._file_locks.release(number)
         if not self._is_whole(entry):
             raise CacheError(errno.EBUSY, f"{self.path / entry.name}: was removed, and is still in use")
@@ -262,14 +269,14 @@ class Cache:
                 self._file_locks.release(_number(name))
 
     def _keep(self, name: str) -> _Lease:
-        """Make the lock of a download that is over one that is shared."""
+        """Turn the exclusive lock of a finished download into a shared one."""
         with self._lock:
             self._downloads.discard(name)
-            self._share(name)  # which always can be
+            self._share(name)  # succeeds: this process has the exclusive lock
             return _Lease(self, name)
 
     def _end(self, name: str) -> None:
-        """A download is over."""
+        """Release the lock of a download."""
         with self._lock:
             self._downloads.discard(name)
             self._file_locks.release(_number(name))
@@ -293,17 +300,17 @@ class Cache:
 
 
 class CacheWriter:
-    """A file that is being fetched into the cache: `write` all of it, then `finish`; or `abort`."""
+    """A file that is being fetched into the cache. `write` all of it, then `finish`; or `abort`."""
 
     def __init__(self, cache: Cache, entry: CacheEntry, file: int) -> None:
         self.entry = entry
         self._cache, self._file = cache, file
 
     def write(self, data: bytes | memoryview, start: int) -> None:
-        """Some bytes.
+        """Write some bytes.
 
         Raises:
-            OSError: the disk cannot take them.
+            OSError: the disk is full or broken.
         """
         view = memoryview(data)
         while view:
@@ -311,13 +318,14 @@ class CacheWriter:
             view, start = view[written:], start + written
 
     def finish(self) -> object:
-        """Give the file its name. Others may find it now, and remove it when what this returns is dropped."""
+        """Give the file its name; a lease on it. Others may find it now, and remove it once the lease is dropped."""
         os.close(self._file)
         part = self._cache.path / (self.entry.name + _PART)
         try:
-            # Whoever counts at the same time might see neither the one name nor the other.
+            # Under the lock for room, since a process that lists the directory during a rename may see neither name,
+            # and note too few bytes. If that process was stopped, the rename does not wait for it.
             with contextlib.ExitStack() as stack:
-                with contextlib.suppress(CacheError):  # of a process that was stopped while it counts
+                with contextlib.suppress(CacheError):
                     stack.enter_context(self._cache._making_room())
                 os.replace(part, part.with_name(self.entry.name))
         except BaseException:
@@ -326,7 +334,7 @@ class CacheWriter:
         return self._cache._keep(self.entry.name)
 
     def abort(self) -> None:
-        """Remove what is there."""
+        """Remove the part that is there."""
         os.close(self._file)
         try:
             (self._cache.path / (self.entry.name + _PART)).unlink(missing_ok=True)
@@ -335,13 +343,14 @@ class CacheWriter:
 
 
 class _Lease:
-    """A shared lock, as long as something refers to it."""
+    """A shared lock on a file, for the lifetime of this object."""
 
     def __init__(self, cache: Cache, name: str) -> None:
         self._cache, self._name, self._getpid = cache, name, os.getpid
 
     def __del__(self) -> None:
-        if self._getpid() == self._cache._process:  # a fork has the lock, too, and must leave it to its parent
+        # A fork shares the lock with its parent: releasing it here would release it there.
+        if self._getpid() == self._cache._process:
             self._cache._unshare(self._name)
 
 

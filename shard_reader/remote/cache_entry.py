@@ -1,4 +1,4 @@
-"""The files of a cache: their names and sizes, room for them on the disk, and the errors where there is none."""
+"""The files of a cache: their names and sizes, and room for them on the disk."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import NamedTuple
 __all__ = ["CacheEntry", "CacheError", "DiskFullError", "allocate"]
 
 _ALIGNMENT = 64
-_LONGEST = 120  # bytes of a shard's name in a file's, of which a directory takes 255
+_LONGEST = 120  # bytes of the shard's name in a file's name; a directory entry takes 255
 
 
 class CacheError(OSError):
-    """A cache that has no room now."""
+    """The cache has no room now."""
 
 
 class DiskFullError(CacheError):
-    """A cache that may become larger, on a disk that has no room."""
+    """The cache may grow, but its disk is full."""
 
 
 class CacheEntry(NamedTuple):
-    """A shard and its index, as the cache may hold them.
+    """A shard and its index, as one file of the cache.
 
     Attributes:
-        shard: the name of its file in the data set.
-        sha256, index_sha256: of the two.
-        bytes, index_bytes: their sizes.
+        shard: the name of the shard's file in the dataset.
+        sha256, index_sha256: checksums of the shard and of its index.
+        bytes, index_bytes: sizes of the shard and of its index.
     """
 
     shard: str
@@ -39,13 +39,15 @@ class CacheEntry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the file in the cache: what it holds, not whose it is."""
+        """The name of the file in the cache, by its content."""
+        # Not by its URL: copies of a dataset share a file, and a dataset that was prepared again does not find old
+        # ones.
         shown = self.shard.encode()[-_LONGEST:].decode(errors="ignore")
         return f"{hashlib.sha256(f'{self.sha256}{self.index_sha256}'.encode()).hexdigest()[:32]}-{shown}"
 
     @property
     def index_start(self) -> int:
-        """Where the index begins in the file."""
+        """The offset of the index in the file."""
         return -(-self.bytes // _ALIGNMENT) * _ALIGNMENT
 
     @property
@@ -55,9 +57,10 @@ class CacheEntry(NamedTuple):
 
 
 def allocate(path: Path, size: int) -> int:
-    """A file with room for so many bytes."""
+    """A new file with `size` bytes; its descriptor."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
+        # Blocks are reserved at once: a full disk shows here, and not after half of a download. macOS has no fallocate.
         if size and hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file, 0, size)
         else:

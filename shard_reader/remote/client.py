@@ -20,27 +20,27 @@ __all__ = ["PIECE", "StoreClient"]
 _T = TypeVar("_T")
 
 PIECE = 4 << 20
-"""The largest range of bytes that is asked for at a time: stores send each connection at a limited speed."""
+"""The largest range of bytes in one request: stores limit the speed of each connection, so large ranges are split."""
 _THREADS = 48
-_MOST_BYTES = 16 * PIECE  # under way
-_NO_SUCH_RANGE = 416  # of HTTP: the file is shorter
+_MOST_BYTES = 16 * PIECE  # bytes under way
+_NO_SUCH_RANGE = 416  # HTTP status: the file is shorter than the range
 
 
 class _Local(NamedTuple):
-    """What belongs to one process: connections, and threads."""
+    """The connections and threads of one process."""
 
     directory: Directory
     pool: RequestPool
 
 
 class StoreClient:
-    """A directory that is read by requests: tried again for a while, counted, made by threads.
+    """A directory that is read by requests, which threads make, retry and count.
 
-    What holds for one process (connections, threads) is made again in another one, after a fork or when it was pickled.
+    After a fork, and when it is unpickled, it makes new connections and threads.
 
     Args:
         place: a URL, or a local path.
-        retry_for: for how many seconds to try again what may pass.
+        retry_for: seconds for which to retry after temporary errors.
     """
 
     def __init__(self, place: str, retry_for: float) -> None:
@@ -52,7 +52,7 @@ class StoreClient:
         return type(self), (self.place, self.retry_for)
 
     def uri(self, name: str) -> str:
-        """The whole name of a file, for people."""
+        """The whole name of a file, for messages."""
         return self._local.directory.uri(name)
 
     def read(
@@ -67,23 +67,25 @@ class StoreClient:
         """The bytes of a file from `start` to `end`, in one request if all goes well.
 
         Args:
-            file_size: of the whole file; where bytes are missing, that is looked at.
-            is_sound: whether the bytes are what they should be. Damaged ones are fetched again; those that are
-                damaged twice in the same way are so in the store, and are returned.
+            file_size: expected size of the whole file, checked where bytes are missing.
+            is_sound: whether bytes are undamaged. Damaged bytes are fetched again; bytes that are damaged twice in
+                the same way are returned.
 
         Raises:
             FileNotFoundError: there is no such file.
             CorruptionError: the file has another size.
             StoreError: the store does not answer, or not as it should.
-            CancelledError: it did not, and nobody waits for the bytes any more.
+            CancelledError: the store did not answer, and nobody waits for the bytes any more.
         """
 
+        # Bytes from a network are checked at once, and fetched again if they are damaged. Bytes that are damaged twice
+        # in the same way are damaged in the store: the reader's own checks then report them, as for a disk.
         def once() -> bytes | memoryview:
             data = ask()
             if is_sound is None or is_sound(data):
                 return data
             self.counters.add(retries=1)
-            second = ask()  # at once: it tells damage in the store from damage on the way
+            second = ask()
             if second == data or is_sound(second):
                 return second
             raise ConnectionError("the bytes that came are damaged: their checksum is wrong")
@@ -112,15 +114,16 @@ class StoreClient:
         """Have a thread make a call that fetches `size` bytes.
 
         Raises:
-            RuntimeError: the call is asked for by another one, and the store was closed since that began.
+            RuntimeError: this is called by a call of the pool, and the store was closed since that began.
         """
+        # A call that submits another stays in its own pool: after `close`, asking for the pool would start a new one.
         return (own_pool() or self._local.pool).submit(call, size=size, urgent=urgent)
 
     def check_size(self, name: str, expected: int) -> None:
-        """Whether a file has the size that the manifest says.
+        """Check that a file has the size in the manifest.
 
         Raises:
-            CorruptionError: it has another one, or is not there.
+            CorruptionError: the file has another size, or is missing.
             StoreError: the store does not answer.
         """
         try:
@@ -160,7 +163,8 @@ class StoreClient:
 
     @property
     def _local(self) -> _Local:
-        # No lock, which a fork could leave locked: of two that threads make at the same time, one is dropped.
+        # There is no lock, which a fork could leave locked: if two threads come at the same time, one result is
+        # dropped.
         found = self._by_process.get(os.getpid())
         if found is None:
             local = _Local(directory(self.place), RequestPool(_THREADS, _MOST_BYTES))

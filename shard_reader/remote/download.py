@@ -23,8 +23,8 @@ __all__ = ["ShardDownload"]
 class ShardDownload:
     """A shard that threads fetch into the cache: its index, and then the file, in pieces.
 
-    Each piece is fetched again if a value in it does not have its checksum; those that are damaged in the store are so
-    in the cache, and found when they are read. When all is there, it stays as long as this object.
+    A piece is fetched again if a value in it does not have its checksum. Values that are damaged in the store are
+    cached as they are, and found when they are read. The file stays in the cache as long as this object.
     """
 
     def __init__(
@@ -33,20 +33,21 @@ class ShardDownload:
         self._store, self._shard, self._fields, self._writer = store, shard, fields, writer
         self._file = shard.files[format]
         self._lock, self._done = threading.Lock(), Future[object]()
+        # One part is left, the index. Only when it is there, the pieces of the file are known.
         self._left, self._error = 1, None  # type: int, BaseException | None
         self._submit(self._fetch_index, writer.entry.index_bytes)
 
     def is_done(self) -> bool:
-        """Whether the cache has it, or it cannot come."""
+        """Whether the cache has the shard, or the download failed."""
         return self._done.done()
 
     def result(self) -> object:
-        """Wait until the cache has it; as long as what this returns is there, so is the file.
+        """Wait until the cache has the shard; a lease that keeps it there.
 
         Raises:
-            CorruptionError: it, or its index, is missing, has another size, or is no index of the manifest.
+            CorruptionError: the shard or its index is missing, or does not match the manifest.
             StoreError: the store does not answer.
-            CancelledError: the threads were stopped before.
+            CancelledError: the threads were stopped.
             OSError: the cache cannot be written.
         """
         return self._done.result()
@@ -54,7 +55,7 @@ class ShardDownload:
     def _submit(self, call: Callable[[], None], size: int) -> None:
         try:
             part = self._store.submit(call, size=size, urgent=False)
-        except RuntimeError:  # closed meanwhile
+        except RuntimeError:  # the store was closed
             part = Future()
             part.cancel()
         part.add_done_callback(self._count)
@@ -67,6 +68,7 @@ class ShardDownload:
         self._writer.write(data, entry.index_start)
         extents = Extents.of(rows, np.zeros(len(rows), np.int64), extent_fields(self._fields), self._fields)
         pieces = list(whole(extents, file.bytes))
+        # Counted before any is submitted: the first to end would otherwise find none left, and finish the file.
         with self._lock:
             self._left += len(pieces)
         for piece in pieces:
@@ -86,7 +88,7 @@ class ShardDownload:
             raise CorruptionError(f"{self._store.uri(name)}: is missing") from None
 
     def _count(self, part: Future[None]) -> None:
-        """One piece is there, or failed."""
+        """Count a part that is there or failed; the last one finishes the file."""
         error = CancelledError() if part.cancelled() else part.exception()
         with self._lock:
             self._error = self._error or error

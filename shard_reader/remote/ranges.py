@@ -1,4 +1,4 @@
-"""Where the fields of records lie in a shard, and which ranges of bytes to fetch for them."""
+"""The extents of values in a shard, and the ranges of bytes to fetch for them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from shard_reader.remote.client import PIECE
 
 __all__ = ["Extents", "Range", "ranges", "whole"]
 
-_GAP = 1 << 16  # bytes that are rather fetched along than skipped by another request
+_GAP = 1 << 16  # the most bytes to fetch needlessly rather than make another request
 
 
 @dataclass(frozen=True, slots=True)
 class Extents:
-    """Where values lie in the file of a shard.
+    """The extents of values in the file of a shard.
 
     Attributes:
-        starts, lengths: of each value, in bytes, int64 `[n]`.
-        checksums: their CRC-32C, int64 `[n]`.
-        places: which of the records that were asked for each value belongs to, int64 `[n]`.
+        starts, lengths: offset and length of each value, in bytes, int64 `[n]`.
+        checksums: the CRC-32C of each value, int64 `[n]`.
+        places: the place of each value's record in the lookup, int64 `[n]`.
     """
 
     starts: NDArray[np.int64]
@@ -37,8 +37,9 @@ class Extents:
     def of(
         cls, rows: NDArray[np.void], places: NDArray[np.int64], names: Iterable[str], fields: Mapping[str, Field]
     ) -> Extents:
-        """Those of some fields in rows of an index, of which each is that of a place."""
-        stored = [name for name in names if name in fields and not fields[name].in_index]  # an id may be made up
+        """The extents of some fields in rows of an index, with the place of each row."""
+        # `id` may be asked for where records have no ids: it is then made of the file's name and the row.
+        stored = [name for name in names if name in fields and not fields[name].in_index]
         columns = [extent_columns(name) for name in stored]
 
         def values(kind: int) -> NDArray[np.int64]:
@@ -69,7 +70,7 @@ class Range:
 
 
 def whole(extents: Extents, size: int) -> Iterator[Range]:
-    """What to fetch so that a file of `size` bytes is there: as `ranges`, with no byte left out."""
+    """Ranges that make up a file of `size` bytes: as `ranges`, with no byte left out."""
     found = list(ranges(extents, gap=size)) or [Range(0, size, extents)]
     bounds = [0, *(one.start for one in found[1:]), size]
     for one, (start, end) in zip(found, itertools.pairwise(bounds), strict=True):
@@ -77,14 +78,16 @@ def whole(extents: Extents, size: int) -> Iterator[Range]:
 
 
 def ranges(extents: Extents, gap: int = _GAP) -> Iterator[Range]:
-    """What to fetch so that every value is there: few requests, each of some megabytes at most, or of one value.
+    """Ranges that hold every value: few requests, each of some megabytes at most, or of one value.
 
     Args:
-        gap: how many bytes to fetch along, at most, rather than make another request.
+        gap: the most bytes to fetch needlessly rather than make another request.
     """
     extents = extents[np.argsort(extents.starts, kind="stable")]
+    # A running maximum, since a value may end before an earlier one does.
     ends = np.maximum.accumulate(extents.starts + extents.lengths)
     is_separate = extents.starts[1:] > ends[:-1] + gap
+    # Long runs are cut where a value begins in the next piece of the file: each request has some megabytes at most.
     is_separate |= (np.diff(extents.starts // PIECE) > 0) & (extents.starts[1:] >= ends[:-1])
     bounds = [0, *(np.flatnonzero(is_separate) + 1).tolist(), len(ends)]
     for first, stop in itertools.pairwise(bounds):

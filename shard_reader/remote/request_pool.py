@@ -1,4 +1,4 @@
-"""Threads for requests: the urgent ones first, with a bound on the bytes that are under way."""
+"""Threads for requests: urgent requests first, with a bound on the bytes under way."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from typing import Any, TypeVar
 __all__ = ["RequestPool", "is_wanted", "own_pool"]
 
 _T = TypeVar("_T")
-_IDLE_SECONDS = 10.0  # after which a thread without work ends
+_IDLE_SECONDS = 10.0  # the time after which a thread without work ends
 _here = threading.local()
 
 
 class RequestPool:
     """A pool of threads that wait for a store's answers.
 
-    Unlike those of `concurrent.futures` they do not keep Python from exiting while a store does not answer, and they
-    take what is urgent before what is not. A future that is cancelled while its call is under way is cancelled at
-    once: the call goes on, and nobody gets what it returns.
+    Threads take urgent tasks first. A future that is cancelled while its call is under way is cancelled at once; the
+    call goes on, and its result is dropped.
 
     Args:
-        threads: how many requests may be under way.
-        most_bytes: how many bytes may be; a request for more goes alone.
+        threads: the most requests under way.
+        most_bytes: the most bytes under way; a request for more goes alone.
     """
+
+    # The threads are daemons of this project's own, since those of `concurrent.futures` keep Python from exiting until
+    # a store answers, and an unreachable one may take minutes.
 
     def __init__(self, threads: int, most_bytes: int) -> None:
         self._threads, self._most_bytes = threads, most_bytes
@@ -52,7 +54,7 @@ class RequestPool:
         return future
 
     def close(self) -> None:
-        """Leave what is not begun; the threads end when they are done with what is."""
+        """Cancel the tasks that have not begun. Threads end after their current one."""
         with self._changed:
             self._is_closed = True
             tasks, self._tasks = self._tasks, []
@@ -70,13 +72,13 @@ class RequestPool:
                     _settle(future, call)
             finally:
                 _here.task = None
-                del future, call  # a thread that waits keeps nothing alive
+                del future, call  # a waiting thread must not keep the result alive
                 with self._changed:
                     self._bytes -= size
                     self._changed.notify()
 
     def _next(self) -> tuple[int, Future[Any], Callable[[], Any]] | None:
-        """The next task, when there is one for which there is room; None: there will be none, or is none for long."""
+        """The next task, once there is room for it; None when the pool is closed, or the thread was idle for long."""
         with self._changed:
             while not (self._tasks and self._fits(self._tasks[0][2])):
                 if self._is_closed:
@@ -92,12 +94,13 @@ class RequestPool:
             _, _, size, future, call = heapq.heappop(self._tasks)
             self._bytes += size
             if self._tasks:
-                self._find_thread()  # there may be room for the next one, too
+                self._find_thread()  # there may be room for another one
             return size, future, call
 
     def _find_thread(self) -> None:
-        """Have a thread take the next task, a new one if there is none without work, and if there is room for it."""
-        # A thread that was told of a task, and has not yet taken it, counts as idle.
+        """Have a thread take the next task: an idle thread or, if there is room for the bytes, a new one."""
+        # A thread that was woken for a task, and has not taken it yet, still counts as idle: hence more tasks than
+        # idle.
         if len(self._tasks) > self._idle and self._started < self._threads and self._fits(self._tasks[0][2]):
             self._started += 1
             threading.Thread(target=self._work, name="shard_reader-fetch", daemon=True).start()
@@ -108,19 +111,19 @@ class RequestPool:
 
 
 def own_pool() -> RequestPool | None:
-    """The pool that this thread is one of."""
+    """The pool of this thread, if it belongs to one."""
     task: tuple[RequestPool, Future[Any]] | None = getattr(_here, "task", None)
     return task and task[0]
 
 
 def is_wanted() -> bool:
-    """Whether somebody waits for what this thread fetches, if it is one of a pool's."""
+    """Whether somebody waits for the task of this thread; true for threads outside of pools."""
     task: tuple[RequestPool, Future[Any]] | None = getattr(_here, "task", None)
     return task is None or not (task[0]._is_closed or task[1].cancelled())
 
 
 def _settle(future: Future[_T], call: Callable[[], _T]) -> None:
-    with suppress(InvalidStateError):  # it was cancelled
+    with suppress(InvalidStateError):  # the future was cancelled
         try:
             result = call()
         except BaseException as error:

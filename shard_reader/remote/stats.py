@@ -11,17 +11,17 @@ __all__ = ["Counters", "Stats"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """What this process has fetched, in numbers that add up.
+    """The requests and bytes of this process, in numbers that add up.
 
     Attributes:
-        bytes_fetched: of shards, indexes and ranges of them.
-        requests: how many a store was asked, those that failed included.
-        retries: how many of them were made again, since the store did not answer, or sent damaged bytes.
+        bytes_fetched: bytes of shards and indexes that were fetched.
+        requests: number of requests, failed ones included.
+        retries: number of requests that were repeated, since the store did not answer, or sent damaged bytes.
         cache_hits: shards that were in the cache when they were needed.
-        cache_misses: shards that were not, and were downloaded.
+        cache_misses: shards that were missing there, and were downloaded.
         uncached: shards that were read by ranges, though there is a cache: it had no room for them, or not yet.
         evictions: shards that were removed from the cache, to make room.
-        stalled_seconds: how long loops waited for bytes to come.
+        stalled_seconds: the time for which loops waited for bytes.
     """
 
     bytes_fetched: int = 0
@@ -55,11 +55,11 @@ class Counters:
 
     @property
     def total(self) -> Stats:
-        """All that this process has counted."""
+        """The counts of this process."""
         return self._count().total
 
     def _count(self) -> _Count:
-        # Not the one of a parent, whose lock may have been held when it was forked.
+        # By process, since a fork could inherit a locked lock from its parent.
         return self._by_process.setdefault(os.getpid(), _Count())
 
 

@@ -20,20 +20,22 @@ from shard_reader.shards.remote_shard import RemoteShard
 
 __all__ = ["Fetch", "fetch", "needed_bytes"]
 
-_DENSE = 1.5  # times what is asked for: up to that, the rest is fetched along, and is there for the next lookup
-_NEAR = 1 << 10  # bytes between two values of neighbours, at most: a little more than the frame of a record
+# Whole pieces are fetched where they have at most so many times the bytes that were asked for: few requests, and the
+# other bytes are there for the next lookup.
+_DENSE = 1.5
+_NEAR = 1 << 10  # the most bytes between the values of neighbours: a little more than the frame of a record
 
 Data = Future[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ranges of bytes on their way, and who waits for them.
+    """Ranges of bytes under way, and the records that need them.
 
     Attributes:
-        parts: each of them, in the order of need.
-        part_of: the part that has a value, int64 `[n]`.
-        places: the record that the value belongs to, int64 `[n]`.
+        parts: the ranges, as futures.
+        part_of: the part of each value, int64 `[n]`.
+        places: the record of each value, int64 `[n]`.
         of_shards: the parts of each shard, by its URI, in the order of the file.
     """
 
@@ -43,19 +45,20 @@ class Fetch:
     of_shards: Mapping[str, Sequence[tuple[Range, Data]]]
 
     def wait(self, places: range) -> float:
-        """Wait until all is there of the records at some places, or cannot be; how long that took, in seconds."""
+        """Wait until the bytes of some records are there, or have failed to come; the seconds that took."""
         needed = (self.places >= places.start) & (self.places < places.stop)
         missing = [part for part in map(self.parts.__getitem__, np.unique(self.part_of[needed])) if not part.done()]
         if not missing:
             return 0.0
         began = time.perf_counter()
         for part in missing:
+            # Errors are raised when the values are read, where it is known which record they belong to.
             with contextlib.suppress(CancelledError):
                 part.exception()
         return time.perf_counter() - began
 
     def cancel(self) -> None:
-        """Leave all of it: who waits for some is told at once."""
+        """Drop all of it. Threads that wait for a part are woken at once."""
         for part in self.parts:
             part.cancel()
 
@@ -68,14 +71,15 @@ def fetch(
     previous: Fetch | None = None,
     most_bytes: int | None = None,
 ) -> tuple[Located, Fetch | None]:
-    """Have threads fetch some fields of records; the records in shards that wait for the bytes they are asked for.
-
-    None: nothing is remote.
+    """Have threads fetch some fields of records.
 
     Args:
-        wanted: of which records, bool `[n]`; by default of all.
-        previous: bytes that are under way for other records, and need not be asked for again.
-        most_bytes: if the ranges have more, they leave out what nobody asks for, and there are more requests.
+        wanted: the records to fetch, bool `[n]`; by default all.
+        previous: requests under way for other records; bytes that are among them are not requested again.
+        most_bytes: ranges of more bytes are split into more requests, for fewer bytes that nobody asked for.
+
+    Returns:
+        The records, in shards that wait for the bytes asked of them, and the requests; None where all are local.
     """
     missing: dict[int, Extents] = {}
     parts: dict[int, list[tuple[Range, Data]]] = {}
@@ -87,10 +91,12 @@ def fetch(
             under_way = previous.of_shards.get(shard.uri, ()) if previous else ()
             parts[number], missing[number] = _reused(shard, extents, under_way)
     reused_bytes = sum(one.end - one.start for copies in parts.values() for one, _ in copies)
+    # From few requests to few bytes: the first choice that fits into memory.
     for choose in (_dense, ranges, _near):
         needed = [(number, one) for number, extents in missing.items() for one in choose(extents)]
         if most_bytes is None or reused_bytes + sum(one.end - one.start for _, one in needed) <= most_bytes:
             break
+    # In the order in which batches need them: the pool's threads take the requests in the order of submission.
     for number, one in sorted(needed, key=lambda item: (int(item[1].extents.places.min()), item[0])):
         shard = located.shards[number]
         assert isinstance(shard, RemoteShard)  # as above
@@ -110,26 +116,27 @@ def fetch(
 
 
 def _dense(extents: Extents) -> Iterable[Range]:
-    """What to fetch of a shard, with all that is between if that is not much more."""
+    """Ranges of a shard without gaps, unless that takes many more bytes."""
     found = list(ranges(extents, PIECE))
     is_dense = sum(one.end - one.start for one in found) <= _DENSE * int(extents.lengths.sum())
     return found if is_dense else ranges(extents)
 
 
 def _near(extents: Extents) -> Iterable[Range]:
-    """What to fetch of a shard, with as little else as can be."""
+    """Ranges of a shard with as few other bytes as possible."""
     return ranges(extents, _NEAR)
 
 
 def _reused(
     shard: RemoteShard, extents: Extents, parts: Sequence[tuple[Range, Data]]
 ) -> tuple[list[tuple[Range, Data]], Extents]:
-    """The values that are in parts which are there, or on their way, and those that are not."""
+    """Copies of the values in parts that are there or under way, and the extents of the other values."""
     if not parts:
         return [], extents
     of_value = np.full(len(extents.starts), -1)
     is_single = np.array([len(one.extents.starts) == 1 for one, _ in parts])
-    for kind in (is_single, ~is_single):  # a value that is there by itself may lie between those of a range
+    # Apart, since a part of one value may lie inside a range, and a search by start needs parts that do not overlap.
+    for kind in (is_single, ~is_single):
         numbers = np.flatnonzero(kind)
         if len(numbers):
             found = [parts[number][0] for number in numbers.tolist()]
@@ -148,15 +155,15 @@ def _reused(
 
 
 def _copied(data: Data, whole: Range, one: Range, shard: RemoteShard) -> Data:
-    """A copy of some of the bytes of a range, when they are there: the rest need not stay in memory for them."""
+    """A copy of some bytes of a range, once they are there. The rest of the range need not stay in memory."""
     copy: Data = Future()
-    # Futures keep what they call: nothing that is called here leads back to one, which would keep itself alive.
+    # A future keeps its callbacks: one that led back to the future would keep both alive for ever.
     data.add_done_callback(functools.partial(_copy_values, copy, shard, one, one.start - whole.start, False))
     return copy
 
 
 def _copy_values(copy: Data, shard: RemoteShard, one: Range, start: int, is_checked: bool, found: Data) -> None:
-    with contextlib.suppress(InvalidStateError):  # nobody waits for it any more
+    with contextlib.suppress(InvalidStateError):  # the copy was cancelled
         if found.cancelled():
             copy.cancel()
         elif (error := found.exception()) is not None:
@@ -166,7 +173,8 @@ def _copy_values(copy: Data, shard: RemoteShard, one: Range, start: int, is_chec
             if is_checked or one.is_sound(values):
                 copy.set_result(values)
                 return
-            try:  # nobody asked for it there, and so nobody checked it
+            try:
+                # The range was checked only for its own values; this one lay between them, and is damaged.
                 second = shard.submit(one)
             except RuntimeError:  # the store was closed
                 copy.cancel()
@@ -175,7 +183,7 @@ def _copy_values(copy: Data, shard: RemoteShard, one: Range, start: int, is_chec
 
 
 def needed_bytes(located: Located, names: Sequence[str]) -> NDArray[np.int64]:
-    """How many bytes of each record are remote, `[n]`."""
+    """The number of remote bytes of each record, `[n]`."""
     needed = np.zeros(len(located.rows), np.int64)
     for number, places in _by_shard(located):
         shard = located.shards[number]

@@ -15,20 +15,19 @@ __all__ = ["LocalShards"]
 
 
 class LocalShards:
-    """The shards on a disk that were touched last; each is checked when it is opened.
+    """The recently used shards on a disk; each is checked when it is opened."""
 
-    No lock, which a fork could leave locked: two threads may both map a shard, and one map is dropped.
-    """
+    # There is no lock, which a fork could leave locked: two threads may both map a shard, and one map is dropped.
 
     def __init__(self, directory: Path, shards: Sequence[Shard], fields: Mapping[str, Field], format: str) -> None:
         self._arguments = (directory, shards, fields, format)
         self._open: dict[int, OpenShard] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments  # maps stay in their process
+        return type(self), self._arguments  # memory maps stay in their process
 
     def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
-        """Shards by number; in place of one that cannot be opened, why."""
+        """Shards by number, with the error in place of a shard that cannot be opened."""
         return [self._try(number) for number in numbers]
 
     def __getitem__(self, number: int) -> OpenShard:
@@ -37,16 +36,18 @@ class LocalShards:
         if shard is None:
             directory, shards, fields, format = self._arguments
             shard = self._open[number] = OpenShard.map(directory, shards[number], fields, format)
+            # A lookup that uses one of these keeps its map alive.
             for oldest in list(self._open)[:-MOST_OPEN]:
-                self._open.pop(oldest, None)  # whoever uses it keeps it
+                self._open.pop(oldest, None)
         return shard
 
     def close(self) -> None:
-        """Drop the maps; those that arrays are views of go with the arrays."""
+        """Drop the maps. A map that arrays view lives as long as they do."""
         self._open.clear()
 
     def _try(self, number: int) -> OpenShard | CorruptionError | OSError:
         try:
             return self[number]
         except (CorruptionError, OSError) as error:
-            return error.with_traceback(None)  # it is kept, and need not keep what it went through
+            # The error is kept in place of the shard; its traceback would keep every frame that it went through.
+            return error.with_traceback(None)

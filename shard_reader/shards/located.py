@@ -1,4 +1,4 @@
-"""Where records are: their shards, their rows, and the values that the indexes hold."""
+"""The places of records: their shards, their rows, and the values from the indexes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from shard_reader.system.memory_map import Window
 
 __all__ = ["Located"]
 
-_EXTENT = ("offset", "length", "crc32c", "height", "width")  # of the image
+_EXTENT = ("offset", "length", "crc32c", "height", "width")  # the columns of an image
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where records are.
+    """The places of records.
 
     Attributes:
-        shards: those they are in, or why one of them cannot be opened.
+        shards: the shards, with the error in place of a shard that cannot be opened.
         which: the shard of each record, an index into `shards`, int64 `[n]`.
-        rows: the row of each in its shard, int64 `[n]`.
+        rows: the row of each record in its shard, int64 `[n]`.
     """
 
     shards: list[OpenShard | CorruptionError | OSError]
@@ -33,7 +33,7 @@ class Located:
     rows: NDArray[np.int64]
 
     def __getitem__(self, part: slice) -> Located:
-        """Where some of the records are."""
+        """The places of some of the records."""
         return Located(self.shards, self.which[part], self.rows[part])
 
     def shard(self, place: int) -> tuple[OpenShard, int]:
@@ -48,9 +48,9 @@ class Located:
         return found, int(self.rows[place])
 
     def columns(self, fields: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """What the indexes say of `fields`, an array `[n, ...]` for each column; zeros where a shard is not open.
+        """The columns of `fields` in the indexes, an array `[n, ...]` each; zeros where a shard is not open.
 
-        Columns of the image are those of its extent.
+        An image has the columns of its extent.
         """
         opened = {n: shard for n, shard in enumerate(self.shards) if isinstance(shard, OpenShard)}
         of_shards = [shard.fields for shard in opened.values()]
@@ -59,6 +59,8 @@ class Located:
         addresses = self._bases("rows_address")[self.which]
         columns: dict[str, NDArray[Any]] = {}
         dtypes = {shard.rows.dtype for shard in opened.values()}
+        # The indexes of a mixture may differ in their rows: one pass for each kind. Where all shards are open and
+        # alike, which is usual, the rows need no scattering into zeros.
         for dtype in dtypes:
             if len(dtypes) == 1 and len(opened) == len(self.shards):
                 rows = Window(addresses + self.rows * dtype.itemsize, dtype)[:]
@@ -74,12 +76,13 @@ class Located:
         return columns
 
     def addresses(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-        """Where in memory the payload of each image lies, int64 `[n]`, from the columns of the image."""
+        """The address of each image's payload, int64 `[n]`, from the columns of the image."""
         places: NDArray[np.int64] = self._bases("data_address")[self.which] + columns["offset"].astype(np.int64)
         return places
 
     def _bases(self, name: str) -> NDArray[np.int64]:
-        """An address of each shard; of one that is not open, where nothing is read, that of another one."""
+        """Address of each shard's memory map or index. A shard that is not open gets the address of an open one."""
+        # Nothing is read from a shard that is not open, but address 0 would stretch the window on memory down to it.
         known = [getattr(shard, name) for shard in self.shards if isinstance(shard, OpenShard)]
         return np.array([getattr(shard, name, min(known, default=0)) for shard in self.shards], np.int64)
 

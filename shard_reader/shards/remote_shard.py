@@ -22,7 +22,7 @@ __all__ = ["FetchedShard", "RemoteShard"]
 
 
 class RemoteShard(OpenShard):
-    """A shard in a store. Whatever is read of its file is fetched."""
+    """A shard in a store. Bytes of its file are fetched when they are read."""
 
     def __init__(
         self, store: StoreClient, file: ShardFile, rows: NDArray[np.void], fields: Mapping[str, Field], format: str
@@ -35,12 +35,13 @@ class RemoteShard(OpenShard):
         """Fetch the index, and check it and the size of the file against the manifest.
 
         Raises:
-            CorruptionError: one of the two is missing, or is not that of the manifest.
+            CorruptionError: the file or the index is missing, or does not match the manifest.
             StoreError: the store does not answer.
         """
         file = shard.files[format]
         name = index_name(file.path)
-        # As for a file on a disk: otherwise it would depend on the requests which records of a shard were skipped.
+        # A file of the wrong size fails as a whole, as on a disk. Otherwise it would depend on the requests which of
+        # its records are skipped.
         store.check_size(file.path, file.bytes)
         size = index.size(shard.records, fields)
         try:
@@ -61,11 +62,11 @@ class RemoteShard(OpenShard):
         return self.fetched([(one, _done(self._fetch(one))) for one in found])
 
     def submit(self, one: Range) -> Future[NDArray[np.uint8]]:
-        """Have a thread fetch some of the file; bytes that are damaged in the store are so in the result."""
+        """Have a thread fetch a range of the file. Bytes that are damaged in the store are returned damaged."""
         return self._store.submit(lambda: self._fetch(one), size=one.end - one.start, urgent=True)
 
     def fetched(self, parts: Sequence[tuple[Range, Future[NDArray[np.uint8]]]]) -> FetchedShard:
-        """This shard with some of its file in memory, or on the way there."""
+        """This shard with some of its file in memory or under way."""
         return FetchedShard(self, self._store, self._file, parts)
 
     def _fetch(self, one: Range) -> NDArray[np.uint8]:
@@ -78,11 +79,11 @@ class RemoteShard(OpenShard):
 
 
 class FetchedShard(RemoteShard):
-    """A shard in a store with some of its file in memory, or on the way there; whatever else is asked for is fetched.
+    """A shard in a store with some of its file in memory or under way. Other bytes are fetched when they are read.
 
     Args:
-        shard: where the index is.
-        parts: what was fetched, or is, in the order of the file.
+        shard: the shard, with its index.
+        parts: the ranges in memory or under way, in the order of the file.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class FetchedShard(RemoteShard):
         parts: Sequence[tuple[Range, Future[NDArray[np.uint8]]]],
     ) -> None:
         self.__dict__.update(shard.__dict__)
-        # A value that is there by itself may lie between those of a range.
+        # Apart, since a part of one value may lie inside a range, and bisection needs parts that do not overlap.
         self._values = {one.start: (one, data) for one, data in parts if len(one.extents.starts) == 1}
         self._parts = [(one, data) for one, data in parts if len(one.extents.starts) != 1]
         self._starts = [one.start for one, _ in self._parts]
@@ -107,14 +108,14 @@ class FetchedShard(RemoteShard):
             one, data = found
             error = data.exception()
             if isinstance(error, CorruptionError):
-                # One of its own: that of the future would keep the frames that it goes through, and they the lookup.
+                # A new error: that of the future would collect the frames that it passes, and they hold the lookup.
                 raise CorruptionError(str(error))
             return data.result()[start - one.start : start - one.start + length]
         return super().stored(start, length)
 
 
 def refetch(store: StoreClient, file: ShardFile, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
-    """Bytes of a file from the store, or None where they are damaged there."""
+    """Bytes of a file from the store; None if they are damaged there, too."""
     extent = Extents(*(np.array([value], np.int64) for value in (start, length, checksum, 0)))
     one = Range(start, start + length, extent)
     try:

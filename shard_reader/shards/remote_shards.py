@@ -1,4 +1,4 @@
-"""The shards of a remote split: those in use, in a cache or in memory by parts."""
+"""The open shards of a remote split, each mapped from a cache or read by ranges of bytes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from shard_reader.shards.shard import MOST_OPEN, OpenShard
 __all__ = ["CacheState", "RemoteShards"]
 
 CacheState = Literal["cached", "downloading", "busy", "full", "unavailable"]
-"""Of a shard that the cache should have: the cache has it; threads here fetch it; another process does; there is no
-room; it cannot come, for it is damaged in the store, or the cache cannot be written."""
+"""State of a shard in the cache: it is there; threads of this process fetch it; another process fetches it; the cache
+has no room; it cannot come, since it is damaged in the store or the cache cannot be written."""
 
-_INDEX_BYTES = 1 << 28  # of indexes in memory, where no lookup needs them
+_INDEX_BYTES = 1 << 28  # the most bytes of indexes to keep in memory, beside those that lookups keep
 
 
 class RemoteShards:
     """The shards of a split in a store.
 
     Args:
-        cache: a directory on a local disk, and how large it may become.
+        cache: a directory on a local disk, and its maximum size in bytes.
     """
 
     def __init__(
@@ -59,7 +59,10 @@ class RemoteShards:
         return type(self), (self.store, self.shards, self._fields, self._format, self.cache_options)
 
     def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
-        """Shards by number; in place of one that cannot be opened, why. Their indexes are fetched together."""
+        """Shards by number, with the error in place of a shard that cannot be opened.
+
+        Their indexes are fetched at the same time.
+        """
         found = {number: self._find(number) for number in numbers}
         missing = {number: self._submit(number) for number, shard in found.items() if shard is None}
         for number, future in missing.items():
@@ -82,10 +85,10 @@ class RemoteShards:
         self.store.close()
 
     def ensure_cached(self, number: int) -> CacheState:
-        """Have a shard fetched into the cache, if it is not there.
+        """Have a shard fetched into the cache, unless it is there.
 
         Raises:
-            StoreError: it was tried, and the store does not answer.
+            StoreError: the store did not answer.
         """
         self._check_process()
         download = self._downloads.get(number)
@@ -112,35 +115,37 @@ class RemoteShards:
         return "downloading"
 
     def written(self, number: int) -> float:
-        """When another process that fetches a shard into the cache has written last, in seconds since the epoch."""
+        """The time of the last write of another process that fetches a shard into the cache, in Unix seconds."""
         cache = self._cache
         return 0.0 if cache is None else cache.written(self.entry(number))
 
     def keep(self, numbers: Collection[int]) -> None:
-        """Let the cache have all shards but these; whoever uses one keeps it."""
+        """Release all shards but these, so that the cache may remove them. Lookups keep the shards that they use."""
         for number in [number for number in list(self._open) if number not in numbers]:
             self._open.pop(number, None)
         for number, download in list(self._downloads.items()):
-            if number not in numbers and download.is_done():  # for a loop that broke off
+            # A loop that broke off never asked for its download, which still holds a lease on the file.
+            if number not in numbers and download.is_done():
                 self._downloads.pop(number, None)
 
     def drop_stale(self) -> None:
-        """Let go what is no longer in the cache: another process may have found it damaged, and removed it."""
+        """Release shards that are no longer in the cache: another process may have removed a damaged one."""
         for number, shard in list(self._open.items()):
             if isinstance(shard, _CachedShard) and not shard.is_current():
                 self._open.pop(number, None)
         for number, download in list(self._downloads.items()):
-            if download.is_done():  # since the loop before broke off: why it failed is no longer so
+            # Left by a loop that broke off. If it failed, the reason may be gone: it is tried again.
+            if download.is_done():
                 self._downloads.pop(number, None)
 
     def fetched(self) -> Stats:
-        """What this process has fetched."""
+        """The requests and bytes of this process."""
         cache = self.cache
         evictions = self._evictions + (0 if cache is None else cache.evictions)
         return self.store.counters.total + Stats(evictions=evictions)
 
     def entry(self, number: int) -> CacheEntry:
-        """What the cache has of a shard."""
+        """The entry of a shard in the cache."""
         found = self._entries.get(number)
         if found is None:
             shard = self.shards[number]
@@ -152,24 +157,24 @@ class RemoteShards:
 
     @cached_property
     def size(self) -> int:
-        """The bytes of all of them in a cache."""
+        """The bytes of all shards in a cache."""
         return sum(self.entry(number).size for number in range(len(self.shards)))
 
     @cached_property
     def largest(self) -> int:
-        """The bytes of the largest of them in a cache."""
+        """The bytes of the largest shard in a cache."""
         return max((self.entry(number).size for number in range(len(self.shards))), default=0)
 
     def check_room(self, what: str, shards: int, ahead_bytes: int, mixed: int) -> None:
-        """Whether there is room for what an order needs at a time: shards in the cache, or else records in memory.
+        """Check that the shards that an order needs at a time fit into the cache, or else their indexes into memory.
 
         Warns where there is no cache, and too little memory for few requests.
 
         Args:
-            what: the order.
-            shards: how many it needs at a time.
-            ahead_bytes: of records, that may be in memory.
-            mixed: how many shards' records it mixes.
+            what: the order, for messages.
+            shards: number of shards that it needs at a time.
+            ahead_bytes: bytes of records that may be in memory.
+            mixed: number of shards whose records it mixes.
 
         Raises:
             ValueError: the cache has no room for the shards, or the memory none for their indexes.
@@ -177,7 +182,8 @@ class RemoteShards:
         shards, mixed = min(shards, len(self.shards)), min(mixed, len(self.shards))
         needed, cache = min(self.size, shards * self.largest), self.cache
         if cache is not None and needed > (most := cache.most_bytes):
-            if self.cache_options is not None and self.cache_options[1] is None:  # nobody has decided that
+            # Without cache_bytes the size follows from the free disk: a warning, since no user chose it.
+            if self.cache_options is not None and self.cache_options[1] is None:
                 self._warn_full(f"{cache.path}: the disk has room for {most:,} bytes of {needed:,}")
                 return
             raise ValueError(
@@ -206,12 +212,12 @@ class RemoteShards:
 
     @property
     def cache(self) -> Cache | None:
-        """Where shards are kept, if that can be."""
+        """The cache, if there is one that can be used."""
         self._check_process()
         return self._cache
 
     def _check_process(self) -> None:
-        """Begin again in another process, after a fork: locks, maps and downloads belong to the one that made them."""
+        """Start over after a fork: locks, maps and downloads belong to the parent."""
         if self._process != os.getpid():
             self._start()
 
@@ -220,7 +226,7 @@ class RemoteShards:
         self._downloads: dict[int, ShardDownload] = {}
         self._damaged: set[int] = set()
         self._has_warned_full = False
-        self._evictions = 0  # of a cache that is used no more
+        self._evictions = 0  # of a cache that was given up
         self._cache: Cache | None = None
         failure: OSError | None = None
         if self.cache_options is not None:
@@ -233,7 +239,7 @@ class RemoteShards:
             self._warn(_unusable(failure))
 
     def _drop_cache(self, error: OSError) -> None:
-        """Say once that the cache cannot be used, and use it no more."""
+        """Warn that the cache cannot be used, and give it up."""
         cache, self._cache = self._cache, None
         if cache is not None:
             self._evictions += cache.evictions
@@ -268,7 +274,8 @@ class RemoteShards:
                 return None
             name = self.store.uri(index_name(file.path))
             rows = index.read(data[start : start + entry.index_bytes], name, file, shard.records, self._fields)
-        except CorruptionError:  # it was whole when it was fetched: the disk is not
+        except CorruptionError:
+            # It was checked when it was fetched, so the disk has damaged it since. The store has a sound one.
             cache.discard(entry)
             return None
         except OSError as error:
@@ -284,11 +291,13 @@ class RemoteShards:
         return shard
 
     def _bound(self) -> None:
-        """Let go what is open for the longest time, where that is too much."""
+        """Release the oldest open shards where there are too many, or their indexes take too much memory."""
         bytes_of_indexes = (shard.rows.nbytes for shard in list(self._open.values()) if not shard.is_mapped)
         if len(self._open) > MOST_OPEN or sum(bytes_of_indexes) > _INDEX_BYTES:
+            # Half of them at once: releasing one for each new shard would count the bytes every time. Lookups keep the
+            # shards that they use.
             for oldest in list(self._open)[: len(self._open) // 2]:
-                self._open.pop(oldest, None)  # whoever uses it keeps it
+                self._open.pop(oldest, None)
 
     def _submit(self, number: int) -> Future[RemoteShard]:
         size = index.size(self.shards[number].records, self._fields)
@@ -298,14 +307,16 @@ class RemoteShards:
         return RemoteShard.open(self.store, self.shards[number], self._fields, self._format)
 
     def _download_state(self, number: int, download: ShardDownload) -> CacheState:
-        """How a download is getting on."""
+        """The state of a shard that is or was being downloaded."""
         if not download.is_done():
             return "downloading"
-        self._downloads.pop(number, None)  # which another thread may have done
+        self._downloads.pop(number, None)  # without an error if another thread has done so
         try:
-            download.result()  # it has the file stay until that is mapped
+            # `download` lives until the end of this call, and with it the lease that keeps the file for the map.
+            download.result()
             return "cached" if self._find_cached(number) is not None else "busy"
-        except CorruptionError:  # what is wrong shows when it is read
+        except CorruptionError:
+            # Not raised here: the shard is read by ranges, and those of its records that are sound are given.
             pass
         except CancelledError:
             return "busy"
@@ -317,7 +328,7 @@ class RemoteShards:
 
 
 class _CachedShard(OpenShard):
-    """A shard that is mapped from the cache; what is damaged there is fetched."""
+    """A shard that is mapped from the cache. Values that are damaged there are fetched from the store."""
 
     def __init__(
         self, shards: RemoteShards, cache: Cache, number: int, rows: NDArray[np.void], data: NDArray[np.uint8]
@@ -334,7 +345,8 @@ class _CachedShard(OpenShard):
 
     def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
         found = refetch(self._store, self._file, start, length, checksum)
-        if found is not None:  # whoever needs the shard next, in this epoch or after it, fetches it again
+        if found is not None:
+            # The store has it sound, so the cached file goes: the next use of the shard fetches it again.
             if self.is_current():
                 self._cache.discard(self._entry)
             shards = self._shards()

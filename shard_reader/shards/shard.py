@@ -1,4 +1,4 @@
-"""The shards in use: their memory maps, and what a row of their index means."""
+"""A shard in use: its memory map, and the record that belongs to a row of its index."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ from shard_reader.system.memory_map import address, map_file
 
 __all__ = ["MOST_OPEN", "OpenShard"]
 
-MOST_OPEN = 8_000  # of two maps each, and as many again in use: the kernel allows a process 65,530 maps
+# Shards take two maps each, and lookups may keep as many again in use: the kernel allows a process 65,530 maps.
+MOST_OPEN = 8_000
 
 
 class OpenShard:
-    """A shard of which the index is in memory, and the file at hand.
+    """A shard with its index in memory.
 
     Args:
-        uri: where the file is, for people.
-        name: of the file.
+        uri: path or URL of the file, for messages.
+        name: name of the file.
         rows: the index, a structured array with a row for each record.
         data: every byte of the file, uint8, if it is mapped.
 
     Attributes:
-        rows_address: where the index lies in memory.
-        data_address: where the file does; 0 if it is not mapped.
+        rows_address: address of the index in memory.
+        data_address: address of the file in memory; 0 if it is not mapped.
     """
+
+    # Strings and lists are checked against their checksums whenever they are read, even with verify="never": it costs
+    # less than finding out where they are.
 
     def __init__(
         self,
@@ -60,8 +64,8 @@ class OpenShard:
         """A shard on a disk, its file and index mapped, and checked against the manifest.
 
         Raises:
-            CorruptionError: one of them is missing, or is not that of the manifest.
-            OSError: it cannot be opened or mapped.
+            CorruptionError: the file or the index is missing, or does not match the manifest.
+            OSError: the file or the index cannot be opened or mapped.
         """
         file: ShardFile = shard.files[format]
         path = directory / file.path
@@ -78,41 +82,41 @@ class OpenShard:
 
     def stored(self, start: int, length: int) -> NDArray[np.uint8]:
         """Some bytes of the file."""
-        assert self._data is not None  # whoever has none has a way of its own
+        assert self._data is not None  # shards that are not mapped override this method
         return self._data[start : start + length]
 
     def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
-        """Bytes that were damaged, from elsewhere, where they are not; None: there is no other place, or they are."""
+        """Sound bytes in place of damaged ones; None if there is no other source, or it has them damaged, too."""
         del start, length, checksum
         return None
 
     def holding(self, row: int, fields: Iterable[str]) -> OpenShard:
-        """This shard, with all that is stored of some fields of a record at hand."""
+        """This shard, with some fields of a record in memory."""
         del row, fields
         return self
 
     def describe(self, row: int) -> str:
-        """Where a record is, for error messages: dataset, shard, row and, unless that is damaged, id."""
+        """The place of a record, for error messages: dataset, shard, row and, unless it is damaged, id."""
         try:
             return f"{self.uri}: row {row}, id {self.id(row).decode('utf-8', 'backslashreplace')!r}"
         except ShardsError:
             return f"{self.uri}: row {row}"
 
     def id(self, row: int) -> bytes:
-        """The id of a record as UTF-8; FILE:ROW where records have none.
+        """The id of a record as UTF-8; FILE:ROW where records have no ids.
 
         Raises:
-            CorruptionError: it is damaged.
+            CorruptionError: the id is damaged.
         """
         if "id" not in self.fields:
             return f"{self.name}:{row}".encode()
         return self._extent("id", row).tobytes()
 
     def image(self, row: int) -> NDArray[Any]:
-        """The pixels of one record, `[height, width, channels]`; raw ones as a read-only view of the map.
+        """The pixels of one record, `[height, width, channels]`; raw pixels as a read-only view of the map.
 
         Raises:
-            CorruptionError: they are damaged.
+            CorruptionError: the image is damaged.
         """
         start, length, checksum, height, width = self._extents[row].item()
         payload: NDArray[np.uint8] | None = self.stored(start, length)
@@ -126,11 +130,11 @@ class OpenShard:
             raise self.damage(row, error) from error
 
     def damage(self, row: int, reason: object) -> CorruptionError:
-        """The error for a record whose image cannot be read."""
+        """The error for an unreadable image."""
         return CorruptionError(f"{self.describe(row)}: the image {reason}")
 
     def value(self, name: str, row: int) -> Any:
-        """A field of one record that is no image: as the index has it, or bytes, an array, a list of bytes.
+        """A field of one record other than the image: a number or an array of the index, `bytes`, or a list.
 
         Raises:
             CorruptionError: a string or a list is damaged.
@@ -149,13 +153,14 @@ class OpenShard:
         """The bytes of a string or a list.
 
         Raises:
-            CorruptionError: they are damaged.
+            CorruptionError: the bytes are damaged.
         """
         start, length, checksum = self._other_extents[name][row].item()
         data: NDArray[np.uint8] | None = self.stored(start, length)
         if data is None or crc32c(data) != checksum:
             data = self.refetched(start, length, checksum)
         if data is None:
+            # `describe` reads the id: for a damaged id it would come back here.
             where = f"{self.uri}: row {row}" if name == "id" else self.describe(row)
             raise CorruptionError(f"{where}: {name!r} is damaged (CRC mismatch)")
         return data

@@ -1,4 +1,4 @@
-"""Records as a stream needs them, whatever they are: a split, some of its records, or a mixture."""
+"""The records of a stream: a split, some of its records, or a mixture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Shards(Protocol):
     """The shards of a split, by number."""
 
     def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
-        """Shards by number; in place of one that cannot be opened, why.
+        """Shards by number, with the error in place of a shard that cannot be opened.
 
         Raises:
             StoreError: a store does not answer.
@@ -33,8 +33,8 @@ class Shards(Protocol):
         """Shard `number`, opened if it is not open.
 
         Raises:
-            CorruptionError: it, or its index, is missing or is not that of the manifest.
-            OSError: it cannot be read.
+            CorruptionError: the shard or its index is missing, or does not match the manifest.
+            OSError: the shard cannot be read.
             StoreError: a store does not answer.
         """
 
@@ -43,7 +43,7 @@ class Shards(Protocol):
 
 
 class RecordSource(Protocol):
-    """Records by number, and where they are. A stream needs nothing else of its data."""
+    """Records by number, and their places. A stream needs nothing else of its data."""
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -55,29 +55,29 @@ class RecordSource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """The identity of the records: the same for both formats, another for other inputs, options or choices."""
+        """The identity of the records: the same for both formats, another for other inputs, options or subsets."""
 
     @property
     def name(self) -> str:
-        """What messages call the records."""
+        """The name of the records in messages."""
 
     @property
     def shard_count(self) -> int:
-        """How many shards the records are in."""
+        """The number of shards that hold the records."""
 
     @property
     def prefetch_bytes(self) -> int:
-        """How many bytes of remote records may be in memory before they are used."""
+        """The bytes of remote records that may be in memory before they are used."""
 
     @property
     def remote_shards(self) -> set[RemoteShards]:
-        """The shards that are read from a store, not from files on this machine."""
+        """The shards in stores."""
 
     def __len__(self) -> int:
         """The number of records."""
 
     def locate(self, records: NDArray[np.int64]) -> Located:
-        """Where records are, int64 `[n]`.
+        """The places of records, int64 `[n]`.
 
         Raises:
             IndexError: there is no such record.
@@ -91,11 +91,11 @@ class RecordSource(Protocol):
 
         Raises:
             IndexError: there is no such record.
-            CorruptionError: they are damaged.
+            CorruptionError: the image is damaged.
         """
 
     def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
         """The order of the records in each epoch."""
 
     def fetched(self) -> Stats:
-        """What this process has fetched of the records, for whatever purpose."""
+        """The requests and bytes of this process for these records."""

@@ -1,9 +1,10 @@
 """Ranges of objects by HTTP, received by the thread that asks for them.
 
-The libraries that fsspec stands on receive all that a process fetches in one thread, that of their event loop, in
-small pieces: it takes three times the CPU, and no more than a gigabyte comes in a second. So they are asked here for
-what they alone know: a URL, or headers, that let one in.
+fsspec's libraries are asked only for a URL, or headers, that grant access. The bytes come through `http.client`.
 """
+
+# fsspec's libraries receive all bytes of a process in one thread, that of their event loop, in small pieces. That takes
+# three times the CPU, and no more than a gigabyte comes in a second.
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ from urllib.parse import SplitResult, urlsplit
 
 __all__ = ["HttpRanges"]
 
-_PIECE = 1 << 16  # bytes that are received at a time: behind each, whether it takes too long is looked at
-_MANY = 1 << 21  # bytes
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses
+_PIECE = 1 << 16  # bytes that are received at a time; the time limit is checked after each piece
+_MANY = 1 << 21  # bytes from which on memory comes from the kernel: the size of a large page
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses of temporary errors
 _REFUSALS = (301, 302, 303, 307, 308, 400, 401, 403, 501)
-_FRESH, _EXPIRES = 60.0, 3600  # seconds that a URL is used, and that it lasts
-_REST, _IDLE = 600.0, 20.0  # seconds for which the library reads, and for which a connection may be kept
-_MOST_REQUESTS = 1 << 10  # that are kept
+_FRESH, _EXPIRES = 60.0, 3600  # seconds for which a URL is used, and after which it expires
+_REST, _IDLE = 600.0, 20.0  # seconds for which the library reads instead, and for which a connection may be idle
+_MOST_REQUESTS = 1 << 10  # URLs and headers to keep
 _LOG = logging.getLogger("shard_reader")
 _Request = tuple[str, dict[str, str]]  # a URL and headers
 _Idle = defaultdict[tuple[int, str, str], list[tuple[float, http.client.HTTPConnection]]]
@@ -42,7 +43,7 @@ class HttpRanges:
     """Reads the objects of one of fsspec's file systems. Safe to share between threads, and across a fork.
 
     Args:
-        file_system: S3's, Google's, Azure's or the web's; of others, the library reads everything.
+        file_system: S3's, Google's, Azure's or the web's. Other file systems read everything by their library.
         timeout: seconds for an answer.
     """
 
@@ -57,16 +58,16 @@ class HttpRanges:
     def read(
         self, path: str, start: int, end: int | None, seconds: float, library: Callable[[], bytes]
     ) -> bytes | memoryview:
-        """Bytes of an object, fewer of one that is shorter.
+        """Bytes of an object; fewer if the object is shorter.
 
         Args:
-            end: of the range; None: that of the object.
-            seconds: for all of it.
-            library: reads them, where it knows more than is known here: another way in, or what is wrong.
+            end: end of the range; None for the end of the object.
+            seconds: time limit for all of it.
+            library: reads the bytes by the file system's library, where the store refuses the request made here.
 
         Raises:
             OSError: the store cannot be reached, is too slow, breaks off, or has to be asked again.
-            Exception: what the library raises.
+            Exception: an error of the library.
         """
         if self._authorize is None or time.monotonic() < self._rests_until:
             return library()
@@ -74,6 +75,7 @@ class HttpRanges:
             return self._read(path, start, end, time.monotonic() + seconds)
         except _Refused as error:
             refused = error
+        # Only if the library succeeds, it is the one to read from now on. Otherwise its error is the better one.
         data = library()
         if refused.rest:
             _LOG.debug("a store's library reads for %.0f seconds: %s", refused.rest, refused)
@@ -90,9 +92,11 @@ class HttpRanges:
             found = self._get(connection, url, headers, give_up)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            if isinstance(error, ssl.SSLCertVerificationError):  # the library may know of others
+            # The library may have certificates of its own.
+            if isinstance(error, ssl.SSLCertVerificationError):
                 raise _Refused(type(error).__name__, _REST) from error
-            if not self._has_answered:  # and of a proxy
+            # Before the first answer, the store may not be reachable from here at all, but by a proxy of the library.
+            if not self._has_answered:
                 raise _Refused(type(error).__name__, _FRESH) from error
             if isinstance(error, http.client.HTTPException | ssl.SSLError):
                 raise ConnectionError(f"the answer broke off ({type(error).__name__})") from error
@@ -105,14 +109,15 @@ class HttpRanges:
         return found
 
     def _request(self, path: str) -> _Request:
-        """What lets one in, for some seconds: libraries renew credentials minutes before they expire."""
+        """A URL and headers that grant access to an object."""
         assert self._authorize is not None
+        # They are used for a minute: libraries renew credentials minutes before these expire.
         now = time.monotonic()
-        made, request = self._requests.get(path, (now, None))
-        if request is None or now - made > _FRESH:
+        since, request = self._requests.get(path, (now, None))
+        if request is None or now - since > _FRESH:
             try:
                 request = self._authorize(self._file_system, path, self._timeout)
-            except Exception as error:  # there are no credentials, or none that sign URLs
+            except Exception as error:  # without credentials, or with some that cannot sign URLs
                 raise _Refused(type(error).__name__, _FRESH) from error
             if len(self._requests) >= _MOST_REQUESTS:
                 self._requests = {}
@@ -148,7 +153,7 @@ class HttpRanges:
         return data.toreadonly()
 
     def _connection(self, url: SplitResult) -> http.client.HTTPConnection:
-        """One that is open and idle, or else a new one."""
+        """An idle connection, or else a new one."""
         idle = self._idle[_key(url)]
         while idle:
             try:
@@ -166,7 +171,7 @@ class HttpRanges:
 
 
 class _Refused(Exception):
-    """Only the library may know how to read it, and has to for so many seconds if it does."""
+    """A request that only the library may be able to make. If it can, it reads for `rest` seconds."""
 
     def __init__(self, why: str, rest: float) -> None:
         super().__init__(why)
@@ -175,7 +180,7 @@ class _Refused(Exception):
 
 def _s3(file_system: Any, path: str, timeout: float) -> _Request:
     """A presigned URL."""
-    if file_system.req_kw:  # the requester pays, which is in a header
+    if file_system.req_kw:  # "requester pays" takes a header, which the URL does not have
         raise ValueError("the requester pays")
     events = file_system.s3.meta.events
     events.register_first("choose-signer.s3", _signature_4, unique_id="image-shards-signature")
@@ -184,12 +189,14 @@ def _s3(file_system: Any, path: str, timeout: float) -> _Request:
 
 
 def _signature_4(signature_version: Any, **_: Any) -> str | None:
-    """botocore signs URLs as few stores accept. What has schemes of its own, as S3 Express, keeps them."""
+    """Signature version 4 for presigned URLs."""
+    # By default botocore signs URLs by version 2, which few stores accept. S3 Express keeps its own scheme.
     return "s3v4-query" if signature_version in ("s3v4-query", "v4-query") else None
 
 
 def _regional(context: dict[str, Any], **_: Any) -> None:
-    """botocore signs URLs for a host of all regions, which private networks and new buckets do not know."""
+    """The host of the bucket's region for presigned URLs."""
+    # botocore signs URLs for the global host, which private networks do not reach and new buckets do not know.
     if context.get("is_presign_request"):
         context["use_global_endpoint"] = False
 
@@ -204,7 +211,7 @@ def _google(file_system: Any, path: str, timeout: float) -> _Request:
 
 
 def _azure(file_system: Any, path: str, timeout: float) -> _Request:
-    """A URL with a signature; it takes the account's key."""
+    """A signed URL. To sign it takes the account's key."""
     return file_system.url(path, expires=_EXPIRES, timeout=timeout), {}
 
 
@@ -225,17 +232,19 @@ def _authorizer(file_system: Any) -> Callable[[Any, str, float], _Request] | Non
 
 
 def _memory(size: int) -> memoryview:
-    """Bytes to write to. Many go back to the kernel when they are free: malloc keeps some for each thread."""
+    """Memory of `size` bytes to write to."""
+    # Large memory is mapped, and goes back to the kernel when it is free; malloc keeps some for each thread.
     if size < _MANY:
         return memoryview(bytearray(size))
     mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(AttributeError, OSError):  # a system without large pages
+    with contextlib.suppress(AttributeError, OSError):  # of a system without large pages
         mapped.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(mapped)
 
 
 def _key(url: SplitResult) -> tuple[int, str, str]:
-    """Of the connections that may be used: a process that was forked has those of its parent, too."""
+    """The key of idle connections to a host."""
+    # By process, since two processes on one connection after a fork would read each other's answers.
     return os.getpid(), url.scheme, url.netloc
 
 
@@ -246,7 +255,8 @@ def _close(idle: _Idle) -> None:
 
 
 def _is_dropped(connection: http.client.HTTPConnection) -> bool:
-    """Whether the store has closed a connection: there is something to read, its end."""
+    """Whether the store has closed an idle connection."""
+    # Nothing is due on an idle connection, so that something to read can only be its end.
     if connection.sock is None:
         return True
     poll = select.poll()

@@ -26,7 +26,7 @@ class LocalDirectory:
 
     @property
     def local(self) -> Path:
-        """Where it is."""
+        """Its path."""
         return self._path
 
     def uri(self, name: str) -> str:
@@ -34,26 +34,27 @@ class LocalDirectory:
         return os.path.join(os.path.abspath(self._path), name) if name else os.path.abspath(self._path)
 
     def exists(self) -> bool:
-        """Whether there is such a directory."""
+        """Whether the directory exists."""
         return self._path.is_dir()
 
     def missing(self) -> str:
-        """Nothing is known but that it is not there."""
+        """Empty: there is no more to say than that it does not exist."""
         return ""
 
     def names(self, name: str = "") -> list[str]:
-        """The names of what lies directly in a folder of it."""
+        """The names directly in a folder of it; empty if there is no such folder."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return os.listdir(self._path / name)
         return []
 
     def walk(self) -> Iterator[Stored]:
-        """Every file below it. Links are followed, but not into a folder that they lie in."""
+        """Every file below it. Links are followed, but not into a folder that contains them."""
         folders = [(str(self._path), "", frozenset[tuple[int, int]]())]
         while folders:
             folder, prefix, above = folders.pop()
             status = os.stat(folder)
             place = (status.st_dev, status.st_ino)
+            # Only the folders above are compared: a folder that is linked twice is listed twice, as users see it.
             if place in above:
                 continue
             here = above | {place}
@@ -82,7 +83,7 @@ class LocalDirectory:
         return data
 
     def size(self, name: str) -> int:
-        """The bytes that a file has."""
+        """The size of a file in bytes."""
         return (self._path / name).stat().st_size
 
     def open(self, name: str) -> BinaryIO:
@@ -111,15 +112,16 @@ class LocalDirectory:
         (self._path / name).unlink(missing_ok=True)
 
     def delete_all(self, names: Sequence[str]) -> None:
-        """Remove several files, those that are there."""
+        """Remove several files, if they are there."""
         for name in names:
             self.delete(name)
 
     def delete_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it, if it is there."""
+        """Remove a folder and everything in it, if it is there."""
         path = self._path / name
         while os.path.lexists(path):
-            with contextlib.suppress(FileNotFoundError):  # of a file in it that somebody else has removed
+            # `rmtree` stops at a file that another process has just removed, and is called again.
+            with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path)
 
     def _read(self, name: str, start: int, end: int | None) -> bytes:
@@ -128,7 +130,7 @@ class LocalDirectory:
             return file.read() if end is None else file.read(end - start)
 
     def answers(self, name: str) -> bool:
-        """Whether there is anything in the folder that a file is in."""
+        """Whether the folder of a file has any content."""
         try:
             with os.scandir((self._path / name).parent) as entries:
                 return next(entries, None) is not None
@@ -138,6 +140,7 @@ class LocalDirectory:
 
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file so that it is there with all of `chunks`, even after a power cut, or not at all."""
+    # On the disk before it has its name: otherwise a power cut could leave the name on a file without its bytes.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as file:
@@ -151,12 +154,12 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or what a directory holds by name, outlast a power cut."""
+    """Have a file, or the names in a directory, outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot sync a directory
+        if error.errno != errno.EINVAL:  # from a file system that cannot sync a directory
             raise
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Directories in an object store: S3, Google Cloud Storage, Azure, the web, and whatever else fsspec speaks."""
+"""Directories in an object store: S3, Google Cloud Storage, Azure, the web, and fsspec's other file systems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ObjectDirectory"]
 
 _T = TypeVar("_T")
 _PIECE = 1 << 22
-_TIMEOUT, _SLOWEST = 30.0, 1 << 20  # seconds for an answer, and bytes/s in which it comes at least
+_TIMEOUT, _SLOWEST = 30.0, 1 << 20  # seconds until an answer begins, and bytes/s at which it comes at least
 _CONNECTIONS = 64
 _S3 = ("s3://", "s3a://")
 _PACKAGES = {
@@ -37,10 +37,10 @@ _PACKAGES = {
 
 
 class ObjectDirectory:
-    """A prefix in an object store, or whatever else fsspec makes look like one."""
+    """A prefix in an object store, or a directory of another of fsspec's file systems."""
 
     def __init__(self, url: str) -> None:
-        # A cached listing would hide what other workers write.
+        # Listings are not cached: that would hide files that other workers write.
         self._url = url.rstrip("/")
         self._is_s3 = url.startswith(_S3)
         self._shown = without_secrets(self._url)
@@ -48,15 +48,16 @@ class ObjectDirectory:
             self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False, **_options(url))
         except ImportError as error:
             raise ImportError(_needed(url) or str(error)) from error
-        except Exception as error:  # of credentials that a library looks for when it begins
+        except Exception as error:  # some libraries look for credentials at once
             raise ValueError(explain(error, url)) from error
         self._http = HttpRanges(self._fs, _TIMEOUT)
-        if hasattr(self._fs, "retries"):  # s3fs's own, for as long as it likes
+        # s3fs retries by itself, without a bound on the time. Retries are made here, in one place, for all stores.
+        if hasattr(self._fs, "retries"):
             self._fs.retries = 1
 
     @property
     def local(self) -> None:
-        """It is not on this machine's file system."""
+        """None: it is in a store."""
         return None
 
     def uri(self, name: str) -> str:
@@ -71,7 +72,7 @@ class ObjectDirectory:
             return False
 
     def missing(self) -> str:
-        """Why it does not exist, where that can be told, as an end of a sentence."""
+        """The reason why it does not exist, as the end of a sentence; empty if unknown."""
         bucket = self._root.partition("/")[0]
         if self._fs.protocol in ("http", "https") or "http" in self._fs.protocol:
             return ", or is a folder: of a web server's, nothing is listed; give a table of URLs or an archive"
@@ -79,12 +80,12 @@ class ObjectDirectory:
             self._fs.info(bucket)
         except FileNotFoundError:
             return f": there is no bucket {bucket}" if bucket else ""
-        except Exception:  # what else may be wrong is not why
+        except Exception:  # as where buckets may not be listed: that says nothing about this one
             return ""
         return f": nothing in the bucket {bucket} begins with that" if bucket != self._root.strip("/") else ""
 
     def names(self, name: str = "") -> list[str]:
-        """The names of what lies directly in a folder of it."""
+        """The names directly in a folder of it; empty if there is no such folder."""
         return [entry["name"].rstrip("/").rpartition("/")[2] for entry in self._list(self._path(name))]
 
     def walk(self) -> Iterator[Stored]:
@@ -97,13 +98,14 @@ class ObjectDirectory:
                 name = entry["name"][len(root) + 1 :]
                 if entry["type"] != "directory":
                     yield Stored(name, -1 if entry["size"] is None else entry["size"])
-                elif entry["name"].rstrip("/") == folder:  # a name with two slashes in a row: no folder can have it
+                # A name with two slashes in a row. On a disk no file can have it, and a folder would hold itself.
+                elif entry["name"].rstrip("/") == folder:
                     yield Stored(f"{name.rstrip('/')}//", 0, regular=False)
                 else:
                     folders.append(entry["name"].rstrip("/"))
 
     def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
-        """The bytes of a file, or those of them from `start` to `end` that there are, in one request."""
+        """The bytes of a file, or those from `start` to `end`, fewer if the file is shorter, in one request."""
 
         def read() -> bytes | memoryview:
             try:
@@ -120,29 +122,31 @@ class ObjectDirectory:
         """As `read`, in one try.
 
         Raises:
-            EOFError: fewer bytes came than were asked for: the answer was cut, or the object is shorter.
+            EOFError: bytes are missing: the answer was cut short, or the object is shorter.
         """
         if end is not None and end <= start:
             return b""
         path = self._path(name)
         seconds = _TIMEOUT + (0 if end is None else (end - start) / _SLOWEST)
         limit: dict[str, float] = {}
-        if self._is_s3 and not start and end is None:  # with more, the size is asked for first, in a request of its own
+        # A whole object in parts would take another request first, for its size.
+        if self._is_s3 and not start and end is None:
             limit["max_concurrency"] = 1
-        if isinstance(self._fs, AsyncFileSystem):  # which hands it to what waits for the answer
+        # Only fsspec's asynchronous file systems take a time limit.
+        if isinstance(self._fs, AsyncFileSystem):
             limit["timeout"] = seconds
         library = functools.partial(self._fs.cat_file, path, start=start or None, end=end, **limit)
         data = self._http.read(path, start, end, seconds, library)
         if end is None:
             return data
-        if len(data) > end - start:  # a server that knows no ranges sends all of it
+        if len(data) > end - start:  # a web server without ranges sends the whole file
             data = data[start:end]
         if len(data) < end - start:
             raise EOFError(f"{len(data)} bytes came, not the {end - start} from byte {start}")
         return data
 
     def size(self, name: str) -> int:
-        """The bytes that an object has, in one try."""
+        """The size of an object in bytes, in one try."""
         size: int = self._fs.size(self._path(name))
         return size
 
@@ -168,7 +172,8 @@ class ObjectDirectory:
         return digest.hexdigest()
 
     def write(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write a file, whole or not at all, from a copy on disk: it may be larger than memory."""
+        """Write a file, whole or not at all."""
+        # From a copy on the disk, since the file may be larger than memory, and an upload may be tried again.
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "object"
             with open(local, "wb") as file:
@@ -185,7 +190,7 @@ class ObjectDirectory:
             self._retried(lambda: self._fs.rm_file(self._path(name)), name)
 
     def delete_all(self, names: Sequence[str]) -> None:
-        """Remove several objects, those that are there, in as few requests as the store takes."""
+        """Remove several objects, if they are there, in as few requests as the store allows."""
         self._delete([self._path(name) for name in names])
 
     def delete_folder(self, name: str) -> None:
@@ -194,26 +199,28 @@ class ObjectDirectory:
         self._delete([folder._path(file.name) for file in folder.walk()])
 
     def answers(self, name: str) -> bool:
-        """Whether there is anything in the folder that an object is in."""
+        """Whether the folder of an object has any content."""
         try:
             return bool(self._fs.isdir(self._path(name).rpartition("/")[0]))
         except Exception:
             return False
 
     def _delete(self, paths: list[str]) -> None:
-        by_itself = [path for path in paths if set(path) & set("*?[")]  # which fsspec would take for patterns
+        # fsspec's `rm` takes these characters for a pattern, and would remove every object that matches it.
+        by_itself = [path for path in paths if set(path) & set("*?[")]
         together = [path for path in paths if not set(path) & set("*?[")]
         try:
             if together:
                 self._retried(lambda: self._fs.rm(together))
-        except FileNotFoundError:  # of one that was gone: which of the others are left is not told
+        except FileNotFoundError:
+            # One of them was gone, and nothing says which of the others are left: they are removed one by one.
             by_itself += together
         for path in by_itself:
             with contextlib.suppress(FileNotFoundError):
                 self._retried(functools.partial(self._fs.rm_file, path))
 
     def explained(self, error: Exception, name: str) -> str:
-        """What is wrong with a file, for people."""
+        """The text of an error about a file."""
         return f"{self.uri(name)}: {explain(error, self._url)}"
 
     def _retried(self, call: Callable[[], _T], name: str = "") -> _T:
@@ -238,7 +245,7 @@ class ObjectDirectory:
             found: list[dict[str, Any]] = self._retried(lambda: self._fs.ls(path, detail=True))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        # A folder's own marker, an object of no bytes, is in its listing too.
+        # Some tools make an empty object as the marker of a folder, which is in the folder's own listing.
         return [
             entry
             for entry in found
@@ -272,10 +279,10 @@ class _ObjectFile(io.RawIOBase):
 
 
 def _options(url: str) -> dict[str, Any]:
-    """What makes a store's library leave retries to us, and take as many requests at a time as we have."""
+    """Options of a store's library: no retries of its own, and enough connections for all threads."""
     if url.startswith(("gs://", "gcs://")):
-        # Otherwise gcsfs asks by gRPC what kind of bucket it has: where that is not allowed, before each read anew,
-        # with a warning. It needs that for "rapid" buckets alone; who has one, sets it to true.
+        # Otherwise gcsfs asks by gRPC for the kind of the bucket: where that is not allowed, again before each read,
+        # with a warning. Only "rapid" buckets need it; their users set the variable to true.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     if not url.startswith(_S3):
         return {}
@@ -284,6 +291,6 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def _needed(url: str) -> str:
-    """Which package reads such URLs, and how to install it, if that is one of ours."""
+    """The package that reads such URLs, and the extra that installs it; empty if there is no extra."""
     found = _PACKAGES.get(url.partition("://")[0])
     return f"needs the package {found[0]}: pip install 'image-shards[{found[1]}]'" if found else ""

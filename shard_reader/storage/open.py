@@ -18,7 +18,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is a URL rather than a local path."""
+    """Whether a place is a URL, not a local path."""
     return _URL.match(place) is not None
 
 
@@ -26,22 +26,22 @@ def directory(place: str) -> Directory:
     """The directory at a local path or a URL. Nothing is read.
 
     Raises:
-        ValueError: nothing here knows such URLs.
-        ImportError: a package is missing that does; the message names it.
+        ValueError: the scheme of the URL is unknown.
+        ImportError: the package for such URLs is missing; the message names it.
     """
     path = local_path(place)
     if path is not None:
         return LocalDirectory(path)
-    from shard_reader.storage.object_store import ObjectDirectory  # here: whoever has local data needs no fsspec
+    from shard_reader.storage.object_store import ObjectDirectory  # here, since local data needs no fsspec
 
     return ObjectDirectory(place)
 
 
 def local_path(place: str) -> Path | None:
-    """Where a path or a `file://` URL is on this machine; None for any other URL.
+    """The local path of a path or a `file://` URL; None for any other URL.
 
     Raises:
-        ValueError: the URL is of another machine, or not absolute; or it is none any more, but a path of it.
+        ValueError: the URL is of another machine, not absolute, or lost a slash in a `pathlib.Path`.
     """
     if not place.startswith("file://"):
         if _LOST_URL.match(place):

@@ -1,4 +1,4 @@
-"""Calls tried again, where what went wrong may pass."""
+"""Calls that are tried again after temporary errors."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ __all__ = ["LOCAL_SECONDS", "REMOTE_SECONDS", "may_pass", "retried"]
 _T = TypeVar("_T")
 
 LOCAL_SECONDS = 8.0
-"""For how long a disk is asked again."""
+"""Seconds for which a disk is asked again."""
 REMOTE_SECONDS = 60.0
-"""For how long a store on the network is asked again."""
+"""Seconds for which a store on the network is asked again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _QUIET_SECONDS, _TELL_SECONDS = 4.0, 30.0
 _LOG = logging.getLogger("shard_reader")
-# What an operating system says of the file itself, and will say again.
+# Errors about the file itself, which the operating system would repeat.
 _LASTING = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
     | {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOSYS}
 )
 _LASTING_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _MISTAKES = (ShardsError, MemoryError, TypeError, ValueError, LookupError, AttributeError, ImportError)
-# Refreshing a token of Google's may fail for a moment.
+# RefreshError is not among them: a token of Google's may fail to refresh for a moment.
 _REFUSALS = (NO_CREDENTIALS | {"ClientAuthenticationError", "ParamValidationError"}) - {"RefreshError"}
-_PASSING_STATUS = (408, 425, 429)  # of those below 500
+_PASSING_STATUS = (408, 425, 429)  # temporary errors among the statuses below 500
 _PASSING_CODES = ("IncompleteBody", "BadDigest", "RequestTimeout", "XAmzContentSHA256Mismatch", "OperationAborted")
 
 
 class _Tells:
-    """Who says that it waits: one of many threads, now and then."""
+    """Turns at warning of a wait: one of many threads has one, now and then."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
         self._turn = threading.Lock()
 
     def may(self, now: float) -> bool:
-        """Whether nobody has for a while."""
-        # Never waits: a child that was forked while a thread had its turn is silent, and does not hang.
+        """Whether it is this thread's turn: no other had one for a while."""
+        # Without waiting for the lock: a child that was forked while a thread held it is silent, and does not hang.
         if not self._turn.acquire(blocking=False):
             return False
         try:
@@ -67,15 +67,15 @@ def retried(
     noted: Callable[[Exception], object] | None = None,
     explained: Callable[[Exception], str] = str,
 ) -> _T:
-    """The result of a call, tried again where what it raises may pass, with ever longer pauses.
+    """The result of a call, tried again after temporary errors, with growing pauses.
 
-    What lasts is raised at once: a file that is not there or may not be read, a disk that is full. Who has waited for
-    some seconds is told so, by a warning of the logger `shard_reader`.
+    Lasting errors are raised at once: a file that is missing or may not be read, a full disk. After some seconds of
+    waiting, the logger `shard_reader` warns of it.
 
     Args:
-        seconds: how long after the first failure to give up; then the last error is raised. By default as for a disk.
-        noted: is told of each error behind which there is another try, unless it raises something.
-        explained: what to say of an error.
+        seconds: time after the first failure at which the last error is raised. By default that for a disk.
+        noted: called with each error that is followed by another try. It may raise to prevent that.
+        explained: the text of an error in the warning.
     """
     seconds = LOCAL_SECONDS if seconds is None else seconds
     give_up, pause = float("inf"), _FIRST_PAUSE
@@ -91,13 +91,13 @@ def retried(
                 noted(error)
             if give_up - now < seconds - _QUIET_SECONDS and _tells.may(now):
                 _LOG.warning("%s; trying for %.0f seconds more", explained(error), give_up - now)
-        # Not all workers at the same moment (as "full jitter", but never at once).
+        # Random pauses keep many workers from asking at the same moment (as "full jitter", but never at once).
         time.sleep(min(pause * random.uniform(0.5, 1.5), give_up - now))
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether to try again: time-outs, resets and I/O errors, as OSError or as what a store's library makes of them."""
+    """Whether an error is temporary: time-outs, resets and I/O errors, as OSError or as errors of a store's library."""
     if isinstance(error, _LASTING_ERRORS) or type(error).__name__ in _REFUSALS:
         return False
     status, code = answer(error)

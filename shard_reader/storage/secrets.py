@@ -1,4 +1,4 @@
-"""What of a URL nobody should see: passwords, keys, signatures."""
+"""Credentials in URLs, kept out of messages: passwords, keys, signatures."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 
 __all__ = ["unsigned", "without_secrets"]
 
-# Up to an @ before the first slash; or after a colon any characters, as keys of S3 have slashes, but a port is none.
+# A user: up to an @ before the first slash. A password after a colon may have slashes, as keys of S3 do; a colon
+# may also come before a port.
 _USER = re.compile(r"(?<=://)(?:[^/@\s]*|[^/@\s:]+:(?!\d+(?:/|$))[^@\s]*)@")
-# Of presigned URLs (X-Amz-Signature, X-Goog-Credential), of Azure's (sig), and whatever else lets one in.
+# The parameters of presigned URLs (X-Amz-Signature, X-Goog-Credential), Azure's (sig), and others that grant access.
 _SECRET = r"(?:[\w.-]*(?:signature|credential|token|secret|password|passwd|key|auth)[\w.-]*|sig)"
 _PARAMETER = re.compile(rf"([?&]{_SECRET}=)[^&\s'\"<>]+", re.IGNORECASE)
-# What a signature comes with: when it was made, for how long, for what.
+# The parameters beside a signature: its time, its duration, its scope.
 _OF_SIGNATURE = re.compile(
     rf"{_SECRET}|x-(?:amz|goog)-.*|expires|policy|googleaccessid"
     "|s[vtresp]|spr|sip|srt|ss|sdd|skoid|sktid|skt|ske|sks|skv",
@@ -21,7 +22,7 @@ _NAMED = re.compile(r"((?:AccountKey|SharedAccessSignature|aws_secret_access_key
 
 
 def without_secrets(text: str) -> str:
-    """A text in which URLs have no password and no signature: what lets one in is `***`, a user is left out."""
+    """A text without the credentials of its URLs: users and passwords are left out, signatures and keys are `***`."""
     if "@" in text:
         text = _USER.sub("", text)
     if "=" in text:
@@ -30,9 +31,9 @@ def without_secrets(text: str) -> str:
 
 
 def unsigned(url: str) -> str:
-    """A URL without user and password and, if it is signed, without all that the signature comes with.
+    """A URL without user, password, signature, and the parameters of the signature.
 
-    It is the same however often the URL is signed anew.
+    It stays the same when the URL is signed again.
     """
     url = _USER.sub("", url)
     if not _PARAMETER.search(url):

@@ -1,4 +1,4 @@
-"""What the libraries of stores raise, in words that say what to do, and without anything secret."""
+"""Errors of the stores' libraries, with a remedy, without credentials."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NOT_ALLOWED = frozenset(
 _OTHER_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
 
-# The variables that each library reads, and what else it takes.
+# The variables that each library reads, and its other sources of credentials.
 _CREDENTIALS = {
     "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (for a public bucket: FSSPEC_S3_ANON=true)",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login` (for a public bucket:"
@@ -49,15 +49,15 @@ _ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE
 _STORES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 _OF_LIBRARIES = {"botocore": "s3", "aiobotocore": "s3", "gcsfs": "gs", "google": "gs", "azure": "az", "adlfs": "az"}
 _MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ImportError)
-_UPLOAD = re.compile(r"/b/([^/?]+)/o$")  # what gcsfs tried to write to
+_UPLOAD = re.compile(r"/b/([^/?]+)/o$")  # the end of the URL that gcsfs uploads to
 
 
 def explain(error: Exception, url: str = "") -> str:
-    """What is wrong, and what to do about it, in one line without anything secret.
+    """The cause of an error and its remedy, in one line without credentials.
 
     Args:
-        error: what a library raised.
-        url: where, if the error alone may not tell which kind of store it is of.
+        error: an error of a library.
+        url: the URL of the request, for errors that do not show the kind of store.
     """
     kind, code, said = _kind(error, url), _code(error), _said(error)
     names = {type(one).__name__ for one in (error, error.__cause__, getattr(error, "os_error", None))}
@@ -82,29 +82,31 @@ def explain(error: Exception, url: str = "") -> str:
 
 
 def as_os_error(error: Exception, url: str) -> Exception:
-    """An error of a store's library as an `OSError` that names `url` and says what to do.
+    """An error of a store's library as an `OSError` that names `url` and a remedy.
 
-    What is one of Python's own about the file itself, a mistake of a caller's, or explained already, stays as it is.
+    Python's own errors about the file, mistakes of the caller, and explained errors stay as they are.
     """
     if isinstance(error, (NotADirectoryError, IsADirectoryError, EOFError, MemoryError, *_MISTAKES)):
         return error
+    # A file name shows that the error was explained, but libraries give their FileNotFoundError one, too.
     if isinstance(error, OSError) and error.filename is not None and not isinstance(error, FileNotFoundError):
         return error
     status = answer(error)[0]
     text, names = explain(error, url), {type(error).__name__}
     if isinstance(error, FileNotFoundError):
-        made: OSError = FileNotFoundError(errno.ENOENT, text, url)
+        explained: OSError = FileNotFoundError(errno.ENOENT, text, url)
     elif isinstance(error, PermissionError) or status in (401, 403) or names & NO_CREDENTIALS:
-        made = PermissionError(errno.EACCES, text, url)
+        explained = PermissionError(errno.EACCES, text, url)
     else:
         number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-        made = OSError(number, text, url)
-    made.status = status  # type: ignore[attr-defined]
-    return made
+        explained = OSError(number, text, url)
+    # `answer` finds the status here, so that an explained error is retried, or not, as the original would be.
+    explained.status = status  # type: ignore[attr-defined]
+    return explained
 
 
 def _kind(error: BaseException, url: str) -> str:
-    """Of which store: "s3", "gs", "az", or else the scheme of the URL."""
+    """The kind of store: "s3", "gs", "az", or else the scheme of the URL."""
     for one in (error, error.__cause__):
         package = type(one).__module__.partition(".")[0]
         if package in _OF_LIBRARIES:
@@ -116,16 +118,16 @@ def _kind(error: BaseException, url: str) -> str:
 
 
 def _code(error: BaseException) -> str:
-    """The store's own word for what is wrong, or the status of its answer."""
+    """The store's error code, or the status of its answer."""
     status, code = answer(error)
     return code or str(status or "")
 
 
 def answer(error: BaseException) -> tuple[int, str]:
-    """The status of a store's answer (0: there was none), and its own word for what is wrong."""
+    """The status of a store's answer (0 without an answer), and its error code."""
     for one in (error, error.__cause__):
         if type(one).__module__ == "aiohttp.http_exceptions":
-            continue  # aiohttp's own 400, of an answer that it cannot read: cut, or no HTTP
+            continue  # aiohttp gives answers that it cannot parse a status 400 of its own
         response = getattr(one, "response", None)  # botocore's
         if isinstance(response, dict):
             status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -148,7 +150,8 @@ def _said(error: Exception) -> str:
 
 
 def _endpoint(kind: str, text: str) -> str:
-    """`text` with the variable that says where the store is, and its value, if it is set: it may be wrong."""
+    """`text` with the variable for the store's address, and its value; empty if none is set."""
+    # A store that does not answer may be at the wrong address, which users set and forget.
     for name in _ENDPOINTS.get(kind, ()):
         if os.environ.get(name):
             return text.format(name, without_secrets(os.environ[name]))

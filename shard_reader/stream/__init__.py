@@ -1,4 +1,4 @@
-"""The loop over an epoch: batches in exact order, and the position to go on from."""
+"""The loop over an epoch: batches in exact order, and the position to resume from."""
 
 from shard_reader.stream.stream import Batch, Skipped, Spec, Stream
 

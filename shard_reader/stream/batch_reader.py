@@ -24,11 +24,14 @@ from shard_reader.stream.options import ReadOptions
 __all__ = ["Batch", "BatchReader", "Skipped", "Spec", "fixed", "ragged"]
 
 Batch = dict[str, NDArray[Any]]
-_LOOKUP_RECORDS = 1 << 13  # looked up at a time: the fewest for which arithmetic in NumPy is cheap, since memory is not
+
+# Records that are looked up at a time. The arithmetic in NumPy costs as much for 256 positions as for 4,096, so a
+# lookup spans many batches; memory is not free, so it does not span more than that takes.
+_LOOKUP_RECORDS = 1 << 13
 
 
 class Spec(NamedTuple):
-    """What a batch has of each record: `bytes` are of dtype "string", lists of any length of dtype "list"."""
+    """Dtype and shape of one record in a batch: "string" for `bytes`, "list" for lists of any length."""
 
     dtype: str
     shape: tuple[int | None, ...]
@@ -36,7 +39,7 @@ class Spec(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A damaged record that has weight 0: its number, and what is wrong with it."""
+    """A damaged record with weight 0: its number, and the damage."""
 
     record: int
     reason: str
@@ -46,9 +49,9 @@ class BatchReader:
     """Makes the batches of a stream.
 
     Args:
-        data: where the records are.
-        order: which of them are in which batch.
-        seed: of random transforms.
+        data: the records.
+        order: the records of each batch.
+        seed: the seed of random transforms.
     """
 
     def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:
@@ -62,7 +65,8 @@ class BatchReader:
 
     @property
     def most_records(self) -> int:
-        """How many records to look up at a time, at most: of more shards than may be open, fewer."""
+        """The most records to look up at a time."""
+        # Each record may be in a shard of its own, and two lookups are in use at a time.
         return _LOOKUP_RECORDS if self._data.shard_count <= MOST_OPEN else MOST_OPEN // 2
 
     @property
@@ -85,7 +89,7 @@ class BatchReader:
 
     @property
     def probed_image(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        """Shape and dtype of an image, where only a transform's result tells, once one was made."""
+        """Shape and dtype of an image, where only a transform's result shows them; None until one was made."""
         return None if self._images is None else self._images.probed
 
     @probed_image.setter
@@ -100,15 +104,17 @@ class BatchReader:
     def prefetch_lookup(
         self, epoch: int, first: int, stop: int, wanted_steps: range, previous: Fetch | None
     ) -> tuple[Lookup, int]:
-        """As `lookup`, of fewer steps where more remote bytes are needed than may be in memory; and the step after it.
+        """As `lookup`, shortened where the remote bytes would exceed the memory for them; and the step after it.
 
         Args:
-            wanted_steps: the steps whose batches are made; of others, nothing is fetched.
-            previous: the bytes under way for the lookup before.
+            wanted_steps: the steps whose batches are made. For other steps nothing is fetched.
+            previous: requests that are under way for the previous lookup.
         """
         found, share = self._located(epoch, first, stop), self._order.share
         wanted = _are_wanted(first, stop, wanted_steps).repeat(share)[: len(found.records)]
         needed = np.cumsum(needed_bytes(found.located, self.fields) * wanted)
+        # Half of the budget, since two lookups are in memory at a time. A single step always fits: else none would
+        # come.
         most = int(np.searchsorted(needed, self._data.prefetch_bytes // 2, "right")) // share
         if 0 < most < stop - first or (most == 0 and stop - first > 1):
             stop = first + max(1, most)
@@ -117,33 +123,33 @@ class BatchReader:
         return self._filled(found, None if wanted.all() else wanted, previous), stop
 
     def records_in_budget(self, lookup: Lookup) -> int:
-        """How many records like those of a lookup may be in memory before they are used."""
+        """The number of records, of the size of those in a lookup, that may be in memory before they are used."""
         needed = int(needed_bytes(lookup.located, self.fields).sum())
         return max(self._order.share, len(lookup.records) * (self._data.prefetch_bytes // 2) // max(1, needed))
 
     def cache_schedule(self, epoch: int, wanted_steps: range) -> CacheSchedule | None:
-        """The schedule by which the shards that some steps need come into a cache, if there is one."""
+        """The schedule by which the shards of some steps come into the cache; None without a cache."""
         if all(shards.cache is None for shards in self._data.remote_shards):
             return None
         return CacheSchedule(self._data, self._order, epoch, wanted_steps.start, wanted_steps.step)
 
     def lookup_records(self, records: NDArray[np.int64], epoch: int) -> Lookup:
-        """Look up records by number, `[n]`, whose positions are their numbers."""
+        """Look up records by number, `[n]`. Their numbers stand for their positions."""
         weights, located = np.ones(len(records), np.float32), self._data.locate(records)
         found = Lookup(epoch=epoch, first=0, positions=records, records=records, weights=weights, located=located)
         return self._filled(found)
 
     def places(self, lookup: Lookup, step: int) -> range:
-        """Where the records of a step are in a lookup."""
+        """The places of the records of a step in a lookup."""
         share, end = self._order.share, len(lookup.records)
         return range(min(end, (step - lookup.first) * share), min(end, (step - lookup.first + 1) * share))
 
     def begin(self, lookup: Lookup, places: range, *, verify: bool, cold: bool) -> PendingBatch:
-        """Have threads make a batch of those records that are at these places of the lookup.
+        """Have threads make a batch of the records at these places of the lookup.
 
         Args:
             verify: check the images against their checksums.
-            cold: tell the kernel which bytes will be needed.
+            cold: announce the batch's bytes to the kernel.
         """
         pending = PendingBatch(lookup, places, verify)
         if self._images is not None:
@@ -151,16 +157,17 @@ class BatchReader:
         return pending
 
     def finish(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
-        """The batch, when it is done, and those of its records that are damaged.
+        """The batch, when it is done, and the damaged records in it.
 
         Raises:
-            CorruptionError: one of its records is damaged, and is not to be skipped.
+            CorruptionError: a record is damaged, and damaged records are not skipped.
             StoreError: the store does not answer.
         """
         try:
             self.stalled(pending.wait())
             return self._finished(pending)
-        except BaseException:  # as Ctrl-C: no thread waits for its bytes any longer, nor Python for the thread
+        except BaseException:
+            # Also after Ctrl-C: a thread that waits for the batch's bytes would keep Python from exiting.
             pending.cancel()
             raise
 
@@ -186,12 +193,12 @@ class BatchReader:
         return bool(self._data.remote_shards)
 
     def stalled(self, seconds: float) -> None:
-        """Count the time that a loop has waited for bytes."""
+        """Count the time for which a loop has waited for bytes."""
         self._stalls.add(stalled_seconds=seconds)
 
     @property
     def stalls(self) -> Stats:
-        """How long loops of this process have waited for bytes."""
+        """The time for which loops of this process have waited for bytes."""
         return self._stalls.total
 
     def close(self) -> None:
@@ -200,7 +207,7 @@ class BatchReader:
             self._images.close()
 
     def _located(self, epoch: int, first: int, stop: int) -> Lookup:
-        """The records of some steps, and where they are."""
+        """The records of some steps, and their places in the shards."""
         positions = self._order.positions(first, stop)
         records = self._order.record_order.at(epoch, positions)
         return Lookup(
@@ -213,7 +220,7 @@ class BatchReader:
         )
 
     def _filled(self, found: Lookup, wanted: NDArray[np.bool_] | None = None, previous: Fetch | None = None) -> Lookup:
-        """A lookup with the values of the indexes, and its remote bytes under way."""
+        """A lookup with the values from the indexes, and with requests under way for its remote bytes."""
         most = self._data.prefetch_bytes // 2
         located, fetching = fetch(found.located, self.fields, wanted=wanted, previous=previous, most_bytes=most)
         fields = {name: self._data.fields[name] for name in self.fields}
@@ -226,18 +233,19 @@ class BatchReader:
         return replace(found, addresses=addresses, window=self._images.window(addresses), is_sound=is_sound)
 
     def _skip_damaged(self, pending: PendingBatch, weights: NDArray[np.float32]) -> list[Skipped]:
-        """Those records of a batch that are skipped; their weights become 0."""
+        """The skipped records of a batch; their weights become 0."""
         skipped = []
         for place, error in pending.take_failures():
             if self.options.on_error == "raise" or not isinstance(error, CorruptionError):
                 raise error
+            # A record that pads the batch has weight 0 already, and is reported where it is not padding.
             if weights[place - pending.places.start]:
                 weights[place - pending.places.start] = 0
                 skipped.append(Skipped(int(pending.lookup.records[place]), str(error)))
         return skipped
 
     def _check_names(self) -> None:
-        """That no field has the name of something else in a batch."""
+        """Check that no field has the name of another array of the batch."""
         padded = () if self.options.ragged == "list" else self.fields
         reserved = {"weight", *(f"{name}/mask" for name in padded if not self._data.fields[name].is_fixed)}
         for name in self.fields:
@@ -265,9 +273,10 @@ def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str
 
 
 def fixed(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
-    """A field that the index has, `[n, *shape]`, as an array of its own."""
+    """A field of the index, `[n, *shape]`, as an array of its own."""
     columns, places = pending.lookup.columns, pending.places
-    if name not in columns:  # no shard could be opened
+    # Without an open shard there is no column: zeros stand in, and `fail_where_closed` reports the records.
+    if name not in columns:
         return np.zeros((len(places), *(size or 0 for size in field.shape)), field.dtype)
     return columns[name][places.start : places.stop].astype(field.dtype)
 
@@ -275,10 +284,10 @@ def fixed(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
 def ragged(
     pending: PendingBatch, name: str, field: Field, how: Literal["list", "pad"] | int
 ) -> dict[str, NDArray[Any]]:
-    """Strings as `bytes`, and lists in the way that `how` says: see `Records.stream`.
+    """Strings as `bytes`, and lists as `how` says: see the option `ragged` of `Records.stream`.
 
     Raises:
-        ValueError: a list is longer than it may be.
+        ValueError: a list is longer than `how` allows.
     """
     values = _values(pending, name, field)
     if field.is_fixed or how == "list":
@@ -299,7 +308,7 @@ def ragged(
 
 
 def _values(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
-    """What each record has, objects `[n]`; what cannot be read is noted, and is nothing."""
+    """The value of each record, objects `[n]`. A damaged value is noted, and is empty."""
     located = pending.lookup.located
     values = np.empty(len(pending.places), object)
     for number, place in enumerate(pending.places):

@@ -1,5 +1,8 @@
 """The schedule by which shards come into a cache before an epoch needs them."""
 
+# A cache without room never stops a loop. A shard that cannot come is read by ranges of bytes: otherwise two ranks,
+# each with half of the shards that it needs in a cache they share, would wait for each other for ever.
+
 from __future__ import annotations
 
 import time
@@ -13,46 +16,47 @@ from shard_reader.shards.source import RecordSource
 
 __all__ = ["CacheSchedule"]
 
-_BLOCK = 1 << 14  # positions of this rank that are looked at together
+_BLOCK = 1 << 14  # positions of this rank whose shards are found out together
 _POLL_SECONDS = 0.02
-_FULL_SECONDS = 0.2  # before a cache without room is asked again, where nothing was let go
+_FULL_SECONDS = 0.2  # the pause before a full cache is asked again, where nothing was released
 _MOST_DOWNLOADS = 8  # shards that are fetched at a time
-_LEARN_SECONDS = 0.5  # at a time: of an epoch of 100 million records, finding out all would take minutes
+_LEARN_SECONDS = 0.5  # for each call: to find out the shards of 100 million records takes minutes
 
 Key = tuple[RemoteShards, int]
 
 
 class CacheSchedule:
-    """The shards that the steps of an epoch need, from now on as far as the cache has room for them.
+    """The shards that the next steps of an epoch need, as many as the cache has room for.
 
-    It is known, not guessed, which ones these are. Those whose last use is over are let go: the cache may remove
-    them.
+    The order says which shards these are; nothing is guessed. A shard is released after its last use, and the cache
+    may then remove it.
 
     Args:
-        first: the step from which on they are needed.
-        every: one in so many steps is taken.
+        first: the first step of the loop.
+        every: the loop takes one in so many steps.
     """
 
     def __init__(self, data: RecordSource, order: BatchOrder, epoch: int, first: int, every: int = 1) -> None:
         self._data, self._order, self._epoch, self._first, self._every = data, order, epoch, first, every
         self._known = first  # the step up to which the shards are known
-        self._last_use: dict[Key, int] = {}  # the step after it, of each shard, in the order of their first use
+        self._last_use: dict[Key, int] = {}  # the step after each shard's last use, in the order of their first use
         self._state: dict[Key, CacheState] = {}
         self._is_complete = False  # all shards are known
-        self._needed: list[Key] = []  # by the steps that it has come to
-        self._targets: list[Key] = []  # what the cache is to have: that, and what comes next
-        self._waiting: list[Key] = []  # what it is to have, and may not have yet
+        self._needed: list[Key] = []  # the shards of the steps of the last `advance`
+        self._targets: list[Key] = []  # the shards to have in the cache: the needed ones, and the next ones
+        self._waiting: list[Key] = []  # the targets that may not be in the cache yet
         self._seen: set[RemoteShards] = set()
-        self._full_until = 0.0  # when a cache without room is asked again
+        self._full_until = 0.0  # the time at which a full cache is asked again
         block, records = order.record_order.block, order.records
-        # A shard that is used now may be used again up to the end of the next window, and not be used between.
+        # A shard in use may rest for a while and be used again, up to the end of the next window.
         self._margin = -(-2 * block // order.batch_size) if block < records else 0
 
     def advance(self, first: int, stop: int) -> None:
-        """Go on to the steps from `first` to `stop`: fetch what these and the next ones need, and let go the rest."""
+        """Go on to the steps from `first` to `stop`: fetch their shards and the next ones, and release the rest."""
         self._learn(stop + self._margin)
         wanted, budget = self._wanted_bytes(first), self._budget()
-        give_up = time.monotonic() + (_LEARN_SECONDS if self._seen else 0)  # the first batch is to come soon
+        # At the start nothing is learnt in advance, so that the first batch comes soon.
+        give_up = time.monotonic() + (_LEARN_SECONDS if self._seen else 0)
         while self._known < self._order.steps and not self._is_complete and wanted < budget:
             wanted += self._learn(self._known + 1)
             if time.monotonic() > give_up:
@@ -65,20 +69,21 @@ class CacheSchedule:
         for shards in {shards for shards, _ in self._last_use} | self._seen:
             if shards not in self._seen:
                 shards.drop_stale()
-            if not self._fits(shards):  # what was needed before, and what is too far ahead, may make room
+            # Where not all of the split fits, shards of earlier steps and of much later ones may be removed.
+            if not self._fits(shards):
                 shards.keep({number for other, number in self._targets if other is shards})
             self._seen.add(shards)
         self._full_until = 0.0
         self.pump()
 
     def pump(self) -> None:
-        """Begin what there is room for.
+        """Begin the downloads for which there is room.
 
         Raises:
             StoreError: the store does not answer.
         """
         downloading, is_full = 0, time.monotonic() < self._full_until
-        # What is coming is looked at in any case: it may have come, or failed.
+        # Downloads under way are asked in any case: they may be done, or have failed.
         begun = [key for key, state in self._state.items() if state == "downloading"]
         for key in dict.fromkeys([*self._waiting, *begun]):
             previous = self._state.get(key)
@@ -94,11 +99,11 @@ class CacheSchedule:
         self._waiting = [key for key in self._waiting if self._state.get(key) not in ("cached", "unavailable")]
 
     def wait(self, goes_on: Callable[[], bool], may_get_room: Callable[[], bool]) -> None:
-        """Wait until the cache has what the steps that it has come to need, as far as it can have it.
+        """Wait until the cache has the shards of the current steps, as many as it can have.
 
         Args:
             goes_on: whether to wait any longer.
-            may_get_room: whether something that is in use will be let go soon.
+            may_get_room: whether the loop will soon release something.
 
         Raises:
             StoreError: the store does not answer.
@@ -113,7 +118,8 @@ class CacheSchedule:
             states = {self._state.get(key) for key in possible}
             if not states & {"downloading", "busy", None, "full"}:
                 break
-            # What is needed is asked for first: where it has not been, others are coming, or there is no room.
+            # Needed shards are begun before others. Waiting helps only while some download moves, or while a full cache
+            # will get room; otherwise the shards are read by ranges.
             moves = "downloading" in self._state.values() or self._is_moving(began)
             if not moves and not ("full" in states and may_get):
                 break
@@ -123,7 +129,8 @@ class CacheSchedule:
                 shards.store.counters.add(uncached=1)
 
     def _is_moving(self, began: float) -> bool:
-        """Whether other processes go on with what they fetch: one that was stopped keeps its locks."""
+        """Whether other processes make progress with the shards that they fetch."""
+        # A process that was stopped, as by Ctrl-Z, keeps its locks: only the time of its last write tells.
         return any(
             time.time() - max(began, shards.written(number)) < shards.store.retry_for + _POLL_SECONDS
             for (shards, number), state in self._state.items()
@@ -131,7 +138,7 @@ class CacheSchedule:
         )
 
     def _within_budget(self, budget: int) -> list[Key]:
-        """What is needed now, and then what is next, as far as there is room."""
+        """The shards that are needed now, and then the next ones, as many as there is room for."""
         left, found = budget, list[Key]()
         for key in dict.fromkeys([*self._needed, *self._last_use]):
             left -= key[0].entry(key[1]).size
@@ -141,7 +148,7 @@ class CacheSchedule:
         return found
 
     def _learn(self, stop: int) -> int:
-        """Find out which shards the steps up to `stop`, at least, need; the bytes of those that were not known."""
+        """Find out which shards the steps up to `stop`, at least, need; the bytes of the newly found ones."""
         found = 0
         while self._known < min(stop, self._order.steps):
             first = self._known
@@ -154,7 +161,7 @@ class CacheSchedule:
         return found
 
     def _uses(self, first: int, stop: int) -> list[tuple[Key, int]]:
-        """The shards that some steps need, in the order in which they do, and the step after the last that does."""
+        """The shards of some steps, in the order of their first use, and the step after the last use of each."""
         share = self._order.share
         records = self._order.records_of(self._epoch, first, stop)
         found = []
@@ -175,7 +182,7 @@ class CacheSchedule:
         return sum(shards.entry(number).size for (shards, number), last in self._last_use.items() if last > first)
 
     def _budget(self) -> int:
-        """How many bytes of the cache this process may fill: its part, where others of the job share it."""
+        """The bytes of the cache that this process may fill: its part, where other ranks share the cache."""
         caches = {id(shards.cache): shards.cache for shards, _ in self._last_use}
         sizes = [cache.most_bytes for cache in caches.values() if cache is not None]
         return sum(sizes) // local_ranks(self._order.world_size)

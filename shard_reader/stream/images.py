@@ -1,4 +1,9 @@
-"""The images of a batch: gathered, copied or decoded, by what they are in the shards."""
+"""The images of a batch: gathered, copied or decoded, by their size and encoding in the shards."""
+
+# Small images are gathered in the loop's own thread, when their batch is asked for, into fresh memory. Handing a task
+# to a thread takes as long as gathering a batch, a single thread uses all of the memory's bandwidth, and a fancy index
+# cannot write into existing memory without a second copy. Large images are copied, and encoded ones decoded, by
+# threads, in parts of a batch, into leased memory.
 
 from __future__ import annotations
 
@@ -29,8 +34,8 @@ from shard_reader.transforms.draws import Draws
 __all__ = ["BatchImages"]
 
 _GATHERED = 1 << 14  # bytes: images up to this size are gathered together, larger ones copied one by one
-_TASK_RECORDS = 32  # at most, of what a thread copies or decodes at a time
-_HELD = 8  # batches that frameworks hold at a time: their memory is used again, and need not be mapped again
+_TASK_RECORDS = 32  # the most records that a thread copies or decodes at a time
+_HELD = 8  # batches that frameworks hold at a time; memory for more would be mapped again for each batch
 _MISMATCH = "is damaged (CRC mismatch)"
 
 
@@ -38,10 +43,10 @@ class BatchImages:
     """Makes the images of a stream's batches.
 
     Args:
-        seed: of random transforms.
+        seed: the seed of random transforms.
 
     Attributes:
-        probed: shape and dtype of an image, where only a transform's result tells, once one was made.
+        probed: shape and dtype of an image, where only a transform's result shows them; None until one was made.
     """
 
     def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:
@@ -54,7 +59,7 @@ class BatchImages:
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._buffers: BufferPool | None = None
         image = data.fields["image"]
-        # Whether the bytes in the shards are those of the batch, and whether they are few for each image.
+        # Shards are little-endian. Pixels that need no decoding, transform or swapping are copied as bytes.
         native = sys.byteorder == "little" or image.dtype == "uint8"
         self._is_raw = is_pixel_array(image) and not self._transform.steps and native
         size = math.prod(self.shape) * np.dtype(image.dtype).itemsize if self._is_raw else 0
@@ -71,33 +76,36 @@ class BatchImages:
         return self._probe()[1] if self._shape is None else np.dtype(self._data.fields["image"].dtype)
 
     def window(self, addresses: NDArray[np.int64]) -> Window | None:
-        """What images at these addresses are gathered through, if they are."""
+        """The window through which images at these addresses are gathered; None if they are not gathered."""
         return Window(addresses, self._row) if self._is_gathered else None
 
     def are_sound(self, lengths: NDArray[np.uint64]) -> bool:
-        """Whether payloads of these lengths are all those of images that are gathered."""
+        """Whether images are gathered, and payloads of these lengths all have the right one."""
         return self._is_gathered and bool((lengths == self._row.itemsize).all())
 
     def begin(self, pending: PendingBatch, *, cold: bool) -> None:
-        """Have threads make the images of a batch. `cold`: tell the kernel first which bytes will be needed."""
+        """Have threads make the images of a batch. `cold`: announce the batch's bytes to the kernel first."""
         if cold:
             announce(pending.lookup.extents(pending.places))
+        # Remote images lie in many small buffers, not in maps, so that even small ones are copied one by one.
         if not self._is_gathered or pending.lookup.fetch is not None:
             count = len(pending.places)
             pending.images = self._buffer(count)
             fill = self._copy if self._is_raw else self._decode
+            # Two tasks for each thread, so that none is left waiting for the slowest part of the batch.
             size = max(1, min(_TASK_RECORDS, -(-count // (2 * self._threads))))
             tasks = (pending.places[start : start + size] for start in range(0, count, size))
             pending.work = [self._thread_pool().submit(fill, pending, part) for part in tasks]
 
     def finish(self, pending: PendingBatch) -> NDArray[Any]:
-        """The images, `[n, *shape]`, when they are done. Those that cannot be read are 0, and noted."""
+        """The images, `[n, *shape]`, when they are done. An unreadable image is 0, and noted."""
         for part in pending.work:
             part.result()
         return self._gather(pending) if pending.images is None else pending.images
 
     def close(self) -> None:
         """Stop the threads and free the buffers that nobody holds."""
+        # After a fork the pool's threads are the parent's: a shutdown would wait for a lock that they may hold.
         if self._pool is not None and self._pool[0] == os.getpid():
             self._pool[1].shutdown(wait=False, cancel_futures=True)
         if self._buffers is not None:
@@ -105,7 +113,7 @@ class BatchImages:
         self._pool = self._buffers = None
 
     def _probe(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and dtype of what a function makes of an image: only calling it tells."""
+        """Shape and dtype of a transform's result, where only a call shows them."""
         if self.probed is None:
             result = self._transform(self._first_image(), Draws(0, 0))
             if not isinstance(result, np.ndarray) or result.dtype.hasobject:
@@ -116,7 +124,7 @@ class BatchImages:
         return self.probed
 
     def _first_image(self) -> NDArray[Any]:
-        """The first that can be read, if those that cannot are to be skipped."""
+        """The first image; where damaged records are skipped, the first sound one."""
         for record in range(len(self._data)):
             try:
                 return self._data.image(record)
@@ -129,7 +137,7 @@ class BatchImages:
         """Memory for a batch."""
         size = math.prod(self.shape) * self.dtype.itemsize
         most = min(self._order.share, self._order.records) if self._order.remainder == "keep" else self._order.share
-        if records > most:  # that were asked for by number
+        if records > most:  # only `Stream.take` asks for that many, and too rarely to keep memory for it
             return np.empty((records, *self.shape), self.dtype)
         if self._buffers is None:
             self._buffers = BufferPool(most * max(1, size), self._prefetch + _HELD)
@@ -141,7 +149,7 @@ class BatchImages:
         return self._pool[1]
 
     def _gather(self, pending: PendingBatch) -> NDArray[Any]:
-        """Small images, copied together. No thread does it: handing it over would take as long."""
+        """Small images, copied together."""
         lookup, row, count = pending.lookup, self._row, len(pending.places)
         places = slice(pending.places.start, pending.places.stop)
         if lookup.window is not None and lookup.is_sound:
@@ -160,7 +168,7 @@ class BatchImages:
         return images
 
     def _verify(self, pending: PendingBatch, images: NDArray[Any], but: set[int]) -> None:
-        """Check images that were gathered against their checksums."""
+        """Check gathered images against their checksums."""
         for number, place in enumerate(pending.places):
             if number not in but and crc32c(images[number]) != pending.lookup.columns["crc32c"][place]:
                 found = pending.refetched(place)
@@ -228,7 +236,7 @@ class BatchImages:
 
 
 def _image_shape(data: RecordSource, transform: ComposedTransform) -> tuple[int, ...] | None:
-    """The shape of every image in a batch; None: a function will show it."""
+    """The shape of every image in a batch; None where only a transform's result shows it."""
     shape = transform.output_shape(data.fields["image"].shape)
     if shape is None:
         return None

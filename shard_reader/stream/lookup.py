@@ -1,4 +1,4 @@
-"""Batches under way: the lookup of their records, and the failures of those that cannot be read."""
+"""Batches under way: the lookup of their records, and the failures of unreadable ones."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["Lookup", "PendingBatch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Lookup:
-    """Consecutive batches, looked up: their records, where these are, and the values that the indexes hold.
+    """Consecutive batches, looked up: their records, the places of these, and the values from the indexes.
 
     Attributes:
         first: the step of the first batch.
-        positions: in the epoch, int64 `[n]`.
-        records: int64 `[n]`.
+        positions: positions in the epoch, int64 `[n]`.
+        records: record numbers, int64 `[n]`.
         weights: float32 `[n]`: 1, or 0 for padding.
-        columns: the values of the indexes, an array `[n, ...]` each.
-        fetch: the bytes under way, if some shards are remote.
-        addresses: of the images' payloads; None: no image is asked for, or not all are in memory.
-        window: on the pixels, where they are gathered.
-        is_sound: all of those are there, and are as long as they should be.
+        columns: the values from the indexes, an array `[n, ...]` each.
+        fetch: requests that are under way; None where all shards are local.
+        addresses: addresses of the images' payloads; None without images, or where some are not in memory.
+        window: the window on the pixels, where they are gathered.
+        is_sound: every image to gather is there and has the right length.
     """
 
     epoch: int
@@ -48,7 +48,7 @@ class Lookup:
     is_sound: bool = False
 
     def up_to(self, end: int) -> Lookup:
-        """This lookup without the records from `end` on, before anything is known of them but where they are."""
+        """This lookup without the records from `end` on, before their columns and bytes are asked for."""
         return replace(
             self,
             positions=self.positions[:end],
@@ -78,21 +78,22 @@ class Lookup:
             return []
         places = slice(part.start, part.stop)
         addresses, lengths = self.addresses[places], self.columns["length"][places]
+        # In the order of addresses, neighbours become one piece of advice to the kernel, and one read of the disk.
         order = np.argsort(addresses)
         return list(zip(addresses[order].tolist(), lengths[order].tolist(), strict=True))
 
 
 @dataclass(slots=True)
 class PendingBatch:
-    """A batch that threads make. Failures show when it is finished.
+    """A batch that threads make. Failures are raised when it is finished.
 
     Attributes:
-        places: where its records are in the lookup.
+        places: the places of its records in the lookup.
         verify: whether payloads are checked against their checksums.
         step: its step in the epoch.
-        coverage: of its records.
-        images: the pixels, which threads fill in; None: there are none, or they are gathered at the end.
-        failures: the place of each record that cannot be read, and why.
+        coverage: coverage of its records.
+        images: the pixels, which threads fill in; None without images, and where they are gathered at the end.
+        failures: the place of each unreadable record, and the error.
     """
 
     lookup: Lookup
@@ -105,18 +106,18 @@ class PendingBatch:
     failures: list[tuple[int, Exception]] = field(default_factory=list)
 
     def wait(self) -> float:
-        """Wait until all of it is in memory, or cannot be; how long that took, in seconds."""
+        """Wait until every byte is in memory or has failed to come; the seconds that took."""
         return 0.0 if self.lookup.fetch is None else self.lookup.fetch.wait(self.places)
 
     def cancel(self) -> None:
-        """Leave the work that is not begun."""
+        """Drop the work that has not begun."""
         for part in self.work:
             part.cancel()
         if self.lookup.fetch is not None:
             self.lookup.fetch.cancel()
 
     def refetched(self, place: int) -> NDArray[np.uint8] | None:
-        """The payload of an image that is damaged, from elsewhere, if it can be had there."""
+        """The payload of a damaged image from the store, or None if there is no sound one."""
         shard, _ = self._shard(place)
         columns = self.lookup.columns
         where = (int(columns[name][place]) for name in ("offset", "length", "crc32c"))
@@ -125,7 +126,8 @@ class PendingBatch:
     def fail(self, place: int, reason: object) -> None:
         """Note that the image of a record cannot be read: its shard is not open, or for the reason."""
         shard, row = self._shard(place)
-        if isinstance(shard, Exception) or isinstance(reason, CorruptionError):  # of the shard, which it names
+        # An error of the whole shard names the file already; naming the record as well would blame it.
+        if isinstance(shard, Exception) or isinstance(reason, CorruptionError):
             self.failures.append((place, shard if isinstance(shard, Exception) else reason))  # type: ignore[arg-type]
             return
         failure = shard.damage(row, reason)
@@ -133,9 +135,11 @@ class PendingBatch:
         self.failures.append((place, failure))
 
     def fail_transform(self, place: int, error: Exception) -> None:
-        """Note what a transform raised, with the record that it was given."""
+        """Note the error of a transform, with the record that it was given."""
         shard, row = self._shard(place)
         assert isinstance(shard, OpenShard)  # it had an image
+        # ValueError is how transforms reject an image, so its text continues "the image". Any other error is a bug in
+        # the transform: its type and traceback stay as they are.
         if isinstance(error, ValueError):
             explained = ValueError(f"{shard.describe(row)}: the image {error}")
             explained.__cause__ = error
@@ -145,7 +149,7 @@ class PendingBatch:
             self.failures.append((place, error))
 
     def fail_where_closed(self) -> None:
-        """Note the records whose shards cannot be opened, where no image is read that would show it."""
+        """Note the records of shards that cannot be opened, for batches without images."""
         located = self.lookup.located
         if any(isinstance(shard, Exception) for shard in located.shards):
             for place in self.places:
@@ -154,7 +158,8 @@ class PendingBatch:
                     self.failures.append((place, shard))
 
     def take_failures(self) -> list[tuple[int, Exception]]:
-        """The failures, in order; they are not kept: their tracebacks have frames that have this, and it them."""
+        """The failures, in the order of their places; they are dropped."""
+        # They are dropped here to break a cycle: their tracebacks hold frames that hold this batch.
         failures, self.failures = sorted(self.failures, key=lambda failure: failure[0]), []
         return failures
 

@@ -17,7 +17,7 @@ OnError = Literal["raise", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """How records become batches; `Records.stream` says what each option is.
+    """How records become batches; `Records.stream` explains each option.
 
     Raises:
         ValueError: a value is not one of its choices.
@@ -37,6 +37,8 @@ class ReadOptions:
         one_of("on_error", self.on_error, get_args(OnError))
         if self.verify is not None:
             one_of("verify", self.verify, get_args(Verify))
+        # A damaged record has weight 0 in an epoch that is verified. Unchecked in the next epoch, its damaged pixels
+        # would be trained on.
         if self.on_error == "skip" and self.verify not in (None, "always"):
             raise ValueError(
                 f'verify={self.verify!r}: must be "always" with on_error="skip": a damaged record that is not checked'
@@ -44,7 +46,8 @@ class ReadOptions:
             )
         if isinstance(self.fields, str) or not isinstance(self.fields, Iterable | None):
             raise TypeError(f"fields={self.fields!r}: must be several names, as ({self.fields!r},)")
-        if self.fields is not None:  # an iterator would have no names left for a stream of another rank
+        if self.fields is not None:
+            # An iterator would have no names left for the stream of another rank, which is made from these options.
             object.__setattr__(self, "fields", tuple(self.fields))
         if isinstance(self.ragged, str):
             one_of("ragged", self.ragged, ("list", "pad", "or a length"))

@@ -1,4 +1,4 @@
-"""A stream as plain values, which pickles hold: of its order, and from the attributes that streams had before."""
+"""A stream as plain values for pickles: its order, and the translation of attributes that streams once had."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ __all__ = ["plain_order", "translated"]
 def plain_order(order: BatchOrder) -> dict[str, Any]:
     """The arguments of `Records.stream` that make an order."""
     identity = order.record_order.identity()
-    while "sources" in identity:  # of a mixture, whose sources all have an order of one kind
+    # The sources of a mixture all have an order of the same kind, so any of them has its arguments.
+    while "sources" in identity:
         identity = identity["sources"][0]
     return {
         "shuffle": identity["shuffle"],
@@ -26,7 +27,7 @@ def plain_order(order: BatchOrder) -> dict[str, Any]:
 
 
 def translated(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a stream from the attributes that it had: see `old_pickles.py`."""
+    """The state of a stream, from the attributes of one pickled before November 2026: see `old_pickles.py`."""
     reader = state["_reader"]
     position = {
         "epoch": state["_epoch"],

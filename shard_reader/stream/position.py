@@ -17,26 +17,31 @@ _STATE_VERSION = 1
 
 
 class Position:
-    """Where a stream is in its epochs, as a few integers, and what its batches of the epoch were.
+    """Where a stream is in its epochs, as a few integers, and the records that it has given of the epoch.
 
     Args:
-        seed: of the order.
-        block: how many records to count at a time.
+        seed: the seed of the order.
+        block: number of records to count at a time.
 
     Attributes:
-        epoch: of the next batch.
-        step: how many batches of that epoch are done.
-        is_begun: a loop has begun the epoch here, and so the next loop begins the next one; not after `load`.
+        epoch: the epoch of the next batch.
+        step: number of batches of that epoch that are done.
+        is_begun: a loop has begun this epoch, so the next loop begins the next one. False after `load`.
         moves: how often the stream was iterated or given a position.
-        coverage: of the epoch of the last batch.
+        coverage: coverage of the epoch of the last batch.
     """
+
+    # A position does not know about transforms. It says which records come next; a user who changes the augmentation
+    # for the second half of a training does so on purpose, and can still resume.
 
     def __init__(self, data: RecordSource, order: BatchOrder, seed: int, block: int) -> None:
         self._data, self._order, self._seed = data, order, seed
         self._block = max(1, block // order.share)  # in steps
         self.epoch, self.step, self.is_begun = 0, 0, False
         self.moves = 0
-        self._counted_epoch = 0  # that of the last batch, of which these tell
+        # The epoch of the last batch. At the end of an epoch `epoch` is already the next one, and users ask for the
+        # coverage of the one that they have just finished.
+        self._counted_epoch = 0
         self.coverage = Coverage()
         self._skipped: list[tuple[int, Skipped]] = []  # with their steps
 
@@ -51,7 +56,7 @@ class Position:
         return [one for _, one in self._skipped]
 
     def begin(self) -> tuple[int, int]:
-        """Go to where the next loop begins; its epoch and step."""
+        """Go to the start of the next loop; its epoch and step."""
         if self.is_begun:
             self._move_to(self.epoch + 1, 0)
         if self.step == 0:
@@ -65,11 +70,12 @@ class Position:
         self._skipped += [(step, one) for one in skipped]
 
     def end(self, epoch: int) -> None:
-        """A loop has given all of an epoch. A rank that gets no batch of it has had it, too."""
+        """A loop has given all of an epoch."""
+        # Also for a rank without a batch in the epoch: otherwise it would stay in this epoch while the others leave it.
         self.is_begun = self.is_begun or epoch == self.epoch
 
     def state(self) -> dict[str, Any]:
-        """The position after the last batch, as JSON can hold."""
+        """The position after the last batch, as values that JSON can hold."""
         return self._state(self.epoch, self.step, self.coverage if self.step else Coverage())
 
     def state_at(self, step: int, epoch: int | None) -> dict[str, Any]:
@@ -87,10 +93,10 @@ class Position:
         return self._state(epoch, step, self._coverage_at(epoch, step))
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go to a position that `state` gave, in a stream of any rank and world size.
+        """Go to a position that `state` returned, in a stream of any rank and world size.
 
         Raises:
-            StateError: it was taken from another dataset or order; the message shows both.
+            StateError: the position is of another dataset or order; the message shows both.
         """
         epoch, step = self.check(state)
         coverage = self._restored_coverage(state, epoch, step)
@@ -103,7 +109,7 @@ class Position:
         """The epoch and the step of a position, without going there.
 
         Raises:
-            StateError: it was taken from another dataset or order; the message shows both.
+            StateError: the position is of another dataset or order; the message shows both.
         """
         if not isinstance(state, dict):
             raise StateError(f"{state!r} is no state: pass what state_dict() gave")
@@ -130,13 +136,15 @@ class Position:
         }
 
     def restore(self, plain: dict[str, Any]) -> None:
-        """Become the position that `to_plain` told of."""
+        """Become the position that `to_plain` described."""
         self.epoch, self.step, self.is_begun = plain["epoch"], plain["step"], plain["is_begun"]
         self.moves, self._counted_epoch = plain["moves"], plain["counted_epoch"]
         self.coverage = Coverage.from_json(plain["coverage"])
         self._skipped = [(step, Skipped(record, reason)) for step, record, reason in plain["skipped"]]
 
     def _move_to(self, epoch: int, step: int) -> None:
+        # After the last step comes step 0 of the next epoch: one position has one spelling. An epoch without steps
+        # (fewer records than a batch, remainder="drop") ends when its loop does.
         if 0 < self._order.epoch_steps <= step:
             epoch, step = epoch + 1, 0
         self.epoch, self.step, self.is_begun = epoch, step, step > 0
@@ -145,7 +153,7 @@ class Position:
         self._counted_epoch, self.coverage, self._skipped = epoch, coverage, []
 
     def _identity(self) -> dict[str, Any]:
-        """What a state refers to: it fits into no other order of no other records."""
+        """The records and the order that a state refers to; a stream of others rejects the state."""
         return {
             "version": _STATE_VERSION,
             "dataset": self._data.fingerprint,
@@ -160,7 +168,7 @@ class Position:
         return self._identity() | {"epoch": epoch, "step": step, "coverage": share | coverage.to_json()}
 
     def _coverage_at(self, epoch: int, step: int) -> Coverage:
-        """The coverage of an epoch before a step: as it was counted, where it was, and as the order gives it."""
+        """The coverage of an epoch before a step: as counted where batches were given, elsewhere as ordered."""
         if epoch != self._counted_epoch:
             return self._ordered(epoch, 0, step)
         here = self.step if epoch == self.epoch else self._order.epoch_steps
@@ -182,6 +190,7 @@ class Position:
         raw = state.get("coverage")
         if step in (0, self._order.epoch_steps):
             return Coverage()
+        # A coverage counts the records of one rank among so many. Another rank's says nothing about this one's share.
         share = (self._order.rank, self._order.world_size)
         if not isinstance(raw, dict) or (raw.get("rank"), raw.get("world_size")) != share:
             return self._ordered(epoch, 0, step)

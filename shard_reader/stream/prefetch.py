@@ -1,5 +1,9 @@
 """The batches of an epoch, the next few of them made by threads before the loop asks for them."""
 
+# Remote data is looked up by a thread of its own. Arithmetic says which records come next, but only the index of a
+# shard says where they lie, and it has to be fetched. So the next lookup, with all its requests, is made while the
+# previous one is used, and a loop gives finished batches before it waits for unfinished ones.
+
 from __future__ import annotations
 
 import os
@@ -26,26 +30,27 @@ except ModuleNotFoundError:  # not Unix
 
 __all__ = ["LocalLookups", "Lookups", "Prefetch", "RemoteLookups", "major_faults"]
 
-_FIRST_LOOKUP = 1 << 12  # records that are looked up at first: the first batch comes soon
-_GROWTH = 4  # of remote lookups, from one batch on
+_FIRST_LOOKUP = 1 << 12  # records in the first lookup, fewer than in later ones, so that the first batch comes soon
+_GROWTH = 4  # the factor by which remote lookups grow, from one batch on
 _POLL_SECONDS = 0.02
-_ALIVE = 2  # remote lookups in memory: the one in use, and the next one. That is the bound on memory
+_ALIVE = 2  # remote lookups in memory: the one in use, and the next one; this bounds the memory
 
 
 class Prefetch:
     """The batches of an epoch from a step on, in order, the next few of them under way.
 
     Args:
-        first: the step of the first of them.
+        first: the step of the first batch.
         every: take one in so many steps.
         verify: check images against their checksums.
-        cold: tell the kernel which bytes will be needed, from the first batch on.
+        cold: announce bytes to the kernel from the first batch on.
 
     Attributes:
-        has_waited: whether this process has waited for the disk to give a page.
+        has_waited: whether this process has waited for a page from the disk.
     """
 
-    _getpid = staticmethod(os.getpid)  # when Python exits, its module may be gone before the last loop
+    # Kept here since at Python's exit the module `os` may be gone before the last loop is.
+    _getpid = staticmethod(os.getpid)
 
     def __init__(
         self,
@@ -71,20 +76,22 @@ class Prefetch:
 
     def __iter__(self) -> Iterator[PendingBatch]:
         for pending in self._begin():
-            if pending is None:  # batches that are under way need not wait for the next lookup
+            # Batches that are under way need not wait for a lookup that is still being fetched.
+            if pending is None:
                 while self._pending and not self._lookups.is_ready():
                     yield self._pending.popleft()
                 continue
             self._pending.append(pending)
-            del pending  # the loop alone holds a batch, and lets its memory go
+            del pending  # only the loop may hold a batch: its memory is used again when the loop drops it
             if len(self._pending) > self._reader.options.prefetch:
                 yield self._pending.popleft()
         while self._pending:
             yield self._pending.popleft()
 
     def cancel(self) -> None:
-        """Leave the batches that are not begun; threads finish theirs in memory that nobody holds."""
-        if self._process == self._getpid():  # otherwise a thread may have held a lock when this process was forked
+        """Drop the batches that have not begun; threads finish theirs in memory that nobody holds."""
+        # Not in a fork: a thread of the parent may have held one of the locks when this process was forked.
+        if self._process == self._getpid():
             self._lookups.close()
             for pending in self._pending:
                 pending.cancel()
@@ -103,7 +110,8 @@ class Prefetch:
             for step, coverage in zip(range(lookup.first, stop), coverages, strict=True):
                 if (step - self._first) % self._every:
                     continue
-                # Announcing costs time where everything is in memory; a page that was not shows that it is worth it.
+                # Announcing bytes costs time where everything is in memory. The first page that had to be waited for
+                # shows that it is worth it.
                 self.has_waited = self.has_waited or major_faults() > self._faults
                 cold = self._cold or self.has_waited
                 pending = self._reader.begin(lookup, self._reader.places(lookup, step), verify=self._verify, cold=cold)
@@ -117,13 +125,13 @@ class Lookups(Protocol):
     """The lookups of an epoch from a step on."""
 
     def is_ready(self) -> bool:
-        """Whether the next one is there, or the end is known."""
+        """Whether `next` returns at once."""
 
     def next(self) -> tuple[Lookup, int] | None:
-        """The next lookup, and the step after it."""
+        """The next lookup, and the step after it; None at the end of the epoch."""
 
     def close(self) -> None:
-        """Leave the rest."""
+        """Drop the remaining lookups."""
 
 
 class LocalLookups:
@@ -149,11 +157,14 @@ class LocalLookups:
 
 
 class RemoteLookups:
-    """Lookups of remote shards, made by a thread while those before are in use; the bytes they need are then under way.
+    """Lookups of remote shards, made by a thread while the previous one is in use; their requests are then under way.
 
-    The first is of one batch, which so comes soon, the next ones are of as many as may be in memory. A lookup ends
-    where the windows of a window shuffle end: their bytes are all needed together, and so come in few requests.
+    The first lookup is one batch, the next ones are as many as may be in memory. A lookup ends where the windows of a
+    window shuffle end.
     """
+
+    # The first lookup is by ranges of bytes, even with a cache: whole shards for a window may take seconds. A lookup
+    # ends with a window since the bytes of a window are whole runs of shards, which come in few requests.
 
     def __init__(self, reader: BatchReader, order: BatchOrder, epoch: int, first: int, every: int = 1) -> None:
         self._reader, self._order, self._epoch, self._first = reader, order, epoch, first
@@ -176,6 +187,7 @@ class RemoteLookups:
                 self._changed.wait()
             self._changed.notify_all()
         self._reader.stalled(time.perf_counter() - began)
+        # An error stays where it is: every later call raises it, too.
         result = self._results[0]
         if isinstance(result, BaseException):
             raise result
@@ -193,7 +205,8 @@ class RemoteLookups:
                 result[0].fetch.cancel()
 
     def _begin(self) -> None:
-        """Start the thread, if this is the first time that something is asked for: who never asks, need not close."""
+        """Start the thread, at the first request."""
+        # Not earlier: a loop that never begins is never closed, and its thread would stay.
         if not self._is_begun:
             self._is_begun = True
             threading.Thread(target=self._work, name="shard_reader-lookups", daemon=True).start()
@@ -222,49 +235,53 @@ class RemoteLookups:
             self._put(error)
 
     def _await_cache(self, first: int, stop: int) -> None:
-        """Have the cache fetch the shards of some steps, and wait for them."""
+        """Have the cache fetch the shards of some steps, and wait for them, but for those of the first batch."""
         if self._schedule is not None:
             self._schedule.advance(first, stop)
-            if first != self._first:  # the first batch need not wait for whole shards
+            if first != self._first:
                 self._schedule.wait(lambda: not self._is_closed, self._in_use)
 
     def _next_size(self, lookup: Lookup, records: int) -> int:
-        """How many records to look up next."""
+        """The number of records to look up next."""
         most = self._reader.most_records
         if lookup.fetch is None:
             return most
         held = self._reader.records_in_budget(lookup)
-        # Values that lie close together come in few requests, if all of them are asked for at a time.
+        # Where a good part of a window fits into memory, its records lie close together: asked for together, they come
+        # in few requests. Otherwise lookups grow slowly, so that no batch waits for a large one.
         if 8 * held >= self._order.record_order.block:
             return held
         return min(held, records * _GROWTH)
 
     def _in_use(self) -> bool:
-        """Whether there is a lookup that the loop has not done with."""
+        """Whether the loop still uses a lookup."""
         with self._changed:
             self._alive = [lookup for lookup in self._alive if lookup() is not None]
             return bool(self._alive)
 
     def _end(self, first: int, most: int) -> int:
-        """The step after the next lookup, of `most` steps: where windows end, if that comes before."""
+        """The step after the next lookup: at most `most` steps on, and no later than a window ends."""
         steps, block, size = self._order.steps, self._order.record_order.block, self._order.batch_size
         stop = min(steps, first + most)
         if block:
-            # The step across the border comes with those after it: the bytes it needs of those before are under way.
+            # A step across the border of two windows belongs to the later lookup. The bytes that it needs of the
+            # earlier window are then under way.
             stop = min(stop, ((first + 1) * size // block + 1) * block // size)
         return stop
 
     def _has_room(self) -> bool:
-        """Wait until there may be another lookup; False: none is wanted."""
+        """Wait until there may be another lookup; False once this is closed."""
         while True:
             with self._changed:
                 self._alive = [lookup for lookup in self._alive if lookup() is not None]
                 if not self._is_closed and len(self._alive) >= _ALIVE:
-                    self._changed.wait(_POLL_SECONDS)  # nobody tells when the last batch of a lookup is done
+                    # By polling: a lookup ends when its last batch is dropped, and that notifies nobody.
+                    self._changed.wait(_POLL_SECONDS)
                 if self._is_closed or len(self._alive) < _ALIVE:
                     return not self._is_closed
             if self._schedule is not None:
-                self._schedule.pump()  # without the lock: the loop need not wait for the disk that the cache is on
+                # Without the lock: the loop need not wait for the disk of the cache.
+                self._schedule.pump()
 
     def _put(self, result: tuple[Lookup, int] | BaseException | None) -> bool:
         with self._changed:
@@ -276,7 +293,7 @@ class RemoteLookups:
 
 
 def major_faults() -> int:
-    """How many pages this process has waited for the disk to give."""
+    """The number of pages for which this process has waited for the disk."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt if resource else 0
 
 

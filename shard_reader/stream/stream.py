@@ -1,4 +1,4 @@
-"""Batches in exact order, and the position to go on from."""
+"""Batches in exact order, and the position to resume from."""
 
 from __future__ import annotations
 
@@ -32,18 +32,17 @@ _OVER = "this loop is over: the stream was iterated again, given another positio
 class Stream:
     """Batches of a dataset. Made by `Records.stream`.
 
-    Every `for batch in stream` is one epoch, each with an order of its own unless `shuffle="none"`. A
-    loop that breaks off ends its epoch: the next one begins the next epoch.
+    Every `for batch in stream` is one epoch, with an order of its own unless `shuffle="none"`. A loop that breaks off
+    ends its epoch: the next loop begins the next epoch.
 
     A batch is a dictionary of arrays: `image` `[n, height, width, channels]`, `label` int64 `[n]`,
-    `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch, or is damaged and skipped), and
-    whatever else is asked for: strings, as `id`, are `bytes` objects `[n]`, lists are objects `[n]` that are arrays or
-    lists of `bytes`, or padded. The memory of images is used again when nobody holds the batch, or a part of
-    it, any more.
+    `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch, or is damaged and skipped), and the
+    other fields that the stream was asked for. Strings, as `id`, are `bytes` objects `[n]`. Lists are objects `[n]`,
+    each an array or a list of `bytes`, or are padded. The memory of images is used again when the batch, and every
+    view of it, is gone.
 
-    `state_dict()` after a batch is the position after it. After `load_state_dict()` the next loop goes
-    on from there, to the end of that epoch, bit for bit as it would have gone; with another number of
-    ranks the global batches are still the same.
+    `state_dict()` after a batch is the position after it. After `load_state_dict()` the next loop continues from there
+    to the end of that epoch, bit for bit. With another number of ranks the global batches are still the same.
 
     >>> stream = data.stream(batch_size=256, seed=0)  # doctest: +SKIP
     >>> for batch in stream:  # doctest: +SKIP
@@ -59,19 +58,20 @@ class Stream:
         self.fields = self._reader.fields
         self._position = Position(data, order, seed, self._reader.most_records)
         self._loop = 0  # the number of the loop that moves the stream
+        # Weak: a loop that broke off must end with its generator, and give back its batches and threads.
         self._running: weakref.ref[Generator[Batch, None, None]] | None = None
         self._has_verified = False  # a whole epoch
-        self._was_cold = False  # the last epoch: it waited for pages
+        self._was_cold = False  # the last epoch waited for pages
 
     def __len__(self) -> int:
-        """How many batches this rank gets in an epoch."""
+        """The number of batches of this rank in an epoch."""
         return self.order.steps
 
     def __enter__(self) -> Stream:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """The data, and otherwise plain values, which any later version can read."""
+        """The data, and otherwise plain values that any later version can read."""
         return {
             "data": self.data,
             "order": plain_order(self.order),
@@ -105,12 +105,14 @@ class Stream:
 
     @property
     def step(self) -> int:
-        """How many batches of the epoch are done."""
+        """The number of batches of the epoch that are done."""
         return self._position.step
 
     @property
     def remaining(self) -> int:
-        """How many batches the next loop gives: fewer than `len` only after a restored position."""
+        """The number of batches in the next loop: fewer than `len` only after a restored position."""
+        # A loop that broke off ended its epoch. If the next one began at the same place, a loop of "a thousand batches
+        # an epoch" would train on the same thousand for ever.
         return len(self) if self._position.is_begun else max(0, len(self) - self.step)
 
     @property
@@ -120,12 +122,12 @@ class Stream:
 
     @property
     def specs(self) -> dict[str, Spec]:
-        """What each array of a batch has of each record, by name: dtype and shape."""
+        """Dtype and shape of one record in each array of a batch, by name."""
         return self._reader.specs
 
     @property
     def skipped(self) -> list[Skipped]:
-        """The damaged records of this epoch, so far, that had weight 0: their numbers, and why."""
+        """The damaged records of this epoch, so far, that had weight 0: their numbers, and the damage."""
         return self._position.skipped
 
     @property
@@ -139,7 +141,7 @@ class Stream:
         return self._reader.options.on_error == "skip"
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of one epoch, the next few of them made ahead by threads."""
+        """The batches of one epoch; threads make the next few in advance."""
         self._loop += 1
         self._position.moves += 1
         batches = self._batches(self._loop)
@@ -154,12 +156,14 @@ class Stream:
             for pending in prefetch:
                 batch, skipped = self._reader.finish(pending)
                 step, coverage = pending.step, pending.coverage
+                # Nothing here may hold the batch while the user has it: its memory goes to a later batch.
                 del pending
-                if loop != self._loop:  # while this one waited
+                if loop != self._loop:  # another loop began, or a position was loaded, while this one waited
                     return
+                # Before the batch is given, since a state that is saved in the loop's body is the one after it.
                 self._position.advance(epoch, step, coverage, skipped)
                 yield batch
-                del batch  # its memory may go to the next one
+                del batch
         finally:
             prefetch.cancel()
             self._was_cold = prefetch.has_waited
@@ -168,14 +172,14 @@ class Stream:
             self._position.end(epoch)
 
     def stats(self) -> Stats:
-        """What this process has fetched of the data since the stream was made, and how long loops waited for it.
+        """The bytes that this process fetched of the data since the stream was made, and the time loops waited.
 
-        Zeros where the data is on this machine. Streams of the same data, and whatever else reads it, count together;
-        worker processes count for themselves.
+        All zero where the data is on this machine. Every reader of the same data in a process counts into the same
+        numbers; worker processes count for themselves.
         """
         total = self.data.fetched() + self._reader.stalls
         if self._fetched_before is None or self._fetched_before[0] != os.getpid():
-            return total  # in another process, forked or given a copy, that is from zero
+            return total  # counters begin with zero in every process, so there is nothing to subtract
         return total - self._fetched_before[1]
 
     def batch(self, epoch: int, step: int) -> Batch:
@@ -190,11 +194,11 @@ class Stream:
         return self._batch(lookup, self._reader.places(lookup, step))
 
     def batches(self, epoch: int, first: int = 0, *, every: int = 1) -> Generator[Batch, None, None]:
-        """The batches of any epoch from step `first` on, made ahead by threads, without moving the stream.
+        """The batches of any epoch from step `first` on, made in advance by threads, without moving the stream.
 
         Args:
-            every: take one in so many steps: worker processes that each take every n-th, from a step of their own,
-                share an epoch.
+            every: take one in so many steps. Worker processes share an epoch if each takes every n-th step, from a
+                different first one.
 
         Raises:
             IndexError: the epoch has no such step.
@@ -209,14 +213,14 @@ class Stream:
         return self._unmoved(prefetch, verifies_all=verifies and is_whole)
 
     def take(self, records: Sequence[int] | NDArray[np.int64], epoch: int = 0) -> Batch:
-        """Any records by number, made as those of a batch, in the order that is given; all have weight 1.
+        """Any records by number, in the given order, as a batch; all have weight 1.
 
         Args:
-            epoch: what random transforms draw for, with the seed and the number of the record.
+            epoch: random transforms draw from it, the seed, and the number of the record.
 
         Raises:
             IndexError: there is no such record.
-            TypeError: `records` are no integers; `data.select` takes masks.
+            TypeError: `records` are not integers; `data.select` takes masks.
             CorruptionError: a record is damaged.
         """
         lookup = self._reader.lookup_records(record_numbers(records), _check_epoch(epoch))
@@ -226,7 +230,7 @@ class Stream:
         """This stream for another rank, at the same position.
 
         Raises:
-            ValueError: there cannot be such a rank, or not so many.
+            ValueError: the rank is not below the world size, or the world size does not fit the order.
         """
         order = replace(self.order, rank=rank, world_size=world_size)
         other = Stream(self.data, order, self.seed, self._reader.options)
@@ -234,37 +238,37 @@ class Stream:
         return other
 
     def require(self, *names: str) -> None:
-        """Check that batches hold these fields.
+        """Check that batches have these fields.
 
         Raises:
-            ValueError: they do not hold one of them.
+            ValueError: a field is missing.
         """
         for name in names:
             if name not in self.fields:
                 raise ValueError(f"{name!r} is not among the stream's fields, {', '.join(self.fields)}")
 
     def coverage(self) -> Coverage:
-        """What this rank has been given of the epoch of its last batch. Those of all ranks add up.
+        """The records that this rank got in the epoch of its last batch. Those of all ranks add up.
 
         At the end of an epoch with every record, the sum over the ranks `covers(data.coverage())`. After
-        `load_state_dict` it includes what was before the position: as it was counted, if this rank of as many
-        ranks took the state, otherwise as the order gives it.
+        `load_state_dict` it includes the records before the position: as counted, if the state is of the same rank
+        and world size, otherwise as the order gives them.
         """
         return self._position.coverage
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the last batch: a few integers and what they refer to, as JSON can hold."""
+        """The position after the last batch: a few integers, and the dataset and order they refer to. Fits JSON."""
         return self._position.state()
 
     def state_at(self, step: int, epoch: int | None = None) -> dict[str, Any]:
-        """The position after the first `step` batches of an epoch, for those who take batches before they use them.
+        """The position after the first `step` batches of an epoch, for users that take batches before they use them.
 
-        tf.data, Keras and DataLoaders ask for batches ahead, so that the stream's own position is after
-        the step that was trained: save that of the step that is done.
+        tf.data, Keras and DataLoaders ask for batches in advance, so the stream's own position is after the step that
+        was trained. Save the position of the trained step.
 
         Args:
-            step: how many of the epoch's batches are done, 0 to `len(stream)`.
-            epoch: by default that of the stream's last batch.
+            step: number of the epoch's batches that are done, 0 to `len(stream)`.
+            epoch: by default the epoch of the stream's last batch.
 
         Raises:
             ValueError: an epoch has no such step.
@@ -272,13 +276,13 @@ class Stream:
         return self._position.state_at(step, epoch)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position that `state_dict` gave, on a stream of any rank and world size.
+        """Go to a position from `state_dict` of a stream of any rank and world size.
 
-        The next loop is the rest of that epoch: empty, where this rank has a batch less than others
-        (`remainder="keep"`) and they have one left.
+        The next loop is the rest of that epoch. It is empty where this rank has one batch less than others
+        (`remainder="keep"`) and only that one is left.
 
         Raises:
-            StateError: it was taken from another dataset or order; the message shows both.
+            StateError: the position is of another dataset or order; the message shows both.
         """
         self._position.load(state)
         self._end_loop()
@@ -287,7 +291,7 @@ class Stream:
         """The epoch and the step of a position, without going there.
 
         Raises:
-            StateError: it was taken from another dataset or order; the message shows both.
+            StateError: the position is of another dataset or order; the message shows both.
         """
         return self._position.check(state)
 
@@ -297,30 +301,31 @@ class Stream:
         self._reader.close()
 
     def _end_loop(self) -> None:
-        """End the loop that is under way: it says so when it is asked for another batch."""
+        """End the loop that is under way; it raises an error when it is asked for another batch."""
         self._loop += 1
         batches = None if self._running is None else self._running()
         if batches is not None:
-            with contextlib.suppress(ValueError):  # another thread is in it, and will see that it is over
+            # ValueError: another thread is inside the generator. It sees the number of the loop when it comes back.
+            with contextlib.suppress(ValueError):
                 batches.close()
 
     def _batch(self, lookup: Lookup, places: range) -> Batch:
         return self._reader.finish(self._reader.begin(lookup, places, verify=self._verifies(), cold=False))[0]
 
     def _unmoved(self, prefetch: Prefetch, *, verifies_all: bool) -> Generator[Batch, None, None]:
-        """Batches that do not move the stream. `verifies_all`: they are a whole epoch, all of it verified."""
+        """Batches that do not move the stream. `verifies_all`: they are a whole epoch, and each is verified."""
         try:
             for pending in prefetch:
                 batch = self._reader.finish(pending)[0]
                 self._has_verified = self._has_verified or (verifies_all and pending.step == len(self) - 1)
-                del pending
+                del pending  # as in `_batches`
                 yield batch
-                del batch  # its memory may go to the next one
+                del batch
         finally:
             prefetch.cancel()
 
     def _verifies(self) -> bool:
-        """Whether images are checked: one epoch is enough, if it was read as a whole and has all records."""
+        """Whether images are checked. One epoch is enough, if it was read as a whole and has all records."""
         options = self._reader.options
         if options.verify is None or options.verify == "first-epoch":
             return options.on_error == "skip" or not self._has_verified
@@ -328,7 +333,7 @@ class Stream:
 
 
 class _Loop(Iterator[Batch]):
-    """The batches of an epoch, unless the stream has gone elsewhere meanwhile."""
+    """The batches of an epoch, as long as the stream was not moved by another loop, a position, or a fork."""
 
     def __init__(self, stream: Stream, number: int, batches: Iterator[Batch]) -> None:
         self._stream, self._number, self._batches, self._process = stream, number, batches, os.getpid()
@@ -339,7 +344,8 @@ class _Loop(Iterator[Batch]):
         try:
             return next(self._batches)
         except Exception:
-            if self._is_over():  # its threads may have been stopped, or its end not be that of the epoch
+            # Once the loop is over, its errors are those of stopped threads, and StopIteration is not the epoch's end.
+            if self._is_over():
                 raise RuntimeError(_OVER) from None
             raise
 

@@ -1,9 +1,8 @@
-"""Memory for batches, used again when nobody holds it any more.
+"""Memory for batches, used again when nobody holds it any more."""
 
-A buffer is handed out as an array whose base is a lease. Every view of the array, and what other libraries make
-of it without copying, keeps the lease alive; when the last of them is gone, the memory goes back to its
-pool. Counting references to the array would not do: some libraries alias memory without holding the array.
-"""
+# Batches are leased, not counted. The base of a batch is an object that gives the memory back when it dies; every view
+# of the memory, and every tensor made of it without a copy, keeps that object alive. A count of references to the array
+# would miss libraries that alias the memory without holding the array.
 
 from __future__ import annotations
 
@@ -16,15 +15,15 @@ from numpy.typing import NDArray
 
 __all__ = ["ALIGNMENT", "BufferPool"]
 
-ALIGNMENT = 64  # bytes: what TensorFlow, JAX and DLPack want in order to take memory as it is
+ALIGNMENT = 64  # bytes; TensorFlow, JAX and DLPack copy arrays that are aligned to less
 
 
 class BufferPool:
     """Buffers of one size. Safe to share between threads.
 
     Args:
-        size: of each buffer, in bytes.
-        keep: how many are kept for the next ones; more are freed when they come back.
+        size: size of each buffer, in bytes.
+        keep: the most free buffers to keep for the next batches.
     """
 
     def __init__(self, size: int, keep: int) -> None:
@@ -32,10 +31,10 @@ class BufferPool:
         self._free: deque[NDArray[np.uint8]] = deque(maxlen=max(1, keep))
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any] | str) -> NDArray[Any]:
-        """An array of one of the buffers, aligned to 64 bytes; what is in it is not defined.
+        """An array in one of the buffers, aligned to 64 bytes, with undefined values.
 
         Raises:
-            ValueError: it is larger than the buffers are.
+            ValueError: the array is larger than a buffer.
         """
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
@@ -58,7 +57,7 @@ class _Lease:
         self.__array_interface__ = memory.__array_interface__
 
     def __del__(self) -> None:
-        self._free.append(self._memory)  # where `keep` are there, the oldest is freed
+        self._free.append(self._memory)  # the deque drops its oldest buffer if it is full
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:

@@ -1,8 +1,8 @@
-"""Locks between processes, any number of them in one open file.
+"""Locks between processes, any number of them in one open file."""
 
-They belong to an open file ("open file description locks" of Linux, fcntl(2)): another part of the process that closes
-the same file does not drop them, as it would those of POSIX.
-"""
+# Each lock is a range of one byte in the same file, held by an open file description (Linux, fcntl(2)). A file for each
+# lock would take an open file for each shard that is mapped. POSIX locks, which are older, are dropped as soon as any
+# part of the process closes the file.
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ except ModuleNotFoundError:  # not Unix
 
 __all__ = ["FileLocks"]
 
-_NOTE = 80  # bytes
+_NOTE = 80  # bytes of the note; locks are on offsets, which need not have bytes, so both fit into one file
 _FLOCK = struct.Struct("@hhqqi0q")  # struct flock: type, whence, start, length, process
 
 
 class FileLocks:
-    """Locks by number, from 0 to 2**62. A process that ends, however it does, holds none.
+    """Locks by number, from 0 to 2**62. The kernel releases them when a process ends, even if it is killed.
 
-    This process's own locks of one `FileLocks` do not keep it from taking another: its parts have to agree otherwise.
+    Locks of one `FileLocks` do not exclude each other: the threads of a process need a lock of their own.
 
     Raises:
         OSError: the file cannot be made, or this system has no such locks.
@@ -42,7 +42,7 @@ class FileLocks:
 
     @property
     def note(self) -> bytes:
-        """Whatever was noted last in the file, which whoever holds some lock may agree with others to write."""
+        """The last note in the file. Processes have to agree on a lock under which it is written."""
         return os.pread(self._file, _NOTE, 0)
 
     @note.setter
@@ -50,21 +50,22 @@ class FileLocks:
         os.pwrite(self._file, note.ljust(_NOTE), 0)
 
     def share(self, number: int) -> bool:
-        """Hold a lock together with others; False: somebody has it alone."""
+        """Take a lock that others may share; False if somebody holds it alone."""
         return self._take(fcntl.F_RDLCK, number)
 
     def take(self, number: int) -> bool:
-        """Hold a lock alone; False: somebody has it."""
+        """Take a lock alone; False if somebody holds it."""
         return self._take(fcntl.F_WRLCK, number)
 
     def release(self, number: int) -> None:
-        """Hold a lock no more."""
-        if self._file >= 0:  # garbage is collected in any order: with the file, all locks went
+        """Release a lock."""
+        # Garbage is collected in any order: a lease may outlive this object, whose locks went with its file.
+        if self._file >= 0:
             fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, number, 1, 0))
 
     def _take(self, kind: int, number: int) -> bool:
         try:
             fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, number, 1, 0))
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, by the system
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows both
             return False
         return True

@@ -1,8 +1,7 @@
-"""Files as memory: maps that hold no open file, and copies from many of them at once.
+"""Files as memory: maps that hold no open file, and copies from many of them at once."""
 
-A map is addressed by the kernel, not by Python: `mmap.mmap` and `np.memmap` keep a file open for as long as the
-map lives, and a process may have few files open (often 1,024) and many maps (65,530).
-"""
+# Files are mapped by libc, not by Python. `mmap.mmap` and `np.memmap` keep a file open for each map, and a dataset has
+# more shards than a process may have open files (often 1,024; of maps, 65,530).
 
 from __future__ import annotations
 
@@ -23,12 +22,12 @@ __all__ = ["Window", "address", "announce", "map_file"]
 def map_file(path: str | os.PathLike[str], expected: int | None = None, keep: object = None) -> NDArray[np.uint8]:
     """Every byte of a file as a read-only array, uint8 `[size]`.
 
-    The map lives as long as the array or a view of it. A file of zero bytes, which the kernel
-    refuses to map, gives an empty array.
+    The map lives as long as the array or a view of it. A file of zero bytes, which the kernel refuses to map, gives an
+    empty array.
 
     Args:
-        expected: the file's size; another one is found before anything is mapped.
-        keep: what lives as long as the map.
+        expected: the file's size, checked before anything is mapped.
+        keep: an object to keep alive as long as the map.
 
     Raises:
         CorruptionError: the file has another size.
@@ -37,6 +36,7 @@ def map_file(path: str | os.PathLike[str], expected: int | None = None, keep: ob
     file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         size = os.fstat(file).st_size
+        # Before mapping: to read a page past the end of a shorter file ends the process with SIGBUS.
         if expected is not None and size != expected:
             raise CorruptionError(f"{path}: has {size} bytes, the manifest says {expected}")
         if size == 0:
@@ -49,21 +49,25 @@ def map_file(path: str | os.PathLike[str], expected: int | None = None, keep: ob
 
 
 def address(array: NDArray[Any]) -> int:
-    """Where the first byte of an array lies in memory."""
+    """The address of an array's first byte."""
     return int(array.__array_interface__["data"][0])
 
 
 class Window:
-    """Rows of memory that lie at many addresses, in whatever maps these are.
+    """Rows of memory at many addresses, in any number of memory maps.
 
-    It is one array of overlapping rows, from the lowest to the highest address, of which a fancy index takes those
-    that are asked for and touches no other byte. Whoever asks has checked that they lie within maps, and keeps
-    those alive.
+    The caller has checked that each row lies within a map, and keeps the maps alive.
 
     Args:
-        addresses: int64 `[n]`.
-        row: the type of what lies there, as long as a row.
+        addresses: addresses of the rows, int64 `[n]`.
+        row: dtype of a row.
     """
+
+    # One array of overlapping rows spans all memory from the lowest to the highest address. A fancy index copies rows
+    # out of it and touches no other byte: one for each batch, where one for each shard takes several times as long with
+    # a hundred shards. It is safe since record numbers are checked where they come in, extents against the size of the
+    # file when the index is opened, and that size against the manifest before the file is mapped; and since a lookup
+    # keeps its shards alive.
 
     def __init__(self, addresses: NDArray[np.int64], row: np.dtype[Any]) -> None:
         lowest, highest = (int(addresses.min()), int(addresses.max())) if len(addresses) else (0, 0)
@@ -82,12 +86,12 @@ class Window:
 
 
 def announce(extents: Iterable[tuple[int, int]]) -> None:
-    """Have the kernel read (address, length) of maps from disk, while the process goes on."""
+    """Have the kernel read extents (address, length) of maps from disk, while the process continues."""
     if _libc is None:
         return
     for start, length in extents:
         page = start & -mmap.PAGESIZE
-        # It is advice: where it cannot be taken, the bytes are read when they are touched.
+        # Errors are ignored, since this is advice: otherwise the bytes are read when they are touched.
         _libc.madvise(page, start + length - page, mmap.MADV_WILLNEED)
 
 

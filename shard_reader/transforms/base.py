@@ -16,60 +16,62 @@ Shape = tuple[int | None, ...]
 
 
 class Transform(ABC):
-    """A change of an image. Subclass it for an augmentation of your own, which has draws:
+    """A change of an image. Subclass it for a custom augmentation with random draws:
 
     ```
     @dataclass(frozen=True)
     class Brightness(Transform):
         strength: float = 0.2
-        in_place = True  # it keeps shape and dtype, and does not mind
+        in_place = True  # shape and dtype stay, and `out` may be `image`
         keeps_image = False  # its result is an array of its own
 
         def __call__(self, image, draws, out=None):
             return np.clip(image * draws.uniform(1 - self.strength, 1 + self.strength), 0, 255).astype(image.dtype)
     ```
 
-    Its `repr` shows all that matters, the same in every process, as that of a dataclass does. A stream's saved position
-    does not have it: whoever goes on with another augmentation has decided so.
+    The `repr` must show all settings, and be the same in every process, as that of a dataclass is. It is not part of a
+    stream's saved position: a training may continue with another augmentation.
     """
 
     __slots__ = ()
 
     is_random: ClassVar[bool] = True
-    """Whether it uses its draws. Where it does not, it may be given None."""
+    """Whether it uses its draws. If not, they may be None."""
 
     in_place: ClassVar[bool] = False
-    """Whether it keeps shape and dtype and can be called with an `out` that is `image` itself."""
+    """Whether it keeps shape and dtype, and can be called with an `out` that is `image` itself."""
 
     keeps_image: ClassVar[bool] = True
-    """Whether the image that it is given, or a view of it, may be in use after its result is in the batch: it remembers
-    images, or passes them on. Each image is then decoded into memory of its own. False: that memory takes the next
-    image, which is faster. A subclass that has a `__call__` of its own says so itself, or it counts as True."""
+    """Whether the input image, or a view of it, may be in use after the result is in the batch: the transform stores
+    images, or passes them on. Each image is then decoded into memory of its own. False lets the next image take the
+    same memory, which is faster. A subclass with a `__call__` of its own states it again, or counts as True."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        # A subclass of a transform may keep images in its `__call__` though its base class does not: a wrong True costs
+        # memory, a wrong False would change images that are in use.
         if "__call__" in vars(cls) and "keeps_image" not in vars(cls):
-            cls.keeps_image = True  # what the class above says of its own `__call__` need not hold for this one
+            cls.keeps_image = True
 
     @abstractmethod
     def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
         """The new image.
 
         Args:
-            image: `[height, width, channels]`, of any size, maybe a read-only view, not to be changed but as `out`.
-            draws: the numbers that decide what it does: the same image and numbers must give the same result.
-            out: an array of the result's shape and dtype, C-contiguous. It may write its result there and return
-                it, which saves a copy; it need not. Never overlaps `image`, but where `in_place` says that it
-                may be `image`.
+            image: `[height, width, channels]`, of any size, maybe a read-only view. It must not be changed, unless it
+                is `out`.
+            draws: random numbers. The same image and numbers must give the same result.
+            out: an array of the result's shape and dtype, C-contiguous. To write the result there and return it is
+                optional, and saves a copy. It does not overlap `image`, but may be `image` if `in_place` is set.
 
         Raises:
-            ValueError: this image cannot be transformed. The message goes on after "the image".
+            ValueError: this image cannot be transformed. The message continues "the image".
         """
 
     def output_shape(self, shape: Shape) -> Shape | None:
-        """The shape of its result for images of `shape`, where None is a side that differs between images.
+        """The shape of the result for images of `shape`, with None for a side that differs between images.
 
-        None, the default but for `in_place`, says that only calling it tells.
+        None, the default unless `in_place` is set, means that only a call shows the shape.
         """
         return shape if self.in_place else None
 
@@ -79,5 +81,5 @@ class Transform(ABC):
 
 
 def qualified_name(value: Any) -> str:
-    """Its name and that of its module: the same in every process."""
+    """The name of a class or a function, with its module: the same in every process."""
     return f"{value.__module__}.{value.__qualname__}" if value.__module__ else str(value.__qualname__)

@@ -1,4 +1,4 @@
-"""Several transforms as one, which writes its result where the batch wants it."""
+"""Several transforms as one, which writes its result into the batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ComposedTransform:
     Attributes:
         steps: the transforms, in order.
         is_random: whether one of them uses draws.
-        keeps_image: whether one of them may use the image later.
+        keeps_image: whether one of them may use the input image later.
     """
 
     __slots__ = ("_alone", "_into", "is_random", "keeps_image", "steps")
@@ -33,7 +33,7 @@ class ComposedTransform:
         self.steps = tuple(steps)
         self.is_random = any(step.is_random for step in self.steps)
         self.keeps_image = any(step.keeps_image for step in self.steps)
-        # Which steps are given `out`: the last, and a step whose followers all work in place.
+        # `out` goes to the last step, and to an earlier one whose followers all work in place on it.
         first = max(0, len(self.steps) - 1)
         while first > 0 and self.steps[first].in_place:
             first -= 1
@@ -44,11 +44,12 @@ class ComposedTransform:
         return compose, ([step.function if isinstance(step, _Function) else step for step in self.steps],)
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
-        """Only for pickles that `old_pickles.py` tells of."""
+        """For old pickles only: see `old_pickles.py`."""
         self.__init__(state[1]["steps"])  # type: ignore[misc]
 
     def output_shape(self, shape: Shape) -> Shape | None:
-        """The shape that images of `shape` get, None for a side that differs; None where only a call tells."""
+        """The shape of the result for images of `shape`, with None for a side that differs; None if only a call shows
+        it."""
         result: Shape | None = shape
         for step in self.steps:
             if result is not None:
@@ -56,17 +57,17 @@ class ComposedTransform:
         return result
 
     def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
-        """The image that the last transform gives.
+        """The result of the last transform.
 
         Args:
-            image: `[height, width, channels]`, left as it is unless it is `out`.
-            draws: which all transforms draw from, one after the other; may be None unless `is_random`.
-            out: an array for the result, C-contiguous, no part of `image`. It is what is returned then.
+            image: `[height, width, channels]`, not changed unless it is `out`.
+            draws: random numbers for all transforms, one after the other; may be None unless `is_random`.
+            out: an array for the result, C-contiguous, which does not overlap `image`. It is then returned.
 
         Raises:
-            TypeError: no draws for transforms that use them.
+            TypeError: there are no draws, and a transform uses them.
             ValueError: a transform cannot take the image, or the result is not of `out`'s shape and dtype. The message
-                goes on after "the image".
+                continues "the image".
         """
         if draws is None and self.is_random:
             raise TypeError(f"draws=None: {self!r} needs the draws of a record, as Draws(key, position)")
@@ -85,14 +86,14 @@ class ComposedTransform:
 Transforms = (
     Transform | Callable[[Image], Image] | ComposedTransform | Sequence[Transform | Callable[[Image], Image]] | None
 )
-"""What `compose` takes."""
+"""The arguments of `compose`."""
 
 
 def compose(transforms: Transforms) -> ComposedTransform:
-    """One object for none, one or several transforms; a function of an image is one that has no draws.
+    """One object for no, one or several transforms. A function of an image is a transform without draws.
 
     Raises:
-        TypeError: something else.
+        TypeError: `transforms` are something else.
 
     >>> from shard_reader import Flip, RandomResizedCrop
     >>> compose([RandomResizedCrop(224), Flip()]).output_shape((None, None, 3))
@@ -136,22 +137,22 @@ def _transform(value: object) -> Transform:
 
 
 def _name_of(function: Callable[..., Any]) -> str:
-    """What says which function it is, in every process the same."""
+    """A name for a function, the same in every process."""
     if isinstance(function, functools.partial):
         settings = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
         return f"partial({', '.join([_name_of(function.func), *settings])})"
     if hasattr(function, "__qualname__"):
         return qualified_name(function)
-    # An object that can be called: its own words where it has some, rather than its address.
+    # A callable object. The default `repr` has its address, which is another one in each process.
     has_words = getattr(type(function), "__repr__", None) is not object.__repr__
     return repr(function) if has_words else qualified_name(type(function))
 
 
 def _put(image: Image, out: Image) -> Image:
-    """Copy the result of the last transform to where it is wanted."""
+    """Copy the result of the last transform into the batch."""
     if not isinstance(image, np.ndarray):
         raise ValueError(f"becomes {type(image).__qualname__}: transforms must give an array of NumPy")
-    # Another byte order is no other dtype.
+    # Pixels may come in either byte order: "equiv" allows that, and nothing else.
     if image.shape != out.shape or not np.can_cast(image.dtype, out.dtype, "equiv"):
         raise ValueError(
             f"gives {image.shape} {image.dtype}, the first image gave {out.shape} {out.dtype}: transforms must give"

@@ -1,4 +1,4 @@
-"""Random numbers that a key and a position decide: the same on any machine, in any thread, after any resume."""
+"""Random numbers from a key and a position: the same on any machine, in any thread, after any resume."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB13311
 
 
 class Draws:
-    """Uniform numbers that (key, position) alone decide.
+    """Uniform numbers that depend on (key, position) alone.
 
     A sequence of SplitMix64 (Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators"), which
-    begins at the number that stands at `position` in the SplitMix64 sequence of `key`: as their `split` does, so
-    that neighbouring positions have sequences that have nothing to do with each other.
+    begins at the number at `position` in the SplitMix64 sequence of `key`. This is their `split`: the sequences of
+    neighbouring positions are independent of each other.
 
     Args:
-        key: 64 bits; of a larger integer, the lowest 64.
-        position: of the record in the epoch, from 0.
+        key: 64 bits; the lowest 64 of a larger integer.
+        position: position of the record in the epoch, from 0.
 
     >>> draws = Draws(key=1, position=0)
     >>> draws.uniform() == Draws(1, 0).uniform() != draws.uniform()
@@ -29,14 +29,14 @@ class Draws:
     __slots__ = ("_state",)
 
     def __init__(self, key: int, position: int) -> None:
-        # Three copies of the mixing function, since a call costs as much as the half of it.
+        # The mixing function is written out three times, since a call would cost half as much again.
         mixed = (key + position * _STEP) & _MASK
         mixed = ((mixed ^ (mixed >> 30)) * _FIRST) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * _SECOND) & _MASK
         self._state = mixed ^ (mixed >> 31)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """The next number, in [low, high), of 53 random bits; `high` itself only where rounding gives it."""
+        """The next number, in [low, high), of 53 random bits; `high` itself only by rounding."""
         self._state = mixed = (self._state + _STEP) & _MASK
         mixed = ((mixed ^ (mixed >> 30)) * _FIRST) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * _SECOND) & _MASK
@@ -53,10 +53,10 @@ class Draws:
         return (self._next() * stop) >> 64
 
     def generator(self) -> np.random.Generator:
-        """NumPy's generator, on a Philox keyed by the next two numbers: for what needs more than a few numbers.
+        """NumPy's generator, on a Philox keyed by the next two numbers, for transforms that need many numbers.
 
-        Takes some ten times as long to make as a number. Its bits never change; what NumPy makes of them, as
-        `normal()`, may with NumPy's version.
+        To make it takes some ten times as long as a number. Its bits never change; distributions that NumPy makes of
+        them, as `normal()`, may change with NumPy's version.
         """
         return np.random.Generator(np.random.Philox(key=self._next() << 64 | self._next()))
 

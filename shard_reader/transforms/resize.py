@@ -1,4 +1,4 @@
-"""Resizing and mirroring by OpenCV, where its limits do not show."""
+"""Resizing and mirroring by OpenCV, without its limits."""
 
 from __future__ import annotations
 
@@ -21,19 +21,13 @@ _INTERPOLATION = {
     "bicubic": "INTER_CUBIC",
     "nearest": "INTER_NEAREST_EXACT",
 }
-# What OpenCV 4.10 and later scales, in the byte order of this machine, and what it mirrors.
+# The dtypes that OpenCV 4.10 and later scales, in the byte order of this machine, and that it mirrors.
 _SCALED_DTYPES = frozenset(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
 _FLIPPED_DTYPES = _SCALED_DTYPES | {np.dtype("float16")}
 
 
 def resize(image: Image, shape: tuple[int, int], filter: Filter, out: Image | None) -> Image:
-    """`image` scaled, in `out` if that fits.
-
-    OpenCV's INTER_AREA is what its name says where both directions shrink, and then takes 290 to 900 microseconds
-    for 224 x 224 x 3 bytes (but 36 by whole factors) where bilinear takes 50 to 70. Where one direction grows it
-    silently becomes a bilinear filter of its own that repeats pixels and leaves pixels out: so that direction
-    is scaled on its own, after the other one. FFCV asks for INTER_AREA always.
-    """
+    """`image` scaled, in `out` if that fits."""
     if image.ndim != 3 or not image.size:
         raise ValueError(
             f"has the shape {image.shape} and cannot be resized: give (height, width, channels), none of 0"
@@ -42,6 +36,7 @@ def resize(image: Image, shape: tuple[int, int], filter: Filter, out: Image | No
     if image.dtype in _SCALED_DTYPES:
         _scale(image, target, filter)
         return target
+    # OpenCV has no half-precision floats to scale, and takes pixels in this machine's byte order alone.
     working = image.dtype.newbyteorder("=")
     if working == np.float16:
         working = np.dtype(np.float32)
@@ -65,6 +60,9 @@ def flip(image: Image, out: Image | None) -> Image:
 
 def _scale(image: Image, target: Image, filter: Filter) -> None:
     (height, width), (tall, wide) = image.shape[:2], target.shape[:2]
+    # INTER_AREA weighs areas only where both directions shrink. (It then takes 290 to 900 microseconds for 224 x 224 x
+    # 3 bytes, 36 by whole factors, where bilinear takes 50 to 70.) Where one direction grows, it silently becomes a
+    # bilinear filter that repeats pixels and leaves pixels out: so that direction is scaled after the other one.
     if filter == "area" and (height < tall or width < wide):
         if height > tall or width > wide:
             smaller = np.empty((min(height, tall), min(width, wide), image.shape[2]), image.dtype)
@@ -81,8 +79,9 @@ def _run(name: str, image: Image, target: Image, *arguments: Any, **options: Any
         result = getattr(cv2, name)(image, *arguments, dst=target, **options)
     except cv2.error as error:
         raise ValueError(f"of {image.shape} {image.dtype}: OpenCV cannot {name} it: {str(error).strip()}") from error
-    if result is not target:  # it makes an array of its own where it does not like `target`, and says nothing
-        if result.size != target.size:  # OpenCV 4, of more channels than it knows
+    # OpenCV silently makes an array of its own where it cannot write to `target`.
+    if result is not target:
+        if result.size != target.size:  # OpenCV 4, where there are more channels than it supports
             raise ValueError(f"of {image.shape} {image.dtype}: OpenCV cannot {name} it: gives {result.shape}")
         np.copyto(target, result.reshape(target.shape))
 
@@ -96,7 +95,7 @@ def _target(out: Image | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 @functools.cache
 def _opencv() -> ModuleType:
-    """Imported when the first image needs it: the reader loads NumPy and nothing else."""
+    """OpenCV, imported when the first image needs it: the reader loads nothing but NumPy."""
     try:
         return importlib.import_module("cv2")
     except ModuleNotFoundError as error:

@@ -1,6 +1,6 @@
-"""From a decoded image to one of the batch's size: crops, scaling, mirroring, and one's own.
+"""The standard transforms: crops, scaling, mirroring.
 
-An image is an array `[height, width, channels]`, never changed by a transform but where it is `out`.
+An image is an array `[height, width, channels]`. A transform does not change it, unless it is `out`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["CenterCrop", "Flip", "RandomResizedCrop", "Resize"]
 
 _ATTEMPTS = 10
 
-# Bilinear reads 2 x 2 pixels for each it writes: it leaves none out up to a factor of 2, but weighs them ever less
-# evenly. Up to 1.5 its photos are as near to Lanczos' as area's are, in a seventh of the time.
+# Bilinear reads 2 x 2 pixels for each that it writes: up to a factor of 2 it leaves none out, but weighs them ever less
+# evenly. Up to 1.5, photos are as near to Lanczos' as with area, in a seventh of the time.
 _BILINEAR_UP_TO = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class _Sized(Transform):
-    """A transform whose images all have one size: of a square, or (height, width), in pixels."""
+    """A transform to images of one size: the side of a square, or (height, width), in pixels."""
 
     size: int | tuple[int, int]
 
@@ -34,7 +34,7 @@ class _Sized(Transform):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of every image it gives."""
+        """Height and width of every result."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -46,11 +46,11 @@ class CenterCrop(_Sized):
     """Takes the middle of an image, without scaling it.
 
     Args:
-        size: of a square, or (height, width), in pixels.
+        size: side of a square, or (height, width), in pixels.
 
     Raises:
-        TypeError: a size that is neither.
-        ValueError: a size below 1; on a call, an image that is smaller than the crop.
+        TypeError: the size is neither.
+        ValueError: the size is below 1; on a call, the image is smaller than the crop.
 
     >>> import numpy as np
     >>> CenterCrop(2)(np.zeros((4, 6, 3), np.uint8)).shape
@@ -77,15 +77,15 @@ class Resize(_Sized):
     """Scales an image to one size, which stretches it where the size has another aspect ratio.
 
     Args:
-        size: of a square, or (height, width), in pixels.
-        filter: "area" weighs all pixels that a new one covers, and is bilinear in a direction that grows. The
-            others are OpenCV's, for images that grow or shrink a little: they read 2 x 2 pixels ("bilinear"), 4 x 4
-            ("bicubic") or one ("nearest": the one at the centre, as for masks) and leave out those between.
+        size: side of a square, or (height, width), in pixels.
+        filter: "area" weighs all pixels that a new pixel covers, and is bilinear in a direction that grows. The other
+            filters are OpenCV's, for images that grow or shrink a little: they read 2 x 2 pixels ("bilinear"), 4 x 4
+            ("bicubic") or the pixel at the centre ("nearest", as for masks), and leave out the pixels between.
 
     Raises:
-        TypeError: a size that is neither.
-        ValueError: a size below 1, or another filter; on a call, pixels of a dtype other than uint8, uint16, int16,
-            float16, float32 and float64.
+        TypeError: the size is neither.
+        ValueError: the size is below 1, or the filter is unknown; on a call, the pixels are of a dtype other than
+            uint8, uint16, int16, float16, float32 and float64.
 
     >>> Resize((2, 3)).output_shape((None, None, 3))
     (2, 3, 3)
@@ -110,21 +110,21 @@ class Resize(_Sized):
 class RandomResizedCrop(_Sized):
     """Takes a random part of an image and scales it to one size: the usual augmentation for classification.
 
-    The part's share of the image's area is uniform in `scale`, the logarithm of its aspect ratio in that of `ratio`;
-    after ten parts that do not fit it is the middle, as large as `ratio` allows. This is Inception's augmentation
+    The part's share of the image's area is uniform in `scale`, the logarithm of its aspect ratio in that of `ratio`.
+    If ten parts do not fit, the middle is taken, as large as `ratio` allows. This is Inception's augmentation
     (Szegedy and others, 2015, "Going deeper with convolutions", section 6) as torchvision defines it.
 
-    It scales bilinearly, but by area where the part is more than 1.5 times the size in a direction.
+    It scales bilinearly, or by area where the part is more than 1.5 times the size in a direction.
 
     Args:
-        size: of a square, or (height, width), in pixels.
+        size: side of a square, or (height, width), in pixels.
         scale: the least and the greatest share of the area, above 0 and at most 1.
         ratio: the least and the greatest width / height, above 0.
 
     Raises:
-        TypeError: a size that is neither, a range that is no two numbers.
-        ValueError: a size below 1, a range outside of what is allowed or the wrong way round; on a call, pixels
-            of a dtype that `Resize` does not take either.
+        TypeError: the size is neither, or a range is not two numbers.
+        ValueError: the size is below 1, or a range is out of bounds or reversed; on a call, the pixels are of a dtype
+            that `Resize` rejects, too.
 
     >>> crop = RandomResizedCrop(224)
     >>> crop.box(256, 341, Draws(key=1, position=0)) == crop.box(256, 341, Draws(key=1, position=0))
@@ -146,6 +146,7 @@ class RandomResizedCrop(_Sized):
     def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
         """`[h, w, channels]` to `[*shape, channels]` of the same dtype."""
         top, left, height, width = self.box(image.shape[0], image.shape[1], draws)
+        # The part and the result would overlap in the same memory.
         if image is out:
             image = image.copy()
         shape = self.shape
@@ -154,7 +155,7 @@ class RandomResizedCrop(_Sized):
         return resize(part, shape, "area" if shrinks else "bilinear", out)
 
     def box(self, height: int, width: int, draws: Draws) -> tuple[int, int, int, int]:
-        """The part of an image of this size that it takes next: top, left, height and width, in pixels."""
+        """The next part of an image of this size: top, left, height and width, in pixels."""
         uniform, (low, high) = draws.uniform, self._log_ratio
         for _ in range(_ATTEMPTS):
             area = height * width * uniform(*self.scale)
@@ -172,11 +173,11 @@ class Flip(Transform):
     """Mirrors an image, left to right, with a probability.
 
     Args:
-        probability: from 0 to 1.
+        probability: a number from 0 to 1.
 
     Raises:
-        TypeError: a probability that is no number.
-        ValueError: one that is below 0 or above 1.
+        TypeError: the probability is not a number.
+        ValueError: the probability is below 0 or above 1.
     """
 
     in_place = True
@@ -198,7 +199,7 @@ class Flip(Transform):
 
 
 def _size(size: Any) -> int | tuple[int, int]:
-    """A size of Python's integers, which NumPy's become."""
+    """A size in Python's integers, converted from NumPy's."""
     try:
         sides = [operator.index(side) for side in (size if isinstance(size, list | tuple) else (size, size))]
     except TypeError:

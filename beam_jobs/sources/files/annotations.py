@@ -1,4 +1,4 @@
-"""Boxes and points as people write them, and what of them cannot be."""
+"""Parsing and checking of boxes and points."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ def boxes(values: Sequence[Any], format: str) -> list[list[float]]:
     """The boxes of one row.
 
     Args:
-        values: the four numbers of one box, or one list of boxes, or of the numbers of them all; as text, of JSON.
+        values: the four numbers of one box; or one value, which is a list of boxes, or a flat list of the numbers of
+            all boxes. A text is parsed as JSON.
         format: one of BOX_FORMATS.
 
     Raises:
-        BadInput: it is none of these, or a box has a side of less than nothing.
+        BadInput: the values have another form, or a box has a negative width or height.
     """
     found = _groups(values, 4, "box")
     for box in found:
@@ -29,19 +30,19 @@ def boxes(values: Sequence[Any], format: str) -> list[list[float]]:
 
 
 def points(values: Sequence[Any]) -> list[list[float]]:
-    """The points of one row, as `boxes` takes them, of two numbers each.
+    """The points of one row, in the forms of `boxes`, of two numbers each.
 
     Raises:
-        BadInput: they are none.
+        BadInput: the values have another form.
     """
     return _groups(values, 2, "point")
 
 
 def check_box(box: Sequence[float], format: str) -> None:
-    """Refuse a box with a side of less than nothing.
+    """Check the sides of a box.
 
     Raises:
-        BadInput: it has one.
+        BadInput: the box has a negative width or height.
     """
     one, other = (box[2], box[3]) if format.endswith("xywh") else (box[2] - box[0], box[3] - box[1])
     if one < 0 or other < 0:
@@ -76,7 +77,7 @@ def _several(what: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a finite number, which a float holds."""
+    """Whether a value is a finite number in the range of floats."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -84,7 +85,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _parsed(value: Any, what: str) -> Any:
-    """What a text says."""
+    """A text parsed as JSON, None if it is blank; other values unchanged."""
     if not isinstance(value, str):
         return value
     if not value.strip():

@@ -1,7 +1,7 @@
 """Images as arrays: HDF5, NumPy's `.npy` and `.npz`, and files of records of one length.
 
-All become named arrays whose first dimension is the image; one of them holds the images, one may hold the
-labels, the others of that length are fields.
+All become named arrays with the image as their first dimension. One array holds the images and one may hold the labels;
+others of the same length are fields.
 
 ```
 [n, height, width]             grey        [n, height, width, 1 | 3 | 4]
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 Place = Callable[[int], list[Any]]
-"""Where an image is, by its row."""
+"""Returns the place of an image, by its row."""
 
 _EXPECTED = (
     "expected uint8 or uint16 of [n, height, width], [n, height, width, channels] or [n, channels, height, width],"
@@ -59,13 +59,13 @@ _EXPECTED = (
 )
 _CHANNELS = (1, 3, 4)
 _OPEN_FILES = 16
-_MAX_VALUES = 4096  # of one field: more is no field but data beside the image
+_MAX_VALUES = 4096  # of one field: larger arrays are other data, such as masks
 _TYPE = r"(>?)([iu][1248]|f[48])"
 _ENTRY = re.compile(rf"\s*([^:,\[\]\s]+)\s*:\s*{_TYPE}\s*(?:\[\s*([1-9]\d*(?:\s*,\s*[1-9]\d*)*)\s*\])?\s*(?:,|$)")
 
 
 class Array(Protocol):
-    """What is needed of a `numpy.ndarray` that need not be in memory, as `h5py.Dataset` is."""
+    """The part of `numpy.ndarray`'s interface that arrays on disk, such as `h5py.Dataset`, share."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -77,7 +77,9 @@ class Array(Protocol):
 
 
 class RowArray:
-    """An array whose rows lie in a file, each `step` bytes after the one before, the first at `offset`."""
+    """An array in a file: the first row at `offset`, each further one `step` bytes later."""
+
+    # Not a `numpy.memmap`: the file may be in a store.
 
     def __init__(self, file: BinaryIO, offset: int, step: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self.offset, self.step, self.dtype, self.shape = offset, step, dtype, shape
@@ -85,7 +87,7 @@ class RowArray:
         self._read = ranges(file)
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
-        """Some rows, without a step, read from the file."""
+        """Read some rows, given by a slice without a step."""
         start, stop, _ = rows.indices(self.shape[0])
         shape = (stop - start, *self.shape[1:])
         if 0 in shape:
@@ -97,10 +99,10 @@ class RowArray:
 
 
 def check_images(array: Array, name: str, called: str) -> None:
-    """Whether an array holds images; `called` names its file in messages.
+    """Check that an array holds images. `called` names its file in messages.
 
     Raises:
-        UsageError: it does not.
+        UsageError: the array has another dtype or shape.
     """
     if is_files(array):
         return
@@ -113,10 +115,10 @@ def check_images(array: Array, name: str, called: str) -> None:
 
 
 def check_label(array: Array, name: str, called: str) -> None:
-    """Whether an array holds a label for each image.
+    """Check that an array holds a label for each image.
 
     Raises:
-        UsageError: it does not.
+        UsageError: the array has another dtype or shape.
     """
     if array.dtype.kind in "fc" or math.prod(array.shape[1:]) != 1:
         raise UsageError(
@@ -126,7 +128,7 @@ def check_label(array: Array, name: str, called: str) -> None:
 
 
 def as_pixels(row: NDArray[Any]) -> Pixels:
-    """One image of an array that `check_images` took."""
+    """One image of an array that `check_images` has accepted."""
     if row.ndim == 3 and row.shape[2] not in _CHANNELS:
         row = np.moveaxis(row, 0, 2)
     return np.ascontiguousarray(row, row.dtype.newbyteorder("="))
@@ -141,7 +143,7 @@ def values(array: Array, name: str, called: str, rows: slice) -> list[Any]:
     """Some rows as numbers, texts, and flat lists of either.
 
     Raises:
-        UsageError: it holds something else.
+        UsageError: the array holds values of another type, or too many.
     """
     kind = array.dtype.kind
     text = kind in "SU" or (isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype) is not None)
@@ -169,7 +171,7 @@ def values(array: Array, name: str, called: str, rows: slice) -> list[Any]:
 
 
 def field(array: Array) -> Field | None:
-    """The type of a field that its values do not tell: that of an array in each record."""
+    """The type of a field of arrays, which its flat lists of values do not show; None for other fields."""
     inner = h5py.check_vlen_dtype(array.dtype) if isinstance(array, h5py.Dataset) else None
     dtype = np.dtype(inner) if inner is not None else array.dtype
     if dtype.kind not in "biuf" or (inner is None and math.prod(array.shape[1:]) == 1):
@@ -199,7 +201,7 @@ def is_files(array: Array) -> bool:
 
 
 class HDF5Files:
-    """HDF5 files of a folder, which stay open while they are read."""
+    """HDF5 files of a folder. Files stay open between reads."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -213,11 +215,12 @@ class HDF5Files:
         """A row of an array: the bytes of an image file, or pixels.
 
         Raises:
-            BadInput: it is damaged, or not there any more.
+            BadInput: the row is damaged, or no longer there.
         """
         try:
             found = self._opened(os.getpid(), name)[array][row]
         except (OSError, RuntimeError) as error:
+            # HDF5 reports damage as an OSError without a number. One with a number is of the disk, and may pass.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise BadInput("damaged", f"HDF5 cannot read it ({error})") from error
@@ -226,7 +229,8 @@ class HDF5Files:
         return found.tobytes() if found.ndim == 1 else as_pixels(found)
 
     def _open(self, process: int, name: str) -> h5py.File:
-        """Open a file in each process again, since an open file does not survive a fork."""
+        """Open a file."""
+        # The process is a part of the cache's key: an open HDF5 file does not survive a fork.
         local = self._directory.local
         if local is not None:
             return h5py.File(local / name, "r", locking="best-effort")
@@ -234,10 +238,10 @@ class HDF5Files:
 
 
 def hdf5_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Every array of an HDF5 file, also those in groups, by its path.
+    """Every array of an HDF5 file, in groups, too, by its path.
 
     Raises:
-        OSError: without a number, since it is what is in the file that is damaged.
+        OSError: the file is damaged. The error has no number, unlike one of a disk.
     """
     found: dict[str, h5py.Dataset] = {}
 
@@ -253,10 +257,10 @@ def hdf5_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def npy_array(file: BinaryIO, start: int, end: int, called: str, name: str) -> RowArray:
-    """The array of an `.npy` file that lies from `start` to `end` of another.
+    """The array of an `.npy` file that lies from `start` to `end` in another file.
 
     Raises:
-        UsageError: it is none, or is cut off, or its images are not one after another.
+        UsageError: the bytes are not an array, are cut off, or are in Fortran's order.
     """
     file.seek(start)
     try:
@@ -278,10 +282,10 @@ def npy_array(file: BinaryIO, start: int, end: int, called: str, name: str) -> R
 
 
 def npz_arrays(file: BinaryIO, called: str) -> dict[str, RowArray]:
-    """The arrays of an `.npz` file, which are not read.
+    """The arrays of an `.npz` file, without reading their values.
 
     Raises:
-        UsageError: it is none, or is compressed or damaged.
+        UsageError: the file is not a zip, or is compressed or damaged.
     """
     found = {}
     for member in list_zip(file, called):
@@ -303,7 +307,7 @@ def npz_arrays(file: BinaryIO, called: str) -> dict[str, RowArray]:
 
 
 def placing(images: Array, name: str, file: str) -> tuple[Place, int, int]:
-    """Where each image is, its size, and how many bytes of the file are read to have the values of a row."""
+    """A function for the place of each image, the size of an image, and the bytes that reading a row touches."""
     size = math.prod(images.shape[1:]) * images.dtype.itemsize
     if not isinstance(images, RowArray):
         return (lambda row: ["hdf5", file, name, row]), -1 if is_files(images) else size, 1
@@ -312,10 +316,10 @@ def placing(images: Array, name: str, file: str) -> tuple[Place, int, int]:
 
 
 def parse_record(text: str) -> np.dtype[Any]:
-    """A record of one length: `label:u1,image:u1[3,32,32]`.
+    """Parse the description of a record of one length: `label:u1,image:u1[3,32,32]`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not a description of a record.
     """
     entries: dict[str, tuple[str, tuple[int, ...]]] = {}
     position = 0
@@ -341,7 +345,7 @@ def record_arrays(file: BinaryIO, record: np.dtype[Any], called: str) -> dict[st
     """The arrays of a file of records of one length.
 
     Raises:
-        UsageError: it has a part of a record.
+        UsageError: the length of the file is not a multiple of a record's.
     """
     size = file.seek(0, 2)
     parts: Mapping[str, Any] = record.fields or {}
@@ -359,6 +363,6 @@ def record_arrays(file: BinaryIO, record: np.dtype[Any], called: str) -> dict[st
 
 
 def blocks(rows: int, of: int) -> Iterator[slice]:
-    """Slices of so many rows."""
+    """Slices of `of` rows each."""
     for start in range(0, rows, of):
         yield slice(start, min(rows, start + of))

@@ -1,4 +1,4 @@
-"""A file of class names: one a line."""
+"""Files of class names, one a line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["read_class_names"]
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """The lines of the file that `--classes` names.
+    """The class names in the file of `--classes`.
 
     Raises:
-        UsageError: it cannot be read, or a line is empty or there twice.
+        UsageError: the file cannot be read, or a line is empty or repeated.
     """
     place, name = split_place(path)
     try:
-        text = directory(place).read(name).decode("utf-8-sig")
+        text = directory(place).read(name).decode("utf-8-sig")  # Windows editors begin files with a byte order mark
     except UnicodeDecodeError as error:
         raise UsageError(f"--classes {path}: is not UTF-8 at byte {error.start}") from error
     except (OSError, ValueError, ImportError) as error:

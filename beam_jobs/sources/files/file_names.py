@@ -11,7 +11,7 @@ from shard_reader.storage.open import is_url
 __all__ = ["SPLIT_NAMES", "is_ignored", "is_records", "records_kind", "split_place"]
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
-"""The names of splits, as folders, files and arrays have them, in any case."""
+"""The names of splits, in lower case, and in the order that a dataset lists them in."""
 
 # Files that lie beside images: annotations, readmes, and the files of file managers.
 _IGNORED_SUFFIXES = frozenset(
@@ -22,20 +22,21 @@ _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 def is_ignored(path: str) -> bool:
-    """Whether a file is hidden, or by its suffix not an image and not meant to be one."""
+    """Whether a file is hidden, or has a suffix of files that commonly lie beside images."""
+    # Only these: any other file that is not an image is rejected, since it may be an image that was damaged.
     hidden = path.startswith(".") or "/." in path
     return hidden or posixpath.splitext(path)[1].lower() in _IGNORED_SUFFIXES
 
 
 def is_records(name: str) -> bool:
-    """Whether a file holds images in one of the forms that are recognised, by its name."""
+    """Whether a file is, by its name, a known form of records."""
     return records_kind(name) is not None
 
 
 def records_kind(name: str) -> str | None:
     """The form of a file of records, by its name: "TFRecord", "HDF5", "npz" or "npy"."""
     lower = name.lower()
-    if lower.endswith(".index.npy"):  # of a shard that image-shards wrote
+    if lower.endswith(".index.npy"):  # the index of a shard
         return None
     if ".tfrecord" in lower:
         return "TFRecord"
@@ -44,7 +45,7 @@ def records_kind(name: str) -> str | None:
 
 
 def split_place(place: str) -> tuple[str, str]:
-    """The folder and the name of a file, of which either may be a URL."""
+    """The folder and the name of a file, given by its path or URL."""
     if not is_url(place):
         folder, name = os.path.split(place)
         return folder or ".", name

@@ -1,6 +1,6 @@
-"""Where images come from: a source lists what it has, says what that means, and reads one.
+"""The interface of a source: it lists its inputs, describes them, and reads one.
 
-A source of your own is a class with `entries` and `read`; `examples/custom_source.py` is one.
+A custom source is a class with `entries` and `read`; `examples/custom_source.py` is one.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ SOURCES = ("folder", "table", "coco", "archive", "records")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
-    """Where the images are, and how to read it. What is None is recognised, or not there.
+    """The place of the images, and how to read them. None stands for a value that is recognised, or missing.
 
-    `kind` is one of SOURCES or "module:Class". Columns are those of a table, the keys of a WebDataset's JSON and the
-    features or arrays of records. `boxes` and `points` are columns of them: one that holds lists, or one for each
-    coordinate. `box_format` says what a box's four numbers are: pixels, or with "rel-" parts of the image,
-    as points then are, too; `box_frame`, whether of the image as it is stored, or as it is shown, upright.
+    `kind` is one of SOURCES or "module:Class". Columns are the columns of a table, the keys of a WebDataset's JSON, or
+    the features or arrays of records. `boxes` and `points` name columns: one with lists, or one for each coordinate.
+    `box_format` is the form of a box's four numbers, in pixels, or with "rel-" in parts of the image; points are in the
+    same unit. `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image.
     """
 
     input: str
@@ -76,10 +76,10 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def refuse_options(options: SourceOptions, what: str, *, taken: Collection[str]) -> None:
-    """Refuse every option but those that a source takes; `what` says what INPUT is.
+    """Refuse every option that a source does not take. `what` describes INPUT in the message.
 
     Raises:
-        UsageError: one that has no meaning there was given.
+        UsageError: an option was given that has no meaning for this source.
     """
     for option in dataclasses.fields(options):
         value = getattr(options, option.name)
@@ -91,7 +91,7 @@ def refuse_options(options: SourceOptions, what: str, *, taken: Collection[str])
 
 
 class BadInput(Exception):
-    """An input that cannot become a record, whenever it is tried: `reason` is a short class."""
+    """An input that can never become a record. `reason` is a short class, such as "damaged"."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -99,19 +99,19 @@ class BadInput(Exception):
 
 
 class Problem(NamedTuple):
-    """Why an input cannot be used: a short class, and a sentence."""
+    """The defect of an input: a short class, and a sentence."""
 
     reason: str
     message: str
 
 
 class Entry(NamedTuple):
-    """One input as it was found.
+    """One input of a listing.
 
-    `id` is unique; `size` is in bytes, -1 if it is not known before it is read. `place` is whatever `read` needs
-    to find it beside its id. `fields` are the other values of its record: numbers, texts, and lists of either; None is
-    a missing value. `frame` is the width and height that boxes and points in `fields` refer to, if that is
-    known: an image of another size is rejected. `place`, `label` and `fields` survive JSON as they are.
+    `id` is unique. `size` is in bytes, -1 if it is not known before reading. `place` is the information that `read`
+    needs beside the id. `fields` are the other values of its record: numbers, texts, and lists of either; None is a
+    missing value. `frame` is the width and height that boxes and points in `fields` refer to, if known: an image of
+    another size is rejected. `place`, `label` and `fields` survive JSON unchanged.
     """
 
     id: str
@@ -125,7 +125,7 @@ class Entry(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """One input that will be read, with the values of all fields of its record but the image."""
+    """One input to read, with the values of all fields of its record but the image."""
 
     id: str
     size: int
@@ -144,25 +144,25 @@ class Reject(NamedTuple):
     message: str
 
     def to_line(self) -> bytes:
-        """The line, without what lets one in. A name that is not UTF-8 is written with JSON's escapes."""
+        """The line, without credentials of URLs. A name that is not UTF-8 is written with JSON's escapes."""
         return json.dumps({name: without_secrets(text) for name, text in self._asdict().items()}).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Reject:
-        """What `to_line` wrote."""
+        """The inverse of `to_line`."""
         return cls(**json.loads(line))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What INPUT was recognised as: in words, and what is known of it beside its entries.
+    """INPUT in words, and facts about all entries together.
 
-    `class_names` and `splits` are those that no entry need have, in their order; without them, they are what the
-    entries have. `fields` are types that are known; the others are inferred. `boxes` (lists of four
-    numbers) names the fields that are boxes, each with one of BOX_FORMATS, `points` (lists of two numbers) those that
-    are points, each with "xy", "yx", "rel-xy" or "rel-yx". Fields that begin with "objects/" are lists
-    with an element for each object: an object whose box has left the image is removed from all of them.
-    `untyped` says that all values are texts, which are numbers where all of a field look like it.
+    `class_names` and `splits` are declared in their order, even if no entry has them; None takes the ones of the
+    entries. `fields` are known types; the other types are inferred. `boxes` maps fields with boxes (lists of four
+    numbers) to one of BOX_FORMATS, and `points` maps fields with points (lists of two numbers) to "xy", "yx", "rel-xy"
+    or "rel-yx". Fields that begin with "objects/" are lists with an element for each object: an object whose box has
+    left the image is removed from all of them. `untyped` is True if all values are texts: a field becomes one of
+    numbers if all its texts can be read as numbers.
     """
 
     text: str
@@ -176,22 +176,23 @@ class Layout:
 
 
 class Source(ABC):
-    """INPUT. The number of inputs has no bound: nothing of one entry is kept when the next is there.
+    """Base class of sources.
 
-    The launcher lists; the workers make a source of their own from the same options, and read.
+    The launcher lists the inputs. The workers make sources of their own from the same options, and read. The number
+    of inputs has no bound: a source keeps no entry in memory.
     """
 
     def __init__(self, options: SourceOptions) -> None:
         """Keep the options. Nothing is read yet.
 
         Raises:
-            UsageError: nothing here can read such a place, or an option does not fit.
+            UsageError: no installed package can read such a place, or an option does not fit.
         """
         self.options = options
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
-        """Everything that may be an image, in any order.
+        """The listing of INPUT: every possible image, in any order.
 
         Raises:
             UsageError: INPUT cannot be listed.
@@ -202,31 +203,33 @@ class Source(ABC):
         """One input: the bytes of an image file, or pixels.
 
         Raises:
-            BadInput: it is damaged.
-            FileNotFoundError, PermissionError: it is gone, or may not be read.
-            OSError: it cannot be read now, and could not for some seconds.
+            BadInput: the input is damaged.
+            FileNotFoundError, PermissionError: the input is gone, or may not be read.
+            OSError: the input cannot be read now, after retries for some seconds.
         """
 
     def layout(self) -> Layout:
-        """What it all is, known when `entries` has come to its end.
+        """The layout of INPUT. Called after the last entry.
 
         Raises:
-            UsageError: it is nothing to make a dataset of.
+            UsageError: no dataset can be made of INPUT.
         """
         return Layout(text=type(self).__name__)
 
     def resolve(self, entry: Entry) -> Entry | Problem:
-        """An entry again, with what only `layout` could tell."""
+        """An entry, completed with facts that are known only after the last entry, such as its class."""
+        # A folder is a class or a split depending on all others: a first pass lists, and this completes a second one.
         return entry.problem or entry
 
     def size(self, reference: Reference) -> int:
-        """How many bytes `read` would give, asked before it is called; -1 if that is not known."""
+        """The number of bytes that `read` would return, or -1 if it is not known."""
         return reference.size
 
     def uri(self, entry: Entry | Reference) -> str:
-        """Where an input is, for people."""
+        """The address of an input, for messages."""
         return f"{self.options.input}/{entry.id}"
 
     def answers(self, reference: Reference) -> bool:
-        """Whether INPUT is there at all, asked where an input is missing or may not be read."""
+        """Whether INPUT can be reached at all. Called after an input was missing or unreadable."""
+        # It tells an input that is gone, which is rejected, from a disk that is not mounted, which fails the job.
         return True

@@ -1,7 +1,7 @@
-"""What sources share whose INPUT is a file, or a folder of files, that hold many images each.
+"""Common parts of sources whose files hold many images each: files, splits, columns, types, and names of arrays.
 
-Names say what belongs together: the labels of the arrays `x_test`, `test_images` and `test/images` are in `y_test`,
-`test_labels` and `test/labels`, and all of them are of the split "test".
+Arrays belong together by their names: the labels of `x_test`, `test_images` and `test/images` are in `y_test`,
+`test_labels` and `test/labels`, and all of them are in the split "test".
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _LABEL_WORDS = ("label", "labels", "y")
 
 
 class Files:
-    """INPUT: one file, whose name here is "", or a folder with files that have names below it."""
+    """The files of INPUT: a single file, whose name is "", or the files of a folder, by their names below it."""
 
     def __init__(self, options: SourceOptions) -> None:
         """Nothing is read yet.
 
         Raises:
-            UsageError: nothing here knows such URLs.
+            UsageError: no installed package reads such URLs.
         """
         self._input = options.input
         try:
@@ -55,10 +55,10 @@ class Files:
         self.ignored = 0
 
     def find(self, wanted: Callable[[str], bool], expected: str) -> list[str]:
-        """The names of the files that `wanted` takes, sorted: INPUT itself, or those in it.
+        """The sorted names of the files that `wanted` accepts: INPUT itself, or files in it.
 
         Raises:
-            UsageError: there is none; `expected` says in words what was looked for.
+            UsageError: there is no such file; `expected` describes it in the message.
         """
         if self.directory.exists():
             names = sorted(file.name for file in self.directory.walk() if self._is_wanted(file.name, wanted))
@@ -74,13 +74,13 @@ class Files:
         return [""]
 
     def others(self, wanted: Callable[[str], bool], names: Sequence[str]) -> Iterator[Entry]:
-        """The files beside those that `find` gave, as entries that cannot be used; what is ignored is counted."""
+        """An entry with a problem for each other file of the folder. Ignored files are only counted."""
         if names == [""]:
             return
         for file in self.directory.walk():
             if self._is_wanted(file.name, wanted):
                 continue
-            if is_ignored(file.name) or file.name.endswith(".index.npy"):  # that of a shard
+            if is_ignored(file.name) or file.name.endswith(".index.npy"):  # the index of a shard
                 self.ignored += 1
             else:
                 yield Entry(file.name, file.size, problem=Problem("other-file", "is another kind of file than INPUT's"))
@@ -90,11 +90,11 @@ class Files:
         return (name or self._input).rstrip("/").rpartition("/")[2]
 
     def called(self, name: str) -> str:
-        """A file in messages."""
+        """The name of a file in messages."""
         return f"INPUT {self._input}/{printable(name)}" if name else f"INPUT {self._input}"
 
     def id(self, name: str, inner: str) -> str:
-        """The id of something in a file."""
+        """The id of an image in a file."""
         return f"{name}/{inner}" if name else inner
 
     def _is_wanted(self, name: str, wanted: Callable[[str], bool]) -> bool:
@@ -115,7 +115,7 @@ class Splits:
     def __init__(self, names: Sequence[str]) -> None:
         tops = {name.partition("/")[0] for name in names if "/" in name}
         self._by_folder = bool(tops) and {top.lower() for top in tops} <= set(SPLIT_NAMES)
-        self._rest: str | None = None  # the split of files that name none
+        self._rest: str | None = None  # the split of files without a split in their names
         found = {self._named(name) for name in names}
         self.names: tuple[str, ...] | None = None
         clear = not found & {"train", "training"} and all(len(_split_words(name)) < 2 for name in names)
@@ -127,14 +127,14 @@ class Splits:
 
     @property
     def text(self) -> str:
-        """The splits in words, to be followed by what is in them; nothing if there are none."""
+        """The splits in words, as the beginning of a sentence; "" if there are no splits."""
         if self.names is None:
             return ""
         rest = f"; {self._rest} are those without a split in their names" if self._rest else ""
         return f"split {'folders' if self._by_folder else 'files'} ({', '.join(sorted(self.names))}{rest}) of "
 
     def of(self, name: str) -> str | Problem | None:
-        """The split of a file, if there are splits."""
+        """The split of a file; None if there are no splits."""
         if self.names is None:
             return None
         return self._named(name) or Problem("no-split", "its file lies beside the split folders")
@@ -147,10 +147,10 @@ class Splits:
 
 
 class Columns:
-    """What the named values of an input become: its label, its split, its id, and the fields of its record."""
+    """Turns the named values of an input into its label, its split, its id, and the fields of its record."""
 
     def __init__(self, options: SourceOptions, labels: Sequence[str], left_out: frozenset[str] = frozenset()) -> None:
-        """`labels` are names that a label has if no option names it; `left_out` is no field unless it is asked for."""
+        """`labels` are the usual names of a label. `left_out` are names that only `--fields` makes fields."""
         self._options = options
         self._labels = labels
         self._left_out = left_out
@@ -158,20 +158,20 @@ class Columns:
         self.label: str | None = options.label_column
 
     def is_needed(self, name: str) -> bool:
-        """Whether a value is to be read: `fill` takes it."""
+        """Whether `fill` uses a value, so that it has to be read."""
         options = self._options
         if name in (self.label, options.id_column, options.split_column):
             return True
         return name in options.fields if options.fields is not None else name not in self._left_out
 
     def see(self, names: Sequence[str] | Mapping[str, Any]) -> None:
-        """Take note of the names that one input has."""
+        """Take note of the names of one input's values."""
         if self.label is None:
             self.label = next((name for name in self._labels if name in names), None)
         self._seen.update(dict.fromkeys(names))
 
     def fill(self, entry: Entry, values: Mapping[str, Any]) -> Entry:
-        """An entry with what `values` say; with a problem if they are not what they should be."""
+        """An entry completed with its values, or with a problem if a value cannot be used."""
         label = as_label(values.get(self.label or ""), self.label or "", self._options.label_separator)
         if isinstance(label, Problem):
             return entry._replace(problem=label)
@@ -189,10 +189,10 @@ class Columns:
         return entry._replace(**replaced)
 
     def check(self, called: str) -> None:
-        """Whether every name that the options give was seen; `called` names INPUT.
+        """Check that some input had every name of the options. `called` names INPUT in the message.
 
         Raises:
-            UsageError: one was not.
+            UsageError: no input had one of them.
         """
         options = self._options
         asked = [("--label-column", options.label_column), ("--id-column", options.id_column)]
@@ -204,14 +204,14 @@ class Columns:
 
 
 class Types:
-    """The types of fields that are known, and which are lists."""
+    """The types of fields as far as they are known, and the names of lists."""
 
     def __init__(self) -> None:
         self._fields: dict[str, Field] = {}
-        self.lists: set[str] = set()  # the features that do not have one value in each record
+        self.lists: set[str] = set()  # features that had several values in some record
 
     def see(self, name: str, values: Sequence[Any]) -> None:
-        """Take note of a feature of one record. Those of objects are always lists."""
+        """Take note of a feature of one record. Features of objects are always lists."""
         if len(values) > 0:
             kind = "string" if isinstance(values[0], slice) else "float32" if isinstance(values[0], float) else "int64"
             self._fields[name] = Field(dtype=kind)
@@ -220,11 +220,12 @@ class Types:
 
     def declare(self, name: str, field: Field | None) -> None:
         """Take note of the type of an array."""
-        if field is not None and self._fields.setdefault(name, field).shape != field.shape:  # in another file
+        # An array of another shape in another file: lists of any length hold both.
+        if field is not None and self._fields.setdefault(name, field).shape != field.shape:
             self._fields[name] = Field(dtype=field.dtype, shape=(None,))
 
     def layout(self, special: set[str | None]) -> dict[str, Field]:
-        """The types of all lists and arrays, but for the `special`: the label, the id and the split."""
+        """The types of all lists and arrays but the `special` ones: the label, the id and the split."""
         lists = {n: Field(dtype=self._fields[n].dtype, shape=(None,)) for n in sorted(self.lists & self._fields.keys())}
         if "objects/bbox" in self.lists:
             lists["objects/bbox"] = Field(dtype="float32", shape=(None, 4))
@@ -232,18 +233,18 @@ class Types:
 
 
 def as_label(value: Any, name: str, separator: str | None = None) -> Label | Problem | None:
-    """A label of any value: a name, a whole number, or a list of either."""
+    """A value as a label: a name, a whole number, or a list of either."""
     if value is None or isinstance(value, str):
         return [part.strip() for part in value.split(separator)] if value and separator else value
     if isinstance(value, int):
-        return int(value)  # of a bool too
+        return int(value)  # a bool becomes 0 or 1
     if isinstance(value, list) and (all(type(v) is int for v in value) or all(type(v) is str for v in value)):
         return value
     return Problem("bad-label", f"{name} is {value!r}: a label is a name, a whole number, or a list of either")
 
 
 def split_of(name: str) -> str | None:
-    """The split that an array's name, or that of a group it is in, names."""
+    """The split in the name of an array or of its groups."""
     found = {word.lower() for word in _words(name)} & set(SPLIT_NAMES)
     return found.pop() if len(found) == 1 else None
 
@@ -260,9 +261,10 @@ def without_split(name: str) -> str:
 
 
 def label_of(image: str, names: Iterable[str]) -> str | None:
-    """The array of the labels of an array of images, whose name differs in the word alone that says what it holds."""
+    """The array of labels for an array of images: its name differs only in the word for its contents."""
     rest, held = _parted(image, _IMAGES)
-    if not held:  # of its own name, only what it says of a split
+    # A name such as "faces_train" has no word for images. Its labels are then found by its groups and its split.
+    if not held:
         base = [word.lower() for word in _words(image.rpartition("/")[2])]
         folder = [word.lower() for word in _words(image[: -len(image.rpartition("/")[2])])]
         rest = tuple(word for word in folder if _is_word(word)) + tuple(w for w in base if w in SPLIT_NAMES)
@@ -291,7 +293,7 @@ def without_splits(options: SourceOptions) -> SourceOptions:
 
 
 def image_splits(names: Iterable[str]) -> dict[str, str]:
-    """The arrays of images by their splits, if there are several: `x_train` and `x_test`; otherwise nothing."""
+    """Arrays of images by their splits, as `x_train` and `x_test`; empty unless there are several."""
     alike: dict[tuple[int, tuple[str, ...]], dict[str, str]] = {}
     for name in names:
         rest, held = _parted(name, _IMAGES)
@@ -305,7 +307,7 @@ def image_splits(names: Iterable[str]) -> dict[str, str]:
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name, and what is between them; "xtrain" is two."""
+    """The words of a name, with the separators between them. "xtrain" has two words."""
     words = []
     for word in _WORD.findall(name):
         two = word[0] in "xXyY" and word[1:].lower() in SPLIT_NAMES
@@ -318,7 +320,7 @@ def _is_word(word: str) -> bool:
 
 
 def _parted(name: str, words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """A name's words in lower case without the last that is one of `words`, and that one, or "" if there is none."""
+    """The words of a name in lower case without the last one of `words`, and that word, "" if there is none."""
     all_words = [word for word in _words(name) if _is_word(word)]
     for place in range(len(all_words) - 1, -1, -1):
         if all_words[place].lower() in words:
@@ -328,12 +330,12 @@ def _parted(name: str, words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
 
 
 def _split_words(name: str) -> set[str]:
-    """The splits that a file's own name has among its words."""
+    """The names of splits among the words of a file's own name."""
     return set(re.split(r"[-_.]", name.rpartition("/")[2].lower())) & set(SPLIT_NAMES)
 
 
 def count(number: int, one: str, several: str) -> str:
-    """How many there are, in words."""
+    """A number with its noun; `one` is the text for 1."""
     return one if number == 1 else f"{number:,} {several}"
 
 

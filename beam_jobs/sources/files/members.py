@@ -1,15 +1,15 @@
 """Members of tar and zip archives: listed in memory that does not grow with their number, and read by offset.
 
-The place of a tar's member is `[offset, size]`: its bytes lie there as they are. That of a zip's member is
+The place of a tar's member is `[offset, size]`, where its bytes lie uncompressed. The place of a zip's member is
 `[header_offset, method, compressed_size, size, crc]`:
 
 ```
 local header   "PK34" ... uint16 name's length | uint16 extra's length | name | extra | data
-central        "PK12" ... one for each member, at the end: what is in the local header, and where that is
-end            "PK56" ... how many, and where the first is; before it the same in 64 bits, if need be
+central        "PK12" ... one for each member, at the end: the local header's values, and its offset
+end            "PK56" ... their number, and the offset of the first; before it the same in 64 bits, if need be
 ```
 
-`zipfile` lists too, but keeps some 800 bytes for each member. Source: PKWARE's APPNOTE.TXT 6.3.10, section 4.3.
+Source: PKWARE's APPNOTE.TXT 6.3.10, section 4.3.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from shard_reader.storage.open import is_url
 __all__ = ["Member", "data_offset", "list_tar", "list_zip", "ranges", "read_tar", "read_zip", "unpack"]
 
 Read = Callable[[int, int], bytes]
-"""The bytes of an archive from one offset to another, fewer where it ends."""
+"""Returns the bytes of an archive from one offset to another, fewer at its end."""
 
 _BLOCK = 512  # of a tar
 _PIECE = 1 << 20
@@ -54,7 +54,9 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 _STORED, _DEFLATED = 0, 8
 _METHODS = {6: "implode", 9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd"}
-_HEADER_ROOM = 512  # for the name and the extra of a local header, to read it and the data in one request
+# Room for the name and the extra of a local header. Their lengths are not known before the header is read; with this
+# much more, one request usually gets header and data.
+_HEADER_ROOM = 512
 
 
 class Member(NamedTuple):
@@ -67,7 +69,7 @@ class Member(NamedTuple):
 
 
 def ranges(file: BinaryIO) -> Read:
-    """Reads ranges of an open file."""
+    """A function that reads ranges of an open file."""
 
     def read(start: int, end: int) -> bytes:
         file.seek(start)
@@ -77,7 +79,7 @@ def ranges(file: BinaryIO) -> Read:
 
 
 def unpack(program: str, called: str) -> str:
-    """The command that unpacks a compressed file, into one beside it if its name does not say that it is compressed."""
+    """A shell command that unpacks a compressed file; into another file if its suffix is not that of the program."""
     path = called.removeprefix("INPUT ")
     path = path.rpartition("/")[2] if is_url(path) else path
     stem, suffix = os.path.splitext(path)
@@ -87,10 +89,10 @@ def unpack(program: str, called: str) -> str:
 
 
 def list_tar(file: BinaryIO, called: str) -> Iterator[Member]:
-    """Every member of a tar but its directories, in order. `called` names it in messages.
+    """Every member of a tar but its directories, in order. `called` names the tar in messages.
 
     Raises:
-        UsageError: it is none, is compressed, cut off or damaged, or goes on after its end.
+        UsageError: the file is not a tar, is compressed, cut off or damaged, or has bytes after its end.
     """
     start = file.read(6)
     for magic, program in _COMPRESSED.items():
@@ -109,7 +111,8 @@ def list_tar(file: BinaryIO, called: str) -> Iterator[Member]:
             info = tar.next()
         except (tarfile.TarError, ValueError, ArithmeticError) as error:
             raise _tar_error(called, last, size, tar, error) from error
-        tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+        # `tarfile` keeps every member, which for millions of images would fill the memory.
+        tar.members.clear()  # type: ignore[attr-defined]
         if info is None:
             break
         if info.size < 0 or tar.offset <= position:
@@ -143,7 +146,9 @@ def _tar_problem(info: tarfile.TarInfo) -> Problem | None:
 
 
 def _check_end(read: Read, position: int, size: int, called: str, last: str) -> None:
-    """Nothing but zeros may follow the last member, and at least a block of them must."""
+    """Check that at least a block of zeros follows the last member, and nothing but zeros."""
+    # `tarfile` takes a missing end, damage in a header and a second archive all for the end of the first, silently: a
+    # dataset would lack the rest of the images.
     after = f"after the member {last}" if last else "before any member"
     block = read(position, position + _BLOCK)
     if len(block) < _BLOCK and not block.strip(b"\0"):
@@ -165,7 +170,7 @@ def read_tar(read: Read, place: list[int]) -> bytes:
     """The bytes of a tar's member.
 
     Raises:
-        BadInput: the archive has become shorter.
+        BadInput: the archive has become shorter since the listing.
     """
     offset, size = place
     data = read(offset, offset + size)
@@ -175,11 +180,12 @@ def read_tar(read: Read, place: list[int]) -> bytes:
 
 
 def list_zip(file: BinaryIO, called: str) -> Iterator[Member]:
-    """Every member of a zip but its directories, in order. `called` names it in messages.
+    """Every member of a zip but its directories, in order. `called` names the zip in messages.
 
     Raises:
-        UsageError: it is none, is cut off, damaged or encrypted.
+        UsageError: the file is not a zip, or is cut off, damaged or encrypted.
     """
+    # Not `zipfile`, which keeps some 800 bytes for each member.
     read = ranges(file)
     position, end, shift = _central_directory(read, file.seek(0, 2), called)
     while position < end:
@@ -210,7 +216,9 @@ def list_zip(file: BinaryIO, called: str) -> Iterator[Member]:
 
 
 def _central_directory(read: Read, size: int, called: str) -> tuple[int, int, int]:
-    """Where the list of members begins and ends, and how far all offsets are off: by what precedes the archive."""
+    """Begin and end of the list of members, and the shift of all offsets: the number of bytes before the archive."""
+    # The end record comes before a comment of up to 65,535 bytes. Bytes before the archive are, for example, a program
+    # that unpacks it; the offsets in the archive do not count them.
     start = max(0, size - _END.size - 0xFFFF)
     tail = read(start, size)
     found = tail.rfind(b"PK\x05\x06")
@@ -236,7 +244,7 @@ def _central_directory(read: Read, size: int, called: str) -> tuple[int, int, in
 
 
 def _large(extra: bytes, *values: int) -> list[int]:
-    """`values`, with those that do not fit into 32 bits taken from the extra (APPNOTE 4.5.3)."""
+    """`values`, in which the ones that do not fit into 32 bits are replaced from the extra (APPNOTE 4.5.3)."""
     numbers: Iterator[int] = iter(())
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
@@ -264,10 +272,10 @@ def _name_problem(name: str) -> Problem | None:
 
 
 def data_offset(header: bytes, offset: int) -> int:
-    """Where the data of a zip's member begin, given its local header, which lies at `offset`.
+    """The offset of the data of a zip's member, given its local header, which lies at `offset`.
 
     Raises:
-        BadInput: it is none.
+        BadInput: the bytes are not a local header.
     """
     if len(header) < _LOCAL.size or header[:4] != b"PK\x03\x04":
         raise BadInput("damaged", f"the archive has no member at byte {offset:,}")
@@ -279,7 +287,7 @@ def read_zip(read: Read, place: list[int]) -> bytes:
     """The bytes of a zip's member, unpacked.
 
     Raises:
-        BadInput: they are damaged.
+        BadInput: the bytes are damaged.
     """
     offset, method, packed, size, crc = place
     head = read(offset, offset + _LOCAL.size + _HEADER_ROOM + packed)
@@ -295,7 +303,8 @@ def read_zip(read: Read, place: list[int]) -> bytes:
 
 
 def _inflated(data: bytes, size: int) -> bytes:
-    """At most one byte more than `size`, however much it claims to be."""
+    """Unpack data, up to one byte more than `size`."""
+    # A bound, since a few bytes can unpack to gigabytes. The byte more shows that the data are longer than declared.
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     except zlib.error as error:

@@ -1,4 +1,4 @@
-"""Files of rows: CSV, TSV, JSONL and Parquet, read a row at a time, and of Parquet only the columns that are wanted."""
+"""Files of rows: CSV, TSV, JSONL and Parquet, read a row at a time. Of Parquet, only needed columns are read."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from shard_reader.storage.directory import Directory
 
 __all__ = ["KINDS", "Rows"]
 
-_LARGEST_CELL = 1 << 24  # characters; a quote that is not closed would take in the rest of the file
+_LARGEST_CELL = 1 << 24  # characters: a quote that is not closed would take the rest of the file into memory
 _BATCH = 4096  # rows of Parquet at a time
 _BUFFER = 1 << 20  # bytes of each column of Parquet
 
 
 class Rows(ABC):
-    """One file of rows. `unit` is what they are counted by, from 1."""
+    """One file of rows. `unit` is the noun of their numbers, which begin at 1."""
 
     kind = ""
     unit = "line"
     typed = True
-    same_columns = True  # as the other files of its table
+    same_columns = True  # whether all files of a table have to have the same columns
 
     def __init__(self, directory: Directory, name: str) -> None:
         self._directory, self.name = directory, name
 
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns; "" is one that has none.
+        """The names of the columns; "" for a column without a name.
 
         Raises:
-            UsageError: it is no such file.
+            UsageError: the file is of another kind, or damaged.
         """
 
     @abstractmethod
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
-        """The values of these columns for each row, with its number; or what is wrong with the row.
+        """The number of each row, with the values of these columns or the defect of the row.
 
         Raises:
-            UsageError: the file is damaged, or a column has values that nothing here takes.
+            UsageError: the file is damaged, or a column has values of an unsupported type.
         """
 
     def fields(self, columns: Sequence[str]) -> Mapping[str, Field]:
-        """The types of those columns that say it."""
+        """The types of the columns, as far as the file declares them."""
         return {}
 
     def refused(self, message: str) -> UsageError:
@@ -67,6 +67,7 @@ class Rows(ABC):
     def _lines(self) -> Generator[str, None, None]:
         """Every line as text, with its line break."""
         for number, line in enumerate(self._directory.lines(self.name), 1):
+            # Spreadsheets export "Unicode text" as UTF-16, with a byte order mark or without one.
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
                 if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0\0" in (line[:4:2], line[1:4:2]):
@@ -114,7 +115,7 @@ class _Csv(Rows):
                 )
 
     def _cells(self) -> Generator[tuple[int, list[str]], None, None]:
-        """Every row that is not blank, with the line on which it begins."""
+        """Every row that is not blank, with the number of its first line."""
         csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_CELL))
         with closing(self._lines()) as lines:
             first = next(lines, "")
@@ -136,7 +137,8 @@ class _Csv(Rows):
                     yield number, cells
 
     def _delimiter(self, header: str) -> str:
-        """Spreadsheets put semicolons, or tabs, into what they call CSV."""
+        """The delimiter of the file, by its first line."""
+        # Where a comma separates decimals, spreadsheets write CSV with semicolons or tabs.
         return next((character for character in ",;\t" if character in header), ",")
 
 
@@ -149,7 +151,7 @@ class _Tsv(_Csv):
 
 class _JsonLines(Rows):
     kind = "JSONL"
-    same_columns = False  # a key may be missing from any of its lines
+    same_columns = False  # any line may lack a key
 
     def columns(self) -> tuple[str, ...]:
         found: dict[str, None] = {}
@@ -170,7 +172,8 @@ class _JsonLines(Rows):
     def _object(self, line: str) -> dict[str, Any] | BadInput:
         try:
             value = json.loads(line)
-            if "\\u" in line:  # escapes can make what is no text
+            # Escapes such as "\ud83d" can make half of a surrogate pair, which no format can store.
+            if "\\u" in line:
                 json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             return BadInput("bad-row", "has half of a surrogate pair, which is no text")
@@ -224,7 +227,7 @@ class _Parquet(Rows):
             except OSError as error:
                 if error.errno is not None or type(error) is not OSError:
                     raise
-                # Arrow's word for a damaged page
+                # An OSError without a number is Arrow's error for a damaged page, not one of the disk.
                 raise self.refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from error
 
 
@@ -259,7 +262,9 @@ def _python(column: Any) -> list[Any]:
     from pyarrow import compute, types
 
     if types.is_timestamp(column.type):
-        zone = "Z" if column.type.tz else ""  # the moment, in UTC, without a look into the machine's time zones
+        # Arrow stores moments in UTC. Their time zone is dropped: showing it would depend on this machine's database
+        # of time zones.
+        zone = "Z" if column.type.tz else ""
         texts = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())
         return [text and text.replace(" ", "T") + zone for text in texts.to_pylist()]
     if _is_text(column.type):
@@ -269,7 +274,7 @@ def _python(column: Any) -> list[Any]:
 
 
 def _fixed(kind: Any) -> Field | None:
-    """The type of a field of lists of one length."""
+    """The field for a type of lists of one length; None for other types."""
     from pyarrow import types
 
     shape: tuple[int, ...] = ()
@@ -287,4 +292,4 @@ KINDS: Mapping[str, type[Rows]] = {
     ".ndjson": _JsonLines,
     ".parquet": _Parquet,
 }
-"""How files with each suffix are read."""
+"""The class that reads files of each suffix."""

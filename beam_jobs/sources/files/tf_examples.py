@@ -1,4 +1,4 @@
-"""TFRecords of `tf.train.Example` that others wrote: where each image lies, and the values beside it."""
+"""TFRecords of `tf.train.Example` from other programs: the place of each image, and the values beside it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from shard_reader.system.memory_map import map_file
 
 __all__ = ["BOXES", "check_boxes", "find_image", "framed", "value"]
 
-BOXES = "objects/bbox"  # of TensorFlow Datasets
+BOXES = "objects/bbox"  # the feature of TensorFlow Datasets
 _HEADER = struct.Struct("<QI")  # the length, and its checksum
-_BEYOND = 1.0  # of its sides a box may hang over the image
+# Boxes may hang over the image by its own size at most. Numbers beyond that are pixels, not parts of the image.
+_BEYOND = 1.0
 _FOOTER = 4  # the payload's checksum, which is not read
 
 
 def framed(directory: Directory, name: str, called: str) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Every record's offset and payload. A local file is mapped: what nobody looks at is not read.
+    """The offset and the payload of every record.
 
     Raises:
-        UsageError: it is no TFRecord, is compressed, damaged or cut off; `called` names it.
+        UsageError: the file is not a TFRecord, or is compressed, damaged or cut off; `called` names it.
     """
+    # A local file is mapped, so that bytes of images, which a listing does not use, are not read.
     if directory.local is not None:
         data = map_file(directory.local / name)
         yield from _framed(lambda start, end: data[start:end], len(data), called)
@@ -67,7 +69,7 @@ def _framed(read: Any, size: int, called: str) -> Iterator[tuple[int, NDArray[np
 
 
 def find_image(features: Mapping[str, Values], names: Sequence[str]) -> tuple[str, slice] | None:
-    """The first of `names` that has one value of bytes, and where in the payload that is."""
+    """The first of `names` that has a single value of bytes, and the place of that value in the payload."""
     for name in names:
         found = features.get(name)
         if found is not None and len(found) == 1 and isinstance(found[0], slice):
@@ -76,17 +78,17 @@ def find_image(features: Mapping[str, Values], names: Sequence[str]) -> tuple[st
 
 
 def value(found: Values, payload: NDArray[np.uint8], name: str, called: str) -> Any:
-    """A feature as one number or text, as a list of several, or as None.
+    """The value of a feature: a number or text, a list of several, or None.
 
     Raises:
-        UsageError: its bytes are no text.
+        UsageError: the bytes of a value are not UTF-8.
     """
     values: list[Any] = [_text(v, payload, name, called) if isinstance(v, slice) else v for v in found]
     return values[0] if len(values) == 1 else values or None
 
 
 def check_boxes(boxes: Any) -> Problem | None:
-    """What is wrong with boxes that are to be TFDS's: ymin, xmin, ymax, xmax of each, as parts of the image."""
+    """The defect of boxes, if they are not in the form of TFDS: ymin, xmin, ymax, xmax, as parts of the image."""
     numbers = boxes if isinstance(boxes, list) else [] if boxes is None else [boxes]
     if len(numbers) % 4:
         return Problem("bad-boxes", f"{BOXES} has {len(numbers)} numbers: expected 4 for each box")

@@ -1,4 +1,4 @@
-"""From what TFRecords that others wrote hold to the fields of a dataset."""
+"""From a survey of another program's TFRecords to the fields of a dataset."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ __all__ = ["ForeignFields", "infer"]
 
 _LABELS = ("image/class/label", "label", "class", "labels", "image/label")
 _OWN_NAMES = ("image", "id", "label", "content_hash", "weight", *BASE_COLUMNS)
-_OWN_ENDS = ("_offset", "_length", "_crc32c", "/mask")  # of columns of the index, and of a batch
-_MOST_VALUES = 64  # of an array in the index; more are left where they are
+_OWN_ENDS = ("_offset", "_length", "_crc32c", "/mask")  # ends of columns of the index, and of a batch
+_MOST_VALUES = 64  # of an array in the index; larger arrays are read from the records
 _DTYPES = {kind: dtype for dtype, kind in example.KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignFields:
-    """The fields, the feature of the labels, why a feature is not one of the fields, and whether grey images are
-    read as colour, since others are colour.
+    """The fields of a dataset of another program's TFRecords.
+
+    `label` is the feature of the labels. `left_out` has the reason for each feature that is not a field. `grey_as_rgb`
+    is True if some images are grey and others colour: all are then read as colour.
     """
 
     fields: Mapping[str, Field]
@@ -33,17 +35,17 @@ class ForeignFields:
 
 
 def infer(found: Survey, keys: Keys, label: str | None, has_ids: bool) -> ForeignFields:
-    """The fields of a dataset.
+    """Infer the fields of a dataset.
 
     Args:
-        found: what all files hold together.
+        found: the survey of all files together.
         keys: the features of image and id.
-        label: the name of the label's feature; "none" is none, None is that of the usual names which is there.
+        label: the name of the label's feature; "none" for no label; None for the first usual name that is there.
         has_ids: whether the feature of the ids is unique.
 
     Raises:
-        UsageError: no feature is called `label`, or it holds no whole numbers.
-        JobError: images are of several encodings.
+        UsageError: there is no feature `label`, or its values are not whole numbers.
+        JobError: the images have several encodings.
     """
     label = _label(found, label)
     left_out = dict[str, str]()
@@ -52,6 +54,8 @@ def infer(found: Survey, keys: Keys, label: str | None, has_ids: bool) -> Foreig
     names = {keys.image: "image", **({label: "label"} if label else {})}
     if has_ids and keys.id is not None:
         names[keys.id] = "id"
+    # Features of height and width are often those of the original image: sizes come from the headers of the images,
+    # and only for raw pixels, which have none, from features.
     sizes = {"height": keys.height or keys.image, "width": keys.width or keys.image}
     for name, feature in sizes.items():
         fields[name] = Field(dtype="int64", feature=feature)
@@ -101,12 +105,12 @@ def _image_field(found: Survey, keys: Keys) -> Field:
 
 
 def _has_grey_and_rgb(found: Survey) -> bool:
-    """Whether encoded images are grey and colour, as those of ImageNet are: the reader decodes all as colour."""
+    """Whether some encoded images are grey and others colour, as in ImageNet. The reader decodes all as colour."""
     return found.channels == {1, 3} and not any(IMAGE_CODECS[encoding].is_raw for encoding, _ in found.types)
 
 
 def _why_not(seen: FeatureSeen) -> str | None:
-    """Why a feature cannot be a field, if it cannot."""
+    """The reason that a feature cannot be a field; None if it can."""
     if not seen.kinds:
         return "has no value in any record"
     if len(seen.kinds) > 1:
@@ -115,7 +119,7 @@ def _why_not(seen: FeatureSeen) -> str | None:
 
 
 def _name(feature: str, seen: FeatureSeen, records: int) -> str:
-    """The name of a field: that of its feature, unless that means something else here."""
+    """The name of a field: the name of its feature, with "source/" in front if that name has another meaning here."""
     if feature == "content_hash" and _field(feature, seen, records) == Field(dtype="int64", feature=feature):
         return feature
     return f"source/{feature}" if feature in _OWN_NAMES or feature.endswith(_OWN_ENDS) else feature

@@ -1,4 +1,4 @@
-"""Which files of a directory are TFRecords, and which split each is of, by their names.
+"""The TFRecord files of a directory and their splits, by the names of files.
 
 ```
 train-00000-of-00010                    validation-00000-of-00128.tfrecord     numbered files of a split
@@ -20,7 +20,7 @@ from beam_jobs.sources.files.file_names import SPLIT_NAMES
 __all__ = ["missing_numbers", "split_files"]
 
 _SUFFIX = re.compile(r"\.tfrecords?(?![A-Za-z0-9])", re.IGNORECASE)
-_PLAIN = re.compile(r"[\w-][\w.-]*")  # what a manifest takes
+_PLAIN = re.compile(r"[\w-][\w.-]*")  # names that a manifest allows
 _NUMBERED = re.compile(r"[-_](\d+)-of-(\d+)")
 
 
@@ -28,11 +28,11 @@ def split_files(names: Iterable[str], patterns: Sequence[tuple[str, str]]) -> Ma
     """The names of the files of each split, in order.
 
     Args:
-        names: of all files of the directory.
-        patterns: a split's name and a pattern of file names, for each split; without one, names tell.
+        names: the names of all files of the directory.
+        patterns: for each split, its name and a pattern of file names; without patterns, splits are recognised.
 
     Raises:
-        UsageError: a pattern is of no file, or a file of two splits.
+        UsageError: a pattern matches no file, or a file belongs to two splits.
     """
     there = sorted(name for name in names if not name.startswith((".", "_")) and not name.endswith(".index.npy"))
     found = _by_pattern(there, patterns) if patterns else _by_name(there)
@@ -44,12 +44,13 @@ def split_files(names: Iterable[str], patterns: Sequence[tuple[str, str]]) -> Ma
 
 
 def missing_numbers(names: Sequence[str]) -> list[str]:
-    """The files that are not among numbered ones: `train-00003-of-00010`, where the others are."""
+    """The missing files of numbered sets: `train-00003-of-00010`, if others of the ten are there."""
     missing = []
     groups: dict[tuple[str, str, str], set[str]] = {}
     for name in names:
         if match := _NUMBERED.search(name):
             groups.setdefault((name[: match.start(1)], match[2], name[match.end() :]), set()).add(match[1])
+    # Sets are told apart by the text around the number: a directory has one for each split.
     for (start, count, end), numbers in groups.items():
         width = len(next(iter(numbers)))
         expected = (f"{number:0{width}d}" for number in range(int(count)))
@@ -80,6 +81,7 @@ def _by_pattern(names: Sequence[str], patterns: Sequence[tuple[str, str]]) -> Ma
 
 
 def _split_of(name: str) -> str:
+    # A name with two names of splits, as "train-test.tfrecord", says neither.
     cut = min(match.start() for match in (_SUFFIX.search(name), _NUMBERED.search(name)) if match)
     base = name[:cut]
     words = [word.lower() for word in re.split(r"[-_.]", base)]

@@ -1,6 +1,6 @@
-"""What TFRecords of `tf.train.Example` that others wrote hold: every feature of every record, and each image's header.
+"""A survey of another program's TFRecords of `tf.train.Example`: features, types and sizes of images.
 
-All records are looked at, so that what is inferred holds for all of them. Of an image only its header is read.
+It covers every record, so that the inferred fields hold for all of them. Of an image, only the header is read.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _KIND_NAMES = {example.BYTES: "bytes", example.FLOATS: "floats", example.INTEGER
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The features that mean something: the image, what may be an id, and, of raw pixels, what says their shape.
+    """The features with a special meaning: the image, a possible id, and the size of raw pixels.
 
-    `shape` is that of all images; without it `height` and `width` name features.
+    `shape` is the shape of all raw images; if it is None, `height` and `width` name features.
     """
 
     image: str
@@ -53,7 +53,7 @@ class Keys:
 
 @dataclass(slots=True)
 class FeatureSeen:
-    """What one feature holds: kinds of values, in how many records it is, and how many values it has there."""
+    """The values of one feature: their kinds, the number of records with it, and the numbers of values in a record."""
 
     kinds: set[int] = field(default_factory=set)
     records: int = 0
@@ -64,7 +64,7 @@ class FeatureSeen:
     """The greatest common divisor of the numbers of values."""
 
     def see(self, kind: int, count: int, is_text: bool) -> None:
-        """Take one record's values into account."""
+        """Add the values of one record."""
         self.records += 1
         self.least, self.most = min(self.least, count), max(self.most, count)
         self.divisor = math.gcd(self.divisor, count)
@@ -73,7 +73,7 @@ class FeatureSeen:
             self.is_text &= is_text
 
     def merge(self, other: FeatureSeen) -> None:
-        """Take those of another file into account."""
+        """Add the values of another file."""
         self.kinds |= other.kinds
         self.records += other.records
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
@@ -83,8 +83,9 @@ class FeatureSeen:
 
 @dataclass(slots=True)
 class Survey:
-    """What one file holds, or several together. `types` are the images' encodings and dtypes, each with its first
-    place; `ids` are 128 bits of each id, `[n, 2]`.
+    """The survey of one file, or of several together.
+
+    `types` maps encodings and dtypes of images to the first place of each. `ids` are 128 bits of each id, `[n, 2]`.
     """
 
     records: int = 0
@@ -96,7 +97,8 @@ class Survey:
     ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
 
     def see_image(self, header: ImageHeader, place: str) -> None:
-        """Take one image into account. Of sizes, two different ones say all."""
+        """Add one image."""
+        # Two different sizes are enough to know that sizes differ; all of them could fill memory.
         self.types.setdefault((header.encoding, header.dtype), place)
         self.channels.add(header.channels)
         for sizes, size in ((self.heights, header.height), (self.widths, header.width)):
@@ -104,7 +106,7 @@ class Survey:
                 sizes.add(size)
 
     def merge(self, other: Survey) -> None:
-        """Take another file into account; ids are left to their own file."""
+        """Add the survey of another file, without its ids."""
         self.records += other.records
         for name, seen in other.features.items():
             self.features.setdefault(name, FeatureSeen()).merge(seen)
@@ -116,16 +118,16 @@ class Survey:
 
 
 def find_keys(path: Path, image: str | None, id: str | None, raw: tuple[int, int, int] | None) -> Keys | None:
-    """Which features of a file's first record are the image and the id; None if the file has no record.
+    """The features of image and id in a file's first record; None if the file has no record.
 
     Args:
         path: the file.
-        image: the name of the image's feature, if it is said.
-        id: that of the id, if it is said; "none" is no id.
+        image: the name of the image's feature, or None to recognise it.
+        id: the name of the id's feature, or None to recognise it; "none" for no id.
         raw: height, width and channels of images that are bytes of pixels.
 
     Raises:
-        UsageError: it is no TFRecord of Examples, or none of its features is an image.
+        UsageError: the file is not a TFRecord of Examples, or has no feature with an image.
     """
     for start, payload in framed(directory(str(path.parent)), path.name, str(path)):
         with _explained(path, f"{path}: record 0, at byte {start}"):
@@ -154,12 +156,12 @@ def _find_keys(
 
 
 def survey(path: Path, keys: Keys) -> Survey:
-    """Look at every record of a file.
+    """Survey every record of a file.
 
     Raises:
         UsageError: the file is compressed or cut off.
-        CorruptionError: it is damaged.
-        JobError: a record is no Example, or has no image.
+        CorruptionError: the file is damaged.
+        JobError: a record is not an Example, or has no image.
     """
     found = Survey()
     ids = list[bytes]()
@@ -181,12 +183,14 @@ def survey(path: Path, keys: Keys) -> Survey:
 
 @contextlib.contextmanager
 def _explained(path: Path, place: str) -> Iterator[None]:
-    """Look for the cause of an error in a record: checksums tell whether it is damaged.
+    """Find the cause of an error in a record.
 
     Raises:
-        CorruptionError: it is, or another one of the file.
-        JobError: it is not.
+        CorruptionError: a record of the file is damaged.
+        JobError: all records are whole, but this one cannot be indexed.
     """
+    # The survey leaves the checksums of records to the second pass. Only after an error does it check them all, to tell
+    # damage from a record of another kind.
     try:
         yield
     except (JobError, ValueError) as error:
@@ -209,7 +213,7 @@ def _header(payload: NDArray[np.uint8], features: Mapping[str, example.Feature],
 
 
 def _image(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], name: str, place: str) -> slice:
-    """Where the image lies in an Example."""
+    """The place of the image in an Example."""
     feature = features.get(name)
     if feature is None:
         raise JobError(f"{place}: has no feature {name}, which has the images; its features are {_listed(features)}")
@@ -225,7 +229,7 @@ def _image(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], 
 def _image_key(
     payload: NDArray[np.uint8], features: Mapping[str, example.Feature], said: str | None, is_raw: bool, path: Path
 ) -> str:
-    """The feature with the image: that which is said, one of the usual names, or the only one that is an image."""
+    """The feature with the image: the one of the option, one with a usual name, or the only one with an image."""
     if said is not None:
         if said not in features:
             raise UsageError(f"--image-key {said}: {path} has no such feature; it has {_listed(features)}")
@@ -233,6 +237,8 @@ def _image_key(
     found = {name: feature for name, feature in features.items() if feature.kind == example.BYTES}
     named = [name for name in _IMAGES if name in found and len(example.values(payload, found[name])) == 1]
     images = [name for name in found if _is_image(payload, found[name])]
+    # A usual name that holds an image is the best choice. Raw pixels have no header to recognise them by, so that a
+    # name alone has to do.
     both = [name for name in named if name in images]
     choice = both[:1] or (images if len(images) == 1 else named[:1] if not images or is_raw else [])
     if not choice:
@@ -251,7 +257,7 @@ def _raw_header(
     """The shape of an image that is bytes of pixels.
 
     Raises:
-        ValueError: it has more or fewer bytes.
+        ValueError: the image has more or fewer bytes than its size needs.
     """
     if keys.shape is not None:
         height, width, channels = keys.shape
@@ -285,7 +291,7 @@ def _is_text(data: NDArray[np.uint8]) -> bool:
 
 
 def _id(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], name: str) -> bytes:
-    """128 bits of an id, or nothing if it is none."""
+    """128 bits of an id; empty if the value is not an id."""
     feature = features.get(name)
     values = example.values(payload, feature) if feature is not None and feature.kind == example.BYTES else []
     if len(values) != 1 or not isinstance(values[0], slice):

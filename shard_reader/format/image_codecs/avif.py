@@ -15,8 +15,8 @@ class Avif(PillowCodec):
 
     name, label, media_type = "avif", "AVIF", "image/avif"
     channels = (1, 3, 4)
-    max_side = 32_768  # libavif decodes no longer ones
-    quality = 75  # photos are as near to the original as those of JPEG at 90, in two thirds of the bytes
+    max_side = 32_768  # the limit of libavif's decoder
+    quality = 75  # photos are as near to the original as with JPEG at 90, in two thirds of the bytes
     # The bytes depend on the number of threads, and Pillow's default is one for each CPU.
     settings = {"max_threads": 1, "autotiling": False, "codec": "aom", "speed": 6}  # noqa: RUF012
 

@@ -26,7 +26,7 @@ class ImageHeader(NamedTuple):
 
 
 class Scratch:
-    """Memory for the pixels of one image at a time, so that not every image needs memory of its own."""
+    """Memory for the pixels of one image at a time, used again for the next image."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
@@ -76,8 +76,8 @@ class ImageCodec(ABC):
         """The header of a payload. `field` is the type of the image, where that is known.
 
         Raises:
-            ValueError: it is damaged, or its pixels are of a kind that is not decoded. The message goes on after "the
-                image".
+            ValueError: the payload is damaged, or its pixels are of a kind that is not decoded. The message continues
+                "the image".
             ModuleNotFoundError: a package is missing.
         """
 
@@ -92,14 +92,14 @@ class ImageCodec(ABC):
         fast: bool = False,
         scratch: Scratch | None = None,
     ) -> NDArray[Any]:
-        """The pixels of a payload, `[height, width, channels]`. Not every codec looks at height and width.
+        """The pixels of a payload, `[height, width, channels]`. Not every codec uses height and width.
 
         Args:
-            fast: take the faster, less exact way, if there is one.
+            fast: decode faster and less exactly, if the codec can.
             scratch: memory that the pixels may be in; they are then valid until it is used again.
 
         Raises:
-            ValueError: it is damaged. The message goes on after "the image".
+            ValueError: the payload is damaged. The message continues "the image".
             ModuleNotFoundError: a package is missing; the message names the extra.
         """
 
@@ -110,15 +110,15 @@ class ImageCodec(ABC):
         Equal pixels give equal bytes, with the same packages on any machine of the same architecture.
 
         Args:
-            quality: 1 to 100; None: the default one.
+            quality: 1 to 100; None for the default.
         """
 
 
 def optional_module(name: str) -> ModuleType:
-    """A package that decodes, imported when the first image needs it: raw pixels need none.
+    """A package for decoding, imported when the first image needs it. Raw pixels need no package.
 
     Raises:
-        ModuleNotFoundError: it is not installed; the message names the extra.
+        ModuleNotFoundError: the package is not installed; the message names the extra.
     """
     try:
         return importlib.import_module(name)

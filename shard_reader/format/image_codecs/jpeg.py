@@ -41,6 +41,7 @@ class Jpeg(ImageCodec):
     ) -> NDArray[np.uint8]:
         """`fast` takes the fast integer DCT and chroma upsampling of libjpeg-turbo."""
         simplejpeg, channels = optional_module("simplejpeg"), field.shape[2]
+        # Where images differ in channels, only the header says which this one has; a second call, so only then.
         if channels is None:
             channels = 1 if simplejpeg.decode_jpeg_header(payload)[2] == "Gray" else 3
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(

@@ -49,12 +49,14 @@ class PillowCodec(ImageCodec):
     ) -> NDArray[Any]:
         pillow = optional_module("PIL.Image")
         try:
-            with pillow.open(io.BytesIO(payload.data), formats=(self.name,)) as image:  # no other: EPS runs a program
-                # Grey among colour, which a JPEG's decoder makes colour by itself.
+            # This format alone: Pillow knows many, and that of EPS runs another program.
+            with pillow.open(io.BytesIO(payload.data), formats=(self.name,)) as image:
+                # A grey image among coloured ones becomes coloured, as the decoder of JPEG does by itself.
                 pixels = np.asarray(image.convert("RGB") if field.shape[2] == 3 and image.mode == "L" else image)
         except MemoryError:
             raise
-        except Exception as error:  # its decoders raise whatever they like: SyntaxError, struct.error, EOFError, ...
+        except Exception as error:
+            # Pillow's decoders raise errors of many kinds: SyntaxError, struct.error, EOFError, ...
             raise ValueError(f"cannot be decoded: {error}") from error
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 

@@ -12,7 +12,7 @@ class Png(PillowCodec):
 
     name, label, media_type = "png", "PNG", "image/png"
     channels = (1, 3, 4)
-    max_side = 65_500  # the format has room for more; sums of the job need this
+    max_side = 65_500  # the format allows more; the job's sums over pixels need this bound
     in_tfds = True
 
     def matches(self, start: bytes) -> bool:

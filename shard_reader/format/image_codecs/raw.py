@@ -14,7 +14,7 @@ __all__ = ["Raw"]
 
 
 class Raw(ImageCodec):
-    """Pixels of any dtype. They have no header: the field, or the record, says their shape."""
+    """Pixels of any dtype. There is no header: the field or the record gives the shape."""
 
     name, label, media_type = "raw", "raw", "application/octet-stream"
     channels = (1, 3, 4)

@@ -1,4 +1,4 @@
-"""The table of image codecs, and the two questions that it answers: what an image is, and what its pixels are."""
+"""The table of image codecs: the encoding of an image, and its pixels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_pixel_array(field: Field) -> bool:
 
 
 def encoding_of(payload: NDArray[np.uint8]) -> str | None:
-    """The encoding of an image by its first bytes; None: it is of no encoding that has a header."""
+    """The encoding of an image by its first bytes; None if they are those of no known header."""
     start = payload[:12].tobytes()
     return next((codec.name for codec in IMAGE_CODECS.values() if codec.matches(start)), None)
 
@@ -69,7 +69,7 @@ def read_header(payload: NDArray[np.uint8]) -> ImageHeader:
     """The header of an image.
 
     Raises:
-        ValueError: it is damaged, not an image, or its pixels are of a kind that is not decoded.
+        ValueError: the payload is damaged, not an image, or its pixels are of a kind that is not decoded.
         ModuleNotFoundError: a package is missing: simplejpeg for JPEG, Pillow for the others.
     """
     encoding = encoding_of(payload)
@@ -100,6 +100,8 @@ def decode_image(
         ModuleNotFoundError: a package is missing; the message names the extra.
     """
     image = codec_of(field).decode(payload, field, height, width, fast=fast, scratch=scratch)
+    # A sound payload of another image, as in a mixed-up file, must not reach a batch: shapes are checked for all
+    # codecs.
     channels = field.shape[2]
     expected = (height, width, image.shape[2] if channels is None else channels)
     if image.shape != expected:

@@ -47,14 +47,14 @@ _TAG_1, _TAG_2 = b"\x0a", b"\x12"  # fields 1 and 2, length-delimited
 
 
 class Feature(NamedTuple):
-    """The values of one feature as they are stored: their kind, and the bytes that the message of their list takes."""
+    """The stored values of one feature: their kind, and the bytes of the message of their list."""
 
     kind: int
     span: slice
 
 
 def encode(features: Mapping[str, Value]) -> bytes:
-    """The bytes of an Example. Scalars are one value, arrays and lists as many as they have.
+    """The bytes of an Example. A scalar is one value, an array or a list is all of its values.
 
     Integers become an `int64_list`, floats a `float_list`, and bytes and texts a `bytes_list`.
     """
@@ -63,7 +63,7 @@ def encode(features: Mapping[str, Value]) -> bytes:
 
 
 def features(payload: NDArray[np.uint8]) -> dict[str, Feature]:
-    """Where the values of every feature of an Example are.
+    """The places of the values of every feature of an Example.
 
     Raises:
         ValueError: `payload` is not an Example.
@@ -80,16 +80,17 @@ def features(payload: NDArray[np.uint8]) -> dict[str, Feature]:
 
 
 def values(payload: NDArray[np.uint8], feature: Feature) -> Values:
-    """The values of a feature: integers, floats, or for bytes the slices of `payload` they take.
+    """The values of a feature: integers, floats, or for bytes their slices of `payload`.
 
     Raises:
-        ValueError: they are no such values.
+        ValueError: the message is damaged.
     """
     data = payload.data
     spans = [v for n, _, v in _fields(data, feature.span.start, feature.span.stop) if n == 1]
     if feature.kind == BYTES:
         return spans
-    if feature.kind == FLOATS:  # packed or not, the bytes of a run are the same
+    # A packed run and a single value differ in the wire type alone, so both are read as runs.
+    if feature.kind == FLOATS:
         return [x for v in spans for x in np.frombuffer(data[v], "<f4").tolist()]
     return [x for v in spans for x in _varints(data, v)]
 
@@ -138,6 +139,7 @@ def _varint(value: int) -> bytes:
 
 def _read_varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
     value = 0
+    # At most 10 bytes, as in protobuf's own parser: damaged bytes could otherwise go on to the end of the file.
     for shift in range(0, 70, 7):
         if position >= end:
             raise ValueError(f"the message ends inside a varint at byte {position}")
@@ -185,4 +187,5 @@ def _varints(data: memoryview, span: slice) -> Iterator[int]:
     position = span.start
     while position < span.stop:
         value, position = _read_varint(data, position, span.stop)
+        # An int64 is stored as the two's complement in 64 unsigned bits.
         yield value - (1 << 64) if value >> 63 else value

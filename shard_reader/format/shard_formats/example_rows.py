@@ -39,6 +39,7 @@ def _example_row(path: Path, offset: int, payload: NDArray[np.uint8], fields: Ma
             feature = field.feature or name
             if name in ("height", "width") and feature == image.feature:
                 continue
+            # Writers leave out the feature of an empty list, since a Feature without a kind says as much.
             if feature not in features and field.shape[:1] == (None,):
                 row |= dict.fromkeys(extent_columns(name), 0)
             else:
@@ -72,14 +73,14 @@ def _size(payload: NDArray[np.uint8], field: Field) -> tuple[int, int]:
 def _columns(
     name: str, field: Field, payload: NDArray[np.uint8], feature: example.Feature, offset: int
 ) -> dict[str, Any]:
-    """What the index says of one value, its checksum still 0.
+    """The columns of one value, its checksum still 0.
 
     Raises:
-        ValueError: it is none of the field's type.
+        ValueError: the value is not of the field's type.
     """
     kind = example.BYTES if field.is_image else example.KINDS[field.dtype]
     if field.shape[:1] == (None,) and feature.span.start == feature.span.stop:
-        kind = feature.kind  # of a list without a value, the kind may not be told
+        kind = feature.kind  # an empty list may be stored without its kind
     if feature.kind != kind:
         expected = "bytes" if field.is_image else field.dtype
         raise ValueError(f"{name!r} is not of type {expected}")

@@ -40,16 +40,17 @@ _REFERENCES_PER_CHUNK = 512
 
 
 class ShardWriter:
-    """Writes one shard, record by record, in memory of one chunk."""
+    """Writes one shard, record by record, with one chunk of images in memory."""
 
     def __init__(self, path: str | PathLike[str], fields: Mapping[str, Field]) -> None:
         self._fields = fields
         self._columns: dict[str, list[Any]] = {name: [] for name in fields if name != "image"}
         self._disk = _Disk(path)
-        self._file = h5py.File(self._disk, "w")  # the default libver: "latest" is not byte-stable
+        # With the default libver, since equal records must give equal bytes, and those of "latest" vary.
+        self._file = h5py.File(self._disk, "w")
         self._file.attrs["format_version"] = FORMAT_VERSION
         self._images = self._create_images(fields["image"])
-        self._rows: list[NDArray[Any]] = []  # of an array's chunk that is not full yet
+        self._rows: list[NDArray[Any]] = []  # rows of the chunk that is not full yet
         self._written = 0
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -62,6 +63,7 @@ class ShardWriter:
             if len(self._rows) == self._images.chunks[0]:
                 self._flush()
         else:
+            # By whole chunks rather than by rows, since each change of size is a change of the file.
             if self._written == len(self._images):
                 self._images.resize(self._written + _REFERENCES_PER_CHUNK, axis=0)
             self._images[self._written] = np.frombuffer(record["image"], np.uint8)
@@ -69,7 +71,7 @@ class ShardWriter:
         self._disk.check()
 
     def close(self) -> None:
-        """Write what is left, and the other fields; without this the file is not a shard."""
+        """Write the last chunk and the other fields. Without this the file is not a shard."""
         self._flush()
         for name, column in self._columns.items():
             _write_column(self._file, name, self._fields[name], column)
@@ -111,17 +113,17 @@ def _write_column(file: h5py.File, name: str, field: Field, column: list[Any]) -
         file.create_dataset(name, data=column, shape=(len(column), *field.shape), dtype=dtype)
         return
     values = np.empty(len(column), object)
-    for row, value in enumerate(column):  # by itself: lists of one length would become one array
+    # One by one, since NumPy would make a single array of lists that happen to have the same length.
+    for row, value in enumerate(column):
         values[row] = np.asarray(value, dtype).ravel()
     file.create_dataset(name, data=values, shape=(len(column),), dtype=h5py.vlen_dtype(dtype))
 
 
 class _Disk:
-    """A file for HDF5 to write to, which keeps the first error to itself until `check` raises it.
+    """A file object for HDF5 to write to. It keeps the first error to itself until `check` raises it."""
 
-    HDF5 that is told of a failed write, as on a full disk, fails again when it closes what is open, and
-    then ends the process with a segmentation fault.
-    """
+    # HDF5 that is told of a failed write, as on a full disk, fails again when it closes the file, and then ends the
+    # process with a segmentation fault. So it is told of a success, and the writer raises the error by itself.
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self._file = open(path, "w+b", buffering=0)  # noqa: SIM115  # closed by close()
@@ -169,7 +171,7 @@ class _Disk:
 def read_columns(
     path: str | PathLike[str], data: NDArray[np.uint8], fields: Mapping[str, Field]
 ) -> dict[str, NDArray[Any]]:
-    """Extents, and the values of fixed shape: the columns of an index, less the CRC.
+    """Extents, and the values of fixed shape: the columns of an index without its checksums.
 
     Args:
         path: a shard that `ShardWriter` closed.
@@ -191,7 +193,7 @@ def read_columns(
 
 
 def _chunk_offsets(dataset: h5py.Dataset) -> dict[int, int]:
-    """The first row of each chunk and the byte it starts at."""
+    """The first row of each chunk, and its byte in the file."""
     offsets: dict[int, int] = {}
     dataset.id.chunk_iter(lambda chunk: offsets.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
     return offsets
@@ -208,7 +210,7 @@ def _row_extents(images: h5py.Dataset) -> tuple[NDArray[np.uint64], NDArray[np.u
 
 def _references(data: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[np.void]:
     if dataset.chunks is None:
-        start = dataset.id.get_offset() or 0  # no offset: no row was ever stored
+        start = dataset.id.get_offset() or 0  # None where no row was ever stored
         return np.frombuffer(data, _REFERENCE, len(dataset), start)
     references = np.zeros(len(dataset), _REFERENCE)
     for first, start in _chunk_offsets(dataset).items():
@@ -234,7 +236,7 @@ def _heap_extents(
 
 
 def _heap_objects(data: NDArray[np.uint8], address: int, name: str) -> dict[int, int]:
-    """The number of each object in a collection and the byte its data start at."""
+    """The number of each object in a collection, and the first byte of its data."""
     if address + _COLLECTION.size > len(data):
         raise CorruptionError(f"{name}: the heap at byte {address} lies past the end of the file")
     magic, size = _COLLECTION.unpack_from(data.data, address)

@@ -33,8 +33,8 @@ class Framing(NamedTuple):
 
     Attributes:
         wrong: the damaged records, by row, each with the damage in words.
-        records: how many records have a frame.
-        stopped: the byte from which on records cannot be told apart; None: all can.
+        records: number of records with a frame.
+        stopped: the byte from which on records cannot be told apart; None if all can.
     """
 
     wrong: dict[int, str]
@@ -77,6 +77,6 @@ class ShardFormat(ABC):
         """
 
     def framing(self, data: NDArray[np.uint8]) -> Framing | None:
-        """The frames of a damaged file, found without trusting anything in it; None: the format has no frames."""
+        """The frames of a damaged file, found without trusting anything in it; None if the format has no frames."""
         del data
         return None

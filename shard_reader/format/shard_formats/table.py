@@ -82,7 +82,7 @@ class _ExampleWriter:
 
 
 def _shape(field: Field) -> tuple[int, ...]:
-    """The shape of a list whose length the bytes tell."""
+    """The shape of a list, whose length follows from its bytes."""
     return (-1, *(size or 0 for size in field.shape[1:]))
 
 

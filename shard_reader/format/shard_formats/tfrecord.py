@@ -63,7 +63,8 @@ def read_records(data: NDArray[np.uint8], name: str) -> Iterator[tuple[int, NDAr
 
 
 def framing(data: NDArray[np.uint8]) -> Framing:
-    """Walk a damaged file past records that are damaged, to the first length that is."""
+    """Walk a damaged file past damaged records, up to the first damaged length."""
+    # The length has a checksum of its own. As long as it is sound, the next record can be found.
     wrong = dict[int, str]()
     position = row = 0
     while position < data.size:
