@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageOps
 from beam_jobs.images.process import prepare_image
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources import BadInput
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
 OPTIONS = ImageOptions(
     width=1, height=1, fit="none", filter="lanczos", encoding="raw", quality=None, dtype="uint8", normalize="none"
@@ -149,7 +150,7 @@ def test_a_real_jpeg_keeps_its_bytes(odd: Path) -> None:
 
 @pytest.mark.parametrize("channels", ["rgb", "grey", "keep"])
 @pytest.mark.parametrize("fit", ["none", "inside", "pad"])
-@pytest.mark.parametrize("encoding", ["jpeg", "png", "webp", "raw"])
+@pytest.mark.parametrize("encoding", IMAGE_CODECS)
 def test_every_odd_image_can_be_stored_in_every_way(odd: Path, encoding: str, fit: str, channels: str) -> None:
     options = replace(OPTIONS, encoding=encoding, fit=fit, channels=channels, width=64, height=64)
     stored = 0

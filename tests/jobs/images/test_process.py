@@ -33,6 +33,7 @@ from beam_jobs.images.process import Payload, codec_versions, prepare_image
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import FILTERS, FITS
 from beam_jobs.sources import BadInput
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
 
 def contained(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
@@ -194,14 +195,15 @@ def test_opacity_is_resized_with_its_colours() -> None:
         *[("CMYK", "JPEG", 3), ("RGB", "PNG", 3), ("RGBA", "PNG", 4), ("LA", "PNG", 4), ("PA", "TIFF", 4)],
     ],
 )
-@pytest.mark.parametrize("encoding", ["jpeg", "png", "webp", "raw"])
+@pytest.mark.parametrize("encoding", IMAGE_CODECS)
 def test_keep_has_as_many_channels_as_the_image(mode: str, format: str, channels: int, encoding: str) -> None:
     data = saved(in_mode(mode), format)
     payload = prepare_image(data, replace(OPTIONS, channels="keep", encoding=encoding))
-    assert payload.channels == (3 if encoding == "jpeg" else 4) if channels == 4 else channels
-    if encoding != "raw":
+    codec = IMAGE_CODECS[encoding]
+    assert payload.channels == (4 if 4 in codec.channels else 3) if channels == 4 else channels
+    if not codec.is_raw:
         with Image.open(io.BytesIO(payload.data)) as image:
-            bands = 3 if encoding == "webp" and channels == 1 else payload.channels  # WebP has no grey
+            bands = payload.channels if payload.channels in codec.channels else 3  # WebP has no grey
             assert (image.format, image.size, len(image.getbands())) == (encoding.upper(), (64, 48), bands)
 
 

@@ -1,6 +1,6 @@
 """Makes the golden datasets of format version 1, from payloads that are written out here.
 
-    python tests/golden/make.py
+    python tests/reader/format/golden/make.py
 
 They are frozen: whatever later versions of this project do, they read these files bit for bit, and a
 change to what is written shows as a difference here. Make new ones under a new version's name only.
