@@ -1,4 +1,4 @@
-"""From a decoded image to one of the batch's size: crops, scaling, mirroring, and custom transforms."""
+"""From a decoded image to one of the batch's size: standard and custom transforms."""
 
 from shard_reader.transforms.base import Shape, Transform, qualified_name
 from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize

@@ -16,7 +16,7 @@ Shape = tuple[int | None, ...]
 
 
 class Transform(ABC):
-    """A change of an image. Subclass it for a custom augmentation with random draws:
+    """A change of an image. Subclass it for a custom augmentation with random draws, here for images of uint8:
 
     ```
     @dataclass(frozen=True)
@@ -58,8 +58,10 @@ class Transform(ABC):
         """The new image.
 
         Args:
-            image: `[height, width, channels]`, of any size, maybe a read-only view. It must not be changed, unless it
-                is `out`.
+            image: `[height, width, channels]`, of any size, with 1 (grey), 3 (RGB) or 4 (RGB and opacity) channels, of
+                uint8, uint16, float16 or float32, maybe a read-only view or of the other byte order. Integers fill
+                their range; floats are as they were prepared: 0 to 255, or 0 to 1 with `--normalize unit`. It must not
+                be changed, unless it is `out`.
             draws: random numbers. The same image and numbers must give the same result.
             out: an array of the result's shape and dtype, C-contiguous. To write the result there and return it is
                 optional, and saves a copy. It does not overlap `image`, but may be `image` if `in_place` is set.

@@ -1,4 +1,4 @@
-"""The standard transforms: crops, scaling, mirroring.
+"""The transforms that come with the reader.
 
 An image is an array `[height, width, channels]`. A transform does not change it, unless it is `out`.
 """
@@ -139,8 +139,8 @@ class RandomResizedCrop(_Sized):
 
     def __post_init__(self) -> None:
         _Sized.__post_init__(self)
-        object.__setattr__(self, "scale", _range("scale", self.scale, 1.0, "above 0 and at most 1"))
-        object.__setattr__(self, "ratio", _range("ratio", self.ratio, math.inf, "above 0 and finite"))
+        object.__setattr__(self, "scale", _positive_range("scale", self.scale, 1.0, "above 0 and at most 1"))
+        object.__setattr__(self, "ratio", _positive_range("ratio", self.ratio, math.inf, "above 0 and finite"))
         object.__setattr__(self, "_log_ratio", (math.log(self.ratio[0]), math.log(self.ratio[1])))
 
     def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
@@ -218,7 +218,7 @@ def _number(name: str, value: Any, shown: Any) -> float:
         raise TypeError(f"{name}={shown!r}: must be a number") from None
 
 
-def _range(name: str, value: tuple[float, float], most: float, allowed: str) -> tuple[float, float]:
+def _positive_range(name: str, value: tuple[float, float], most: float, allowed: str) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise TypeError(f"{name}={value!r}: must be two numbers, the least and the greatest")
     low, high = (_number(name, one, value) for one in value)

@@ -339,6 +339,7 @@ class Brightness(Transform):
         return np.clip(image * draws.uniform(0.5, 1.5), 0, 255).astype(image.dtype)
 
 
+# Ways of a batch, not every transform: those have tests of their own.
 AUGMENTATIONS: dict[str, Any] = {
     "crop": RandomResizedCrop((10, 9)),
     "crop-flip": [RandomResizedCrop(12), Flip()],

@@ -166,6 +166,7 @@ class Names(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+# The classes that the pickles of this file name: not every transform need be among them.
 STABLE = {
     "shard_reader.dataset.dataset.Dataset",
     "shard_reader.dataset.mixture.Mixture",

@@ -147,6 +147,7 @@ def test_a_generator_follows_from_the_draws_before_it() -> None:
 # Each transform alone
 
 EVERY = [CenterCrop((21, 33)), Resize(17), Resize(SQUEEZE), RandomResizedCrop((24, 32)), Flip(), Flip(1)]
+IN_PLACE = [Resize((40, 50)), RandomResizedCrop((40, 50)), Flip(1)]  # which keep the size of the picture
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -199,7 +200,11 @@ def test_an_out_that_does_not_fit_is_left_alone(out: NDArray[Any]) -> None:
     assert (out == 1).all()
 
 
-@pytest.mark.parametrize("transform", [Resize((40, 50)), RandomResizedCrop((40, 50)), Flip(1)], ids=repr)
+def test_every_transform_that_works_in_place_is_tested_so() -> None:
+    assert {type(one) for one in EVERY if one.in_place} <= {type(one) for one in IN_PLACE}
+
+
+@pytest.mark.parametrize("transform", IN_PLACE, ids=repr)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_image_can_be_transformed_in_place(transform: Transform, channels: int, dtype: str) -> None:
