@@ -39,7 +39,7 @@ from beam_jobs.sources.files.interface import (
     refuse_options,
 )
 from beam_jobs.sources.files.many_images import Columns, Files, Splits, as_label, count
-from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_tar, read_zip, unpack
+from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_plain, read_zip, unpack
 from beam_jobs.sources.folder import ClassFolders
 from shard_reader.printable import printable
 
@@ -50,6 +50,7 @@ _IMAGES = frozenset(
     | {"png", "pnm", "ppm", "psd", "qoi", "sgi", "tga", "tif", "tiff", "webp", "xbm", "xpm"}
 )
 _VALUES = ("cls", "json", "txt")
+_LISTINGS = {"tar": list_tar, "zip": list_zip}
 _PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz|tzst|rar|7z)$", re.IGNORECASE)
 _PEEKED = 1000  # members to recognise the layout from
 _KEY_MEMBERS = 1000  # most members of one key, which are in memory together
@@ -59,7 +60,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+")
 
 def is_archive(name: str) -> bool:
     """Whether a file is a tar or a zip by its name, including compressed ones, which have to be unpacked first."""
-    return name.lower().endswith((".tar", ".zip")) or _PACKED.search(name) is not None
+    return _kind(name) is not None or _PACKED.search(name) is not None
 
 
 class Archive(Source):
@@ -113,7 +114,7 @@ class Archive(Source):
             raise UsageError(f"{called}: holds no images ({self._ignored + self._unusable:,} other files{self._first})")
         self._columns.check(called)
         ignored, splits = self._ignored + self._files.ignored, self._splits.names
-        kinds = {"zip" if _is_zip(self._files.base(name)) else "tar" for name in self._names}
+        kinds = {self._kind(name) for name in self._names}
         kind = f"{kinds.pop()} " if len(kinds) == 1 else ""
         text = f"{self._splits.text}{count(len(self._names), f'a {kind}archive', f'{kind}archives')}"
         if self._webdataset:
@@ -163,7 +164,7 @@ class Archive(Source):
         return self._files.directory.answers(reference.place[0])
 
     def _entries(self, name: str, file: BinaryIO) -> Iterator[Entry]:
-        listing = list_zip if _is_zip(self._files.base(name)) else list_tar
+        listing = _LISTINGS[self._kind(name)]
         members = (m for m in listing(file, self._files.called(name)) if self._is_visible(m))
         # Asked of every archive until one is a WebDataset: the first ones may have no values.
         if not self._webdataset:
@@ -179,6 +180,9 @@ class Archive(Source):
                 self._ignored += 1
             else:
                 yield self._entry(name, member)
+
+    def _kind(self, name: str) -> str:
+        return _kind(self._files.base(name)) or "tar"
 
     def _is_visible(self, member: Member) -> bool:
         inner = _inner(member.name)
@@ -269,8 +273,10 @@ class Archive(Source):
         return label
 
 
-def _is_zip(name: str) -> bool:
-    return name.lower().endswith(".zip")
+def _kind(name: str) -> str | None:
+    """The kind of an archive by its suffix, one of `_LISTINGS`."""
+    suffix = posixpath.splitext(name)[1].lower().removeprefix(".")
+    return suffix if suffix in _LISTINGS else None
 
 
 def _refuse_packed(name: str, called: str) -> None:
@@ -322,7 +328,7 @@ def _is_webdataset(members: list[Member]) -> bool:
 
 
 def _read(read: Any, place: list[int]) -> bytes:
-    return read_tar(read, place) if len(place) == 2 else read_zip(read, place)
+    return read_plain(read, place) if len(place) == 2 else read_zip(read, place)
 
 
 def _text(kind: str, data: bytes) -> str:

@@ -28,7 +28,7 @@ from beam_jobs.sources.files.interface import BadInput, Problem
 from shard_reader.printable import printable
 from shard_reader.storage.open import is_url
 
-__all__ = ["Member", "data_offset", "list_tar", "list_zip", "ranges", "read_tar", "read_zip", "unpack"]
+__all__ = ["Member", "data_offset", "list_tar", "list_zip", "ranges", "read_plain", "read_zip", "unpack"]
 
 Read = Callable[[int, int], bytes]
 """Returns the bytes of an archive from one offset to another, fewer at its end."""
@@ -166,7 +166,7 @@ def _check_end(read: Read, position: int, size: int, called: str, last: str) -> 
             )
 
 
-def read_tar(read: Read, place: list[int]) -> bytes:
+def read_plain(read: Read, place: list[int]) -> bytes:
     """The bytes of a tar's member.
 
     Raises:
