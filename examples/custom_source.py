@@ -1,4 +1,4 @@
-"""A source of your own: images that lie in an SQLite database, with a class and a caption each.
+"""A custom source: images in an SQLite database, with a class and a caption each.
 
     image-shards prepare photos.db shards --source custom_source:Database      (in this folder)
 
@@ -17,13 +17,13 @@ class Database(Source):
     """The rows of `CREATE TABLE photos (name TEXT PRIMARY KEY, class TEXT, caption TEXT, jpeg BLOB)`."""
 
     def entries(self) -> Iterator[Entry]:
-        """A reference for each row: its id, its bytes, its label, and whatever else is to be in the record."""
+        """An entry for each row: its id, its size in bytes, its label, and the other fields of its record."""
         with closing(self._open()) as database:
             for name, label, caption, size in database.execute("SELECT name, class, caption, length(jpeg) FROM photos"):
                 yield Entry(id=name, size=size, label=label, fields={"caption": caption})
 
     def layout(self) -> Layout:
-        """What to say of it all."""
+        """A description of INPUT, for messages."""
         return Layout(text="an SQLite database of photos")
 
     def read(self, reference: Reference) -> bytes:

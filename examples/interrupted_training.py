@@ -1,7 +1,7 @@
-"""What torch_ddp.py and jax_sharded.py check: that a training which was killed went on as if it had not been.
+"""The check of torch_ddp.py and jax_sharded.py: a training that was killed has resumed as if it had never stopped.
 
-Each launch of a training writes a line for every step to a log of its own: the step, the loss, into how many parts the
-global batch was divided, and the ids in it, None for padding.
+Each launch of a training writes a line for every step to a log of its own: the step, the loss, the number of parts of
+the global batch, and the ids in it, None for padding.
 """
 
 import json
@@ -12,12 +12,12 @@ TOLERANCE = 1e-4  # of a loss, relative
 
 
 def compare(directory: Path, ids: list[str], parts: str) -> str:
-    """Print how the losses of the two trainings went; what is wrong with them, if anything is.
+    """Print the losses of the two trainings side by side. Returns the first difference that is an error, or "".
 
     Args:
-        directory: where their runs are, "uninterrupted" and "interrupted".
-        ids: of all images, sorted.
-        parts: what `parts` in the logs counts.
+        directory: the folder of the runs "uninterrupted" and "interrupted".
+        ids: the sorted ids of all images.
+        parts: the noun for `parts` in the logs.
     """
     (whole,), launches = logs(directory / "uninterrupted"), logs(directory / "interrupted")
     if len(launches) != 2:
@@ -45,6 +45,6 @@ def compare(directory: Path, ids: list[str], parts: str) -> str:
 
 
 def logs(run: Path) -> list[dict[int, dict]]:
-    """What each launch of a training wrote of its steps, by their number."""
+    """The log lines of each launch of a training, by the number of the step."""
     launches = [path.read_text().splitlines() for path in sorted(run.glob("from-*.jsonl"))]
     return [{line["step"]: line for line in map(json.loads, lines)} for lines in launches]

@@ -1,4 +1,4 @@
-"""Data-parallel training in JAX that is killed, and goes on with another number of devices as if it had not been.
+"""Data-parallel training in JAX that is killed, and resumes with another number of devices as if it had not stopped.
 
     python examples/jax_sharded.py IMAGES [DIRECTORY] [--devices 8] [--resume-with 6]
 
@@ -102,7 +102,7 @@ def make_update(normalize):
 
 
 def launch(devices: int, shards: Path, run: Path, batch_size: int, kill_at: int = -1) -> None:
-    """Train on so many devices, in a process of its own; it must end well, or be killed if it is to."""
+    """Train on `devices` devices, in a process of its own, which must succeed, or be killed in step `kill_at`."""
     run.mkdir(exist_ok=True)
     options = ["--train", f"--batch-size={batch_size}", f"--kill-at={kill_at}"]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
@@ -116,7 +116,7 @@ def launch(devices: int, shards: Path, run: Path, batch_size: int, kill_at: int 
 
 
 def main(images: Path, directory: Path, devices: int, resume_with: int, batch_size: int) -> str:
-    """Prepare the shards, train without and with an interruption, and compare; what is wrong, if anything is."""
+    """Prepare the shards, train without and with an interruption, and compare. Returns the first error, or ""."""
     shards = directory / "shards"
     prepare = [sys.executable, "-m", "beam_jobs", "prepare", str(images), str(shards), "--size", "32x32"]
     status = subprocess.run([*prepare, "--encoding", "raw"]).returncode

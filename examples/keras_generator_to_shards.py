@@ -37,7 +37,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def main(images: Path, directory: Path) -> None:
-    """Train both ways, and check what the second one promises."""
+    """Train both ways, and check the promises of the second one."""
     root = images / "train" if (images / "train").is_dir() else images
     paths = sorted(path for path in root.glob("*/*") if path.suffix.lower() in SUFFIXES)
     if len(paths) <= BATCH:
@@ -103,7 +103,7 @@ def generated(paths: list[Path]) -> tf.data.Dataset:
 
 
 def network(data: Dataset, *first: keras.Layer) -> keras.Model:
-    """Two convolutions and a classifier behind the layers `first`, with the same weights each time."""
+    """Two convolutions and a classifier after the layers `first`, with the same weights each time."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     convolutions = [layers.Conv2D(16, 3, activation="relu"), layers.MaxPooling2D(), layers.Conv2D(32, 3, strides=2)]
@@ -115,9 +115,9 @@ def network(data: Dataset, *first: keras.Layer) -> keras.Model:
 
 
 class Position(keras.callbacks.Callback):
-    """Beside the checkpoint of the model, where its stream goes on; and which epochs gave each record once.
+    """Saves the position of the stream beside the model's checkpoint, and notes whether epochs gave each record once.
 
-    Batches are asked for before they are trained on: what is saved is the position behind the step that is done.
+    Keras asks for batches before it trains on them, so the saved position is the one after the last finished step.
     """
 
     def __init__(self, stream: Stream, path: Path, every: int) -> None:
@@ -146,7 +146,7 @@ def train(model: keras.Model, batches: tf.data.Dataset, callbacks: list[keras.ca
 
 
 def feed(batches: tf.data.Dataset) -> float:
-    """The seconds in which one epoch arrives, where nothing is done with it."""
+    """The seconds of reading one epoch, without training."""
     began = time.perf_counter()
     for _ in batches:
         pass
@@ -154,7 +154,7 @@ def feed(batches: tf.data.Dataset) -> float:
 
 
 def go_on(data: Dataset, checkpoint: Path, position: Path, expected: keras.Model) -> None:
-    """From checkpoint and position to the end of the epoch, in a loop of one's own: the weights have to be the same."""
+    """Train from checkpoint and position to the end of the epoch, in a custom loop. The weights have to be the same."""
     model, stream = keras.models.load_model(checkpoint), data.stream(batch_size=BATCH, seed=0)
     stream.load_state_dict(json.loads(position.read_text()))
     where = f"epoch {stream.epoch}, step {stream.step}, {stream.remaining} steps to the end"

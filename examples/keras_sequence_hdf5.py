@@ -38,7 +38,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def main(images: Path, directory: Path) -> None:
-    """Write table, HDF5, model and predictions.csv into `directory`, and check what was made of them."""
+    """Write table, HDF5, model and predictions.csv into `directory`, and check them."""
     table, start = write_table(images, directory / "table.csv"), time.perf_counter()
     rows = [row for row in table.values() if row["split"] == "test"]
     write_in_a_loop(images, rows, directory / "loop.h5")
@@ -139,7 +139,7 @@ class ShuffledSequence(keras.utils.PyDataset):
 
 
 def in_order(model: keras.Model, predictions: Any, image: Callable[[int], Any]) -> tuple[int, int]:
-    """How many of some rows are what is predicted of their image when it is alone, and how many were looked at."""
+    """The number of rows that equal the prediction of their image alone, and the number of rows that were compared."""
     picks = np.random.default_rng(0).permutation(len(predictions))[:40].tolist()
     alone = [model.predict_on_batch(image(row)[None])[0] for row in picks]
     return sum(map(partial(np.allclose, rtol=1e-3, atol=1e-4), predictions[picks], alone)), len(picks)
@@ -190,7 +190,7 @@ def small_network(data: Dataset) -> keras.Model:
 
 
 def write_predictions(path: Path, data: Dataset, table: dict[str, dict[str, Any]], by_id: dict[str, Any]) -> None:
-    """Write a line for each record: what it is in the table, and what is predicted."""
+    """Write a line for each record: its class in the table, and the predicted class."""
     names = data.class_names
     lines = [(id, table[id]["label"], names[int(np.argmax(logits))]) for id, logits in by_id.items()]
     with path.open("w", newline="") as file:
@@ -200,7 +200,7 @@ def write_predictions(path: Path, data: Dataset, table: dict[str, dict[str, Any]
 
 
 def check(holds: bool, otherwise: str) -> None:
-    """End with a line that says what is wrong, unless it is right."""
+    """End with the message `otherwise`, unless the condition holds."""
     if not holds:
         sys.exit(otherwise)
 

@@ -11,8 +11,8 @@ needs the room, are not counted), and is asked for the same batches of the same 
     dataset.skip(n).take(1)  reads every batch before, for each one that is asked for
     stream.batch(epoch, n)   reads one batch, of any epoch
 
-`dataset` is the stream as a tf.data.Dataset. At last, still under the limit and with stream.batch: a whole epoch in an
-order of our own, and records and subsets by number and by class. The limit and the figures of memory need Linux.
+`dataset` is the stream as a tf.data.Dataset. At last, still under the limit and with stream.batch: a whole epoch in a
+custom order, and records and subsets by number and by class. The limit and the figures of memory need Linux.
 """
 
 import math
@@ -42,7 +42,7 @@ DECODED = 200e6  # bytes of all images, at least
 
 
 def main(images: Path, directory: Path) -> None:
-    """Prepare shards, take the same batches in each way, and print what that took."""
+    """Prepare shards, take the same batches in each way, and print the time and memory of each."""
     shards, files = directory / "shards", sum(path.is_file() for path in images.rglob("*"))
     check(files > 0, f"{images}: has no images")
     side = 32 * math.ceil(math.sqrt(DECODED / 3 / files) / 32)
@@ -94,7 +94,7 @@ def by_number(new_stream: Callable[[], Stream], steps: list[int]) -> Iterator[An
 
 
 def batches(data: Dataset, *fields: str) -> Stream:
-    """The stream whose batches all ways are to give."""
+    """The stream whose batches every way has to return."""
     size = max(1, min(32, len(data) // 20))
     # Two threads on any machine: the stack of each is anonymous memory, too.
     return data.stream(batch_size=size, shuffle="full", seed=0, remainder="keep", fields=fields or None, threads=2)
@@ -108,7 +108,7 @@ def row(name: str, way: Callable[..., Any], shards: Path, steps: list[int], limi
     except (MemoryError, BrokenProcessPool) as error:
         if limit is None:
             raise
-        # What cannot allocate may also end its process, instead of raising an error.
+        # A failed allocation may also end the process, instead of raising an error.
         print(f"{'-':>10}  too little: {error if isinstance(error, MemoryError) else 'the process crashed'}")
         return None
     print(f"{seconds:>10.3f}  +{mb(memory)}")
@@ -136,7 +136,7 @@ def measured(
 
 
 def random_access(shards: Path, limit: int) -> str:
-    """Read by number under the limit, check what comes, and say so."""
+    """Read by number under the limit, check the records, and return a report."""
     limit_memory(limit)
     data = open_dataset(shards)
     all_ids, stream = data.ids().tolist(), batches(data, "image", "id")
@@ -169,13 +169,13 @@ def random_access(shards: Path, limit: int) -> str:
 
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a new process, which is gone afterwards."""
+    """The result of a function in a new process, which is gone afterwards."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def limit_memory(more: int) -> None:
-    """Let this process have so many more bytes of memory that is no file's; no core dump if it dies of that."""
+    """Allow this process `more` bytes of anonymous memory, and no core dump if it dies of that."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (status("VmData") + more, resource.RLIM_INFINITY))
 
@@ -192,7 +192,7 @@ def mb(size: int) -> str:
 
 
 def check(holds: bool, otherwise: str) -> None:
-    """End with a line that says what is wrong, unless it is right."""
+    """End with the message `otherwise`, unless the condition holds."""
     if not holds:
         raise SystemExit(otherwise)
 

@@ -5,8 +5,8 @@
 IMAGES is a folder of class folders, or has them in `train/`. Each image becomes a 32x32 PNG file, a `path,label` line
 of a text file, and a record of one length as CIFAR-10's binary version has them; and `image-shards prepare` makes
 shards of the folder, of the table and of the records of one length. tf.data reads the text, the records, and the
-folder's shards, which are plain TFRecord; `as_dataset` streams all three data sets. Whatever way they come, images and
-labels have to be the same, each once an epoch. How fast each way is, and by how much the memory grows, is measured.
+folder's shards, which are plain TFRecord; `as_dataset` streams all three data sets. Images and labels have to be the
+same in every way, each once an epoch. The speed of each way and the growth of its memory are measured.
 """
 
 import csv
@@ -67,7 +67,7 @@ def main(images: Path, directory: Path) -> None:
 
 
 def write_sources(root: Path, folder: Path, table: Path, binary: Path) -> Counter[tuple[int, str]]:
-    """Write the images as PNG files, a table of them, and as records of one length; what all ways have to give."""
+    """Write the images as PNG files, a table of them, and as records of one length. Returns the expected contents."""
     paths = sorted(path for path in root.glob("*/*") if path.suffix.lower() in SUFFIXES)
     classes = sorted({path.parent.name for path in paths})
     if not 0 < len(classes) <= 256:
@@ -133,12 +133,12 @@ def parse_fixed(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def digest(pixels: np.ndarray) -> str:
-    """What tells one image from another."""
+    """A hash that tells one image from another."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def contents(batches: tf.data.Dataset) -> Counter[tuple[int, str]]:
-    """How often each label and image is there in an epoch; what has weight 0 is padding."""
+    """Counts of each label and image in an epoch, without padding, which has weight 0."""
     found: Counter[tuple[int, str]] = Counter()
     for images, labels, *weights in batches.as_numpy_iterator():
         kept = weights[0] > 0 if weights else np.ones(len(labels), bool)

@@ -1,4 +1,4 @@
-"""Distributed training in PyTorch that is killed, and goes on with another number of processes as if it had not been.
+"""Distributed training in PyTorch that is killed, and resumes with other processes as if it had not stopped.
 
     python examples/torch_ddp.py IMAGES [DIRECTORY] [--processes 2] [--resume-with 3]
 
@@ -8,7 +8,7 @@ the middle of an epoch, and then by another number of them, from the last checkp
 same images in the same order in both, each image once an epoch, and the losses must agree: exactly they cannot, since
 other processes add up the same numbers in another order.
 
-The training by itself is what `torchrun` starts, too, and goes on from RUN/checkpoint.pt, if that is there:
+`torchrun` can start the training by itself, too. It resumes from RUN/checkpoint.pt, if that is there:
 
     torchrun --nproc-per-node 2 examples/torch_ddp.py SHARDS RUN
 """
@@ -97,7 +97,7 @@ def small_network(classes: int) -> list[nn.Module]:
 
 
 def launch(processes: int, shards: Path, run: Path, batch_size: int, kill_at: int = -1) -> None:
-    """Train with so many processes, as torchrun starts them; they must end well, or be killed if they are to."""
+    """Train with `processes` processes, started as torchrun does. They must succeed, or be killed in step `kill_at`."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
     options = [f"--batch-size={batch_size}", f"--kill-at={kill_at}"]
@@ -118,7 +118,7 @@ def launch(processes: int, shards: Path, run: Path, batch_size: int, kill_at: in
 
 
 def main(images: Path, directory: Path, processes: int, resume_with: int, batch_size: int) -> str:
-    """Prepare the shards, train without and with an interruption, and compare; what is wrong, if anything is."""
+    """Prepare the shards, train without and with an interruption, and compare. Returns the first error, or ""."""
     shards = directory / "shards"
     prepare = [sys.executable, "-m", "beam_jobs", "prepare", str(images), str(shards), "--size", "32x32"]
     status = subprocess.run([*prepare, "--encoding", "raw"]).returncode

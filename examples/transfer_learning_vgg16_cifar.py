@@ -3,7 +3,7 @@
     python examples/transfer_learning_vgg16_cifar.py IMAGES [DIRECTORY] [--weights none] [--epochs 2]
 
 IMAGES has class folders, or train/ and test/ with class folders in them. The table is made of them: a CSV file of
-path and class, as a data frame comes to people. What the usual tutorial does with it, and what takes its place here:
+path and class, the usual form of a data frame. The steps of the usual tutorial, and their replacements here:
 
     flow_from_dataframe(frame, x_col, y_col, target_size)   image-shards prepare frame.csv, once: sizes, splits, classes
     rescale, shear_range, zoom_range, horizontal_flip       layers of the model, on the device, active in fit alone
@@ -48,7 +48,7 @@ def main(images: Path, directory: Path, weights: str | None, epochs: int) -> Non
     new_model(weights, classes=2)  # weights that cannot be had are noticed here, before any work
     frame = table_of(images)
     train, val, test = prepare(frame, images, directory)
-    for until in sorted({1, epochs}):  # stops behind the first epoch; a new model goes on from the checkpoint
+    for until in sorted({1, epochs}):  # stops after the first epoch; a new model goes on from the checkpoint
         model = new_model(weights, len(train.class_names))
         fit(model, train, val, directory / "checkpoint", until)
 
@@ -112,7 +112,7 @@ def new_model(weights: str | None, classes: int) -> keras.Model:
 
 
 def augmentation() -> keras.Sequential:
-    """What the tutorial's generator does to images on the CPU, as layers that run where the model does."""
+    """The tutorial's augmentation, as layers on the model's device instead of a generator on the CPU."""
     return keras.Sequential(
         [layers.RandomFlip("horizontal"), layers.RandomZoom(0.2), layers.RandomShear(0.2)], name="augmentation"
     )
@@ -190,7 +190,7 @@ def compare_speeds(data: Dataset, frame: pd.DataFrame, images: Path) -> None:
 
 
 def seconds(epoch: Callable[[], Iterable[Any]]) -> float:
-    """How long an epoch takes: the fastest of those of half a second, behind one that is not counted."""
+    """The time of an epoch: the fastest of those of half a second, after one that is not counted."""
     deque(epoch(), maxlen=0)
     times: list[float] = []
     while sum(times) < 0.5:

@@ -66,6 +66,7 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
     given = {n: v for n, v in vars(found).items() if n in beam and v != parser.get_default(n)}
     if "runner" in given:
         given["runner"] = _runner(given["runner"])
+    # These would set the number of Beam's own processes, which do no work here.
     for name in ("direct_num_workers", "direct_running_mode"):
         if name in given:
             raise UsageError(f"--{name}: give --workers, which says the same of this project's processes")

@@ -57,7 +57,7 @@ def color(text: str) -> tuple[int, int, int]:
     if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3}){2}", text) and max(map(int, text.split(","))) < 256:
         red, green, blue = map(int, text.split(","))
         return red, green, blue
-    from PIL import ImageColor
+    from PIL import ImageColor  # imported here, since few command lines name a colour
 
     try:
         red, green, blue = ImageColor.getcolor(text, "RGB")  # type: ignore[misc]  # of this mode

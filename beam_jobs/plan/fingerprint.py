@@ -37,6 +37,7 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], output: str) -
     """
     if there.get("fingerprint") == here["fingerprint"]:
         return
+    # Hashes say that jobs differ, and not in what: the options, stored beside them, are compared for the message.
     found, asked = _flat(there), _flat(here)
     differences = [
         "INPUT has other inputs"

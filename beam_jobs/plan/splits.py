@@ -80,6 +80,7 @@ def _inner(
     if rule.stratify:
         divided = _divided(rule, schema)
         return _Stratified(parts, Counter(r.values["label"] for r, own in references() if own == divided))
+    # A key is below 2^64, the end of the last part. The key depends on the id alone, and so does the split.
     ends = [int(_KEYS * fraction) for fraction in _cumulated(parts)]
     names = [name for name, _ in parts]
     if rule.group_by is None:

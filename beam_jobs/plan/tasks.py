@@ -100,6 +100,7 @@ def plan_shards(
 
 
 def _tasks(split: str, ordered: Ordered, count: int, prefix: str) -> list[ShardTask]:
+    # In integers: sizes differ by at most one, and rounding is the same on every machine.
     bounds = [ordered.records * number // count for number in range(count + 1)]
     places = ordered.starts(bounds)
     return [

@@ -125,6 +125,7 @@ class _Level:
         return f"{text}, {' and '.join(among)} among them" if among else text
 
     def label(self, folders: list[str]) -> tuple[str | None, str | None] | Problem:
+        # The first folders are splits only if all of them are named so: "train" among classes may be a vehicle.
         split = folders[0].lower() if self._has_splits and folders else None
         folders = folders[1:] if split else folders
         if self._has_splits and split is None:

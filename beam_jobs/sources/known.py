@@ -77,6 +77,7 @@ def _kind_of_folder(place: Directory, folder: str = "") -> str:
         kinds = {_kind_of_folder(place, name) for name in names}
     elif not kinds:
         kinds = {_kind_of_file(name) for name in names if name.endswith(".parquet")}
+    # Files of several kinds, such as a table beside images, are a folder of images with other files.
     (kind,) = kinds if len(kinds) == 1 else (None,)
     return kind or "folder"
 

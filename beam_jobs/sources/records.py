@@ -259,6 +259,7 @@ class RecordFiles(Source):
                 self._types.see(feature, parts)
             entry = self._columns.fill(entry, values)
             wrong = check_boxes(values.get(BOXES))
+            # The first such record is named if no image is left: the file may simply have boxes of another form.
             if wrong is not None:
                 self._hint = self._hint or f"; record {number:,}: {wrong.message}"
             yield entry if wrong is None else entry._replace(problem=wrong)

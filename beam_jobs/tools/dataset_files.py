@@ -183,6 +183,7 @@ def label_counts(
     if fields[name].in_index:
         labels, counts = np.unique(rows[name], return_counts=True)
         return Counter(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
+    # Labels of objects are lists, which are in the records and not in the index.
     found = Counter[int]()
     for start, length in zip(rows[f"{name}_offset"].tolist(), rows[f"{name}_length"].tolist(), strict=True):
         found.update(SHARD_FORMATS[format].value(data[start : start + length], fields[name]).ravel().tolist())

@@ -55,6 +55,7 @@ def _groups(values: Sequence[Any], size: int, what: str) -> list[list[float]]:
         return []
     if not isinstance(value, list):
         raise BadInput(f"bad-{what}", f"{value!r:.80} is no list of {_several(what)}")
+    # Lists of lists and flat lists are both common; a list of one box has the same numbers in either form.
     if any(isinstance(one, list) for one in value):
         groups = value
     elif len(value) % size:

@@ -129,6 +129,7 @@ def check_label(array: Array, name: str, called: str) -> None:
 
 def as_pixels(row: NDArray[Any]) -> Pixels:
     """One image of an array that `check_images` has accepted."""
+    # An array of planes, as of PyTorch. An image with a width of 1, 3 or 4 counts as one with its channels last.
     if row.ndim == 3 and row.shape[2] not in _CHANNELS:
         row = np.moveaxis(row, 0, 2)
     return np.ascontiguousarray(row, row.dtype.newbyteorder("="))
@@ -269,6 +270,7 @@ def npy_array(file: BinaryIO, start: int, end: int, called: str, name: str) -> R
         shape, fortran, dtype = read_header(file)
     except (ValueError, TypeError, struct.error, tokenize.TokenError) as error:
         raise UsageError(f"{called}: {name} is no array of NumPy's ({error}); save it again with numpy.save") from error
+    # In Fortran's order, the bytes of an image are spread over the whole file.
     if fortran and len(shape) > 1:
         raise UsageError(f"{called}: {name} is in Fortran's order; save numpy.ascontiguousarray of it")
     offset = file.tell()
