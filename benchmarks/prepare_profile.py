@@ -42,7 +42,7 @@ PARTS = (
     ("colour profile to sRGB", "beam_jobs.images.decode", "to_srgb"),
     ("decode: around it", "beam_jobs.images.process", "decode"),
     ("resize", "beam_jobs.images.process", "fit"),
-    ("encode", "beam_jobs.images.process", "_encode"),
+    ("encode", "beam_jobs.images.process", "encode"),
     ("sums for the statistics", "beam_jobs.images.process", "ChannelSums.of"),
     ("sums for the statistics", "beam_jobs.images.process", "ChannelSums.__add__"),
     ("hash of the file", "beam_jobs.shards.record", "_hash"),

@@ -139,7 +139,7 @@ class StreamDataset(IterableDataset[Any]):
         if (epoch, step) != stream.next:  # worker processes were there
             stream.load_state_dict(stream.state_at(step, epoch))
         copies = (
-            _Copies(self._device, self._elements.images)
+            _Copies(self._device, _images(self._stream))
             if self._device is not None and self._device.type == "cuda"
             else None
         )
@@ -179,7 +179,7 @@ class StreamDataset(IterableDataset[Any]):
             yield self._element(batch)
 
     def _element(self, batch: Batch) -> Any:
-        return self._elements.select(_tensors(self._elements.arrays(batch), self._device, self._elements.images))
+        return self._elements.select(_tensors(self._elements.arrays(batch), self._device, _images(self._stream)))
 
 
 class RecordDataset(Dataset[Any]):
@@ -247,7 +247,7 @@ class RecordDataset(Dataset[Any]):
         arrays = self._elements.arrays(self._stream.take(numbers, int(self._epoch)))
         if self._elements.are_dictionaries:
             del arrays["weight"]
-        batch = self._elements.select(_tensors(arrays, None, self._elements.images))
+        batch = self._elements.select(_tensors(arrays, None, _images(self._stream)))
         return [_of_record(batch, place) for place in range(len(numbers))]
 
     def set_epoch(self, epoch: int) -> None:
@@ -333,6 +333,11 @@ def _of_this_rank(stream: Stream) -> Stream:
         return stream
     ranks = distributed.get_world_size()
     return stream if ranks == 1 else stream.for_rank(distributed.get_rank(), ranks)
+
+
+def _images(stream: Stream) -> frozenset[str]:
+    """The names of the arrays of a batch that are images."""
+    return frozenset(name for name in stream.fields if stream.data.fields[name].is_image)
 
 
 def _tensors(arrays: dict[str, NDArray[Any]], device: torch.device | None, images: frozenset[str]) -> dict[str, Any]:

@@ -56,7 +56,6 @@ class Elements:
         self._classes = _classes(stream, one_hot)
         self._weight_field = weight if isinstance(weight, str) and weight != "weight" else None
         self.specs = self._specs(stream)
-        self.images = frozenset(name for name in stream.fields if stream.data.fields[name].is_image)
         if inputs is None and targets is not None:
             raise ValueError(f"targets={targets!r} without inputs: give inputs as well, or neither")
         for name, choice in (("inputs", inputs), ("targets", targets), ("weight", weight)):

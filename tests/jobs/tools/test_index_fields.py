@@ -87,7 +87,7 @@ def test_images_that_are_bytes_of_pixels(tmp_path: Path, said: bool) -> None:
     if said:
         result = command("index", tmp_path)
         assert result.returncode == 2
-        assert "the images in image_raw are no JPEG, PNG or WebP; if they are bytes of pixels" in result.stderr
+        assert "the images in image_raw are no JPEG, PNG, WebP or AVIF; if they are bytes of pixels" in result.stderr
     indexed(tmp_path, *(("--raw", "4x5x3") if said else ()))
     data = open_dataset(tmp_path)
     assert data.fields["image"].encoding == "raw"
