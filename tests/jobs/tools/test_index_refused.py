@@ -48,7 +48,7 @@ def one(path: Path, **record: Any) -> None:
         (lambda path: broken(path, "gzip"), "", "is compressed by gzip, without random access; unpack it first: gzip"),
         (lambda path: broken(path, "text"), "", "is no TFRecord file, or is compressed or damaged"),
         (lambda path: one(path, image=image_bytes(1, "PNG")), "", "record 1, at byte {}: the image is png uint8, that"),
-        (lambda path: one(path, image=image_bytes(1, "GIF", mode="P")), "", "is no JPEG, PNG, WebP or AVIF: it begins with"),
+        (lambda path: one(path, image=image_bytes(1, "GIF", mode="P")), "", "is no JPEG, PNG, WebP or AVIF: it begins"),
         (lambda path: one(path, image=image_bytes(1, "PNG", mode="P")), "", "has pixels of Pillow's mode P; the"),
         (lambda path: one(path, label=1), "", "has no feature image, which has the images; its features are label"),
         (lambda path: one(path, image=[b"a", b"b"]), "", "image has 2 bytes, not the bytes of one image"),
