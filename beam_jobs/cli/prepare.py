@@ -24,7 +24,7 @@ from beam_jobs.options import (
 )
 from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.sources.files.class_names import read_class_names
-from beam_jobs.sources.files.interface import BOX_FORMATS, SourceOptions
+from beam_jobs.sources.files.interface import BOX_FORMATS, SOURCES, SourceOptions
 from beam_jobs.steps import prepare
 from shard_reader.format.fields import IMAGE_DTYPES
 from shard_reader.format.image_codecs.codec import ImageCodec
@@ -104,7 +104,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where images and labels are").add_argument
-    add("--source", type=source_kind, metavar="S", help="folder, table, coco, archive, records, or module:Class of"
+    add("--source", type=source_kind, metavar="S", help=f"{', '.join(SOURCES)}, or module:Class of"
         " your own (default: recognised, and said)")  # fmt: skip
     add("--root", metavar="DIR", help="what paths are relative to (default: the folder of the table; beside a COCO"
         " file)")  # fmt: skip
