@@ -87,7 +87,7 @@ def test_other_options(line: str, name: str, expected: object) -> None:
         ("--fit squeeze", "argument --fit: invalid choice: 'squeeze'"),
         ("--quality 101", "argument --quality: must be 1 to 100, got 101"),
         ("--quality x", "expected a whole number, got 'x'"),
-        ("--quality 90 --encoding png", "--quality 90 is for JPEG and WebP, the encoding is png"),
+        ("--quality 90 --encoding png", "--quality 90 is for JPEG, WebP and AVIF, the encoding is png"),
         ("--dtype float32 --encoding jpeg", "--encoding jpeg holds uint8 pixels only"),
         ("--dtype uint8 --normalize unit", "--normalize unit gives floats"),
         ("--split train=0.9,val=0.2", "sum to 1.1, not to 1"),

@@ -153,7 +153,7 @@ def test_looking_at_datasets_needs_no_beam(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "missing", "extra"),
-    [(["verify"], "h5py", "hdf5"), (["index"], "h5py", "hdf5"), (["verify", "--decode"], "simplejpeg", "decode")],
+    [(["verify"], "h5py", "hdf5"), (["index"], "h5py", "hdf5"), (["verify", "--decode"], "PIL", "decode")],
     ids=str,
 )
 def test_a_missing_package_says_what_to_install(words: list[str], missing: str, extra: str) -> None:
