@@ -61,7 +61,7 @@ time.sleep(3600)
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its parent")
 def test_a_server_ends_with_a_test_run_that_is_killed(tmp_path: Path) -> None:
     words = [sys.executable, "-c", START, str(tmp_path / "servers")]
-    with subprocess.Popen(words, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(words, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         server = int(process.stdout.readline())
         os.kill(server, 0)
