@@ -23,16 +23,13 @@ from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import Sample
 from beam_jobs.sources.files.interface import Reject
 from beam_jobs.terminal import counted, progress_bar, progress_text, size_text
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import FIELD_DTYPES, Field
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, Fingerprint, Manifest
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
 __all__ = ["Progress", "dry_run_text", "output_state", "summary"]
-
-# Fields of every dataset, which the summary does not list.
-_OWN_FIELDS = ("image", "label", "id", "height", "width", "content_hash")
 
 
 class Progress(Watcher):
@@ -89,7 +86,7 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
     lines.append(f"  image      {_image(manifest.fields['image'], manifest.options['image'])}")
     if manifest.class_names:
         lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
-    if others := [name for name in manifest.fields if name not in _OWN_FIELDS]:
+    if others := [name for name in manifest.fields if name not in FIELD_DTYPES]:
         lines.append(f"  fields     {', '.join(others)}")
     if "label" in manifest.fields and not manifest.class_names:
         lines.append("  labels     numbers, without names")

@@ -14,11 +14,10 @@ from typing import Any, NoReturn
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import SPLIT_NAMES
 from beam_jobs.sources.files.interface import Entry, Label, Layout, Problem, Reference
-from shard_reader.format.fields import Field, index_dtype
+from shard_reader.format.fields import RESERVED_NAMES, Field, index_dtype
 
 __all__ = ["Catalog", "Schema"]
 
-_RESERVED = frozenset({"image", "id", "height", "width", "content_hash", "label", "weight"})
 _MOST_NAMES = 1_000_000  # of classes: with more names, the column is not a label, and memory would run out
 _MOST_COUNTED = 65_536  # distinct numbers as labels, up to which the manifest counts each of them
 _MOST_SPLITS = 100
@@ -370,7 +369,7 @@ def _is_text(text: str) -> bool:
 
 def _own_name(name: str) -> str:
     """The name of a field, with "source/" in front of a name that would clash with a field of every record."""
-    return f"source/{name}" if name.partition("/")[0] in _RESERVED else name
+    return f"source/{name}" if name.partition("/")[0] in RESERVED_NAMES else name
 
 
 def _split_key(name: str) -> tuple[int, str]:

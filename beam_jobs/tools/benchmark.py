@@ -309,7 +309,8 @@ def _target(stream: Stream) -> np.ndarray[Any, Any]:
 
 
 def _look_up(stream: Stream, steps: int) -> None:
-    stream.data.locate(stream.order.records_of(0, 0, steps)).columns(stream.fields)
+    fields = {name: stream.data.fields[name] for name in stream.fields}
+    stream.data.locate(stream.order.records_of(0, 0, steps)).columns(fields)
 
 
 def _transform(chain: ComposedTransform, pixels: Any, place: int, target: Any) -> None:

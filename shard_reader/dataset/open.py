@@ -71,17 +71,7 @@ def open_dataset(
         raise ValueError(f"path={place!r}: {error}") from None
     # With a cache, a local path is read like a store, too: it may be a network disk.
     store = StoreClient(place, float(retry_for)) if local is None or cache is not None else None
-    try:
-        if store is None:
-            data = (Path(local or "") / MANIFEST_NAME).read_bytes()
-        else:
-            data = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole))
-        text = data.decode()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DatasetError(_why_not_a_dataset(local, place, error)) from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{without_secrets(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
-    manifest = Manifest.from_json(text)
+    manifest = _read_manifest(place, local, store)
     format = format or manifest.formats[0]
     one_of("format", format, manifest.formats)
     one_of("split", split, tuple(manifest.splits))
@@ -89,6 +79,20 @@ def open_dataset(
     options = None if cache is None else (Path(cache).expanduser().absolute(), most)
     shards = shards_of_split(opened, manifest, split, format, store, options)
     return Dataset(opened, manifest, split, format, shards, prefetch_bytes)
+
+
+def _read_manifest(place: str, local: Path | None, store: StoreClient | None) -> Manifest:
+    """The manifest of the dataset at a place, which is read from `store`, if there is one, or from the path `local`."""
+    try:
+        if store is None:
+            data = (Path(local or "") / MANIFEST_NAME).read_bytes()
+        else:
+            data = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole))
+        return Manifest.from_json(data.decode())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetError(_why_not_a_dataset(local, place, error)) from None
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{without_secrets(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
 
 
 def _is_whole(manifest: bytes | memoryview) -> bool:

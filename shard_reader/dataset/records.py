@@ -29,7 +29,7 @@ from shard_reader.transforms.compose import Transforms
 
 __all__ = ["Records"]
 
-_NOT_IN_RECORDS = ("image", "id", "height", "width", "content_hash")  # fields that `data[i]` leaves out, or adds itself
+_LEFT_OUT = ("id", "height", "width", "content_hash")  # of the values of `data[i]`, which has an id of its own
 _BLOCK = 1 << 12  # records whose strings or lists are fetched together
 
 
@@ -124,7 +124,8 @@ class Records(ABC):
         shard, row = self._find(record)
         shard = shard.holding(row, self.fields)
         try:
-            values = {name: _as_python(shard.value(name, row)) for name in self.fields if name not in _NOT_IN_RECORDS}
+            names = [name for name, field in self.fields.items() if not field.is_image and name not in _LEFT_OUT]
+            values = {name: _as_python(shard.value(name, row)) for name in names}
             return {"image": np.array(shard.image(row)), **values, "id": shard.id(row).decode()}
         except UnicodeDecodeError as error:
             raise CorruptionError(f"{shard.describe(row)}: a text is no UTF-8 ({error.reason})") from error
@@ -161,7 +162,7 @@ class Records(ABC):
                 raise shard
         if field.in_index:
             empty = np.empty((len(records), *(size or 0 for size in field.shape)), field.dtype)
-            return located.columns([name])[name].astype(field.dtype) if len(records) else empty
+            return located.columns({name: field})[name].astype(field.dtype) if len(records) else empty
         values = np.empty(len(records), object)
         for first in range(0, len(records), _BLOCK):
             part, _ = fetch(located[first : first + _BLOCK], [name])

@@ -15,6 +15,7 @@ __all__ = [
     "IMAGE_DTYPES",
     "INDEX_DTYPES",
     "MAX_VALUES",
+    "RESERVED_NAMES",
     "Field",
     "extent_columns",
     "extent_fields",
@@ -36,6 +37,8 @@ FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "label": ("int64",),
 }
 """The dtypes that fields with a meaning of their own may have."""
+RESERVED_NAMES: Final = frozenset({*FIELD_DTYPES, "weight"})
+"""The names of a record and of a batch, which a field of the inputs cannot have."""
 MAX_VALUES: Final = 1 << 16
 """The most values of one field in a row of an index."""
 ANY_ENCODING: Final = "any"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
+from shard_reader.format.fields import Field
 from shard_reader.shards.shard import OpenShard
 from shard_reader.system.memory_map import Window
 
@@ -47,15 +48,13 @@ class Located:
             raise found
         return found, int(self.rows[place])
 
-    def columns(self, fields: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def columns(self, fields: Mapping[str, Field]) -> dict[str, NDArray[Any]]:
         """The columns of `fields` in the indexes, an array `[n, ...]` each; zeros where a shard is not open.
 
         An image has the columns of its extent.
         """
         opened = {n: shard for n, shard in enumerate(self.shards) if isinstance(shard, OpenShard)}
-        of_shards = [shard.fields for shard in opened.values()]
-        has_image = any(of[name].is_image for of in of_shards for name in fields if name in of)
-        wanted = set(_EXTENT if has_image else ()).union(fields)
+        wanted = set(_EXTENT if any(field.is_image for field in fields.values()) else ()).union(fields)
         addresses = self._bases("rows_address")[self.which]
         columns: dict[str, NDArray[Any]] = {}
         dtypes = {shard.rows.dtype for shard in opened.values()}

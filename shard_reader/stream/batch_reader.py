@@ -21,7 +21,7 @@ from shard_reader.stream.images import BatchImages
 from shard_reader.stream.lookup import Lookup, PendingBatch
 from shard_reader.stream.options import ReadOptions
 
-__all__ = ["Batch", "BatchReader", "Skipped", "Spec", "fixed", "ragged"]
+__all__ = ["Batch", "BatchReader", "Skipped", "Spec"]
 
 Batch = dict[str, NDArray[Any]]
 
@@ -59,9 +59,8 @@ class BatchReader:
         self._stalls = Counters()
         self.fields = _check_fields(data, options.fields)
         self._check_names()
-        self._images = (
-            BatchImages(data, order, seed, options) if any(data.fields[name].is_image for name in self.fields) else None
-        )
+        has_image = any(data.fields[name].is_image for name in self.fields)
+        self._images = BatchImages(data, order, seed, options) if has_image else None
 
     @property
     def most_records(self) -> int:
@@ -178,9 +177,9 @@ class BatchReader:
             if field.is_image and self._images is not None:
                 batch[name] = self._images.finish(pending)
             elif field.in_index:
-                batch[name] = fixed(pending, name, field)
+                batch[name] = _fixed(pending, name, field)
             else:
-                batch |= ragged(pending, name, field, self.options.ragged)
+                batch |= _ragged(pending, name, field, self.options.ragged)
         if self._images is None:
             pending.fail_where_closed()
         weights = pending.lookup.weights[pending.places.start : pending.places.stop].copy()
@@ -224,7 +223,7 @@ class BatchReader:
         most = self._data.prefetch_bytes // 2
         located, fetching = fetch(found.located, self.fields, wanted=wanted, previous=previous, most_bytes=most)
         fields = {name: self._data.fields[name] for name in self.fields}
-        columns = located.columns([n for n, field in fields.items() if field.is_image or field.in_index])
+        columns = located.columns({name: field for name, field in fields.items() if field.is_image or field.in_index})
         found = replace(found, located=located, columns=columns, fetch=fetching)
         if self._images is None or "offset" not in columns or fetching is not None:
             return found
@@ -272,7 +271,7 @@ def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str
     return names
 
 
-def fixed(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
+def _fixed(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
     """A field of the index, `[n, *shape]`, as an array of its own."""
     columns, places = pending.lookup.columns, pending.places
     # Without an open shard there is no column: zeros stand in, and `fail_where_closed` reports the records.
@@ -281,7 +280,7 @@ def fixed(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
     return columns[name][places.start : places.stop].astype(field.dtype)
 
 
-def ragged(
+def _ragged(
     pending: PendingBatch, name: str, field: Field, how: Literal["list", "pad"] | int
 ) -> dict[str, NDArray[Any]]:
     """Strings as `bytes`, and lists as `how` says: see the option `ragged` of `Records.stream`.

@@ -149,13 +149,29 @@ def test_an_arrow_that_goes_up_would_be_seen() -> None:
 TABLES = [*IMAGE_CODECS, *SHARD_FORMATS]
 
 
+def literals(node: ast.AST) -> Iterator[object]:
+    """The literals that an expression is, or is a collection of."""
+    if isinstance(node, ast.Constant):
+        yield node.value
+    for part in [*getattr(node, "elts", []), *getattr(node, "args", [])]:
+        yield from literals(part)
+
+
 def compared(path: Path) -> Iterator[tuple[int, object]]:
-    """The line and the value of each literal that a file compares something with."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    """The line and the value of each literal that a file compares something with, itself or by a constant's name."""
+    tree = ast.parse(path.read_text("utf-8"))
+    constants = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             for side in (node.left, *node.comparators):
-                values = [side] if isinstance(side, ast.Constant) else getattr(side, "elts", [])
-                yield from ((node.lineno, value.value) for value in values if isinstance(value, ast.Constant))
+                side = constants.get(side.id, side) if isinstance(side, ast.Name) else side
+                yield from ((node.lineno, value) for value in literals(side))
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("shard_reader.format")])
@@ -166,5 +182,7 @@ def test_nothing_branches_on_the_name_of_an_image_a_codec_or_a_format(module: st
 
 
 def test_a_comparison_with_a_name_would_be_seen(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("if name == 'image' or kind in ('raw', other):\n    pass\n")
-    assert [value for _, value in compared(tmp_path / "a.py")] == ["image", "raw"]
+    (tmp_path / "a.py").write_text(
+        "A = frozenset({'id'})\nif name == 'image' or kind in ('raw', other) or x in A: ...\n"
+    )
+    assert [value for _, value in compared(tmp_path / "a.py")] == ["image", "raw", "id"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from beam_jobs.shards.write import store
-from shard_reader.format import Counts, Field, Fingerprint, Manifest, Split, shard_name
+from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, shard_name
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d494844520000000100000002080200000016e32170"
@@ -34,6 +34,33 @@ def record(id: str, label: int = 0, **others: Any) -> dict[str, Any]:
     return {"image": PNG, "label": label, "id": id, "height": 2, "width": 1, **others}
 
 
+def write_manifest(
+    path: Path,
+    fields: Mapping[str, Field],
+    shards: Sequence[Shard],
+    *,
+    formats: Sequence[str] = ("tfrecord", "hdf5"),
+    class_names: tuple[str, ...] | None = None,
+    classes: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Make a dataset of shards in the one split "train", with nothing in the manifest that tells their origin."""
+    count = sum(shard.records for shard in shards)
+    manifest = Manifest(
+        fields=fields,
+        formats=tuple(formats),
+        splits={"train": Split(records=count, shards=tuple(shards), classes=classes)},
+        class_names=class_names,
+        statistics=None,
+        counts=Counts(ignored=0, planned=count, written=count, rejected=0),
+        seed=seed,
+        options={},
+        fingerprint=Fingerprint(inputs="", options="", codecs={}),
+    )
+    (path / "dataset.json").write_text(manifest.to_json(), "utf-8")
+    return path
+
+
 def dataset(path: Path, *shards: list[dict[str, Any]], classes: dict[str, int] | None = None) -> Path:
     """A dataset of records that no job would write, every checksum of which is right."""
     path.mkdir()
@@ -45,20 +72,7 @@ def dataset(path: Path, *shards: list[dict[str, Any]], classes: dict[str, int] |
         )
         for number, records in enumerate(shards)
     )
-    count = sum(map(len, shards))
-    manifest = Manifest(
-        fields=FIELDS,
-        formats=("tfrecord", "hdf5"),
-        splits={"train": Split(records=count, shards=made, classes=classes)},
-        class_names=("a", "b"),
-        statistics=None,
-        counts=Counts(ignored=0, planned=count, written=count, rejected=0),
-        seed=0,
-        options={},
-        fingerprint=Fingerprint(inputs="", options="", codecs={}),
-    )
-    (path / "dataset.json").write_text(manifest.to_json(), "utf-8")
-    return path
+    return write_manifest(path, FIELDS, made, classes=classes, class_names=("a", "b"))
 
 
 def cut(name: str, size: int) -> Callable[[Path], None]:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from support.datasets import write_manifest
 
 from beam_jobs.shards.write import store
 from shard_reader import Flip, RandomResizedCrop
-from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, index_name, shard_name
+from shard_reader.format import Field, Shard, index_name, shard_name
 from shard_reader.system.file_locks import FileLocks
 
 __all__ = [
@@ -72,19 +73,7 @@ def write_dataset(
         names = {format: path / shard_name("train", number, len(sizes), format) for format in formats}
         shards.append(Shard(records=count, files=store(rows, names, fields).files))
         first += count
-    manifest = Manifest(
-        fields=fields,
-        formats=tuple(formats),
-        splits={"train": Split(records=first, shards=tuple(shards))},
-        class_names=None,
-        statistics=None,
-        counts=Counts(ignored=0, planned=first, written=first, rejected=0),
-        seed=seed,
-        options={},
-        fingerprint=Fingerprint(inputs="", options="", codecs={}),
-    )
-    (path / "dataset.json").write_text(manifest.to_json(), "utf-8")
-    return path
+    return write_manifest(path, fields, shards, formats=formats, seed=seed)
 
 
 def _record(number: int, encoding: str, size: tuple[int, int, int], seed: int) -> dict[str, Any]:

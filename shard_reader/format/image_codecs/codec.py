@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from shard_reader.format.fields import Field
 
-__all__ = ["ImageCodec", "ImageHeader", "Scratch", "optional_module"]
+__all__ = ["Bytes", "ImageCodec", "ImageHeader", "Pixels", "Scratch", "optional_module"]
+
+
+Bytes = NDArray[np.uint8]
+Pixels = NDArray[Any]
 
 
 class ImageHeader(NamedTuple):
@@ -72,7 +76,7 @@ class ImageCodec(ABC):
         return False
 
     @abstractmethod
-    def header(self, payload: NDArray[np.uint8], field: Field | None = None) -> ImageHeader:
+    def header(self, payload: Bytes, field: Field | None = None) -> ImageHeader:
         """The header of a payload. `field` is the type of the image, where that is known.
 
         Raises:
@@ -83,15 +87,8 @@ class ImageCodec(ABC):
 
     @abstractmethod
     def decode(
-        self,
-        payload: NDArray[np.uint8],
-        field: Field,
-        height: int,
-        width: int,
-        *,
-        fast: bool = False,
-        scratch: Scratch | None = None,
-    ) -> NDArray[Any]:
+        self, payload: Bytes, field: Field, height: int, width: int, fast: bool, scratch: Scratch | None
+    ) -> Pixels:
         """The pixels of a payload, `[height, width, channels]`. Not every codec uses height and width.
 
         Args:
@@ -104,7 +101,7 @@ class ImageCodec(ABC):
         """
 
     @abstractmethod
-    def encode(self, pixels: NDArray[Any], quality: int | None) -> bytes:
+    def encode(self, pixels: Pixels, quality: int | None) -> bytes:
         """The payload of pixels, `[height, width, channels]`, C-contiguous, of one of `dtypes` and `channels`.
 
         Equal pixels give equal bytes, with the same packages on any machine of the same architecture.

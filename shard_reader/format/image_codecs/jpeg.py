@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from shard_reader.format.fields import Field
-from shard_reader.format.image_codecs.codec import ImageCodec, ImageHeader, Scratch, optional_module
+from shard_reader.format.image_codecs.codec import Bytes, ImageCodec, ImageHeader, Pixels, Scratch, optional_module
 
 __all__ = ["Jpeg"]
 
@@ -25,26 +22,19 @@ class Jpeg(ImageCodec):
     def matches(self, start: bytes) -> bool:
         return start.startswith(b"\xff\xd8\xff")
 
-    def header(self, payload: NDArray[np.uint8], field: Field | None = None) -> ImageHeader:
+    def header(self, payload: Bytes, field: Field | None = None) -> ImageHeader:
         height, width, colorspace, _ = optional_module("simplejpeg").decode_jpeg_header(payload)
         return ImageHeader(self.name, height, width, 1 if colorspace == "Gray" else 3, "uint8")
 
     def decode(
-        self,
-        payload: NDArray[np.uint8],
-        field: Field,
-        height: int,
-        width: int,
-        *,
-        fast: bool = False,
-        scratch: Scratch | None = None,
-    ) -> NDArray[np.uint8]:
+        self, payload: Bytes, field: Field, height: int, width: int, fast: bool, scratch: Scratch | None
+    ) -> Pixels:
         """`fast` takes the fast integer DCT and chroma upsampling of libjpeg-turbo."""
         simplejpeg, channels = optional_module("simplejpeg"), field.shape[2]
         # Where images differ in channels, only the header says which this one has; a second call, so only then.
         if channels is None:
             channels = 1 if simplejpeg.decode_jpeg_header(payload)[2] == "Gray" else 3
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        pixels: Pixels = simplejpeg.decode_jpeg(
             payload,
             "GRAY" if channels == 1 else "RGB",
             fastdct=fast,
@@ -53,7 +43,7 @@ class Jpeg(ImageCodec):
         )
         return pixels
 
-    def encode(self, pixels: NDArray[np.uint8], quality: int | None) -> bytes:
+    def encode(self, pixels: Pixels, quality: int | None) -> bytes:
         kind = ("GRAY", "Gray") if pixels.shape[2] == 1 else ("RGB", "420")
         encoded: bytes = optional_module("simplejpeg").encode_jpeg(pixels, quality or self.quality, *kind)
         return encoded

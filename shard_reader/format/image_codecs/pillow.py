@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shard_reader.format.fields import Field
-from shard_reader.format.image_codecs.codec import ImageCodec, ImageHeader, Scratch, optional_module
+from shard_reader.format.image_codecs.codec import Bytes, ImageCodec, ImageHeader, Pixels, Scratch, optional_module
 
 __all__ = ["PillowCodec"]
 
@@ -26,7 +25,7 @@ class PillowCodec(ImageCodec):
     settings: ClassVar[Mapping[str, Any]] = {}
     """Arguments of Pillow's `save` that decide the bytes, beside the quality."""
 
-    def header(self, payload: NDArray[np.uint8], field: Field | None = None) -> ImageHeader:
+    def header(self, payload: Bytes, field: Field | None = None) -> ImageHeader:
         pillow = optional_module("PIL.Image")
         try:
             with pillow.open(io.BytesIO(payload.data), formats=(self.name,)) as image:
@@ -38,15 +37,8 @@ class PillowCodec(ImageCodec):
         return ImageHeader(self.name, height, width, *_MODES[mode])
 
     def decode(
-        self,
-        payload: NDArray[np.uint8],
-        field: Field,
-        height: int,
-        width: int,
-        *,
-        fast: bool = False,
-        scratch: Scratch | None = None,
-    ) -> NDArray[Any]:
+        self, payload: Bytes, field: Field, height: int, width: int, fast: bool, scratch: Scratch | None
+    ) -> Pixels:
         pillow = optional_module("PIL.Image")
         try:
             # This format alone: Pillow knows many, and that of EPS runs another program.
@@ -60,7 +52,7 @@ class PillowCodec(ImageCodec):
             raise ValueError(f"cannot be decoded: {error}") from error
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 
-    def encode(self, pixels: NDArray[np.uint8], quality: int | None) -> bytes:
+    def encode(self, pixels: Pixels, quality: int | None) -> bytes:
         settings = dict(self.settings)
         if self.quality is not None:
             settings["quality"] = quality or self.quality

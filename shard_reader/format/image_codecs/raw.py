@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from shard_reader.format.fields import IMAGE_DTYPES, Field
-from shard_reader.format.image_codecs.codec import ImageCodec, ImageHeader, Scratch
+from shard_reader.format.image_codecs.codec import Bytes, ImageCodec, ImageHeader, Pixels, Scratch
 
 __all__ = ["Raw"]
 
@@ -22,7 +19,7 @@ class Raw(ImageCodec):
     max_side = 65_500
     is_raw = True
 
-    def header(self, payload: NDArray[np.uint8], field: Field | None = None) -> ImageHeader:
+    def header(self, payload: Bytes, field: Field | None = None) -> ImageHeader:
         if field is None or not field.is_fixed:
             raise ValueError("is raw, and its field has no shape that is the same for every record")
         height, width, channels = (size or 0 for size in field.shape)
@@ -31,15 +28,8 @@ class Raw(ImageCodec):
         return ImageHeader(self.name, height, width, channels, field.dtype)
 
     def decode(
-        self,
-        payload: NDArray[np.uint8],
-        field: Field,
-        height: int,
-        width: int,
-        *,
-        fast: bool = False,
-        scratch: Scratch | None = None,
-    ) -> NDArray[Any]:
+        self, payload: Bytes, field: Field, height: int, width: int, fast: bool, scratch: Scratch | None
+    ) -> Pixels:
         """A view of `payload`."""
         pixels, channels = payload.view(np.dtype(field.dtype).newbyteorder("<")), field.shape[2]
         if channels is None:
@@ -48,5 +38,5 @@ class Raw(ImageCodec):
             raise ValueError(f"has {payload.size} bytes, not the pixels of {width}x{height}")
         return pixels.reshape(height, width, channels)
 
-    def encode(self, pixels: NDArray[Any], quality: int | None) -> bytes:
+    def encode(self, pixels: Pixels, quality: int | None) -> bytes:
         return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()

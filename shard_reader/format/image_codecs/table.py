@@ -99,7 +99,7 @@ def decode_image(
         ValueError: the payload is not an image of this size.
         ModuleNotFoundError: a package is missing; the message names the extra.
     """
-    image = codec_of(field).decode(payload, field, height, width, fast=fast, scratch=scratch)
+    image = codec_of(field).decode(payload, field, height, width, fast, scratch)
     # A sound payload of another image, as in a mixed-up file, must not reach a batch: shapes are checked for all
     # codecs.
     channels = field.shape[2]

@@ -42,6 +42,14 @@ def started(source: str, store: Store, output: str) -> Iterator[subprocess.Popen
             process.communicate()
 
 
+def wait_for(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until something holds, which it must before the process ends."""
+    deadline = time.monotonic() + 300
+    while not holds():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def unlock(store: Store) -> None:
     """Spare the next job the wait for a lock that nobody holds."""
     if LOCK_NAME in store.names("out"):
@@ -93,10 +101,7 @@ def test_shards_that_were_finished_are_kept(
         FaultProxy(store.endpoint, {"put": Faults(script=away_once_two_are_finished)}) as proxy,
         started(source, store.through("127.0.0.1", proxy.port), output) as process,
     ):
-        deadline = time.monotonic() + 300
-        while written() < 2:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: written() >= 2, process)
     kept = written()
     unlock(store)
     text = finished(source, output, store, options=OPTIONS)
@@ -114,10 +119,7 @@ def test_of_two_jobs_in_one_bucket_one_is_refused(
         FaultProxy(store.endpoint, {"put": Faults(latency=1)}) as proxy,
         started(source, store.through("127.0.0.1", proxy.port), output) as one,
     ):
-        deadline = time.monotonic() + 300
-        while LOCK_NAME not in store.names("out"):
-            assert one.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: LOCK_NAME in store.names("out"), one)
         with started(source, store, output) as other:
             refused = other.communicate(timeout=300)[1]
         assert other.returncode == 2, refused

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
 from support.command import REPOSITORY, command
+from support.datasets import write_manifest
 from support.remote_data import OTHER_FIELDS
 
 from beam_jobs.shards.write import store
 from beam_jobs.tools.verify import Verification
 from shard_reader import CorruptionError, DatasetError, open_dataset
-from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, index, index_name, shard_name
+from shard_reader.format import Field, Manifest, Shard, index, index_name, shard_name
 from shard_reader.format.checksum import crc32c, sha256_file
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1"
@@ -52,23 +53,11 @@ def record(number: int, **others: Any) -> dict[str, Any]:
 def write(path: Path, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
     """A dataset of one shard in each of some formats."""
     path.mkdir(exist_ok=True)
-    files, count = {}, 0
+    files = {}
     for format, rows in records.items():
         shard = store(rows, {format: path / shard_name("train", 0, 1, format)}, FIELDS)
-        files[format], count = shard.files[format], len(rows)
-    manifest = Manifest(
-        fields=FIELDS,
-        formats=tuple(records),
-        splits={"train": Split(records=count, shards=(Shard(records=count, files=files),))},
-        class_names=None,
-        statistics=None,
-        counts=Counts(ignored=0, planned=count, written=count, rejected=0),
-        seed=0,
-        options={},
-        fingerprint=Fingerprint(inputs="", options="", codecs={}),
-    )
-    (path / "dataset.json").write_text(manifest.to_json(), "utf-8")
-    return path
+        files |= shard.files
+    return write_manifest(path, FIELDS, [Shard(records=shard.records, files=files)], formats=tuple(records))
 
 
 @pytest.fixture

@@ -268,7 +268,7 @@ def test_the_kernel_is_told_what_comes_next_once_a_page_was_waited_for(
     list(one)
     assert len(told) == len(one) - 2
     located = one.data.locate(one.order.records_of(0, 2, 3))
-    columns = located.columns(["image"])
+    columns = located.columns({"image": one.data.fields["image"]})
     expected = zip(located.addresses(columns).tolist(), columns["length"].tolist(), strict=True)
     assert told[0] == sorted(expected)
     told.clear()
