@@ -110,7 +110,7 @@ class Benchmark:
         dataset = prepared("raw-32", self.options.photos, self.options.cifar10, self.quick(), True)
         epochs = 4 if self.options.quick else 20
         print(f"\nRssAnon in MiB, {DATA['raw-32'].few:,} raw images of 32x32, {epochs} epochs, one run of each:\n")
-        print(f"| | behind epoch 2 | behind epoch {epochs} | most since | more |\n|---|---|---|---|---|")
+        print(f"| | after epoch 2 | after epoch {epochs} | most since | more |\n|---|---|---|---|---|")
         for loop, label in MEMORY.items():
             found = self.answer(["feed_memory.py", loop, str(dataset), "--epochs", str(epochs)])
             if "failed" in found:

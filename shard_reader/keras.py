@@ -263,7 +263,7 @@ class ResumeCallback(keras.callbacks.Callback):
         if len(states) != len(self._random_states):
             raise StateError(
                 f"{self._directory / _POSITION}: has the states of {len(self._random_states)} layers that draw, and the"
-                f" model has {len(states)}: remove {self._directory} to begin anew"
+                f" model has {len(states)}: remove {self._directory} to begin again"
             )
         if self.model.optimizer is not None and not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
@@ -315,9 +315,9 @@ class ResumeCallback(keras.callbacks.Callback):
         except FileNotFoundError:
             return
         except (ValueError, TypeError, KeyError) as error:
-            raise StateError(f"{path}: is no position ({error!r}): remove {self._directory} to begin anew") from None
+            raise StateError(f"{path}: is no position ({error!r}): remove {self._directory} to begin again") from None
         if not (self._directory / weights).is_file():
-            raise StateError(f"{self._directory / weights}: is missing: remove {self._directory} to begin anew")
+            raise StateError(f"{self._directory / weights}: is missing: remove {self._directory} to begin again")
         self._stream.load_state_dict(state)
         self.initial_epoch, self._weights, self._random_states = epoch, weights, random_states
 

@@ -32,7 +32,8 @@ ids, counts, and that all formats hold the same. Each problem is a line that say
 
 _INDEX = """\
 Make a dataset of TFRecord files that others wrote (tf.train.Example, one image each): an index beside each file, and
-dataset.json. The files stay as they are. In a dataset of ours, make the indexes again that are missing or damaged.
+dataset.json. The files stay as they are. In a dataset of `prepare`, make the indexes again that are missing
+or damaged.
 
 Splits are read from the files' names (train-00000-of-00010, cifar10-test.tfrecord-00000-of-00001, val.tfrecord),
 and otherwise all is train. Height and width are those in the images, not those of features."""

@@ -105,7 +105,7 @@ def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[li
             name = next(iter(options.said)).replace("_", "-").replace("splits", "split")
             raise UsageError(
                 f"--{name}: {path / MANIFEST_NAME} says it already; leave the option out, or, if the files were"
-                f" written by others, remove {MANIFEST_NAME} to index them anew"
+                f" written by others, remove {MANIFEST_NAME} to index them again"
             )
         return _index_again(options.path, workers, show)
     if (path / LOCK_NAME).exists():

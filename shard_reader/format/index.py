@@ -118,5 +118,5 @@ def _outdated(path: str, fields: Mapping[str, Field]) -> str:
     if fields["image"].feature is None:
         remedy = "make the dataset again: `image-shards prepare` with the same arguments, and --overwrite"
     else:
-        remedy = f"remove {MANIFEST_NAME} beside it, and index the files anew with `image-shards index`"
+        remedy = f"remove {MANIFEST_NAME} beside it, and index the files again with `image-shards index`"
     return f"{path}: an earlier development version made it, without checksums of strings and lists; {remedy}"

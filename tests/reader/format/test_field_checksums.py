@@ -253,7 +253,7 @@ def test_an_index_of_a_development_version_is_refused_with_what_to_do(tmp_path: 
         with pytest.raises(DatasetError, match=message):
             read()
     without_checksums(path, foreign=True)
-    with pytest.raises(DatasetError, match=r"remove dataset.json beside it, and index the files anew with `image-sh"):
+    with pytest.raises(DatasetError, match=r"remove dataset.json beside it, and index the files again with `image-sh"):
         open_dataset(path)[0]
 
 
