@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,3 +126,12 @@ def test_the_files_that_the_readme_names_are_there() -> None:
     linked = re.findall(r"\]\(([^)#:]+)\)", README)
     for name in [*linked, "scripts/demo", "scripts/test", "Dockerfile", "requirements.lock"]:
         assert (REPOSITORY / name).exists(), name
+
+
+def test_the_places_that_contributing_names_are_there() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`([\w./]+(?:\.py|\.md|/))`", text)) - {"photos/", "cifar10/", "odd/"}  # of shared/data
+    found = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    known = {f"/{place}" for name in found.splitlines() for place in (name, *map(str, Path(name).parents))}
+    gone = [name for name in named if not any(place.endswith(f"/{name.rstrip('/')}") for place in known)]
+    assert len(named) > 40 and not gone
