@@ -13,6 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from beam_jobs.images.changes import change_lines
 from beam_jobs.options import MaxRejects, PrepareOptions
 from beam_jobs.plan.catalog import Schema
 from beam_jobs.plan.order import PlannedInputs, statistics_split
@@ -25,7 +26,7 @@ from beam_jobs.sources.files.interface import Reject
 from beam_jobs.terminal import counted, progress_bar, progress_text, size_text
 from shard_reader.format.fields import FIELD_DTYPES, Field
 from shard_reader.format.image_codecs.table import codec_of
-from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, Fingerprint, Manifest
+from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, Fingerprint, Manifest
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
@@ -92,13 +93,15 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         lines.append("  labels     numbers, without names")
     if "label" not in manifest.fields and "objects/label" not in manifest.fields:
         lines.append("  labels     none")
-    if counts.dropped_boxes:
-        lines.append(f"  boxes      {counts.dropped_boxes} dropped, of which nothing is left in the image")
+    lines += _column("changed", change_lines(counts.changed))
+    if counts.suspects:
+        lines.append(f"  suspects   {counts.suspects} may be damaged, listed in {output}/{SUSPECTS_NAME}")
     if counts.duplicates:
         leaks = f", {counts.leaks} of them across splits" if len(manifest.splits) > 1 else ""
         where = f"listed in {output}/{DUPLICATES_NAME}"
         lines.append(f"  duplicates {counts.duplicates} with the bytes of another{leaks}, {where}")
-    lines.append(f"  ignored    {counted(counts.ignored, 'file')} beside the images")
+    lines += _column("left out", [f"{printable(one.what)}: {printable(one.why)}" for one in manifest.left_out])
+    lines += _column("warning", list(map(printable, manifest.warnings)))
     lines += _reject_lines(manifest, output)
     filled = [name for name, split in manifest.splits.items() if split.records]
     if filled:
@@ -208,6 +211,11 @@ def _image(field: Field, options: Mapping[str, Any]) -> str:
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _column(name: str, texts: list[str]) -> list[str]:
+    """Lines below one name."""
+    return [f"  {name if number == 0 else '':<10} {text}" for number, text in enumerate(texts)]
 
 
 def _reject_lines(manifest: Manifest, output: str) -> list[str]:

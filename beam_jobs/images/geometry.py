@@ -45,6 +45,11 @@ class Geometry:
         return self.box != whole or self.scaled != self.upright
 
     @property
+    def enlarges(self) -> bool:
+        """Whether the image has more pixels in a direction than the part of the file that it shows."""
+        return self.scaled[0] > self.box[2] or self.scaled[1] > self.box[3]
+
+    @property
     def pads(self) -> bool:
         """Whether the final image has a border."""
         return self.size != self.scaled

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
 from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
@@ -54,7 +55,10 @@ _thread = threading.local()
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The stored bytes of one image, its sums for the statistics, and its geometry for boxes and points."""
+    """The stored bytes of one image, its sums for the statistics, and its geometry for boxes and points.
+
+    `changes` are the kinds of `CHANGES` that apply. `suspect` is the complaint of the decoder, "" if there is none.
+    """
 
     data: bytes
     height: int
@@ -62,6 +66,8 @@ class Payload:
     channels: int
     sums: ChannelSums
     geometry: Geometry
+    changes: tuple[str, ...] = ()
+    suspect: str = ""
 
 
 def codec_versions() -> dict[str, str]:
@@ -100,7 +106,21 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
     else:
         encoded = encode(pixels, options, statistics)
     height, width, channels = pixels.shape
-    return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry)
+    changes = _changes(decoded, kept, geometry, options)
+    return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, changes)
+
+
+def _changes(decoded: Decoded, kept: Pixels, geometry: Geometry, options: ImageOptions) -> tuple[str, ...]:
+    """The kinds of `CHANGES` that apply to an image."""
+    before, after = decoded.pixels.shape[2], kept.shape[2]
+    applies = {
+        "depth": decoded.pixels.dtype == np.uint16 and options.dtype == "uint8",
+        "transparency": before == 4 and after < 4,
+        "colours": before > 1 and after == 1,
+        "orientation": geometry.orientation != 1,
+        "enlarged": geometry.enlarges,
+    }
+    return tuple(kind for kind in CHANGES if applies.get(kind) or kind in decoded.changes)
 
 
 def _checked(pixels: Pixels, options: ImageOptions) -> Pixels:

@@ -69,6 +69,8 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
     ignored = f"{counted(layout.ignored, 'file')} ignored"
     kind = f"source: {source.options.kind}, {why}"
     print_status(f"{options.source.input}: {layout.text}, {counted(inputs.count, 'image')}, {ignored} ({kind})")
+    for warning in layout.warnings:
+        print_status(f"warning: {warning}")
     return Listing(
         source=source,
         spill=spill,

@@ -38,6 +38,7 @@ from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
     REJECTS_NAME,
+    SUSPECTS_NAME,
     TFDS_NAMES,
     Fingerprint,
     Manifest,
@@ -55,7 +56,7 @@ PLAN = f"{WORK}/plan/"
 _JOB = f"{WORK}/job.json"
 _OWNED = f"{WORK}/owned.json"
 _SPILL = "_spill"
-_METADATA = (REJECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES)
+_METADATA = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES)
 # Temporary files of `write_whole`, which a process that was killed leaves.
 _TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *_METADATA)))})\.[0-9a-f]{{32}}")
 
@@ -278,7 +279,7 @@ def _files_of(manifest: Manifest) -> set[str]:
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     paths = [file.path for shard in shards for file in shard.files.values()]
     metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
-    return {*paths, *map(index_name, paths), DUPLICATES_NAME, REJECTS_NAME, *metadata}
+    return {*paths, *map(index_name, paths), DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, *metadata}
 
 
 @contextlib.contextmanager

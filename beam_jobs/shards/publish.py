@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import JobError
+from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import MaxRejects
 from beam_jobs.plan.duplicates import list_duplicates
 from beam_jobs.plan.order import DUPLICATE, LISTING_REJECTS_NAME, statistics_split
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.tfds_metadata import metadata_files
-from beam_jobs.shards.write import WrittenShard, rejects_of
-from beam_jobs.sources.files.interface import Reject
+from beam_jobs.shards.write import WrittenShard, rejects_of, suspects_of
+from beam_jobs.sources.files.interface import Reject, Suspect
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     MANIFEST_NAME,
     REJECTS_NAME,
+    SUSPECTS_NAME,
     Counts,
     Fingerprint,
+    LeftOut,
     Manifest,
     Split,
     Statistics,
@@ -56,7 +59,8 @@ class Publication:
     seed: int
     options: dict[str, Any]
     fingerprint: Fingerprint
-    ignored: int
+    left_out: tuple[LeftOut, ...]
+    warnings: tuple[str, ...]
     planned: int
     shards: int
     listing_rejected: int
@@ -85,6 +89,7 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
         for shard in shards:
             _rename(shard, output.local, publication.work)
     output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
+    output.write(SUSPECTS_NAME, map(Suspect.to_line, _suspects(shards, publication.work, output)))
     manifest = _manifest(shards, rejected, publication)
     manifest = replace(manifest, counts=_write_duplicates(manifest, output, publication.work))
     for name, data in metadata_files(manifest, _tfds_name(output)).items():
@@ -131,6 +136,12 @@ def _rejects(shards: Iterable[WrittenShard], publication: Publication, output: D
             yield from rejects_of(shard.task, publication.work, output)
 
 
+def _suspects(shards: Iterable[WrittenShard], work: Work, output: Directory) -> Iterator[Suspect]:
+    for shard in shards:
+        if shard.suspects:
+            yield from suspects_of(shard.task, work, output)
+
+
 def _write_duplicates(manifest: Manifest, output: Directory, work: Work) -> Counts:
     """List the records whose inputs have the same bytes, and return the counts with theirs added."""
     duplicates = leaks = 0
@@ -173,16 +184,24 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
         class_names=publication.class_names,
         statistics=_statistics(shards, publication.splits),
         counts=Counts(
-            ignored=publication.ignored,
+            ignored=sum(one.files for one in publication.left_out),
             planned=publication.planned,
             written=sum(split.records for split in splits.values()),
             rejected=rejected,
-            dropped_boxes=sum(shard.dropped_boxes for shard in shards),
+            suspects=sum(shard.suspects for shard in shards),
+            changed=_changed(shards),
         ),
         seed=publication.seed,
         options=publication.options,
         fingerprint=publication.fingerprint,
+        left_out=publication.left_out,
+        warnings=publication.warnings,
     )
+
+
+def _changed(shards: Iterable[WrittenShard]) -> dict[str, int]:
+    changed = sum((Counter(shard.changed) for shard in shards), Counter[str]())
+    return {kind: changed[kind] for kind in CHANGES if changed[kind]}
 
 
 def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statistics | None:

@@ -7,7 +7,7 @@ import errno
 import functools
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,11 @@ _AT_ONCE = contextlib.nullcontext()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """One record, ready to be stored: its image, the values of its other fields, and its number of dropped boxes."""
+    """One record, ready to be stored: its image, the values of its other fields, and the number of changes by kind."""
 
     payload: Payload
     values: Mapping[str, Any]
-    dropped_boxes: int = 0
+    changed: Mapping[str, int] = field(default_factory=dict)
 
 
 def image_fields(image: ImageOptions, others: Mapping[str, Field]) -> dict[str, Field]:
@@ -73,10 +73,11 @@ def prepare_reference(
         moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
     except BadInput as error:
         return Reject(reference.id, source.uri(reference), "read", error.reason, str(error))
-    values = {name: _typed(moved[name], field) for name, field in job.fields.items() if name in moved}
+    values = {name: _typed(moved[name], kind) for name, kind in job.fields.items() if name in moved}
     values |= {"image": payload.data, "id": reference.id, "height": payload.height, "width": payload.width}
     number = int.from_bytes(_hash(data)[:8], signed=True)
-    return Prepared(payload=payload, values=values | {"content_hash": number}, dropped_boxes=dropped)
+    changed = dict.fromkeys(payload.changes, 1) | ({"boxes": dropped} if dropped else {})
+    return Prepared(payload=payload, values=values | {"content_hash": number}, changed=changed)
 
 
 def hash_reference(reference: Reference, job: Job) -> bytes:

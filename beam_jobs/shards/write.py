@@ -33,7 +33,7 @@ from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Prepared, hash_reference, labels_of, prepare_reference
-from beam_jobs.sources.files.interface import Reference, Reject
+from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.fields import Field
@@ -52,6 +52,7 @@ __all__ = [
     "rejects_of",
     "sample_shard",
     "store",
+    "suspects_of",
     "write_shard",
 ]
 
@@ -66,14 +67,15 @@ class WrittenShard:
     task: ShardTask
     shard: Shard
     rejected: int
+    suspects: int
     sums: ChannelSums
     classes: Mapping[int, int]
-    dropped_boxes: int
+    changed: Mapping[str, int]
 
-    def to_json(self, rejects: Iterable[Reject]) -> bytes:
-        """JSON of all fields but the task, and of the rejects."""
+    def to_json(self, rejects: Iterable[Reject], suspects: Iterable[Suspect]) -> bytes:
+        """JSON of all fields but the task, and of the rejects and the suspects."""
         body = {name: value for name, value in asdict(self).items() if name != "task"}
-        return json.dumps(body | {"rejects": list(rejects)}).encode()
+        return json.dumps(body | {"listed": {"rejects": list(rejects), "suspects": list(suspects)}}).encode()
 
     @classmethod
     def from_json(cls, task: ShardTask, data: bytes) -> WrittenShard:
@@ -85,9 +87,10 @@ class WrittenShard:
             task=task,
             shard=shard,
             rejected=body["rejected"],
+            suspects=body["suspects"],
             sums=ChannelSums.from_json(body["sums"]),
             classes={int(label): count for label, count in body["classes"].items()},
-            dropped_boxes=body["dropped_boxes"],
+            changed=body["changed"],
         )
 
 
@@ -195,7 +198,17 @@ def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) 
 
 def rejects_of(task: ShardTask, work: Work, output: Directory) -> list[Reject]:
     """The rejected images of a finished shard."""
-    return [Reject(*values) for values in json.loads(output.read(f"{work.shards}/{task.name}/{_WRITTEN}"))["rejects"]]
+    return [Reject(*values) for values in _listed(task, work, output)["rejects"]]
+
+
+def suspects_of(task: ShardTask, work: Work, output: Directory) -> list[Suspect]:
+    """The records of a finished shard whose images may be damaged."""
+    return [Suspect(*values) for values in _listed(task, work, output)["suspects"]]
+
+
+def _listed(task: ShardTask, work: Work, output: Directory) -> dict[str, list[list[str]]]:
+    listed: dict[str, list[list[str]]] = json.loads(output.read(f"{work.shards}/{task.name}/{_WRITTEN}"))["listed"]
+    return listed
 
 
 @functools.lru_cache(8)
@@ -241,17 +254,20 @@ def _attempt(task: ShardTask, job: Job, output: Directory) -> Iterator[Path]:
 
 
 def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher, attempt: Path) -> WrittenShard:
-    rejects, sums, classes, dropped = list[Reject](), ChannelSums(), Counter[int](), 0
+    rejects, suspects, sums = list[Reject](), list[Suspect](), ChannelSums()
+    classes, changed = Counter[int](), Counter[str]()
 
     def records() -> Iterator[Mapping[str, Any]]:
-        nonlocal sums, dropped
+        nonlocal sums
         for _, record in _each(task, job, watcher, _maker(job, statistics)):
             if isinstance(record, Reject):
                 rejects.append(record)
                 watcher.counts(1, record)
             else:
                 sums += record.payload.sums
-                dropped += record.dropped_boxes
+                changed.update(record.changed)
+                if record.payload.suspect:
+                    suspects.append(Suspect(record.values["id"], task.split, record.payload.suspect))
                 if job.count_classes:
                     classes.update(labels_of(record.values))
                 yield record.values
@@ -260,9 +276,15 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
     paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
     shard = store(records(), paths, job.fields)
     written = WrittenShard(
-        task=task, shard=shard, rejected=len(rejects), sums=sums, classes=dict(classes), dropped_boxes=dropped
+        task=task,
+        shard=shard,
+        rejected=len(rejects),
+        suspects=len(suspects),
+        sums=sums,
+        classes=dict(classes),
+        changed=dict(changed),
     )
-    write_whole(attempt / _WRITTEN, [written.to_json(rejects)])
+    write_whole(attempt / _WRITTEN, [written.to_json(rejects, suspects)])
     return written
 
 

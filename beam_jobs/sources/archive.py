@@ -79,7 +79,7 @@ class Archive(Source):
         self._webdataset: bool | None = True if self._image else None  # None: not known yet
         self._labels: set[str] = set()  # kinds of members with labels
         self._first = ""  # the first problem
-        self._ignored = self._usable = self._unusable = 0
+        self._usable = self._unusable = 0
 
     def entries(self) -> Iterator[Entry]:
         """Every image of every archive.
@@ -111,9 +111,11 @@ class Archive(Source):
         """
         called = self._files.called("")
         if not self._usable:
-            raise UsageError(f"{called}: holds no images ({self._ignored + self._unusable:,} other files{self._first})")
+            raise UsageError(
+                f"{called}: holds no images ({self._files.left_out.files + self._unusable:,} other files{self._first})"
+            )
         self._columns.check(called)
-        ignored, splits = self._ignored + self._files.ignored, self._splits.names
+        left_out, splits = self._files.left_out.named(), self._splits.names
         kinds = {self._kind(name) for name in self._names}
         kind = f"{kinds.pop()} " if len(kinds) == 1 else ""
         text = f"{self._splits.text}{count(len(self._names), f'a {kind}archive', f'{kind}archives')}"
@@ -125,11 +127,11 @@ class Archive(Source):
             text += f" ({images}{', ' if images else ''}labels from {' and '.join(sorted(self._labels))})"
             if folders.splits and splits is None:
                 splits, text = folders.splits, f"{text}, in split folders ({', '.join(folders.splits)})"
-            return Layout(text=text, ignored=ignored, splits=splits)
+            return Layout(text=text, left_out=left_out, splits=splits)
         text += f" ({images})" if images else ""
         flat = folders.class_names is None and folders.splits is None
         text += " of images without classes" if flat else f" of {folders.text}"
-        return Layout(text=text, ignored=ignored, class_names=folders.class_names, splits=splits or folders.splits)
+        return Layout(text=text, left_out=left_out, class_names=folders.class_names, splits=splits or folders.splits)
 
     def resolve(self, entry: Entry) -> Entry | Problem:
         """The entry, completed with its split and, where folders are classes, its class."""
@@ -177,7 +179,7 @@ class Archive(Source):
             return
         for member in members:
             if is_ignored(_inner(member.name)):
-                self._ignored += 1
+                self._files.left_out.add(member.name)
             else:
                 yield self._entry(name, member)
 
@@ -187,7 +189,8 @@ class Archive(Source):
     def _is_visible(self, member: Member) -> bool:
         inner = _inner(member.name)
         hidden = inner.startswith((".", "__MACOSX/")) or "/." in inner
-        self._ignored += hidden
+        if hidden:
+            self._files.left_out.add(inner)
         return not hidden
 
     def _entry(self, archive: str, member: Member) -> Entry:
@@ -219,7 +222,9 @@ class Archive(Source):
             problem = Problem("no-image", f"none of {there} {wanted}")
             yield Entry(self._files.id(archive, _without_dot(key)), 0, problem=problem)
             return
-        self._ignored += len(members) - len(images) - len(beside)
+        for member in members:
+            if member not in images and member not in beside.values():
+                self._files.left_out.add(member.name)
         if not images:
             return
         try:

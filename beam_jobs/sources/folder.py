@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
 from beam_jobs.sources.files.interface import Entry, Layout, Problem, Reference, Source, SourceOptions, refuse_options
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Stored
@@ -157,7 +157,8 @@ class Folder(Source):
         except (ValueError, TypeError, ImportError) as error:
             raise UsageError(f"INPUT {options.input}: {error}") from error
         self._folders = ClassFolders(options.nested_classes)
-        self._usable = self._unusable = self._ignored = 0
+        self._usable = self._unusable = 0
+        self._left_out = LeftOutFiles()
         self._first: str | None = None
 
     def entries(self) -> Iterator[Entry]:
@@ -169,7 +170,7 @@ class Folder(Source):
         self._check()
         for file in self._directory.walk():
             if is_ignored(file.name):
-                self._ignored += 1
+                self._left_out.add(file.name)
                 continue
             problem = _problem(file)
             if problem is None:
@@ -189,11 +190,15 @@ class Folder(Source):
         """
         if not self._usable:
             why = f"; {self._first}" if self._first else ""
-            raise UsageError(
-                f"INPUT {self.options.input}: holds no images ({self._ignored + self._unusable} other files{why})"
-            )
+            others = self._left_out.files + self._unusable
+            raise UsageError(f"INPUT {self.options.input}: holds no images ({others} other files{why})")
         folders = self._folders
-        return Layout(text=folders.text, ignored=self._ignored, class_names=folders.class_names, splits=folders.splits)
+        return Layout(
+            text=folders.text,
+            left_out=self._left_out.named(),
+            class_names=folders.class_names,
+            splits=folders.splits,
+        )
 
     def resolve(self, entry: Entry) -> Entry | Problem:
         """The entry, completed with its class and its split."""

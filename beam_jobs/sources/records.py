@@ -154,7 +154,7 @@ class RecordFiles(Source):
         types = self._types.layout(special)
         return Layout(
             text=f"{text} ({', '.join(parts)}{left_out})",
-            ignored=self._files.ignored,
+            left_out=self._files.left_out.named(),
             splits=(tuple(self._inner) if self.options.split_column is None else ()) or self._splits.names,
             fields=types,
             boxes={BOXES: "rel-yxyx"} if BOXES in types else {},

@@ -8,6 +8,7 @@ OUT/
   train-00000-of-00002.h5                    the same records as HDF5
   train-00000-of-00002.h5.index.npy          its index
   rejects.jsonl                              one line for each input that is in no shard
+  suspects.jsonl                             one line for each record whose image may be damaged
   duplicates.jsonl                           one line for each record with the bytes of an earlier one
   dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
 ```
@@ -23,9 +24,11 @@ for lists the first one alone) and, for the image, its `encoding`: `jpeg`, `png`
 each class in `classes`; a shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256`
 and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
 standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
-normalisation. `counts` has one number for each way of an input, and those of boxes that were dropped and of
-inputs with the bytes of another (`duplicates`, of which `leaks` are in another split). `fingerprint`
-identifies the inputs, and the options and codecs that decide the bytes.
+normalisation. `counts` has one number for each way of an input, those of inputs with the bytes of another
+(`duplicates`, of which `leaks` are in another split), that of stored images whose decoder complained (`suspects`),
+and in `changed` the number of records that each kind of change has touched. `left_out` names everything beside the
+images that was not read, with the reason and the number of files, and `warnings` are sentences about the layout of the
+inputs. `fingerprint` identifies the inputs, and the options and codecs that decide the bytes.
 
 **TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
 manifest in which each field has a `feature`, the name of the one it is read from. `height` and `width` are those
@@ -63,6 +66,9 @@ can be made again from it.
 **Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
 and `message`.
 
+**Suspects.** One JSON object for each record whose image a decoder read with a complaint, but without a loss of
+pixels: `id`, `split` and `message`, in the decoder's words.
+
 **Duplicates.** One JSON object for each record whose input has the same bytes as an earlier one: `id` and
 `split`, `first_id` and `first_split` of the first of them, and `leak`, whether it is in another split than
 that.
@@ -75,7 +81,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NoReturn
 
 from shard_reader.errors import DatasetError, ManifestError
@@ -100,9 +106,11 @@ __all__ = [
     "LOCK_NAME",
     "MANIFEST_NAME",
     "REJECTS_NAME",
+    "SUSPECTS_NAME",
     "TFDS_NAMES",
     "Counts",
     "Fingerprint",
+    "LeftOut",
     "Manifest",
     "Shard",
     "ShardFile",
@@ -118,6 +126,7 @@ MANIFEST_NAME: Final = "dataset.json"
 
 REJECTS_NAME: Final = "rejects.jsonl"
 
+SUSPECTS_NAME: Final = "suspects.jsonl"
 DUPLICATES_NAME: Final = "duplicates.jsonl"
 LOCK_NAME: Final = "_image-shards.lock"
 """A file of the job that writes a dataset: beside no manifest, it says that the dataset is not finished."""
@@ -186,17 +195,28 @@ class Statistics:
 class Counts:
     """The fates of the inputs: each is written or rejected; `planned` ones were not rejected by the listing.
 
-    `dropped_boxes` had no area left in the stored image. `duplicates` were written, and have the bytes of another
-    input, which for `leaks` is in another split.
+    `duplicates` were written, and have the bytes of another input, which for `leaks` is in another split. `suspects`
+    were written, too: their decoder complained. `changed` has the number of records for each kind of change to their
+    values, such as "depth" for 16 bits that became 8; a box is counted for itself.
     """
 
     ignored: int
     planned: int
     written: int
     rejected: int
-    dropped_boxes: int = 0
     duplicates: int = 0
     leaks: int = 0
+    suspects: int = 0
+    changed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Something beside the images that was not read: `what` it is, `why`, and its number of files."""
+
+    what: str
+    why: str
+    files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,14 +251,16 @@ class Manifest:
     seed: int
     options: Mapping[str, Any]
     fingerprint: Fingerprint
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The text of `dataset.json`; equal manifests give equal text."""
         body = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)}
-        for field in body["fields"].values():
+        for described in body["fields"].values():
             # Only TFRecords of other programs have features; the key would be noise in every other manifest.
-            if field["feature"] is None:
-                del field["feature"]
+            if described["feature"] is None:
+                del described["feature"]
         return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -291,6 +313,8 @@ def _read_manifest(top: JsonObject) -> Manifest:
         seed=top.get("seed", int, 0),
         options=top.get("options", dict, {}),
         fingerprint=_read_fingerprint(top.child("fingerprint")),
+        left_out=top.sequence("left_out", _read_left_out) if "left_out" in top.value else (),
+        warnings=top.sequence("warnings", lambda o: o.text("")) if "warnings" in top.value else (),
     )
 
 
@@ -345,8 +369,18 @@ def _read_counts(o: JsonObject) -> Counts:
         planned=o.count("planned"),
         written=o.count("written"),
         rejected=o.count("rejected"),
-        **{name: o.count(name) for name in ("dropped_boxes", "duplicates", "leaks") if name in o.value},
+        changed=_read_changed(o.child("changed")) if "changed" in o.value else {},
+        **{name: o.count(name) for name in ("duplicates", "leaks", "suspects") if name in o.value},
     )
+
+
+def _read_changed(o: JsonObject) -> dict[str, int]:
+    return {kind: o.count(kind) for kind in o.value}
+
+
+def _read_left_out(element: JsonObject) -> LeftOut:
+    o = JsonObject(element.value[""], element.path, element.problems)
+    return LeftOut(what=o.text("what"), why=o.text("why"), files=o.count("files"))
 
 
 def _read_fingerprint(o: JsonObject) -> Fingerprint:
@@ -365,19 +399,19 @@ def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
     for name in ("image", "id", "height", "width"):
         if name not in manifest.fields and not (name == "id" and is_foreign):
             problems.append(f"$.fields.{name}: is missing")
-    for name, field in manifest.fields.items():
+    for name, described in manifest.fields.items():
         expected = FIELD_DTYPES.get(name, (*INDEX_DTYPES, "string"))
-        if field.dtype not in expected:
-            problems.append(f"$.fields.{name}.dtype: is {field.dtype}, expected {' or '.join(expected)}")
-        if name != "image" and field.is_image:
+        if described.dtype not in expected:
+            problems.append(f"$.fields.{name}.dtype: is {described.dtype}, expected {' or '.join(expected)}")
+        if name != "image" and described.is_image:
             problems.append(f"$.fields.{name}.encoding: only the field image has one")
-        if name != "image" and None in field.shape[1:]:
+        if name != "image" and None in described.shape[1:]:
             problems.append(f"$.fields.{name}.shape: only the first size may be null")
-        if name != "image" and math.prod(size or 1 for size in field.shape) > MAX_VALUES:
+        if name != "image" and math.prod(size or 1 for size in described.shape) > MAX_VALUES:
             problems.append(f"$.fields.{name}.shape: more than {MAX_VALUES} values")
-        if field.dtype == "string" and len(field.shape) > 1:
+        if described.dtype == "string" and len(described.shape) > 1:
             problems.append(f"$.fields.{name}.shape: strings come alone or in a list")
-        if name in ("id", "height", "width", "content_hash") and field.shape:
+        if name in ("id", "height", "width", "content_hash") and described.shape:
             problems.append(f"$.fields.{name}.shape: must be empty")
     columns = [name for name, *_ in index_dtype(manifest.fields)]
     problems += [f"$.fields: two of them need an index column {c}" for c in set(columns) if columns.count(c) > 1]

@@ -6,9 +6,10 @@ import os
 import posixpath
 import re
 
+from shard_reader.format.manifest import LeftOut
 from shard_reader.storage.open import is_url
 
-__all__ = ["SPLIT_NAMES", "is_ignored", "is_records", "records_kind", "split_place"]
+__all__ = ["SPLIT_NAMES", "LeftOutFiles", "is_ignored", "is_records", "records_kind", "split_place"]
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
 """The names of splits, in lower case, and in the order that a dataset lists them in."""
@@ -26,6 +27,34 @@ def is_ignored(path: str) -> bool:
     # Only these: any other file that is not an image is rejected, since it may be an image that was damaged.
     hidden = path.startswith(".") or "/." in path
     return hidden or posixpath.splitext(path)[1].lower() in _IGNORED_SUFFIXES
+
+
+class LeftOutFiles:
+    """The files that a source leaves out, by their suffix: their number, and the smallest name of each kind."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[int, str]] = {}
+
+    @property
+    def files(self) -> int:
+        """The number of files."""
+        return sum(count for count, _ in self._kinds.values())
+
+    def add(self, path: str) -> None:
+        """Take note of a file."""
+        hidden = path.startswith(".") or "/." in path
+        kind = "hidden" if hidden else posixpath.splitext(path)[1].lower()
+        count, first = self._kinds.get(kind, (0, path))
+        self._kinds[kind] = (count + 1, min(first, path))
+
+    def named(self) -> tuple[LeftOut, ...]:
+        """Each kind of file, with the reason."""
+        return tuple(
+            LeftOut(
+                what=f"{count} {kind} {'file' if count == 1 else 'files'}, as {first}", why="not images", files=count
+            )
+            for kind, (count, first) in sorted(self._kinds.items())
+        )
 
 
 def is_records(name: str) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import UsageError
 from shard_reader.format.fields import Field
+from shard_reader.format.manifest import LeftOut
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = [
@@ -26,12 +27,14 @@ __all__ = [
     "Entry",
     "Label",
     "Layout",
+    "LeftOut",
     "Pixels",
     "Problem",
     "Reference",
     "Reject",
     "Source",
     "SourceOptions",
+    "Suspect",
     "refuse_options",
 ]
 
@@ -153,6 +156,18 @@ class Reject(NamedTuple):
         return cls(**json.loads(line))
 
 
+class Suspect(NamedTuple):
+    """One record whose image a decoder read with a complaint: a line of `suspects.jsonl`."""
+
+    id: str
+    split: str
+    message: str
+
+    def to_line(self) -> bytes:
+        """The line, without credentials of URLs."""
+        return json.dumps({name: without_secrets(text) for name, text in self._asdict().items()}).encode() + b"\n"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """INPUT in words, and facts about all entries together.
@@ -162,17 +177,24 @@ class Layout:
     numbers) to one of BOX_FORMATS, and `points` maps fields with points (lists of two numbers) to "xy", "yx", "rel-xy"
     or "rel-yx". Fields that begin with "objects/" are lists with an element for each object: an object whose box has
     left the image is removed from all of them. `untyped` is True if all values are texts: a field becomes one of
-    numbers if all its texts can be read as numbers.
+    numbers if all its texts can be read as numbers. `left_out` names everything beside the images that is not read,
+    with the reason. `warnings` say how INPUT was understood, and what to type if it is something else.
     """
 
     text: str
-    ignored: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
     fields: Mapping[str, Field] = field(default_factory=dict)
     boxes: Mapping[str, str] = field(default_factory=dict)
     points: Mapping[str, str] = field(default_factory=dict)
     untyped: bool = False
+
+    @property
+    def ignored(self) -> int:
+        """The number of files that are not read."""
+        return sum(one.files for one in self.left_out)
 
 
 class Source(ABC):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
 from beam_jobs.sources.files.interface import Entry, Label, Problem, SourceOptions
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
@@ -52,7 +52,7 @@ class Files:
             self.directory = directory(options.input)
         except (ValueError, TypeError, ImportError) as error:
             raise UsageError(f"INPUT {options.input}: {error}") from error
-        self.ignored = 0
+        self.left_out = LeftOutFiles()
 
     def find(self, wanted: Callable[[str], bool], expected: str) -> list[str]:
         """The sorted names of the files that `wanted` accepts: INPUT itself, or files in it.
@@ -74,14 +74,14 @@ class Files:
         return [""]
 
     def others(self, wanted: Callable[[str], bool], names: Sequence[str]) -> Iterator[Entry]:
-        """An entry with a problem for each other file of the folder. Ignored files are only counted."""
+        """An entry with a problem for each other file of the folder. Ignored files are left out."""
         if names == [""]:
             return
         for file in self.directory.walk():
             if self._is_wanted(file.name, wanted):
                 continue
             if is_ignored(file.name) or file.name.endswith(".index.npy"):  # the index of a shard
-                self.ignored += 1
+                self.left_out.add(file.name)
             else:
                 yield Entry(file.name, file.size, problem=Problem("other-file", "is another kind of file than INPUT's"))
 
