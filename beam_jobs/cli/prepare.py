@@ -44,7 +44,9 @@ flat; a table (.csv .tsv .jsonl .parquet); COCO instances (.json); an archive (.
 .h5 .npy .npz). OUTPUT is a directory that is not there yet, or is empty, or holds what the same command has
 left unfinished: then it goes on from there. Both are paths, or URLs such as gs://bucket/photos."""
 
-_EPILOG = """\
+_EXAMPLE = "image-shards prepare photos shards --size 256 --split train=0.9,val=0.1"
+
+_NOTES = """\
 Columns are those of a table, the keys of a WebDataset's JSON, or the features or arrays of records.
 Colours are R,G,B or #rrggbb or names. Apache Beam's own options are passed on: --runner=FlinkRunner and
 so on. Without --runner the job runs on this machine, on every core."""
@@ -57,7 +59,7 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
         UsageError: an option is wrong; the message names it, its value, and the allowed values.
         SystemExit: after `--help`.
     """
-    parser = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EPILOG)
+    parser = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EXAMPLE, _NOTES)
     _add_arguments(parser)
     beam = _add_beam_arguments(parser, arguments)
     found, unknown = parser.parse_known_args(arguments[1:])
