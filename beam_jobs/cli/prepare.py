@@ -143,7 +143,8 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=IMAGE_DTYPES, metavar="D", help="uint8, uint16, float16 or float32 (default: uint8; float32"
         " with --normalize)")  # fmt: skip
     add("--normalize", choices=NORMALIZATIONS, default="none", metavar="HOW", help="unit: 0..1; symmetric: -1..1;"
-        " imagenet, dataset, per-image: each channel less that mean, over that deviation (default: none)")  # fmt: skip
+        " imagenet, dataset, per-image: each channel less that mean, over that deviation; per-image"
+        " has a mean for each channel, tf.image.per_image_standardization one for all (default: none)")  # fmt: skip
     add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N", help="reject larger images (default:"
         " %(default)s)")  # fmt: skip
     add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE", help="reject larger files (default: 512MiB)")
