@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shutil
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -66,11 +67,11 @@ def command_parser(name: str, usage: str, description: str, example: str, notes:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add the options about the output of every command. They take effect as they are parsed."""
-    add = parser.add_argument_group("output").add_argument
-    add("--quiet", action=_SetOutput, const=terminal.QUIET, help="only warnings and errors on standard error,"
-        " neither status nor progress; standard output is the same")  # fmt: skip
-    add("--verbose", action=_SetOutput, const=terminal.VERBOSE, help="also the logs of Apache Beam and of the"
-        " libraries of stores, and the traceback of an error")  # fmt: skip
+    add = parser.add_argument
+    add("--quiet", action=_SetOutput, const=terminal.QUIET, help="print no status and no progress: only results,"
+        " warnings and errors")  # fmt: skip
+    add("--verbose", action=_SetOutput, const=terminal.VERBOSE, help="print logs of Beam and of stores' libraries, too,"
+        " and tracebacks of errors")  # fmt: skip
 
 
 class _SetOutput(argparse.Action):
@@ -85,6 +86,9 @@ class _SetOutput(argparse.Action):
 
 class HelpFormatter(argparse.HelpFormatter):
     """Wraps each paragraph to the width of the terminal, but leaves an example as it is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22, width=shutil.get_terminal_size().columns)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         fill = super()._fill_text

@@ -24,8 +24,8 @@ each class in `classes`; a shard has its number of `records` and, for each forma
 and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
 standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
 normalisation. `counts` has one number for each way of an input, and those of boxes that were dropped and of
-inputs with the bytes of another (`duplicates`, of which `leaks` are in another split). `fingerprint`
-identifies the inputs, and the options and codecs that decide the bytes.
+inputs with the bytes of another (`duplicates`, of which `leaks` are in another split, and `contradictions` have
+other labels). `fingerprint` identifies the inputs, and the options and codecs that decide the bytes.
 
 **TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
 manifest in which each field has a `feature`, the name of the one it is read from. `height` and `width` are those
@@ -187,7 +187,7 @@ class Counts:
     """The fates of the inputs: each is written or rejected; `planned` ones were not rejected by the listing.
 
     `dropped_boxes` had no area left in the stored image. `duplicates` were written, and have the bytes of another
-    input, which for `leaks` is in another split.
+    input, which for `leaks` is in another split, and for `contradictions` has other labels.
     """
 
     ignored: int
@@ -197,6 +197,7 @@ class Counts:
     dropped_boxes: int = 0
     duplicates: int = 0
     leaks: int = 0
+    contradictions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,12 +341,13 @@ def _read_statistics(o: JsonObject) -> Statistics:
 
 
 def _read_counts(o: JsonObject) -> Counts:
+    later = ("dropped_boxes", "duplicates", "leaks", "contradictions")
     return Counts(
         ignored=o.count("ignored"),
         planned=o.count("planned"),
         written=o.count("written"),
         rejected=o.count("rejected"),
-        **{name: o.count(name) for name in ("dropped_boxes", "duplicates", "leaks") if name in o.value},
+        **{name: o.count(name) for name in later if name in o.value},
     )
 
 
