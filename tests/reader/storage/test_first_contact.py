@@ -23,7 +23,7 @@ CREDENTIALS = {
     "AZURE_STORAGE_ACCOUNT_NAME": "account",
     "AZURE_STORAGE_ACCOUNT_KEY": "a2V5",
 }
-EMULATORS = ("STORAGE_EMULATOR_HOST", "AZURE_STORAGE_CONNECTION_STRING", "AWS_ENDPOINT_URL", "FSSPEC_GS_TOKEN")
+EMULATORS = ("STORAGE_EMULATOR_HOST", "AZURE_STORAGE_CONNECTION_STRING", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 
 
 @pytest.fixture(autouse=True)
@@ -37,15 +37,20 @@ def lookups(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Iterator[list[
 
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    for name in (*EMULATORS, "NO_GCE_CHECK"):
+    for name in (*EMULATORS, "FSSPEC_GS_TOKEN", "NO_GCE_CHECK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(retry, "time", ThreadClock())
     monkeypatch.setattr(retry, "_network", retry._Network())
-    object_store._skip_metadata_server.cache_clear()
+    forget()
     yield names
     os.environ.pop("NO_GCE_CHECK", None)
+    forget()
+
+
+def forget() -> None:
+    """Drop file systems, and the place of each, that tests before have used."""
     object_store._skip_metadata_server.cache_clear()
     for scheme in ("s3", "gs", "az", "https"):
         fsspec.get_filesystem_class(scheme).clear_instance_cache()
