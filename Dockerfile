@@ -17,6 +17,6 @@ COPY beam_jobs beam_jobs
 COPY shard_reader shard_reader
 RUN pip install --no-cache-dir --no-deps . \
     && pip check \
-    && python -P -c "import beam_jobs.runners.pipeline, beam_jobs.shards.write, gcsfs, shard_reader"
+    && python -P -c "import adlfs, aiohttp, beam_jobs.runners.pipeline, beam_jobs.shards.write, gcsfs, s3fs, shard_reader"
 
 # The entry point is Beam's own, /opt/apache/beam/boot, inherited.

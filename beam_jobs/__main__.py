@@ -7,9 +7,11 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from beam_jobs import terminal
 from beam_jobs.cli.commands import choose
 from beam_jobs.errors import JobError
 from shard_reader.storage.secrets import without_secrets
@@ -56,6 +58,7 @@ def _run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Names of classes and files may have characters that the terminal cannot show.
             stream.reconfigure(errors="backslashreplace")
+    terminal.set_output(terminal.NORMAL)
     try:
         command, words = choose(arguments)
         try:
@@ -63,6 +66,10 @@ def _run(arguments: Sequence[str]) -> int:
         except ModuleNotFoundError as error:
             return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)
         return run(words)
+    except ModuleNotFoundError as error:
+        if "pip install" not in str(error):
+            raise
+        return _fail(str(error), 2)
     except JobError as error:
         return _fail(str(error), error.exit_status)
     except OSError as error:
@@ -71,6 +78,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
+    if terminal.is_verbose():
+        terminal.print_status(traceback.format_exc())
     with contextlib.suppress(OSError):  # on a closed terminal, the exit status remains
         print(f"image-shards: error: {without_secrets(message)}", file=sys.stderr)  # noqa: T201
     return status

@@ -13,6 +13,7 @@ from shard_reader.format.manifest import canonical_json
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = [
+    "DUPLICATE_LABELS",
     "FILTERS",
     "FITS",
     "MAX_SIDE",
@@ -32,6 +33,7 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 29  # a file is read whole into memory
 FITS = ("cover", "crop", "pad", "inside", "stretch", "none")
 CHANNELS = ("rgb", "grey", "keep")
+DUPLICATE_LABELS = ("first", "drop")
 FILTERS = ("lanczos", "bicubic", "bilinear", "area", "nearest")
 NORMALIZATIONS = ("none", "unit", "symmetric", "imagenet", "dataset", "per-image")
 
@@ -97,7 +99,11 @@ class MaxRejects:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareOptions:
-    """All options of `image-shards prepare`, after checks."""
+    """All options of `image-shards prepare`, after checks.
+
+    `duplicate_labels` is one of DUPLICATE_LABELS, for duplicates to be dropped that have several labels; None refuses
+    them.
+    """
 
     source: SourceOptions
     output: str
@@ -111,6 +117,7 @@ class PrepareOptions:
     beam: dict[str, Any]
     classes: tuple[str, ...] | None = None
     drop_duplicates: bool = False
+    duplicate_labels: str | None = None
     reject_crashers: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -134,6 +141,7 @@ class PrepareOptions:
             "shards": asdict(self.shards),
             "seed": self.seed,
             "drop_duplicates": self.drop_duplicates or None,
+            "duplicate_labels": self.duplicate_labels,
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
 from beam_jobs.external_sort import Spill, find_equal_hashes
 from beam_jobs.options import PrepareOptions
-from beam_jobs.plan.duplicates import DroppedInputs
+from beam_jobs.plan.duplicates import DroppedInputs, HashedInputs, dropped_inputs
 from beam_jobs.plan.fingerprint import check_same, identity
 from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import Duplicate, PlannedInputs, plan_inputs, statistics_split
@@ -263,8 +263,10 @@ def _find_duplicates(run: _Run, listing: Listing, output: Output) -> DroppedInpu
     _run_tasks(run, functools.partial(add_hashing, job), tasks, progress, functools.partial(_hashed, output, tasks))
     hashes = (hashes_of(task, job.work, output.files) for task in read_tasks(output.files, PLAN + HASH_TASKS_NAME))
     equal = find_equal_hashes(hashes, run.scratch)
-    print_status(f"HashInputs: {counted(len(equal.places), 'duplicate')} will be left out")
-    return DroppedInputs(equal, ordered, output.files, PLAN + ordered.path.name)
+    hashed = HashedInputs(equal, ordered, output.files, PLAN + ordered.path.name)
+    dropped = dropped_inputs(hashed, options.duplicate_labels, schema.class_names)
+    print_status(f"HashInputs: {counted(len(dropped.equal.places), 'duplicate')} will be left out")
+    return dropped
 
 
 def _hashed(output: Output, tasks: int) -> str:

@@ -9,14 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from beam_jobs.images.changes import change_lines
 from beam_jobs.options import MaxRejects, PrepareOptions
 from beam_jobs.plan.catalog import Schema
-from beam_jobs.plan.order import PlannedInputs, statistics_split
+from beam_jobs.plan.order import DUPLICATE, PlannedInputs, statistics_split
 from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.output import Output
 from beam_jobs.shards.publish import check_rejects
@@ -26,7 +25,7 @@ from beam_jobs.sources.files.interface import Reject
 from beam_jobs.terminal import counted, progress_bar, progress_text, size_text
 from shard_reader.format.fields import FIELD_DTYPES, Field
 from shard_reader.format.image_codecs.table import codec_of
-from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, Fingerprint, Manifest
+from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, Counts, Fingerprint, Manifest
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
@@ -98,8 +97,10 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         lines.append(f"  suspects   {counts.suspects} may be damaged, listed in {output}/{SUSPECTS_NAME}")
     if counts.duplicates:
         leaks = f", {counts.leaks} of them across splits" if len(manifest.splits) > 1 else ""
+        leaks += f", {counts.contradictions} under another label" if counts.contradictions else ""
         where = f"listed in {output}/{DUPLICATES_NAME}"
         lines.append(f"  duplicates {counts.duplicates} with the bytes of another{leaks}, {where}")
+        lines += [f"    {remedy}" for count, remedy in _remedies(counts) if count]
     lines += _column("left out", [f"{printable(one.what)}: {printable(one.why)}" for one in manifest.left_out])
     lines += _column("warning", list(map(printable, manifest.warnings)))
     lines += _reject_lines(manifest, output)
@@ -218,14 +219,27 @@ def _column(name: str, texts: list[str]) -> list[str]:
     return [f"  {name if number == 0 else '':<10} {text}" for number, text in enumerate(texts)]
 
 
+def _remedies(counts: Counts) -> list[tuple[int, str]]:
+    """What to do about duplicates of each kind, with their numbers."""
+    return [
+        (counts.leaks, "across splits: an evaluation would see images of the training; --drop-duplicates keeps one"),
+        (
+            counts.contradictions,
+            "under another label: correct them; --drop-duplicates --duplicate-labels drop keeps none",
+        ),
+    ]
+
+
 def _reject_lines(manifest: Manifest, output: str) -> list[str]:
     if not manifest.counts.rejected:
         return ["  rejected   0"]
     # Read as a stream: there may be as many rejects as inputs.
-    rejects = map(Reject.from_line, directory(output).lines(REJECTS_NAME))
-    first = list(islice(rejects, 5))
-    reasons = Counter(reject.reason for reject in chain(first, rejects))
+    reasons, first = Counter[str](), dict[str, Reject]()
+    for reject in map(Reject.from_line, directory(output).lines(REJECTS_NAME)):
+        reasons[reject.reason] += 1
+        first.setdefault(reject.reason, reject)
+    shown = sorted(first.values(), key=lambda reject: reject.reason == DUPLICATE)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     lines = [f"  rejected   {reasons.total()} ({why}), listed in {output}/{REJECTS_NAME}"]
-    lines += [f"    {printable(reject.id)}: {reject.reason}: {reject.message}" for reject in first]
-    return lines + (["    ..."] if reasons.total() > 5 else [])
+    lines += [f"    {printable(reject.id)}: {reject.reason}: {reject.message}" for reject in shown]
+    return lines + (["    ..."] if reasons.total() > len(shown) else [])

@@ -3,20 +3,73 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import logging
+import os
 import sys
 import time
 from typing import TextIO
 
 from shard_reader.storage.secrets import without_secrets
 
-__all__ = ["ProgressLine", "counted", "print_status", "progress_bar", "progress_text", "size_text"]
+__all__ = [
+    "NORMAL",
+    "QUIET",
+    "VERBOSE",
+    "ProgressLine",
+    "counted",
+    "is_verbose",
+    "print_status",
+    "print_warning",
+    "progress_bar",
+    "progress_text",
+    "set_output",
+    "size_text",
+]
 
+QUIET, NORMAL, VERBOSE = range(3)
 _TERMINAL_SECONDS = 0.2
+# What these log, they raise as errors, too.
+_STORES = ("adlfs", "aiobotocore", "aiohttp", "asyncio", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
+
+
+class _LogFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+class _Output:
+    """How much this process prints."""
+
+    level = NORMAL
+
+
+_output = _Output()
+
+
+def set_output(level: int) -> None:
+    """Set how much this process prints: QUIET, NORMAL or VERBOSE."""
+    _output.level = level
+    for name in _STORES:
+        logging.getLogger(name).setLevel(logging.NOTSET if level == VERBOSE else logging.CRITICAL)
+    if level == VERBOSE:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_LogFormatter("%(name)s: %(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def is_verbose() -> bool:
+    """Whether tracebacks and logs are wanted."""
+    return _output.level == VERBOSE
 
 
 def print_status(line: str, to: TextIO | None = None) -> None:
-    """Print a status line to standard error, or to the stream `to`."""
+    """Print a status line to standard error, or to the stream `to`, unless the output is to be quiet."""
+    if _output.level != QUIET:
+        print_warning(line, to)
+
+
+def print_warning(line: str, to: TextIO | None = None) -> None:
+    """Print a line to standard error, or to the stream `to`, even where the output is to be quiet."""
     with contextlib.suppress(OSError):  # a closed terminal is no reason to stop the job
         print(without_secrets(line), file=to or sys.stderr, flush=True)
 
@@ -42,7 +95,8 @@ class ProgressLine:
     """
 
     def __init__(self, seconds: float | None = None) -> None:
-        self.is_on_terminal = sys.stderr.isatty()
+        self.is_on_terminal = sys.stderr.isatty() and _output.level != QUIET
+        self._shown = ""
         self._seconds = _TERMINAL_SECONDS if self.is_on_terminal else seconds
         self._last = 0.0 if self.is_on_terminal else time.monotonic()
 
@@ -66,14 +120,30 @@ class ProgressLine:
         if not self.is_on_terminal:
             print_status(text)
             return
+        columns = _columns()
+        text = text[: columns - 1]
+        # A terminal that was made narrower has wrapped the last text into several lines.
+        above = max(0, len(self._shown) - 1) // columns
+        self._shown = text
         with contextlib.suppress(OSError):
-            # "\x1b[K" clears the line: the last text may have been longer.
-            sys.stderr.write(f"\r\x1b[K{text}{end}")
+            # "\x1b[K" clears the line, since the last text may have been longer, "\x1b[A" goes up.
+            sys.stderr.write("\r\x1b[K" + above * "\x1b[A\x1b[K" + f"{text}{end}")
             sys.stderr.flush()
+
+
+def _columns() -> int:
+    """The width of the terminal; 80 for one that reports none."""
+    # `shutil.get_terminal_size` asks the terminal of standard output, which may be a pipe.
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def progress_text(done: int, total: int, unit: str, seconds: float, note: str, kept: int = 0) -> str:
     """Progress in words: `60/300 images, 120 images/s, 0 rejected, 0:02 left`.
+
+    Before the first unit is done there is neither a rate nor a time.
 
     Args:
         done: the number of units that are done.
@@ -84,6 +154,8 @@ def progress_text(done: int, total: int, unit: str, seconds: float, note: str, k
         kept: the number of units that an earlier run has done.
     """
     # Units of an earlier run took no time in this one: with them, the rate would be far too high.
+    if done == kept and done < total:
+        return f"{done}/{total} {unit}, {note}"
     rate = (done - kept) / max(1e-6, seconds)
     minutes, rest = divmod(round((total - done) / rate if rate else 0), 60)
     return f"{done}/{total} {unit}, {rate:.0f} {unit}/s, {note}, {minutes}:{rest:02d} left"
@@ -93,9 +165,8 @@ def progress_bar(done: int, total: int, unit: str, seconds: float, note: str, ke
     """Progress as a bar of the terminal's width. The arguments are those of `progress_text`."""
     from tqdm import tqdm  # imported here: it comes with Beam, which not every command needs
 
-    columns, _ = shutil.get_terminal_size()  # 80 columns for a terminal that reports none
     ascii = not (sys.stderr.encoding or "").lower().startswith("utf")
     text: str = tqdm.format_meter(
-        done, total, seconds, ncols=columns - 1, ascii=ascii, unit=f" {unit}", postfix=note, initial=kept
+        done, total, seconds, ncols=_columns() - 1, ascii=ascii, unit=f" {unit}", postfix=note, initial=kept
     )
     return text

@@ -5,10 +5,28 @@ the global batch, and the ids in it, None for padding.
 """
 
 import json
+import sys
 from pathlib import Path
 
 EPOCHS = 2
 TOLERANCE = 1e-4  # of a loss, relative
+
+
+def step_to_kill_in(images: int, steps: int, save_every: int) -> int:
+    """The middle of the last epoch. Ends the process if the last checkpoint before that is not in an epoch's middle.
+
+    Args:
+        images: the number of images.
+        steps: the steps of an epoch.
+        save_every: the steps between two checkpoints.
+    """
+    step = (EPOCHS - 1) * steps + steps // 2
+    if step // save_every * save_every % steps == 0:
+        sys.exit(
+            f"{images} images are {steps} steps an epoch: a checkpoint every {save_every} steps comes too late to go on"
+            f" from; give more images, or --batch-size {max(1, images // 10)} or less"
+        )
+    return step
 
 
 def compare(directory: Path, ids: list[str], parts: str) -> str:

@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
 import jax
 import jax.numpy as jnp
 import numpy as np
-from interrupted_training import EPOCHS, compare
+from interrupted_training import EPOCHS, compare, step_to_kill_in
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from shard_reader import open_dataset
@@ -123,10 +123,10 @@ def main(images: Path, directory: Path, devices: int, resume_with: int, batch_si
     if status:
         sys.exit(status)  # the command has said why
     data = open_dataset(shards, "train")
-    steps = len(data.stream(batch_size=batch_size))
+    kill_at = step_to_kill_in(len(data), len(data.stream(batch_size=batch_size)), SAVE_EVERY)
 
     launch(devices, shards, directory / "uninterrupted", batch_size)
-    launch(devices, shards, directory / "interrupted", batch_size, kill_at=(EPOCHS - 1) * steps + steps // 2)
+    launch(devices, shards, directory / "interrupted", batch_size, kill_at)
     launch(resume_with, shards, directory / "interrupted", batch_size)
     return compare(directory, sorted(id.decode() for id in data.ids()), "devices")
 

@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
     sys.exit(str(error))
 
 import torch
-from interrupted_training import EPOCHS, compare
+from interrupted_training import EPOCHS, compare, step_to_kill_in
 from torch import distributed, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
@@ -125,10 +125,10 @@ def main(images: Path, directory: Path, processes: int, resume_with: int, batch_
     if status:
         sys.exit(status)  # the command has said why
     data = open_dataset(shards, "train")
-    steps = len(data.stream(batch_size=batch_size))
+    kill_at = step_to_kill_in(len(data), len(data.stream(batch_size=batch_size)), SAVE_EVERY)
 
     launch(processes, shards, directory / "uninterrupted", batch_size)
-    launch(processes, shards, directory / "interrupted", batch_size, kill_at=(EPOCHS - 1) * steps + steps // 2)
+    launch(processes, shards, directory / "interrupted", batch_size, kill_at)
     launch(resume_with, shards, directory / "interrupted", batch_size)
     return compare(directory, sorted(id.decode() for id in data.ids()), "processes")
 

@@ -13,9 +13,13 @@ from typing import Any, Literal
 try:
     import keras
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "shard_reader.keras needs Keras: pip install 'image-shards[keras]'", name=error.name
-    ) from error
+    needed = "Keras: pip install 'image-shards[keras]'"
+    if error.name != "keras":  # Keras itself is there
+        needed = (
+            f"a backend for Keras, which finds no {str(error.name).partition('.')[0]}: pip install 'image-shards[tf]',"
+            " or [jax] or [torch] with KERAS_BACKEND=jax or KERAS_BACKEND=torch"
+        )
+    raise ModuleNotFoundError(f"shard_reader.keras needs {needed}", name=error.name) from error
 
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from beam_jobs.cli.parser import Parser
+from beam_jobs.cli.parser import HelpFormatter, Parser, add_output_options
 
 __all__ = ["COMMANDS", "Command", "choose"]
 
@@ -44,7 +44,7 @@ def choose(arguments: Sequence[str]) -> tuple[Command, Sequence[str]]:
 
     Raises:
         UsageError: there is no such command.
-        SystemExit: after `--help` and `--version`.
+        SystemExit: after `help`, `--help` and `--version`.
     """
     from beam_jobs import __version__
 
@@ -52,12 +52,17 @@ def choose(arguments: Sequence[str]) -> tuple[Command, Sequence[str]]:
         prog="image-shards",
         allow_abbrev=False,
         description="Turn raw images into training-ready shards, and look after them.",
-        epilog="image-shards COMMAND --help says how.",
+        epilog="image-shards help COMMAND says how.\n\nexample:\n  image-shards prepare photos shards --size 256",
+        formatter_class=HelpFormatter,
     )
+    add_output_options(top)
     top.add_argument("--version", action="version", version=f"image-shards {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     # These parsers are for the help and for the choice alone. The command's own parser is in its module.
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.summary, add_help=False)
-    found, _ = top.parse_known_args(arguments)
+    commands.add_parser("help", help="show this, or how to use a command: help COMMAND", add_help=False)
+    found, rest = top.parse_known_args(arguments)
+    if found.command == "help":
+        return choose([*rest[:1], "--help"])
     return COMMANDS[found.command], arguments[list(arguments).index(found.command) :]

@@ -158,7 +158,7 @@ def benchmark(arguments: Sequence[str]) -> int:
 
 
 def _parser(name: str, usage: str, description: str, example: str, argument: str = "DATASET") -> Parser:
-    parser = command_parser(name, usage, description, f"example: {example}")
+    parser = command_parser(name, usage, description, example)
     parser.add_argument("dataset", metavar=argument, help="the directory, or its URL")
     return parser
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shutil
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from beam_jobs import terminal
 from beam_jobs.errors import UsageError
 
-__all__ = ["Parser", "command_parser"]
+__all__ = ["HelpFormatter", "Parser", "add_output_options", "command_parser"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,13 +43,53 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown option {options[0]}: {why}{hint}")
 
 
-def command_parser(name: str, usage: str, description: str, epilog: str) -> Parser:
-    """The parser of the words after a command's name. `usage` is a summary of them."""
-    return Parser(
+def command_parser(name: str, usage: str, description: str, example: str, notes: str = "") -> Parser:
+    """The parser of the words after a command's name.
+
+    Args:
+        name: the name of the command.
+        usage: a summary of the words.
+        description: the purpose of the command, in paragraphs.
+        example: a command line.
+        notes: a paragraph before the example.
+    """
+    parser = Parser(
         prog=f"image-shards {name}",
         allow_abbrev=False,
         usage=f"image-shards {name} {usage}",
         description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{notes}\n\nexample:\n  {example}".strip(),
+        formatter_class=HelpFormatter,
     )
+    add_output_options(parser)
+    return parser
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options about the output of every command. They take effect as they are parsed."""
+    add = parser.add_argument
+    add("--quiet", action=_SetOutput, const=terminal.QUIET, help="print no status and no progress: only results,"
+        " warnings and errors")  # fmt: skip
+    add("--verbose", action=_SetOutput, const=terminal.VERBOSE, help="print logs of Beam and of stores' libraries, too,"
+        " and tracebacks of errors")  # fmt: skip
+
+
+class _SetOutput(argparse.Action):
+    """Sets how much is printed, and leaves nothing among the parsed options."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, const: int, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, const=const, help=help)
+
+    def __call__(self, *_: Any) -> None:
+        terminal.set_output(self.const)
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps each paragraph to the width of the terminal, but leaves an example as it is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22, width=shutil.get_terminal_size().columns)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(part if "\n  " in part else fill(part, width, indent) for part in text.split("\n\n"))

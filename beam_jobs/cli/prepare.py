@@ -13,6 +13,7 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.options import (
     CHANNELS,
+    DUPLICATE_LABELS,
     FILTERS,
     FITS,
     MAX_PIXELS,
@@ -44,7 +45,9 @@ flat; a table (.csv .tsv .jsonl .parquet); COCO instances (.json); an archive (.
 .h5 .npy .npz). OUTPUT is a directory that is not there yet, or is empty, or holds what the same command has
 left unfinished: then it goes on from there. Both are paths, or URLs such as gs://bucket/photos."""
 
-_EPILOG = """\
+_EXAMPLE = "image-shards prepare photos shards --size 256 --split train=0.9,val=0.1"
+
+_NOTES = """\
 Columns are those of a table, the keys of a WebDataset's JSON, or the features or arrays of records.
 Colours are R,G,B or #rrggbb or names. Apache Beam's own options are passed on: --runner=FlinkRunner and
 so on. Without --runner the job runs on this machine, on every core."""
@@ -57,7 +60,7 @@ def parse(arguments: Sequence[str]) -> PrepareOptions:
         UsageError: an option is wrong; the message names it, its value, and the allowed values.
         SystemExit: after `--help`.
     """
-    parser = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EPILOG)
+    parser = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EXAMPLE, _NOTES)
     _add_arguments(parser)
     beam = _add_beam_arguments(parser, arguments)
     found, unknown = parser.parse_known_args(arguments[1:])
@@ -88,18 +91,18 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--fit", choices=FITS, metavar="FIT", help="cover: shortest side; inside: longest side; crop: cover, then the"
         " middle; pad: inside, then a border; stretch; none (default: cover for N, crop for WxH)")  # fmt: skip
     add("--format", choices=tuple(FORMATS), action="append", dest="formats", metavar="FORMAT",
-        help="tfrecord or hdf5; give it twice for both (default: tfrecord)")  # fmt: skip
+        help="tfrecord or hdf5; twice for both (default: tfrecord)")  # fmt: skip
     add("--split", type=split_parts, metavar="NAME=F,...", help="parts by a hash of the id, as train=0.9,val=0.1"
         " (default: INPUT's own splits, or all in train)")  # fmt: skip
     add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{_listed(tuple(IMAGE_CODECS), 'or')} (default:"
         f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
-        help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
+        help="processes on this machine (default: one a CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="how many inputs may be"
         " unusable: a count, or with a point a fraction (default: 0.01)")  # fmt: skip
     add("--dry-run", action="store_true", help="show the plan, with sizes and time estimated from a few images,"
         " and touch nothing")  # fmt: skip
-    add("--overwrite", action="store_true", help="remove the dataset, or the unfinished one, that is in OUTPUT")
+    add("--overwrite", action="store_true", help="remove the dataset, or unfinished one, in OUTPUT")
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +113,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         " file)")  # fmt: skip
     add("--path-column", metavar="C", help="of paths in a table (default: path, file, ...)")
     add("--label-column", metavar="C", help="of names, numbers or lists (default: label, ...)")
-    add("--label-separator", metavar="TEXT", help="between several labels in a cell, as '|' (default: one label)")
+    add("--label-separator", metavar="TEXT", help="between labels in a cell, as '|' (default: one label)")
     add("--split-column", metavar="C", help="of names of splits (default: split, if it is there)")
     add("--path-suffix", metavar="TEXT", help="to add to each path, as .jpg (default: nothing)")
     add("--id-column", metavar="C", help="of unique ids (default: the path, or the place)")
@@ -118,9 +121,9 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     add("--boxes", type=names, metavar="C,...", help="a column of lists of boxes, or four columns of one box")
     add("--box-format", choices=BOX_FORMATS, default="xyxy", metavar="B", help="xyxy, xywh, yxyx; as parts of the"
         " image: rel-xyxy, ... (default: xyxy)")  # fmt: skip
-    add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="stored, or upright: with the"
-        " EXIF orientation applied (default: stored)")  # fmt: skip
-    add("--points", type=names, metavar="C,...", help="a column of lists of points, or two columns, x before y")
+    add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="stored, or upright: EXIF"
+        " applied (default: stored)")  # fmt: skip
+    add("--points", type=names, metavar="C,...", help="a column of lists of points, or two, x before y")
     add("--image-key", metavar="K", help="the feature or array of images, or a WebDataset's"
         " suffix (default: image, image/encoded, ...)")  # fmt: skip
     add("--record", metavar="SPEC", help="of binary records, as label:u1,image:u1[3,32,32]")
@@ -132,7 +135,7 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("pixels").add_argument
     add("--only-shrink", action="store_true", help="never make an image larger (cover, inside, pad)")
     add("--filter", choices=FILTERS, default="lanczos", metavar="FILTER",
-        help=f"{', '.join(FILTERS)} (default: lanczos)")  # fmt: skip
+        help=", ".join(FILTERS).replace("lanczos", "lanczos (default)"))  # fmt: skip
     add("--quality", type=integer(1, 100), metavar="1..100", help=f"of {_qualities()}; without it, a JPEG file"
         " that needs no change keeps its bytes")  # fmt: skip
     add("--pad-color", type=color, metavar="COLOR", help="of the border of --fit pad (default: black)")
@@ -141,7 +144,8 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=IMAGE_DTYPES, metavar="D", help="uint8, uint16, float16 or float32 (default: uint8; float32"
         " with --normalize)")  # fmt: skip
     add("--normalize", choices=NORMALIZATIONS, default="none", metavar="HOW", help="unit: 0..1; symmetric: -1..1;"
-        " imagenet, dataset, per-image: each channel less that mean, over that deviation (default: none)")  # fmt: skip
+        " imagenet, dataset, per-image: each channel less that mean, over that deviation"
+        " (default: none)")  # fmt: skip
     add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N", help="reject larger images (default:"
         " %(default)s)")  # fmt: skip
     add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE", help="reject larger files (default: 512MiB)")
@@ -149,17 +153,19 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
 
 def _add_splits(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("splits and shards").add_argument
-    add("--stratify", action="store_true", help="the same parts of each class (default: parts by chance)")
-    add("--group-by", metavar="FIELD", help="keep what has the same value in one split; folder: the image's folder")
-    add("--drop-duplicates", action="store_true", help="keep one of each image: reads all of INPUT once more, first")
+    add("--stratify", action="store_true", help="the same parts of each class (default: by chance)")
+    add("--group-by", metavar="FIELD", help="keep equal values in one split; folder: the image's folder")
+    add("--drop-duplicates", action="store_true", help="keep one of each image: reads INPUT once more, first")
+    add("--duplicate-labels", choices=DUPLICATE_LABELS, metavar="first|drop", help="of several labels keep first, or"
+        " drop all (default: error)")  # fmt: skip
     rule = parser._action_groups[-1].add_mutually_exclusive_group()
     rule.add_argument("--shards", type=integer(1, 99_999), metavar="N",
-        help="how many in the largest split; smaller splits get shards of the same size")  # fmt: skip
+        help="in the largest split; smaller ones get shards of that size")  # fmt: skip
     rule.add_argument("--shard-records", type=integer(1), metavar="N", help="at most so many records each")
     rule.add_argument("--shard-bytes", type=byte_size, default="128MB", metavar="SIZE",
         help="about so large each (default: 128MB)")  # fmt: skip
     add("--seed", type=integer(), default=0, help="decides the order and the splits (default: 0)")
-    add("--reject-crashers", action="store_true", help="reject an image that crashes its decoder (default: fail)")
+    add("--reject-crashers", action="store_true", help="reject images that crash their decoder (default: fail)")
 
 
 def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
@@ -195,6 +201,8 @@ def _runner(text: str) -> str:
 
 
 def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
+    if found.duplicate_labels is not None and not found.drop_duplicates:
+        raise UsageError(f"--duplicate-labels {found.duplicate_labels}: is for --drop-duplicates; give that, too")
     return PrepareOptions(
         source=_source_options(found),
         output=_place(found.output, "OUTPUT"),
@@ -207,6 +215,7 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         max_rejects=found.max_rejects,
         classes=read_class_names(found.classes) if found.classes is not None else None,
         drop_duplicates=found.drop_duplicates,
+        duplicate_labels=found.duplicate_labels,
         reject_crashers=found.reject_crashers,
         overwrite=found.overwrite,
         dry_run=found.dry_run,

@@ -14,7 +14,7 @@ from beam_jobs.plan.fingerprint import fingerprint_of
 from beam_jobs.plan.order import Inputs, scan
 from beam_jobs.sources.files.interface import Layout, Source
 from beam_jobs.sources.files.many_images import without_split
-from beam_jobs.terminal import counted, print_status
+from beam_jobs.terminal import counted, print_status, print_warning
 from shard_reader.format.manifest import Fingerprint
 
 __all__ = ["Listing", "list_input"]
@@ -70,7 +70,7 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
     kind = f"source: {source.options.kind}, {why}"
     print_status(f"{options.source.input}: {layout.text}, {counted(inputs.count, 'image')}, {ignored} ({kind})")
     for warning in layout.warnings:
-        print_status(f"warning: {warning}")
+        print_warning(warning)
     return Listing(
         source=source,
         spill=spill,

@@ -188,7 +188,8 @@ class _Resolved:
             last = entry.id
             if not isinstance(found, Problem):
                 if next_dropped is not None and next_dropped.rank == rank:
-                    found = Problem(DUPLICATE, f"has the same bytes as {next_dropped.first_id}")
+                    label = ", under another label" if next_dropped.contradicts else ""
+                    found = Problem(DUPLICATE, f"has the same bytes as {next_dropped.first_id}{label}")
                     next_dropped = next(dropped, None)
                 rank += 1
             yield int(line[:16], 16), entry, found
@@ -203,10 +204,14 @@ class _Resolved:
 
 
 class Duplicate(NamedTuple):
-    """A reference whose input has the bytes of an earlier one: its rank among all, and the id of the first."""
+    """A reference whose input has the bytes of another one: its rank among all, and the id of the other.
+
+    `contradicts` is True if inputs with these bytes have several labels.
+    """
 
     rank: int
     first_id: str
+    contradicts: bool = False
 
 
 def _check_filled(inputs: PlannedInputs, rule: SplitRule) -> None:

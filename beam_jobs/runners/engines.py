@@ -20,7 +20,7 @@ from typing import Any
 from beam_jobs.errors import JobError, LostJobError, UsageError
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.local import AddSteps, make_pipeline, temporary_files_in
-from beam_jobs.terminal import print_status
+from beam_jobs.terminal import is_verbose, print_status
 from shard_reader.storage.open import is_url
 
 __all__ = ["check_engine", "check_places", "run_on_engine"]
@@ -259,7 +259,13 @@ def _mortal(command: str, place: str) -> str:
 
 @contextlib.contextmanager
 def _unheard() -> Iterator[Callable[[str], None]]:
-    """Suppress the output of Beam and its servers: errors are raised. The yielded function still prints a line."""
+    """Suppress the output of Beam and its servers: errors are raised. The yielded function still prints a line.
+
+    Nothing is suppressed where the output is to be verbose.
+    """
+    if is_verbose():
+        yield print_status
+        return
     stderr = sys.stderr
 
     def tell(line: str) -> None:

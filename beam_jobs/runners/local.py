@@ -15,6 +15,7 @@ from beam_jobs.errors import JobError
 from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.workers import Workers
+from beam_jobs.terminal import is_verbose
 
 __all__ = ["AddSteps", "import_beam_meanwhile", "is_local", "make_pipeline", "run_here", "temporary_files_in"]
 
@@ -63,7 +64,7 @@ def run_here(
         JobError: the job failed.
     """
     # Errors are raised from here. Beam would print each of them as well, once for each of its layers.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    logging.getLogger("apache_beam").setLevel(logging.NOTSET if is_verbose() else logging.CRITICAL)
     # An earlier job of this process, on an engine, may have stopped all calls.
     inline_calls.allow()
     failures: list[BaseException] = []

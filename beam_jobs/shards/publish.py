@@ -144,20 +144,24 @@ def _suspects(shards: Iterable[WrittenShard], work: Work, output: Directory) -> 
 
 def _write_duplicates(manifest: Manifest, output: Directory, work: Work) -> Counts:
     """List the records whose inputs have the same bytes, and return the counts with theirs added."""
-    duplicates = leaks = 0
+    counts = {"duplicates": 0, "leaks": 0, "contradictions": 0}
 
     def lines() -> Iterator[bytes]:
-        nonlocal duplicates, leaks
-        shards = {name: split.shards for name, split in manifest.splits.items()}
-        for found in list_duplicates(shards, manifest.fields, manifest.formats[0], output, Path(scratch)):
-            duplicates += 1
-            leaks += found["leak"]
+        for found in list_duplicates(manifest, output, Path(scratch)):
+            counts["duplicates"] += 1
+            counts["leaks"] += found["leak"]
+            counts["contradictions"] += found["contradiction"]
             yield json.dumps(found).encode() + b"\n"
 
     # On OUTPUT's disk, where `_work` goes with all that a process that is killed leaves in it.
     with tempfile.TemporaryDirectory(dir=output.local and output.local / work.attempts) as scratch:
         output.write(DUPLICATES_NAME, lines())
-    return replace(manifest.counts, duplicates=duplicates, leaks=leaks)
+    return replace(
+        manifest.counts,
+        duplicates=counts["duplicates"],
+        leaks=counts["leaks"],
+        contradictions=counts["contradictions"],
+    )
 
 
 def _classes(shards: Sequence[WrittenShard], class_names: tuple[str, ...] | None) -> dict[str, int] | None:

@@ -25,10 +25,11 @@ each class in `classes`; a shard has its number of `records` and, for each forma
 and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
 standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
 normalisation. `counts` has one number for each way of an input, those of inputs with the bytes of another
-(`duplicates`, of which `leaks` are in another split), that of stored images whose decoder complained (`suspects`),
-and in `changed` the number of records that each kind of change has touched. `left_out` names everything beside the
-images that was not read, with the reason and the number of files, and `warnings` are sentences about the layout of the
-inputs. `fingerprint` identifies the inputs, and the options and codecs that decide the bytes.
+(`duplicates`, of which `leaks` are in another split, and `contradictions` have other labels), that of stored images
+whose decoder complained (`suspects`), and in `changed` the number of records that each kind of change has touched.
+`left_out` names everything beside the images that was not read, with the reason and the number of files, and `warnings`
+are sentences about the layout of the inputs. `fingerprint` identifies the inputs, and the options and codecs that
+decide the bytes.
 
 **TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
 manifest in which each field has a `feature`, the name of the one it is read from. `height` and `width` are those
@@ -195,9 +196,10 @@ class Statistics:
 class Counts:
     """The fates of the inputs: each is written or rejected; `planned` ones were not rejected by the listing.
 
-    `duplicates` were written, and have the bytes of another input, which for `leaks` is in another split. `suspects`
-    were written, too: their decoder complained. `changed` has the number of records for each kind of change to their
-    values, such as "depth" for 16 bits that became 8; a box is counted for itself.
+    `duplicates` were written, and have the bytes of another input, which for `leaks` is in another split, and for
+    `contradictions` has other labels. `suspects` were written, too: their decoder complained. `changed` has the number
+    of records for each kind of change to their values, such as "depth" for 16 bits that became 8; a box is counted for
+    itself.
     """
 
     ignored: int
@@ -206,6 +208,7 @@ class Counts:
     rejected: int
     duplicates: int = 0
     leaks: int = 0
+    contradictions: int = 0
     suspects: int = 0
     changed: Mapping[str, int] = field(default_factory=dict)
 
@@ -364,13 +367,14 @@ def _read_statistics(o: JsonObject) -> Statistics:
 
 
 def _read_counts(o: JsonObject) -> Counts:
+    later = ("duplicates", "leaks", "contradictions", "suspects")
     return Counts(
         ignored=o.count("ignored"),
         planned=o.count("planned"),
         written=o.count("written"),
         rejected=o.count("rejected"),
         changed=_read_changed(o.child("changed")) if "changed" in o.value else {},
-        **{name: o.count(name) for name in ("duplicates", "leaks", "suspects") if name in o.value},
+        **{name: o.count(name) for name in later if name in o.value},
     )
 
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from fsspec.asyn import AsyncFileSystem
 from shard_reader.storage import retry
 from shard_reader.storage.directory import Stored
 from shard_reader.storage.http_ranges import HttpRanges
+from shard_reader.storage.library_retries import without_retries
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.storage.store_errors import as_os_error, explain
 
@@ -26,6 +28,7 @@ __all__ = ["ObjectDirectory"]
 _T = TypeVar("_T")
 _PIECE = 1 << 22
 _TIMEOUT, _SLOWEST = 30.0, 1 << 20  # seconds until an answer begins, and bytes/s at which it comes at least
+_METADATA_SECONDS = 0.5  # for the name of Google's metadata server
 _CONNECTIONS = 64
 _S3 = ("s3://", "s3a://")
 _PACKAGES = {
@@ -51,9 +54,7 @@ class ObjectDirectory:
         except Exception as error:  # some libraries look for credentials at once
             raise ValueError(explain(error, url)) from error
         self._http = HttpRanges(self._fs, _TIMEOUT)
-        # s3fs retries by itself, without a bound on the time. Retries are made here, in one place, for all stores.
-        if hasattr(self._fs, "retries"):
-            self._fs.retries = 1
+        without_retries(self._fs)
 
     @property
     def local(self) -> None:
@@ -67,7 +68,7 @@ class ObjectDirectory:
     def exists(self) -> bool:
         """Whether anything is in it."""
         try:
-            return bool(self._retried(lambda: self._fs.info(self._root))["type"] == "directory")
+            return bool(self._retried(self._info)["type"] == "directory")
         except FileNotFoundError:
             return False
 
@@ -147,7 +148,7 @@ class ObjectDirectory:
 
     def size(self, name: str) -> int:
         """The size of an object in bytes, in one try."""
-        size: int = self._fs.size(self._path(name))
+        size: int = self._info(name)["size"]
         return size
 
     def open(self, name: str) -> BinaryIO:
@@ -232,6 +233,15 @@ class ObjectDirectory:
                 raise
             raise explained from error
 
+    def _info(self, name: str = "") -> Any:
+        try:
+            return self._fs.info(self._path(name))
+        except FileNotFoundError as error:
+            # fsspec's file system of the web calls everything missing that it cannot ask for.
+            if isinstance(error.__cause__, Exception) and retry.may_pass(error.__cause__):
+                raise error.__cause__ from None
+            raise
+
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
@@ -284,10 +294,22 @@ def _options(url: str) -> dict[str, Any]:
         # Otherwise gcsfs asks by gRPC for the kind of the bucket: where that is not allowed, again before each read,
         # with a warning. Only "rapid" buckets need it; their users set the variable to true.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        _skip_metadata_server()
     if not url.startswith(_S3):
         return {}
     given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
     return {"config_kwargs": {"max_pool_connections": _CONNECTIONS, "retries": {"total_max_attempts": 1}} | given}
+
+
+@functools.cache
+def _skip_metadata_server() -> None:
+    """Have Google's libraries ask no machine for its service account, where there is no such machine."""
+    # Without its name, on any machine but Google's, gcsfs would ask for 15 seconds.
+    host = os.environ.get("GCE_METADATA_HOST", "metadata.google.internal").partition(":")[0]
+    try:
+        retry.retried(lambda: socket.getaddrinfo(host, None), _METADATA_SECONDS)
+    except socket.gaierror:
+        os.environ.setdefault("NO_GCE_CHECK", "true")
 
 
 def _needed(url: str) -> str:

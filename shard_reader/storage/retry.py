@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from shard_reader.errors import ShardsError
-from shard_reader.storage.store_errors import NO_CREDENTIALS, answer
+from shard_reader.storage.store_errors import NO_CREDENTIALS, answer, has_unknown_host
 
 __all__ = ["LOCAL_SECONDS", "REMOTE_SECONDS", "may_pass", "retried"]
 
@@ -21,6 +21,7 @@ LOCAL_SECONDS = 8.0
 """Seconds for which a disk is asked again."""
 REMOTE_SECONDS = 60.0
 """Seconds for which a store on the network is asked again."""
+_FIRST_CONTACT_SECONDS = 1.0  # for a host whose name nobody knows, before anything was reached
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _QUIET_SECONDS, _TELL_SECONDS = 4.0, 30.0
 _LOG = logging.getLogger("shard_reader")
@@ -61,6 +62,15 @@ class _Tells:
 _tells = _Tells()
 
 
+class _Network:
+    """Whether any store has answered this process."""
+
+    reached = False
+
+
+_network = _Network()
+
+
 def retried(
     call: Callable[[], _T],
     seconds: float | None = None,
@@ -69,21 +79,26 @@ def retried(
 ) -> _T:
     """The result of a call, tried again after temporary errors, with growing pauses.
 
-    Lasting errors are raised at once: a file that is missing or may not be read, a full disk. After some seconds of
-    waiting, the logger `shard_reader` warns of it.
+    Lasting errors are raised at once: a file that is missing or may not be read, a full disk. So is, a moment later,
+    an unknown host's name, as of a machine without a network, if no store has answered this process before. After some
+    seconds of waiting, the logger `shard_reader` warns of it.
 
     Args:
         seconds: time after the first failure at which the last error is raised. By default that for a disk.
         noted: called with each error that is followed by another try. It may raise to prevent that.
         explained: the text of an error in the warning.
     """
-    seconds = LOCAL_SECONDS if seconds is None else seconds
+    is_remote, seconds = seconds is not None, LOCAL_SECONDS if seconds is None else seconds
     give_up, pause = float("inf"), _FIRST_PAUSE
     while True:
         try:
-            return call()
+            found = call()
+            _network.reached = _network.reached or is_remote
+            return found
         except Exception as error:
             now = time.monotonic()
+            if not _network.reached and has_unknown_host(error):
+                seconds = min(seconds, _FIRST_CONTACT_SECONDS)
             give_up = min(give_up, now + seconds)
             if now >= give_up or not may_pass(error):
                 raise

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 
 from shard_reader.storage.secrets import without_secrets
 
-__all__ = ["NO_CREDENTIALS", "answer", "as_os_error", "explain"]
+__all__ = ["NO_CREDENTIALS", "answer", "as_os_error", "explain", "has_unknown_host"]
 
 # By name, since the libraries of the stores are not imported here.
 NO_CREDENTIALS = frozenset(
@@ -49,6 +50,7 @@ _ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE
 _STORES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 _OF_LIBRARIES = {"botocore": "s3", "aiobotocore": "s3", "gcsfs": "gs", "google": "gs", "azure": "az", "adlfs": "az"}
 _MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ImportError)
+_LONGEST_CHAIN = 100  # errors of an error, looked at for its cause
 _UPLOAD = re.compile(r"/b/([^/?]+)/o$")  # the end of the URL that gcsfs uploads to
 
 
@@ -138,6 +140,17 @@ def answer(error: BaseException) -> tuple[int, str]:
                 found = getattr(one, "error_code", "") or ""  # azure's
                 return number, str(getattr(found, "value", found))
     return (403, "") if str(error).startswith("Forbidden") else (0, "")  # gcsfs's
+
+
+def has_unknown_host(error: BaseException) -> bool:
+    """Whether an error comes from the name of a host that could not be looked up."""
+    seen: list[BaseException | None] = [error]
+    for one in seen:  # grows meanwhile
+        if isinstance(one, socket.gaierror):
+            return True
+        if one is not None and len(seen) < _LONGEST_CHAIN:
+            seen += [one.__cause__, one.__context__, getattr(one, "os_error", None)]  # the last one is aiohttp's
+    return False
 
 
 def _said(error: Exception) -> str:

@@ -86,6 +86,10 @@ def test_what_cannot_be_is_said_at_once(framework: str, class_folders: Path, tmp
     result = run(framework, class_folders, tmp_path / "new", "--resume-with=5")
     assert result.returncode == 2 and "--batch-size 96: must be a multiple of both numbers" in result.stderr
     assert not (tmp_path / "new").exists()
+    result = run(framework, class_folders, tmp_path / "new")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("60 images are 1 steps an epoch: a checkpoint every 7 steps")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"shards"}  # no training has begun
 
 
 def test_without_the_framework_it_says_what_to_install(framework: str, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_the_public_names() -> None:
     ]
 
 
+KERAS = "import os; os.environ['KERAS_BACKEND'] = '{}'; import shard_reader.keras"
 WITHOUT = "import sys; sys.modules[{missing!r}] = None; {code}"
 
 
@@ -120,6 +121,8 @@ WITHOUT = "import sys; sys.modules[{missing!r}] = None; {code}"
         ("keras", "import shard_reader.keras", "pip install 'image-shards[keras]'"),
         ("torch", "import shard_reader.torch", "pip install 'image-shards[torch]'"),
         ("jax", "import shard_reader.jax", "pip install 'image-shards[jax]'"),
+        ("tensorflow", KERAS.format("tensorflow"), "a backend for Keras, which finds no tensorflow: pip install"),
+        ("jax", KERAS.format("jax"), "a backend for Keras, which finds no jax: pip install"),
         ("PIL", "import shard_reader as s; s.open_dataset({golden!r})[0]", "pip install 'image-shards[decode]'"),
     ],
 )  # fmt: skip
@@ -130,6 +133,17 @@ def test_a_missing_package_says_what_to_install(missing: str, code: str, message
     )
     assert result.returncode == 1
     assert message in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("line", ["benchmark {golden} --seconds 1 --crop 1", "verify {golden} --decode"])
+def test_a_command_without_decoders_says_what_to_install_in_one_line(line: str) -> None:
+    words = line.format(golden=REPOSITORY / "tests/reader/format/golden/v1/encoded").split()
+    call = f"from beam_jobs.__main__ import main; sys.exit(main({words!r}))"
+    code = WITHOUT.format(missing="PIL", code=call)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    (said,) = result.stderr.splitlines()
+    assert said.startswith("image-shards: error: ") and said.endswith("pip install 'image-shards[decode]'")
 
 
 def test_the_command_without_beam_says_what_to_install() -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from importlib.metadata import metadata
 from pathlib import Path
 
 import fsspec
@@ -15,6 +16,7 @@ from support.command import REPOSITORY, command, prepared
 from support.images import write_image
 from support.servers import Store
 
+import beam_jobs
 from beam_jobs.cli.prepare import parse
 from beam_jobs.sources.known import recognised
 
@@ -120,6 +122,19 @@ def test_every_command_is_one(line: str) -> None:
 def test_what_looks_at_a_dataset_runs(line: str, place: Path) -> None:
     result = command(*shlex.split(line)[1:], cwd=place)
     assert result.returncode == 0, result.stderr
+
+
+def test_what_the_readme_installs_is_there() -> None:
+    """From the checkout, or from a wheel built of it; by name only what is installed already."""
+    (section,) = re.findall(r"\n## Install\n(.*?)\n## ", README, re.DOTALL)
+    extras = set(metadata("image-shards").get_all("Provides-Extra") or [])
+    wheel = f"./dist/image_shards-{beam_jobs.__version__}-py3-none-any.whl"
+    lines = [shlex.split(line, comments=True) for line in section.splitlines() if line.startswith("pip ")]
+    assert ["pip", "wheel", "--no-deps", "--wheel-dir", "dist", "."] in lines
+    found = [re.fullmatch(r"(.*)\[(.*)\]", words[-1]) for words in lines if words[1] == "install"]
+    assert {one[1] for one in found if one} == {".", wheel}
+    named = {extra for one in found if one for extra in one[2].split(",")} | set(re.findall(r"\[(\w+)\]", section))
+    assert None not in found and named <= extras
 
 
 def test_the_files_that_the_readme_names_are_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import command, prepared
+from support.images import write_image
 
+from beam_jobs.__main__ import main
+from beam_jobs.plan.duplicates import _Contradictions
 from shard_reader import open_dataset
 from shard_reader.format import Manifest
 
@@ -25,11 +29,11 @@ def doubled(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """60 images, of which four are there again, one of them twice."""
     copy = Path(shutil.copytree(class_folders, tmp_path_factory.mktemp("doubled") / "in"))
     for source, target in (
-        ("a/000.jpg", "b/again.jpg"),
-        ("a/000.jpg", "c/once more.jpg"),
+        ("a/000.jpg", "a/again.jpg"),
+        ("a/000.jpg", "a/once more.jpg"),
         ("a/003.png", "a/x.png"),
         ("b/001.png", "b/y.png"),
-        ("c/002.jpg", "a/z.jpg"),
+        ("c/002.jpg", "c/z.jpg"),
     ):
         shutil.copy(copy / source, copy / target)
     return copy
@@ -75,11 +79,86 @@ def test_content_hashes_are_in_the_records(doubled: Path, tmp_path: Path) -> Non
     every = np.arange(len(data))
     hashes = dict(zip([id.decode() for id in data.ids(every)], data.column("content_hash", every), strict=True))
     assert len(set(hashes.values())) == 60
-    assert hashes["a/000.jpg"] == hashes["b/again.jpg"] == hashes["c/once more.jpg"]
+    assert hashes["a/000.jpg"] == hashes["a/again.jpg"] == hashes["a/once more.jpg"]
     import xxhash
 
     digest = xxhash.xxh3_128_digest((doubled / "a/000.jpg").read_bytes())
     assert hashes["a/000.jpg"] == int.from_bytes(digest[:8], signed=True)
+
+
+@pytest.fixture
+def contradicted(tmp_path: Path) -> Path:
+    """Four images: one there three times under two labels, one twice under one label, two once."""
+    for name, seed in (("a/1", 1), ("a/2", 1), ("b/3", 1), ("b/4", 4), ("b/5", 4), ("a/6", 6), ("b/7", 7)):
+        write_image(tmp_path / f"in/{name}.png", seed)
+    return tmp_path / "in"
+
+
+def kept(output: Path) -> set[str]:
+    return {data[n]["id"] for data in [open_dataset(output)] for n in range(len(data))}
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_labels_that_contradict_are_named_and_counted(contradicted: Path, tmp_path: Path, format: str) -> None:
+    result = command("prepare", contradicted, tmp_path / "out", "--size", 8, "--format", format)
+    found = lines(tmp_path / "out/duplicates.jsonl")
+    assert {(line["id"][0], line["first_id"][0]) for line in found} == {
+        (*line["labels"], *line["first_labels"]) for line in found
+    }
+    assert all(line["contradiction"] == (line["labels"] != line["first_labels"]) for line in found)
+    number = sum(line["contradiction"] for line in found)
+    counts = Manifest.from_json((tmp_path / "out/dataset.json").read_text()).counts
+    assert (counts.duplicates, counts.contradictions) == (3, number) and number
+    assert f"duplicates 3 with the bytes of another, {number} under another label, listed in" in result.stdout
+    assert "under another label: correct them; --drop-duplicates --duplicate-labels drop" in result.stdout
+
+
+def test_contradicting_labels_are_an_error_unless_it_is_said_what_to_do(contradicted: Path, tmp_path: Path) -> None:
+    words = ["prepare", contradicted, tmp_path / "out", "--size", 8, "--drop-duplicates", "--max-rejects", 0]
+    result = command(*words)
+    assert result.returncode == 1
+    assert re.search(
+        r"error: --drop-duplicates: [12] of 3 duplicates have another label than an earlier input with the same bytes,"
+        r" as (a|b)/[123]\.png \(\1\) and (?!\1)(a|b)/[123]\.png \(\2\): correct INPUT, or give --duplicate-labels",
+        result.stderr,
+    )
+    assert not list((tmp_path / "out").glob("dataset.json"))
+    prepared(*words[1:], "--duplicate-labels", "first")
+    assert len(kept(tmp_path / "out")) == 4
+    prepared(*words[1:], "--duplicate-labels", "drop", "--overwrite")
+    assert kept(tmp_path / "out") in [{"a/6.png", "b/7.png", one} for one in ("b/4.png", "b/5.png")]
+    messages = {reject["id"]: reject["message"] for reject in lines(tmp_path / "out/rejects.jsonl")}
+    others = {"a/1.png", "a/2.png", "b/3.png"}
+    assert {id for id, message in messages.items() if message.endswith("under another label")} == others
+    assert all(messages[id].split()[5].rstrip(",") in others - {id} for id in others)
+
+
+def test_labels_to_resolve_need_duplicates_to_drop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "in", "out", "--duplicate-labels", "drop"]) == 2
+    assert "--duplicate-labels drop: is for --drop-duplicates; give that, too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_lists_of_labels_are_compared_in_any_order_and_none_contradicts_none(tmp_path: Path, format: str) -> None:
+    labels = {1: ["x", "y"], 2: ["y", "x"], 3: None, 4: ["x"]}
+    rows = []
+    for number, own in labels.items():
+        write_image(tmp_path / f"{number}.png", 1)
+        rows.append(json.dumps({"path": f"{number}.png", "label": own}))
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    output = prepared(tmp_path / "t.jsonl", tmp_path / "out", "--size", 8, "--format", format, "--max-rejects", 1)
+    found = lines(output / "duplicates.jsonl")
+    first = found[0]["first_labels"]
+    said = first or next(line["labels"] for line in found if line["labels"])
+    assert {tuple(line["labels"]) for line in found} | {tuple(first)} <= {("x", "y"), ("x",), ()}
+    assert [line["contradiction"] for line in found] == [line["labels"] not in ([], said) for line in found]
+
+
+def test_what_contradicts_is_found_without_the_first_ones_label() -> None:
+    contradictions = _Contradictions()
+    labels: list[tuple[int, ...]] = [(), (3,), (), (4,), (3,)]
+    assert [contradictions.has(0, (), own) for own in labels] == [False, False, False, True, False]
+    assert contradictions.has(7, (1,), (2,)) and not contradictions.has(7, (1,), ())
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -120,7 +199,7 @@ def test_the_order_of_what_is_left_is_as_if_the_others_had_never_been(
 def test_a_damaged_duplicate_is_not_taken_for_the_good_one(doubled: Path, tmp_path: Path) -> None:
     """Two files of the same garbage: one is rejected as a duplicate, the other for what it is."""
     copy = Path(shutil.copytree(doubled, tmp_path / "in"))
-    for name in ("a/bad1.jpg", "b/bad2.jpg"):
+    for name in ("a/bad1.jpg", "a/bad2.jpg"):
         (copy / name).write_bytes(b"garbage")
     output = prepared(copy, tmp_path / "out", "--size", 8, "--drop-duplicates", "--max-rejects", 1)
     reasons = Counter(reject["reason"] for reject in lines(output / "rejects.jsonl"))
