@@ -22,6 +22,7 @@ TORCH = ["torch>=2.6"]
 S3 = ["s3fs>=2026.9,<2027"]
 GCS = ["gcsfs>=2026.9,<2027"]
 AZURE = ["adlfs>=2026.8,<2027"]
+HEIC = ["pillow-heif>=1.1,<2"]
 HTTP = ["fsspec[http]>=2026.9,<2027"]
 DATAFLOW = [*BEAM, *GCS, "apache-beam[gcp]==2.77.*"]
 DEMO = [*BEAM, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
@@ -30,6 +31,7 @@ TEST = [
     *DATAFLOW,
     *S3,
     *AZURE,
+    *HEIC,
     *HTTP,
     *JAX,
     *TORCH,
@@ -56,6 +58,7 @@ setup(
         "decode": DECODE,
         "gcs": GCS,
         "hdf5": HDF5,
+        "heic": HEIC,
         "http": HTTP,
         "jax": [*JAX, *DECODE],
         "keras": ["keras>=3.12", *DECODE],

@@ -48,6 +48,7 @@ class ImageOptions:
     encoding supports it); other transparency is drawn over `background`. `quality` None is the default quality of the
     encoding, and lets a JPEG file that needs no change keep its bytes. A `dtype` other than uint8 keeps the precision
     of 16-bit images. Colours are RGB, 0 to 255.
+    `reject_suspects` rejects images that a decoder reads with a complaint.
     """
 
     width: int
@@ -64,6 +65,7 @@ class ImageOptions:
     channels: str = "rgb"
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
+    reject_suspects: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

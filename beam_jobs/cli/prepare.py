@@ -166,6 +166,7 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
         help="about so large each (default: 128MB)")  # fmt: skip
     add("--seed", type=integer(), default=0, help="decides the order and the splits (default: 0)")
     add("--reject-crashers", action="store_true", help="reject images that crash their decoder (default: fail)")
+    add("--reject-suspects", action="store_true", help="reject images that may be damaged (default: list them)")
 
 
 def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
@@ -304,6 +305,7 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
         channels=found.channels,
         max_pixels=found.max_pixels,
         max_bytes=found.max_bytes,
+        reject_suspects=found.reject_suspects,
     )
 
 

@@ -11,6 +11,7 @@ CHANGES: Final[Mapping[str, str]] = {
     "depth": "from 16 to 8 bits; --dtype uint16 keeps them",
     "transparency": "with transparency, drawn over --background; --channels keep keeps it, with png, webp, avif or raw",
     "colours": "from colour to grey, as --channels grey says",
+    "bands": "with further bands than colours and opacity, which are dropped",
     "pages": "with further pages, of which the first is stored",
     "frames": "with further frames, of which the first is stored",
     "profile": "converted to sRGB by their colour profile",

@@ -1,11 +1,12 @@
 """From the bytes of an image file to upright pixels in sRGB.
 
-Pillow reads all headers, and the pixels of all formats but two: libjpeg-turbo (through simplejpeg) decodes the common
-JPEG, which is faster, and OpenCV decodes PNG and TIFF with 16-bit colours, of which Pillow keeps only 8 bits.
+Pillow reads all headers, and the pixels of all formats but two: libjpeg-turbo (through simplejpeg) decodes JPEG, which
+is faster and tells of damage, and OpenCV decodes PNG and TIFF with 16-bit colours, of which Pillow keeps only 8 bits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
@@ -19,18 +20,25 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from beam_jobs.images.colour import keeps_colours, to_srgb
+from beam_jobs.images.files import png
+from beam_jobs.images.files.jpeg import decode_jpeg
+from beam_jobs.images.files.tiff import check_planes, colours_of_palette, has_more_bands, is_negative
+from beam_jobs.images.files.unread import unread
 from beam_jobs.images.geometry import turned
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 
 __all__ = ["Decoded", "check_size", "decode", "ignore_image_warnings", "image_of", "to_8_bits"]
 
-_ORIENTATION, _BITS, _PLANES = 0x0112, 0x0102, 0x011C
+_ORIENTATION = 0x0112
 _DEEP_COLOURS = re.compile("(LA|RGB|RGBX|RGBA|RGBa);16.*")
 _FORMATS = (
-    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "MPO", "JPEG2000", "PPM", "TGA", "ICO", "PSD"),
+    *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF", "MPO", "JPEG2000", "PPM", "ICO", "PSD"),
     *("DDS", "DIB", "ICNS", "PCX", "QOI", "SGI", "XBM", "XPM"),
+    "TGA",  # last: it has no magic number, and files of other formats can look like it
 )
+_PAGED = {"TIFF": "pages", "GIF": "frames", "WEBP": "frames", "PNG": "frames", "MPO": "frames", "AVIF": "frames"}
+_XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 
 
 class Decoded(NamedTuple):
@@ -70,10 +78,25 @@ def decode(data: bytes, options: ImageOptions) -> Decoded:
 
     Colours become sRGB by the ICC profile in the file. A profile that is broken, or of another colour space than the
     pixels, is ignored. 16-bit pixels keep their depth, unless a profile changes their colours: these become 8-bit.
+    Broken parts that no pixel needs are ignored. HEIC is read if pillow-heif is installed.
 
     Raises:
         BadInput: the file is not an image, is damaged or too large, or has a mode without a meaning in RGB.
     """
+    try:
+        return _decoded(data, options)
+    except BadInput as error:
+        if not data.startswith(png.SIGNATURE) or error.reason not in ("damaged", "not-an-image"):
+            raise
+        first = error
+    for simpler in png.simpler(data):
+        with contextlib.suppress(BadInput):
+            decoded = _decoded(simpler, options)
+            return decoded._replace(changes=(*decoded.changes, "metadata"))
+    raise first
+
+
+def _decoded(data: bytes, options: ImageOptions) -> Decoded:
     if not data:
         raise BadInput("empty", "the file has no bytes")
     if len(data) > options.max_bytes:
@@ -84,11 +107,11 @@ def decode(data: bytes, options: ImageOptions) -> Decoded:
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_size(*image.size, options)
-            decoded = _decode(image, data)
+            decoded = _decode(image, data, keep=options.channels == "keep")
             check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
             return decoded
     except UnidentifiedImageError:
-        raise BadInput("not-an-image", "no image format that Pillow knows") from None
+        raise BadInput("not-an-image", unread(data)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadInput("too-large", str(error)) from error
     except (MemoryError, BadInput):
@@ -103,37 +126,61 @@ def _formats() -> tuple[str, ...]:
     """The formats to read, as far as this Pillow has them."""
     # A list of formats leaves out those that would run another program on untrusted bytes, as EPS runs Ghostscript.
     Image.init()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _decode(image: Image.Image, data: bytes) -> Decoded:
+def _decode(image: Image.Image, data: bytes, *, keep: bool) -> Decoded:
     profile = image.info.get("icc_profile")
-    if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        pixels = _decode_jpeg(data, image.mode)
-        if pixels is not None:
-            clean = keeps_colours(image.mode, profile) and _is_grey_or_ycc(data)
-            pixels = _in_srgb(pixels, profile, grey=image.mode == "L")
-            return _upright(pixels, image.getexif().get(_ORIENTATION, 1), clean)
-    # Pillow and OpenCV turn a TIFF upright when they load it, and Pillow then reports an orientation of 1: the original
-    # one is read before.
-    if image.format == "TIFF":
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        return Decoded(_decode_other(image, data, profile), orientation)
-    pixels = _decode_other(image, data, profile)
-    return _upright(pixels, image.getexif().get(_ORIENTATION, 1))
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        check_planes(image, keep=keep)
+        # Pillow and OpenCV turn a TIFF upright when they load it, and Pillow then reports an orientation of 1: the
+        # original one is read before.
+        orientation, broken = _orientation(image)
+        bands = ("bands",) if has_more_bands(image) else ()
+        pixels, converted = _decode_other(image, data, profile)
+        return Decoded(pixels, orientation, changes=(*converted, *broken, *bands, *_pages(image)))
+    is_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB", "CMYK")
+    decoded, complaint = _decode_jpeg(data, image.mode) if is_jpeg else (None, "")
+    if decoded is None or image.mode == "CMYK":
+        clean = False
+        pixels, converted = _decode_other(image, data, profile)
+    else:
+        clean = image.format == "JPEG" and not complaint and _is_grey_or_ycc(data)
+        clean = clean and keeps_colours(image.mode, profile)
+        pixels, converted = _in_srgb(decoded, profile, grey=image.mode == "L")
+    orientation, broken = _orientation(image)
+    upright = np.ascontiguousarray(turned(pixels, orientation))
+    return Decoded(upright, orientation, clean, (*converted, *broken, *_pages(image)), complaint)
 
 
-def _upright(pixels: Pixels, orientation: int, clean: bool = False) -> Decoded:
-    return Decoded(np.ascontiguousarray(turned(pixels, orientation)), orientation, clean)
-
-
-def _decode_jpeg(data: bytes, mode: str) -> Pixels | None:
-    """The pixels of a JPEG, or None if libjpeg-turbo complains: Pillow, which is more tolerant, then decides."""
+def _orientation(image: Image.Image) -> tuple[int, tuple[str, ...]]:
+    """The Exif orientation of an image, and the change "metadata" if its Exif cannot be read."""
+    # Pillow would take an orientation in XMP, which other programs do not turn images by.
+    for name in _XMP:
+        image.info.pop(name, None)
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode)
+        return image.getexif().get(_ORIENTATION, 1), ()
+    except Exception:  # the parsers of Pillow raise errors of many classes
+        return 1, ("metadata",)
+
+
+def _pages(image: Image.Image) -> tuple[str, ...]:
+    """The kind of change for further pages or frames, of which none is read. Call this after the image is loaded."""
+    kind = _PAGED.get(image.format or "")
+    try:
+        return (kind,) if kind and getattr(image, "n_frames", 1) > 1 else ()
+    except Exception:  # the headers of further pages can be damaged: there are such pages
+        return (kind,) if kind else ()
+
+
+def _decode_jpeg(data: bytes, mode: str) -> tuple[Pixels | None, str]:
+    """The pixels of a JPEG and the complaint about them; None if only Pillow can read the file."""
+    try:
+        return decode_jpeg(data, "GRAY" if mode == "L" else mode)
     except ValueError:
-        return None
-    return pixels
+        return None, ""
 
 
 def _is_grey_or_ycc(data: bytes) -> bool:
@@ -141,28 +188,21 @@ def _is_grey_or_ycc(data: bytes) -> bool:
     return simplejpeg.decode_jpeg_header(data)[2] in ("Gray", "YCbCr")
 
 
-def _decode_other(image: Image.Image, data: bytes, profile: bytes | None) -> Pixels:
+def _decode_other(image: Image.Image, data: bytes, profile: bytes | None) -> tuple[Pixels, tuple[str, ...]]:
+    """The pixels of an image in sRGB, and the kinds of changes that this was."""
     layout = _layout(image)
     image.load()
     if image.mode in ("CMYK", "LAB"):
-        return _array(to_srgb(image, profile))
+        return _array(to_srgb(image, profile)), ("profile",) if profile else ()
     grey = layout.startswith("LA;16") or image.mode in ("1", "L", "LA", "La", "I") or image.mode.startswith("I;16")
     pixels = _decode_deep_colours(image, data, layout) if _DEEP_COLOURS.fullmatch(layout) else None
     if pixels is None:
-        pixels = _deep_grey(image, layout) if image.mode.startswith(("I", "F")) else _array(image)
-    return _in_srgb(pixels, profile, grey=grey)
+        pixels = _deep_grey(image, layout) if image.mode.startswith(("I", "F")) else colours_of_palette(image)
+    return _in_srgb(_array(image) if pixels is None else pixels, profile, grey=grey)
 
 
 def _layout(image: Image.Image) -> str:
-    """Pillow's "raw mode", the layout of pixels in the file. Call this before the image is loaded.
-
-    Raises:
-        BadInput: Pillow would take 16-bit numbers for 8-bit ones.
-    """
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = image.tag_v2.get(_BITS, (1,))
-        if image.tag_v2.get(_PLANES) == 2 and len(bits) > 1 and max(bits) > 8:
-            raise BadInput("unsupported-mode", "a TIFF of 16-bit colours, one plane for each")
+    """Pillow's "raw mode", the layout of pixels in the file. Call this before the image is loaded."""
     tiles = getattr(image, "tile", None)
     arguments = tiles[0][3] if tiles and image.format in ("PNG", "TIFF") else None
     layout = arguments[0] if isinstance(arguments, tuple) else arguments
@@ -181,6 +221,8 @@ def _deep_grey(image: Image.Image, layout: str) -> Pixels:
     if not (image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")):
         raise BadInput("unsupported-mode", f"pixels of mode {image.mode!r} have no known range")
     values = np.asarray(image).astype(np.uint16)[..., None]
+    peak = 4_095 if layout == "I;12" else 65_535
+    values = peak - values if is_negative(image) else values
     transparent = image.info.get("transparency")
     if transparent is not None:
         opaque = np.where(values == transparent, 0, 65_535).astype(np.uint16)
@@ -194,6 +236,8 @@ def _decode_deep_colours(image: Image.Image, data: bytes, layout: str) -> Pixels
     """16-bit RGB or RGBA pixels, or None if only Pillow can read the file."""
     # Pillow has loaded the file before, and found it undamaged: OpenCV would not tell.
     cv2 = _opencv()
+    if image.format == "PNG":
+        data = png.without_animation(data)  # of an animation, OpenCV reads the first frame, which need not be the image
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -225,20 +269,21 @@ def _opencv() -> Any:
     return cv2
 
 
-def _in_srgb(pixels: Pixels, profile: bytes | None, *, grey: bool) -> Pixels:
-    """Pixels in sRGB, by the profile of their colours (of their first channel, if `grey`)."""
+def _in_srgb(pixels: Pixels, profile: bytes | None, *, grey: bool) -> tuple[Pixels, tuple[str, ...]]:
+    """Pixels in sRGB, by the profile of their colours (of their first channel, if `grey`), and the kinds of changes."""
     if keeps_colours("L" if grey else "RGB", profile):
-        return pixels
+        return pixels, ()
     original = image_of(to_8_bits(pixels[..., : 1 if grey else 3]))
     converted_image = to_srgb(original, profile)
     if converted_image is original:
-        return pixels
+        return pixels, ()
+    changes = ("profile", "depth") if pixels.dtype == np.uint16 else ("profile",)
     converted = _array(converted_image)
     if converted.shape == pixels.shape:
-        return converted
+        return converted, changes
     opacity = to_8_bits(pixels[..., 3:])
     shape = (*pixels.shape[:2], pixels.shape[2] - opacity.shape[2])
-    return np.concatenate([np.broadcast_to(converted, shape), opacity], 2)
+    return np.concatenate([np.broadcast_to(converted, shape), opacity], 2), changes
 
 
 def image_of(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -6,9 +6,10 @@ libjpeg-turbo (through simplejpeg) encodes. benchmarks/README.md compares their 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cykooz_resizer as cykooz
@@ -48,7 +49,7 @@ _PIXEL_TYPES = {
 _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
 # To be raised with every change that gives other pixels for the same file and options: it is part of the fingerprint.
-_PIXELS_VERSION = "2"
+_PIXELS_VERSION = "3"
 
 _thread = threading.local()
 
@@ -72,8 +73,11 @@ class Payload:
 
 def codec_versions() -> dict[str, str]:
     """The versions of this module's results and of all libraries that decide the stored bytes."""
-    names = ("cykooz-resizer", "h5py", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
-    return {"pixels": _PIXELS_VERSION} | {name: version(name) for name in names}
+    names = ["cykooz-resizer", "h5py", "numpy", "opencv-python-headless", "pillow", "simplejpeg"]
+    versions = {"pixels": _PIXELS_VERSION} | {name: version(name) for name in names}
+    with contextlib.suppress(PackageNotFoundError):
+        versions["pillow-heif"] = version("pillow-heif")  # where it is installed, it decides pixels, too
+    return versions
 
 
 def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: ChannelSums | None = None) -> Payload:
@@ -91,6 +95,8 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
         BadInput: the file is not an image, or is damaged or too large; or the pixels have another dtype or shape.
     """
     decoded = decode(data, options) if isinstance(data, bytes) else Decoded(_checked(data, options))
+    if decoded.suspect and options.reject_suspects:
+        raise BadInput("suspect", decoded.suspect)
     height, width = decoded.pixels.shape[:2]
     stored = (height, width) if decoded.orientation in range(5, 9) else (width, height)
     geometry = plan_geometry(*stored, decoded.orientation, options)
@@ -107,7 +113,7 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
         encoded = encode(pixels, options, statistics)
     height, width, channels = pixels.shape
     changes = _changes(decoded, kept, geometry, options)
-    return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, changes)
+    return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, changes, decoded.suspect)
 
 
 def _changes(decoded: Decoded, kept: Pixels, geometry: Geometry, options: ImageOptions) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ LAYERS = {
         "beam_jobs.tools.foreign",
         "beam_jobs.tools",
         "beam_jobs.options",
+        "beam_jobs.images.files",
         "beam_jobs.images",
         "beam_jobs.plan",
         "beam_jobs.shards",

@@ -109,19 +109,21 @@ def tiff(pixels: np.ndarray, *, order: str = "<", bits: int = 16, data: bytes | 
     """An uncompressed TIFF of 16-bit numbers, in any byte order."""
     height, width, channels = pixels.shape
     data = pixels.astype(f"{order}u2").tobytes() if data is None else data
-    where = 8 + 2 + 12 * 12 + 4  # of what is too long for the directory of at most twelve entries
+    where = 8 + 2 + 12 * 16 + 4  # of what is too long for the directory of at most sixteen entries
+    depths = [bits] * max(4, channels)
     entries = {256: width, 257: height, 259: 1, 262: 2 if channels > 1 else 1, 277: channels, 278: height}
-    entries |= {279: len(data), 273: where + 8, 258: bits if channels == 1 else where}
-    entries |= {{"orientation": 274, "planes": 284, "extra": 338}[name]: value for name, value in tags.items()}
+    entries |= {279: len(data), 273: where + 2 * len(depths), 258: bits if channels == 1 else where}
+    numbers = {"orientation": 274, "planes": 284, "extra": 338, "photometric": 262, "sample_format": 339}
+    entries |= {numbers[name]: value for name, value in tags.items()}
     directory = b""
     for tag, value in sorted(entries.items()):
-        short = tag in (258, 259, 262, 274, 277, 284, 338) and not (tag == 258 and channels > 1)
+        short = tag in (258, 259, 262, 274, 277, 284, 338, 339) and not (tag == 258 and channels > 1)
         count = channels if tag == 258 else 1
         field = struct.pack(f"{order}H2x" if short else f"{order}I", value)
         directory += struct.pack(f"{order}HHI", tag, 3 if short or tag == 258 else 4, count) + field
     start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
     head = start + struct.pack(f"{order}H", len(entries)) + directory + bytes(4)
-    return head.ljust(where, b"\0") + struct.pack(f"{order}4H", *[bits] * 4) + data
+    return head.ljust(where, b"\0") + struct.pack(f"{order}{len(depths)}H", *depths) + data
 
 
 def numbers(channels: int, height: int = 5, width: int = 7) -> np.ndarray:

@@ -351,6 +351,7 @@ def test_overwriting_leaves_what_is_not_ours(class_folders: Path, jpeg_shards: P
         f"{shard}.index.npy",
         "dataset.json",
         "duplicates.jsonl",
+        "suspects.jsonl",
         "rejects.jsonl",
     }
 
