@@ -30,20 +30,20 @@ def is_ignored(path: str) -> bool:
 
 
 class LeftOutFiles:
-    """The files that a source leaves out, by their suffix: their number, and the smallest name of each kind."""
+    """The files that a source leaves out, by their suffix and reason: their number, and the smallest name of each."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, tuple[int, str]] = {}
+        self._kinds: dict[tuple[str, str], tuple[int, str]] = {}
 
     @property
     def files(self) -> int:
         """The number of files."""
         return sum(count for count, _ in self._kinds.values())
 
-    def add(self, path: str) -> None:
-        """Take note of a file."""
+    def add(self, path: str, why: str = "") -> None:
+        """Take note of a file. Without `why`, its name tells the reason."""
         hidden = path.startswith(".") or "/." in path
-        kind = "hidden" if hidden else posixpath.splitext(path)[1].lower()
+        kind = ("hidden" if hidden else posixpath.splitext(path)[1].lower(), why)
         count, first = self._kinds.get(kind, (0, path))
         self._kinds[kind] = (count + 1, min(first, path))
 
@@ -51,9 +51,11 @@ class LeftOutFiles:
         """Each kind of file, with the reason."""
         return tuple(
             LeftOut(
-                what=f"{count} {kind} {'file' if count == 1 else 'files'}, as {first}", why="not images", files=count
+                what=f"{count:,} {kind or 'other'} {'file' if count == 1 else 'files'}, as {first}",
+                why=why or "not images",
+                files=count,
             )
-            for kind, (count, first) in sorted(self._kinds.items())
+            for (kind, why), (count, first) in sorted(self._kinds.items())
         )
 
 
