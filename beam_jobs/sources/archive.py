@@ -58,7 +58,7 @@ _LISTINGS = {"tar": list_tar, "zip": list_zip}
 _PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz|tzst|rar|7z)$", re.IGNORECASE)
 _KEY_MEMBERS = 1000  # most members of one key, which are in memory together
 _VALUE_BYTES = 1 << 24  # of a cls, json or txt
-_NUMBER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 
 
 def is_archive(name: str) -> bool:
@@ -119,7 +119,7 @@ class Archive(Source):
                 f"{called}: holds no images ({self._files.left_out.files + self._unusable:,} other files{self._first})"
             )
         self._columns.check(called)
-        left_out, splits = self._files.left_out.named(), self._splits.names
+        left_out, splits = (*self._files.left_out.named(), *self._columns.left_out()), self._splits.names
         if self._replaced:
             why = "a later one has the same path and counts, as where an archive is unpacked"
             left_out += (LeftOut(what=count(self._replaced, "1 member", "members"), why=why, files=self._replaced),)
@@ -282,7 +282,8 @@ class Archive(Source):
 
     def _class(self, text: str) -> Label:
         text = text.strip()
-        label = as_label(int(text) if _NUMBER.fullmatch(text) else text, ".cls", self.options.label_separator)
+        number = _NUMBER.fullmatch(text)
+        label = as_label(int(number[1]) if number else text, ".cls", self.options.label_separator)
         if label is None or label == "" or isinstance(label, Problem):
             raise BadInput("bad-label", "its .cls is empty")
         return label

@@ -51,9 +51,11 @@ def test_webdataset_names_are_labels(tmp_path: Path) -> None:
         {"__key__": "2", "jpg": b"2", "cls": "-3"},
         {"__key__": "3", "jpg": b"3", "cls": " "},
         {"__key__": "4", "jpg": b"3"},
+        {"__key__": "5", "jpg": b"3", "cls": "0.0"},
     )
     archive = found_archive(path)
-    assert archive.labels == {"1.jpg": ("cat", None), "2.jpg": (-3, None), "4.jpg": (None, None)}
+    labels = {"1.jpg": ("cat", None), "2.jpg": (-3, None), "4.jpg": (None, None), "5.jpg": (0, None)}
+    assert archive.labels == labels
     assert archive.rejects == {"3.jpg": ("bad-label", "its .cls is empty")}
 
 
