@@ -138,7 +138,13 @@ class Archive(Source):
         text += f" ({images})" if images else ""
         flat = folders.class_names is None and folders.splits is None
         text += " of images without classes" if flat else f" of {folders.text}"
-        return Layout(text=text, left_out=left_out, class_names=folders.class_names, splits=splits or folders.splits)
+        return Layout(
+            text=text,
+            left_out=left_out,
+            warnings=folders.warnings(called),
+            class_names=folders.class_names,
+            splits=splits or folders.splits,
+        )
 
     def resolve(self, entry: Entry) -> Entry | Problem:
         """The entry, completed with its split and, where folders are classes, its class."""
