@@ -6,23 +6,25 @@ INPUT/1.tar       a folder of archives; an id is "1.tar/" and the member's path
 INPUT/train/1.tar split folders; or else each archive has the name of a split in its own name: train-1.tar
 ```
 
-WebDataset: the members of one sample lie side by side and share a key, the path up to the first dot of the base name.
-The rest after the dot is the component. The input is the component with the suffix of an image, or the component that
-`--image-key` names ("jpg", "input.jpg"). `key.cls` is its label (a number, or else a name), `key.txt` its field "txt",
-and the object in `key.json` has further fields, and the label ("label", or the label column) if there is no `cls`. With
-`--image-key`, a single component that ends in ".cls" is the label, too. "height" and "width" in the JSON are left out
-unless `--fields` names them, since each record has its own. Other members are ignored.
+WebDataset: the members of one sample share a key, the path up to the first dot of the base name, wherever they lie in
+the archive. The rest after the dot is the component. The input is the component with the suffix of an image, or the
+component that `--image-key` names ("jpg", "input.jpg"). `key.cls` is its label (a number, or else a name), `key.txt`
+its field "txt", and the object in `key.json` has further fields, and the label ("label", or the label column) if there
+is no `cls`. With `--image-key`, a single component that ends in ".cls" is the label, too. "height" and "width" in the
+JSON are left out unless `--fields` names them, since each record has its own. Other members are left out. Of members
+with one path, the last one counts.
 
 If no input has such a label, and in archives without this layout, labels are those of `ClassFolders`.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import posixpath
 import re
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from beam_jobs.errors import UsageError
@@ -32,6 +34,7 @@ from beam_jobs.sources.files.interface import (
     Entry,
     Label,
     Layout,
+    LeftOut,
     Problem,
     Reference,
     Source,
@@ -41,6 +44,7 @@ from beam_jobs.sources.files.interface import (
 from beam_jobs.sources.files.many_images import Columns, Files, Splits, as_label, count
 from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_plain, read_zip, unpack
 from beam_jobs.sources.folder import ClassFolders
+from beam_jobs.sources.joined_members import Joined
 from shard_reader.printable import printable
 
 __all__ = ["Archive", "is_archive"]
@@ -52,10 +56,9 @@ _IMAGES = frozenset(
 _VALUES = ("cls", "json", "txt")
 _LISTINGS = {"tar": list_tar, "zip": list_zip}
 _PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz|tzst|rar|7z)$", re.IGNORECASE)
-_PEEKED = 1000  # members to recognise the layout from
 _KEY_MEMBERS = 1000  # most members of one key, which are in memory together
 _VALUE_BYTES = 1 << 24  # of a cls, json or txt
-_NUMBER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 
 
 def is_archive(name: str) -> bool:
@@ -79,7 +82,7 @@ class Archive(Source):
         self._webdataset: bool | None = True if self._image else None  # None: not known yet
         self._labels: set[str] = set()  # kinds of members with labels
         self._first = ""  # the first problem
-        self._usable = self._unusable = 0
+        self._usable = self._unusable = self._replaced = 0
 
     def entries(self) -> Iterator[Entry]:
         """Every image of every archive.
@@ -99,8 +102,9 @@ class Archive(Source):
                 for entry in self._entries(name, file):
                     self._usable += entry.problem is None
                     self._unusable += entry.problem is not None
-                    if entry.problem is not None and not self._first:
-                        self._first = f"; {printable(entry.id)}: {entry.problem.message}"
+                    if entry.problem is not None:
+                        first = f"; {printable(entry.id)}: {entry.problem.message}"
+                        self._first = min(self._first or first, first)
                     yield entry
 
     def layout(self) -> Layout:
@@ -115,7 +119,10 @@ class Archive(Source):
                 f"{called}: holds no images ({self._files.left_out.files + self._unusable:,} other files{self._first})"
             )
         self._columns.check(called)
-        left_out, splits = self._files.left_out.named(), self._splits.names
+        left_out, splits = (*self._files.left_out.named(), *self._columns.left_out()), self._splits.names
+        if self._replaced:
+            why = "a later one has the same path and counts, as where an archive is unpacked"
+            left_out += (LeftOut(what=count(self._replaced, "1 member", "members"), why=why, files=self._replaced),)
         kinds = {self._kind(name) for name in self._names}
         kind = f"{kinds.pop()} " if len(kinds) == 1 else ""
         text = f"{self._splits.text}{count(len(self._names), f'a {kind}archive', f'{kind}archives')}"
@@ -131,7 +138,13 @@ class Archive(Source):
         text += f" ({images})" if images else ""
         flat = folders.class_names is None and folders.splits is None
         text += " of images without classes" if flat else f" of {folders.text}"
-        return Layout(text=text, left_out=left_out, class_names=folders.class_names, splits=splits or folders.splits)
+        return Layout(
+            text=text,
+            left_out=left_out,
+            warnings=folders.warnings(called),
+            class_names=folders.class_names,
+            splits=splits or folders.splits,
+        )
 
     def resolve(self, entry: Entry) -> Entry | Problem:
         """The entry, completed with its split and, where folders are classes, its class."""
@@ -168,20 +181,20 @@ class Archive(Source):
     def _entries(self, name: str, file: BinaryIO) -> Iterator[Entry]:
         listing = _LISTINGS[self._kind(name)]
         members = (m for m in listing(file, self._files.called(name)) if self._is_visible(m))
-        # Asked of every archive until one is a WebDataset: the first ones may have no values.
-        if not self._webdataset:
-            first = list(itertools.islice(members, _PEEKED))
-            members = (member for part in (first, members) for member in part)
-            self._webdataset = _is_webdataset(first) if first else None
-        if self._webdataset:
-            for key, group in itertools.groupby(members, lambda member: _key(member.name)[0]):
-                yield from self._sample(name, file, key, group)
-            return
+        with tempfile.TemporaryDirectory() as folder:
+            joined = Joined(members, lambda path: _key(path)[0], _inner, Path(folder))
+            # Asked of every archive until one is a WebDataset: the first ones may have no values.
+            self._webdataset = self._webdataset or any(map(_is_sample, joined))
+            for group in joined:
+                yield from self._sample(name, file, group) if self._webdataset else self._files_of(name, group)
+            self._replaced += joined.replaced
+
+    def _files_of(self, archive: str, members: list[Member]) -> Iterator[Entry]:
         for member in members:
             if is_ignored(_inner(member.name)):
                 self._files.left_out.add(member.name)
             else:
-                yield self._entry(name, member)
+                yield self._entry(archive, member)
 
     def _kind(self, name: str) -> str:
         return _kind(self._files.base(name)) or "tar"
@@ -199,10 +212,10 @@ class Archive(Source):
         inner = _without_dot(member.name)
         return Entry(self._files.id(archive, inner), member.size, [archive, *member.place], problem=member.problem)
 
-    def _sample(self, archive: str, file: BinaryIO, key: str, group: Iterator[Member]) -> Iterator[Entry]:
+    def _sample(self, archive: str, file: BinaryIO, members: list[Member]) -> Iterator[Entry]:
         """The images of one key, with the values beside them."""
+        key = _key(members[0].name)[0]
         # A bound, for archives whose names all begin alike up to a dot: the whole archive would be one key.
-        members = list(itertools.islice(group, _KEY_MEMBERS + 1))
         if len(members) > _KEY_MEMBERS:
             raise UsageError(
                 f"{self._files.called(archive)}: more than {_KEY_MEMBERS:,} members have the key {key!r}, their path up"
@@ -219,12 +232,15 @@ class Archive(Source):
         if not images and (beside or not all(is_ignored(member.name) for member in members)):
             there = ", ".join(sorted(map(_suffix, members)))
             wanted = f"is .{self._image}, which --image-key names" if self._image else "is an image"
-            problem = Problem("no-image", f"none of {there} {wanted}")
+            pictures = sorted(_suffix(member) for member in members if _last_suffix(member) in _IMAGES)
+            remedy = f"; choose with --image-key {pictures[0]}" if pictures and not self._image else ""
+            problem = Problem("no-image", f"none of {there} {wanted}{remedy}")
             yield Entry(self._files.id(archive, _without_dot(key)), 0, problem=problem)
             return
         for member in members:
             if member not in images and member not in beside.values():
-                self._files.left_out.add(member.name)
+                another = "another image of its record" if images and _last_suffix(member) in _IMAGES else ""
+                self._files.left_out.add(member.name, another)
         if not images:
             return
         try:
@@ -272,7 +288,8 @@ class Archive(Source):
 
     def _class(self, text: str) -> Label:
         text = text.strip()
-        label = as_label(int(text) if _NUMBER.fullmatch(text) else text, ".cls", self.options.label_separator)
+        number = _NUMBER.fullmatch(text)
+        label = as_label(int(number[1]) if number else text, ".cls", self.options.label_separator)
         if label is None or label == "" or isinstance(label, Problem):
             raise BadInput("bad-label", "its .cls is empty")
         return label
@@ -323,13 +340,15 @@ def _suffix(member: Member) -> str:
     return _key(member.name)[1]
 
 
-def _is_webdataset(members: list[Member]) -> bool:
-    """Whether some image has values beside it."""
-    for _, group in itertools.groupby(members, lambda member: _key(member.name)[0]):
-        suffixes = {_suffix(member) for member in group}
-        if {suffix.rpartition(".")[2] for suffix in suffixes} & _IMAGES and suffixes & set(_VALUES):
-            return True
-    return False
+def _last_suffix(member: Member) -> str:
+    """The rest of a member's name after the last dot, in lower case."""
+    return _suffix(member).rpartition(".")[2]
+
+
+def _is_sample(members: list[Member]) -> bool:
+    """Whether the members of a key are an image and values of it."""
+    has_image = any(_last_suffix(member) in _IMAGES for member in members)
+    return has_image and any(_suffix(member) in _VALUES for member in members)
 
 
 def _read(read: Any, place: list[int]) -> bytes:

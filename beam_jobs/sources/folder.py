@@ -13,7 +13,9 @@ An id is the path of the file relative to INPUT, with forward slashes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 from beam_jobs.errors import UsageError
@@ -24,6 +26,16 @@ from shard_reader.storage.directory import Stored
 from shard_reader.storage.open import directory
 
 __all__ = ["ClassFolders", "Folder"]
+
+_PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "rgb"})
+_TARGETS = frozenset({"masks", "mask", "labels", "label", "annotations", "gt", "depth"}) | {
+    "segmentationclass",
+    "segmentationobject",
+}
+_LIKE_SPLITS = re.compile(rf"({'|'.join(SPLIT_NAMES)})(\d+|[-_ ].*)?", re.IGNORECASE)
+_NUMBERED = re.compile(r"([^\W\d_][^\d.]*?)[-._ ]?\d+\.\w+")  # cat.0.jpg
+_MAX_WORDS = 1000  # words before numbers that are kept
+_HEAD = 4096  # bytes of a file that tell its kind
 
 
 class ClassFolders:
@@ -39,10 +51,16 @@ class ClassFolders:
         # at every depth that may turn out to be the first.
         self._common: list[str] | None = None
         self._levels = [_Level(nested)]
+        self._images = 0
+        self._words: set[str] | None = set()  # before the numbers in all names; None if some names are not so
 
     def add(self, path: str) -> None:
         """Take note of the path of an image."""
-        folders = path.split("/")[:-1]
+        *folders, name = path.split("/")
+        self._images += 1
+        numbered = _NUMBERED.fullmatch(name)
+        if self._words is not None:
+            self._words = self._words | {numbered[1]} if numbered and len(self._words) < _MAX_WORDS else None
         if self._common is None:
             self._common = folders
             self._levels = [_Level(self._nested) for _ in range(len(folders) + 1)]
@@ -61,6 +79,60 @@ class ClassFolders:
     def splits(self) -> tuple[str, ...] | None:
         """The names of splits in lower case; None if the first folders are not splits."""
         return self._level.splits
+
+    def warnings(self, called: str) -> tuple[str, ...]:
+        """What the folders may be instead of classes. `called` names INPUT in messages.
+
+        Raises:
+            UsageError: the folders are certainly not classes.
+        """
+        names = self.class_names or ()
+        self._refuse(names, called)
+        found = [self._flat(self._words or set())] if not names else [*self._roles(names), *self._few(names)]
+        return tuple(f"{called}: {warning}" for warning in found if warning)
+
+    def _refuse(self, names: tuple[str, ...], called: str) -> None:
+        lower = {name.lower() for name in names}
+        if lower & _PICTURES and lower & _TARGETS and lower <= _PICTURES | _TARGETS:
+            raise UsageError(
+                f"{called}: {_listed(names)} would be classes, and are images and what belongs to them: give the"
+                " folder of the images alone, or a table with their paths"
+            )
+        if lower & set(SPLIT_NAMES) and all(map(_LIKE_SPLITS.fullmatch, lower)):
+            raise UsageError(
+                f"{called}: {_listed(names)} would be classes, and are named like splits: give one of these folders,"
+                " or rename them so that each is a split (train, val, test) right below INPUT, with a folder for each"
+                " class inside; or give a table with the path and the label of each image"
+            )
+
+    def _roles(self, names: tuple[str, ...]) -> Iterator[str]:
+        like = [name for name in names if name.lower() in _PICTURES | _TARGETS or _LIKE_SPLITS.fullmatch(name)]
+        if like:
+            yield (
+                f"took {_listed(like)} for {'a class' if len(like) == 1 else 'classes'}, by the"
+                f" {'name' if len(like) == 1 else 'names'} a split or a part of a dataset: if so, give the folder"
+                " inside, or rename splits to train, val and test"
+            )
+
+    def _few(self, names: tuple[str, ...]) -> Iterator[str]:
+        if len(names) == 1:
+            yield (
+                f"took {names[0]} for the only class, and so all labels are equal: for images without labels, give"
+                " that folder; for classes from somewhere else, a table with the path and the label of each image"
+            )
+        if 2 < len(names) == self._images:
+            yield (
+                f"found {len(names):,} classes of one image each: if the folders are not classes, give a table with"
+                " the path and the label of each image"
+            )
+
+    def _flat(self, words: set[str]) -> str:
+        if not 2 <= len(words) <= self._images // 2:
+            return ""
+        return (
+            f"has no class folders, but names that begin with {_listed(sorted(words)[:3])}: if these are classes, move"
+            " the images into folders of these names, or give a table with the path and the label of each image"
+        )
 
     @property
     def text(self) -> str:
@@ -83,6 +155,10 @@ class ClassFolders:
     @functools.cached_property
     def _level(self) -> _Level:
         return self._levels[self._depth]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(printable, names))
 
 
 class _Level:
@@ -195,7 +271,8 @@ class Folder(Source):
         folders = self._folders
         return Layout(
             text=folders.text,
-            left_out=self._left_out.named(),
+            left_out=self._left_out.named(self._command, self._head),
+            warnings=folders.warnings(f"INPUT {self.options.input}"),
             class_names=folders.class_names,
             splits=folders.splits,
         )
@@ -218,6 +295,17 @@ class Folder(Source):
     def answers(self, reference: Reference) -> bool:
         """Whether the folder of a missing file, or INPUT, can be reached."""
         return self._directory.answers(reference.id)
+
+    def _command(self, name: str) -> str:
+        """The command that reads a file of annotations."""
+        place = self.options.input.rstrip("/")
+        return f"image-shards prepare {shlex.quote(f'{place}/{name}')} OUTPUT --root {shlex.quote(place)}"
+
+    def _head(self, name: str) -> bytes:
+        try:
+            return self._directory.read(name, 0, _HEAD)
+        except OSError:
+            return b""  # the file is not read anyway
 
     def _check(self) -> None:
         if self._directory.exists():

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.archive import is_archive
-from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, TABLES, is_ignored, is_records
 from beam_jobs.sources.files.interface import Source, SourceOptions
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory, local_path
@@ -19,7 +19,6 @@ __all__ = ["open_source", "recognised"]
 
 # Each in a module of its own, imported when it is needed: most workers need one.
 _CLASSES = {"folder": "Folder", "table": "Table", "coco": "Coco", "archive": "Archive", "records": "RecordFiles"}
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
 def open_source(options: SourceOptions) -> Source:
@@ -60,7 +59,7 @@ def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
 
 def _kind_of_file(name: str) -> str | None:
     lower = name.lower()
-    if lower.endswith(_TABLES):
+    if lower.endswith(TABLES):
         return "table"
     if lower.endswith(".json"):
         return "coco"

@@ -33,12 +33,13 @@ import numpy as np
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files import arrays as arrays_of
-from beam_jobs.sources.files.arrays import Array, RowArray, as_pixels, describe
+from beam_jobs.sources.files.arrays import Array, as_pixels, describe
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records, records_kind
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
     Layout,
+    LeftOut,
     Pixels,
     Problem,
     Reference,
@@ -51,6 +52,7 @@ from beam_jobs.sources.files.many_images import (
     Files,
     Splits,
     Types,
+    asked_columns,
     count,
     image_splits,
     label_of,
@@ -99,7 +101,7 @@ class RecordFiles(Source):
         self._splits = Splits([])
         self._kind = ""
         self._types = Types()
-        self._left_out: set[str] = set()  # arrays of another length
+        self._left_out: dict[str, str] = {}  # arrays that are not read, with the reason
         self._usable = self._unusable = 0
         self._hint = ""
         self._hdf5 = arrays_of.HDF5Files(self._files.directory)
@@ -152,9 +154,10 @@ class RecordFiles(Source):
         # A schema with labels of objects has no label of the image.
         special |= {"objects/label"} if self._columns.label else set()
         types = self._types.layout(special)
+        arrays = tuple(LeftOut(what=name, why=why) for name, why in sorted(self._left_out.items()))
         return Layout(
             text=f"{text} ({', '.join(parts)}{left_out})",
-            left_out=self._files.left_out.named(),
+            left_out=self._files.left_out.named() + self._columns.left_out() + arrays,
             splits=(tuple(self._inner) if self.options.split_column is None else ()) or self._splits.names,
             fields=types,
             boxes={BOXES: "rel-yxyx"} if BOXES in types else {},
@@ -281,7 +284,8 @@ class RecordFiles(Source):
         if self._kind == "HDF5":
             try:
                 with self._hdf5.open(name) as file:
-                    yield from self._group(name, called, arrays_of.hdf5_arrays(file), lambda _: name)
+                    found = arrays_of.hdf5_arrays(file, called, {self._image, *asked_columns(self.options)})
+                    yield from self._group(name, called, found, lambda _: name)
             except (OSError, RuntimeError) as error:
                 # An OSError with a number is of the disk, not of the contents of the file.
                 if isinstance(error, OSError) and error.errno is not None:
@@ -328,9 +332,9 @@ class RecordFiles(Source):
         """The images of one array."""
         images = found[name]
         arrays_of.check_images(images, name, called)
-        if images.shape[0] > 0 and not isinstance(images, RowArray):
-            images[0:1]  # raises at once if HDF5 lacks the filter that the images are compressed with
         beside = self._beside(found, name, called, in_splits)
+        for other, array in {name: images, **beside}.items():
+            arrays_of.check_stored(array, other, called)
         place, size, step = arrays_of.placing(images, name, file_of(name))
         for rows in arrays_of.blocks(images.shape[0], max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // step))):
             columns = {other: arrays_of.values(array, other, called, rows) for other, array in beside.items()}
@@ -361,14 +365,14 @@ class RecordFiles(Source):
             names = {name: short for name, short in names.items() if split_of(name) not in self._inner.keys() - {own}}
         self._columns.see(list(names.values()))
         asked = without_splits(self.options) if in_splits else self.options
-        wanted = {asked.label_column, asked.id_column, asked.split_column, *(asked.fields or ())}
+        wanted = asked_columns(asked)
         beside: dict[str, Array] = {}
         for name, short in names.items():
             array = found[name]
             if not self._columns.is_needed(short):
                 continue
             if short not in wanted and own is not None and split_of(name) != own and (in_splits or split_of(name)):
-                self._left_out.add(name)
+                self._left_out[name] = "of another split than the images"
                 continue
             if array.shape[0] != found[image].shape[0]:
                 if short in wanted or short == self._columns.label:
@@ -376,7 +380,7 @@ class RecordFiles(Source):
                         f"{called}: the array {name} is {describe(array)}, and {image} is {describe(found[image])}:"
                         " expected a row for each image"
                     )
-                self._left_out.add(name)
+                self._left_out[name] = f"{describe(array)}: not a row for each image"
                 continue
             if short in beside:
                 raise UsageError(f"{called}: several arrays would be {short} of {image}; choose one with --image-key")

@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Callable
 
 from shard_reader.format.manifest import LeftOut
 from shard_reader.storage.open import is_url
 
-__all__ = ["SPLIT_NAMES", "LeftOutFiles", "is_ignored", "is_records", "records_kind", "split_place"]
+__all__ = ["SPLIT_NAMES", "TABLES", "LeftOutFiles", "is_ignored", "is_records", "records_kind", "split_place"]
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
 """The names of splits, in lower case, and in the order that a dataset lists them in."""
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""The suffixes of tables."""
 
 # Files that lie beside images: annotations, readmes, and the files of file managers.
 _IGNORED_SUFFIXES = frozenset(
     {".cff", ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".mat", ".md", ".parquet", ".tsv", ".txt", ".xml"}
     | {".yaml", ".yml"}
 )
+_WHY = {
+    ".mat": "not images; nothing reads files of MATLAB",
+    ".xml": "not images; nothing reads boxes of Pascal VOC yet",
+}
+_YOLO = re.compile(rb"\d+( -?[\d.]+){4,}")  # a line: a class, and a box or a polygon
+_EXAMPLES = 4  # names to keep of each kind
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
@@ -30,31 +40,57 @@ def is_ignored(path: str) -> bool:
 
 
 class LeftOutFiles:
-    """The files that a source leaves out, by their suffix: their number, and the smallest name of each kind."""
+    """The files that a source leaves out, by their suffix and reason: their number, and the smallest names of each."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, tuple[int, str]] = {}
+        self._kinds: dict[tuple[str, str], tuple[int, list[str]]] = {}
 
     @property
     def files(self) -> int:
         """The number of files."""
         return sum(count for count, _ in self._kinds.values())
 
-    def add(self, path: str) -> None:
-        """Take note of a file."""
+    def add(self, path: str, why: str = "") -> None:
+        """Take note of a file. Without `why`, its name and its content tell the reason."""
         hidden = path.startswith(".") or "/." in path
-        kind = "hidden" if hidden else posixpath.splitext(path)[1].lower()
-        count, first = self._kinds.get(kind, (0, path))
-        self._kinds[kind] = (count + 1, min(first, path))
+        kind = ("hidden" if hidden else posixpath.splitext(path)[1].lower(), why)
+        count, names = self._kinds.get(kind, (0, []))
+        self._kinds[kind] = (count + 1, sorted([*names, path])[:_EXAMPLES])
 
-    def named(self) -> tuple[LeftOut, ...]:
-        """Each kind of file, with the reason."""
+    def named(
+        self, command: Callable[[str], str] | None = None, head: Callable[[str], bytes] = lambda _: b""
+    ) -> tuple[LeftOut, ...]:
+        """Each kind of file, with the reason.
+
+        Args:
+            command: gives the command that reads a file of annotations, if there is one.
+            head: gives the first bytes of a file.
+        """
         return tuple(
             LeftOut(
-                what=f"{count} {kind} {'file' if count == 1 else 'files'}, as {first}", why="not images", files=count
+                what=f"{count:,} {kind or 'other'} {'file' if count == 1 else 'files'}, as {names[0]}",
+                why=why or _why(kind, names, command, head),
+                files=count,
             )
-            for kind, (count, first) in sorted(self._kinds.items())
+            for (kind, why), (count, names) in sorted(self._kinds.items())
         )
+
+
+def _why(kind: str, names: list[str], command: Callable[[str], str] | None, head: Callable[[str], bytes]) -> str:
+    if kind in TABLES:
+        how = command(names[0]) if command else "unpack the images, and give the table as INPUT"
+        return f"not images; if it has labels, as a table with a path in each row: {how}"
+    if kind == ".json" and command:
+        return f"not images; if it has annotations of COCO: {command(names[0])}"
+    if kind == ".txt" and any(_is_yolo(head(name)) for name in names):
+        return "not images; nothing reads boxes of YOLO yet"
+    return _WHY.get(kind, "not images")
+
+
+def _is_yolo(head: bytes) -> bool:
+    """Whether a file has boxes in each line, given its first bytes."""
+    lines = head[: head.rfind(b"\n") + 1 or None].splitlines()
+    return bool(lines) and all(_YOLO.fullmatch(line.strip()) for line in lines)
 
 
 def is_records(name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
-from beam_jobs.sources.files.interface import Entry, Label, Problem, SourceOptions
+from beam_jobs.sources.files.interface import Entry, Label, LeftOut, Problem, SourceOptions
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
@@ -24,6 +24,7 @@ __all__ = [
     "Splits",
     "Types",
     "as_label",
+    "asked_columns",
     "count",
     "image_splits",
     "label_of",
@@ -170,6 +171,12 @@ class Columns:
             self.label = next((name for name in self._labels if name in names), None)
         self._seen.update(dict.fromkeys(names))
 
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The names of values that `fill` does not use, with the reason."""
+        chosen = self._options.fields is not None
+        why = "--fields does not name it" if chosen else "describes the file of the image; --fields can name it"
+        return tuple(LeftOut(what=name, why=why) for name in sorted(self._seen) if not self.is_needed(name))
+
     def fill(self, entry: Entry, values: Mapping[str, Any]) -> Entry:
         """An entry completed with its values, or with a problem if a value cannot be used."""
         label = as_label(values.get(self.label or ""), self.label or "", self._options.label_separator)
@@ -201,6 +208,11 @@ class Columns:
             if name is not None and name not in self._seen:
                 there = ", ".join(sorted(self._seen)) or "none"
                 raise UsageError(f"{option} {name}: {called} has no such values; it has {there}")
+
+
+def asked_columns(options: SourceOptions) -> set[str | None]:
+    """The names of columns in the options."""
+    return {options.label_column, options.id_column, options.split_column, *(options.fields or ())}
 
 
 class Types:
@@ -236,8 +248,8 @@ def as_label(value: Any, name: str, separator: str | None = None) -> Label | Pro
     """A value as a label: a name, a whole number, or a list of either."""
     if value is None or isinstance(value, str):
         return [part.strip() for part in value.split(separator)] if value and separator else value
-    if isinstance(value, int):
-        return int(value)  # a bool becomes 0 or 1
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)  # a bool becomes 0 or 1; whole numbers beside missing ones are often written as 1.0
     if isinstance(value, list) and (all(type(v) is int for v in value) or all(type(v) is str for v in value)):
         return value
     return Problem("bad-label", f"{name} is {value!r}: a label is a name, a whole number, or a list of either")

@@ -57,15 +57,17 @@ _METHODS = {6: "implode", 9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 9
 # Room for the name and the extra of a local header. Their lengths are not known before the header is read; with this
 # much more, one request usually gets header and data.
 _HEADER_ROOM = 512
+_UNICODE_PATH = struct.Struct("<BL")  # a version, and the CRC of the name that the extra replaces
 
 
 class Member(NamedTuple):
-    """One file of an archive."""
+    """One file of an archive. `link` is the path of the file whose bytes it shares, "" if it has bytes of its own."""
 
     name: str
     size: int
     place: list[int]
     problem: Problem | None = None
+    link: str = ""
 
 
 def ranges(file: BinaryIO) -> Read:
@@ -119,7 +121,8 @@ def list_tar(file: BinaryIO, called: str) -> Iterator[Member]:
             raise UsageError(f"{called}: the header at byte {info.offset:,} is damaged; make or copy it again")
         last, position = printable(info.name), tar.offset
         if not info.isdir():
-            yield Member(info.name, info.size, [info.offset_data, info.size], _tar_problem(info))
+            place, link = [info.offset_data, info.size], info.linkname if info.islnk() else ""
+            yield Member(info.name, info.size, place, _tar_problem(info), link)
     _check_end(ranges(file), tar.offset, size, called, last)
 
 
@@ -136,7 +139,9 @@ def _tar_error(called: str, last: str, size: int, tar: tarfile.TarFile | None, e
 
 
 def _tar_problem(info: tarfile.TarInfo) -> Problem | None:
-    if info.issym() or info.islnk():
+    if info.islnk():
+        return _name_problem(info.name)
+    if info.issym():
         return Problem("not-a-file", f"is a link to {printable(info.linkname)}; add the file itself to the archive")
     if not info.isreg():
         return Problem("not-a-file", "is a pipe, a device or something unknown")
@@ -197,7 +202,7 @@ def list_zip(file: BinaryIO, called: str) -> Iterator[Member]:
         position += _CENTRAL.size
         text = read(position, position + name_bytes + extra_bytes)
         position += name_bytes + extra_bytes + comment_bytes
-        name = text[:name_bytes].decode("utf-8" if flags & 0x800 else "cp437", "surrogateescape")
+        name = _zip_name(text[:name_bytes], text[name_bytes:], flags)
         if made_by >> 8 == 0:  # Windows: some of its programs write backslashes
             name = name.replace("\\", "/")
         size, packed, offset = _large(text[name_bytes:], size, packed, offset)
@@ -243,14 +248,32 @@ def _central_directory(read: Read, size: int, called: str) -> tuple[int, int, in
     return end - length, end, shift
 
 
-def _large(extra: bytes, *values: int) -> list[int]:
-    """`values`, in which the ones that do not fit into 32 bits are replaced from the extra (APPNOTE 4.5.3)."""
-    numbers: Iterator[int] = iter(())
+def _extras(extra: bytes) -> dict[int, bytes]:
+    """The parts of an extra, by their kind."""
+    found = {}
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
-        if kind == 1:
-            numbers = iter([n for (n,) in struct.iter_unpack("<Q", extra[4 : 4 + length // 8 * 8])])
+        found[kind] = extra[4 : 4 + length]
         extra = extra[4 + length :]
+    return found
+
+
+def _zip_name(name: bytes, extra: bytes, flags: int) -> str:
+    """The name of a member, as `unzip` reads it: from the extra (APPNOTE 4.6.9), else UTF-8, else code page 437."""
+    path = _extras(extra).get(0x7075, b"")
+    if len(path) > _UNICODE_PATH.size and _UNICODE_PATH.unpack_from(path) == (1, zlib.crc32(name)):
+        return path[_UNICODE_PATH.size :].decode("utf-8", "surrogateescape")
+    try:
+        # macOS writes UTF-8 without the flag. Other text is UTF-8 by chance only if it is ASCII.
+        return name.decode("utf-8", "surrogateescape" if flags & 0x800 else "strict")
+    except UnicodeDecodeError:
+        return name.decode("cp437")
+
+
+def _large(extra: bytes, *values: int) -> list[int]:
+    """`values`, in which the ones that do not fit into 32 bits are replaced from the extra (APPNOTE 4.5.3)."""
+    data = _extras(extra).get(1, b"")
+    numbers = iter([n for (n,) in struct.iter_unpack("<Q", data[: len(data) // 8 * 8])])
     return [next(numbers, value) if value == 0xFFFFFFFF else value for value in values]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def test_links_devices_and_holes_in_a_tar_are_rejected(tmp_path: Path) -> None:
             ("cat/2.jpg", tarfile.LNKTYPE),
         ]:
             info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "cat/0.jpg" if kind != tarfile.REGTYPE else ""
+            info.type, info.linkname = kind, {"1": "cat/5.jpg", "2": "cat/0.jpg"}.get(kind.decode(), "")
             tar.addfile(info)
         info = tarfile.TarInfo("cat/3.jpg")
         info.type = tarfile.FIFOTYPE
@@ -36,7 +38,7 @@ def test_links_devices_and_holes_in_a_tar_are_rejected(tmp_path: Path) -> None:
         tar.addfile(info)
     assert found_archive(tmp_path / "a.tar").rejects == {
         "cat/1.jpg": ("not-a-file", "is a link to cat/0.jpg; add the file itself to the archive"),
-        "cat/2.jpg": ("not-a-file", "is a link to cat/0.jpg; add the file itself to the archive"),
+        "cat/2.jpg": ("not-a-file", "is a link to cat/5.jpg, which is not before it"),
         "cat/3.jpg": ("not-a-file", "is a pipe, a device or something unknown"),
         "cat/4.jpg": ("sparse", "is stored with holes; make the archive without --sparse"),
     }
@@ -233,3 +235,55 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         f"INPUT {path}: the member cat/1.jpg is encrypted; unpack the archive with its password"
         " (7z x FILE -pPASSWORD), and give the folder"
     )
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes = b"", link: str = "") -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.linkname, info.type = len(data), link, tarfile.LNKTYPE if link else tarfile.REGTYPE
+    tar.addfile(info, io.BytesIO(data))
+
+
+def test_of_members_with_one_path_the_last_counts(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in [("cat/0.jpg", b"old"), ("dog/1.jpg", b"dog"), ("./cat/0.jpg", b"new")]:
+            add(tar, name, data)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for name, data in [("cat/0.jpg", b"old"), ("dog/1.jpg", b"dog"), ("cat/0.jpg", b"new")]:
+            archive.writestr(name, data)
+    for suffix in ("tar", "zip"):
+        found = found_archive(tmp_path / f"a.{suffix}")
+        assert {id: found.read(id) for id in found.entries} == {"cat/0.jpg": b"new", "dog/1.jpg": b"dog"}
+        assert found.ignored == 1
+        assert "a later one has the same path" in found.layout.left_out[0].why
+
+
+def test_a_hard_link_has_the_bytes_of_the_file_before_it(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "cat/0.jpg", b"first")
+        add(tar, "dog/1.jpg", link="cat/0.jpg")
+        add(tar, "cat/0.jpg", b"second")
+        add(tar, "dog/2.jpg", link="./cat/0.jpg")
+        add(tar, "dog/1.jpg.jpg", link="later.jpg")
+        add(tar, "later.jpg", b"later")
+    found = found_archive(tmp_path / "a.tar")
+    read = {id: found.read(id) for id in found.entries}
+    assert read == {"cat/0.jpg": b"second", "dog/1.jpg": b"first", "dog/2.jpg": b"second"}
+    assert found.rejects["dog/1.jpg.jpg"] == ("not-a-file", "is a link to later.jpg, which is not before it")
+
+
+def test_names_of_a_zip_are_those_that_unzip_gives(tmp_path: Path) -> None:
+    names = ["\u00e9t\u00e9/0.jpg", "\u732b/1.jpg"]
+    plain = {f"{n:0{len(name.encode())}d}".encode(): name.encode() for n, name in enumerate(names)}
+    path = make_zip(tmp_path / "a.zip", {stand_in.decode(): b"1" for stand_in in plain})
+    data = path.read_bytes()
+    for stand_in, name in plain.items():  # as the archiver of macOS writes them: UTF-8, without the flag
+        data = data.replace(stand_in, name)
+    path.write_bytes(data)
+    assert sorted(found_archive(path).entries) == names
+    with zipfile.ZipFile(path, "w") as archive:
+        for stand_in, name in plain.items():
+            info = zipfile.ZipInfo(stand_in.decode())
+            crc = zlib.crc32(stand_in)
+            info.extra = struct.pack("<2HBL", 0x7075, 5 + len(name), 1, crc) + name
+            archive.writestr(info, b"1")
+    assert sorted(found_archive(path).entries) == names

@@ -336,3 +336,85 @@ def test_numpy_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert refused_records(path) == "INPUT: was cut off: a, uint8 [2, 4, 4], needs 32 bytes and has 12"
     path.write_bytes(b"x")
     assert "is no array of NumPy's" in refused_records(path)
+
+
+def in_hdf5(path: Path) -> h5py.File:
+    file = h5py.File(path, "w")
+    file["images"], file["meta/y"] = images(3, 4, 4), np.arange(3)
+    return file
+
+
+def test_soft_links_inside_of_hdf5_are_followed(tmp_path: Path) -> None:
+    with in_hdf5(tmp_path / "a.h5") as file:
+        file["labels"], file["all"] = h5py.SoftLink("/meta/y"), h5py.SoftLink("/")
+    assert [entry.label for entry in found_records(tmp_path / "a.h5").entries.values()] == [0, 1, 2]
+    found = found_records(tmp_path / "a.h5", label_column="meta/y")
+    assert [entry.label for entry in found.entries.values()] == [0, 1, 2]
+
+
+def link_out(file: h5py.File) -> None:
+    file["labels"] = h5py.ExternalLink("other.h5", "/y")
+
+
+def link_to_nothing(file: h5py.File) -> None:
+    file["meta/label"] = h5py.SoftLink("/gone")
+
+
+def stored_elsewhere(file: h5py.File) -> None:
+    file.create_dataset("weight", (3,), "u1", external=[("weights.bin", 0, 3)])
+
+
+def virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((3, 4, 4), "u1")
+    layout[:] = h5py.VirtualSource("gone.h5", "images", (3, 4, 4))
+    del file["images"]
+    file.create_virtual_dataset("images", layout)
+
+
+def written_in_part(file: h5py.File) -> None:
+    del file["images"]
+    file.create_dataset("images", (3, 4, 4), "u1", chunks=(1, 4, 4))[:2] = 1
+
+
+def never_written(file: h5py.File) -> None:
+    file.create_dataset("labels", (3,), "i8")
+
+
+def filtered(file: h5py.File) -> None:
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_chunk((3, 4, 4))
+    creation.set_filter(32008, h5py.h5z.FLAG_OPTIONAL, (0, 2))  # bitshuffle, which is not installed
+    space = h5py.h5s.create_simple((3, 4, 4))
+    del file["images"]
+    made = h5py.h5d.create(file.id, b"images", h5py.h5t.NATIVE_UINT8, space, creation)
+    h5py.Dataset(made)[:] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (link_out, "INPUT: labels is a link to /y in another file, other.h5; copy it into this file with h5copy"),
+        (link_to_nothing, "INPUT: meta/label is a link to /gone, which is not in the file"),
+        (stored_elsewhere, "INPUT: the array weight has its values in other files (weights.bin)"),
+        (virtual, "INPUT: the array images is virtual: its values are in other arrays (files: gone.h5)"),
+        (written_in_part, "INPUT: the array images was not written as a whole: 1 of 3 chunks are missing"),
+        (never_written, "INPUT: the array labels was not written as a whole: 1 of 1 chunks are missing"),
+        (filtered, "INPUT: the array images is compressed by bitshuffle (HDF5's filter 32008), which is not installed"),
+    ],
+)
+def test_values_that_hdf5_would_make_up_are_refused(tmp_path: Path, change: Any, message: str) -> None:
+    with in_hdf5(tmp_path / "a.h5") as file:
+        change(file)
+    assert refused_records(tmp_path / "a.h5").startswith(message)
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
+    arrays = {"images": images(3, 4, 4), "other": np.arange(4), "weight": np.arange(3), "height": np.arange(3)}
+    left_out = found_records(save(tmp_path / "a.npz", arrays), fields=("weight",)).layout.left_out
+    reasons = {one.what: one.why for one in left_out}
+    assert reasons == {"height": "--fields does not name it", "other": "--fields does not name it"}
+    left_out = found_records(tmp_path / "a.npz").layout.left_out
+    assert {one.what: one.why for one in left_out} == {
+        "height": "describes the file of the image; --fields can name it",
+        "other": "int64 [4]: not a row for each image",
+    }

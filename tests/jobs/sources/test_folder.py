@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.sources import found_archive, make_tar
 
 from beam_jobs.errors import UsageError
 from beam_jobs.plan.catalog import Catalog
@@ -206,3 +207,63 @@ def test_real_folders(photos: Path, cifar10: Path, odd: Path) -> None:
     assert len(Found(str(photos)).class_names or ()) == 300
     assert Found(str(cifar10)).splits == ("train", "test")
     assert Found(str(odd)).text == "a flat folder without classes"
+
+
+@pytest.mark.parametrize(
+    ("names", "warning"),
+    [
+        (["car/1.jpg", "train/2.jpg", "car/3.jpg"], "took train for a class, by the name a split or a part of"),
+        (["test1/1.jpg", "dog/1.jpg", "images/3.jpg"], "took images, test1 for classes, by the names a split or"),
+        (["a/1.jpg", "b/2.jpg", "c/3.jpg"], "found 3 classes of one image each: if the folders are not classes, give"),
+        (["train/cat/1.jpg", "val/cat/2.jpg"], "took cat for the only class, and so all labels are equal: for images"),
+        (["train/cat.0.jpg", "train/cat.1.jpg", "train/dog.0.jpg", "train/dog.1.jpg"], "begin with cat, dog: if these"),
+    ],
+)
+def test_folders_that_may_be_something_else_are_a_warning(tmp_path: Path, names: list[str], warning: str) -> None:
+    for found in (
+        Found(str(folder(tmp_path / "in", *names))).layout,
+        found_archive(make_tar(tmp_path / "a.tar", dict.fromkeys(names, b""))).layout,
+    ):
+        assert warning in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "names", [["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"], ["IMG_1.jpg", "IMG_2.jpg"], ["train/a/1.jpg", "test/b/2.jpg"]]
+)
+def test_plain_folders_give_no_warning(tmp_path: Path, names: list[str]) -> None:
+    assert Found(str(folder(tmp_path, *names))).layout.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["images/1.jpg", "masks/1.png"], "images, masks would be classes, and are images and what belongs to them"),
+        (["train/images/1.jpg", "train/masks/1.png"], "images, masks would be classes"),
+        (["train/train/cat.0.jpg", "train/train/dog.0.jpg"], "train would be classes, and are named like splits"),
+        (["train/train/cat.0.jpg", "test1/test1/1.jpg"], "test1, train would be classes, and are named like splits"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Found(str(folder(tmp_path / "in", *names)))
+    with pytest.raises(UsageError, match=message):
+        found_archive(make_tar(tmp_path / "a.tar", dict.fromkeys(names, b"")))
+
+
+def test_files_that_look_like_labels_are_named_with_what_reads_them(tmp_path: Path) -> None:
+    place = folder(tmp_path, "cat/1.jpg", "cat/1.xml", "labels.csv", "README.md", "a.json", "classes.txt", "cat/2.txt")
+    (place / "cat/2.txt").write_text("0 0.5 0.5 0.25 0.125\n1 .5 .5 1 1\n")
+    reasons = {one.what: one.why for one in Found(str(place)).layout.left_out}
+    assert reasons == {
+        "1 .csv file, as labels.csv": "not images; if it has labels, as a table with a path in each row:"
+        f" image-shards prepare {place}/labels.csv OUTPUT --root {place}",
+        "1 .json file, as a.json": "not images; if it has annotations of COCO:"
+        f" image-shards prepare {place}/a.json OUTPUT --root {place}",
+        "1 .md file, as README.md": "not images",
+        "2 .txt files, as cat/2.txt": "not images; nothing reads boxes of YOLO yet",
+        "1 .xml file, as cat/1.xml": "not images; nothing reads boxes of Pascal VOC yet",
+    }
+    (place / "cat/2.txt").write_text("a note about 5 cats\n")
+    assert "2 .txt files, as cat/2.txt" in {
+        one.what for one in Found(str(place)).layout.left_out if one.why == "not images"
+    }

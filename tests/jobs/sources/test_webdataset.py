@@ -51,9 +51,11 @@ def test_webdataset_names_are_labels(tmp_path: Path) -> None:
         {"__key__": "2", "jpg": b"2", "cls": "-3"},
         {"__key__": "3", "jpg": b"3", "cls": " "},
         {"__key__": "4", "jpg": b"3"},
+        {"__key__": "5", "jpg": b"3", "cls": "0.0"},
     )
     archive = found_archive(path)
-    assert archive.labels == {"1.jpg": ("cat", None), "2.jpg": (-3, None), "4.jpg": (None, None)}
+    labels = {"1.jpg": ("cat", None), "2.jpg": (-3, None), "4.jpg": (None, None), "5.jpg": (0, None)}
+    assert archive.labels == labels
     assert archive.rejects == {"3.jpg": ("bad-label", "its .cls is empty")}
 
 
@@ -181,7 +183,26 @@ def test_a_key_of_very_many_members_is_refused(tmp_path: Path) -> None:
 
 def test_components_with_a_suffix_of_an_image_are_no_images_of_their_own(tmp_path: Path) -> None:
     files = {"1.input.png": b"1", "1.seg.png": b"2", "1.json": b'{"label": "dog"}'}
-    with pytest.raises(UsageError, match=r"holds no images .*none of input\.png, json, seg\.png is an image"):
+    with pytest.raises(
+        UsageError, match=r"holds no images .*none of input\.png, json, seg\.png is an image; choose .* input\.png"
+    ):
         found_archive(make_tar(tmp_path / "a.tar", files))
     archives = found_archive(tmp_path / "a.tar", image_key="input.png")
     assert [entry.label for entry in archives.entries.values()] == ["dog"]
+
+
+def test_samples_are_joined_wherever_their_members_lie(tmp_path: Path) -> None:
+    images = {f"{n}.jpg": b"%d" % n for n in range(1500)}  # more than a look at the first members would see
+    values = {f"./{n}.json": b'{"label": %d}' % n for n in reversed(range(1500))}
+    archive = found_archive(make_tar(tmp_path / "a.tar", images | values))
+    assert archive.labels == {f"{n}.jpg": (n, None) for n in range(1500)}
+    assert archive.ignored == 0
+
+
+def test_another_image_of_a_sample_is_left_out_by_name(tmp_path: Path) -> None:
+    files = {"1.left.jpg": b"", "1.right.jpg": b"", "1.cls": b"0"}
+    path = make_tar(tmp_path / "a.tar", files)
+    with pytest.raises(UsageError, match=r"choose with --image-key left\.jpg"):
+        found_archive(path)
+    (left_out,) = found_archive(path, image_key="left.jpg").layout.left_out
+    assert (left_out.what, left_out.why) == ("1 .jpg file, as 1.right.jpg", "another image of its record")

@@ -1,4 +1,4 @@
-"""Images as arrays: HDF5, NumPy's `.npy` and `.npz`, and files of records of one length.
+"""Images as arrays: any array, NumPy's `.npy` and `.npz`, and files of records of one length.
 
 All become named arrays with the image as their first dimension. One array holds the images and one may hold the labels;
 others of the same length are fields.
@@ -11,9 +11,7 @@ others of the same length are fields.
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 import re
 import struct
 import tokenize
@@ -28,11 +26,9 @@ from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from beam_jobs.sources.files.members import data_offset, list_zip, ranges
 from shard_reader.format.fields import Field
-from shard_reader.storage.directory import Directory
 
 __all__ = [
     "Array",
-    "HDF5Files",
     "RowArray",
     "as_pixels",
     "blocks",
@@ -40,7 +36,6 @@ __all__ = [
     "check_label",
     "describe",
     "field",
-    "hdf5_arrays",
     "is_files",
     "npy_array",
     "npz_arrays",
@@ -58,7 +53,6 @@ _EXPECTED = (
     " with 1, 3 or 4 channels"
 )
 _CHANNELS = (1, 3, 4)
-_OPEN_FILES = 16
 _MAX_VALUES = 4096  # of one field: larger arrays are other data, such as masks
 _TYPE = r"(>?)([iu][1248]|f[48])"
 _ENTRY = re.compile(rf"\s*([^:,\[\]\s]+)\s*:\s*{_TYPE}\s*(?:\[\s*([1-9]\d*(?:\s*,\s*[1-9]\d*)*)\s*\])?\s*(?:,|$)")
@@ -199,62 +193,6 @@ def is_files(array: Array) -> bool:
         and len(array.shape) == 1
         and h5py.check_vlen_dtype(array.dtype) == np.dtype(np.uint8)
     )
-
-
-class HDF5Files:
-    """HDF5 files of a folder. Files stay open between reads."""
-
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-        self._opened = functools.lru_cache(_OPEN_FILES)(self._open)
-
-    def open(self, name: str) -> h5py.File:
-        """Open a file."""
-        return self._open(os.getpid(), name)
-
-    def read(self, name: str, array: str, row: int) -> bytes | Pixels:
-        """A row of an array: the bytes of an image file, or pixels.
-
-        Raises:
-            BadInput: the row is damaged, or no longer there.
-        """
-        try:
-            found = self._opened(os.getpid(), name)[array][row]
-        except (OSError, RuntimeError) as error:
-            # HDF5 reports damage as an OSError without a number. One with a number is of the disk, and may pass.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise BadInput("damaged", f"HDF5 cannot read it ({error})") from error
-        except (KeyError, IndexError, ValueError) as error:
-            raise BadInput("damaged", f"the file has no row {row:,} in {array} any more") from error
-        return found.tobytes() if found.ndim == 1 else as_pixels(found)
-
-    def _open(self, process: int, name: str) -> h5py.File:
-        """Open a file."""
-        # The process is a part of the cache's key: an open HDF5 file does not survive a fork.
-        local = self._directory.local
-        if local is not None:
-            return h5py.File(local / name, "r", locking="best-effort")
-        return h5py.File(self._directory.open(name), "r")
-
-
-def hdf5_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Every array of an HDF5 file, in groups, too, by its path.
-
-    Raises:
-        OSError: the file is damaged. The error has no number, unlike one of a disk.
-    """
-    found: dict[str, h5py.Dataset] = {}
-
-    def add(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape:
-            found[name] = item
-
-    try:
-        file.visititems(add)
-    except (KeyError, RuntimeError) as error:
-        raise OSError(str(error)) from error
-    return found
 
 
 def npy_array(file: BinaryIO, start: int, end: int, called: str, name: str) -> RowArray:
