@@ -34,7 +34,7 @@ import numpy as np
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files import arrays as arrays_of
 from beam_jobs.sources.files.arrays import Array, RowArray, as_pixels, describe
-from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records, records_kind
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records, records_kind, split_place
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
@@ -58,13 +58,12 @@ from beam_jobs.sources.files.many_images import (
     without_split,
     without_splits,
 )
-from beam_jobs.sources.files.tf_examples import BOXES, check_boxes, find_image, framed, value
+from beam_jobs.sources.files.tf_examples import BOXES, LABELS, Images, check_boxes, framed, refuse_floats, value
 from shard_reader.format.shard_formats.example import decode
+from shard_reader.storage.open import directory
 
 __all__ = ["RecordFiles"]
 
-_FEATURE_IMAGES = ("image/encoded", "image", "image_raw", "img", "jpg")
-_FEATURE_LABELS = ("image/class/label", "label", "class", "labels")
 _ARRAY_IMAGES = ("image", "images", "x", "X", "data", "x_train")
 _LEFT_OUT = frozenset(
     {"height", "width", "depth", "channels", "content_hash"}
@@ -91,6 +90,7 @@ class RecordFiles(Source):
         self._files = Files(options)
         self._columns = Columns(options, (), _LEFT_OUT)
         self._image: str | None = options.image_key
+        self._images = Images(options.image_key)  # of TFRecords
         self._shown: tuple[str, ...] = ()
         self._labels: dict[str, None] = {}  # arrays of labels, an ordered set
         self._unlabelled: dict[str, None] = {}  # arrays of images without labels
@@ -120,7 +120,7 @@ class RecordFiles(Source):
         self._kind = kinds.pop()
         names = self._names if self._kind != "npy" else [re.sub("[^/]*$", ".", name) for name in self._names]
         self._splits = Splits([] if self.options.split_column is not None else names)
-        self._columns = Columns(self.options, _FEATURE_LABELS if self._kind == "TFRecord" else (), _LEFT_OUT)
+        self._columns = Columns(self.options, LABELS if self._kind == "TFRecord" else (), _LEFT_OUT)
         for entry in self._files.others(self._is_wanted, self._names):
             self._unusable += 1
             yield entry
@@ -218,6 +218,8 @@ class RecordFiles(Source):
 
     def _all(self) -> Iterator[Entry]:
         if self._kind == "TFRecord":
+            beside = self._files.directory if self._names != [""] else directory(split_place(self.options.input)[0])
+            refuse_floats(beside, self._files.called(""))
             for name in self._names:
                 yield from self._tfrecord(name)
         elif self._kind == "npy":
@@ -237,18 +239,18 @@ class RecordFiles(Source):
             except ValueError as error:
                 yield entry._replace(problem=Problem("bad-record", f"is no tf.train.Example ({error})"))
                 continue
-            found = find_image(features, _FEATURE_IMAGES if self._image is None else (self._image,))
-            if found is None:
+            try:
+                part, pixels = self._images.find(features, payload)
+            except BadInput as bad:
                 names = ", ".join(sorted(features)) or "none"
                 self._hint = self._hint or f"; the first record has the features {names}: name one with --image-key"
-                problem = f"has no image{f' in {self._image}' if self._image else ''}; its features are {names}"
-                yield entry._replace(problem=Problem("bad-record", problem))
+                yield entry._replace(problem=Problem(bad.reason, str(bad)))
                 continue
-            self._image, image = found
-            self._shown = (self._image,)
-            del features[self._image]
-            length = image.stop - image.start
-            entry = entry._replace(size=length, place=["bytes", name, start + image.start, length])
+            self._shown = (self._images.name or "",)
+            del features[self._shown[0]]
+            length = part.stop - part.start
+            kind = "pixels" if pixels else "bytes"
+            entry = entry._replace(size=length, place=[kind, name, start + part.start, length, *pixels])
             self._columns.see(features)
             values = {}
             for feature, parts in features.items():
