@@ -61,7 +61,7 @@ def tensor() -> bytes:
         (lambda path: one(path, image=image_bytes(1)), "--id-key x", "--id-key x: {} has no such feature; it has"),
         (lambda path: one(path, image=image_bytes(1)), "--label-key x", "--label-key x: there is no such feature"),
         (lambda path: one(path, image=image_bytes(1), y=b"cat"), "--label-key y", "holds no whole numbers"),
-        (lambda path: write(path / "x.tfrecord", [{"image": tensor()}]), "", "are serialized tensors: `image-shards prep"),
+        (lambda path: write(path / "x.tfrecord", [{"image": tensor()}]), "", "are serialized tensors: `image-shards "),
         (lambda path: one(path, image=image_bytes(1)), "--raw 2x2x3", "which are not the pixels of height 2, width 2"),
         (lambda path: one(path, image=image_bytes(1)), "--raw 2x2", "expected height, width and channels (1 to 4)"),
         (lambda path: one(path, image=image_bytes(1)), "--split a=b*", "--split a=b*: no file has such a name; there"),
