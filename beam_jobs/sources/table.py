@@ -30,8 +30,8 @@ from beam_jobs.sources.files.interface import (
     SourceOptions,
     refuse_options,
 )
-from beam_jobs.sources.files.rows import KINDS, Rows
-from beam_jobs.sources.paths import Paths
+from beam_jobs.sources.files.tables.rows import KINDS, Rows
+from beam_jobs.sources.paths import Paths, with_slashes
 from shard_reader.format.fields import Field
 from shard_reader.storage.open import directory, is_url
 from shard_reader.storage.secrets import unsigned
@@ -40,7 +40,7 @@ __all__ = ["Table"]
 
 PATH_COLUMNS = (
     "path", "file", "file_name", "filename", "filepath", "file_path", "image", "image_path", "image_file", "image_name",
-    "img", "img_path", "tile_name",
+    "img", "img_path", "tile_name", "url", "image_url", "image_id",
 )  # fmt: skip
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "y", "target")
 _INDEX = re.compile(r"|__index_level_[0-9]+__")  # pandas' names for its row numbers
@@ -254,7 +254,7 @@ class Table(Source):
         if not isinstance(path, str) or not path:
             message = f'{where}: column "{columns.path}" {_no_value(path)}; it is to have the path of an image'
             return Entry(own, place="", problem=Problem("no-path", message))
-        path = _with_slashes(path) + (self.options.path_suffix or "")
+        path = with_slashes(path) + (self.options.path_suffix or "")
         # Signed URLs have another signature on every run, and a signature is a credential: ids go without it.
         id = unsigned(path) if is_url(path) else path
         place = None if id == path else path
@@ -335,12 +335,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _no_value(value: Any) -> str:
     return "is empty" if value is None or value == "" else f"is {value!r:.80}"
-
-
-def _with_slashes(path: str) -> str:
-    """A path of Windows, with slashes."""
-    # A path with slashes and backslashes is not of Windows: there, a backslash is a character of a name.
-    return path if "/" in path else path.replace("\\", "/")
 
 
 def _name(row: Mapping[str, Any], column: str, reason: str, what: str) -> str:

@@ -472,3 +472,11 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     source = Table(SourceOptions(input=str(tmp_path / "big.parquet"), fields=()))
     assert sum(entry.problem is None for entry in source.entries()) == rows * groups
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize("column", ["url", "image_id"])
+def test_columns_of_addresses_and_ids(tmp_path: Path, column: str) -> None:
+    entries, _ = listed(written(tmp_path, f"{column},label\n1.jpg,cat\n"))
+    assert (entries[0].id, entries[0].label) == ("1.jpg", "cat")
+    entries, _ = listed(written(tmp_path, f"{column},path,label\n5,1.jpg,cat\n"))
+    assert (entries[0].id, entries[0].fields) == ("1.jpg", {column: "5"})
