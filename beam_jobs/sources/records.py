@@ -27,7 +27,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 
@@ -39,6 +38,7 @@ from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
     Layout,
+    LeftOut,
     Pixels,
     Problem,
     Reference,
@@ -51,6 +51,8 @@ from beam_jobs.sources.files.many_images import (
     Files,
     Splits,
     Types,
+    as_label,
+    as_list,
     count,
     image_splits,
     label_of,
@@ -147,14 +149,16 @@ class RecordFiles(Source):
         parts += [f"labels in {' and '.join(self._labels)}"] if self._labels else []
         if self._unlabelled:
             parts.append(f"{' and '.join(self._unlabelled)} without labels" if self._labels else "without labels")
-        left_out = f"; left out: {', '.join(sorted(self._left_out))}" if self._left_out else ""
+        arrays = LeftOut(what=", ".join(sorted(self._left_out)), why="other rows than those of the images")
+        named = f"; left out: {arrays.what}" if self._left_out else ""
+        left_out = (*self._files.left_out.named(), *self._columns.left_out(), *([arrays] if self._left_out else []))
         special = {self._columns.label, self.options.id_column, self.options.split_column}
         # A schema with labels of objects has no label of the image.
         special |= {"objects/label"} if self._columns.label else set()
         types = self._types.layout(special)
         return Layout(
-            text=f"{text} ({', '.join(parts)}{left_out})",
-            left_out=self._files.left_out.named(),
+            text=f"{text} ({', '.join(parts)}{named})",
+            left_out=left_out,
             splits=(tuple(self._inner) if self.options.split_column is None else ()) or self._splits.names,
             fields=types,
             boxes={BOXES: "rel-yxyx"} if BOXES in types else {},
@@ -171,10 +175,10 @@ class RecordFiles(Source):
             entry = entry._replace(split=split)
         if not self._types.lists:
             return entry
-        fields = {name: _as_list(v) if name in self._types.lists else v for name, v in entry.fields.items()}
+        fields = {name: as_list(v) if name in self._types.lists else v for name, v in entry.fields.items()}
         label = entry.label
         if self._columns.label in self._types.lists:
-            label = _as_list(label)
+            label = as_list(label)
         return entry._replace(fields=fields, label=label)
 
     def uri(self, entry: Entry | Reference) -> str:
@@ -257,8 +261,9 @@ class RecordFiles(Source):
                 if not self._columns.is_needed(feature):
                     continue
                 found_value = value(parts, payload, feature, f"{called}: record {number:,}")
-                values[feature] = _as_list(found_value) if feature.startswith("objects/") else found_value
-                self._types.see(feature, parts)
+                values[feature] = as_list(found_value) if feature.startswith("objects/") else found_value
+                is_hot = feature == self._columns.label and isinstance(as_label(values[feature], feature), int)
+                self._types.see(feature, parts[:1] if is_hot else parts)
             entry = self._columns.fill(entry, values)
             wrong = check_boxes(values.get(BOXES))
             # The first such record is named if no image is left: the file may simply have boxes of another form.
@@ -391,7 +396,3 @@ class RecordFiles(Source):
         if self._columns.label not in beside:
             self._unlabelled[image] = None
         return beside
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]

@@ -18,12 +18,14 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.annotations import boxes, points
+from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
     Label,
     Layout,
+    LeftOut,
     Problem,
     Reference,
     Source,
@@ -58,7 +60,7 @@ class _TableColumns:
     boxes: tuple[str, ...]
     points: tuple[str, ...]
     fields: tuple[str, ...]
-    nameless: bool
+    left_out: tuple[str, ...]
 
     @property
     def wanted(self) -> list[str]:
@@ -118,6 +120,7 @@ class Table(Source):
         parts_of_image = self.options.box_format.startswith("rel-")
         return Layout(
             text=self._text(columns),
+            left_out=self._left_out(columns),
             fields=fields,
             boxes={"objects/bbox": self.options.box_format} if columns.boxes else {},
             points={"objects/point": "rel-xy" if parts_of_image else "xy"} if columns.points else {},
@@ -222,7 +225,7 @@ class Table(Source):
             boxes=options.boxes or (),
             points=options.points or (),
             fields=fields,
-            nameless=options.fields is None and any(map(_INDEX.fullmatch, names)),
+            left_out=tuple(name for name in names if name not in taken.union(fields)),
         )
 
     def _column(
@@ -282,7 +285,8 @@ class Table(Source):
         if value is None or (isinstance(value, str) and not value.strip()) or value != value:
             raise BadInput("no-label", f'column "{column}" is empty; it is to have a label')
         if isinstance(value, list):
-            return [_class(one, column, where) for one in value]  # type: ignore[return-value]
+            hot = one_hot(value)
+            return hot if hot is not None else [_class(one, column, where) for one in value]  # type: ignore[return-value]
         return _class(value, column, where)
 
     def _fields(self, row: Mapping[str, Any], columns: _TableColumns) -> dict[str, Any]:
@@ -299,6 +303,14 @@ class Table(Source):
                 raise BadInput("bad-box", f"as many elements as objects are to be in each of them, here are {counted}")
         return fields
 
+    def _left_out(self, columns: _TableColumns) -> tuple[LeftOut, ...]:
+        """The columns that are not read, with the reason."""
+        indexes = [name for name in columns.left_out if _INDEX.fullmatch(name)]
+        others = [name for name in columns.left_out if name not in indexes]
+        index = LeftOut(what="the column without a name", why="row numbers of pandas; rename it to read it")
+        other = LeftOut(what=f"columns {_listed(others)}", why="--fields does not name them")
+        return (*([index] if indexes else []), *([other] if others else []))
+
     def _text(self, columns: _TableColumns) -> str:
         parts = f" in {self._parts} files" if self._parts > 1 else ""
         below = f" below {self.options.root}" if self.options.root else ""
@@ -311,8 +323,6 @@ class Table(Source):
                 found.append(f"{what} in " + ", ".join(f'"{name}"' for name in several))
         if columns.fields:
             found.append(f"fields {_listed(columns.fields)}")
-        if columns.nameless:
-            found.append("without the column that has no name")
         return f"a {self._kind} table of {self._rows} rows{parts}; {', '.join(found)}"
 
     def _refused(self, message: str) -> UsageError:

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import parquet
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources import BadInput, Entry, Layout, Reference
+from beam_jobs.sources import BadInput, Entry, Layout, LeftOut, Reference
 from beam_jobs.sources.files.interface import SourceOptions
 from beam_jobs.sources.table import Table
 from shard_reader.format import Field
@@ -73,11 +73,11 @@ def test_a_data_frame_as_tutorials_have_it(tmp_path: Path) -> None:
         entries, layout = listed(tmp_path / name)
         labels = ["0", "1"] if layout.untyped else [0, 1]
         assert entries == [Entry("a.png", label=labels[0]), Entry("b.png", label=labels[1])]
-        texts.append(layout.text)
+        texts.append((layout.text, [one.what for one in layout.left_out]))
     found = 'table of 2 rows; images in column "tile_name", labels in "y"'
-    nameless = ", without the column that has no name"
-    kinds = (("CSV", nameless), ("CSV", ""), ("Parquet", ""), ("Parquet", nameless), ("JSONL", ""))
-    assert texts == [f"a {kind} {found}{end}" for kind, end in kinds]
+    nameless = ["the column without a name"]
+    kinds = (("CSV", nameless), ("CSV", []), ("Parquet", []), ("Parquet", nameless), ("JSONL", []))
+    assert texts == [(f"a {kind} {found}", left_out) for kind, left_out in kinds]
 
 
 @pytest.mark.parametrize(
@@ -480,3 +480,19 @@ def test_columns_of_addresses_and_ids(tmp_path: Path, column: str) -> None:
     assert (entries[0].id, entries[0].label) == ("1.jpg", "cat")
     entries, _ = listed(written(tmp_path, f"{column},path,label\n5,1.jpg,cat\n"))
     assert (entries[0].id, entries[0].fields) == ("1.jpg", {column: "5"})
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    _, layout = listed(written(tmp_path, ",path,label,age,size\n0,1.jpg,cat,1,2\n"), fields=("age",))
+    assert layout.left_out == (
+        LeftOut(what="the column without a name", why="row numbers of pandas; rename it to read it"),
+        LeftOut(what="columns size", why="--fields does not name them"),
+    )
+
+
+@pytest.mark.parametrize("vectors", [[[0.0, 1.0], [1.0, 0.0]], [[0, 1, 0], [1, 0, 0]]])
+def test_one_hot_vectors_are_classes(tmp_path: Path, vectors: list[list[float]]) -> None:
+    entries, _ = listed(stored(tmp_path, {"path": ["a", "b"], "label": vectors}))
+    assert [entry.label for entry in entries] == [1, 0]
+    entries, _ = listed(stored(tmp_path, {"path": ["a", "b"], "label": [[0, 1], [1]]}))
+    assert [entry.label for entry in entries] == [[0, 1], [1]]

@@ -287,3 +287,18 @@ def test_the_only_feature_that_is_an_image(tmp_path: Path) -> None:
     listed = found_records(path)
     assert listed.read("00000000") == b"\xff\xd8\xff"
     assert listed.entries["00000000"].fields == {"image": "a name"}
+
+
+def test_one_hot_vectors_are_classes(tmp_path: Path) -> None:
+    for vectors in ([[0.0, 1.0], [1.0, 0.0]], [[0, 1, 0], [1, 0, 0]]):
+        path = write_tfrecord(tmp_path / "a.tfrecord", *(example(image=b"\xff", label=one) for one in vectors))
+        assert [entry.label for entry in found_records(path).entries.values()] == [1, 0]
+
+
+def test_features_that_are_not_read_are_named(tmp_path: Path) -> None:
+    path = write_tfrecord(tmp_path / "a.tfrecord", example(image=b"\xff", label=1, height=3, depth=3, x=1))
+    left_out = [(one.what, one.why) for one in found_records(path).layout.left_out]
+    why = "they describe the file of an image, not the stored one; --fields keeps them"
+    assert left_out == [("depth, height", why)]
+    left_out = [(one.what, one.why) for one in found_records(path, fields=("height",)).layout.left_out]
+    assert left_out == [("depth, x", "--fields does not name them")]
