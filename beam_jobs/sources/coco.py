@@ -203,7 +203,9 @@ class Coco(Source):
         there = self._lists.keys()
         missing = [f'"{name}"' for name in _SECTIONS if name not in there]
         if missing and missing != ['"annotations"']:
-            has = ", ".join(f'"{name}"' for name in there[:20]) or "no keys"
+            has = (
+                ", ".join(f'"{name}"' for name in there[:20]) or "no keys; a list of records is a table: --source table"
+            )
             raise self._refused(f"is no COCO file of instances: it has no {' and no '.join(missing)}; it has {has}")
         if missing:
             self._warnings.append(f'{self._name} has no "annotations": all images are stored without objects')

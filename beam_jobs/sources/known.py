@@ -19,7 +19,7 @@ __all__ = ["open_source", "recognised"]
 
 # Each in a module of its own, imported when it is needed: most workers need one.
 _CLASSES = {"folder": "Folder", "table": "Table", "coco": "Coco", "archive": "Archive", "records": "RecordFiles"}
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz")
 
 
 def open_source(options: SourceOptions) -> Source:

@@ -1,4 +1,4 @@
-"""A table with a row for each image: CSV, TSV, JSONL or Parquet, in one file or a folder of such files alone.
+"""A table with a row for each image: CSV, TSV, JSONL (also `.gz`), a JSON list or Parquet; a file or a folder.
 
 ```
 path,label,split,age        the path of the image, below the folder of the table or --root, absolute, or a URL
@@ -330,8 +330,9 @@ class Table(Source):
 
 
 def _suffix(place: str) -> str:
-    dot, suffix = place.rpartition("/")[2].rpartition(".")[1:]
-    return dot + suffix.lower()
+    name = place.rpartition("/")[2].lower()
+    dot, suffix = name.removesuffix(".gz").rpartition(".")[1:]
+    return dot + suffix + (".gz" if name.endswith(".gz") else "")
 
 
 def _path(entry: Entry | Reference) -> str:

@@ -235,7 +235,7 @@ def test_where_what_has_no_file_is(tmp_path: Path) -> None:
         ('{"images": [{"id": 1,}]}', "is no JSON: byte 22 cannot be there"),
         ("id,path\n", "is no JSON: byte 1 cannot be there"),
         ("[]", 'is no COCO file of instances: it has no "images" and no "annotations" and no "categories"; it has no'
-            " keys"),
+            " keys; a list of records is a table: --source table"),
         ({"images": IMAGES, "info": 1}, 'is no COCO file of instances: it has no "annotations" and no "categories";'
             ' it has "images", "info"'),
         (instances(images=[*IMAGES, IMAGES[1]]), '"images": the id 3 is there 2 times'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import gzip
 import os
 import resource
 from pathlib import Path
@@ -19,6 +20,7 @@ from pyarrow import parquet
 from beam_jobs.errors import UsageError
 from beam_jobs.sources import BadInput, Entry, Layout, LeftOut, Reference
 from beam_jobs.sources.files.interface import SourceOptions
+from beam_jobs.sources.known import recognised
 from beam_jobs.sources.table import Table
 from shard_reader.format import Field
 
@@ -380,7 +382,8 @@ def test_a_label_that_is_a_value(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("gone.csv", "does not exist"),
-        ("gone", "is no table; its name would end in .csv, .tsv, .jsonl, .ndjson, .parquet"),
+        ("gone", "is no table; its name would end in .csv, .tsv, .jsonl, .ndjson, .json, .parquet, .csv.gz,"
+            " .tsv.gz, .jsonl.gz, .ndjson.gz"),
         ("empty", "is an empty folder"),
         ("bad.parquet", "cannot be read as Parquet: Parquet magic bytes not found in footer. Either the file is"
             " corrupted or this is not a parquet file."),
@@ -496,3 +499,36 @@ def test_one_hot_vectors_are_classes(tmp_path: Path, vectors: list[list[float]])
     assert [entry.label for entry in entries] == [1, 0]
     entries, _ = listed(stored(tmp_path, {"path": ["a", "b"], "label": [[0, 1], [1]]}))
     assert [entry.label for entry in entries] == [[0, 1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "sep=;\npath;label\n1.jpg;cat\n"),
+        ("a.csv", '"sep=|"\r\npath|label\r\n1.jpg|cat\r\n'),
+        ("a.csv.gz", gzip.compress(b"path,label\n1.jpg,cat\n")),
+        ("a.JSONL.gz", gzip.compress(b'{"path": "1.jpg", "label": "cat"}\n')),
+        ("a.json", '[{"path": "1.jpg", "label": "cat"}]'),
+    ],
+)
+def test_other_forms_of_tables(tmp_path: Path, name: str, text: str | bytes) -> None:
+    path = written(tmp_path, text, name)
+    assert listed(path)[0] == [Entry("1.jpg", label="cat")]
+    assert recognised(SourceOptions(input=str(path)))[0].kind == ("coco" if name == "a.json" else "table")
+
+
+def test_rows_after_a_line_of_the_separator_have_their_numbers(tmp_path: Path) -> None:
+    assert problems(written(tmp_path, "sep=;\npath;label\n1.jpg\n"))[0][0] == "labels.csv:3"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "path,label\r1.jpg,cat\r", "lines that end in CR alone, as of old Macs; convert it: tr '\\r' '\\n'"),
+        ("a.csv.gz", gzip.compress(b"path,label\n1.jpg,cat\n")[:-9], "cannot be unpacked by gzip"),
+        ("a.csv.gz", "path,label\n1.jpg,cat\n", "cannot be unpacked by gzip"),
+        ("a.json", "[1, ", "ends at byte 4"),
+    ],
+)
+def test_tables_that_are_damaged(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+    assert message in refusal(written(tmp_path, text, name))
