@@ -86,6 +86,7 @@ class Table(Source):
         self._typed = True
         self._first = ""  # problem
         self._fixed: Mapping[str, Field] = {}
+        self._order: tuple[str, ...] | None = None  # of an ordered categorical label
 
     def entries(self) -> Iterator[Entry]:
         """An entry for each row.
@@ -121,6 +122,7 @@ class Table(Source):
         return Layout(
             text=self._text(columns),
             left_out=self._left_out(columns),
+            class_names=self._order,
             fields=fields,
             boxes={"objects/bbox": self.options.box_format} if columns.boxes else {},
             points={"objects/point": "rel-xy" if parts_of_image else "xy"} if columns.points else {},
@@ -155,6 +157,8 @@ class Table(Source):
         self._kind, self._typed, self._parts = parts[0].kind, parts[0].typed, len(parts)
         self._columns = columns = self._recognise(names)
         self._fixed = parts[0].fields(columns.fields)
+        orders = {part.categories(columns.label) for part in parts} if columns.label is not None else set()
+        self._order = orders.pop() if len(orders) == 1 else None
         for part in parts:
             if part.same_columns and set(part.columns()) != set(names):
                 raise part.refused(

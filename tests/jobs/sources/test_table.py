@@ -532,3 +532,13 @@ def test_rows_after_a_line_of_the_separator_have_their_numbers(tmp_path: Path) -
 )
 def test_tables_that_are_damaged(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
     assert message in refusal(written(tmp_path, text, name))
+
+
+def test_an_ordered_categorical_keeps_its_order(tmp_path: Path) -> None:
+    sizes = ["small", "medium", "large"]
+    for ordered in (True, False):
+        label = pd.Categorical(["large", "small"], categories=sizes, ordered=ordered)
+        pd.DataFrame({"path": ["a", "b"], "label": label}).to_parquet(tmp_path / "a.parquet")
+        entries, layout = listed(tmp_path / "a.parquet")
+        assert [entry.label for entry in entries] == ["large", "small"]
+        assert layout.class_names == (tuple(sizes) if ordered else None)

@@ -64,6 +64,10 @@ class Rows(ABC):
         """The types of the columns, as far as the file declares them."""
         return {}
 
+    def categories(self, column: str) -> tuple[str, ...] | None:
+        """The names of an ordered categorical column in their order; None for another column."""
+        return None
+
     def refused(self, message: str) -> UsageError:
         """An error that names the file."""
         return UsageError(f"INPUT {self._directory.uri(self.name)}: {message}")
@@ -255,6 +259,18 @@ class _Parquet(Rows):
                 for row in zip(*values, strict=True):
                     number += 1
                     yield number, row
+
+    def categories(self, column: str) -> tuple[str, ...] | None:
+        from pyarrow import types
+
+        with self._file() as file:
+            if not getattr(file.schema_arrow.field(column).type, "ordered", False):
+                return None
+            batch = next(file.iter_batches(1, columns=[column]), None)
+            if batch is None or not types.is_dictionary(batch.column(column).type):
+                return None
+            names = batch.column(column).dictionary.to_pylist()
+        return tuple(names) if all(isinstance(name, str) and name == name.strip() for name in names) else None
 
     @contextmanager
     def _file(self) -> Iterator[Any]:
