@@ -5,7 +5,8 @@ They move with the pixels (`geometry.py`): orientation, resize, crop and pad.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from beam_jobs.sources.files.interface import BadInput
 __all__ = ["Frame", "check_objects", "move_objects"]
 
 _GROUP = "objects/"
+_AREA = "objects/area"  # the name in COCO, and in its copy by TensorFlow Datasets
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,9 @@ def move_objects(
 ) -> tuple[Mapping[str, Any], int]:
     """The values of a record with its boxes and points as parts of the stored image, and the number of dropped boxes.
 
-    Boxes become `[n, 4]` (ymin, xmin, ymax, xmax), clipped to the image, points `[n, 2]` (y, x). A box without an area
-    in the image is dropped, with the object's element in every list of objects.
+    Boxes become `[n, 4]` (ymin, xmin, ymax, xmax), clipped to the image, points `[n, 2]` (y, x), and `objects/area`
+    pixels of the stored image. A box without an area in the image is dropped, with the object's element in every list
+    of objects.
 
     Raises:
         BadInput: the annotations are for an image of another size.
@@ -78,6 +81,8 @@ def move_objects(
         moved[name] = frame.geometry.points(_yx(_array(values[name], 2), form, width, height), upright=upright)
     if keep is None:
         return moved, 0
+    if _AREA in moved and frame.geometry.changes and len(moved[_AREA]) == len(keep):
+        moved[_AREA] = _areas(moved[_AREA], next(moved[name] for name in boxes), frame.geometry)
     for name, value in moved.items():
         if name.startswith(_GROUP):
             rows = _rows(value, len(keep), name)
@@ -86,6 +91,14 @@ def move_objects(
                 left = [each for one in left for each in one]
             moved[name] = value if keep.all() else left
     return moved, int((~keep).sum())
+
+
+def _areas(areas: Sequence[Any], boxes: NDArray[np.float64], geometry: Geometry) -> list[Any]:
+    """Areas in pixels of the stored image: scaled with it, and no larger than the part of the box that is left."""
+    scale = math.prod(geometry.scaled) / math.prod(geometry.box[2:])
+    left = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) * math.prod(geometry.size)
+    moved = [min(area * scale, most) for area, most in zip(areas, left.tolist(), strict=True)]
+    return [round(new) if isinstance(old, int) else new for old, new in zip(areas, moved, strict=True)]
 
 
 def check_objects(values: Mapping[str, Any], boxes: Mapping[str, str]) -> None:

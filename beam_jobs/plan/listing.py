@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
@@ -20,6 +20,7 @@ from shard_reader.format.manifest import Fingerprint
 __all__ = ["Listing", "list_input"]
 
 _BOXES = re.compile(r"(^|[/_.])(bbox|bboxes|boxes|xmin|ymin|xmax|ymax)$", re.IGNORECASE)
+_MISSING = {"nan", "none", "na", "n/a", "<na>", "null", "nat", "#n/a"}  # in lower case
 _LISTING_SECONDS = 10.0
 
 
@@ -65,6 +66,7 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
     inputs = scan(source, options.seed, catalog, spill, on_entry)
     layout = source.layout()
     schema = catalog.close(layout)
+    layout = replace(layout, warnings=(*layout.warnings, *_missing_labels(schema)))
     _check_boxes(options, schema)
     ignored = f"{counted(layout.ignored, 'file')} ignored"
     kind = f"source: {source.options.kind}, {why}"
@@ -79,6 +81,15 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
         schema=schema,
         fingerprint=fingerprint_of(options, inputs),
     )
+
+
+def _missing_labels(schema: Schema) -> tuple[str, ...]:
+    """A warning for class names that other programs write where there is no label."""
+    names = [name for name in schema.class_names or () if name.strip().lower() in _MISSING]
+    if not names:
+        return ()
+    listed = ", ".join(map(repr, names))
+    return (f"class {listed}: is this a missing label? if so, remove these inputs or leave their labels empty",)
 
 
 def _check_boxes(options: PrepareOptions, schema: Schema) -> None:

@@ -72,7 +72,7 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     """Make a dataset of every finished shard. Can be called again after an interruption.
 
     Raises:
-        JobError: too many images were rejected, or a shard or its files are missing.
+        JobError: too many images were rejected, or all of them, or a shard or its files are missing.
     """
     order = {name: number for number, name in enumerate(publication.splits)}
     # An engine may have done a task twice: one result for each shard.
@@ -85,6 +85,9 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     inputs = publication.planned + publication.listing_rejected
     defects = (reject for reject in _rejects(shards, publication, output) if reject.reason != DUPLICATE)
     check_rejects(rejected - publication.listing_dropped, defects, inputs, publication.max_rejects)
+    if not any(shard.shard.records for shard in shards):
+        first = "".join(f"\n  {_named(reject)}" for reject in islice(_rejects(shards, publication, output), 3))
+        raise JobError(f"none of {inputs} images can be used, and a dataset has a record. The first:{first}")
     if output.local is not None:
         for shard in shards:
             _rename(shard, output.local, publication.work)
@@ -92,8 +95,11 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     output.write(SUSPECTS_NAME, map(Suspect.to_line, _suspects(shards, publication.work, output)))
     manifest = _manifest(shards, rejected, publication)
     manifest = replace(manifest, counts=_write_duplicates(manifest, output, publication.work))
-    for name, data in metadata_files(manifest, _tfds_name(output)).items():
+    tfds = metadata_files(manifest, _tfds_name(output))
+    for name, data in tfds.items():
         output.write(name, [data])
+    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, *tfds)
+    manifest = replace(manifest, files={name: output.sha256(name) for name in names})
     # A dataset is visible when its manifest is. After a power cut, a manifest on disk must imply the names of the
     # shards on disk, and a removed `_work` the manifest: so the directory is synced before and after.
     if output.local is not None:
@@ -111,11 +117,15 @@ def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRe
     """
     bound = limit.of(inputs)
     if count > bound:
-        named = "".join(f"\n  {printable(r.uri)}: {r.reason}: {r.message}" for r in islice(first, 3))
+        named = "".join(f"\n  {_named(reject)}" for reject in islice(first, 3))
         raise JobError(
             f"of {inputs} images, at least {count} cannot be used; --max-rejects allows {bound}. The first:{named}\n"
             "Repair or remove them, or allow more; with --max-rejects 1.0, rejects.jsonl will list them all."
         )
+
+
+def _named(reject: Reject) -> str:
+    return f"{printable(reject.uri)}: {reject.reason}: {reject.message}"
 
 
 def _rename(shard: WrittenShard, output: Path, work: Work) -> None:

@@ -7,13 +7,14 @@ INPUT = annotations/instances_val2017.json
   categories   [{"id": 64, "name": "potted plant"}, ...]
 ```
 
-The values above are read, but no masks, keypoints or captions. Classes are the categories in the order of their ids.
+The values above are read, but no masks, keypoints or captions. Images may have `coco_url` instead of `file_name`, as
+those of LVIS: `val2017/000000000139.jpg`, below the folder of the file or one up. Annotations may be missing. Classes
+are the categories in the order of their ids.
 The file can be larger than memory, with its parts in any order: images and annotations are joined on disk.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import itertools
 import json
@@ -31,20 +32,22 @@ from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
     Layout,
+    LeftOut,
     Problem,
     Reference,
     Source,
     SourceOptions,
     refuse_options,
 )
-from beam_jobs.sources.paths import Paths
+from beam_jobs.sources.files.tables.json_lists import JsonLists
+from beam_jobs.sources.paths import Paths, with_slashes
 from shard_reader.format.fields import Field
 from shard_reader.storage.open import directory
 
 __all__ = ["Coco"]
 
 _SECTIONS = ("images", "annotations", "categories")
-_PIECE = 1 << 16  # bytes of JSON at a time
+_UNREAD_SILENTLY = {"date_captured", "flickr_url", "license"}  # nobody misses them
 # Fields of ids, with their shapes.
 _IDS: Mapping[str, tuple[int | None, ...]] = {"image_id": (), "objects/id": (None,), "objects/category_id": (None,)}
 
@@ -64,6 +67,10 @@ class Coco(Source):
         self._text_ids: set[str] = set()
         self._images = self._objects = self._usable = 0
         self._first = ""  # problem
+        self._lists = JsonLists(self._folder, self._name)
+        self._unread: dict[str, set[str]] = {name: set() for name in _SECTIONS}  # keys
+        self._warnings: list[str] = []
+        self._prefixes: dict[str, str] = {}  # of the folders of URLs
 
     def entries(self) -> Iterator[Entry]:
         """An entry for each image, and for each annotation of an unknown image.
@@ -108,9 +115,19 @@ class Coco(Source):
         return Layout(
             text=f"COCO instances of {self._images} images with {self._objects} objects in {len(self._categories)}"
             f" classes; images in {self._where()}",
+            left_out=self._left_out(),
+            warnings=tuple(self._warnings),
             class_names=tuple(self._categories[number] for number in self._labels),
             fields=fields,
             boxes={"objects/bbox": "xywh"},
+        )
+
+    def _left_out(self) -> tuple[LeftOut, ...]:
+        """The values of images and annotations that are not read."""
+        return tuple(
+            LeftOut(what=f"{', '.join(sorted(keys))} of {section}", why="a COCO source reads no such values")
+            for section, keys in self._unread.items()
+            if keys
         )
 
     def read(self, reference: Reference) -> bytes:
@@ -162,74 +179,36 @@ class Coco(Source):
                 raise self._refused(f'"{section}": element {number} has no "{name}" that is a number or a text')
             kept = _image(item) if section == "images" else _annotation(item)
             key = hashlib.blake2b(json.dumps(image).encode(), digest_size=16).digest()
+            self._unread[section].update(item.keys() - kept.keys() - {name} - _UNREAD_SILENTLY)
             line = json.dumps([section == "annotations", image, number, kept], separators=(",", ":"))
             spill.add_line(key, key.hex().encode() + line.encode())
+        if self._lists.nans:
+            self._warnings.append(
+                f"{self._name} holds {self._lists.nans:,} NaN or infinite values, which count as missing; the area of"
+                " such an object is that of its box"
+            )
         self._images, self._objects = counts["images"], counts["annotations"]
         if not all(counts.values()):
             self._check_sections()
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         """Every element of the three lists, with the name of its list."""
-        import ijson
-
-        # Three parsers get each piece: one that reads all three lists would give events, whose objects would then have
-        # to be built in Python, at a fraction of the speed.
-        found: dict[str, list[Any]] = {name: ijson.sendable_list() for name in _SECTIONS}
-        parsers = [ijson.items_coro(list_, f"{name}.item", use_float=True) for name, list_ in found.items()]
-        good = 0
         try:
-            for piece in self._pieces():
-                for parser in parsers:
-                    parser.send(piece)
-                good += len(piece)
-                for name, items in found.items():
-                    yield from ((name, item) for item in items)
-                    items.clear()
-            for parser in parsers:
-                parser.close()
-        except ijson.JSONError as error:
-            raise self._damaged(good) from error
+            yield from self._lists.items(*_SECTIONS)
+        except ValueError as error:
+            raise self._refused(str(error)) from error
 
     def _check_sections(self) -> None:
-        """Refuse a file that lacks one of the lists. Empty lists are allowed."""
-        import ijson
-
-        with self._folder.open(self._name) as file:
-            there = {value for prefix, event, value in ijson.parse(file) if not prefix and event == "map_key"}
+        """Refuse a file that lacks one of the lists. Empty lists are allowed, and images without annotations."""
+        there = self._lists.keys()
         missing = [f'"{name}"' for name in _SECTIONS if name not in there]
-        if missing:
-            has = ", ".join(f'"{name}"' for name in sorted(there)[:20]) or "no keys"
+        if missing and missing != ['"annotations"']:
+            has = (
+                ", ".join(f'"{name}"' for name in there[:20]) or "no keys; a list of records is a table: --source table"
+            )
             raise self._refused(f"is no COCO file of instances: it has no {' and no '.join(missing)}; it has {has}")
-
-    def _damaged(self, good: int) -> UsageError:
-        """An error with the byte at which the JSON ends or is damaged; the first `good` bytes are JSON."""
-        # The fast parser does not tell the place: the file is read again, the last piece byte by byte.
-        import ijson
-
-        parser = ijson.basic_parse_coro(ijson.sendable_list())
-        position = 0
-        try:
-            for piece in self._pieces():
-                if position + len(piece) <= good:
-                    parser.send(piece)
-                    position += len(piece)
-                    continue
-                for byte in piece:
-                    parser.send(bytes([byte]))
-                    position += 1
-            parser.close()
-        except ijson.JSONError as error:
-            if "EOF" not in str(error):
-                return self._refused(f"is no JSON: byte {position + 1} cannot be there")
-            return self._refused(f"ends at byte {position}, in the middle of its JSON; copy it again, whole")
-        return self._refused("holds a number that is too large, beyond 64 bits")
-
-    def _pieces(self) -> Iterator[bytes]:
-        with self._folder.open(self._name) as file:
-            piece = file.read(_PIECE).removeprefix(codecs.BOM_UTF8)
-            while piece:
-                yield piece
-                piece = file.read(_PIECE)
+        if missing:
+            self._warnings.append(f'{self._name} has no "annotations": all images are stored without objects')
 
     def _add_category(self, item: Mapping[str, Any]) -> None:
         number, name = _id(item.get("id")), item.get("name")
@@ -262,11 +241,14 @@ class Coco(Source):
             yield Entry(f"annotations/{name}", problem=Problem("unknown-image", message))
 
     def _entry(self, image: int | str, item: Mapping[str, Any], annotations: list[tuple[int, Any]]) -> Entry:
-        path = item.get("file_name")
+        path, root = item.get("file_name"), self._root
+        if not path and isinstance(item.get("coco_url"), str):
+            path, root = self._path_of_url(item["coco_url"])
         if not isinstance(path, str) or not path:
-            message = f'{self._name}: image {json.dumps(image)} has no "file_name"'
+            message = f'{self._name}: image {json.dumps(image)} has no "file_name" and no "coco_url"'
             return Entry(f"images/{image}", problem=Problem("no-path", message))
-        place = path if path.startswith("/") or "://" in path else self._root + path
+        path = with_slashes(path)
+        place = path if path.startswith("/") or "://" in path else root + path
         try:
             self._paths.check(path)
             fields = self._fields(image, annotations)
@@ -275,6 +257,18 @@ class Coco(Source):
             known = place if bad.reason != "bad-path" else None
             return Entry(path, place=known, problem=Problem(bad.reason, message))
         return Entry(path, place=place, fields=fields, frame=_frame(item))
+
+    def _path_of_url(self, url: str) -> tuple[str, str]:
+        """The last two parts of a URL, as val2017/000000000139.jpg, and their folder relative to the root."""
+        # LVIS has images of train2017 in its validation, and names files by their URL alone.
+        path = "/".join(url.split("/")[-2:])
+        if self.options.root is not None:
+            return path, ""
+        split = path.partition("/")[0]
+        if split not in self._prefixes:
+            there = (prefix for prefix in ("", "../") if self._paths.folder(f"{prefix}{split}/").exists())
+            self._prefixes[split] = next(there, "")
+        return path, self._prefixes[split]
 
     def _fields(self, image: int | str, annotations: list[tuple[int, Any]]) -> dict[str, Any]:
         for number, item in annotations:
@@ -320,7 +314,7 @@ class Coco(Source):
 
 
 def _image(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: item.get(name) for name in ("file_name", "width", "height")}
+    return {name: item.get(name) for name in ("file_name", "coco_url", "width", "height")}
 
 
 def _annotation(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, is_url, local_path
 from shard_reader.storage.retry import retried
 
-__all__ = ["Paths"]
+__all__ = ["Paths", "with_slashes"]
 
 _NO_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # errors of a path that no file can have
 _REFUSALS = (401, 403, 410, 451)  # a web server's permanent refusals: another try would get the same
@@ -143,3 +143,9 @@ class Paths:
         # In a store, ".." is a name like any other: it is resolved here.
         scheme, _, rest = self._place.partition("://")
         return f"{scheme}://{posixpath.normpath(posixpath.join(rest, path))}"
+
+
+def with_slashes(path: str) -> str:
+    """A path of Windows, with slashes."""
+    # A path with slashes and backslashes is not of Windows: there, a backslash is a character of a name.
+    return path if "/" in path else path.replace("\\", "/")

@@ -27,14 +27,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files import arrays as arrays_of
 from beam_jobs.sources.files.arrays import Array, as_pixels, describe
-from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records, records_kind
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records, records_kind, split_place
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
@@ -52,6 +51,8 @@ from beam_jobs.sources.files.many_images import (
     Files,
     Splits,
     Types,
+    as_label,
+    as_list,
     asked_columns,
     count,
     image_splits,
@@ -60,13 +61,12 @@ from beam_jobs.sources.files.many_images import (
     without_split,
     without_splits,
 )
-from beam_jobs.sources.files.tf_examples import BOXES, check_boxes, find_image, framed, value
+from beam_jobs.sources.files.tf_examples import BOXES, LABELS, Images, check_boxes, framed, refuse_floats, value
 from shard_reader.format.shard_formats.example import decode
+from shard_reader.storage.open import directory
 
 __all__ = ["RecordFiles"]
 
-_FEATURE_IMAGES = ("image/encoded", "image", "image_raw", "img", "jpg")
-_FEATURE_LABELS = ("image/class/label", "label", "class", "labels")
 _ARRAY_IMAGES = ("image", "images", "x", "X", "data", "x_train")
 _LEFT_OUT = frozenset(
     {"height", "width", "depth", "channels", "content_hash"}
@@ -93,6 +93,7 @@ class RecordFiles(Source):
         self._files = Files(options)
         self._columns = Columns(options, (), _LEFT_OUT)
         self._image: str | None = options.image_key
+        self._images = Images(options.image_key)  # of TFRecords
         self._shown: tuple[str, ...] = ()
         self._labels: dict[str, None] = {}  # arrays of labels, an ordered set
         self._unlabelled: dict[str, None] = {}  # arrays of images without labels
@@ -122,7 +123,7 @@ class RecordFiles(Source):
         self._kind = kinds.pop()
         names = self._names if self._kind != "npy" else [re.sub("[^/]*$", ".", name) for name in self._names]
         self._splits = Splits([] if self.options.split_column is not None else names)
-        self._columns = Columns(self.options, _FEATURE_LABELS if self._kind == "TFRecord" else (), _LEFT_OUT)
+        self._columns = Columns(self.options, LABELS if self._kind == "TFRecord" else (), _LEFT_OUT)
         for entry in self._files.others(self._is_wanted, self._names):
             self._unusable += 1
             yield entry
@@ -149,14 +150,13 @@ class RecordFiles(Source):
         parts += [f"labels in {' and '.join(self._labels)}"] if self._labels else []
         if self._unlabelled:
             parts.append(f"{' and '.join(self._unlabelled)} without labels" if self._labels else "without labels")
-        left_out = f"; left out: {', '.join(sorted(self._left_out))}" if self._left_out else ""
         special = {self._columns.label, self.options.id_column, self.options.split_column}
         # A schema with labels of objects has no label of the image.
         special |= {"objects/label"} if self._columns.label else set()
         types = self._types.layout(special)
         arrays = tuple(LeftOut(what=name, why=why) for name, why in sorted(self._left_out.items()))
         return Layout(
-            text=f"{text} ({', '.join(parts)}{left_out})",
+            text=f"{text} ({', '.join(parts)})",
             left_out=self._files.left_out.named() + self._columns.left_out() + arrays,
             splits=(tuple(self._inner) if self.options.split_column is None else ()) or self._splits.names,
             fields=types,
@@ -174,10 +174,10 @@ class RecordFiles(Source):
             entry = entry._replace(split=split)
         if not self._types.lists:
             return entry
-        fields = {name: _as_list(v) if name in self._types.lists else v for name, v in entry.fields.items()}
+        fields = {name: as_list(v) if name in self._types.lists else v for name, v in entry.fields.items()}
         label = entry.label
         if self._columns.label in self._types.lists:
-            label = _as_list(label)
+            label = as_list(label)
         return entry._replace(fields=fields, label=label)
 
     def uri(self, entry: Entry | Reference) -> str:
@@ -221,6 +221,8 @@ class RecordFiles(Source):
 
     def _all(self) -> Iterator[Entry]:
         if self._kind == "TFRecord":
+            beside = self._files.directory if self._names != [""] else directory(split_place(self.options.input)[0])
+            refuse_floats(beside, self._files.called(""))
             for name in self._names:
                 yield from self._tfrecord(name)
         elif self._kind == "npy":
@@ -240,26 +242,27 @@ class RecordFiles(Source):
             except ValueError as error:
                 yield entry._replace(problem=Problem("bad-record", f"is no tf.train.Example ({error})"))
                 continue
-            found = find_image(features, _FEATURE_IMAGES if self._image is None else (self._image,))
-            if found is None:
+            try:
+                part, pixels = self._images.find(features, payload)
+            except BadInput as bad:
                 names = ", ".join(sorted(features)) or "none"
                 self._hint = self._hint or f"; the first record has the features {names}: name one with --image-key"
-                problem = f"has no image{f' in {self._image}' if self._image else ''}; its features are {names}"
-                yield entry._replace(problem=Problem("bad-record", problem))
+                yield entry._replace(problem=Problem(bad.reason, str(bad)))
                 continue
-            self._image, image = found
-            self._shown = (self._image,)
-            del features[self._image]
-            length = image.stop - image.start
-            entry = entry._replace(size=length, place=["bytes", name, start + image.start, length])
+            self._shown = (self._images.name or "",)
+            del features[self._shown[0]]
+            length = part.stop - part.start
+            kind = "pixels" if pixels else "bytes"
+            entry = entry._replace(size=length, place=[kind, name, start + part.start, length, *pixels])
             self._columns.see(features)
             values = {}
             for feature, parts in features.items():
                 if not self._columns.is_needed(feature):
                     continue
                 found_value = value(parts, payload, feature, f"{called}: record {number:,}")
-                values[feature] = _as_list(found_value) if feature.startswith("objects/") else found_value
-                self._types.see(feature, parts)
+                values[feature] = as_list(found_value) if feature.startswith("objects/") else found_value
+                is_hot = feature == self._columns.label and isinstance(as_label(values[feature], feature), int)
+                self._types.see(feature, parts[:1] if is_hot else parts)
             entry = self._columns.fill(entry, values)
             wrong = check_boxes(values.get(BOXES))
             # The first such record is named if no image is left: the file may simply have boxes of another form.
@@ -393,7 +396,3 @@ class RecordFiles(Source):
         if self._columns.label not in beside:
             self._unlabelled[image] = None
         return beside
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]

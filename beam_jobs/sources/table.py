@@ -1,4 +1,4 @@
-"""A table with a row for each image: CSV, TSV, JSONL or Parquet, in one file or a folder of such files alone.
+"""A table with a row for each image: CSV, TSV, JSONL (also `.gz`), a JSON list or Parquet; a file or a folder.
 
 ```
 path,label,split,age        the path of the image, below the folder of the table or --root, absolute, or a URL
@@ -18,20 +18,22 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.annotations import boxes, points
+from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import (
     BadInput,
     Entry,
     Label,
     Layout,
+    LeftOut,
     Problem,
     Reference,
     Source,
     SourceOptions,
     refuse_options,
 )
-from beam_jobs.sources.files.rows import KINDS, Rows
-from beam_jobs.sources.paths import Paths
+from beam_jobs.sources.files.tables.rows import KINDS, Rows
+from beam_jobs.sources.paths import Paths, with_slashes
 from shard_reader.format.fields import Field
 from shard_reader.storage.open import directory, is_url
 from shard_reader.storage.secrets import unsigned
@@ -40,7 +42,7 @@ __all__ = ["Table"]
 
 PATH_COLUMNS = (
     "path", "file", "file_name", "filename", "filepath", "file_path", "image", "image_path", "image_file", "image_name",
-    "img", "img_path", "tile_name",
+    "img", "img_path", "tile_name", "url", "image_url", "image_id",
 )  # fmt: skip
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "y", "target")
 _INDEX = re.compile(r"|__index_level_[0-9]+__")  # pandas' names for its row numbers
@@ -58,7 +60,7 @@ class _TableColumns:
     boxes: tuple[str, ...]
     points: tuple[str, ...]
     fields: tuple[str, ...]
-    nameless: bool
+    left_out: tuple[str, ...]
 
     @property
     def wanted(self) -> list[str]:
@@ -84,6 +86,7 @@ class Table(Source):
         self._typed = True
         self._first = ""  # problem
         self._fixed: Mapping[str, Field] = {}
+        self._order: tuple[str, ...] | None = None  # of an ordered categorical label
 
     def entries(self) -> Iterator[Entry]:
         """An entry for each row.
@@ -118,6 +121,8 @@ class Table(Source):
         parts_of_image = self.options.box_format.startswith("rel-")
         return Layout(
             text=self._text(columns),
+            left_out=self._left_out(columns),
+            class_names=self._order,
             fields=fields,
             boxes={"objects/bbox": self.options.box_format} if columns.boxes else {},
             points={"objects/point": "rel-xy" if parts_of_image else "xy"} if columns.points else {},
@@ -152,6 +157,8 @@ class Table(Source):
         self._kind, self._typed, self._parts = parts[0].kind, parts[0].typed, len(parts)
         self._columns = columns = self._recognise(names)
         self._fixed = parts[0].fields(columns.fields)
+        orders = {part.categories(columns.label) for part in parts} if columns.label is not None else set()
+        self._order = orders.pop() if len(orders) == 1 else None
         for part in parts:
             if part.same_columns and set(part.columns()) != set(names):
                 raise part.refused(
@@ -222,7 +229,7 @@ class Table(Source):
             boxes=options.boxes or (),
             points=options.points or (),
             fields=fields,
-            nameless=options.fields is None and any(map(_INDEX.fullmatch, names)),
+            left_out=tuple(name for name in names if name not in taken.union(fields)),
         )
 
     def _column(
@@ -254,7 +261,7 @@ class Table(Source):
         if not isinstance(path, str) or not path:
             message = f'{where}: column "{columns.path}" {_no_value(path)}; it is to have the path of an image'
             return Entry(own, place="", problem=Problem("no-path", message))
-        path = _with_slashes(path) + (self.options.path_suffix or "")
+        path = with_slashes(path) + (self.options.path_suffix or "")
         # Signed URLs have another signature on every run, and a signature is a credential: ids go without it.
         id = unsigned(path) if is_url(path) else path
         place = None if id == path else path
@@ -282,7 +289,8 @@ class Table(Source):
         if value is None or (isinstance(value, str) and not value.strip()) or value != value:
             raise BadInput("no-label", f'column "{column}" is empty; it is to have a label')
         if isinstance(value, list):
-            return [_class(one, column, where) for one in value]  # type: ignore[return-value]
+            hot = one_hot(value)
+            return hot if hot is not None else [_class(one, column, where) for one in value]  # type: ignore[return-value]
         return _class(value, column, where)
 
     def _fields(self, row: Mapping[str, Any], columns: _TableColumns) -> dict[str, Any]:
@@ -299,6 +307,14 @@ class Table(Source):
                 raise BadInput("bad-box", f"as many elements as objects are to be in each of them, here are {counted}")
         return fields
 
+    def _left_out(self, columns: _TableColumns) -> tuple[LeftOut, ...]:
+        """The columns that are not read, with the reason."""
+        indexes = [name for name in columns.left_out if _INDEX.fullmatch(name)]
+        others = [name for name in columns.left_out if name not in indexes]
+        index = LeftOut(what="the column without a name", why="row numbers of pandas; rename it to read it")
+        other = LeftOut(what=f"columns {_listed(others)}", why="--fields does not name them")
+        return (*([index] if indexes else []), *([other] if others else []))
+
     def _text(self, columns: _TableColumns) -> str:
         parts = f" in {self._parts} files" if self._parts > 1 else ""
         below = f" below {self.options.root}" if self.options.root else ""
@@ -311,8 +327,6 @@ class Table(Source):
                 found.append(f"{what} in " + ", ".join(f'"{name}"' for name in several))
         if columns.fields:
             found.append(f"fields {_listed(columns.fields)}")
-        if columns.nameless:
-            found.append("without the column that has no name")
         return f"a {self._kind} table of {self._rows} rows{parts}; {', '.join(found)}"
 
     def _refused(self, message: str) -> UsageError:
@@ -320,8 +334,9 @@ class Table(Source):
 
 
 def _suffix(place: str) -> str:
-    dot, suffix = place.rpartition("/")[2].rpartition(".")[1:]
-    return dot + suffix.lower()
+    name = place.rpartition("/")[2].lower()
+    dot, suffix = name.removesuffix(".gz").rpartition(".")[1:]
+    return dot + suffix + (".gz" if name.endswith(".gz") else "")
 
 
 def _path(entry: Entry | Reference) -> str:
@@ -335,12 +350,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _no_value(value: Any) -> str:
     return "is empty" if value is None or value == "" else f"is {value!r:.80}"
-
-
-def _with_slashes(path: str) -> str:
-    """A path of Windows, with slashes."""
-    # A path with slashes and backslashes is not of Windows: there, a backslash is a character of a name.
-    return path if "/" in path else path.replace("\\", "/")
 
 
 def _name(row: Mapping[str, Any], column: str, reason: str, what: str) -> str:

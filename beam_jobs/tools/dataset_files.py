@@ -15,11 +15,8 @@ from beam_jobs.errors import JobError, UsageError
 from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
-    DUPLICATES_NAME,
     LOCK_NAME,
     MANIFEST_NAME,
-    REJECTS_NAME,
-    TFDS_NAMES,
     Manifest,
     Shard,
     ShardFile,
@@ -148,7 +145,7 @@ def data_files(manifest: Manifest) -> Iterator[ShardFile]:
 
 def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
     """The names in a dataset's directory that are not files of the dataset."""
-    known = {MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES}
+    known = {MANIFEST_NAME, *manifest.files}
     for file in data_files(manifest):
         known |= {file.path, index_name(file.path)}
     return sorted(name for name in names if name not in known)

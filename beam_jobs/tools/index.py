@@ -352,7 +352,8 @@ def _summary(
     grey = "; grey ones are read as RGB" if schema.grey_as_rgb else ""
     yield f"  image      from {image.feature}, {image.dtype} [{shape}], {image.encoding}{grey}"
     names = f", {len(manifest.class_names)} names from {classes}" if manifest.class_names else ""
-    yield f"  label      {f'from {schema.label}{names}' if schema.label else 'none'}"
+    lists = ", a list: not every record has exactly one" if schema.label and manifest.fields["label"].shape else ""
+    yield f"  label      {f'from {schema.label}{names}{lists}' if schema.label else 'none'}"
     own = manifest.fields.get("id")
     place = f"FILE:ROW ({why_no_id})" if why_no_id else "FILE:ROW"
     yield f"  id         {f'from {own.feature}' if own else place}"

@@ -102,7 +102,7 @@ class Verification:
         if decode or image.feature is not None:
             need_packages("decode", *codec_of(image).packages)
         if self._remote is not None:
-            for name in (MANIFEST_NAME, REJECTS_NAME, DUPLICATES_NAME):
+            for name in (MANIFEST_NAME, *self.manifest.files):
                 copy_to_disk(files, name, self.path)
         self.tasks = list(_tasks(self.path, self.manifest, decode, self._remote))
         self.done = self.problems = 0
@@ -376,6 +376,7 @@ def _count_problems(path: Path, manifest: Manifest, labels: Mapping[str, Counter
         "rejected": (f"{REJECTS_NAME} has", line_count(path / REJECTS_NAME)),
         "duplicates": (f"{DUPLICATES_NAME} has", line_count(path / DUPLICATES_NAME)),
     }
+    yield from _file_problems(path, manifest.files)
     for name, (what, number) in counted.items():
         said = getattr(manifest.counts, name)
         if said != number:
@@ -384,6 +385,15 @@ def _count_problems(path: Path, manifest: Manifest, labels: Mapping[str, Counter
         for label, number in _class_counts(manifest, split, found):
             said = (manifest.splits[split].classes or {}).get(label, 0)
             yield f"{path / MANIFEST_NAME}: split {split} has {number} of class {label!r}, not {said}; {remedy}"
+
+
+def _file_problems(path: Path, files: Mapping[str, str]) -> Iterator[str]:
+    """The files beside the shards that are not as they were written."""
+    for name, sha256 in files.items():
+        if not (path / name).is_file():
+            yield f"{path / name}: is missing{_REMEDY}"
+        elif sha256_file(path / name) != sha256:
+            yield f"{path / name}: was changed, or is damaged: its SHA-256 is not that of the manifest{_REMEDY}"
 
 
 def _class_counts(manifest: Manifest, split: str, found: Counter[int]) -> Iterator[tuple[str, int]]:

@@ -80,7 +80,7 @@ class Dataset(Records):
         if "_shards" in state:  # see `old_pickles.py`
             manifest, shards, prefetch_bytes = state["manifest"], state["_shards"], state["_ahead_bytes"]
         else:
-            manifest, prefetch_bytes = Manifest.from_json(state["manifest"]), state["prefetch_bytes"]
+            manifest, prefetch_bytes = Manifest.from_json(state["manifest"], checked=False), state["prefetch_bytes"]
             store = None if state["store"] is None else StoreClient(*state["store"])
             shards = shards_of_split(path, manifest, split, format, store, state["cache"])
         self.__init__(path, manifest, split, format, shards, prefetch_bytes)  # type: ignore[misc]

@@ -17,7 +17,10 @@ A directory without `dataset.json` MUST NOT be read as a dataset: the manifest i
 when everything else is there.
 
 **Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST refuse
-any other version and MUST ignore keys that it does not know. `fields` maps each field's name to its `dtype`
+any other version and MUST ignore keys that it does not know. `requires` is a list of names of extensions: a reader MUST
+refuse a dataset with a name that it does not know (version 1 has none). `files` maps the name of each file beside
+shards that a reader may rely on to its SHA-256. The last key is `checksum`, the SHA-256 of the manifest's text without
+it and without the comma before it, up to the last newline. `fields` maps each field's name to its `dtype`
 (`int64`, `float32`, `string`; the image's own), its `shape` (`null` where the size differs between records:
 for lists the first one alone) and, for the image, its `encoding`: `jpeg`, `png`, `webp`, `avif` or `raw`.
 `splits` maps a split's name to its `records`, its `shards` and, where records have labels, the number of records of
@@ -99,6 +102,7 @@ from shard_reader.format.fields import (
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.json_object import JsonObject
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
+from shard_reader.printable import printable
 
 __all__ = [
     "DUPLICATES_NAME",
@@ -137,6 +141,8 @@ FORMATS: Final[Mapping[str, str]] = {name: format.suffix for name, format in SHA
 """Each format's name and its files' suffix."""
 ENCODINGS: Final = tuple(IMAGE_CODECS)
 
+_CHECKSUM: Final = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')
+_EXTENSIONS: Final = frozenset[str]()  # the names of `requires` that this reader knows
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
 
 
@@ -256,22 +262,29 @@ class Manifest:
     fingerprint: Fingerprint
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The text of `dataset.json`; equal manifests give equal text."""
+        """The text of `dataset.json`, with its checksum; equal manifests give equal text."""
         body = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)}
         for described in body["fields"].values():
             # Only TFRecords of other programs have features; the key would be noise in every other manifest.
             if described["feature"] is None:
                 del described["feature"]
-        return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return f'{text[:-3]},\n "checksum": "{_sha256(text)}"\n}}\n'
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, text: str, *, checked: bool = True) -> Manifest:
         """Read `dataset.json`.
 
+        Args:
+            text: the text of the file.
+            checked: whether to check the checksum, which texts inside of older pickles do not have.
+
         Raises:
-            DatasetError: the text is of another version, or not a manifest at all.
+            DatasetError: the text is of another version, needs a newer reader, or is not a manifest at all.
             ManifestError: the manifest has problems; all of them are reported, each with its path.
         """
         problems: list[str] = []
@@ -285,6 +298,8 @@ class Manifest:
         # Values that could not be read are empty, and would show here as problems a second time.
         if not problems:
             _check_consistency(manifest, problems)
+        if not problems and checked:
+            _check_text(text, problems)
         if problems:
             raise ManifestError(problems)
         return manifest
@@ -302,6 +317,25 @@ def _check_version(raw: Any) -> None:
             f"dataset.json has format version {raw.get('version')!r}, this reader knows version"
             f" {FORMAT_VERSION}: install the release of image-shards that wrote it"
         )
+    unknown = sorted({str(name) for name in raw.get("requires") or ()} - _EXTENSIONS)
+    if unknown:
+        raise DatasetError(
+            f"dataset.json requires {printable(', '.join(unknown))}, which this reader does not know: install a newer"
+            " release of image-shards"
+        )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_text(text: str, problems: list[str]) -> None:
+    """Check that the text is the one that was written."""
+    found = _CHECKSUM.search(text)
+    if found is None:
+        problems.append("$.checksum: is missing, or not at the end: the file was changed or is of an earlier version")
+    elif _sha256(f"{text[: found.start()]}\n}}\n") != found[1]:
+        problems.append("$.checksum: is of another text: the file was changed after it was written")
 
 
 def _read_manifest(top: JsonObject) -> Manifest:
@@ -318,7 +352,16 @@ def _read_manifest(top: JsonObject) -> Manifest:
         fingerprint=_read_fingerprint(top.child("fingerprint")),
         left_out=top.sequence("left_out", _read_left_out) if "left_out" in top.value else (),
         warnings=top.sequence("warnings", lambda o: o.text("")) if "warnings" in top.value else (),
+        requires=top.sequence("requires", lambda o: o.text("")) if "requires" in top.value else (),
+        files=_read_files(top.child("files")) if "files" in top.value else {},
     )
+
+
+def _read_files(o: JsonObject) -> dict[str, str]:
+    for name in o.value:
+        if not _PLAIN_NAME.fullmatch(name):
+            o.note(f"{o.path}.{name}", f"must be a plain file name, got {name!r}")
+    return {name: o.text(name) for name in o.value}
 
 
 def _read_field(o: JsonObject) -> Field:

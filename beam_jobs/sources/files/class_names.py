@@ -1,12 +1,15 @@
-"""Files of class names, one a line."""
+"""Files of class names, one a line; and one-hot vectors."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import split_place
 from shard_reader.storage.open import directory
 
-__all__ = ["read_class_names"]
+__all__ = ["one_hot", "read_class_names"]
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
@@ -33,3 +36,11 @@ def read_class_names(path: str) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"--classes {path}: is empty")
     return names
+
+
+def one_hot(values: Sequence[Any]) -> int | None:
+    """The class of a one-hot vector; None for another list, such as one of several classes."""
+    # Two whole numbers, 0 and 1, can be two classes. More of them would have a class twice.
+    is_vector = len(values) > 2 or (len(values) == 2 and all(type(value) is float for value in values))
+    is_hot = is_vector and all(type(value) in (int, float) and value in (0, 1) for value in values)
+    return list(values).index(1) if is_hot and sum(values) == 1 else None

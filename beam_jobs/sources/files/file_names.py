@@ -15,7 +15,7 @@ __all__ = ["SPLIT_NAMES", "TABLES", "LeftOutFiles", "is_ignored", "is_records", 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
 """The names of splits, in lower case, and in the order that a dataset lists them in."""
 
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz")
 """The suffixes of tables."""
 
 # Files that lie beside images: annotations, readmes, and the files of file managers.

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
 from beam_jobs.sources.files.interface import Entry, Label, LeftOut, Problem, SourceOptions
 from shard_reader.format.fields import Field
@@ -24,6 +25,7 @@ __all__ = [
     "Splits",
     "Types",
     "as_label",
+    "as_list",
     "asked_columns",
     "count",
     "image_splits",
@@ -171,12 +173,6 @@ class Columns:
             self.label = next((name for name in self._labels if name in names), None)
         self._seen.update(dict.fromkeys(names))
 
-    def left_out(self) -> tuple[LeftOut, ...]:
-        """The names of values that `fill` does not use, with the reason."""
-        chosen = self._options.fields is not None
-        why = "--fields does not name it" if chosen else "describes the file of the image; --fields can name it"
-        return tuple(LeftOut(what=name, why=why) for name in sorted(self._seen) if not self.is_needed(name))
-
     def fill(self, entry: Entry, values: Mapping[str, Any]) -> Entry:
         """An entry completed with its values, or with a problem if a value cannot be used."""
         label = as_label(values.get(self.label or ""), self.label or "", self._options.label_separator)
@@ -194,6 +190,13 @@ class Columns:
         special = (self.label, options.id_column, options.split_column)
         replaced["fields"] = {n: v for n, v in values.items() if n not in special and self.is_needed(n)}
         return entry._replace(**replaced)
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The values that are not read, with the reason."""
+        names = ", ".join(sorted(name for name in self._seen if not self.is_needed(name)))
+        usual = "they describe the file of an image, not the stored one; --fields keeps them"
+        why = usual if self._options.fields is None else "--fields does not name them"
+        return (LeftOut(what=names, why=why),) if names else ()
 
     def check(self, called: str) -> None:
         """Check that some input had every name of the options. `called` names INPUT in the message.
@@ -245,14 +248,21 @@ class Types:
 
 
 def as_label(value: Any, name: str, separator: str | None = None) -> Label | Problem | None:
-    """A value as a label: a name, a whole number, or a list of either."""
+    """A value as a label: a name, a whole number, or a list of either. A one-hot vector is a whole number."""
     if value is None or isinstance(value, str):
         return [part.strip() for part in value.split(separator)] if value and separator else value
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)  # a bool becomes 0 or 1; whole numbers beside missing ones are often written as 1.0
+    if isinstance(value, list) and (hot := one_hot(value)) is not None:
+        return hot
     if isinstance(value, list) and (all(type(v) is int for v in value) or all(type(v) is str for v in value)):
         return value
     return Problem("bad-label", f"{name} is {value!r}: a label is a name, a whole number, or a list of either")
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value as a list: of itself, or of nothing if it is missing."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def split_of(name: str) -> str | None:

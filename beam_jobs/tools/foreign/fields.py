@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from beam_jobs.errors import JobError, UsageError
+from beam_jobs.sources.files.tf_examples import LABELS
 from beam_jobs.tools.foreign.survey import FeatureSeen, Keys, Survey
 from shard_reader.format.fields import BASE_COLUMNS, RESERVED_NAMES, Field
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
@@ -13,7 +14,6 @@ from shard_reader.format.shard_formats import example
 
 __all__ = ["ForeignFields", "infer"]
 
-_LABELS = ("image/class/label", "label", "class", "labels", "image/label")
 _OWN_NAMES = RESERVED_NAMES.union(BASE_COLUMNS)
 _OWN_ENDS = ("_offset", "_length", "_crc32c", "/mask")  # ends of columns of the index, and of a batch
 _MOST_VALUES = 64  # of an array in the index; larger arrays are read from the records
@@ -75,7 +75,7 @@ def _label(found: Survey, asked: str | None) -> str | None:
     if asked == "none":
         return None
     if asked is None:
-        return next((name for name in _LABELS if _is_integers(found.features.get(name))), None)
+        return next((name for name in LABELS if _is_integers(found.features.get(name))), None)
     if asked not in found.features:
         there = ", ".join(sorted(found.features)) or "none"
         raise UsageError(f"--label-key {asked}: there is no such feature beside the image; there are: {there}")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.sources.files.tf_examples import framed
+from beam_jobs.sources.files.tf_examples import choose_image, framed, is_tensor, pixel_type, size_features
 from shard_reader.format.image_codecs.codec import ImageHeader
 from shard_reader.format.image_codecs.raw import Raw
 from shard_reader.format.image_codecs.table import encoded_labels, encoding_of, read_header
@@ -26,9 +26,7 @@ from shard_reader.system.memory_map import map_file
 
 __all__ = ["FeatureSeen", "Keys", "Survey", "find_keys", "survey"]
 
-_IMAGES = ("image/encoded", "image", "image_raw", "img", "image_bytes", "jpg", "jpeg", "png")
 _IDS = ("id", "image/filename", "filename", "file_name", "image/file_name", "image/source_id", "key", "__key__")
-_HEIGHTS, _WIDTHS = ("height", "image/height"), ("width", "image/width")
 _KIND_NAMES = {example.BYTES: "bytes", example.FLOATS: "floats", example.INTEGERS: "integers"}
 
 
@@ -36,7 +34,7 @@ _KIND_NAMES = {example.BYTES: "bytes", example.FLOATS: "floats", example.INTEGER
 class Keys:
     """The features with a special meaning: the image, a possible id, and the size of raw pixels.
 
-    `shape` is the shape of all raw images; if it is None, `height` and `width` name features.
+    `shape` is the shape of all raw images; if it is None, `height`, `width` and possibly `channels` name features.
     """
 
     image: str
@@ -44,6 +42,7 @@ class Keys:
     shape: tuple[int, int, int] | None = None
     height: str | None = None
     width: str | None = None
+    channels: str | None = None
 
     @property
     def is_raw(self) -> bool:
@@ -144,15 +143,18 @@ def _find_keys(
         raise UsageError(f"--id-key {id}: {path} has no such feature; it has {_listed(features)}")
     known = next((key for key in _IDS if key in features and features[key].kind == example.BYTES), None)
     own = None if id == "none" else id or known
-    if raw is not None or encoding_of(payload[_image(payload, features, name, str(path))]) is not None:
+    part = _image(payload, features, name, str(path))
+    if is_tensor(payload, part):
+        raise UsageError(f"{path}: the images in {name} are serialized tensors: `image-shards prepare` reads them")
+    if raw is not None or encoding_of(payload[part]) is not None:
         return Keys(name, own, raw)
-    height, width = (next((key for key in keys if key in features), None) for keys in (_HEIGHTS, _WIDTHS))
-    if height is None or width is None:
+    sizes = size_features(features)
+    if not {"height", "width"} <= sizes.keys():
         raise UsageError(
             f"{path}: the images in {name} are no {encoded_labels()}; if they are bytes of pixels, say their"
             " height, width and channels, as --raw 32x32x3; otherwise name others with --image-key"
         )
-    return Keys(name, own, None, height, width)
+    return Keys(name, own, None, **sizes)
 
 
 def survey(path: Path, keys: Keys) -> Survey:
@@ -234,21 +236,10 @@ def _image_key(
         if said not in features:
             raise UsageError(f"--image-key {said}: {path} has no such feature; it has {_listed(features)}")
         return said
-    found = {name: feature for name, feature in features.items() if feature.kind == example.BYTES}
-    named = [name for name in _IMAGES if name in found and len(example.values(payload, found[name])) == 1]
-    images = [name for name in found if _is_image(payload, found[name])]
-    # A usual name that holds an image is the best choice. Raw pixels have no header to recognise them by, so that a
-    # name alone has to do.
-    both = [name for name in named if name in images]
-    choice = both[:1] or (images if len(images) == 1 else named[:1] if not images or is_raw else [])
-    if not choice:
+    choice = choose_image(example.decode(payload), payload, is_raw)
+    if choice is None:
         raise UsageError(f"{path}: which feature has the images? name it with --image-key: {_listed(features)}")
-    return choice[0]
-
-
-def _is_image(payload: NDArray[np.uint8], feature: example.Feature) -> bool:
-    values = example.values(payload, feature)
-    return len(values) == 1 and isinstance(values[0], slice) and encoding_of(payload[values[0]]) is not None
+    return choice
 
 
 def _raw_header(
@@ -260,13 +251,12 @@ def _raw_header(
         ValueError: the image has more or fewer bytes than its size needs.
     """
     if keys.shape is not None:
-        height, width, channels = keys.shape
-    else:
-        height, width = (_integer(payload, features, name or "") for name in (keys.height, keys.width))
-        channels = size // max(1, height * width)
-    if height < 1 or width < 1 or not 1 <= channels <= 4 or size != height * width * channels:
-        raise ValueError(f"has {size:,} bytes, which are not the pixels of height {height}, width {width}")
-    return ImageHeader(Raw.name, height, width, channels, "uint8")
+        dtype, shape = pixel_type(size, *keys.shape)
+        return ImageHeader(Raw.name, *shape, dtype)
+    names = {"height": keys.height, "width": keys.width, "channels": keys.channels}
+    sizes = {size: _integer(payload, features, name) for size, name in names.items() if name is not None}
+    dtype, shape = pixel_type(size, **sizes)
+    return ImageHeader(Raw.name, *shape, dtype)
 
 
 def _integer(payload: NDArray[np.uint8], features: Mapping[str, example.Feature], name: str) -> int:

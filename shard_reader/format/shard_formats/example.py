@@ -31,6 +31,7 @@ __all__ = [
     "decode",
     "encode",
     "features",
+    "message_fields",
     "values",
 ]
 
@@ -70,9 +71,9 @@ def features(payload: NDArray[np.uint8]) -> dict[str, Feature]:
     """
     data = payload.data
     found: dict[str, Feature] = {}
-    for number, _, span in _fields(data, 0, len(data)):
+    for number, _, span in message_fields(data, 0, len(data)):
         if number == 1:
-            for inner, _, entry in _fields(data, span.start, span.stop):
+            for inner, _, entry in message_fields(data, span.start, span.stop):
                 if inner == 1:
                     name, feature = _decode_entry(data, entry)
                     found[name] = feature
@@ -86,7 +87,7 @@ def values(payload: NDArray[np.uint8], feature: Feature) -> Values:
         ValueError: the message is damaged.
     """
     data = payload.data
-    spans = [v for n, _, v in _fields(data, feature.span.start, feature.span.stop) if n == 1]
+    spans = [v for n, _, v in message_fields(data, feature.span.start, feature.span.stop) if n == 1]
     if feature.kind == BYTES:
         return spans
     # A packed run and a single value differ in the wire type alone, so both are read as runs.
@@ -151,8 +152,12 @@ def _read_varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
     raise ValueError(f"a varint longer than 10 bytes before byte {position}")
 
 
-def _fields(data: memoryview, position: int, end: int) -> Iterator[tuple[int, int, slice]]:
-    """Each field's number, wire type, and the slice its value takes (varints: their own bytes)."""
+def message_fields(data: memoryview, position: int, end: int) -> Iterator[tuple[int, int, slice]]:
+    """Each field of a message: its number, its wire type, and the slice of its value (of a varint: its own bytes).
+
+    Raises:
+        ValueError: the bytes are not a message.
+    """
     while position < end:
         tag, position = _read_varint(data, position, end)
         wire = tag & 7
@@ -173,11 +178,11 @@ def _fields(data: memoryview, position: int, end: int) -> Iterator[tuple[int, in
 
 def _decode_entry(data: memoryview, entry: slice) -> tuple[str, Feature]:
     name, feature = "", Feature(BYTES, slice(entry.stop, entry.stop))
-    for number, _, span in _fields(data, entry.start, entry.stop):
+    for number, _, span in message_fields(data, entry.start, entry.stop):
         if number == 1:
             name = str(data[span], "utf-8")
         elif number == 2:
-            for kind, _, values in _fields(data, span.start, span.stop):
+            for kind, _, values in message_fields(data, span.start, span.stop):
                 if kind in (BYTES, FLOATS, INTEGERS):
                     feature = Feature(kind, values)
     return name, feature

@@ -124,9 +124,10 @@ def test_a_shard_whose_images_are_all_rejected(tmp_path: Path) -> None:
 def test_images_that_are_all_rejected(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/1.jpg").write_bytes(b"bad")
-    output = prepared(tmp_path / "in", tmp_path / "out", *BOTH, "--max-rejects", 1.0)
-    assert len(open_dataset(output)) == 0
-    assert manifest(output).statistics is None
+    result = command("prepare", tmp_path / "in", tmp_path / "out", *BOTH, "--max-rejects", "1.0")
+    assert result.returncode == 1
+    assert "none of 1 images can be used, and a dataset has a record. The first:\n" in result.stderr
+    assert not (tmp_path / "out/dataset.json").exists()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,15 @@ def test_every_form_of_a_box(form: str, numbers: list[float]) -> None:
 def test_every_form_of_a_point(form: str, numbers: list[float]) -> None:
     found, _ = move_objects({"p": numbers}, {}, {"p": form}, FRAME)
     assert np.allclose(found["p"], [[0.25, 0.25]])
+
+
+def test_areas_are_of_the_stored_image() -> None:
+    options = dataclasses.replace(OPTIONS, width=10, height=10)
+    frame = Frame(plan_geometry(40, 20, 1, options), None)  # the middle half, scaled to a half
+    boxes = [0, 0, 5, 20, 15, 5, 25, 15, 5, 0, 15, 20]  # gone; whole; half of it
+    for areas, expected in (([9.0, 50.0, 190.0], [12.5, 25.0]), ([9, 51, 190], [13, 25])):
+        found, _ = move_objects({"b": boxes, "objects/area": areas}, {"b": "xyxy"}, {}, frame)
+        assert found["objects/area"] == pytest.approx(expected)
+    same = Frame(plan_geometry(20, 20, 1, OPTIONS), None)
+    found, _ = move_objects({"b": [1, 1, 2, 2], "objects/area": [5.5]}, {"b": "xyxy"}, {}, same)
+    assert found["objects/area"] == [5.5]

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources import Entry, Layout, Reference
+from beam_jobs.sources import Entry, Layout, LeftOut, Reference
 from beam_jobs.sources.coco import Coco
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader.format import Field
@@ -98,6 +98,7 @@ def test_images_with_their_boxes(tmp_path: Path) -> None:
         ),
     ]
     assert layout == Layout(
+        left_out=(LeftOut(what="segmentation of annotations", why="a COCO source reads no such values"),),
         text=f"COCO instances of 3 images with 3 objects in 2 classes; images in {tmp_path}",
         class_names=("bicycle", "toothbrush"),
         fields={
@@ -210,7 +211,8 @@ def annotated(**changed: Any) -> dict[str, Any]:
             " a text")),
         (annotated(image_id=99), ("annotations/1", "unknown-image", "annotation 1 is of the image 99, which is not"
             " there")),
-        (instances(images=[*IMAGES, {"id": 8}]), ("images/8", "no-path", 'image 8 has no "file_name"')),
+        (instances(images=[*IMAGES, {"id": 8}]), ("images/8", "no-path",
+            'image 8 has no "file_name" and no "coco_url"')),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used(tmp_path: Path, value: Any, problem: tuple[str, str, str]) -> None:
@@ -233,7 +235,7 @@ def test_where_what_has_no_file_is(tmp_path: Path) -> None:
         ('{"images": [{"id": 1,}]}', "is no JSON: byte 22 cannot be there"),
         ("id,path\n", "is no JSON: byte 1 cannot be there"),
         ("[]", 'is no COCO file of instances: it has no "images" and no "annotations" and no "categories"; it has no'
-            " keys"),
+            " keys; a list of records is a table: --source table"),
         ({"images": IMAGES, "info": 1}, 'is no COCO file of instances: it has no "annotations" and no "categories";'
             ' it has "images", "info"'),
         (instances(images=[*IMAGES, IMAGES[1]]), '"images": the id 3 is there 2 times'),
@@ -246,7 +248,7 @@ def test_where_what_has_no_file_is(tmp_path: Path) -> None:
             '"categories": the name "a" is there twice'),
         (instances(images=[], annotations=[]), "has no image that can be used"),
         (instances(images=[{"id": 1}], annotations=[]), 'has no image that can be used; instances.json: image 1 has no'
-            ' "file_name"'),
+            ' "file_name" and no "coco_url"'),
     ],
 )  # fmt: skip
 def test_an_input_that_cannot_be(tmp_path: Path, value: Any, message: str) -> None:
@@ -286,3 +288,45 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     objects = sum(len(entry.fields["objects/id"]) for entry in Coco(SourceOptions(input=str(file.name))).entries())
     assert objects == 30_001
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # kB
+
+
+def test_nan_and_infinity_count_as_missing(tmp_path: Path) -> None:
+    images = [*IMAGES, {"id": 9, "file_name": 'x/NaN \\"Infinity, NaN.jpg', "width": float("nan"), "height": 3}]
+    changed = [ANNOTATIONS[0] | {"area": float("nan")}, ANNOTATIONS[2] | {"bbox": [1, 2, float("-inf"), 4]}]
+    for padding in (0, *range((1 << 16) - 230, 1 << 16, 3)):  # the ends of pieces lie in every part
+        path = written(tmp_path, json.dumps({"info": "x" * padding} | instances(images=images, annotations=changed)))
+        entries, layout = listed(path)
+        assert [entry.id for entry in entries] == ["a.jpg", "b.jpg", "empty.jpg", 'x/NaN \\"Infinity, NaN.jpg']
+        assert entries[3].frame is None
+        assert entries[0].problem is not None and entries[0].problem.reason == "bad-box"
+        assert entries[1].fields["objects/area"] == [14.0]
+        assert layout.warnings == (
+            "instances.json holds 3 NaN or infinite values, which count as missing; the area of such an object is that"
+            " of its box",
+        )
+
+
+def test_paths_of_windows(tmp_path: Path) -> None:
+    entries, _ = listed(written(tmp_path, instances(images=[IMAGES[0] | {"file_name": "imgs\\b.jpg"}], annotations=[])))
+    assert (entries[0].id, entries[0].place) == ("imgs/b.jpg", "imgs/b.jpg")
+
+
+def test_images_without_annotations(tmp_path: Path) -> None:
+    entries, layout = listed(written(tmp_path, {"images": IMAGES, "categories": CATEGORIES}))
+    assert [entry.fields["objects/label"] for entry in entries] == [[], [], []]
+    assert layout.warnings == ('instances.json has no "annotations": all images are stored without objects',)
+
+
+@pytest.mark.parametrize("prefix", ["", "../"])
+def test_urls_of_lvis(tmp_path: Path, prefix: str) -> None:
+    path = written(
+        tmp_path / "annotations",
+        instances(images=[{"id": 7, "coco_url": "http://x.org/train2017/07.jpg"}], annotations=ANNOTATIONS[:2]),
+        "lvis_v1_val.json",
+    )
+    (path.parent / prefix / "train2017").mkdir()
+    entries, layout = listed(path)
+    assert (entries[0].id, entries[0].place) == ("train2017/07.jpg", f"{prefix}train2017/07.jpg")
+    assert [one.what for one in layout.left_out] == ["segmentation of annotations"]
+    entries, _ = listed(path, root=str(tmp_path))
+    assert entries[0].place == "train2017/07.jpg"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import gzip
 import os
 import resource
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest
 from pyarrow import parquet
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources import BadInput, Entry, Layout, Reference
+from beam_jobs.sources import BadInput, Entry, Layout, LeftOut, Reference
 from beam_jobs.sources.files.interface import SourceOptions
+from beam_jobs.sources.known import recognised
 from beam_jobs.sources.table import Table
 from shard_reader.format import Field
 
@@ -73,11 +75,11 @@ def test_a_data_frame_as_tutorials_have_it(tmp_path: Path) -> None:
         entries, layout = listed(tmp_path / name)
         labels = ["0", "1"] if layout.untyped else [0, 1]
         assert entries == [Entry("a.png", label=labels[0]), Entry("b.png", label=labels[1])]
-        texts.append(layout.text)
+        texts.append((layout.text, [one.what for one in layout.left_out]))
     found = 'table of 2 rows; images in column "tile_name", labels in "y"'
-    nameless = ", without the column that has no name"
-    kinds = (("CSV", nameless), ("CSV", ""), ("Parquet", ""), ("Parquet", nameless), ("JSONL", ""))
-    assert texts == [f"a {kind} {found}{end}" for kind, end in kinds]
+    nameless = ["the column without a name"]
+    kinds = (("CSV", nameless), ("CSV", []), ("Parquet", []), ("Parquet", nameless), ("JSONL", []))
+    assert texts == [(f"a {kind} {found}", left_out) for kind, left_out in kinds]
 
 
 @pytest.mark.parametrize(
@@ -380,7 +382,8 @@ def test_a_label_that_is_a_value(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("gone.csv", "does not exist"),
-        ("gone", "is no table; its name would end in .csv, .tsv, .jsonl, .ndjson, .parquet"),
+        ("gone", "is no table; its name would end in .csv, .tsv, .jsonl, .ndjson, .json, .parquet, .csv.gz,"
+            " .tsv.gz, .jsonl.gz, .ndjson.gz"),
         ("empty", "is an empty folder"),
         ("bad.parquet", "cannot be read as Parquet: Parquet magic bytes not found in footer. Either the file is"
             " corrupted or this is not a parquet file."),
@@ -472,3 +475,70 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     source = Table(SourceOptions(input=str(tmp_path / "big.parquet"), fields=()))
     assert sum(entry.problem is None for entry in source.entries()) == rows * groups
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize("column", ["url", "image_id"])
+def test_columns_of_addresses_and_ids(tmp_path: Path, column: str) -> None:
+    entries, _ = listed(written(tmp_path, f"{column},label\n1.jpg,cat\n"))
+    assert (entries[0].id, entries[0].label) == ("1.jpg", "cat")
+    entries, _ = listed(written(tmp_path, f"{column},path,label\n5,1.jpg,cat\n"))
+    assert (entries[0].id, entries[0].fields) == ("1.jpg", {column: "5"})
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    _, layout = listed(written(tmp_path, ",path,label,age,size\n0,1.jpg,cat,1,2\n"), fields=("age",))
+    assert layout.left_out == (
+        LeftOut(what="the column without a name", why="row numbers of pandas; rename it to read it"),
+        LeftOut(what="columns size", why="--fields does not name them"),
+    )
+
+
+@pytest.mark.parametrize("vectors", [[[0.0, 1.0], [1.0, 0.0]], [[0, 1, 0], [1, 0, 0]]])
+def test_one_hot_vectors_are_classes(tmp_path: Path, vectors: list[list[float]]) -> None:
+    entries, _ = listed(stored(tmp_path, {"path": ["a", "b"], "label": vectors}))
+    assert [entry.label for entry in entries] == [1, 0]
+    entries, _ = listed(stored(tmp_path, {"path": ["a", "b"], "label": [[0, 1], [1]]}))
+    assert [entry.label for entry in entries] == [[0, 1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "sep=;\npath;label\n1.jpg;cat\n"),
+        ("a.csv", '"sep=|"\r\npath|label\r\n1.jpg|cat\r\n'),
+        ("a.csv.gz", gzip.compress(b"path,label\n1.jpg,cat\n")),
+        ("a.JSONL.gz", gzip.compress(b'{"path": "1.jpg", "label": "cat"}\n')),
+        ("a.json", '[{"path": "1.jpg", "label": "cat"}]'),
+    ],
+)
+def test_other_forms_of_tables(tmp_path: Path, name: str, text: str | bytes) -> None:
+    path = written(tmp_path, text, name)
+    assert listed(path)[0] == [Entry("1.jpg", label="cat")]
+    assert recognised(SourceOptions(input=str(path)))[0].kind == ("coco" if name == "a.json" else "table")
+
+
+def test_rows_after_a_line_of_the_separator_have_their_numbers(tmp_path: Path) -> None:
+    assert problems(written(tmp_path, "sep=;\npath;label\n1.jpg\n"))[0][0] == "labels.csv:3"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "path,label\r1.jpg,cat\r", "lines that end in CR alone, as of old Macs; convert it: tr '\\r' '\\n'"),
+        ("a.csv.gz", gzip.compress(b"path,label\n1.jpg,cat\n")[:-9], "cannot be unpacked by gzip"),
+        ("a.csv.gz", "path,label\n1.jpg,cat\n", "cannot be unpacked by gzip"),
+        ("a.json", "[1, ", "ends at byte 4"),
+    ],
+)
+def test_tables_that_are_damaged(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+    assert message in refusal(written(tmp_path, text, name))
+
+
+def test_an_ordered_categorical_keeps_its_order(tmp_path: Path) -> None:
+    sizes = ["small", "medium", "large"]
+    for ordered in (True, False):
+        label = pd.Categorical(["large", "small"], categories=sizes, ordered=ordered)
+        pd.DataFrame({"path": ["a", "b"], "label": label}).to_parquet(tmp_path / "a.parquet")
+        entries, layout = listed(tmp_path / "a.parquet")
+        assert [entry.label for entry in entries] == ["large", "small"]
+        assert layout.class_names == (tuple(sizes) if ordered else None)

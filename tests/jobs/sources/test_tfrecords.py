@@ -8,9 +8,12 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from support.sources import example, found_records, refused_records, upload, write_tfrecord
+from numpy.typing import NDArray
+from support.sources import example, found_records, images, refused_records, upload, write_tfrecord
 
 from beam_jobs.sources import BadInput
 from shard_reader.format import Field
@@ -210,3 +213,92 @@ def test_a_tfrecord_that_has_become_shorter(tmp_path: Path) -> None:
     os.truncate(tmp_path / "a.tfrecord", 60)
     with pytest.raises(BadInput, match="the file ends 69 bytes before its end"):
         listed.read("00000000")
+
+
+def serialized(pixels: NDArray[Any]) -> bytes:
+    import tensorflow as tf
+
+    return bytes(tf.io.serialize_tensor(pixels).numpy())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "values"),
+    [
+        ((4, 5, 3), "uint8", {"height": 4, "width": 5, "depth": 3}),
+        ((4, 5, 1), "uint8", {"image__height": 4, "image__width": 5}),
+        ((4, 5, 4), "uint8", {"height": 4, "width": 5, "image__channels": 4}),
+        ((4, 5, 3), "uint16", {"height": 4, "width": 5}),
+        ((4, 5, 1), "uint16", {"height": 4, "width": 5, "channels": 1}),
+        ((4, 5, 3), "uint8", None),
+        ((4, 5), "uint16", None),
+        ((3, 40, 50), "uint8", None),
+    ],
+)
+def test_images_that_are_pixels(tmp_path: Path, shape: tuple[int, ...], dtype: str, values: dict[str, int]) -> None:
+    pixels = [images(*shape, dtype=dtype) + np.array(n, dtype) for n in range(3)]
+    records = [
+        example(image=serialized(one) if values is None else one.tobytes(), label=n, **(values or {}))
+        for n, one in enumerate(pixels)
+    ]
+    listed = found_records(write_tfrecord(tmp_path / "a.tfrecord", *records))
+    assert [entry.label for entry in listed.entries.values()] == [0, 1, 2]
+    for id, one in zip(listed.entries, pixels, strict=True):
+        assert np.array_equal(listed.read(id), np.moveaxis(one, 0, 2) if shape[0] == 3 else one)
+
+
+def test_pixels_of_another_size_or_type_are_rejected(tmp_path: Path) -> None:
+    size = {"height": 4, "width": 5, "depth": 3}
+    path = write_tfrecord(
+        tmp_path / "a.tfrecord",
+        example(image=b"\xff\xd8\xff" * 20, **size),
+        example(image=b"\xff\xd8\xff" * 20, height=5, width=4),
+        example(image=images(4, 5, 3).tobytes(), **size),
+        example(image=bytes(61), **size),
+        example(image=bytes(60), height=4),
+        example(image=serialized(images(4, 5, 3).astype("float32"))),
+    )
+    start = write_tfrecord(tmp_path / "b.tfrecord", example(image=images(4, 5, 3).tobytes(), **size))
+    both = tmp_path / "both"
+    both.mkdir()
+    for number, one in enumerate((start, path)):
+        one.rename(both / f"{number}.tfrecord")
+    listed = found_records(both)
+    assert len(listed.entries) == 4  # by then, images are known to be pixels, whatever they begin with
+    assert {id[-1]: text for id, (_, text) in listed.rejects.items()} == {
+        "3": "its image has 61 bytes, which are not the pixels of height 4, width 5, 3 channels",
+        "4": "its image has no width, which bytes of pixels need",
+        "5": "its image is a serialized tensor of shape [4, 5, 3] in 240 bytes: expected uint8 or uint16 of [height,"
+        " width] or [height, width, channels], with 1, 3 or 4 channels",
+    }
+
+
+def test_shards_with_float_pixels_are_refused(tmp_path: Path) -> None:
+    path = write_tfrecord(tmp_path / "a.tfrecord", example(image=bytes(4 * 20), height=4, width=5))
+    assert found_records(path).read("00000000").shape == (4, 5, 4)
+    (tmp_path / "dataset.json").write_text(json.dumps({"fields": {"image": {"encoding": "raw", "dtype": "float32"}}}))
+    assert refused_records(path) == (
+        "INPUT: its dataset.json says that its pixels are float32: expected uint8 or uint16; prepare the images that"
+        " the dataset was made of"
+    )
+
+
+def test_the_only_feature_that_is_an_image(tmp_path: Path) -> None:
+    path = write_tfrecord(tmp_path / "a.tfrecord", example(image="a name", contents=b"\xff\xd8\xff"))
+    listed = found_records(path)
+    assert listed.read("00000000") == b"\xff\xd8\xff"
+    assert listed.entries["00000000"].fields == {"image": "a name"}
+
+
+def test_one_hot_vectors_are_classes(tmp_path: Path) -> None:
+    for vectors in ([[0.0, 1.0], [1.0, 0.0]], [[0, 1, 0], [1, 0, 0]]):
+        path = write_tfrecord(tmp_path / "a.tfrecord", *(example(image=b"\xff", label=one) for one in vectors))
+        assert [entry.label for entry in found_records(path).entries.values()] == [1, 0]
+
+
+def test_features_that_are_not_read_are_named(tmp_path: Path) -> None:
+    path = write_tfrecord(tmp_path / "a.tfrecord", example(image=b"\xff", label=1, height=3, depth=3, x=1))
+    left_out = [(one.what, one.why) for one in found_records(path).layout.left_out]
+    why = "they describe the file of an image, not the stored one; --fields keeps them"
+    assert left_out == [("depth, height", why)]
+    left_out = [(one.what, one.why) for one in found_records(path, fields=("height",)).layout.left_out]
+    assert left_out == [("depth, x", "--fields does not name them")]

@@ -257,3 +257,8 @@ def test_records_of_ours_whose_manifest_is_lost(tmp_path: Path) -> None:
     data = open_dataset(path)
     assert [data[n]["id"] for n in range(3)][:2] == ["a/1.png", "b/größer.png"]
     verified(path)
+
+
+def test_labels_that_some_records_lack_are_named_a_list(tmp_path: Path) -> None:
+    write(tmp_path / "x.tfrecord", [{"image": image_bytes(n), **({"label": 1} if n else {})} for n in range(2)])
+    assert "  label      from label, a list: not every record has exactly one\n" in indexed(tmp_path)

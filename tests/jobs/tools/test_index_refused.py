@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import command
-from support.foreign_records import image_bytes, write
+from support.foreign_records import image_bytes, tf, write
 
 from beam_jobs.errors import JobError
 from beam_jobs.tools.index import IndexOptions, index_directory
@@ -39,6 +39,10 @@ def one(path: Path, **record: Any) -> None:
     write(path / "x.tfrecord", [{"image": image_bytes(0)}, record])
 
 
+def tensor() -> bytes:
+    return bytes(tf.io.serialize_tensor(np.zeros((2, 2, 3), np.uint8)).numpy())
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
@@ -57,6 +61,7 @@ def one(path: Path, **record: Any) -> None:
         (lambda path: one(path, image=image_bytes(1)), "--id-key x", "--id-key x: {} has no such feature; it has"),
         (lambda path: one(path, image=image_bytes(1)), "--label-key x", "--label-key x: there is no such feature"),
         (lambda path: one(path, image=image_bytes(1), y=b"cat"), "--label-key y", "holds no whole numbers"),
+        (lambda path: write(path / "x.tfrecord", [{"image": tensor()}]), "", "are serialized tensors: `image-shards "),
         (lambda path: one(path, image=image_bytes(1)), "--raw 2x2x3", "which are not the pixels of height 2, width 2"),
         (lambda path: one(path, image=image_bytes(1)), "--raw 2x2", "expected height, width and channels (1 to 4)"),
         (lambda path: one(path, image=image_bytes(1)), "--split a=b*", "--split a=b*: no file has such a name; there"),

@@ -1,11 +1,17 @@
-"""Files of rows: CSV, TSV, JSONL and Parquet, read a row at a time. Of Parquet, only needed columns are read."""
+"""Files of rows: CSV, TSV, JSONL (also `.gz`), JSON lists and Parquet, read a row at a time.
+
+Of Parquet, only needed columns are read.
+"""
 
 from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import itertools
 import json
+import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -13,6 +19,7 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BadInput
+from beam_jobs.sources.files.tables.json_lists import JsonLists
 from shard_reader.format.fields import Field
 from shard_reader.storage.directory import Directory
 
@@ -21,6 +28,9 @@ __all__ = ["KINDS", "Rows"]
 _LARGEST_CELL = 1 << 24  # characters: a quote that is not closed would take the rest of the file into memory
 _BATCH = 4096  # rows of Parquet at a time
 _BUFFER = 1 << 20  # bytes of each column of Parquet
+
+
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line
 
 
 class Rows(ABC):
@@ -54,6 +64,10 @@ class Rows(ABC):
         """The types of the columns, as far as the file declares them."""
         return {}
 
+    def categories(self, column: str) -> tuple[str, ...] | None:
+        """The names of an ordered categorical column in their order; None for another column."""
+        return None
+
     def refused(self, message: str) -> UsageError:
         """An error that names the file."""
         return UsageError(f"INPUT {self._directory.uri(self.name)}: {message}")
@@ -66,12 +80,15 @@ class Rows(ABC):
 
     def _lines(self) -> Generator[str, None, None]:
         """Every line as text, with its line break."""
-        for number, line in enumerate(self._directory.lines(self.name), 1):
+        for number, line in enumerate(self._stored_lines(), 1):
             # Spreadsheets export "Unicode text" as UTF-16, with a byte order mark or without one.
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
                 if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0\0" in (line[:4:2], line[1:4:2]):
                     raise self.refused(f"line 1: byte 1: is UTF-16, not UTF-8; convert it: {self._iconv('UTF-16')}")
+                if b"\r" in line.rstrip(b"\r\n") and not line.endswith(b"\n"):
+                    lf = f"tr '\\r' '\\n' < {self.name} > {self._renamed('lf')}"
+                    raise self.refused(f"has lines that end in CR alone, as of old Macs; convert it: {lf}")
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
@@ -81,9 +98,22 @@ class Rows(ABC):
                 ) from None
             yield text
 
-    def _iconv(self, encoding: str) -> str:
+    def _stored_lines(self) -> Generator[bytes, None, None]:
+        if not self.name.lower().endswith(".gz"):
+            yield from self._directory.lines(self.name)
+            return
+        with self._directory.open(self.name) as stored, gzip.open(stored) as file:
+            try:
+                yield from file
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise self.refused(f"cannot be unpacked by gzip ({error}); copy it again") from error
+
+    def _renamed(self, end: str) -> str:
         stem, _, suffix = self.name.rpartition(".")
-        return f"iconv -f {encoding} -t UTF-8 {self.name} > {stem}-utf8.{suffix}"
+        return f"{stem}-{end}.{suffix}"
+
+    def _iconv(self, encoding: str) -> str:
+        return f"iconv -f {encoding} -t UTF-8 {self.name} > {self._renamed('utf8')}"
 
 
 class _Csv(Rows):
@@ -118,12 +148,16 @@ class _Csv(Rows):
         """Every row that is not blank, with the number of its first line."""
         csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_CELL))
         with closing(self._lines()) as lines:
-            first = next(lines, "")
+            first, skipped = next(lines, ""), 0
+            said = _SEPARATOR.fullmatch(first)
+            if said:
+                first, skipped = next(lines, ""), 1
+            delimiter = said[1] if said else self._delimiter(first)
             reader = csv.reader(
-                itertools.chain([first], lines), delimiter=self._delimiter(first), strict=True, skipinitialspace=True
+                itertools.chain([first], lines), delimiter=delimiter, strict=True, skipinitialspace=True
             )
             while True:
-                number = reader.line_num + 1
+                number = reader.line_num + 1 + skipped
                 try:
                     cells = next(reader)
                 except StopIteration:
@@ -185,6 +219,19 @@ class _JsonLines(Rows):
         return value
 
 
+class _JsonArray(_JsonLines):
+    kind = "JSON"
+    unit = "element"
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any] | BadInput]]:
+        try:
+            for number, (_, value) in enumerate(JsonLists(self._directory, self.name).items(""), 1):
+                is_object = isinstance(value, dict)
+                yield number, value if is_object else BadInput("bad-row", f"is no JSON object: {value!r:.80}")
+        except ValueError as error:
+            raise self.refused(str(error)) from error
+
+
 class _Parquet(Rows):
     kind = "Parquet"
     unit = "row"
@@ -212,6 +259,18 @@ class _Parquet(Rows):
                 for row in zip(*values, strict=True):
                     number += 1
                     yield number, row
+
+    def categories(self, column: str) -> tuple[str, ...] | None:
+        from pyarrow import types
+
+        with self._file() as file:
+            if not getattr(file.schema_arrow.field(column).type, "ordered", False):
+                return None
+            batch = next(file.iter_batches(1, columns=[column]), None)
+            if batch is None or not types.is_dictionary(batch.column(column).type):
+                return None
+            names = batch.column(column).dictionary.to_pylist()
+        return tuple(names) if all(isinstance(name, str) and name == name.strip() for name in names) else None
 
     @contextmanager
     def _file(self) -> Iterator[Any]:
@@ -285,11 +344,11 @@ def _fixed(kind: Any) -> Field | None:
     return Field(dtype="int64" if types.is_integer(kind) else "float32", shape=shape)
 
 
+_TEXTS: Mapping[str, type[Rows]] = {".csv": _Csv, ".tsv": _Tsv, ".jsonl": _JsonLines, ".ndjson": _JsonLines}
 KINDS: Mapping[str, type[Rows]] = {
-    ".csv": _Csv,
-    ".tsv": _Tsv,
-    ".jsonl": _JsonLines,
-    ".ndjson": _JsonLines,
+    **_TEXTS,
+    ".json": _JsonArray,
     ".parquet": _Parquet,
+    **{f"{suffix}.gz": kind for suffix, kind in _TEXTS.items()},
 }
 """The class that reads files of each suffix."""
