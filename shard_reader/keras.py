@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
 from shard_reader.errors import StateError
 from shard_reader.stream.batch_reader import Batch
-from shard_reader.stream.stream import Stream
+from shard_reader.stream.stream import Loop, Stream
 
 __all__ = ["ResumeCallback", "ShardSequence", "normalization"]
 
@@ -107,8 +107,7 @@ class ShardSequence(keras.utils.PyDataset):
         """The batches of an epoch; the next loop is the next epoch."""
         epoch, first = self._start
         self.start_at(epoch + 1, 0)
-        for step, batch in enumerate(self.stream.batches(epoch, first), first):
-            yield self._element(batch, step)
+        return Loop(self._element(batch, step) for step, batch in enumerate(self.stream.batches(epoch, first), first))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_lock": None, "_ahead": None}
@@ -167,7 +166,7 @@ class ShardSequence(keras.utils.PyDataset):
 
     def _stop(self) -> None:
         self._epoch, self._first, self._next, self._within_epoch = self._start[0], 0, 0, False
-        self._ahead: Generator[Batch, None, None] | None = None
+        self._ahead: Loop[Batch] | None = None
 
     def _read(self, step: int, asked_by_keras: bool) -> tuple[int, Batch]:
         """The step of the stream, and its batch."""
@@ -186,7 +185,11 @@ class ShardSequence(keras.utils.PyDataset):
             return place, self.stream.batch(self._epoch, place)
         if self._ahead is None:
             self._ahead = self.stream.batches(self._epoch, place)
-        batch = next(self._ahead)
+        try:
+            batch = next(self._ahead)
+        except BaseException:
+            self._ahead = None  # the same batch can be asked for again
+            raise
         self._next += 1
         if self._next == len(self):
             self._ahead = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from multiprocessing.context import get_spawning_popen
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from shard_reader.arguments import record_numbers
 from shard_reader.dataset.records import Records
 from shard_reader.stream.batch_reader import Batch
 from shard_reader.stream.options import Verify
-from shard_reader.stream.stream import Stream
+from shard_reader.stream.stream import Loop, Stream
 from shard_reader.transforms.compose import Transforms
 
 __all__ = ["RecordDataset", "StreamDataset", "normalization"]
@@ -89,8 +90,15 @@ class StreamDataset(IterableDataset[Any]):
         """The elements of one epoch."""
         worker = get_worker_info()
         if worker is not None:
-            return self._of_worker(*self._begin_in_worker(worker.id, worker.num_workers, worker.seed))
-        return self._of_stream()
+            return Loop(self._of_worker(*self._begin_in_worker(worker.id, worker.num_workers, worker.seed)))
+        return Loop(self._of_stream())
+
+    def __getstate__(self) -> dict[str, Any]:
+        if get_spawning_popen() is not None:
+            # The new process is in no group of `torch.distributed`, and its copy of a stream knows no loop of ours.
+            stream = self._stream
+            self._loops.go_to(stream, self._loops.next(stream))
+        return self.__dict__
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the last batch of the loop; in a worker process, after its own last batch.
@@ -132,7 +140,7 @@ class StreamDataset(IterableDataset[Any]):
             self._whole = _of_this_rank(self._whole)
         return self._whole
 
-    def _of_stream(self) -> Iterator[Any]:
+    def _of_stream(self) -> Generator[Any, None, None]:
         """The batches in this process."""
         stream = self._stream
         epoch, step = self._loops.next(stream)
@@ -170,7 +178,7 @@ class StreamDataset(IterableDataset[Any]):
         self._place = (epoch, first + worker) if resumed is None else resumed
         return *self._place, workers
 
-    def _of_worker(self, epoch: int, step: int, every: int) -> Iterator[Any]:
+    def _of_worker(self, epoch: int, step: int, every: int) -> Generator[Any, None, None]:
         """The batches of this worker's turns."""
         for batch in self._stream.batches(epoch, step, every=every) if step < len(self._stream) else ():
             # Before the batch is given: StatefulDataLoader asks for the state as soon as it has it.

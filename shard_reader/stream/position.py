@@ -137,7 +137,9 @@ class Position:
 
     def restore(self, plain: dict[str, Any]) -> None:
         """Become the position that `to_plain` described."""
-        self.epoch, self.step, self.is_begun = plain["epoch"], plain["step"], plain["is_begun"]
+        self.epoch, self.step = plain["epoch"], plain["step"]
+        # A copy made in the middle of an epoch is like a position that was loaded: no loop of it has broken off.
+        self.is_begun = plain["is_begun"] and self.step == 0
         self.moves, self._counted_epoch = plain["moves"], plain["counted_epoch"]
         self.coverage = Coverage.from_json(plain["coverage"])
         self._skipped = [(step, Skipped(record, reason)) for step, record, reason in plain["skipped"]]

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,22 @@ from shard_reader.stream.plain import plain_order, translated
 from shard_reader.stream.position import Position
 from shard_reader.stream.prefetch import Prefetch
 
-__all__ = ["Batch", "Skipped", "Spec", "Stream"]
+__all__ = ["Batch", "Loop", "Skipped", "Spec", "Stream"]
+
+T = TypeVar("T")
 
 _OVER = "this loop is over: the stream was iterated again, given another position, closed, or forked"
+_FAILED = (
+    "this loop failed before the end of its epoch, and has no more batches: to continue after its last batch, call"
+    " load_state_dict(state_dict()) and begin another loop, which otherwise is the next epoch. It failed with {}: {}"
+)
 
 
 class Stream:
     """Batches of a dataset. Made by `Records.stream`.
 
     Every `for batch in stream` is one epoch, with an order of its own unless `shuffle="none"`. A loop that breaks off
-    ends its epoch: the next loop begins the next epoch.
+    ends its epoch: the next loop begins the next epoch. A loop that ended with an error says so when it is asked again.
 
     A batch is a dictionary of arrays: `image` `[n, height, width, channels]`, `label` int64 `[n]`,
     `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch, or is damaged and skipped), and the
@@ -42,7 +48,8 @@ class Stream:
     view of it, is gone.
 
     `state_dict()` after a batch is the position after it. After `load_state_dict()` the next loop continues from there
-    to the end of that epoch, bit for bit. With another number of ranks the global batches are still the same.
+    to the end of that epoch, bit for bit. With another number of ranks the global batches are still the same. A copy
+    (`pickle`, `copy`) continues from the stream's position, too.
 
     >>> stream = data.stream(batch_size=256, seed=0)  # doctest: +SKIP
     >>> for batch in stream:  # doctest: +SKIP
@@ -146,7 +153,7 @@ class Stream:
         self._position.moves += 1
         batches = self._batches(self._loop)
         self._running = weakref.ref(batches)
-        return _Loop(self, self._loop, batches)
+        return _StreamLoop(self, self._loop, batches)
 
     def _batches(self, loop: int) -> Generator[Batch, None, None]:
         epoch, first = self._position.begin()
@@ -193,7 +200,7 @@ class Stream:
         lookup = self._reader.lookup(_check_epoch(epoch), step, step + 1)
         return self._batch(lookup, self._reader.places(lookup, step))
 
-    def batches(self, epoch: int, first: int = 0, *, every: int = 1) -> Generator[Batch, None, None]:
+    def batches(self, epoch: int, first: int = 0, *, every: int = 1) -> Loop[Batch]:
         """The batches of any epoch from step `first` on, made in advance by threads, without moving the stream.
 
         Args:
@@ -210,7 +217,7 @@ class Stream:
         verifies = self._verifies()
         prefetch = Prefetch(self._reader, self.order, epoch, first, every=every, verify=verifies, cold=self._was_cold)
         is_whole = first == 0 and every == 1 and self.order.has_all
-        return self._unmoved(prefetch, verifies_all=verifies and is_whole)
+        return Loop(self._unmoved(prefetch, verifies_all=verifies and is_whole))
 
     def take(self, records: Sequence[int] | NDArray[np.int64], epoch: int = 0) -> Batch:
         """Any records by number, in the given order, as a batch; all have weight 1.
@@ -257,7 +264,7 @@ class Stream:
         return self._position.coverage
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the last batch: a few integers, and the dataset and order they refer to. Fits JSON."""
+        """The position after the last batch: integers, and as text the dataset and order they refer to. Fits JSON."""
         return self._position.state()
 
     def state_at(self, step: int, epoch: int | None = None) -> dict[str, Any]:
@@ -332,17 +339,48 @@ class Stream:
         return options.verify == "always"
 
 
-class _Loop(Iterator[Batch]):
+class Loop(Iterator[T], Generic[T]):
+    """The items of a generator. After an error every further call is an error, too, and not the end of the loop."""
+
+    # A generator that raised is over, and says StopIteration: whoever caught the error took the epoch for a whole one.
+
+    def __init__(self, items: Generator[T, None, None]) -> None:
+        self._items = items
+        self._failure: tuple[str, str] | None = None  # as text: the error itself would hold the memory of its batch
+
+    def __next__(self) -> T:
+        """The next item.
+
+        Raises:
+            RuntimeError: an earlier call failed.
+        """
+        if self._failure:
+            raise RuntimeError(_FAILED.format(*self._failure))
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except BaseException as error:  # Ctrl-C, too
+            self._failure = type(error).__name__, str(error)
+            raise
+
+    def close(self) -> None:
+        """End the loop."""
+        self._items.close()
+
+
+class _StreamLoop(Loop[Batch]):
     """The batches of an epoch, as long as the stream was not moved by another loop, a position, or a fork."""
 
-    def __init__(self, stream: Stream, number: int, batches: Iterator[Batch]) -> None:
-        self._stream, self._number, self._batches, self._process = stream, number, batches, os.getpid()
+    def __init__(self, stream: Stream, number: int, batches: Generator[Batch, None, None]) -> None:
+        super().__init__(batches)
+        self._stream, self._number, self._process = stream, number, os.getpid()
 
     def __next__(self) -> Batch:
         if self._is_over():
             raise RuntimeError(_OVER)
         try:
-            return next(self._batches)
+            return super().__next__()
         except Exception:
             # Once the loop is over, its errors are those of stopped threads, and StopIteration is not the epoch's end.
             if self._is_over():
