@@ -17,7 +17,7 @@ _STATE_VERSION = 1
 
 
 class Position:
-    """Where a stream is in its epochs, as a few integers, and the records that it has given of the epoch.
+    """Where a stream is in its epochs, as integers and text, and the records that it has given of the epoch.
 
     Args:
         seed: the seed of the order.
