@@ -19,7 +19,8 @@ from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
 from shard_reader.stream.batch_reader import Batch
-from shard_reader.stream.stream import Loop, Stream
+from shard_reader.stream.loop import Loop
+from shard_reader.stream.stream import Stream
 
 __all__ = ["GlobalBatches", "normalization"]
 

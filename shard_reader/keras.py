@@ -26,8 +26,10 @@ from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
 from shard_reader.errors import StateError
+from shard_reader.storage.local import sync, write_whole
 from shard_reader.stream.batch_reader import Batch
-from shard_reader.stream.stream import Loop, Stream
+from shard_reader.stream.loop import Loop
+from shard_reader.stream.stream import Stream
 
 __all__ = ["ResumeCallback", "ShardSequence", "normalization"]
 
@@ -340,7 +342,8 @@ class ResumeCallback(keras.callbacks.Callback):
         new = self._directory / "new.weights.h5"
         try:
             self.model.save_weights(new, overwrite=True)
-            _replace(new, self._directory / weights)
+            sync(new)
+            new.replace(self._directory / weights)
         except BaseException:  # a full disk, say: the previous checkpoint stays
             new.unlink(missing_ok=True)
             raise
@@ -349,9 +352,8 @@ class ResumeCallback(keras.callbacks.Callback):
         self._place, self._saved = (state["epoch"], state["step"]), self._step
         self.initial_epoch = self._place[0] - self._offset
         kept = (self.initial_epoch, weights, state, self._random_states)
-        new = self._directory / f"{_POSITION}.new"
-        new.write_text(json.dumps(dict(zip(_KEPT, kept, strict=True)), indent=1) + "\n", "utf-8")
-        _replace(new, self._directory / _POSITION)
+        text = json.dumps(dict(zip(_KEPT, kept, strict=True)), indent=1) + "\n"
+        write_whole(self._directory / _POSITION, [text.encode()])
         if self._weights not in (None, weights):
             (self._directory / str(self._weights)).unlink(missing_ok=True)
         self._weights = weights
@@ -395,10 +397,3 @@ def _random_states(model: keras.Model) -> list[keras.Variable]:
     """The random states of the model's layers, as Dropout, which files of weights do not have."""
     weights = {id(weight) for weight in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
-
-
-def _replace(new: Path, path: Path) -> None:
-    """Rename a file, once its bytes are on the disk."""
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.replace(path)

@@ -19,7 +19,8 @@ from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.dataset.records import Records
 from shard_reader.stream.batch_reader import Batch, Spec
-from shard_reader.stream.stream import Loop, Stream
+from shard_reader.stream.loop import Loop
+from shard_reader.stream.stream import Stream
 from shard_reader.system.buffers import ALIGNMENT, BufferPool
 
 __all__ = ["as_dataset", "normalization"]
@@ -88,6 +89,8 @@ def as_dataset(
     # the epoch took. Later stages with AUTOTUNE have a thread for each CPU, unless their options say otherwise.
     options = tf.data.Options()
     options.autotune.enabled = False
+    if stream.order.world_size > 1:  # otherwise a strategy with several workers would divide this rank's share again
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.apply(tf.data.experimental.assert_cardinality(batches)).with_options(options)
 
 

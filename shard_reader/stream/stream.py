@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,14 @@ from shard_reader.remote.stats import Stats
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import Batch, BatchReader, Skipped, Spec
 from shard_reader.stream.lookup import Lookup
+from shard_reader.stream.loop import Loop
 from shard_reader.stream.options import ReadOptions
-from shard_reader.stream.plain import plain_order, translated
-from shard_reader.stream.position import Position
+from shard_reader.stream.position import Position, translated
 from shard_reader.stream.prefetch import Prefetch
 
-__all__ = ["Batch", "Loop", "Skipped", "Spec", "Stream"]
-
-T = TypeVar("T")
+__all__ = ["Batch", "Skipped", "Spec", "Stream"]
 
 _OVER = "this loop is over: the stream was iterated again, given another position, closed, or forked"
-_FAILED = (
-    "this loop failed before the end of its epoch, and has no more batches: to continue after its last batch, call"
-    " load_state_dict(state_dict()) and begin another loop, which otherwise is the next epoch. It failed with {}: {}"
-)
 
 
 class Stream:
@@ -81,7 +75,7 @@ class Stream:
         """The data, and otherwise plain values that any later version can read."""
         return {
             "data": self.data,
-            "order": plain_order(self.order),
+            "order": self.order.to_plain(),
             "seed": self.seed,
             "options": self._reader.options.to_plain(),
             "probed_image": self._reader.probed_image,
@@ -242,6 +236,7 @@ class Stream:
         order = replace(self.order, rank=rank, world_size=world_size)
         other = Stream(self.data, order, self.seed, self._reader.options)
         other.load_state_dict(self.state_dict())
+        other._position.is_restored = self._position.is_restored
         return other
 
     def require(self, *names: str) -> None:
@@ -294,6 +289,21 @@ class Stream:
         self._position.load(state)
         self._end_loop()
 
+    def set_epoch(self, epoch: int, *, is_left: bool = False) -> None:
+        """Have the next loop be that of an epoch: all of it, or its rest if a position in it was restored.
+
+        Args:
+            is_left: loops of other processes have left the position of this stream.
+
+        Raises:
+            IndexError: there is no such epoch.
+            StateError: a position of another epoch was restored, and no loop has begun since.
+        """
+        moves = self.moves
+        self._position.set_epoch(_check_epoch(epoch), is_left=is_left)
+        if self.moves != moves:
+            self._end_loop()
+
     def check_state(self, state: dict[str, Any]) -> tuple[int, int]:
         """The epoch and the step of a position, without going there.
 
@@ -337,36 +347,6 @@ class Stream:
         if options.verify is None or options.verify == "first-epoch":
             return options.on_error == "skip" or not self._has_verified
         return options.verify == "always"
-
-
-class Loop(Iterator[T], Generic[T]):
-    """The items of a generator. After an error every further call is an error, too, and not the end of the loop."""
-
-    # A generator that raised is over, and says StopIteration: whoever caught the error took the epoch for a whole one.
-
-    def __init__(self, items: Generator[T, None, None]) -> None:
-        self._items = items
-        self._failure: tuple[str, str] | None = None  # as text: the error itself would hold the memory of its batch
-
-    def __next__(self) -> T:
-        """The next item.
-
-        Raises:
-            RuntimeError: an earlier call failed.
-        """
-        if self._failure:
-            raise RuntimeError(_FAILED.format(*self._failure))
-        try:
-            return next(self._items)
-        except StopIteration:
-            raise
-        except BaseException as error:  # Ctrl-C, too
-            self._failure = type(error).__name__, str(error)
-            raise
-
-    def close(self) -> None:
-        """End the loop."""
-        self._items.close()
 
 
 class _StreamLoop(Loop[Batch]):
