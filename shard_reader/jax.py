@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
 from shard_reader.stream.batch_reader import Batch
+from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
 
 __all__ = ["GlobalBatches", "normalization"]
@@ -84,6 +85,9 @@ class GlobalBatches:
         Raises:
             ValueError: an integer does not fit into JAX's int32.
         """
+        return Loop(self._epoch())
+
+    def _epoch(self) -> Generator[Any, None, None]:
         for element, place in prefetch_to_device(self._stream, self._send, self._prefetch):
             self._moves, self._place = self._stream.moves, place
             yield element

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,9 @@ from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
 from shard_reader.errors import StateError
+from shard_reader.storage.local import sync, write_whole
 from shard_reader.stream.batch_reader import Batch
+from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
 
 __all__ = ["ResumeCallback", "ShardSequence", "normalization"]
@@ -107,8 +109,7 @@ class ShardSequence(keras.utils.PyDataset):
         """The batches of an epoch; the next loop is the next epoch."""
         epoch, first = self._start
         self.start_at(epoch + 1, 0)
-        for step, batch in enumerate(self.stream.batches(epoch, first), first):
-            yield self._element(batch, step)
+        return Loop(self._element(batch, step) for step, batch in enumerate(self.stream.batches(epoch, first), first))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_lock": None, "_ahead": None}
@@ -167,7 +168,7 @@ class ShardSequence(keras.utils.PyDataset):
 
     def _stop(self) -> None:
         self._epoch, self._first, self._next, self._within_epoch = self._start[0], 0, 0, False
-        self._ahead: Generator[Batch, None, None] | None = None
+        self._ahead: Loop[Batch] | None = None
 
     def _read(self, step: int, asked_by_keras: bool) -> tuple[int, Batch]:
         """The step of the stream, and its batch."""
@@ -186,7 +187,11 @@ class ShardSequence(keras.utils.PyDataset):
             return place, self.stream.batch(self._epoch, place)
         if self._ahead is None:
             self._ahead = self.stream.batches(self._epoch, place)
-        batch = next(self._ahead)
+        try:
+            batch = next(self._ahead)
+        except BaseException:
+            self._ahead = None  # the same batch can be asked for again
+            raise
         self._next += 1
         if self._next == len(self):
             self._ahead = None
@@ -337,7 +342,8 @@ class ResumeCallback(keras.callbacks.Callback):
         new = self._directory / "new.weights.h5"
         try:
             self.model.save_weights(new, overwrite=True)
-            _replace(new, self._directory / weights)
+            sync(new)
+            new.replace(self._directory / weights)
         except BaseException:  # a full disk, say: the previous checkpoint stays
             new.unlink(missing_ok=True)
             raise
@@ -346,9 +352,8 @@ class ResumeCallback(keras.callbacks.Callback):
         self._place, self._saved = (state["epoch"], state["step"]), self._step
         self.initial_epoch = self._place[0] - self._offset
         kept = (self.initial_epoch, weights, state, self._random_states)
-        new = self._directory / f"{_POSITION}.new"
-        new.write_text(json.dumps(dict(zip(_KEPT, kept, strict=True)), indent=1) + "\n", "utf-8")
-        _replace(new, self._directory / _POSITION)
+        text = json.dumps(dict(zip(_KEPT, kept, strict=True)), indent=1) + "\n"
+        write_whole(self._directory / _POSITION, [text.encode()])
         if self._weights not in (None, weights):
             (self._directory / str(self._weights)).unlink(missing_ok=True)
         self._weights = weights
@@ -392,10 +397,3 @@ def _random_states(model: keras.Model) -> list[keras.Variable]:
     """The random states of the model's layers, as Dropout, which files of weights do not have."""
     weights = {id(weight) for weight in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
-
-
-def _replace(new: Path, path: Path) -> None:
-    """Rename a file, once its bytes are on the disk."""
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.replace(path)

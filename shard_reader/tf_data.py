@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.dataset.records import Records
 from shard_reader.stream.batch_reader import Batch, Spec
+from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
 from shard_reader.system.buffers import ALIGNMENT, BufferPool
 
@@ -64,7 +65,7 @@ def as_dataset(
     signature = {name: _tensor_spec(name, elements.specs[name], size) for name in elements.names}
     batches, alive, aligned = stream.remaining, weakref.ref(stream), _Aligned()
 
-    def epoch() -> Iterator[Batch]:
+    def epoch() -> Generator[Batch, None, None]:
         stream = alive()
         if stream is None:
             raise RuntimeError("the stream is gone, since neither it nor the dataset was kept: keep one of them")
@@ -78,7 +79,7 @@ def as_dataset(
             yield {name: aligned(values) for name, values in elements.arrays(batch).items()}
             del batch  # its memory is for a later batch
 
-    dataset = tf.data.Dataset.from_generator(epoch, output_signature=signature)
+    dataset = tf.data.Dataset.from_generator(lambda: Loop(epoch()), output_signature=signature)
     # The dataset keeps the stream, not the function: TensorFlow keeps that for ever, and with it would keep the
     # stream's threads and buffers.
     dataset._stream = stream
@@ -88,6 +89,8 @@ def as_dataset(
     # the epoch took. Later stages with AUTOTUNE have a thread for each CPU, unless their options say otherwise.
     options = tf.data.Options()
     options.autotune.enabled = False
+    if stream.order.world_size > 1:  # otherwise a strategy with several workers would divide this rank's share again
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.apply(tf.data.experimental.assert_cardinality(batches)).with_options(options)
 
 

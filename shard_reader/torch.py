@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from multiprocessing.context import get_spawning_popen
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 try:
     import torch
@@ -20,10 +20,13 @@ except ModuleNotFoundError as error:
 from shard_reader.adapters.device_queue import prefetch_to_device
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics
+from shard_reader.adapters.torch_callers import check_callers
+from shard_reader.adapters.torch_tensors import Copies, of_record, tensors
 from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops
 from shard_reader.arguments import record_numbers
 from shard_reader.dataset.records import Records
 from shard_reader.stream.batch_reader import Batch
+from shard_reader.stream.loop import Loop
 from shard_reader.stream.options import Verify
 from shard_reader.stream.stream import Stream
 from shard_reader.transforms.compose import Transforms
@@ -86,11 +89,29 @@ class StreamDataset(IterableDataset[Any]):
         return len(self._stream)
 
     def __iter__(self) -> Iterator[Any]:
-        """The elements of one epoch."""
+        """The elements of one epoch.
+
+        Raises:
+            ValueError: a DataLoader would make batches of batches, or Accelerate divide a share of the batches.
+            StateError: a trainer that was restored would begin at another place.
+        """
         worker = get_worker_info()
-        if worker is not None:
-            return self._of_worker(*self._begin_in_worker(worker.id, worker.num_workers, worker.seed))
-        return self._of_stream()
+        if worker is None:
+            place, loop = self._loops.next(self._stream), self._of_stream()
+        else:
+            epoch, step = self._begin_in_worker(worker.id, worker.num_workers, worker.seed)
+            place, loop = (epoch, step - worker.id), self._of_worker(epoch, step, worker.num_workers)
+        check_callers(self._stream.order.world_size, place)
+        return Loop(loop)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if get_spawning_popen() is not None:
+            # The new process is in no group of `torch.distributed`, and its copy of a stream knows no loop of ours.
+            stream = self._stream
+            place = self._loops.next(stream)
+            check_callers(stream.order.world_size, place)
+            self._loops.go_to(stream, place)
+        return self.__dict__
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the last batch of the loop; in a worker process, after its own last batch.
@@ -124,6 +145,23 @@ class StreamDataset(IterableDataset[Any]):
         else:
             self._place, self._resumed = self._stream.check_state(state), True
 
+    def set_epoch(self, epoch: int) -> None:
+        """Have the next loop be that of an epoch: all of it, or its rest if a position in it was restored.
+
+        Raises:
+            StateError: a position of another epoch was restored, and no loop has begun since.
+            ValueError: Accelerate would divide this rank's share of the batches again.
+        """
+        stream = self._stream
+        check_callers(stream.order.world_size, (epoch, 0))
+        stream.set_epoch(epoch, is_left=self._loops.next(stream) != stream.next)
+        self._loops.go_to(stream, stream.next)
+
+    @property
+    def sampler(self) -> StreamDataset:
+        """Itself, for Lightning, which sets the epoch of a loader's sampler."""
+        return self
+
     @property
     def _stream(self) -> Stream:
         """The stream of this rank."""
@@ -132,14 +170,14 @@ class StreamDataset(IterableDataset[Any]):
             self._whole = _of_this_rank(self._whole)
         return self._whole
 
-    def _of_stream(self) -> Iterator[Any]:
+    def _of_stream(self) -> Generator[Any, None, None]:
         """The batches in this process."""
         stream = self._stream
         epoch, step = self._loops.next(stream)
         if (epoch, step) != stream.next:  # worker processes were there
             stream.load_state_dict(stream.state_at(step, epoch))
         copies = (
-            _Copies(self._device, _images(self._stream))
+            Copies(self._device, _images(self._stream))
             if self._device is not None and self._device.type == "cuda"
             else None
         )
@@ -152,8 +190,8 @@ class StreamDataset(IterableDataset[Any]):
             yield element if copies is None else self._elements.select(copies.receive(*element))
             del element
 
-    def _begin_in_worker(self, worker: int, workers: int, seed: int) -> tuple[int, int, int]:
-        """The epoch, a worker's first step of it, and the number of workers, which take turns."""
+    def _begin_in_worker(self, worker: int, workers: int, seed: int) -> tuple[int, int]:
+        """The epoch, and a worker's first step of it."""
         # A worker takes every n-th batch, not a share of each: so the batches are the same for any number of workers.
         if workers > MOST_WORKERS:
             raise ValueError(f"num_workers={workers}: must be at most {MOST_WORKERS}")
@@ -168,9 +206,9 @@ class StreamDataset(IterableDataset[Any]):
         epoch, first = self._loops.begin(self._stream, worker, (seed - worker, self._passes), resumed)
         self._passes += 1
         self._place = (epoch, first + worker) if resumed is None else resumed
-        return *self._place, workers
+        return self._place
 
-    def _of_worker(self, epoch: int, step: int, every: int) -> Iterator[Any]:
+    def _of_worker(self, epoch: int, step: int, every: int) -> Generator[Any, None, None]:
         """The batches of this worker's turns."""
         for batch in self._stream.batches(epoch, step, every=every) if step < len(self._stream) else ():
             # Before the batch is given: StatefulDataLoader asks for the state as soon as it has it.
@@ -179,7 +217,7 @@ class StreamDataset(IterableDataset[Any]):
             yield self._element(batch)
 
     def _element(self, batch: Batch) -> Any:
-        return self._elements.select(_tensors(self._elements.arrays(batch), self._device, _images(self._stream)))
+        return self._elements.select(tensors(self._elements.arrays(batch), self._device, _images(self._stream)))
 
 
 class RecordDataset(Dataset[Any]):
@@ -247,8 +285,8 @@ class RecordDataset(Dataset[Any]):
         arrays = self._elements.arrays(self._stream.take(numbers, int(self._epoch)))
         if self._elements.are_dictionaries:
             del arrays["weight"]
-        batch = self._elements.select(_tensors(arrays, None, _images(self._stream)))
-        return [_of_record(batch, place) for place in range(len(numbers))]
+        batch = self._elements.select(tensors(arrays, None, _images(self._stream)))
+        return [of_record(batch, place) for place in range(len(numbers))]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that random transforms draw from, as `DistributedSampler.set_epoch` does for the order."""
@@ -301,33 +339,6 @@ class _Normalization(torch.nn.Module):
         return ((images.to(torch.float32) - self.mean) / self.std).to(self.dtype)
 
 
-class _Copies:
-    """Copies to a GPU, on a CUDA stream of their own.
-
-    Args:
-        device: the GPU.
-        images: the names of the arrays that are images.
-    """
-
-    def __init__(self, device: torch.device, images: frozenset[str]) -> None:
-        self._device, self._images, self._copies = device, images, torch.cuda.Stream(device)
-
-    def send(self, arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], torch.cuda.Event]:
-        """Begin to copy; the tensors, and the event of their arrival."""
-        with torch.cuda.stream(self._copies):
-            return _tensors(arrays, self._device, self._images), self._copies.record_event()
-
-    def receive(self, tensors: dict[str, Any], copied: torch.cuda.Event) -> dict[str, Any]:
-        """The tensors, for this thread's next work on the GPU, which waits for the copies."""
-        using = torch.cuda.current_stream(self._device)
-        using.wait_event(copied)
-        for tensor in tensors.values():
-            if isinstance(tensor, torch.Tensor):
-                # Otherwise its memory could go to the next copy while the GPU still computes with it.
-                tensor.record_stream(using)
-        return tensors
-
-
 def _of_this_rank(stream: Stream) -> Stream:
     if not (distributed.is_available() and distributed.is_initialized()) or stream.order.world_size > 1:
         return stream
@@ -338,29 +349,3 @@ def _of_this_rank(stream: Stream) -> Stream:
 def _images(stream: Stream) -> frozenset[str]:
     """The names of the arrays of a batch that are images."""
     return frozenset(name for name in stream.fields if stream.data.fields[name].is_image)
-
-
-def _tensors(arrays: dict[str, NDArray[Any]], device: torch.device | None, images: frozenset[str]) -> dict[str, Any]:
-    """Arrays as tensors, of the same memory where they stay on the CPU; images with the channels first."""
-    return {name: _tensor(array, device, name in images) for name, array in arrays.items()}
-
-
-def _tensor(array: NDArray[Any], device: torch.device | None, is_image: bool) -> Any:
-    if array.dtype == object:
-        return array
-    tensor = torch.from_numpy(array)
-    if device is not None and device.type == "cuda":
-        # Pinned memory need not be kept until the copy is done: PyTorch does not use it again before that.
-        tensor = tensor.pin_memory(device)
-    if device is not None:
-        tensor = tensor.to(device, non_blocking=True)
-    return tensor.permute(0, 3, 1, 2) if is_image and tensor.ndim == 4 else tensor
-
-
-def _of_record(batch: Any, place: int) -> Any:
-    """One record of a batch, or of a structure of batches."""
-    if isinstance(batch, dict):
-        return {name: _of_record(part, place) for name, part in batch.items()}
-    if isinstance(batch, tuple | list):
-        return type(batch)(_of_record(part, place) for part in batch)
-    return batch[place]

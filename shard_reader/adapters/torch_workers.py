@@ -70,14 +70,14 @@ class WorkerLoops:
 
     def go_to(self, stream: Stream, place: tuple[int, int]) -> None:
         """Have the next loops of workers begin at a place, to which the stream has moved."""
-        # The moves last: workers take the other two values only where the moves are newer than their own.
+        # The moves last: workers take the other two values only where the moves are not older than their own.
         self._parent[1:] = torch.tensor(place)
         self._parent[0] = stream.moves
 
     def _place(self, stream: Stream) -> tuple[int, tuple[int, int]]:
         """The moves of the stream in the parent, as far as they are known here, and its place."""
         moves, epoch, step = self._parent.tolist()
-        return (moves, (epoch, step)) if moves > stream.moves else (stream.moves, stream.next)
+        return (moves, (epoch, step)) if moves >= stream.moves else (stream.moves, stream.next)
 
     def _entries(self, moves: int) -> list[list[int]]:
         """Name, epoch and step of each loop that was begun since the stream moved."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +111,22 @@ class BatchOrder:
     def weights(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The weight of each position, float32 `[n]`: 1, or 0 for padding."""
         return (positions < self.records).astype(np.float32)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The arguments of `Records.stream` that make this order."""
+        identity = self.record_order.identity()
+        # The sources of a mixture all have an order of the same kind, so any of them has its arguments.
+        while "sources" in identity:
+            identity = identity["sources"][0]
+        return {
+            "shuffle": identity["shuffle"],
+            "lanes": identity.get("lanes", 1),
+            "window": identity.get("window", 1),
+            "batch_size": self.batch_size,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "remainder": self.remainder,
+        }
 
 
 def local_ranks(world_size: int) -> int:

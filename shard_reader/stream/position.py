@@ -11,13 +11,13 @@ from shard_reader.order.coverage import Coverage
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import Skipped
 
-__all__ = ["Position"]
+__all__ = ["Position", "translated"]
 
 _STATE_VERSION = 1
 
 
 class Position:
-    """Where a stream is in its epochs, as a few integers, and the records that it has given of the epoch.
+    """Where a stream is in its epochs, as integers and text, and the records that it has given of the epoch.
 
     Args:
         seed: the seed of the order.
@@ -27,6 +27,7 @@ class Position:
         epoch: the epoch of the next batch.
         step: number of batches of that epoch that are done.
         is_begun: a loop has begun this epoch, so the next loop begins the next one. False after `load`.
+        is_restored: a position was loaded, and no loop has begun since.
         moves: how often the stream was iterated or given a position.
         coverage: coverage of the epoch of the last batch.
     """
@@ -37,7 +38,7 @@ class Position:
     def __init__(self, data: RecordSource, order: BatchOrder, seed: int, block: int) -> None:
         self._data, self._order, self._seed = data, order, seed
         self._block = max(1, block // order.share)  # in steps
-        self.epoch, self.step, self.is_begun = 0, 0, False
+        self.epoch, self.step, self.is_begun, self.is_restored = 0, 0, False, False
         self.moves = 0
         # The epoch of the last batch. At the end of an epoch `epoch` is already the next one, and users ask for the
         # coverage of the one that they have just finished.
@@ -57,6 +58,7 @@ class Position:
 
     def begin(self) -> tuple[int, int]:
         """Go to the start of the next loop; its epoch and step."""
+        self.is_restored = False
         if self.is_begun:
             self._move_to(self.epoch + 1, 0)
         if self.step == 0:
@@ -99,11 +101,26 @@ class Position:
             StateError: the position is of another dataset or order; the message shows both.
         """
         epoch, step = self.check(state)
-        coverage = self._restored_coverage(state, epoch, step)
-        self.moves += 1
-        self._move_to(epoch, step)
-        self.is_begun = False
-        self._count_from(self.epoch, coverage)
+        self._go_to(epoch, step, self._restored_coverage(state, epoch, step))
+        self.is_restored = True
+
+    def set_epoch(self, epoch: int, *, is_left: bool) -> None:
+        """Go to the start of an epoch, unless the next loop is in it already.
+
+        Args:
+            is_left: loops of other processes have left the position, which is lost then.
+
+        Raises:
+            StateError: a position of another epoch was loaded, and no loop has begun since.
+        """
+        if self.next[0] == epoch and not is_left:
+            return
+        if self.is_restored and not is_left:
+            raise StateError(
+                f"set_epoch({epoch}) would lose the restored position, epoch {self.epoch}, step {self.step}: begin with"
+                " that epoch in the trainer or loader, too (loader.set_epoch), or do not restore the position"
+            )
+        self._go_to(epoch, 0, Coverage())
 
     def check(self, state: dict[str, Any]) -> tuple[int, int]:
         """The epoch and the step of a position, without going there.
@@ -137,10 +154,18 @@ class Position:
 
     def restore(self, plain: dict[str, Any]) -> None:
         """Become the position that `to_plain` described."""
-        self.epoch, self.step, self.is_begun = plain["epoch"], plain["step"], plain["is_begun"]
+        self.epoch, self.step = plain["epoch"], plain["step"]
+        # A copy made in the middle of an epoch is like a position that was loaded: no loop of it has broken off.
+        self.is_begun = plain["is_begun"] and self.step == 0
         self.moves, self._counted_epoch = plain["moves"], plain["counted_epoch"]
         self.coverage = Coverage.from_json(plain["coverage"])
         self._skipped = [(step, Skipped(record, reason)) for step, record, reason in plain["skipped"]]
+
+    def _go_to(self, epoch: int, step: int, coverage: Coverage) -> None:
+        self.moves += 1
+        self._move_to(epoch, step)
+        self.is_begun = self.is_restored = False
+        self._count_from(self.epoch, coverage)
 
     def _move_to(self, epoch: int, step: int) -> None:
         # After the last step comes step 0 of the next epoch: one position has one spelling. An epoch without steps
@@ -198,3 +223,29 @@ class Position:
             return Coverage.from_json(raw)
         except ValueError as error:
             raise StateError(f"coverage={error}") from None
+
+
+def translated(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a stream, from the attributes of one pickled before November 2026: see `old_pickles.py`."""
+    reader = state["_reader"]
+    position = {
+        "epoch": state["_epoch"],
+        "step": state["_step"],
+        "is_begun": state["_begun"],
+        "moves": state["_moves"],
+        "counted_epoch": state["_last_epoch"],
+        "coverage": state["_coverage"].to_json(),
+        "skipped": [
+            (step, one.record, one.reason) for step, one in zip(state["_skipped_at"], state["_skipped"], strict=True)
+        ],
+    }
+    return {
+        "data": state["data"],
+        "order": state["order"].to_plain(),
+        "seed": state["seed"],
+        "options": reader.options.to_plain(),
+        "probed_image": None if reader._pixels is None else reader._pixels._probed,
+        "position": position,
+        "has_verified": state["_has_looked"],
+        "was_cold": state["_was_cold"],
+    }

@@ -19,9 +19,9 @@ from shard_reader.remote.stats import Stats
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import Batch, BatchReader, Skipped, Spec
 from shard_reader.stream.lookup import Lookup
+from shard_reader.stream.loop import Loop
 from shard_reader.stream.options import ReadOptions
-from shard_reader.stream.plain import plain_order, translated
-from shard_reader.stream.position import Position
+from shard_reader.stream.position import Position, translated
 from shard_reader.stream.prefetch import Prefetch
 
 __all__ = ["Batch", "Skipped", "Spec", "Stream"]
@@ -33,7 +33,7 @@ class Stream:
     """Batches of a dataset. Made by `Records.stream`.
 
     Every `for batch in stream` is one epoch, with an order of its own unless `shuffle="none"`. A loop that breaks off
-    ends its epoch: the next loop begins the next epoch.
+    ends its epoch: the next loop begins the next epoch. A loop that ended with an error says so when it is asked again.
 
     A batch is a dictionary of arrays: `image` `[n, height, width, channels]`, `label` int64 `[n]`,
     `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch, or is damaged and skipped), and the
@@ -42,7 +42,8 @@ class Stream:
     view of it, is gone.
 
     `state_dict()` after a batch is the position after it. After `load_state_dict()` the next loop continues from there
-    to the end of that epoch, bit for bit. With another number of ranks the global batches are still the same.
+    to the end of that epoch, bit for bit. With another number of ranks the global batches are still the same. A copy
+    (`pickle`, `copy`) continues from the stream's position, too.
 
     >>> stream = data.stream(batch_size=256, seed=0)  # doctest: +SKIP
     >>> for batch in stream:  # doctest: +SKIP
@@ -74,7 +75,7 @@ class Stream:
         """The data, and otherwise plain values that any later version can read."""
         return {
             "data": self.data,
-            "order": plain_order(self.order),
+            "order": self.order.to_plain(),
             "seed": self.seed,
             "options": self._reader.options.to_plain(),
             "probed_image": self._reader.probed_image,
@@ -146,7 +147,7 @@ class Stream:
         self._position.moves += 1
         batches = self._batches(self._loop)
         self._running = weakref.ref(batches)
-        return _Loop(self, self._loop, batches)
+        return _StreamLoop(self, self._loop, batches)
 
     def _batches(self, loop: int) -> Generator[Batch, None, None]:
         epoch, first = self._position.begin()
@@ -193,7 +194,7 @@ class Stream:
         lookup = self._reader.lookup(_check_epoch(epoch), step, step + 1)
         return self._batch(lookup, self._reader.places(lookup, step))
 
-    def batches(self, epoch: int, first: int = 0, *, every: int = 1) -> Generator[Batch, None, None]:
+    def batches(self, epoch: int, first: int = 0, *, every: int = 1) -> Loop[Batch]:
         """The batches of any epoch from step `first` on, made in advance by threads, without moving the stream.
 
         Args:
@@ -210,7 +211,7 @@ class Stream:
         verifies = self._verifies()
         prefetch = Prefetch(self._reader, self.order, epoch, first, every=every, verify=verifies, cold=self._was_cold)
         is_whole = first == 0 and every == 1 and self.order.has_all
-        return self._unmoved(prefetch, verifies_all=verifies and is_whole)
+        return Loop(self._unmoved(prefetch, verifies_all=verifies and is_whole))
 
     def take(self, records: Sequence[int] | NDArray[np.int64], epoch: int = 0) -> Batch:
         """Any records by number, in the given order, as a batch; all have weight 1.
@@ -235,6 +236,7 @@ class Stream:
         order = replace(self.order, rank=rank, world_size=world_size)
         other = Stream(self.data, order, self.seed, self._reader.options)
         other.load_state_dict(self.state_dict())
+        other._position.is_restored = self._position.is_restored
         return other
 
     def require(self, *names: str) -> None:
@@ -257,7 +259,7 @@ class Stream:
         return self._position.coverage
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the last batch: a few integers, and the dataset and order they refer to. Fits JSON."""
+        """The position after the last batch: integers, and as text the dataset and order they refer to. Fits JSON."""
         return self._position.state()
 
     def state_at(self, step: int, epoch: int | None = None) -> dict[str, Any]:
@@ -286,6 +288,21 @@ class Stream:
         """
         self._position.load(state)
         self._end_loop()
+
+    def set_epoch(self, epoch: int, *, is_left: bool = False) -> None:
+        """Have the next loop be that of an epoch: all of it, or its rest if a position in it was restored.
+
+        Args:
+            is_left: loops of other processes have left the position of this stream.
+
+        Raises:
+            IndexError: there is no such epoch.
+            StateError: a position of another epoch was restored, and no loop has begun since.
+        """
+        moves = self.moves
+        self._position.set_epoch(_check_epoch(epoch), is_left=is_left)
+        if self.moves != moves:
+            self._end_loop()
 
     def check_state(self, state: dict[str, Any]) -> tuple[int, int]:
         """The epoch and the step of a position, without going there.
@@ -332,17 +349,18 @@ class Stream:
         return options.verify == "always"
 
 
-class _Loop(Iterator[Batch]):
+class _StreamLoop(Loop[Batch]):
     """The batches of an epoch, as long as the stream was not moved by another loop, a position, or a fork."""
 
-    def __init__(self, stream: Stream, number: int, batches: Iterator[Batch]) -> None:
-        self._stream, self._number, self._batches, self._process = stream, number, batches, os.getpid()
+    def __init__(self, stream: Stream, number: int, batches: Generator[Batch, None, None]) -> None:
+        super().__init__(batches)
+        self._stream, self._number, self._process = stream, number, os.getpid()
 
     def __next__(self) -> Batch:
         if self._is_over():
             raise RuntimeError(_OVER)
         try:
-            return next(self._batches)
+            return super().__next__()
         except Exception:
             # Once the loop is over, its errors are those of stopped threads, and StopIteration is not the epoch's end.
             if self._is_over():

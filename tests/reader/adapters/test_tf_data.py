@@ -184,3 +184,13 @@ def test_a_mirrored_strategy_divides_each_batch(jpeg_shards: Path) -> None:
     ids = open_dataset(jpeg_shards).ids(np.arange(60)).tolist()
     assert Counter(found["seen"]) == Counter(id.decode() for id in ids)
     assert found["replicas"] == 2 and np.isfinite(found["losses"]).all() and len(found["losses"]) == 2
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_share_of_a_rank_is_not_divided_again(raw_shards: Path, ranks: int) -> None:
+    """As a strategy with two workers divides what each of them iterates."""
+    from tensorflow.python.data.experimental.ops import distribute
+
+    one = open_dataset(raw_shards).stream(batch_size=8, fields=("id",), world_size=ranks)
+    divided = distribute._AutoShardDataset(as_dataset(one), 2, 0)
+    assert sum(len(batch["id"]) for batch in divided) == 24

@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import os
 import pickle
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.ranks import run_ranks
 
 from shard_reader import CenterCrop, Coverage, Dataset, RandomResizedCrop, StateError, Stream, open_dataset
 
@@ -361,26 +359,7 @@ distributed.destroy_process_group()
 
 def ranks(path: Path, world_size: int, steps: int = 5, state: Any = None) -> list[Any]:
     """What each rank of a training with gloo had."""
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", RANK, str(path), str(steps), json.dumps(state)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env=common | {"RANK": str(rank), "WORLD_SIZE": str(world_size)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    results = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0] * world_size, results
-    return [json.loads(out.splitlines()[-1]) for out, _ in results]
+    return run_ranks(RANK, path, steps, json.dumps(state), world_size=world_size)
 
 
 def merged(results: list[Any]) -> list[list[str]]:

@@ -104,11 +104,12 @@ def stopped(name: str) -> Stream:
 
 @pytest.mark.parametrize("name", sorted(STEPS))
 def test_an_old_stream_goes_on(name: str) -> None:
-    """Its loop ended its epoch, as it does for the stream that has had the same batches here."""
+    """Its state is in the middle of an epoch, and the rest of that epoch comes next."""
     restored, same = old(name), stopped(name)
     assert (restored.epoch, restored.step, restored.moves) == (same.epoch, same.step, same.moves)
     assert restored.coverage() == same.coverage()
     assert restored.state_dict() == same.state_dict() == OLD["states"][name]
+    same.load_state_dict(same.state_dict())
     assert list(batches(restored)) == list(batches(same))
 
 
@@ -141,15 +142,18 @@ def test_an_old_dataset_of_pytorch_goes_on() -> None:
     same = torch.StreamDataset(raw().stream(batch_size=2, seed=9))
     next(iter(same))
     assert restored.state_dict() == same.state_dict() == OLD["states"]["torch"]
+    same.load_state_dict(same.state_dict())
     for one, other in zip(restored, same, strict=True):
         assert all(one[name].tolist() == other[name].tolist() for name in one)
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))
-def test_a_copy_goes_on_as_its_stream_does(name: str) -> None:
+def test_a_copy_goes_on_where_its_state_is(name: str) -> None:
     one = stopped(name)
     copy = pickle.loads(pickle.dumps(one))
     assert copy.state_dict() == one.state_dict() and copy.moves == one.moves
+    assert copy.next == (copy.epoch, copy.step) and copy.remaining == len(copy) - copy.step
+    one.load_state_dict(one.state_dict())
     assert list(batches(copy)) == list(batches(one))
 
 

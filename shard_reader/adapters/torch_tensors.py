@@ -1,0 +1,63 @@
+"""Arrays of a batch as PyTorch's tensors, on the CPU or on their way to a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["Copies", "of_record", "tensors"]
+
+
+class Copies:
+    """Copies to a GPU, on a CUDA stream of their own.
+
+    Args:
+        device: the GPU.
+        images: the names of the arrays that are images.
+    """
+
+    def __init__(self, device: torch.device, images: frozenset[str]) -> None:
+        self._device, self._images, self._copies = device, images, torch.cuda.Stream(device)
+
+    def send(self, arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], torch.cuda.Event]:
+        """Begin to copy; the tensors, and the event of their arrival."""
+        with torch.cuda.stream(self._copies):
+            return tensors(arrays, self._device, self._images), self._copies.record_event()
+
+    def receive(self, tensors: dict[str, Any], copied: torch.cuda.Event) -> dict[str, Any]:
+        """The tensors, for this thread's next work on the GPU, which waits for the copies."""
+        using = torch.cuda.current_stream(self._device)
+        using.wait_event(copied)
+        for tensor in tensors.values():
+            if isinstance(tensor, torch.Tensor):
+                # Otherwise its memory could go to the next copy while the GPU still computes with it.
+                tensor.record_stream(using)
+        return tensors
+
+
+def tensors(arrays: dict[str, NDArray[Any]], device: torch.device | None, images: frozenset[str]) -> dict[str, Any]:
+    """Arrays as tensors, of the same memory where they stay on the CPU; images with the channels first."""
+    return {name: _tensor(array, device, name in images) for name, array in arrays.items()}
+
+
+def _tensor(array: NDArray[Any], device: torch.device | None, is_image: bool) -> Any:
+    if array.dtype == object:
+        return array
+    tensor = torch.from_numpy(array)
+    if device is not None and device.type == "cuda":
+        # Pinned memory need not be kept until the copy is done: PyTorch does not use it again before that.
+        tensor = tensor.pin_memory(device)
+    if device is not None:
+        tensor = tensor.to(device, non_blocking=True)
+    return tensor.permute(0, 3, 1, 2) if is_image and tensor.ndim == 4 else tensor
+
+
+def of_record(batch: Any, place: int) -> Any:
+    """One record of a batch, or of a structure of batches."""
+    if isinstance(batch, dict):
+        return {name: of_record(part, place) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(of_record(part, place) for part in batch)
+    return batch[place]
