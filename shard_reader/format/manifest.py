@@ -124,6 +124,7 @@ __all__ = [
     "canonical_json",
     "index_name",
     "shard_name",
+    "with_checksum",
 ]
 
 
@@ -272,8 +273,7 @@ class Manifest:
             # Only TFRecords of other programs have features; the key would be noise in every other manifest.
             if described["feature"] is None:
                 del described["feature"]
-        text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        return f'{text[:-3]},\n "checksum": "{_sha256(text)}"\n}}\n'
+        return with_checksum(body)
 
     @classmethod
     def from_json(cls, text: str, *, checked: bool = True) -> Manifest:
@@ -323,6 +323,13 @@ def _check_version(raw: Any) -> None:
             f"dataset.json requires {printable(', '.join(unknown))}, which this reader does not know: install a newer"
             " release of image-shards"
         )
+
+
+def with_checksum(body: Mapping[str, Any]) -> str:
+    """The text of `dataset.json`: an object of JSON, and its checksum as the last key."""
+    body = {name: value for name, value in body.items() if name != "checksum"}
+    text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return f'{text[:-3]},\n "checksum": "{_sha256(text)}"\n}}\n'
 
 
 def _sha256(text: str) -> str:

@@ -11,6 +11,7 @@ from support.command import command
 from support.foreign_records import GOLDEN, TFRECORD, indexed
 
 from shard_reader.format import index_name
+from shard_reader.format.manifest import with_checksum
 
 
 @pytest.mark.parametrize("name", ["encoded", "raw", "fields"])
@@ -48,7 +49,7 @@ def test_a_manifest_that_was_changed(tmp_path: Path) -> None:
     path = Path(shutil.copytree(GOLDEN / "encoded", tmp_path / "data"))
     body = json.loads((path / "dataset.json").read_text("utf-8"))
     body["splits"]["train"]["shards"][0]["files"]["hdf5"]["index_sha256"] = "00"
-    (path / "dataset.json").write_text(json.dumps(body))
+    (path / "dataset.json").write_text(with_checksum(body))
     result = command("index", path, "--workers", 1)
     assert result.returncode == 1
     assert "its index comes out otherwise than dataset.json says, though the file is whole" in result.stdout

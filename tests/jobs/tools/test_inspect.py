@@ -17,6 +17,7 @@ from support.datasets import FIELDS, cut, dataset, flip, record, remove
 from beam_jobs.cli.commands import COMMANDS
 from beam_jobs.tools import inspect as inspecting
 from shard_reader.format import index_name
+from shard_reader.format.manifest import with_checksum
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1"
 TFRECORD = "train-00000-of-00002.tfrecord"
@@ -74,7 +75,7 @@ def test_it_is_one_screen(tmp_path: Path) -> None:
     body["splits"]["train"]["classes"] = {name: 7 for name in body["class_names"]}
     body["splits"] |= {f"split{n}": {"records": 0, "shards": []} for n in range(20)}
     body["options"] = {f"option{n}": "x" * 30 for n in range(40)}
-    (path / "dataset.json").write_text(json.dumps(body), "utf-8")
+    (path / "dataset.json").write_text(with_checksum(body), "utf-8")
     lines = command("inspect", path).stdout.splitlines()
     assert len(lines) <= 32
     assert max(map(len, lines[1:])) <= 80

@@ -20,6 +20,7 @@ from support.datasets import PNG, cut, dataset, flip, record, remove
 from beam_jobs.tools.verify import Verification
 from shard_reader.format import index, index_name
 from shard_reader.format.checksum import sha256_file
+from shard_reader.format.manifest import with_checksum
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1"
 
@@ -45,7 +46,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the manifest."""
     body = json.loads((path / "dataset.json").read_text("utf-8"))
     change(body)
-    (path / "dataset.json").write_text(json.dumps(body), "utf-8")
+    (path / "dataset.json").write_text(with_checksum(body), "utf-8")
 
 
 @pytest.mark.parametrize("name", ["encoded", "raw", "fields"])

@@ -20,6 +20,7 @@ from support.images import write_image
 
 from shard_reader import CorruptionError, DatasetError, open_dataset
 from shard_reader.format import Manifest
+from shard_reader.format.manifest import with_checksum
 
 FORMATS = ["tfrecord", "hdf5"]
 
@@ -152,7 +153,7 @@ def test_an_image_of_another_size_than_its_index_says(copy: Path) -> None:
     text = (copy / "dataset.json").read_text("utf-8")
     manifest = json.loads(text)
     manifest["fields"]["image"]["dtype"] = "float16"
-    (copy / "dataset.json").write_text(json.dumps(manifest), "utf-8")
+    (copy / "dataset.json").write_text(with_checksum(manifest), "utf-8")
     with pytest.raises(CorruptionError, match="has 576 bytes, not the pixels of 16x12"):
         open_dataset(copy)[0]
 

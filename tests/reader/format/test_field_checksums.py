@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from beam_jobs.tools.verify import Verification
 from shard_reader import CorruptionError, DatasetError, open_dataset
 from shard_reader.format import Field, Manifest, Shard, index, index_name, shard_name
 from shard_reader.format.checksum import crc32c, sha256_file
+from shard_reader.format.manifest import with_checksum
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1"
 FORMATS = ("tfrecord", "hdf5")
@@ -237,7 +239,7 @@ def without_checksums(path: Path, *, foreign: bool = False) -> None:
         kept = [name for name in rows.dtype.names or () if not name.endswith("_crc32c")]
         file.write_bytes(index.to_bytes(repack_fields(rows[kept])))
         text = text.replace(old, sha256_file(file))
-    (path / "dataset.json").write_text(text, "utf-8")
+    (path / "dataset.json").write_text(with_checksum(json.loads(text)), "utf-8")
 
 
 @pytest.mark.parametrize("name", ["encoded", "fields", "raw"])

@@ -13,6 +13,7 @@ from support.command import REPOSITORY
 from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.format import Field, Manifest, index_dtype, index_name, shard_name
 from shard_reader.format import manifest as fmt
+from shard_reader.format.manifest import with_checksum
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1/encoded/dataset.json"
 
@@ -165,3 +166,28 @@ def test_the_readme_says_the_same_as_the_specification() -> None:
     readme = (REPOSITORY / "README.md").read_text("utf-8")
     assert fmt.__doc__ is not None
     assert fmt.__doc__.strip() in readme
+
+
+def test_every_changed_byte_of_a_manifest_is_found() -> None:
+    data = (REPOSITORY / "tests/reader/format/golden/v1/fields/dataset.json").read_bytes()
+    Manifest.from_json(data.decode())
+    for position in range(len(data)):
+        changed = bytearray(data)
+        changed[position] ^= 1
+        with pytest.raises((DatasetError, UnicodeDecodeError)):
+            Manifest.from_json(changed.decode())
+
+
+def test_a_manifest_without_its_checksum_is_refused() -> None:
+    text = (REPOSITORY / "tests/reader/format/golden/v1/fields/dataset.json").read_text("utf-8")
+    body = json.loads(text)
+    del body["checksum"]
+    for other in (json.dumps(body), text[:-1], text + "\n", json.dumps(json.loads(text))):
+        with pytest.raises(ManifestError, match=r"checksum: is missing"):
+            Manifest.from_json(other)
+
+
+def test_what_a_dataset_requires_and_this_reader_does_not_know_is_refused_by_name() -> None:
+    body = json.loads((REPOSITORY / "tests/reader/format/golden/v1/fields/dataset.json").read_text("utf-8"))
+    with pytest.raises(DatasetError, match=r"requires generations, .* install a newer release"):
+        Manifest.from_json(with_checksum(body | {"requires": ["generations"]}))

@@ -9,6 +9,7 @@ change to what is written shows as a difference here. Make new ones under a new 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from beam_jobs.options import ImageOptions
 from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import store
 from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, Statistics, shard_name
+from shard_reader.format.checksum import sha256_file
 
 HERE = Path(__file__).parent / "v1"
 
@@ -114,8 +116,9 @@ def write_dataset(
         options={"size": "2"},
         fingerprint=Fingerprint(inputs="1f" * 32, options="2e" * 32, codecs={"pillow": "12.3.0"}),
     )
-    (directory / "dataset.json").write_text(manifest.to_json(), "utf-8")
     (directory / "rejects.jsonl").write_text("")
+    manifest = replace(manifest, files={"rejects.jsonl": sha256_file(directory / "rejects.jsonl")})
+    (directory / "dataset.json").write_text(manifest.to_json(), "utf-8")
 
 
 def write_shard(directory: Path, number: int, count: int, records: list[dict[str, Any]], fields: Any) -> Shard:
