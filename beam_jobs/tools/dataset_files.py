@@ -31,7 +31,6 @@ __all__ = [
     "copy_to_disk",
     "data_files",
     "label_counts",
-    "line_count",
     "local_directory",
     "manifest_at",
     "need_packages",
@@ -149,15 +148,6 @@ def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
     for file in data_files(manifest):
         known |= {file.path, index_name(file.path)}
     return sorted(name for name in names if name not in known)
-
-
-def line_count(path: Path) -> int:
-    """Number of lines of a file; 0 if the file is missing."""
-    try:
-        with open(path, "rb") as file:
-            return sum(1 for _ in file)
-    except FileNotFoundError:
-        return 0
 
 
 def record_ids(

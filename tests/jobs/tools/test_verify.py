@@ -176,7 +176,7 @@ def append(path: Path) -> None:
         ),
         (
             lambda path: (path / "rejects.jsonl").write_text("{}\n"),
-            ["dataset.json: counts.rejected is 0, rejects.jsonl has 1; restore dataset.json"],
+            ["rejects.jsonl: was changed, or is damaged"],
         ),
         (
             lambda path: edit(path, lambda body: shard_of(body)["files"]["tfrecord"].update(index_sha256="00")),

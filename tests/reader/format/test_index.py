@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from shard_reader import open_dataset
 from shard_reader.errors import CorruptionError
 from shard_reader.format import Field, Manifest, index, index_name
 from shard_reader.format.checksum import sha256_file
+from shard_reader.format.manifest import with_checksum
 from shard_reader.format.shard_formats import example, tfrecord
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1/encoded"
@@ -80,7 +82,8 @@ def rewrite_index(directory: Path, change: Callable[[np.ndarray], np.ndarray]) -
     rows = change(np.load(path))
     path.write_bytes(index.to_bytes(rows))
     manifest = directory / "dataset.json"
-    manifest.write_text(manifest.read_text("utf-8").replace(old, sha256_file(path)), "utf-8")
+    body = json.loads(manifest.read_text("utf-8").replace(old, sha256_file(path)))
+    manifest.write_text(with_checksum(body), "utf-8")
 
 
 def past_the_end(rows: np.ndarray) -> np.ndarray:
