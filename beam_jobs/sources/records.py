@@ -154,9 +154,10 @@ class RecordFiles(Source):
         # A schema with labels of objects has no label of the image.
         special |= {"objects/label"} if self._columns.label else set()
         types = self._types.layout(special)
+        named = f"; left out: {', '.join(sorted(self._left_out))}" if self._left_out else ""
         arrays = tuple(LeftOut(what=name, why=why) for name, why in sorted(self._left_out.items()))
         return Layout(
-            text=f"{text} ({', '.join(parts)})",
+            text=f"{text} ({', '.join(parts)}{named})",
             left_out=self._files.left_out.named() + self._columns.left_out() + arrays,
             splits=(tuple(self._inner) if self.options.split_column is None else ()) or self._splits.names,
             fields=types,
