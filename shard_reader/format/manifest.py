@@ -317,7 +317,9 @@ def _check_version(raw: Any) -> None:
             f"dataset.json has format version {raw.get('version')!r}, this reader knows version"
             f" {FORMAT_VERSION}: install the release of image-shards that wrote it"
         )
-    unknown = sorted({str(name) for name in raw.get("requires") or ()} - _EXTENSIONS)
+    required = raw.get("requires")
+    # What is no list is reported with the other problems.
+    unknown = sorted({str(name) for name in required} - _EXTENSIONS) if isinstance(required, list) else []
     if unknown:
         raise DatasetError(
             f"dataset.json requires {printable(', '.join(unknown))}, which this reader does not know: install a newer"

@@ -81,6 +81,8 @@ def test_a_manifest_goes_both_ways() -> None:
         ("class_names", [1], "$.class_names[0]: expected str, got int 1"),
         ("statistics.mean", [0.1, "b", 1], "$.statistics.mean[1]: expected float, got str"),
         ("counts.written", ..., "$.counts.written: is missing"),
+        ("requires", 5, "$.requires: expected list, got int 5"),
+        ("requires", "abc", "$.requires: expected list, got str"),
         ("fingerprint.inputs", 7, "$.fingerprint.inputs: expected str, got int 7"),
     ],
 )  # fmt: skip
