@@ -79,9 +79,8 @@ def write_sources(root: Path, folder: Path, table: Path, binary: Path) -> Counte
         for number, path in enumerate(paths):
             copy, label = folder / path.parent.name / f"{number:06d}.png", classes.index(path.parent.name)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.open(path).convert("RGB").resize((SIZE, SIZE))
-            pixels = np.asarray(image)
-            image.save(copy)
+            pixels = np.asarray(Image.open(path).convert("RGB").resize((SIZE, SIZE)))
+            Image.fromarray(pixels).save(copy)  # without the photo's colour profile, which these pixels do not have
             writer.writerow([copy, label])
             rows.write(bytes([label]) + pixels.transpose(2, 0, 1).tobytes())
             expected[label, digest(pixels)] += 1

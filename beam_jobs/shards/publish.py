@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from beam_jobs.options import MaxRejects
 from beam_jobs.plan.duplicates import list_duplicates
 from beam_jobs.plan.order import DUPLICATE, LISTING_REJECTS_NAME, statistics_split
 from beam_jobs.shards.output import PLAN, Work
+from beam_jobs.shards.record import common_shape
 from beam_jobs.shards.tfds_metadata import metadata_files
 from beam_jobs.shards.write import WrittenShard, rejects_of, suspects_of
 from beam_jobs.sources.files.interface import Reject, Suspect
@@ -192,7 +194,7 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
             classes=_classes(own, publication.class_names) if publication.count_classes else None,
         )
     return Manifest(
-        fields=publication.fields,
+        fields=_seen_fields(shards, publication.fields),
         formats=publication.formats,
         splits=splits,
         class_names=publication.class_names,
@@ -211,6 +213,12 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
         left_out=publication.left_out,
         warnings=publication.warnings,
     )
+
+
+def _seen_fields(shards: Iterable[WrittenShard], fields: dict[str, Field]) -> dict[str, Field]:
+    """The fields, with the shape that all images have: what was seen decides, and not an option."""
+    seen = functools.reduce(common_shape, (shard.shape for shard in shards))
+    return fields if seen is None else fields | {"image": replace(fields["image"], shape=seen)}
 
 
 def _changed(shards: Iterable[WrittenShard]) -> dict[str, int]:

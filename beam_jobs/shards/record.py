@@ -27,6 +27,8 @@ from shard_reader.storage.open import is_url
 __all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference"]
 
 _source = functools.lru_cache(8)(open_source)
+Shape = tuple[int | None, ...]
+"""Height, width and channels of images; None stands for a size that differs."""
 _AT_ONCE = contextlib.nullcontext()
 
 
@@ -94,6 +96,13 @@ def hash_reference(reference: Reference, job: Job) -> bytes:
     # The declared size of an image is checked later. With it in the hash, an input with a wrong size cannot be the
     # one that is kept of several, and then be rejected.
     return xxhash.xxh3_128_digest(found + repr(reference.frame).encode()) if reference.frame else found
+
+
+def common_shape(one: Shape | None, other: Shape | None) -> Shape | None:
+    """The shape of images of two shapes, with None for a size that differs. A shape that is None has no images."""
+    if one is None or other is None:
+        return other if one is None else one
+    return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
 
 
 def labels_of(values: Mapping[str, Any]) -> list[int]:

@@ -32,7 +32,7 @@ from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import Work
-from beam_jobs.shards.record import Prepared, hash_reference, labels_of, prepare_reference
+from beam_jobs.shards.record import Prepared, Shape, common_shape, hash_reference, labels_of, prepare_reference
 from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
@@ -68,6 +68,7 @@ class WrittenShard:
     shard: Shard
     rejected: int
     suspects: int
+    shape: Shape | None
     sums: ChannelSums
     classes: Mapping[int, int]
     changed: Mapping[str, int]
@@ -88,6 +89,7 @@ class WrittenShard:
             shard=shard,
             rejected=body["rejected"],
             suspects=body["suspects"],
+            shape=None if body["shape"] is None else tuple(body["shape"]),
             sums=ChannelSums.from_json(body["sums"]),
             classes={int(label): count for label, count in body["classes"].items()},
             changed=body["changed"],
@@ -256,9 +258,10 @@ def _attempt(task: ShardTask, job: Job, output: Directory) -> Iterator[Path]:
 def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher, attempt: Path) -> WrittenShard:
     rejects, suspects, sums = list[Reject](), list[Suspect](), ChannelSums()
     classes, changed = Counter[int](), Counter[str]()
+    shape: Shape | None = None
 
     def records() -> Iterator[Mapping[str, Any]]:
-        nonlocal sums
+        nonlocal sums, shape
         for _, record in _each(task, job, watcher, _maker(job, statistics)):
             if isinstance(record, Reject):
                 rejects.append(record)
@@ -266,8 +269,10 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
             else:
                 sums += record.payload.sums
                 changed.update(record.changed)
-                if record.payload.suspect:
-                    suspects.append(Suspect(record.values["id"], task.split, record.payload.suspect))
+                payload = record.payload
+                shape = common_shape(shape, (payload.height, payload.width, payload.channels))
+                if payload.suspect:
+                    suspects.append(Suspect(record.values["id"], task.split, payload.suspect))
                 if job.count_classes:
                     classes.update(labels_of(record.values))
                 yield record.values
@@ -280,6 +285,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         shard=shard,
         rejected=len(rejects),
         suspects=len(suspects),
+        shape=shape,
         sums=sums,
         classes=dict(classes),
         changed=dict(changed),

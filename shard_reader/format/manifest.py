@@ -51,8 +51,9 @@ n objects.
 `bytes_list` for strings and for `image`. A scalar has one value, an array all of its values, row by row.
 Features are written in the order of their names' bytes. A shard without a record is a file of zero bytes.
 
-**HDF5.** One dataset for each field, one row for each record. Raw images of one size are an array `[records,
-height, width, channels]`, chunked by rows, never compressed. All other images are variable-length `uint8`.
+**HDF5.** One dataset for each field, one row for each record. Where all raw images of a shard have one size, they are
+an array `[records, height, width, channels]`, chunked by rows, never compressed, whatever those of other shards are.
+All other images are variable-length `uint8`.
 Strings are variable-length UTF-8, other scalars and arrays of a fixed shape are of their dtype. Lists are of
 variable length, flat; lists of strings are strings of JSON. A `/` in a name makes a group. A shard without a
 record has datasets without a row.

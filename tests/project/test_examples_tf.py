@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from support.command import REPOSITORY
 from support.images import write_image
+from support.pictures import profile
 
 from shard_reader import open_dataset
 
@@ -47,7 +48,10 @@ def imported(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """150 images of several sizes in three class folders below "train", and one of "test" that is left alone."""
+    """150 images of several sizes in three class folders below "train", and one of "test" that is left alone.
+
+    The JPEGs are as phones write them: with a profile that is not sRGB, and some turned.
+    """
     root = tmp_path_factory.mktemp("images")
     for number in range(150):
         path = (
@@ -57,6 +61,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
             / f"{number:03d}.{'png' if number % 2 else 'jpg'}"
         )
         write_image(path, number, (30 + number % 7, 40 - number % 5))
+        if path.suffix == ".jpg":
+            exif = Image.Exif()
+            exif[0x0112] = (1, 6)[number % 4 == 0]
+            with Image.open(path) as image:
+                image.save(path, icc_profile=profile(), exif=exif)
     write_image(root / "test" / "cat" / "x.png")
     return root
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shlex
-import subprocess
+import shutil
+import sqlite3
+import tarfile
 from collections.abc import Callable
 from importlib.metadata import metadata
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 from support.command import REPOSITORY, command, prepared
 from support.images import write_image
@@ -19,6 +24,7 @@ from support.servers import Store
 import beam_jobs
 from beam_jobs.cli.prepare import parse
 from beam_jobs.sources.known import recognised
+from shard_reader import CenterCrop, open_dataset
 
 REPOSITORY = REPOSITORY
 README, *GUIDES = (
@@ -110,6 +116,50 @@ def test_the_table_of_sources_has_a_command_for_each() -> None:
         found.append(kind)
         assert kind == (name.strip() or "records") or (name.strip(), kind) == ("your own", "custom_source:Database")
     assert found == ["folder", "table", "coco", "archive", "records", "records", "custom_source:Database"]
+
+
+def write_sources(folder: Path) -> None:
+    """The inputs of the commands in the table of sources, each as people have it."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        write_image(folder / f"photos/{('cat', 'dog')[number % 2]}/{number}.jpg", number, (300 + number, 280))
+        write_image(folder / f"val2017/{number}.jpg", number, (64 + number, 48))
+    rows = [f"{('cat', 'dog')[n % 2]}/{n}.jpg,{n % 3}" for n in range(6)]
+    (folder / "tiles.csv").write_text("\n".join(["tile_name,y", *rows]) + "\n")
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", "width": 64 + n, "height": 48} for n in range(6)],
+        "annotations": [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 2, 9, 8], "area": 72} for n in range(6)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (folder / "annotations").mkdir()
+    (folder / "annotations/instances_val2017.json").write_text(json.dumps(coco))
+    with tarfile.open(folder / "photos.tar", "w") as tar:
+        tar.add(folder / "photos", "photos")
+    images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), np.arange(6) % 3
+    np.savez(folder / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    (folder / "cifar-10-batches-bin").mkdir()
+    records = rng.integers(0, 256, (6, 3073), np.uint8)
+    records.tofile(folder / "cifar-10-batches-bin/data_batch_1.bin")
+    shutil.copy(REPOSITORY / "examples/custom_source.py", folder)
+    with contextlib.closing(sqlite3.connect(folder / "photos.db")) as database, database:
+        database.execute("CREATE TABLE photos (name TEXT PRIMARY KEY, class TEXT, caption TEXT, jpeg BLOB)")
+        photos = [(path.name, path.parent.name, "one", path.read_bytes()) for path in folder.glob("photos/*/*.jpg")]
+        database.executemany("INSERT INTO photos VALUES (?, ?, ?, ?)", photos)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_table_of_sources_make_datasets_that_can_be_streamed(tmp_path: Path) -> None:
+    write_sources(tmp_path)
+    for number, (_, line) in enumerate(SOURCES):
+        words = [f"shards{number}" if word == "shards" else word for word in shlex.split(line)[1:]]
+        result = command(*words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+        assert result.returncode == 0, f"{line}: {result.stderr}"
+        data = open_dataset(tmp_path / f"shards{number}", "train")
+        # Photos that keep their aspect ratio need a size for a batch; all others have one.
+        transform = {} if data.fields["image"].is_fixed else {"image": CenterCrop(224)}
+        assert bool(transform) == (not {"--fit", "--record"} & set(words))
+        (batch,) = data.stream(batch_size=6, seed=0, **transform)
+        assert len(batch["image"]) == 6 and batch["weight"].all()
 
 
 @pytest.mark.parametrize("line", COMMANDS)

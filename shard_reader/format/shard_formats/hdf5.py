@@ -1,8 +1,9 @@
 """HDF5 shards, both directions: rows in, extents out.
 
 Raw images of one size are a chunked array; a chunk holds whole rows and is not compressed, so a row is
-a run of bytes. All other images, and the ids, are variable-length: HDF5 stores those in its global
-heap, one run of bytes for each value, and in the dataset a reference to it.
+a run of bytes. Each shard decides by its own images, so that shards of one dataset may differ. All other
+images, and the ids, are variable-length: HDF5 stores those in its global heap, one run of bytes for each
+value, and in the dataset a reference to it.
 
 ```
 reference   uint32 length | uint64 address of the collection | uint32 number in it
@@ -16,9 +17,13 @@ Source: the HDF5 File Format Specification 3.0, sections III.E (global heap) and
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -27,7 +32,7 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import FORMAT_VERSION, Field, extent_columns
-from shard_reader.format.image_codecs.table import is_pixel_array
+from shard_reader.format.image_codecs.table import codec_of, is_pixel_array
 
 __all__ = ["ShardWriter", "read_columns"]
 
@@ -40,7 +45,10 @@ _REFERENCES_PER_CHUNK = 512
 
 
 class ShardWriter:
-    """Writes one shard, record by record, with one chunk of images in memory."""
+    """Writes one shard, record by record, with one chunk of images in memory.
+
+    Raw images that may differ in size wait in a temporary file beside the shard, until it is known whether they do.
+    """
 
     def __init__(self, path: str | PathLike[str], fields: Mapping[str, Field]) -> None:
         self._fields = fields
@@ -49,30 +57,30 @@ class ShardWriter:
         # With the default libver, since equal records must give equal bytes, and those of "latest" vary.
         self._file = h5py.File(self._disk, "w")
         self._file.attrs["format_version"] = FORMAT_VERSION
-        self._images = self._create_images(fields["image"])
-        self._rows: list[NDArray[Any]] = []  # rows of the chunk that is not full yet
-        self._written = 0
+        image = fields["image"]
+        waits = codec_of(image).is_raw and not image.is_fixed
+        self._waiting = _Waiting(path, image) if waits else None
+        self._images = None if waits else _images(self._file, image)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record: the payload of `image` as bytes, every other field as its value."""
         for name, column in self._columns.items():
             column.append(record[name])
-        field = self._fields["image"]
-        if is_pixel_array(field):
-            self._rows.append(np.frombuffer(record["image"], field.dtype).reshape(self._images.shape[1:]))
-            if len(self._rows) == self._images.chunks[0]:
-                self._flush()
-        else:
-            # By whole chunks rather than by rows, since each change of size is a change of the file.
-            if self._written == len(self._images):
-                self._images.resize(self._written + _REFERENCES_PER_CHUNK, axis=0)
-            self._images[self._written] = np.frombuffer(record["image"], np.uint8)
-            self._written += 1
+        if self._waiting is not None:
+            self._waiting.append(record)
+        elif self._images is not None:
+            self._images.append(record["image"])
         self._disk.check()
 
     def close(self) -> None:
         """Write the last chunk and the other fields. Without this the file is not a shard."""
-        self._flush()
+        if self._waiting is not None:
+            self._images = _images(self._file, self._waiting.field())
+            for payload in self._waiting:
+                self._images.append(payload)
+                self._disk.check()
+        if self._images is not None:
+            self._images.close()
         for name, column in self._columns.items():
             _write_column(self._file, name, self._fields[name], column)
         self.abort()
@@ -82,25 +90,88 @@ class ShardWriter:
         """Close the file as it is."""
         self._file.close()
         self._disk.close()
+        if self._waiting is not None:
+            self._waiting.close()
 
-    def _create_images(self, field: Field) -> h5py.Dataset:
-        if is_pixel_array(field):
-            shape = tuple(size or 0 for size in field.shape)
-            dtype = np.dtype(field.dtype).newbyteorder("<")
-            rows = max(1, _CHUNK_BYTES // max(1, int(np.prod(shape)) * dtype.itemsize))
-            chunks = (rows, *shape)
-        else:
-            shape, dtype, chunks = (), h5py.vlen_dtype(np.uint8), (_REFERENCES_PER_CHUNK,)
-        images = self._file.create_dataset("image", (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks)
-        images.attrs["encoding"] = field.encoding
-        return images
 
-    def _flush(self) -> None:
-        start, self._written = self._written, self._written + len(self._rows)
-        self._images.resize(self._written, axis=0)
+class _Waiting:
+    """Raw images on disk, in order, and their shapes."""
+
+    def __init__(self, path: str | PathLike[str], image: Field) -> None:
+        self._file = tempfile.TemporaryFile(dir=Path(path).parent)  # noqa: SIM115  # closed by close()
+        self._image, self._lengths = image, list[int]()
+        self._shapes: set[tuple[int, ...]] = set()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        payload, size = record["image"], (int(record["height"]), int(record["width"]))
+        self._file.write(payload)
+        self._lengths.append(len(payload))
+        if len(self._shapes) < 2:
+            pixels = len(payload) // np.dtype(self._image.dtype).itemsize
+            self._shapes.add((*size, pixels // math.prod(size)))
+
+    def field(self) -> Field:
+        """The field of the images, with their shape if all of them have one."""
+        return replace(self._image, shape=min(self._shapes)) if len(self._shapes) == 1 else self._image
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        return (self._file.read(length) for length in self._lengths)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ArrayOfImages:
+    """Writes raw images of one size as an array."""
+
+    def __init__(self, file: h5py.File, field: Field) -> None:
+        shape = tuple(size or 0 for size in field.shape)
+        dtype = np.dtype(field.dtype).newbyteorder("<")
+        rows = max(1, _CHUNK_BYTES // max(1, int(np.prod(shape)) * dtype.itemsize))
+        self._dtype = field.dtype
+        self._images = _create(file, field, dtype, shape, (rows, *shape))
+        self._rows: list[NDArray[Any]] = []  # rows of the chunk that is not full yet
+
+    def append(self, payload: bytes) -> None:
+        self._rows.append(np.frombuffer(payload, self._dtype).reshape(self._images.shape[1:]))
+        if len(self._rows) == self._images.chunks[0]:
+            self.close()
+
+    def close(self) -> None:
+        start = len(self._images)
         if self._rows:
+            self._images.resize(start + len(self._rows), axis=0)
             self._images[start:] = np.stack(self._rows)
         self._rows.clear()
+
+
+class _ListOfImages:
+    """Writes images of any size or encoding, each as its payload."""
+
+    def __init__(self, file: h5py.File, field: Field) -> None:
+        self._images = _create(file, field, h5py.vlen_dtype(np.uint8), (), (_REFERENCES_PER_CHUNK,))
+        self._written = 0
+
+    def append(self, payload: bytes) -> None:
+        # By whole chunks rather than by rows, since each change of size is a change of the file.
+        if self._written == len(self._images):
+            self._images.resize(self._written + _REFERENCES_PER_CHUNK, axis=0)
+        self._images[self._written] = np.frombuffer(payload, np.uint8)
+        self._written += 1
+
+    def close(self) -> None:
+        self._images.resize(self._written, axis=0)
+
+
+def _images(file: h5py.File, field: Field) -> _ArrayOfImages | _ListOfImages:
+    return _ArrayOfImages(file, field) if is_pixel_array(field) else _ListOfImages(file, field)
+
+
+def _create(file: h5py.File, field: Field, dtype: Any, shape: tuple[int, ...], chunks: tuple[int, ...]) -> h5py.Dataset:
+    images = file.create_dataset("image", (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks)
+    images.attrs["encoding"] = field.encoding
+    return images
 
 
 def _write_column(file: h5py.File, name: str, field: Field, column: list[Any]) -> None:
@@ -181,7 +252,7 @@ def read_columns(
     columns: dict[str, NDArray[Any]] = {}
     with h5py.File(path, "r") as file:
         for name, field in fields.items():
-            if is_pixel_array(field):
+            if field.is_image and file[name].ndim > 1:
                 columns["offset"], columns["length"] = _row_extents(file[name])
             elif field.in_index:
                 columns[name] = file[name][:]
