@@ -24,7 +24,7 @@ from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.record import common_shape
 from beam_jobs.shards.tfds_metadata import metadata_files
 from beam_jobs.shards.write import WrittenShard, rejects_of, suspects_of
-from beam_jobs.sources.files.interface import Reject, Suspect
+from beam_jobs.sources.files.interface import Layout, Reject, Suspect
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
@@ -33,7 +33,6 @@ from shard_reader.format.manifest import (
     SUSPECTS_NAME,
     Counts,
     Fingerprint,
-    LeftOut,
     Manifest,
     Split,
     Statistics,
@@ -61,8 +60,7 @@ class Publication:
     seed: int
     options: dict[str, Any]
     fingerprint: Fingerprint
-    left_out: tuple[LeftOut, ...]
-    warnings: tuple[str, ...]
+    layout: Layout
     planned: int
     shards: int
     listing_rejected: int
@@ -200,7 +198,7 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
         class_names=publication.class_names,
         statistics=_statistics(shards, publication.splits),
         counts=Counts(
-            ignored=sum(one.files for one in publication.left_out),
+            ignored=publication.layout.ignored,
             planned=publication.planned,
             written=sum(split.records for split in splits.values()),
             rejected=rejected,
@@ -210,8 +208,8 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
         seed=publication.seed,
         options=publication.options,
         fingerprint=publication.fingerprint,
-        left_out=publication.left_out,
-        warnings=publication.warnings,
+        left_out=publication.layout.left_out,
+        warnings=publication.layout.warnings,
     )
 
 

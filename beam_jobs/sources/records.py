@@ -31,8 +31,8 @@ from contextlib import ExitStack
 import numpy as np
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files import arrays as arrays_of
-from beam_jobs.sources.files.arrays import Array, as_pixels, describe
+from beam_jobs.sources.files.arrays import hdf5, plain
+from beam_jobs.sources.files.arrays.plain import Array, as_pixels, describe
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored, is_records, records_kind, split_place
 from beam_jobs.sources.files.interface import (
     BadInput,
@@ -89,7 +89,7 @@ class RecordFiles(Source):
         super().__init__(options)
         columns = ("id_column", "label_column", "label_separator", "split_column", "fields")
         refuse_options(options, "a file of records", taken=(*columns, "image_key", "record", "box_frame"))
-        self._record = arrays_of.parse_record(options.record) if options.record else None
+        self._record = plain.parse_record(options.record) if options.record else None
         self._files = Files(options)
         self._columns = Columns(options, (), _LEFT_OUT)
         self._image: str | None = options.image_key
@@ -105,7 +105,7 @@ class RecordFiles(Source):
         self._left_out: dict[str, str] = {}  # arrays that are not read, with the reason
         self._usable = self._unusable = 0
         self._hint = ""
-        self._hdf5 = arrays_of.HDF5Files(self._files.directory)
+        self._hdf5 = hdf5.HDF5Files(self._files.directory)
 
     def entries(self) -> Iterator[Entry]:
         """Every image of every file.
@@ -278,7 +278,7 @@ class RecordFiles(Source):
             for name in names:
                 file = stack.enter_context(self._files.directory.open(name))
                 array = self._files.base(name)[: -len(".npy")]
-                found[array] = arrays_of.npy_array(file, 0, file.seek(0, 2), self._files.called(name), array)
+                found[array] = plain.npy_array(file, 0, file.seek(0, 2), self._files.called(name), array)
                 files[array] = name
             outer = folder if len(self._names) > len(names) else ""
             yield from self._group(outer, self._files.called(folder), found, lambda image: files[image])
@@ -288,7 +288,7 @@ class RecordFiles(Source):
         if self._kind == "HDF5":
             try:
                 with self._hdf5.open(name) as file:
-                    found = arrays_of.hdf5_arrays(file, called, {self._image, *asked_columns(self.options)})
+                    found = hdf5.hdf5_arrays(file, called, {self._image, *asked_columns(self.options)})
                     yield from self._group(name, called, found, lambda _: name)
             except (OSError, RuntimeError) as error:
                 # An OSError with a number is of the disk, not of the contents of the file.
@@ -298,15 +298,17 @@ class RecordFiles(Source):
             return
         with self._files.directory.open(name) as stream:
             if self._record is not None:
-                found = arrays_of.record_arrays(stream, self._record, called)
+                found = plain.record_arrays(stream, self._record, called)
             else:
-                found = arrays_of.npz_arrays(stream, called)
+                found = plain.npz_arrays(stream, called)
             yield from self._group(name, called, found, lambda _: name)
 
     def _group(
         self, outer: str, called: str, found: Mapping[str, Array], file_of: Callable[[str], str]
     ) -> Iterator[Entry]:
         """The images of arrays that belong together. `outer` precedes their ids."""
+        self._left_out |= {name: "one value, not a row for each image" for name, a in found.items() if not a.shape}
+        found = {name: array for name, array in found.items() if array.shape}
         splits = {} if self._image else image_splits(found)
         if not splits:
             name = self._pick(found, called)
@@ -317,8 +319,7 @@ class RecordFiles(Source):
             return
         if not self._inner:
             self._columns = Columns(without_splits(self.options), (), _LEFT_OUT)
-        there = self._inner | splits
-        self._inner = {split: there[split] for split in SPLIT_NAMES if split in there}
+        self._inner = dict(sorted((self._inner | splits).items(), key=lambda item: SPLIT_NAMES.index(item[0])))
         self._shown = tuple(self._inner.values())
         for split, name in splits.items():
             for entry in self._part(self._files.id(outer, name), called, found, name, file_of, True):
@@ -335,13 +336,13 @@ class RecordFiles(Source):
     ) -> Iterator[Entry]:
         """The images of one array."""
         images = found[name]
-        arrays_of.check_images(images, name, called)
+        plain.check_images(images, name, called)
         beside = self._beside(found, name, called, in_splits)
         for other, array in {name: images, **beside}.items():
-            arrays_of.check_stored(array, other, called)
-        place, size, step = arrays_of.placing(images, name, file_of(name))
-        for rows in arrays_of.blocks(images.shape[0], max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // step))):
-            columns = {other: arrays_of.values(array, other, called, rows) for other, array in beside.items()}
+            hdf5.check_stored(array, other, called)
+        place, size, step = plain.placing(images, name, file_of(name))
+        for rows in plain.blocks(images.shape[0], max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // step))):
+            columns = {other: plain.values(array, other, called, rows) for other, array in beside.items()}
             for number in range(rows.start, rows.stop):
                 entry = Entry(self._files.id(outer, f"{number:08d}"), size, place(number))
                 yield self._columns.fill(entry, {n: column[number - rows.start] for n, column in columns.items()})
@@ -389,11 +390,11 @@ class RecordFiles(Source):
             if short in beside:
                 raise UsageError(f"{called}: several arrays would be {short} of {image}; choose one with --image-key")
             if short == self._columns.label:
-                arrays_of.check_label(array, name, called)
+                plain.check_label(array, name, called)
                 self._labels[name] = None
             beside[short] = array
             if short != self._columns.label:
-                self._types.declare(short, arrays_of.field(array))
+                self._types.declare(short, plain.field(array))
         if self._columns.label not in beside:
             self._unlabelled[image] = None
         return beside

@@ -370,8 +370,7 @@ def _count_problems(path: Path, manifest: Manifest, labels: Mapping[str, Counter
     held = sum(split.records for split in manifest.splits.values())
     yield from _file_problems(path, manifest.files)
     if manifest.counts.written != held:
-        said = manifest.counts.written
-        yield f"{path / MANIFEST_NAME}: counts.written is {said}, its splits hold {held}; {remedy}"
+        yield f"{path / MANIFEST_NAME}: counts.written is {manifest.counts.written}, its splits hold {held}; {remedy}"
     for split, found in labels.items():
         for label, number in _class_counts(manifest, split, found):
             said = (manifest.splits[split].classes or {}).get(label, 0)

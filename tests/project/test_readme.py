@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sqlite3
+import subprocess
 import tarfile
 from collections.abc import Callable
 from importlib.metadata import metadata

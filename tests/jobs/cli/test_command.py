@@ -54,6 +54,7 @@ def test_what_is_in_the_output(raw_shards: Path) -> None:
         "dataset.json",
         "duplicates.jsonl",
         "rejects.jsonl",
+        "suspects.jsonl",
         "dataset_info.json",
         "features.json",
         "label.labels.txt",

@@ -61,7 +61,8 @@ def test_quiet_prints_the_result_alone(raw_shards: Path, capsys: pytest.CaptureF
 
 
 def test_quiet_prepare_says_nothing_but_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_image(tmp_path / "in/a/1.png")
+    for name in ("a/1.png", "b/2.png"):  # of a single class there would be a warning, which is not silenced
+        write_image(tmp_path / "in" / name)
     words = ["prepare", str(tmp_path / "in"), str(tmp_path / "out"), "--dry-run", "--shards", "1", "--workers", "1"]
     assert main(words) == 0
     usual = capsys.readouterr()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.command import prepared
+from support.datasets import PNG
 from support.places import contents, copied, filled
 from support.store_jobs import OPTIONS, is_as
 
@@ -52,7 +53,7 @@ def test_between_a_disk_and_a_bucket(class_folders: Path, raw_shards: Path, buck
 
 
 def test_rejects_in_a_bucket(bucket: str) -> None:
-    files = filled(f"{bucket}/in", {"a/1.jpg": b"bad", "a/2.jpg": b"", "3.jpg": b"stray"})
+    files = filled(f"{bucket}/in", {"a/1.jpg": b"bad", "a/2.jpg": b"", "3.jpg": b"stray", "a/4.png": PNG})
     text = run(files.uri(""), f"{bucket}/out", "--max-rejects", "1.0", "--shards", "1", "--split", "train=1")
     assert "rejected   3 (1 empty, 1 no-class, 1 not-an-image)" in text
     assert f"{bucket}/in/3.jpg" in contents(f"{bucket}/out")["rejects.jsonl"].decode()

@@ -23,6 +23,7 @@ from beam_jobs.shards.output import PLAN, Output, claimed
 from beam_jobs.shards.publish import Publication, publish
 from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import WrittenShard, measure_shard, write_shard
+from beam_jobs.sources import Layout
 from beam_jobs.sources.folder import Folder
 from shard_reader.format import Fingerprint, Manifest
 from shard_reader.storage import local as storage
@@ -76,8 +77,7 @@ class Made:
             "seed": 0,
             "options": {},
             "fingerprint": Fingerprint(inputs="", options="", codecs={}),
-            "left_out": (),
-            "warnings": (),
+            "layout": Layout(text=""),
             "planned": planned.planned,
             "shards": 4,
             "listing_rejected": planned.rejected,

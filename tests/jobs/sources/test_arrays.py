@@ -410,11 +410,16 @@ def test_values_that_hdf5_would_make_up_are_refused(tmp_path: Path, change: Any,
 
 def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
     arrays = {"images": images(3, 4, 4), "other": np.arange(4), "weight": np.arange(3), "height": np.arange(3)}
+    arrays["version"] = np.array(7)
     left_out = found_records(save(tmp_path / "a.npz", arrays), fields=("weight",)).layout.left_out
     reasons = {one.what: one.why for one in left_out}
-    assert reasons == {"height": "--fields does not name it", "other": "--fields does not name it"}
+    assert reasons == {
+        "height, other": "--fields does not name them",
+        "version": "one value, not a row for each image",
+    }
     left_out = found_records(tmp_path / "a.npz").layout.left_out
     assert {one.what: one.why for one in left_out} == {
-        "height": "describes the file of the image; --fields can name it",
+        "height": "they describe the file of an image, not the stored one; --fields keeps them",
         "other": "int64 [4]: not a row for each image",
+        "version": "one value, not a row for each image",
     }

@@ -73,7 +73,7 @@ def hdf5_arrays(file: h5py.File, called: str, asked: Collection[str | None] = ()
     try:
         for path in _paths(file, called):
             item = file[path]
-            if isinstance(item, h5py.Dataset) and item.shape:
+            if isinstance(item, h5py.Dataset):
                 paths.setdefault(_address(item), []).append((path not in asked, path.count("/"), path))
     except (KeyError, RuntimeError) as error:
         raise OSError(str(error)) from error

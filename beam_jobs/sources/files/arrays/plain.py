@@ -240,9 +240,7 @@ def npz_arrays(file: BinaryIO, called: str) -> dict[str, RowArray]:
             start = data_offset(ranges(file)(offset, offset + 64), offset)
         except BadInput as error:
             raise UsageError(f"{called}: {error}; make or copy it again") from error
-        array = npy_array(file, start, start + size, called, name)
-        if array.shape:
-            found[name] = array
+        found[name] = npy_array(file, start, start + size, called, name)
     return found
 
 
