@@ -202,12 +202,13 @@ def _image(field: Field, options: Mapping[str, Any]) -> str:
     fit, box = options["fit"], f"{options['width']}x{options['height']}"
     sizes = {"cover": f"smallest that covers {box}", "inside": f"largest inside {box}", "none": "as it is"}
     how = f"{fit}, {options['filter']}" if fit != "none" else fit
-    colours = {1: ", grey", 3: "", None: ", grey or colour"}[channels]
+    colours = {1: ", grey", 3: "", 4: ", with transparency", None: ", grey or colour"}[channels]
     codec = codec_of(field)
     quality = f" quality {options['quality'] or codec.quality}" if codec.quality is not None else ""
     if codec.keeps_files and not options["quality"] and (fit == "none" or options.get("only_shrink")):
         quality += f", {codec.label} files that need no change as they are"
-    return f"{sizes.get(fit, f'{width}x{height}')} ({how}){colours}, {field.dtype}, {field.encoding}{quality}"
+    seen = f", all {width}x{height}" if fit in sizes and None not in (width, height) else ""
+    return f"{sizes.get(fit, f'{width}x{height}')} ({how}){seen}{colours}, {field.dtype}, {field.encoding}{quality}"
 
 
 def _some(names: tuple[str, ...]) -> str:

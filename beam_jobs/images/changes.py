@@ -9,6 +9,7 @@ __all__ = ["CHANGES", "change_lines"]
 
 CHANGES: Final[Mapping[str, str]] = {
     "depth": "from 16 to 8 bits; --dtype uint16 keeps them",
+    "bits": "with more than 8 bits a colour, of which their decoder keeps 8",
     "transparency": "with transparency, drawn over --background; --channels keep keeps it, with png, webp, avif or raw",
     "colours": "from colour to grey, as --channels grey says",
     "bands": "with further bands than colours and opacity, which are dropped",

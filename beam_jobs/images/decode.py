@@ -21,6 +21,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from beam_jobs.images.colour import keeps_colours, to_srgb
 from beam_jobs.images.files import png
+from beam_jobs.images.files.depth import has_more_bits
 from beam_jobs.images.files.jpeg import decode_jpeg
 from beam_jobs.images.files.tiff import check_planes, colours_of_palette, has_more_bands, is_negative
 from beam_jobs.images.files.unread import unread
@@ -190,15 +191,22 @@ def _is_grey_or_ycc(data: bytes) -> bool:
 
 def _decode_other(image: Image.Image, data: bytes, profile: bytes | None) -> tuple[Pixels, tuple[str, ...]]:
     """The pixels of an image in sRGB, and the kinds of changes that this was."""
-    layout = _layout(image)
+    layout, deep = _layout(image), has_more_bits(image, data)
+    rle = _is_rle4(image)
     image.load()
     if image.mode in ("CMYK", "LAB"):
         return _array(to_srgb(image, profile)), ("profile",) if profile else ()
     grey = layout.startswith("LA;16") or image.mode in ("1", "L", "LA", "La", "I") or image.mode.startswith("I;16")
+    deep = deep or _DEEP_COLOURS.fullmatch(layout) is not None
     pixels = _decode_deep_colours(image, data, layout) if _DEEP_COLOURS.fullmatch(layout) else None
+    if rle:
+        pixels = _decode_rle4(data)
     if pixels is None:
         pixels = _deep_grey(image, layout) if image.mode.startswith(("I", "F")) else colours_of_palette(image)
-    return _in_srgb(_array(image) if pixels is None else pixels, profile, grey=grey)
+    pixels = _array(image) if pixels is None else pixels
+    lost = ("bits",) if deep and pixels.dtype == np.uint8 else ()
+    converted, changes = _in_srgb(pixels, profile, grey=grey)
+    return converted, (*changes, *lost)
 
 
 def _layout(image: Image.Image) -> str:
@@ -250,6 +258,22 @@ def _decode_deep_colours(image: Image.Image, data: bytes, layout: str) -> Pixels
         pixels = pixels[..., :3]
     deep: Pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     return _unmultiplied(deep) if layout.startswith("RGBa") else deep
+
+
+def _is_rle4(image: Image.Image) -> bool:
+    """Whether an image is a BMP of runs of 4-bit colours. Call this before the image is loaded."""
+    tiles = getattr(image, "tile", None)
+    return bool(tiles and tiles[0][0] == "bmp_rle" and tiles[0][3][1] is True)
+
+
+def _decode_rle4(data: bytes) -> Pixels:
+    """The colours of a BMP of runs of 4-bit colours, uint8 `[height, width, 3]`."""
+    # Pillow 12.3 loses the second colour of each byte where a run gives its colours one by one.
+    pixels = _opencv().imdecode(np.frombuffer(data, np.uint8), 1)
+    if pixels is None:
+        raise BadInput("unsupported-mode", "a bitmap of runs of 4-bit colours without a file's header; save it as PNG")
+    colours: Pixels = pixels[..., ::-1]
+    return colours
 
 
 def _unmultiplied(pixels: Pixels) -> Pixels:

@@ -72,7 +72,7 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
     kind = f"source: {source.options.kind}, {why}"
     print_status(f"{options.source.input}: {layout.text}, {counted(inputs.count, 'image')}, {ignored} ({kind})")
     for warning in layout.warnings:
-        print_warning(warning)
+        print_warning(f"warning: {warning}")
     return Listing(
         source=source,
         spill=spill,

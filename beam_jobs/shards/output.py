@@ -301,7 +301,7 @@ def claimed(place: str, *, overwrite: bool = False) -> Iterator[Output]:
             yield output
             return
         if names and not finished and LOCK_NAME not in names:
-            raise UsageError(f"OUTPUT {place}: is not empty, and what is in it is no dataset of ours")
+            raise UsageError(f"OUTPUT {place}: is not empty, and holds no dataset of image-shards")
         if finished:
             output.manifest()  # may raise: before the lock file, which would mark the dataset as unfinished
         with locked(place, output.files) as remove_lock:

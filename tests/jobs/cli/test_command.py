@@ -227,7 +227,7 @@ def test_a_finished_dataset_is_left_alone(class_folders: Path, raw_shards: Path)
         ("IN/missing OUT", "INPUT {}/missing: does not exist"),
         ("IN/a/000.jpg OUT", "INPUT {}/a/000.jpg: is a file"),
         ("EMPTY OUT", "holds no images"),
-        ("IN OTHER", "OUTPUT {}: is not empty, and what is in it is no dataset of ours"),
+        ("IN OTHER", "OUTPUT {}: is not empty, and holds no dataset of image-shards"),
         ("IN OTHER/file", "OUTPUT {}/file: is a file"),
         ("IN IN/out", "lies inside INPUT"),
         ("IN OUT --sise 3", "unknown option --sise"),

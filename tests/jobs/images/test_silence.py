@@ -107,6 +107,43 @@ def test_unread_tiffs_are_named() -> None:
     assert "13 bands" in str(problem(tiff(numbers(13))))
 
 
+# Bits
+
+
+def deep_file(format: str) -> bytes:
+    """A file of 10- or 16-bit colours, in a format of which Pillow keeps 8 bits."""
+    if format == "sgi":
+        return saved(Image.fromarray(NOISE), "SGI", bpc=2)
+    if format == "ppm":
+        return b"P6 7 5 65535\n" + numbers(3).astype(">u2").tobytes()
+    cv2 = pytest.importorskip("cv2")
+    pixels = numbers(3, 64, 64) >> (6 if format == "avif" else 0)
+    return bytes(cv2.imencode(f".{format}", pixels, [cv2.IMWRITE_AVIF_DEPTH, 10] if format == "avif" else [])[1])
+
+
+@pytest.mark.parametrize("format", ["sgi", "ppm", "jp2", "avif"])
+def test_bits_that_a_decoder_leaves_out_are_counted(format: str) -> None:
+    assert changes(deep_file(format), dtype="uint16") == ("bits",)
+    usual = {"jp2": "JPEG2000"}.get(format, format.upper())
+    assert changes(saved(Image.fromarray(NOISE), usual), dtype="uint16") == ()
+
+
+def rle4_bmp(rows: list[bytes], width: int) -> bytes:
+    """A BMP of 16 greys in runs, from the bottom row up."""
+    body = b"".join(row + b"\0\0" for row in rows) + b"\0\1"
+    palette = b"".join(bytes([17 * n] * 3 + [0]) for n in range(16))
+    header = struct.pack("<IiiHHIIiiII", 40, width, len(rows), 1, 4, 2, len(body), 0, 0, 16, 0)
+    start = 14 + len(header) + len(palette)
+    return struct.pack("<2sIHHI", b"BM", start + len(body), 0, 0, start) + header + palette + body
+
+
+def test_runs_of_4_bit_colours_are_those_of_the_file() -> None:
+    """Of colours one by one (0 and their number), and of one or two colours in turns."""
+    rows = [b"\0\x06\x12\x34\x56\0", b"\x06\x9a", b"\0\x04\xfe\xdc\x02\x77"]
+    expected = [[15, 14, 13, 12, 7, 7], [9, 10, 9, 10, 9, 10], [1, 2, 3, 4, 5, 6]]
+    assert np.array_equal(decode(rle4_bmp(rows, 6))[..., 0], np.array(expected) * 17)
+
+
 # PNG
 
 

@@ -70,7 +70,7 @@ def test_rejects_in_a_bucket(bucket: str) -> None:
         ("s3:/bucket/in {}/out", "INPUT s3:/bucket/in: a URL has two slashes"),
         ("{}/in s3:/bucket/out", "OUTPUT s3:/bucket/out: a URL has two slashes"),
         ("gs:// {}/out", "INPUT gs://: is not a place; give a bucket or a folder, as gs://bucket/photos"),
-        ("{}/in {}/other", "is not empty, and what is in it is no dataset of ours"),
+        ("{}/in {}/other", "is not empty, and holds no dataset of image-shards"),
     ],
 )
 def test_wrong_urls(bucket: str, words: str, message: str) -> None:

@@ -64,3 +64,15 @@ def test_images_of_several_numbers_of_channels_have_no_common_number(tmp_path: P
     Image.new("L", (9, 7), 5).save(inputs / "grey.png")
     output = prepared(inputs, tmp_path / "out", "--fit", "none", "--channels", "keep", "--encoding", "raw", *FORMATS)
     assert shape(output) == [7, 9, None]
+
+
+def test_transparency_that_all_images_have_is_in_the_shape(tmp_path: Path) -> None:
+    inputs = folder(tmp_path / "in", [])
+    for number in range(3):
+        Image.new("RGBA", (9, 7), (number, 2, 3, 99)).save(inputs / f"{number}.png")
+    words = ["--fit", "none", "--channels", "keep", "--encoding", "png"]
+    result = command("prepare", inputs, tmp_path / "out", *words, *FORMATS)
+    assert "as it is (none), all 9x7, with transparency, uint8, png" in result.stdout, result.stderr
+    assert shape(tmp_path / "out") == [7, 9, 4]
+    (batch,) = open_dataset(tmp_path / "out").stream(batch_size=3, seed=0)
+    assert batch["image"].shape == (3, 7, 9, 4)
