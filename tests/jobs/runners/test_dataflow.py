@@ -218,13 +218,16 @@ def test_a_job_out_of_sight_is_not_taken_for_one_that_ended(service: Service, bu
         submit("gs://in", "gs://out", *WITH_IMAGE)
 
 
+def interrupt(service: Service) -> None:
+    """Ctrl-C at the first look at the job, and again if nothing came of it."""
+    # Python drops an interrupt that arrives while an object is finalized, and the test would wait for ever.
+    if service.looks % 100 == 1 and all(method != "PUT" for method, _, _ in service.requests):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
 def test_ctrl_c_cancels_the_job_there_and_waits_until_it_is(
     service: Service, buckets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(service: Service) -> None:
-        if service.looks == 1 and service.states[-1] == "JOB_STATE_DONE":
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
     monkeypatch.setattr("beam_jobs.runners.engines._POLL_SECONDS", 0.01)
     service.on_look = interrupt
     service.states = (*["JOB_STATE_RUNNING"] * 1_000_000, "JOB_STATE_DONE")
@@ -241,10 +244,6 @@ def test_ctrl_c_cancels_the_job_there_and_waits_until_it_is(
 def test_ctrl_c_that_cannot_cancel_says_so(
     service: Service, buckets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(service: Service) -> None:
-        if service.looks == 1:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
     service.on_look = interrupt
     service.refused = ("PUT",)
     service.states = ("JOB_STATE_RUNNING",)
