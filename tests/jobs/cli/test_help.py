@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def output() -> Iterator[None]:
     terminal.set_output(terminal.NORMAL)
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+def test_a_command_leaves_the_handlers_of_signals_of_its_caller(capsys: pytest.CaptureFixture[str]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert main(["prepare"]) == 2
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
 def help_of(*words: str) -> None:
