@@ -34,6 +34,7 @@ _TARGETS = frozenset({"masks", "mask", "labels", "label", "annotations", "gt", "
 }
 _LIKE_SPLITS = re.compile(rf"({'|'.join(SPLIT_NAMES)})(\d+|[-_ ].*)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"([^\W\d_][^\d.]*?)[-._ ]?\d+\.\w+")  # cat.0.jpg
+_MANY_CLASSES = 20  # among so many, a class with such a name is a thing: ImageNet has a class of masks
 _MAX_WORDS = 1000  # words before numbers that are kept
 _HEAD = 4096  # bytes of a file that tell its kind
 
@@ -107,7 +108,7 @@ class ClassFolders:
 
     def _roles(self, names: tuple[str, ...]) -> Iterator[str]:
         like = [name for name in names if name.lower() in _PICTURES | _TARGETS or _LIKE_SPLITS.fullmatch(name)]
-        if like:
+        if like and len(names) < _MANY_CLASSES:
             yield (
                 f"took {_listed(like)} for {'a class' if len(like) == 1 else 'classes'}, by the"
                 f" {'name' if len(like) == 1 else 'names'} a split or a part of a dataset: if so, give the folder"

@@ -227,6 +227,11 @@ def test_folders_that_may_be_something_else_are_a_warning(tmp_path: Path, names:
         assert warning in found.warnings[0]
 
 
+def test_one_of_many_classes_may_have_such_a_name(tmp_path: Path) -> None:
+    names = [f"{name}/{number}.jpg" for name in ("mask", *(f"thing {n}" for n in range(30))) for number in (1, 2)]
+    assert Found(str(folder(tmp_path, *names))).layout.warnings == ()
+
+
 @pytest.mark.parametrize(
     "names", [["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"], ["IMG_1.jpg", "IMG_2.jpg"], ["train/a/1.jpg", "test/b/2.jpg"]]
 )

@@ -464,7 +464,7 @@ def test_arrays_of_numpy(tmp_path: Path) -> None:
     np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels, x_test=images[:5], y_test=labels[:5])
     options = ["--image-key", "x_train", "--label-column", "y_train", "--fit", "none", "--channels", "grey"]
     data = open_dataset(prepared(tmp_path / "mnist.npz", tmp_path / "out", *options, "--encoding", "png"))
-    assert (len(data), data.fields["image"].shape) == (20, (None, None, 1))
+    assert (len(data), data.fields["image"].shape) == (20, (28, 28, 1))
     for record in (data[n] for n in range(20)):
         number = int(record["id"])
         assert np.array_equal(record["image"][:, :, 0], images[number])
