@@ -1,22 +1,14 @@
-"""The command `image-shards`, also `python -m beam_jobs`."""
+"""The command `image-shards`, also `python -m beam_jobs`: a process of its own, and its signals."""
 
-from __future__ import annotations
-
+# Only light modules: a Ctrl-C before `command` runs ends Python with a traceback.
 import contextlib
-import io
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NoReturn
 
-from beam_jobs import terminal
-from beam_jobs.cli.commands import choose
-from beam_jobs.errors import JobError
-from shard_reader.storage.secrets import without_secrets
-
-__all__ = ["command", "main"]
+__all__ = ["command"]
 
 # Ctrl-C sends SIGINT, a batch system SIGTERM, a closed terminal SIGHUP.
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -24,10 +16,12 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def command() -> NoReturn:
     """Run the command line of this process, and end the process."""
-    # Here and not in `main`, which a program may call that goes on with handlers of its own.
-    for number in _INTERRUPTS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has SIGHUP ignored
-            signal.signal(number, _interrupt)
+    _receive_signals(_end)
+    from beam_jobs.cli.main import main  # imports NumPy, which takes up to a second
+
+    _receive_signals(_interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
+    sys.unraisablehook = _interrupt_again
     status = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
@@ -37,12 +31,18 @@ def command() -> NoReturn:
     os._exit(status)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line. Returns the exit status: 0, 1 for a failure, 2 for wrong use, 130 for Ctrl-C."""
-    try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)  # before a job had begun: `prepare` turns later ones into `Interrupted`
+def _receive_signals(handler: Callable[[int, object], NoReturn]) -> None:
+    for number in _INTERRUPTS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has SIGHUP ignored
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """End the process at once, in which nothing has begun."""
+    # No KeyboardInterrupt: within an import of NumPy, C code makes an ImportError of it.
+    del number, frame
+    print("image-shards: error: interrupted", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(130)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -54,36 +54,13 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _run(arguments: Sequence[str]) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Names of classes and files may have characters that the terminal cannot show.
-            stream.reconfigure(errors="backslashreplace")
-    terminal.set_output(terminal.NORMAL)
-    try:
-        command, words = choose(arguments)
-        try:
-            run = command.load()
-        except ModuleNotFoundError as error:
-            return _fail(f"needs {error.name}: pip install 'image-shards[beam]'", 2)
-        return run(words)
-    except ModuleNotFoundError as error:
-        if "pip install" not in str(error):
-            raise
-        return _fail(str(error), 2)
-    except JobError as error:
-        return _fail(str(error), error.exit_status)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 1)
-
-
-def _fail(message: str, status: int) -> int:
-    if terminal.is_verbose():
-        terminal.print_status(traceback.format_exc())
-    with contextlib.suppress(OSError):  # on a closed terminal, the exit status remains
-        print(f"image-shards: error: {without_secrets(message)}", file=sys.stderr)  # noqa: T201
-    return status
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Interrupt a little later if Python has dropped the KeyboardInterrupt."""
+    # It drops every error in a callback of a finalized object, as in those of its import system.
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 _Process = TypeVar("_Process", bound="WorkerProcess")
 
+_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 _GUARD = "guard it with `if __name__ == '__main__'`, which spawned processes need"
 
 
@@ -29,18 +30,29 @@ class ProcessDiedError(Exception):
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """Block the signals of a terminal or a batch system while a process is started.
+    """Hold back the signals of a terminal or a batch system while a process is started.
 
-    A process that is started within never receives them.
+    This process receives them at the end. A process that is started within never receives them.
     """
     # A blocked signal stays blocked in a child, so that Ctrl-C reaches the parent alone, which ends the children.
     # Python starts its resource tracker with the first process, and unblocks SIGINT in doing so: it is started before.
     resource_tracker.ensure_running()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
+    # Another thread, as of a library in C, may receive what is blocked in this one. Python then calls the handler in
+    # the main thread, where an error would leave a process with half of its arguments.
+    held, handlers = list[int](), dict[signal.Signals, Any]()
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if callable(signal.getsignal(number)):
+                handlers[number] = signal.signal(number, lambda received, _: held.append(received))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for received in held:
+            signal.raise_signal(received)
 
 
 class WorkerProcess:

@@ -197,7 +197,7 @@ def print_moments(images: Path, output: str, workers: int) -> None:
                 replace(where, name, functools.partial(watched, moment, edge))
 
     sys.meta_path.insert(0, AfterImport({module for _, _, module, _ in MOMENTS}, watch))
-    from beam_jobs.__main__ import main as command
+    from beam_jobs.cli.main import main as command
 
     status = command(["prepare", str(images), output, *SETTINGS, "--workers", str(workers)])
     print(json.dumps({name: seen[name] for name, *_ in MOMENTS if name in seen}), flush=True)

@@ -138,7 +138,7 @@ def test_a_missing_package_says_what_to_install(missing: str, code: str, message
 @pytest.mark.parametrize("line", ["benchmark {golden} --seconds 1 --crop 1", "verify {golden} --decode"])
 def test_a_command_without_decoders_says_what_to_install_in_one_line(line: str) -> None:
     words = line.format(golden=REPOSITORY / "tests/reader/format/golden/v1/encoded").split()
-    call = f"from beam_jobs.__main__ import main; sys.exit(main({words!r}))"
+    call = f"from beam_jobs.cli.main import main; sys.exit(main({words!r}))"
     code = WITHOUT.format(missing="PIL", code=call)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
@@ -147,7 +147,7 @@ def test_a_command_without_decoders_says_what_to_install_in_one_line(line: str) 
 
 
 def test_the_command_without_beam_says_what_to_install() -> None:
-    call = "from beam_jobs.__main__ import main; sys.exit(main(['prepare']))"
+    call = "from beam_jobs.cli.main import main; sys.exit(main(['prepare']))"
     code = WITHOUT.format(missing="cykooz_resizer", code=call)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 2

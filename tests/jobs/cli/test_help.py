@@ -11,8 +11,8 @@ import pytest
 from support.images import write_image
 
 from beam_jobs import terminal
-from beam_jobs.__main__ import main
 from beam_jobs.cli.commands import COMMANDS
+from beam_jobs.cli.main import main
 from beam_jobs.errors import UsageError
 
 

@@ -18,7 +18,7 @@ import pytest
 from support.command import command, prepared
 from support.images import write_image
 
-from beam_jobs.__main__ import main
+from beam_jobs.cli.main import main
 from beam_jobs.plan.duplicates import _Contradictions
 from shard_reader import open_dataset
 from shard_reader.format import Manifest
@@ -243,10 +243,10 @@ def test_what_was_being_overwritten_is_removed_to_the_end(doubled: Path, tmp_pat
     """Cut off while it removes the old dataset, after its own pre-pass, and gone on with without --overwrite."""
     output = prepared(doubled, tmp_path / "out", "--size", 8, "--shards", 4)
     code = (
-        "import os, sys; from beam_jobs import __main__;"
+        "import os, sys; from beam_jobs.cli.main import main;"
         "from shard_reader.storage.local import LocalDirectory;"
         "LocalDirectory.delete_all = lambda self, names: names and os.kill(os.getpid(), 9);"
-        "__main__.main(sys.argv[1:])"
+        "main(sys.argv[1:])"
     )
     words = ["prepare", doubled, output, "--size", 8, "--shards", 1, "--drop-duplicates", "--overwrite"]
     killed = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True)

@@ -130,7 +130,7 @@ def test_no_credentials_for_azure(azure: Store, small: Path, tmp_path: Path) -> 
 def test_a_missing_package(url: str, package: str, extra: str, tmp_path: Path) -> None:
     words = ["prepare", url, str(tmp_path / "out")]
     code = (
-        f"import sys; sys.modules[{package!r}] = None; from beam_jobs.__main__ import main; sys.exit(main({words!r}))"
+        f"import sys; sys.modules[{package!r}] = None; from beam_jobs.cli.main import main; sys.exit(main({words!r}))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 2

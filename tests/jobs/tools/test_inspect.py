@@ -129,7 +129,7 @@ WITHOUT = """
 import sys
 for name in {missing!r}:
     sys.modules[name] = None
-from beam_jobs.__main__ import main
+from beam_jobs.cli.main import main
 status = main(sys.argv[1:])
 assert "tensorflow" not in sys.modules
 sys.exit(status)
