@@ -83,9 +83,9 @@ def described(data: bytes) -> str | None:
     """A TIFF file that Pillow cannot read, in words; None for other files."""
     if data[:4] not in (b"II*\0", b"MM\0*"):
         return None
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     file = io.BytesIO(data)
     try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
         file.seek(tags.next)
         tags.load(file)
         return _text(tags)
@@ -94,10 +94,10 @@ def described(data: bytes) -> str | None:
 
 
 def _text(tags: Any) -> str:
-    bits = tags.get(_BITS, (1,))
+    bits = [int(one) for one in tags.get(_BITS, (1,))]  # the tag of a damaged file may hold text
     formats = {_SAMPLE_FORMATS.get(one, "") for one in tags.get(_SAMPLE_FORMAT, ())} - {""}
     kind = " ".join([*sorted(formats), f"{max(bits)}-bit"])
-    bands = tags.get(_BANDS, 1)
+    bands = int(tags.get(_BANDS, 1))
     compression = _COMPRESSIONS.get(tags.get(_COMPRESSION, 1))
     colours = _PHOTOMETRICS.get(tags.get(_PHOTOMETRIC), "unknown colours")
     packed = f", compressed as {compression}" if compression else ""

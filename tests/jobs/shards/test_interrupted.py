@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from support.command import command, prepared
 from support.images import write_image
+from support.torture import draws
 
 from shard_reader import open_dataset
 
@@ -478,11 +479,15 @@ def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 @linux
 def test_killed_twenty_times_it_ends_with_the_same_bytes(
-    many_images: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    many_images: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    rng = np.random.default_rng(2)
+    rng = draws(2)
     (tmp_path / "tmp").mkdir()
     kills = 0
     while kills < 20:
@@ -496,14 +501,18 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(
             assert len(open_dataset(tmp_path / "out")) == 2000
             shutil.rmtree(tmp_path / "out")
     assert contents(prepared(many_images, tmp_path / "out", "--shards", 8)) == undisturbed
+    record_property("kills", kills)
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 @linux
-def test_a_worker_killed_at_any_moment_never_hangs_the_job(tiny_images: Path, tmp_path: Path) -> None:
+def test_a_worker_killed_at_any_moment_never_hangs_the_job(
+    tiny_images: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """A lock that a killed process takes with it shows only now and then."""
-    rng = np.random.default_rng(0)
+    rng = draws(0)
     ended = 0
     for trial in range(20):
         job = started(tiny_images, tmp_path / f"out{trial}", "--size", "8x8", "--shards", "12", "--workers", "4")
@@ -521,12 +530,16 @@ def test_a_worker_killed_at_any_moment_never_hangs_the_job(tiny_images: Path, tm
         assert nobody_is_left(job.pid)
         ended += job.returncode != 0
     assert ended >= 5  # the others had finished before
+    record_property("killed workers", ended)
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 @linux
-def test_ctrl_c_at_any_moment_leaves_a_whole_dataset_or_none(tiny_images: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
+def test_ctrl_c_at_any_moment_leaves_a_whole_dataset_or_none(
+    tiny_images: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    rng = draws(1)
     for trial in range(25):
         output = tmp_path / f"out{trial}"
         job = started(tiny_images, output, "--size", "8x8", "--shards", "12")
@@ -545,6 +558,7 @@ def test_ctrl_c_at_any_moment_leaves_a_whole_dataset_or_none(tiny_images: Path, 
         if job.returncode == 0:
             assert len(open_dataset(output)) == 6000
             assert not (output / "_work").exists() and not (output / "_image-shards.lock").exists()
+    record_property("interrupts", trial + 1)
 
 
 LOST = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from support.command import command
 from support.foreign_records import image_bytes, tf, write
+from support.torture import draws
 
 from beam_jobs.errors import JobError
 from beam_jobs.tools.index import IndexOptions, index_directory
@@ -89,11 +91,14 @@ def test_what_cannot_be_indexed_is_one_line_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("encoding", ["JPEG", "PNG"])
-def test_any_flipped_bit_is_an_error_of_one_line(tmp_path: Path, encoding: str) -> None:
+def test_any_flipped_bit_is_an_error_of_one_line(
+    tmp_path: Path, encoding: str, record_property: Callable[[str, object], None]
+) -> None:
     file = tmp_path / "x.tfrecord"
     write(file, [{"image": image_bytes(n, encoding), "id": f"{n}".encode(), "n": [1.5, n + 0.5]} for n in range(3)])
-    data, rng = file.read_bytes(), np.random.default_rng(0)
+    data, rng = file.read_bytes(), draws(0)
     for position in rng.integers(0, len(data), 100).tolist():
         damaged = bytearray(data)
         damaged[position] ^= 1 << rng.integers(8)
@@ -102,6 +107,7 @@ def test_any_flipped_bit_is_an_error_of_one_line(tmp_path: Path, encoding: str) 
             index_directory(IndexOptions(path=str(tmp_path)), 1, lambda _: None)
         assert "\n" not in str(caught.value)
         assert list(tmp_path.iterdir()) == [file]
+    record_property("flipped bits", 100)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

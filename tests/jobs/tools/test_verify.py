@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support.command import REPOSITORY, command
 from support.datasets import PNG, cut, dataset, flip, record, remove
+from support.torture import draws
 
 from beam_jobs.tools.verify import Verification
 from shard_reader.format import index, index_name
@@ -385,15 +386,19 @@ def found_in(path: Path) -> list[str]:
     return problems
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("name", ["encoded", "raw", "fields"])
-def test_any_flipped_bit_is_one_problem_and_so_is_any_cut(tmp_path: Path, name: str) -> None:
+def test_any_flipped_bit_is_one_problem_and_so_is_any_cut(
+    tmp_path: Path, name: str, record_property: Callable[[str, object], None]
+) -> None:
     path = Path(shutil.copytree(GOLDEN / name, tmp_path / "data"))
-    rng = np.random.default_rng(0)
+    rng, flips = draws(0), 0
     for file in sorted(path.iterdir()):
         data = file.read_bytes()
         if file.suffix in (".json", ".jsonl") or not data:
             continue
         for position in rng.integers(0, len(data), 12).tolist():
+            flips += 1
             damaged = bytearray(data)
             damaged[position] ^= 1 << rng.integers(8)
             for bytes_ in (bytes(damaged), data[:position]):
@@ -402,3 +407,5 @@ def test_any_flipped_bit_is_one_problem_and_so_is_any_cut(tmp_path: Path, name: 
                 assert len(problems) == 1 and problems[0].startswith(f"{file}: "), (file, position, problems)
         file.write_bytes(data)
     assert found_in(path) == []
+    record_property("flipped bits", flips)
+    record_property("cuts", flips)

@@ -1,0 +1,344 @@
+"""Parsers of untrusted bytes, as functions for a fuzzer: each ends, or raises an error that is meant for its user."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import io
+import json
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from beam_jobs.errors import JobError
+from beam_jobs.images.decode import decode
+from beam_jobs.images.files import png
+from beam_jobs.images.files.unread import unread
+from beam_jobs.options import ImageOptions
+from beam_jobs.sources import BadInput, Problem, Reference, SourceOptions
+from beam_jobs.sources.known import open_source
+from shard_reader import open_dataset
+from shard_reader.errors import ShardsError, StateError
+from shard_reader.format import Manifest, index_name
+from shard_reader.format.image_codecs.table import read_header
+from shard_reader.format.manifest import MANIFEST_NAME, with_checksum
+from shard_reader.format.shard_formats import example, hdf5, tfrecord
+from shard_reader.storage.http_ranges import HttpRanges
+
+__all__ = ["FOUND", "TARGETS", "Target", "check"]
+
+FOUND = Path(__file__).parent / "found"
+"""Inputs that once went wrong, in a folder for each target."""
+
+GOLDEN = Path(__file__).parents[1] / "reader/format/golden/v1/encoded"
+_READS = 20  # images of a source that are read
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser: `run` with bytes, inputs to begin with, and the errors that bad bytes may raise."""
+
+    run: Callable[[bytes], object]
+    seeds: Callable[[], Sequence[bytes]]
+    errors: tuple[type[Exception], ...]
+
+
+def check(target: Target, data: bytes) -> None:
+    """Run a target. Its errors must have a message that a terminal can show."""
+    try:
+        target.run(data)
+    except target.errors as error:
+        text = str(error)
+        assert text, f"an error without a message: {error!r}"
+        assert all(character.isprintable() or character == "\n" for character in text), f"not printable: {text!r}"
+
+
+# The reader
+
+
+def _manifest(data: bytes) -> None:
+    text = data.decode("utf-8", "ignore")
+    Manifest.from_json(text)
+
+
+def _datasets(data: bytes) -> None:
+    """A manifest with a sound checksum, over the golden files."""
+    try:
+        body = json.loads(data)
+        text = with_checksum(body) if isinstance(body, dict) else data.decode()
+        text.encode()
+    except (ValueError, RecursionError):
+        return
+    manifest = Manifest.from_json(text)
+    for split in list(manifest.splits)[:2]:
+        _read_dataset(text, split, {})
+
+
+def _index(data: bytes) -> None:
+    """An index that the manifest agrees with."""
+    manifest = json.loads((GOLDEN / MANIFEST_NAME).read_text())
+    file = manifest["splits"]["train"]["shards"][0]["files"]["tfrecord"]
+    file["index_sha256"] = hashlib.sha256(data).hexdigest()
+    _read_dataset(with_checksum(manifest), "train", {index_name(file["path"]): data})
+
+
+def _read_dataset(manifest: str, split: str, files: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory(dir=_memory()) as directory:
+        root = Path(directory)
+        for path in GOLDEN.iterdir():
+            (root / path.name).symlink_to(path)
+        for name, data in {**files, MANIFEST_NAME: manifest.encode()}.items():
+            (root / name).unlink()
+            (root / name).write_bytes(data)
+        with open_dataset(root, split) as dataset:
+            for number in range(min(len(dataset), 4)):
+                dataset[number]
+
+
+def _states(data: bytes) -> None:
+    with open_dataset(GOLDEN.parent / "raw") as dataset:
+        stream = dataset.stream(batch_size=2, seed=3)
+        try:
+            state = json.loads(data)
+        except (ValueError, RecursionError):
+            return
+        stream.load_state_dict(state)
+        stream.state_dict()
+        stream.coverage()
+
+
+def _state_seeds() -> Sequence[bytes]:
+    with open_dataset(GOLDEN.parent / "raw") as dataset:
+        stream = dataset.stream(batch_size=2, seed=3)
+        begin = stream.state_dict()
+        next(iter(stream))
+        return [json.dumps(state).encode() for state in (begin, stream.state_dict())]
+
+
+def _tfrecord(data: bytes) -> None:
+    array = np.frombuffer(data, np.uint8)
+    tfrecord.framing(array)
+    for _, payload in tfrecord.read_records(array, "shard"):
+        payload.tobytes()
+
+
+def _example(data: bytes) -> None:
+    decoded = example.decode(np.frombuffer(data, np.uint8))
+    for values in decoded.values():
+        assert all(not isinstance(value, slice) or value.stop <= len(data) for value in values)
+
+
+def _heap(data: bytes) -> None:
+    """References, and the collections that they refer to: 16 bytes each, then the file."""
+    count = data[0] % 8 if data else 0
+    references = np.frombuffer(data[1 : 1 + 16 * count].ljust(16 * count, b"\0"), hdf5._REFERENCE)
+    file = np.frombuffer(data[1 + 16 * count :], np.uint8)
+    offset, length = hdf5._heap_extents(file, references, "shard")
+    held = length > 0
+    assert np.all(offset[held].astype(object) <= len(file)), "an extent begins outside of the file"
+
+
+def _heap_seed() -> bytes:
+    data = b"payload!"
+    objects = hdf5._OBJECT.pack(1, 1, len(data)) + data + hdf5._OBJECT.pack(2, 1, 3) + b"abc".ljust(8, b"\0")
+    collection = hdf5._COLLECTION.pack(b"GCOL", hdf5._COLLECTION.size + len(objects)) + objects
+    references = np.array([(8, 0, 1), (3, 0, 2)], hdf5._REFERENCE)
+    return b"\x02" + references.tobytes() + collection
+
+
+def _headers(data: bytes) -> None:
+    read_header(np.frombuffer(data, np.uint8))
+
+
+def _http(data: bytes) -> None:
+    ranges = HttpRanges(SimpleNamespace(protocol="http", kwargs={}, client_kwargs={}, encode_url=str), 5)
+    connection = http.client.HTTPConnection("host")
+    connection.sock = _Socket(data)
+    connection.auto_open = 0
+    ranges._connection = lambda url: connection  # type: ignore[method-assign]
+    for start, end in ((0, 8), (4, None)):
+        connection.sock = _Socket(data)
+        read = ranges.read("http://host/shard", start, end, 5, _library)
+        assert end is None or len(read) <= end - start, "more bytes than were asked for"
+
+
+class _Socket:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, mode: str, *_: object) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+    def sendall(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+    def fileno(self) -> int:
+        return -1
+
+
+def _library() -> bytes:
+    raise OSError(errno.EIO, "the library does not answer")
+
+
+# The job
+
+
+def _files(data: bytes) -> None:
+    """The parts of image files that this project parses by itself, and the headers. Only tiny images are decoded."""
+    unread(data)
+    for simpler in png.simpler(data):
+        assert len(simpler) <= len(data) + 8
+    decode(data, _OPTIONS)
+
+
+def _source(suffix: str, **options: Any) -> Callable[[bytes], None]:
+    def run(data: bytes) -> None:
+        with tempfile.TemporaryDirectory(dir=_memory()) as directory:
+            path = Path(directory, f"input{suffix}")
+            path.write_bytes(data)
+            kind = _KINDS.get(suffix, "archive")
+            source = open_source(SourceOptions(input=str(path), kind=kind, **options))
+            entries = list(source.entries())
+            source.layout()
+            for entry in entries[:_READS]:
+                found = source.resolve(entry)
+                if not isinstance(found, Problem) and found.problem is None:
+                    _read(source, found)
+
+    return run
+
+
+def _read(source: Any, entry: Any) -> None:
+    with contextlib.suppress(BadInput, OSError):  # of this image alone
+        source.read(Reference(entry.id, entry.size, entry.place, frame=entry.frame))
+
+
+_OPTIONS = ImageOptions(
+    width=8,
+    height=8,
+    fit="none",
+    filter="area",
+    encoding="raw",
+    quality=None,
+    dtype="uint8",
+    normalize="none",
+    max_pixels=64,
+)
+_KINDS = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".json": "coco", ".npy": "records", ".npz": "records"}
+
+
+@cache
+def _memory() -> str | None:
+    """A file system in memory, where there is one."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+# Inputs to begin with
+
+
+def _image(format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((9, 7)).convert("RGB").save(file, format, **options)
+    return file.getvalue()
+
+
+def _tars() -> Sequence[bytes]:
+    made = []
+    for format in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w", format=format) as tar:
+            for name, data in {"cat/1.jpg": b"one", "dog/" + "long" * 20 + ".png": b"two", "0.cls": b"3"}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            link = tarfile.TarInfo("dog/2.jpg")
+            link.type, link.linkname = tarfile.LNKTYPE, "cat/1.jpg"
+            tar.addfile(link)
+        made.append(file.getvalue())
+    return made
+
+
+def _zips() -> Sequence[bytes]:
+    made = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", method) as archive:
+            archive.writestr("cat/1.jpg", b"one" * 50)
+            with archive.open("dog/größer.png", "w", force_zip64=True) as member:
+                member.write(b"two")
+        made.append(file.getvalue())
+    return made
+
+
+def _arrays(suffix: str) -> Sequence[bytes]:
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    file = io.BytesIO()
+    if suffix == ".npy":
+        np.save(file, images)
+    else:
+        np.savez(file, x_train=images, y_train=np.array([1, 2]))
+    return [file.getvalue()]
+
+
+_COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg", "width": 4, "height": 4}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 2, 2], "area": 4.0, "iscrowd": 0}],
+    "categories": [{"id": 7, "name": "cat"}],
+}
+_CSV = 'path,label,split,w,tags\na.jpg,cat,train,1.5,"x;y"\nb.jpg,dog,val,,\n'
+_JSONL = '{"path": "a.jpg", "label": "cat", "n": 1}\n{"path": "b.jpg", "label": ["dog"], "boxes": [[0, 0, 1, 1]]}\n'
+_ANSWER = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 8\r\nContent-Range: bytes 0-7/100\r\n\r\npayload!"
+_CHUNKED = b"HTTP/1.1 206 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\npayload!\r\n0\r\n\r\n"
+
+
+def _golden(pattern: str) -> Callable[[], Sequence[bytes]]:
+    return lambda: [path.read_bytes() for path in sorted(GOLDEN.glob(pattern))]
+
+
+def _examples() -> Sequence[bytes]:
+    (shard, *_) = _golden("*00000-of-*.tfrecord")()
+    return [payload.tobytes() for _, payload in tfrecord.read_records(np.frombuffer(shard, np.uint8), "golden")]
+
+
+def _images() -> Sequence[bytes]:
+    """One of each common format, and some kinds with much to parse."""
+    plain = [_image(format) for format in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "ICO", "JPEG2000")]
+    return [*plain, _image("JPEG", progressive=True, comment=b"x" * 20), _image("TIFF", compression="tiff_lzw")]
+
+
+_INPUT = (JobError,)
+
+TARGETS: Mapping[str, Target] = {
+    "manifest": Target(_manifest, _golden(MANIFEST_NAME), (ShardsError,)),
+    "dataset": Target(_datasets, _golden(MANIFEST_NAME), (ShardsError,)),
+    "index": Target(_index, _golden("*.tfrecord.index.npy"), (ShardsError,)),
+    "state": Target(_states, _state_seeds, (StateError,)),
+    "tfrecord": Target(_tfrecord, _golden("*.tfrecord"), (ShardsError,)),
+    "example": Target(_example, _examples, (ValueError,)),
+    "hdf5-heap": Target(_heap, lambda: [_heap_seed()], (ShardsError,)),
+    "image-header": Target(_headers, _images, (ValueError,)),
+    "http-range": Target(_http, lambda: [_ANSWER, _CHUNKED], (OSError,)),
+    "image-file": Target(_files, _images, (BadInput,)),
+    "coco": Target(_source(".json"), lambda: [json.dumps(_COCO).encode()], _INPUT),
+    "csv": Target(_source(".csv"), lambda: [_CSV.encode(), _CSV.replace(",", ";").encode("utf-16")], _INPUT),
+    "jsonl": Target(
+        _source(".jsonl"), lambda: [_JSONL.encode(), b"[" + _JSONL[:-1].replace("\n", ",").encode() + b"]"], _INPUT
+    ),
+    "tar": Target(_source(".tar"), _tars, _INPUT),
+    "zip": Target(_source(".zip"), _zips, _INPUT),
+    "npy": Target(_source(".npy"), lambda: _arrays(".npy"), _INPUT),
+    "npz": Target(_source(".npz"), lambda: _arrays(".npz"), _INPUT),
+}
+"""Every parser, by its name."""
