@@ -6,13 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support import fork_server
+
 REPOSITORY = Path(__file__).parent.parent.parent
+_SECONDS = 600
 
 
 def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run `image-shards` as a user would, in a process of its own."""
+    """Run `image-shards` as a user would, in a process of its own. With options of `subprocess.run` it is a new one."""
+    words = list(map(str, arguments))
+    # Elsewhere a fork is not safe after imports.
+    if options or sys.platform != "linux":
+        return new_process(*arguments, **options)
+    return fork_server.run(words, _SECONDS)
+
+
+def new_process(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run `image-shards` in a new process, which imports everything, and has a seed of its own for hashes."""
     words = [sys.executable, "-m", "beam_jobs", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=600, **options)  # type: ignore[call-overload]
+    return subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS, **options)  # type: ignore[call-overload]
 
 
 def prepared(*arguments: object) -> Path:
