@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.manifest import Shard
 from shard_reader.shards.shard import MOST_OPEN, OpenShard
 
@@ -19,8 +19,16 @@ class LocalShards:
 
     # There is no lock, which a fork could leave locked: two threads may both map a shard, and one map is dropped.
 
-    def __init__(self, directory: Path, shards: Sequence[Shard], fields: Mapping[str, Field], format: str) -> None:
-        self._arguments = (directory, shards, fields, format)
+    def __init__(
+        self,
+        directory: Path,
+        shards: Sequence[Shard],
+        fields: Mapping[str, Field],
+        format: str,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self._arguments = (directory, shards, fields, format, max_pixels)
+        self.max_pixels = max_pixels
         self._open: dict[int, OpenShard] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -34,8 +42,8 @@ class LocalShards:
         """Shard `number`, opened if it is not open."""
         shard = self._open.get(number)
         if shard is None:
-            directory, shards, fields, format = self._arguments
-            shard = self._open[number] = OpenShard.map(directory, shards[number], fields, format)
+            directory, shards, fields, format, max_pixels = self._arguments
+            shard = self._open[number] = OpenShard.map(directory, shards[number], fields, format, max_pixels)
             # A lookup that uses one of these keeps its map alive.
             for oldest in list(self._open)[:-MOST_OPEN]:
                 self._open.pop(oldest, None)

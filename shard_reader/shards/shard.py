@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError, ShardsError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import Field, extent_columns, extent_fields
+from shard_reader.format.fields import MAX_PIXELS, Field, extent_columns, extent_fields
 from shard_reader.format.image_codecs.table import decode_image
 from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
@@ -32,6 +32,7 @@ class OpenShard:
         name: name of the file.
         rows: the index, a structured array with a row for each record.
         data: every byte of the file, uint8, if it is mapped.
+        max_pixels: the most pixels of an encoded image.
 
     Attributes:
         rows_address: address of the index in memory.
@@ -49,9 +50,10 @@ class OpenShard:
         fields: Mapping[str, Field],
         format: str,
         data: NDArray[np.uint8] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.uri, self.name, self.rows, self.fields, self.format = uri, name, rows, fields, format
-        self._data = data
+        self._data, self.max_pixels = data, max_pixels
         self._extents = rows[["offset", "length", "crc32c", "height", "width"]]
         self._other_extents = {
             name: rows[list(extent_columns(name))] for name in extent_fields(fields) if not fields[name].is_image
@@ -60,7 +62,9 @@ class OpenShard:
         self.data_address = 0 if data is None else address(data)
 
     @classmethod
-    def map(cls, directory: Path, shard: Shard, fields: Mapping[str, Field], format: str) -> OpenShard:
+    def map(
+        cls, directory: Path, shard: Shard, fields: Mapping[str, Field], format: str, max_pixels: int = MAX_PIXELS
+    ) -> OpenShard:
         """A shard on a disk, its file and index mapped, and checked against the manifest.
 
         Raises:
@@ -73,7 +77,8 @@ class OpenShard:
             data = map_file(path, file.bytes)
         except FileNotFoundError:
             raise CorruptionError(f"{path}: is missing") from None
-        return cls(str(path), file.path, index.load(directory, file, shard.records, fields), fields, format, data)
+        rows = index.load(directory, file, shard.records, fields)
+        return cls(str(path), file.path, rows, fields, format, data, max_pixels)
 
     @property
     def is_mapped(self) -> bool:
@@ -125,7 +130,7 @@ class OpenShard:
         if payload is None:
             raise self.damage(row, "is damaged (CRC mismatch)")
         try:
-            return decode_image(payload, self.fields["image"], height, width)
+            return decode_image(payload, self.fields["image"], height, width, max_pixels=self.max_pixels)
         except (ValueError, OSError) as error:
             raise self.damage(row, error) from error
 
