@@ -11,11 +11,12 @@ from shard_reader.dataset.dataset import Dataset, shards_of_split
 from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.format.fields import MAX_PIXELS
 from shard_reader.format.image_codecs.table import codec_of
-from shard_reader.format.manifest import MANIFEST_NAME, Manifest
+from shard_reader.format.manifest import MANIFEST_NAME, MOST_BYTES, Manifest
 from shard_reader.remote.client import StoreClient
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.storage.store_errors import explain
+from shard_reader.system.regular_files import NotRegularError, read_regular
 
 __all__ = ["open_dataset"]
 
@@ -109,12 +110,14 @@ def _read_manifest(place: str, local: Path | None, store: StoreClient | None) ->
     """The manifest of the dataset at a place, which is read from `store`, if there is one, or from the path `local`."""
     try:
         if store is None:
-            data = (Path(local or "") / MANIFEST_NAME).read_bytes()
+            data = read_regular(Path(local or "") / MANIFEST_NAME, MOST_BYTES)
         else:
             data = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole))
         return Manifest.from_json(data.decode())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(_why_not_a_dataset(local, place, error)) from None
+    except NotRegularError as error:
+        raise DatasetError(f"{error.filename}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DatasetError(f"{without_secrets(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
 

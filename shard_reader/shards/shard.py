@@ -18,7 +18,9 @@ from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import address, map_file
 
-__all__ = ["MOST_OPEN", "OpenShard"]
+__all__ = ["MOST_OPEN", "OUTSIDE", "OpenShard"]
+
+OUTSIDE = "its index points outside of it: the index was changed after it was opened"
 
 # Shards take two maps each, and lookups may keep as many again in use: the kernel allows a process 65,530 maps.
 MOST_OPEN = 8_000
@@ -37,6 +39,8 @@ class OpenShard:
     Attributes:
         rows_address: address of the index in memory.
         data_address: address of the file in memory; 0 if it is not mapped.
+        data_size: bytes of the file in memory; 0 if it is not mapped.
+        check_at: the time, by `time.monotonic`, from which on the sizes of its files are to be looked at again.
     """
 
     # Strings and lists are checked against their checksums whenever they are read, even with verify="never": it costs
@@ -60,6 +64,8 @@ class OpenShard:
         }
         self.rows_address = address(rows)
         self.data_address = 0 if data is None else address(data)
+        self.data_size = 0 if data is None else data.size
+        self.check_at = 0.0
 
     @classmethod
     def map(
@@ -86,9 +92,16 @@ class OpenShard:
         return self._data is not None
 
     def stored(self, start: int, length: int) -> NDArray[np.uint8]:
-        """Some bytes of the file."""
+        """Some bytes of the file.
+
+        Raises:
+            CorruptionError: they lie outside of the file.
+        """
         assert self._data is not None  # shards that are not mapped override this method
-        return self._data[start : start + length]
+        found = self._data[start : start + length]
+        if len(found) != length:
+            raise CorruptionError(f"{self.uri}: {OUTSIDE}")
+        return found
 
     def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
         """Sound bytes in place of damaged ones; None if there is no other source, or it has them damaged, too."""
