@@ -84,10 +84,15 @@ class Located:
         # An index is checked when it is opened, and mapped: whoever may write to the file can change it afterwards. So
         # the copied values are checked again, before an address is made of them. A shard that is not open has 0 bytes,
         # and columns of zeros.
-        sizes = np.array([getattr(shard, "data_size", 0) for shard in self.shards], np.uint64)[self.which]
-        lengths = columns["length"]
+        sizes = np.array([getattr(shard, "data_size", 0) for shard in self.shards], np.uint64)
+        offsets, lengths = columns["offset"], columns["length"]
+        longest = lengths.max(initial=0)
+        # Usually no image could lie outside if it were as long as the longest: one comparison for each instead of two.
+        if len(sizes) and sizes.min() >= longest and not (offsets > (sizes - longest)[self.which]).any():
+            return None
+        sizes = sizes[self.which]
         # A subtraction, because offset + length could wrap around.
-        outside: NDArray[np.bool_] = (lengths > sizes) | (columns["offset"] > sizes - np.minimum(lengths, sizes))
+        outside: NDArray[np.bool_] = (lengths > sizes) | (offsets > sizes - np.minimum(lengths, sizes))
         return outside if outside.any() else None
 
     def _bases(self, name: str) -> NDArray[np.int64]:
