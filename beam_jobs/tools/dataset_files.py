@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
-from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.errors import CorruptionError, DatasetError, ManifestError
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
+    MOST_BYTES,
     Manifest,
     Shard,
     ShardFile,
@@ -26,6 +27,7 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, local_path
+from shard_reader.system.regular_files import read_regular
 
 __all__ = [
     "copy_to_disk",
@@ -120,7 +122,9 @@ def shard_on_disk(remote: str | None, shard: Shard, folder: Path) -> Iterator[No
 
 def _read_manifest(place: str, files: Directory) -> Manifest:
     try:
-        return Manifest.from_json(files.read(MANIFEST_NAME).decode("utf-8"))
+        local = files.local
+        data = files.read(MANIFEST_NAME) if local is None else read_regular(local / MANIFEST_NAME, MOST_BYTES)
+        return Manifest.from_json(data.decode("utf-8"))
     except FileNotFoundError:
         names = files.names()
         if LOCK_NAME in names:
@@ -163,7 +167,11 @@ def record_ids(
 def label_counts(
     format: str, data: NDArray[np.uint8], rows: NDArray[np.void], fields: Mapping[str, Field]
 ) -> Counter[int]:
-    """Number of records, or of their objects, by label."""
+    """Number of records, or of their objects, by label.
+
+    Raises:
+        CorruptionError: the labels of a record are no list of numbers.
+    """
     name = next((name for name in ("label", "objects/label") if name in fields), None)
     if name is None or fields[name].dtype != "int64":
         return Counter()
@@ -172,8 +180,12 @@ def label_counts(
         return Counter(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
     # Labels of objects are lists, which are in the records and not in the index.
     found = Counter[int]()
-    for start, length in zip(rows[f"{name}_offset"].tolist(), rows[f"{name}_length"].tolist(), strict=True):
-        found.update(SHARD_FORMATS[format].value(data[start : start + length], fields[name]).ravel().tolist())
+    extents = zip(rows[f"{name}_offset"].tolist(), rows[f"{name}_length"].tolist(), strict=True)
+    for row, (start, length) in enumerate(extents):
+        try:
+            found.update(SHARD_FORMATS[format].value(data[start : start + length], fields[name]).ravel().tolist())
+        except ValueError as error:
+            raise CorruptionError(f"row {row}: {name!r} is no list of numbers ({error})") from error
     return found
 
 

@@ -41,13 +41,7 @@ from shard_reader.format import index
 from shard_reader.format.checksum import crc32c, sha256_file
 from shard_reader.format.fields import Field, extent_columns
 from shard_reader.format.image_codecs.table import codec_of
-from shard_reader.format.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    Shard,
-    ShardFile,
-    index_name,
-)
+from shard_reader.format.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile, index_name
 from shard_reader.system.memory_map import map_file
 
 __all__ = ["Verification"]
@@ -216,7 +210,10 @@ def _look_here(task: _Task) -> _Found:
             continue
         data = map_file(task.path / file.path)
         held[format], ids[format] = rows, _hashes(file, data, rows, "id" in task.fields)
-        labels = labels or label_counts(format, data, rows, task.fields)
+        try:
+            labels = labels or label_counts(format, data, rows, task.fields)
+        except CorruptionError as error:
+            problems.append(f"{task.path}/{file.path}: {error}; make the dataset again")
     problems += [f"{task.path}/{problem}" for problem in _differences(task, held, ids)]
     none = np.empty((0, 2), np.uint64)
     return _Found(problems, next(iter(ids.values()), none) if "id" in task.fields else none, labels)
@@ -240,7 +237,7 @@ def _look_at_file(task: _Task, format: str, file: ShardFile) -> tuple[list[str],
         problems.append(f"{file.path}: has {size:,} bytes, the manifest says {file.bytes:,}; restore dataset.json")
     try:
         rows = index.build(path, format, task.fields)
-    except (CorruptionError, ValueError, KeyError, OSError, RuntimeError) as error:  # h5py raises the last four
+    except (CorruptionError, OSError) as error:
         text = str(error).removeprefix(f"{path}: ")
         return [*problems, f"{file.path}: is not as the manifest says: {text}; make the dataset again"], None
     problems += _index_problems(task, file, stored, rows)

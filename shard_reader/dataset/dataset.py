@@ -15,6 +15,7 @@ from shard_reader.dataset.records import Records
 from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.manifest import Manifest
 from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
+from shard_reader.printable import printable
 from shard_reader.remote.client import StoreClient
 from shard_reader.shards.local_shards import LocalShards
 from shard_reader.shards.located import Located
@@ -251,7 +252,7 @@ class Dataset(Records):
     def _test(self, name: str, condition: Any) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
         field = self.fields.get(name)
         if field is None or field.shape:
-            names = ", ".join(name for name, field in self.fields.items() if not field.shape)
+            names = printable(", ".join(name for name, field in self.fields.items() if not field.shape))
             raise ValueError(f"where: {name!r} is no field with one value for each record: {names}")
         if callable(condition):
             return lambda values: _mask(name, condition(values), len(values))

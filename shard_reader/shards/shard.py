@@ -16,6 +16,7 @@ from shard_reader.format.fields import MAX_PIXELS, Field, extent_columns, extent
 from shard_reader.format.image_codecs.table import decode_image
 from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
+from shard_reader.printable import printable
 from shard_reader.system.memory_map import address, map_file
 
 __all__ = ["MOST_OPEN", "OUTSIDE", "OpenShard"]
@@ -165,7 +166,7 @@ class OpenShard:
         try:
             return self._decode(self._extent(name, row), field)
         except ValueError as error:
-            raise CorruptionError(f"{self.describe(row)}: {name!r} is damaged ({error})") from error
+            raise CorruptionError(f"{self.describe(row)}: {name!r} is damaged ({printable(str(error))})") from error
 
     def _extent(self, name: str, row: int) -> NDArray[np.uint8]:
         """The bytes of a string or a list.
