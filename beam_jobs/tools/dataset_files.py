@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
 from shard_reader.errors import CorruptionError, DatasetError, ManifestError
+from shard_reader.format import index
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     LOCK_NAME,
@@ -90,11 +91,15 @@ def manifest_at(place: str) -> tuple[Directory, Manifest]:
     return files, _read_manifest(place, files)
 
 
-def copy_to_disk(files: Directory, name: str, folder: Path) -> None:
-    """Copy a file of a remote dataset into a folder. A missing file is skipped."""
+def copy_to_disk(files: Directory, name: str, folder: Path, expected: int | None = None) -> None:
+    """Copy a file of a remote dataset into a folder. A missing file is skipped.
+
+    Args:
+        expected: its size; of a larger file one byte more is copied, which shows that it is another file.
+    """
     with contextlib.suppress(FileNotFoundError), open(folder / name, "wb") as file:
         try:
-            size = files.size(name)
+            size = files.size(name) if expected is None else min(files.size(name), expected + 1)
             for start in range(0, size, _PIECE):
                 file.write(files.read(name, start, min(size, start + _PIECE)))
         except BaseException:
@@ -103,20 +108,21 @@ def copy_to_disk(files: Directory, name: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def shard_on_disk(remote: str | None, shard: Shard, folder: Path) -> Iterator[None]:
+def shard_on_disk(remote: str | None, shard: Shard, folder: Path, fields: Mapping[str, Field]) -> Iterator[None]:
     """Keep copies of all files of a shard in a folder, if the dataset is remote, at the URL `remote`."""
     # One shard at a time for each process: a remote dataset may be larger than the disk.
     if remote is None:
         yield
         return
     files = directory(remote)
-    names = [name for file in shard.files.values() for name in (file.path, index_name(file.path))]
+    sizes = {file.path: file.bytes for file in shard.files.values()}
+    sizes |= {index_name(name): index.size(shard.records, fields) for name in sizes}
     try:
-        for name in names:
-            copy_to_disk(files, name, folder)
+        for name, size in sizes.items():
+            copy_to_disk(files, name, folder, size)
         yield
     finally:
-        for name in names:
+        for name in sizes:
             (folder / name).unlink(missing_ok=True)
 
 

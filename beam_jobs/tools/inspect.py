@@ -102,7 +102,7 @@ def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: lis
     for shard in [*shards, *([first[1]] if first else [])]:
         name = index_name(shard.files[format].path)
         if not (path / name).exists():
-            copy_to_disk(remote, name, path)
+            copy_to_disk(remote, name, path, index.size(shard.records, manifest.fields))
     if first is None:
         return
     file = first[1].files[format]

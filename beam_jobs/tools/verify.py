@@ -167,7 +167,7 @@ class Verification:
 
     def _duplicate(self, first: tuple[_Task, int], second: tuple[_Task, int]) -> str:
         task, row = second
-        with shard_on_disk(task.remote, task.shard, task.path):
+        with shard_on_disk(task.remote, task.shard, task.path, task.fields):
             return self._duplicate_at(task, row, first)
 
     def _duplicate_at(self, task: _Task, row: int, first: tuple[_Task, int]) -> str:
@@ -193,7 +193,7 @@ def _tasks(path: Path, manifest: Manifest, decode: bool, remote: str | None) -> 
 
 def _look(task: _Task) -> _Found:
     """Check one shard in all of its formats, copied to the disk first if it is remote."""
-    with shard_on_disk(task.remote, task.shard, task.path):
+    with shard_on_disk(task.remote, task.shard, task.path, task.fields):
         return _look_here(task)
 
 

@@ -11,11 +11,9 @@ from typing import Any
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.manifest import Shard, index_name
-from shard_reader.shards.shard import MOST_OPEN, OpenShard
+from shard_reader.shards.shard import CHECK_SECONDS, MOST_OPEN, OpenShard
 
 __all__ = ["LocalShards"]
-
-_CHECK_SECONDS = 1.0  # between two looks at the sizes of a mapped shard's files
 
 
 class LocalShards:
@@ -51,7 +49,7 @@ class LocalShards:
         if shard is None:
             directory, shards, fields, format, max_pixels = self._arguments
             shard = self._open[number] = OpenShard.map(directory, shards[number], fields, format, max_pixels)
-            shard.check_at = time.monotonic() + _CHECK_SECONDS
+            shard.check_at = time.monotonic() + CHECK_SECONDS
             # A lookup that uses one of these keeps its map alive.
             for oldest in list(self._open)[:-MOST_OPEN]:
                 self._open.pop(oldest, None)
@@ -68,7 +66,7 @@ class LocalShards:
         """
         # Once a second: a file that is cut off in between is not seen in time, but a check for every read would cost
         # more than the read, and leave a gap, too.
-        shard.check_at = time.monotonic() + _CHECK_SECONDS
+        shard.check_at = time.monotonic() + CHECK_SECONDS
         directory, shards, _, format, _ = self._arguments
         path = directory / shards[number].files[format].path
         index = path.with_name(index_name(path.name))

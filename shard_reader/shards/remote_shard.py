@@ -21,6 +21,9 @@ from shard_reader.shards.shard import OpenShard
 __all__ = ["FetchedShard", "RemoteShard"]
 
 
+_MOST_INDEX_BYTES = 1 << 28
+
+
 class RemoteShard(OpenShard):
     """A shard in a store. Bytes of its file are fetched when they are read."""
 
@@ -52,6 +55,11 @@ class RemoteShard(OpenShard):
         # its records are skipped.
         store.check_size(file.path, file.bytes)
         size = index.size(shard.records, fields)
+        if size > _MOST_INDEX_BYTES:
+            raise CorruptionError(
+                f"{store.uri(name)}: an index of {size:,} bytes is more than {_MOST_INDEX_BYTES:,}, the most to keep in"
+                " memory: make smaller shards, or copy the dataset to a disk"
+            )
         try:
             data = store.read(name, 0, size, file_size=size, is_sound=lambda d: sha256(d) == file.index_sha256)
         except FileNotFoundError:

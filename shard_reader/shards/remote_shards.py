@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 import weakref
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +25,7 @@ from shard_reader.remote.client import StoreClient
 from shard_reader.remote.download import ShardDownload
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.remote_shard import RemoteShard, refetch
-from shard_reader.shards.shard import MOST_OPEN, OpenShard
+from shard_reader.shards.shard import CHECK_SECONDS, MOST_OPEN, OpenShard
 
 __all__ = ["CacheState", "RemoteShards"]
 
@@ -266,6 +267,9 @@ class RemoteShards:
     def _find(self, number: int) -> OpenShard | None:
         self._check_process()
         found = self._open.get(number)
+        if isinstance(found, _CachedShard) and found.is_cut_off():
+            self._open.pop(number, None)
+            found = None
         return found if found is not None and found.is_mapped else self._find_cached(number) or found
 
     def _find_cached(self, number: int) -> OpenShard | None:
@@ -352,6 +356,14 @@ class _CachedShard(OpenShard):
     def is_current(self) -> bool:
         """Whether the cache still has this file."""
         return self._identity == self._cache.identity(self._entry)
+
+    def is_cut_off(self) -> bool:
+        """Whether somebody has cut the file off: looked at once a second, as for shards on a disk."""
+        now = time.monotonic()
+        if now < self.check_at:
+            return False
+        self.check_at = now + CHECK_SECONDS
+        return self._cache.has_shrunk(self._entry)
 
     def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
         found = refetch(self._store, self._file, start, length, checksum)

@@ -19,12 +19,13 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
 from shard_reader.system.memory_map import address, map_file
 
-__all__ = ["MOST_OPEN", "OUTSIDE", "OpenShard"]
+__all__ = ["CHECK_SECONDS", "MOST_OPEN", "OUTSIDE", "OpenShard"]
 
 OUTSIDE = "its index points outside of it: the index was changed after it was opened"
 
 # Shards take two maps each, and lookups may keep as many again in use: the kernel allows a process 65,530 maps.
 MOST_OPEN = 8_000
+CHECK_SECONDS = 1.0  # between two looks at the sizes of a mapped shard's files
 
 
 class OpenShard:

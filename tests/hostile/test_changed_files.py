@@ -100,9 +100,9 @@ def test_a_mapped_file_that_was_cut_off_is_an_error(tmp_path: Path, suffix: str)
     code = """
 import os, sys
 from shard_reader import CorruptionError, open_dataset
-from shard_reader.shards import local_shards
+from shard_reader.shards import local_shards, remote_shards
 
-local_shards._CHECK_SECONDS = 0.0
+local_shards.CHECK_SECONDS = remote_shards.CHECK_SECONDS = 0.0
 data = open_dataset(sys.argv[1])
 stream = data.stream(batch_size=4)
 list(stream)
@@ -117,3 +117,45 @@ for read in (lambda: list(stream), lambda: data[0], lambda: data.column("label")
     result = limited(code, path, path / f"train-00000-of-00001.tfrecord{suffix}")
     assert result.returncode == 0, result.stderr
     assert f"train-00000-of-00001.tfrecord{suffix}: " in result.stdout
+
+
+def test_a_file_of_the_cache_that_was_cut_off_is_fetched_again(tmp_path: Path) -> None:
+    path = raw_dataset(tmp_path / "shards")
+    code = """
+import os, sys
+from pathlib import Path
+from shard_reader import open_dataset
+from shard_reader.shards import remote_shards
+
+remote_shards.CHECK_SECONDS = 0.0
+data = open_dataset(sys.argv[1], cache=sys.argv[2])
+stream = data.stream(batch_size=2, shuffle="none")
+for epoch in range(3):
+    batches = list(stream)
+(file,) = Path(sys.argv[2]).glob("*.tfrecord")
+assert data._shards[0].is_mapped
+os.truncate(file, 1)
+for batches in (list(stream), list(stream)):
+    print([batch["image"].max().item() for batch in batches])
+print(data[3]["image"].max().item())
+"""
+    result = limited(code, path, tmp_path / "cache")
+    assert result.stdout == "[10, 30]\n[10, 30]\n30\n", result.stderr
+
+
+@pytest.mark.parametrize("is_part", [False, True])
+def test_what_is_no_file_in_the_cache_is_removed(tmp_path: Path, is_part: bool) -> None:
+    path, cache = raw_dataset(tmp_path / "shards"), tmp_path / "cache"
+    data = open_dataset(path, cache=cache)
+    entry = data._shards.entry(0)  # type: ignore[union-attr]
+    cache.mkdir(exist_ok=True)
+    os.mkfifo(cache / (f"{entry.name}.part" if is_part else entry.name))
+    for _ in range(2):
+        (batch,) = data.stream(batch_size=4, shuffle="none")
+        assert batch["image"][3].tobytes() == PIXELS[3]
+    data.close()
+    (cache / "locks").unlink()
+    os.mkfifo(cache / "locks")
+    with pytest.warns(RuntimeWarning, match=r"cannot be used \(is a FIFO, a device or a socket"):
+        data = open_dataset(path, cache=cache)
+    assert data[0]["image"].shape == RAW
