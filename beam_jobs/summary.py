@@ -80,14 +80,14 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         f"{output}: {counted(counts.written, 'image')} in {elapsed:.1f} s ({counts.written / elapsed:.0f} images/s)"
     ]
     lines += [
-        f"  {name:<10} {counted(split.records, 'image')}, {_files(manifest, name)}"
+        f"  {printable(name):<10} {counted(split.records, 'image')}, {_files(manifest, name)}"
         for name, split in manifest.splits.items()
     ]
     lines.append(f"  image      {_image(manifest.fields['image'], manifest.options['image'])}")
     if manifest.class_names:
         lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
     if others := [name for name in manifest.fields if name not in FIELD_DTYPES]:
-        lines.append(f"  fields     {', '.join(others)}")
+        lines.append(f"  fields     {', '.join(map(printable, others))}")
     if "label" in manifest.fields and not manifest.class_names:
         lines.append("  labels     numbers, without names")
     if "label" not in manifest.fields and "objects/label" not in manifest.fields:
@@ -126,13 +126,15 @@ def dry_run_text(
         low, high = records // count, -(-records // count)
         each = f"{low} to {high} images" if low != high else counted(low, "image")
         size = size_text(round(record * records))
-        lines.append(f"  {split:<10} {counted(records, 'image')}, {counted(count, 'shard')} of {each}, about {size}")
+        lines.append(
+            f"  {printable(split):<10} {counted(records, 'image')}, {counted(count, 'shard')} of {each}, about {size}"
+        )
     fields = image_fields(options.image, schema.fields)
     lines.append(f"  image      {_image(fields['image'], asdict(options.image))}")
     if schema.class_names:
         lines.append(f"  classes    {len(schema.class_names)}: {_some(schema.class_names)}")
     if others := [name for name in schema.fields if name != "label"]:
-        lines.append(f"  fields     {', '.join(others)}")
+        lines.append(f"  fields     {', '.join(map(printable, others))}")
     images = inputs.planned
     if options.drop_duplicates:
         lines.append(f"  pre-pass   HashInputs: reads all {counted(images, 'image')} once more, and drops duplicates")
@@ -151,7 +153,7 @@ def dry_run_text(
         first = sample.rejects[0]
         lines.append(
             f"  sample     {len(sample.rejects)} of {counted(sample.images, 'image')} cannot be used, as"
-            f" {printable(first.uri)}: {first.reason}: {first.message}"
+            f" {printable(first.uri)}: {first.reason}: {printable(first.message)}"
         )
     lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
     return "\n".join(lines)
@@ -212,7 +214,7 @@ def _image(field: Field, options: Mapping[str, Any]) -> str:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def _column(name: str, texts: list[str]) -> list[str]:
@@ -242,5 +244,5 @@ def _reject_lines(manifest: Manifest, output: str) -> list[str]:
     shown = sorted(first.values(), key=lambda reject: reject.reason == DUPLICATE)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     lines = [f"  rejected   {reasons.total()} ({why}), listed in {output}/{REJECTS_NAME}"]
-    lines += [f"    {printable(reject.id)}: {reject.reason}: {reject.message}" for reject in shown]
+    lines += [f"    {printable(reject.id)}: {reject.reason}: {printable(reject.message)}" for reject in shown]
     return lines + (["    ..."] if reasons.total() > len(shown) else [])

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.printable import printable
+
 __all__ = ["as_bytes", "as_integer", "at_least_one", "one_of", "parse_bytes", "record_numbers", "require"]
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -92,7 +94,7 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
     Raises:
         ValueError: the value is another one.
     """
-    require(value in choices, name, value, f"must be one of {', '.join(choices)}")
+    require(value in choices, name, value, f"must be one of {printable(', '.join(choices))}")
 
 
 def require(holds: bool, name: str, value: Any, message: str) -> None:

@@ -15,6 +15,7 @@ from beam_jobs.errors import JobError
 from beam_jobs.terminal import ProgressLine
 from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import FORMATS
+from shard_reader.printable import printable, printable_json, printable_lines
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
 
@@ -56,7 +57,7 @@ def inspect(arguments: Sequence[str]) -> int:
     from beam_jobs.tools.inspect import describe, facts
 
     shown = _reading(lambda: facts(found.dataset))
-    _print(json.dumps(shown, indent=1, ensure_ascii=False) if found.json else describe(shown))
+    _print(printable_json(json.dumps(shown, indent=1, ensure_ascii=False)) if found.json else describe(shown))
     return 0
 
 
@@ -84,7 +85,7 @@ def verify(arguments: Sequence[str]) -> int:
         )
         line.clear()
         for text in verification.summary():
-            _print(text)
+            _print(printable(text))
         return 1 if verification.problems else 0
 
 
@@ -124,7 +125,7 @@ def index(arguments: Sequence[str]) -> int:
     lines, problems = _reading(lambda: index_directory(options, found.workers, line.show))
     line.clear()
     for text in lines:
-        _print(text)
+        _print(printable(text))
     return 1 if problems else 0
 
 
@@ -194,16 +195,16 @@ def _reading(work: Callable[[], _T]) -> _T:
     try:
         return work()
     except ShardsError as error:
-        raise JobError(str(error)) from error
+        raise JobError(printable(str(error))) from error
 
 
 def _print(text: str) -> None:
     # With `| head`, the pipe may be closed before the end. The exit status is still right.
     with contextlib.suppress(BrokenPipeError):
-        print(without_secrets(text), flush=True)  # noqa: T201
+        print(printable_lines(without_secrets(text)), flush=True)  # noqa: T201
 
 
 def _print_above(line: ProgressLine, text: str) -> None:
     """Print a line of the result above the line of progress."""
     line.clear()
-    _print(text)
+    _print(printable(text))

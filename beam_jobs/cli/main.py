@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from beam_jobs import terminal
 from beam_jobs.cli.commands import choose
 from beam_jobs.errors import JobError
+from shard_reader.printable import printable, printable_lines
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = ["main"]
@@ -45,12 +46,12 @@ def _run(arguments: Sequence[str]) -> int:
         return _fail(str(error), error.exit_status)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 1)
+        return _fail(printable(f"{where}{error.strerror or error}"), 1)
 
 
 def _fail(message: str, status: int) -> int:
     if terminal.is_verbose():
         terminal.print_status(traceback.format_exc())
     with contextlib.suppress(OSError):  # on a closed terminal, the exit status remains
-        print(f"image-shards: error: {without_secrets(message)}", file=sys.stderr)  # noqa: T201
+        print(printable_lines(f"image-shards: error: {without_secrets(message)}"), file=sys.stderr)  # noqa: T201
     return status

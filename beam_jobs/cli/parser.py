@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from beam_jobs import terminal
 from beam_jobs.errors import UsageError
+from shard_reader.printable import printable
 
 __all__ = ["HelpFormatter", "Parser", "add_output_options", "command_parser"]
 
@@ -19,7 +20,7 @@ class Parser(argparse.ArgumentParser):
 
     # argparse would print the whole usage, some forty lines, and end the process.
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        raise UsageError(f"{printable(message)} (see {self.prog} --help)")
 
     def parse_all(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse words, without any that are unknown.

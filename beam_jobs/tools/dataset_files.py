@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
-from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.errors import CorruptionError, DatasetError, ManifestError
+from shard_reader.format import index
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
+    MOST_BYTES,
     Manifest,
     Shard,
     ShardFile,
@@ -26,6 +28,7 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, local_path
+from shard_reader.system.regular_files import read_regular
 
 __all__ = [
     "copy_to_disk",
@@ -88,11 +91,15 @@ def manifest_at(place: str) -> tuple[Directory, Manifest]:
     return files, _read_manifest(place, files)
 
 
-def copy_to_disk(files: Directory, name: str, folder: Path) -> None:
-    """Copy a file of a remote dataset into a folder. A missing file is skipped."""
+def copy_to_disk(files: Directory, name: str, folder: Path, expected: int | None = None) -> None:
+    """Copy a file of a remote dataset into a folder. A missing file is skipped.
+
+    Args:
+        expected: its size; of a larger file one byte more is copied, which shows that it is another file.
+    """
     with contextlib.suppress(FileNotFoundError), open(folder / name, "wb") as file:
         try:
-            size = files.size(name)
+            size = files.size(name) if expected is None else min(files.size(name), expected + 1)
             for start in range(0, size, _PIECE):
                 file.write(files.read(name, start, min(size, start + _PIECE)))
         except BaseException:
@@ -101,26 +108,29 @@ def copy_to_disk(files: Directory, name: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def shard_on_disk(remote: str | None, shard: Shard, folder: Path) -> Iterator[None]:
+def shard_on_disk(remote: str | None, shard: Shard, folder: Path, fields: Mapping[str, Field]) -> Iterator[None]:
     """Keep copies of all files of a shard in a folder, if the dataset is remote, at the URL `remote`."""
     # One shard at a time for each process: a remote dataset may be larger than the disk.
     if remote is None:
         yield
         return
     files = directory(remote)
-    names = [name for file in shard.files.values() for name in (file.path, index_name(file.path))]
+    sizes = {file.path: file.bytes for file in shard.files.values()}
+    sizes |= {index_name(name): index.size(shard.records, fields) for name in sizes}
     try:
-        for name in names:
-            copy_to_disk(files, name, folder)
+        for name, size in sizes.items():
+            copy_to_disk(files, name, folder, size)
         yield
     finally:
-        for name in names:
+        for name in sizes:
             (folder / name).unlink(missing_ok=True)
 
 
 def _read_manifest(place: str, files: Directory) -> Manifest:
     try:
-        return Manifest.from_json(files.read(MANIFEST_NAME).decode("utf-8"))
+        local = files.local
+        data = files.read(MANIFEST_NAME) if local is None else read_regular(local / MANIFEST_NAME, MOST_BYTES)
+        return Manifest.from_json(data.decode("utf-8"))
     except FileNotFoundError:
         names = files.names()
         if LOCK_NAME in names:
@@ -163,7 +173,11 @@ def record_ids(
 def label_counts(
     format: str, data: NDArray[np.uint8], rows: NDArray[np.void], fields: Mapping[str, Field]
 ) -> Counter[int]:
-    """Number of records, or of their objects, by label."""
+    """Number of records, or of their objects, by label.
+
+    Raises:
+        CorruptionError: the labels of a record are no list of numbers.
+    """
     name = next((name for name in ("label", "objects/label") if name in fields), None)
     if name is None or fields[name].dtype != "int64":
         return Counter()
@@ -172,8 +186,12 @@ def label_counts(
         return Counter(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
     # Labels of objects are lists, which are in the records and not in the index.
     found = Counter[int]()
-    for start, length in zip(rows[f"{name}_offset"].tolist(), rows[f"{name}_length"].tolist(), strict=True):
-        found.update(SHARD_FORMATS[format].value(data[start : start + length], fields[name]).ravel().tolist())
+    extents = zip(rows[f"{name}_offset"].tolist(), rows[f"{name}_length"].tolist(), strict=True)
+    for row, (start, length) in enumerate(extents):
+        try:
+            found.update(SHARD_FORMATS[format].value(data[start : start + length], fields[name]).ravel().tolist())
+        except ValueError as error:
+            raise CorruptionError(f"row {row}: {name!r} is no list of numbers ({error})") from error
     return found
 
 

@@ -150,7 +150,10 @@ def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> 
     if sha256_file(place) != file.sha256:
         return False, f"{place}: is damaged (SHA-256 mismatch), and no index is made of it; {remedy}"
     # The file is whole, so its index can be made from it, and has to be the one in the manifest.
-    data = index.to_bytes(index.build(place, format, fields))
+    try:
+        data = index.to_bytes(index.build(place, format, fields))
+    except CorruptionError as error:
+        return False, f"{error}; {remedy}"
     if hashlib.sha256(data).hexdigest() != file.index_sha256:
         return False, (
             f"{place}: its index comes out otherwise than {MANIFEST_NAME} says, though the file is whole:"
@@ -285,9 +288,11 @@ def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
         sha256=sha256_file(path / name),
         index_sha256=hashlib.sha256(data).hexdigest(),
     )
-    return _Indexed(
-        Shard(records=len(rows), files={TFRecord.name: file}), label_counts(TFRecord.name, stored, rows, fields)
-    )
+    try:
+        labels = label_counts(TFRecord.name, stored, rows, fields)
+    except CorruptionError as error:
+        raise CorruptionError(f"{path / name}: {error}") from error
+    return _Indexed(Shard(records=len(rows), files={TFRecord.name: file}), labels)
 
 
 def _manifest(

@@ -19,6 +19,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import Manifest, Shard, ShardFile, index_name
+from shard_reader.printable import excerpt, printable
 from shard_reader.storage.directory import Directory
 from shard_reader.system.memory_map import map_file
 
@@ -87,9 +88,9 @@ def describe(shown: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in shown["counts"].items() if number)
     lines.append(f"inputs       {counts or 'none'}")
     lines += list(_option_lines(shown["options"]))
-    lines.append(f"seed         {shown['seed']}, fingerprint {shown['fingerprint']}")
+    lines.append(f"seed         {excerpt(shown['seed'], 40)}, fingerprint {shown['fingerprint']}")
     if shown["examples"]:
-        lines.append(f"records      of {shown['examples'][0]['split']}: id, label, height x width, bytes")
+        lines.append(f"records      of {_short(shown['examples'][0]['split'])}: id, label, height x width, bytes")
     lines += [f"  {_example_line(example)}" for example in shown["examples"]]
     return "\n".join(lines)
 
@@ -101,7 +102,7 @@ def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: lis
     for shard in [*shards, *([first[1]] if first else [])]:
         name = index_name(shard.files[format].path)
         if not (path / name).exists():
-            copy_to_disk(remote, name, path)
+            copy_to_disk(remote, name, path, index.size(shard.records, manifest.fields))
     if first is None:
         return
     file = first[1].files[format]
@@ -230,7 +231,7 @@ def _split_line(split: Mapping[str, Any]) -> str:
 def _field_line(field: Mapping[str, Any]) -> str:
     shape = ", ".join("*" if size is None else str(size) for size in field["shape"])
     parts = [field["dtype"] + (f" [{shape}]" if shape else ""), field.get("encoding")]
-    parts += [f"from {field['feature']}"] if "feature" in field else []
+    parts += [f"from {_short(field['feature'])}"] if "feature" in field else []
     return ", ".join(part for part in parts if part)
 
 
@@ -271,14 +272,16 @@ def _statistics_lines(statistics: Mapping[str, Any] | None) -> list[str]:
     if statistics is None:
         return []
     mean, std = (" ".join(f"{value:.4f}" for value in statistics[name]) for name in ("mean", "std"))
-    return [f"statistics   mean {mean}, std {std} (of {statistics['split']}, 0 to 1)"]
+    return [f"statistics   mean {mean}, std {std} (of {_short(statistics['split'])}, 0 to 1)"]
 
 
 def _option_lines(options: Mapping[str, Any]) -> Iterator[str]:
     """The origin of the dataset and its options, in a few lines."""
     origin = next((value for name, value in _flat(options) if name[-1] == "input"), None)
-    yield f"made         by {options.get('command', 'prepare')}{f' from {origin}' if origin else ''}"
-    parts = [f"{name[-1]} {value}" for name, value in _flat(options) if not _OPTIONS_LEFT_OUT & set(name)]
+    command = printable(str(options.get("command", "prepare")))
+    yield f"made         by {command}{f' from {printable(str(origin))}' if origin else ''}"
+    shown = ((name, value) for name, value in _flat(options) if not _OPTIONS_LEFT_OUT & set(name))
+    parts = [printable(f"{name[-1]} {value}") for name, value in shown]
     lines = textwrap.wrap(", ".join(parts), 76, break_long_words=False, break_on_hyphens=False)
     yield from (f"  {line}" for line in lines[:_MOST_OPTION_LINES])
 
@@ -299,5 +302,5 @@ def _example_line(example: Mapping[str, Any]) -> str:
 
 
 def _short(text: str, most: int = 24) -> str:
-    text = repr(text)[1:-1]  # control characters of a name must not reach the terminal
+    text = printable(text)
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import at_least_one, require
+from shard_reader.printable import printable
 from shard_reader.stream.batch_reader import Batch, Spec
 from shard_reader.stream.stream import Stream
 
@@ -151,7 +152,9 @@ def _check_choice(name: str, choice: Any, specs: Mapping[str, Spec]) -> None:
     if name == "weight" and not isinstance(choice, str):
         raise TypeError(f"weight={choice!r}: must be one name, or a function of the batch")
     for part in names:
-        require(part in specs, name, choice, f"{part!r} is not among the stream's fields, {', '.join(specs)}")
+        require(
+            part in specs, name, choice, f"{part!r} is not among the stream's fields, {printable(', '.join(specs))}"
+        )
     if name == "weight" and (specs[choice].shape or specs[choice].dtype not in ("int64", "float32")):
         raise ValueError(f"weight={choice!r}: is no number of each record")
 

@@ -161,6 +161,13 @@ class Cache:
             return None
         return status.st_dev, status.st_ino
 
+    def has_shrunk(self, entry: CacheEntry) -> bool:
+        """Whether a mapped file was cut off. To read past its end would end the process."""
+        try:
+            return (self.path / entry.name).stat().st_size < entry.size
+        except OSError:
+            return False  # removed files stay mapped
+
     def size(self) -> int:
         """The bytes of all its files."""
         return sum(size for *_, size in self._files())

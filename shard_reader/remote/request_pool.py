@@ -51,6 +51,9 @@ class RequestPool:
                 raise RuntimeError("the pool is closed")
             heapq.heappush(self._tasks, (not urgent, next(self._numbers), size, future, call))
             self._find_thread()
+            is_alone = self._started == 0
+        if is_alone:
+            self._work_here()
         return future
 
     def close(self) -> None:
@@ -77,6 +80,16 @@ class RequestPool:
                     self._bytes -= size
                     self._changed.notify()
 
+    def _work_here(self) -> None:
+        """Do the tasks in the thread that submits them, where no other can be started."""
+        while True:
+            with self._changed:
+                if not self._tasks:
+                    return
+                *_, future, call = heapq.heappop(self._tasks)
+            if not future.cancelled():
+                _settle(future, call)
+
     def _next(self) -> tuple[int, Future[Any], Callable[[], Any]] | None:
         """The next task, once there is room for it; None when the pool is closed, or the thread was idle for long."""
         with self._changed:
@@ -102,8 +115,10 @@ class RequestPool:
         # A thread that was woken for a task, and has not taken it yet, still counts as idle: hence more tasks than
         # idle.
         if len(self._tasks) > self._idle and self._started < self._threads and self._fits(self._tasks[0][2]):
-            self._started += 1
-            threading.Thread(target=self._work, name="shard_reader-fetch", daemon=True).start()
+            thread = threading.Thread(target=self._work, name="shard_reader-fetch", daemon=True)
+            with suppress(RuntimeError):  # Python is at its end, and starts no threads: see `submit`
+                thread.start()
+                self._started += 1
         self._changed.notify()
 
     def _fits(self, size: int) -> bool:

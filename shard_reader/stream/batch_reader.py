@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import Field
 from shard_reader.order.batches import BatchOrder
+from shard_reader.printable import printable
 from shard_reader.remote.stats import Counters, Stats
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
 from shard_reader.shards.shard import MOST_OPEN, OpenShard
@@ -227,6 +228,10 @@ class BatchReader:
         found = replace(found, located=located, columns=columns, fetch=fetching)
         if self._images is None or "offset" not in columns or fetching is not None:
             return found
+        outside = located.outside(columns)
+        if outside is not None:
+            columns["offset"][outside] = columns["length"][outside] = 0
+            found = replace(found, outside=outside)
         addresses = located.addresses(columns)
         is_sound = self._images.are_sound(columns["length"])
         return replace(found, addresses=addresses, window=self._images.window(addresses), is_sound=is_sound)
@@ -267,7 +272,7 @@ def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str
     names = tuple(dict.fromkeys(fields))
     for name in names:
         if name not in data.fields:
-            raise ValueError(f"fields={list(names)!r}: {name!r} is not one of {', '.join(data.fields)}")
+            raise ValueError(f"fields={list(names)!r}: {name!r} is not one of {printable(', '.join(data.fields))}")
     return names
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class BatchImages:
             # Two tasks for each thread, so that none is left waiting for the slowest part of the batch.
             size = max(1, min(_TASK_RECORDS, -(-count // (2 * self._threads))))
             tasks = (pending.places[start : start + size] for start in range(0, count, size))
-            pending.work = [self._thread_pool().submit(fill, pending, part) for part in tasks]
+            pending.work = [self._submit(fill, pending, part) for part in tasks]
 
     def finish(self, pending: PendingBatch) -> NDArray[Any]:
         """The images, `[n, *shape]`, when they are done. An unreadable image is 0, and noted."""
@@ -147,6 +148,17 @@ class BatchImages:
         if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
             self._pool = (os.getpid(), ThreadPoolExecutor(self._threads, "shard_reader"))
         return self._pool[1]
+
+    def _submit(self, fill: Callable[[PendingBatch, range], None], pending: PendingBatch, part: range) -> Future[None]:
+        try:
+            return self._thread_pool().submit(fill, pending, part)
+        except RuntimeError:
+            # Python is at its end, and its pools take no more tasks. A thread that is still in a loop, which Python
+            # waits for, does them by itself: otherwise it would lose its batches, and the process end with status 0.
+            done: Future[None] = Future()
+            fill(pending, part)
+            done.set_result(None)
+            return done
 
     def _gather(self, pending: PendingBatch) -> NDArray[Any]:
         """Small images, copied together."""
@@ -217,8 +229,8 @@ class BatchImages:
                     if found is None:
                         raise ValueError(_MISMATCH)
                     payload = found
-                image = shard.fields["image"]
-                pixels = decode_image(payload, image, height, width, fast=self._fast, scratch=scratch)
+                image, most = shard.fields["image"], shard.max_pixels
+                pixels = decode_image(payload, image, height, width, fast=self._fast, scratch=scratch, max_pixels=most)
             except (CorruptionError, ValueError, OSError) as error:
                 target[...] = 0
                 pending.fail(place, error)

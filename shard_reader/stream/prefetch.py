@@ -137,9 +137,12 @@ class Lookups(Protocol):
 class LocalLookups:
     """Lookups of shards on this machine."""
 
-    def __init__(self, reader: BatchReader, order: BatchOrder, epoch: int, first: int) -> None:
+    def __init__(
+        self, reader: BatchReader, order: BatchOrder, epoch: int, first: int, most_records: int | None = None
+    ) -> None:
         self._reader, self._order, self._epoch, self._first = reader, order, epoch, first
-        self._records = min(_FIRST_LOOKUP, reader.most_records)
+        self._most = reader.most_records if most_records is None else most_records
+        self._records = min(_FIRST_LOOKUP, self._most)
 
     def is_ready(self) -> bool:
         return True
@@ -149,7 +152,7 @@ class LocalLookups:
         if first >= steps:
             return None
         self._first = min(steps, first + max(1, self._records // self._order.share))
-        self._records = self._reader.most_records
+        self._records = self._most
         return self._reader.lookup(self._epoch, first, self._first), self._first
 
     def close(self) -> None:
@@ -174,13 +177,16 @@ class RemoteLookups:
         self._schedule: CacheSchedule | None = None
         self._alive: list[weakref.ref[Lookup]] = []
         self._is_closed = self._is_begun = False
+        self._here: LocalLookups | None = None  # where no thread can be started
 
     def is_ready(self) -> bool:
         self._begin()
-        return bool(self._results)
+        return bool(self._results) or self._here is not None
 
     def next(self) -> tuple[Lookup, int] | None:
         self._begin()
+        if self._here is not None:
+            return self._here.next()
         began = time.perf_counter()
         with self._changed:
             while not self._results:
@@ -209,7 +215,13 @@ class RemoteLookups:
         # Not earlier: a loop that never begins is never closed, and its thread would stay.
         if not self._is_begun:
             self._is_begun = True
-            threading.Thread(target=self._work, name="shard_reader-lookups", daemon=True).start()
+            thread = threading.Thread(target=self._work, name="shard_reader-lookups", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # Python is at its end, and starts no threads: a loop that it still waits for looks up by itself, one
+                # batch at a time.
+                self._here = LocalLookups(self._reader, self._order, self._epoch, self._first, self._order.share)
 
     def _work(self) -> None:
         try:

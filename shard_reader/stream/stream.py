@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shard_reader.arguments import as_integer, at_least_one, record_numbers
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
+from shard_reader.printable import printable
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import Batch, BatchReader, Skipped, Spec
@@ -247,7 +248,7 @@ class Stream:
         """
         for name in names:
             if name not in self.fields:
-                raise ValueError(f"{name!r} is not among the stream's fields, {', '.join(self.fields)}")
+                raise ValueError(f"{name!r} is not among the stream's fields, {printable(', '.join(self.fields))}")
 
     def coverage(self) -> Coverage:
         """The records that this rank got in the epoch of its last batch. Those of all ranks add up.

@@ -19,8 +19,8 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 LAYERS = {
     "shard_reader": [
         "shard_reader.errors",
-        "shard_reader.arguments",
         "shard_reader.printable",
+        "shard_reader.arguments",
         "shard_reader.transforms",
         "shard_reader.system",
         "shard_reader.order",

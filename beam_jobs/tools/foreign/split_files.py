@@ -21,7 +21,8 @@ __all__ = ["missing_numbers", "split_files"]
 
 _SUFFIX = re.compile(r"\.tfrecords?(?![A-Za-z0-9])", re.IGNORECASE)
 _PLAIN = re.compile(r"[\w-][\w.-]*")  # names that a manifest allows
-_NUMBERED = re.compile(r"[-_](\d+)-of-(\d+)")
+_NUMBERED = re.compile(r"[-_](\d{1,9})-of-(\d{1,9})")
+_MOST_MISSING = 100_000  # files to name: a single name may say that it is one of billions
 
 
 def split_files(names: Iterable[str], patterns: Sequence[tuple[str, str]]) -> Mapping[str, list[str]]:
@@ -53,7 +54,7 @@ def missing_numbers(names: Sequence[str]) -> list[str]:
     # Sets are told apart by the text around the number: a directory has one for each split.
     for (start, count, end), numbers in groups.items():
         width = len(next(iter(numbers)))
-        expected = (f"{number:0{width}d}" for number in range(int(count)))
+        expected = (f"{number:0{width}d}" for number in range(min(int(count), len(numbers) + _MOST_MISSING)))
         missing += [f"{start}{number}-of-{count}{end}" for number in expected if number not in numbers]
     return missing
 

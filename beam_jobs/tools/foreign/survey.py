@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.sources.files.tf_examples import choose_image, framed, is_tensor, pixel_type, size_features
+from shard_reader.format.fields import MAX_VALUES
 from shard_reader.format.image_codecs.codec import ImageHeader
 from shard_reader.format.image_codecs.raw import Raw
 from shard_reader.format.image_codecs.table import encoded_labels, encoding_of, read_header
@@ -236,7 +237,9 @@ def _image_key(
         if said not in features:
             raise UsageError(f"--image-key {said}: {path} has no such feature; it has {_listed(features)}")
         return said
-    choice = choose_image(example.decode(payload), payload, is_raw)
+    # Only of the few values that an image or its size has: a list may be as long as the record.
+    short = {name: feature for name, feature in features.items() if example.count(payload, feature) <= MAX_VALUES}
+    choice = choose_image({name: example.values(payload, feature) for name, feature in short.items()}, payload, is_raw)
     if choice is None:
         raise UsageError(f"{path}: which feature has the images? name it with --image-key: {_listed(features)}")
     return choice
@@ -267,9 +270,9 @@ def _integer(payload: NDArray[np.uint8], features: Mapping[str, example.Feature]
 
 
 def _see(seen: FeatureSeen, payload: NDArray[np.uint8], feature: example.Feature) -> None:
-    values = example.values(payload, feature)
+    values = example.values(payload, feature) if feature.kind == example.BYTES else []
     is_text = feature.kind == example.BYTES and all(isinstance(v, slice) and _is_text(payload[v]) for v in values)
-    seen.see(feature.kind, len(values), is_text)
+    seen.see(feature.kind, example.count(payload, feature), is_text)
 
 
 def _is_text(data: NDArray[np.uint8]) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "Feature",
     "Value",
     "Values",
+    "count",
     "decode",
     "encode",
     "features",
@@ -94,6 +95,20 @@ def values(payload: NDArray[np.uint8], feature: Feature) -> Values:
     if feature.kind == FLOATS:
         return [x for v in spans for x in np.frombuffer(data[v], "<f4").tolist()]
     return [x for v in spans for x in _varints(data, v)]
+
+
+def count(payload: NDArray[np.uint8], feature: Feature) -> int:
+    """The number of values of a feature, which takes no memory.
+
+    Raises:
+        ValueError: the message is damaged.
+    """
+    spans = [v for n, _, v in message_fields(payload.data, feature.span.start, feature.span.stop) if n == 1]
+    if feature.kind == BYTES:
+        return len(spans)
+    if feature.kind == FLOATS:
+        return int(sum(v.stop - v.start for v in spans)) // 4
+    return sum(int(np.count_nonzero(payload[v] < 0x80)) for v in spans)  # each varint ends with such a byte
 
 
 def decode(payload: NDArray[np.uint8]) -> dict[str, Values]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,16 @@ def _columns(
         raise ValueError(f"{name!r} is not of type {expected}")
     span = feature.span
     if field.is_image or not field.shape:
+        if (held := example.count(payload, feature)) != 1:
+            raise ValueError(f"{name!r} has {held} values, not one")
         values = example.values(payload, feature)
-        if len(values) != 1:
-            raise ValueError(f"{name!r} has {len(values)} values, not one")
         if field.in_index:
             return {name: values[0]}
         assert isinstance(values[0], slice)  # of this kind, all are
         span = values[0]
     elif field.in_index:
+        if (held := example.count(payload, feature)) != math.prod(size or 0 for size in field.shape):
+            raise ValueError(f"{name!r} has {held} values, not those of {field.shape}")
         array = np.array(example.values(payload, feature), _KIND_DTYPES[kind])
         return {name: array.reshape(field.shape)}
     return dict(zip(extent_columns(name), (offset + span.start, span.stop - span.start, 0), strict=True))

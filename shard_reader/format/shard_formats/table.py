@@ -63,7 +63,7 @@ class HDF5(ShardFormat):
 
     def value(self, data: NDArray[np.uint8], field: Field) -> Any:
         if field.dtype == "string":
-            return [text.encode() for text in json.loads(data.tobytes() or b"[]")]
+            return _texts(data)
         return np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<")).reshape(_shape(field)).copy()
 
 
@@ -79,6 +79,17 @@ class _ExampleWriter:
 
     def abort(self) -> None:
         self._file.close()
+
+
+def _texts(data: NDArray[np.uint8]) -> list[bytes]:
+    """A list of texts, from its JSON."""
+    try:
+        found = json.loads(data.tobytes() or b"[]")
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ValueError("JSON, but not of a list of texts")
+    return [text.encode() for text in found]
 
 
 def _shape(field: Field) -> tuple[int, ...]:

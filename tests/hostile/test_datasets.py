@@ -1,0 +1,331 @@
+"""Datasets that strangers crafted: each ends in a line, however it is opened, read, inspected, verified or indexed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from support.crafted import BOMBS, SIDE, change_manifest, crafted_dataset, fields_of
+from support.limits import limited, limited_command
+
+from shard_reader import CorruptionError, DatasetError, ManifestError, open_dataset
+from shard_reader.format import Field, index
+from shard_reader.format.checksum import sha256_file
+from shard_reader.format.manifest import Manifest, index_name
+
+TFRECORD, HDF5 = "train-00000-of-00001.tfrecord", "train-00000-of-00001.h5"
+ESCAPES = "\x1b]0;owned\x07\x1b[2Jname\nimage-shards: forged\x9b31m\u202e"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return dataset(tmp_path / "shards")
+
+
+def dataset(path: Path, format: str = "tfrecord", **fields: Field) -> Path:
+    make, _ = BOMBS["png"]
+    values = {name: ["a"] if field.shape else "a" for name, field in fields.items()}
+    return crafted_dataset(
+        path, [(make(SIDE, SIDE), SIDE, SIDE)] * 3, fields_of("png", (SIDE, SIDE, 3), **fields), format, **values
+    )
+
+
+def put_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def put_socket(path: Path) -> None:
+    # The name of a socket is short: it is made in its folder.
+    here = os.getcwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def put_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("put", [put_fifo, put_socket, put_device], ids=["fifo", "socket", "device"])
+@pytest.mark.parametrize("name", ["dataset.json", TFRECORD, f"{TFRECORD}.index.npy"])
+def test_only_regular_files_are_opened(path: Path, name: str, put: Callable[[Path], None]) -> None:
+    (path / name).unlink()
+    put(path / name)
+    code = """
+import sys
+from shard_reader import ShardsError, open_dataset
+try:
+    data = open_dataset(sys.argv[1])
+    (batch,) = data.stream(batch_size=3, on_error="skip")
+    assert not batch["weight"].any()
+    data[0]
+except ShardsError as error:
+    print(error)
+"""
+    result = limited(code, path, seconds=30)
+    assert f"{path / name}: is a FIFO, a device or a socket, and not a regular file" in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("name", ["dataset.json", TFRECORD, f"{TFRECORD}.index.npy"])
+def test_commands_open_only_regular_files(path: Path, name: str) -> None:
+    (path / name).unlink()
+    put_fifo(path / name)
+    for command in ("verify", "inspect", "index"):
+        workers = () if command == "inspect" else ("--workers", "1")
+        result = limited_command(command, path, *workers, seconds=30)
+        if command == "index" and name == TFRECORD:
+            continue  # its index is whole
+        assert result.returncode == 1, (command, result.stdout, result.stderr)
+        assert "not a regular file" in result.stdout + result.stderr or "made again" in result.stdout, command
+
+
+def nested(depth: int) -> Any:
+    return json.loads("[" * depth + "]" * depth)
+
+
+ABSURD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "records": (lambda m: records(m, 2**62), "has 4611686018427387904 records in"),
+    "records and bytes": (lambda m: records(m, 2**62, 2**63 - 1), "has 4611686018427387904 records in"),
+    "bytes": (lambda m: records(m, 3, 2**63 - 1), "has 3 records in 9223372036854775807 bytes"),
+    "side": (lambda m: m["fields"]["image"].update(shape=[2**62, 2**62, 3]), "is that of no image"),
+    "no side": (lambda m: m["fields"]["image"].update(shape=[0, 16, 3]), "is that of no image"),
+    "channels": (lambda m: m["fields"]["image"].update(shape=[16, 16, 2**40]), "is that of no image"),
+    "sizes": (lambda m: m["fields"]["label"].update(shape=[2**40] * 100_000), "100000 sizes are more than 8"),
+    "values": (
+        lambda m: m["fields"].update({f"f{n}": vector(60_000) for n in range(50)}),
+        "values in a row of an index",
+    ),
+    "fields": (lambda m: m["fields"].update({f"f{n}": vector(1) for n in range(300_000)}), "are more than 4096"),
+    "name": (lambda m: m["fields"].update({"a\0b": vector(1)}), "'a\\x00b' is no name"),
+    "dtype": (lambda m: m["fields"]["label"].update(dtype="V" * 1_000_000), "dtype: expected one of"),
+    "depth": (lambda m: m["options"].update(a=nested(300)), "$.options: are nested more than"),
+    "deep version": (lambda m: m.update(version=nested(500)), "has format version"),
+    "deep requires": (lambda m: m.update(requires=nested(500)), "requires[0]: expected str"),
+    "statistics": (
+        lambda m: m.update(statistics={"split": "train", "pixels": 1, "mean": [0.5] * 9, "std": [1.0]}),
+        "statistics.mean: must be a number for each channel",
+    ),
+    "outside": (lambda m: shard(m)["files"]["tfrecord"].update(path="../../x"), "must be a plain file name"),
+    "absolute": (lambda m: shard(m)["files"]["tfrecord"].update(path="/etc/passwd"), "must be a plain file name"),
+    "nul": (lambda m: shard(m)["files"]["tfrecord"].update(path="a\0b"), "must be a plain file name"),
+    "other file": (lambda m: m.update(files={"../x": "0"}), "must be a plain file name"),
+    "raw": (
+        lambda m: m["fields"]["image"].update(shape=[60_000, 60_000, 3], encoding="raw"),
+        "a record has at least 10800000016",
+    ),
+}
+
+
+def vector(size: int) -> dict[str, Any]:
+    return {"dtype": "int64", "shape": [size]}
+
+
+def shard(manifest: dict[str, Any]) -> Any:
+    return manifest["splits"]["train"]["shards"][0]
+
+
+def records(manifest: dict[str, Any], count: int, size: int | None = None) -> None:
+    manifest["splits"]["train"]["records"] = shard(manifest)["records"] = count
+    if size is not None:
+        shard(manifest)["files"]["tfrecord"]["bytes"] = size
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_what_cannot_be_is_a_problem_of_the_manifest(path: Path, name: str) -> None:
+    change, said = ABSURD[name]
+    change_manifest(path, change)
+    with pytest.raises(DatasetError) as found:
+        open_dataset(path)
+    assert said in str(found.value) and len(str(found.value)) < 8_000
+    assert str(found.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,
+        '{"format": "image-shards", "version": 1, "fields": ' + '{"a":' * 100_000,
+        "1" * 100_000,
+        "[" + "{}," * 9_000_000,
+    ],
+    ids=["lists", "objects", "digits", "values"],
+)
+def test_a_manifest_of_any_text_is_bounded(path: Path, text: str) -> None:
+    (path / "dataset.json").write_text(text)
+    result = limited("import sys; from shard_reader import open_dataset; open_dataset(sys.argv[1])", path)
+    assert result.stderr.splitlines()[-1].startswith("shard_reader.errors."), result.stderr
+    assert len(result.stderr.splitlines()[-1]) < 1_000
+
+
+def test_a_text_that_is_no_unicode_is_a_problem(path: Path) -> None:
+    text = (path / "dataset.json").read_text("utf-8")
+    (path / "dataset.json").write_text(text.replace('"a"', '"\\ud800"'))
+    with pytest.raises(ManifestError, match="a text is no Unicode"):
+        open_dataset(path)
+
+
+def test_a_manifest_of_a_terabyte_is_not_read(path: Path) -> None:
+    os.truncate(path / "dataset.json", 1 << 40)
+    for command in ("inspect", "verify", "index", "benchmark"):
+        result = limited_command(command, path)
+        assert result.returncode in (1, 2) and "dataset.json" in result.stderr, (command, result.stderr)
+    with pytest.raises(ManifestError, match=r"has more than 134,217,728 bytes"):
+        open_dataset(path)
+
+
+def test_records_that_a_shard_cannot_hold_take_no_memory(path: Path) -> None:
+    """Its file would have to have a petabyte: it is missing before a column is made."""
+    change_manifest(path, lambda m: records(m, 2**40, 2**49))
+    data = open_dataset(path)
+    assert len(data) == 2**40
+    for read in (lambda: data.column("label"), data.ids, lambda: data[2**39], lambda: data.where(label=1)):
+        with pytest.raises(CorruptionError, match=rf"{TFRECORD}: has \d+ bytes, the manifest says {2**49}"):
+            read()
+    for shuffle in ("none", "full", "window"):
+        with pytest.raises(CorruptionError, match="the manifest says"):
+            next(iter(data.stream(batch_size=2, shuffle=shuffle)))  # type: ignore[arg-type]
+
+
+def test_names_reach_no_terminal_as_they_are(path: Path) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["class_names"] = [ESCAPES, ESCAPES + "2"]
+        manifest["splits"][ESCAPES] = manifest["splits"].pop("train") | {"classes": {ESCAPES: 3}}
+        manifest["options"] = {"input": ESCAPES, ESCAPES: ESCAPES, "command": ESCAPES}
+        manifest["statistics"] = {"split": ESCAPES, "pixels": 1, "mean": [0.5] * 3, "std": [0.5] * 3}
+        manifest["counts"]["written"] = 7
+        manifest["files"] = {}
+
+    change_manifest(path, change)
+    (path / f"other{ESCAPES[:-1].replace('/', '')}").touch()
+    commands: list[tuple[object, ...]] = [
+        ("inspect", path),
+        ("inspect", path, "--json"),
+        ("verify", path),
+        ("benchmark", path, "--seconds", "1"),
+        ("benchmark", path, "--split", "\x1b[31m"),
+        ("inspect", f"{path}\x1b[31m"),
+        ("verify", "\x1b[2J"),
+    ]
+    for words in commands:
+        result = limited_command(*words)
+        shown = result.stdout + result.stderr
+        assert all(line.isprintable() for line in shown.split("\n")), shown
+        assert not any(line.startswith("image-shards: forged") for line in shown.split("\n")), shown
+    facts = json.loads(limited_command("inspect", path, "--json").stdout)
+    assert facts["classes"]["names"][0] == ESCAPES and ESCAPES in facts["splits"]
+    with pytest.raises(ValueError) as found:
+        open_dataset(path, "test")
+    assert str(found.value).isprintable()
+
+
+def as_elsewhere(kind: str, secret: Path) -> Callable[[h5py.File], None]:
+    """Replace a dataset by one whose values are in another file."""
+
+    def change(file: h5py.File) -> None:
+        rows = len(file["label"])
+        del file["label"]
+        if kind == "link":
+            file["label"] = h5py.ExternalLink(str(secret), "/label")
+        elif kind == "soft link":
+            file["label"] = h5py.SoftLink("/height")
+        elif kind == "storage":
+            file.create_dataset("label", (rows,), "<i8", external=[(str(secret), 0, 8 * rows)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((rows,), "<i8")
+            layout[:] = h5py.VirtualSource(str(secret), "label", (rows,))
+            file.create_virtual_dataset("label", layout)
+        elif kind == "compressed":
+            file.create_dataset("label", data=np.zeros(rows, "<i8"), compression="gzip")
+        elif kind == "sparse":
+            file.create_dataset("label", (1 << 40,), "<i8", chunks=(1 << 20,))
+        elif kind == "rows":
+            file.create_dataset("label", data=np.zeros(rows + 1, "<i8"))
+        else:
+            file.create_dataset("label", data=np.zeros(rows, "<f8"))
+
+    return change
+
+
+ELSEWHERE = {
+    "link": "is a link to '/label' in another file, '.*secret.h5'",
+    "soft link": "is a link to '/height'",
+    "storage": r"has its values in other files \(.*secret.h5\)",
+    "virtual": r"is virtual, with values in other files \(.*secret.h5\)",
+    "compressed": "is compressed or has another filter",
+    "sparse": r"has the shape \(1099511627776,\), and the file only",
+    "rows": r"different numbers of rows: \[3, 4\]",
+    "type": r"'label' is float64",
+}
+
+
+def rehashed(path: Path) -> None:
+    """Have the manifest give a changed HDF5 shard its checksum; its index stays the one of before."""
+    change_manifest(
+        path,
+        lambda m: shard(m)["files"]["hdf5"].update(
+            bytes=os.path.getsize(path / HDF5), sha256=sha256_file(path / HDF5), index_sha256="0" * 64
+        ),
+    )
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_an_hdf5_shard_has_its_values_in_itself(tmp_path: Path, kind: str) -> None:
+    path, secret = dataset(tmp_path / "shards", "hdf5"), tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["label"] = np.arange(3, dtype="<i8")
+    with h5py.File(path / HDF5, "r+") as file:
+        as_elsewhere(kind, secret)(file)
+    rehashed(path)
+    fields = Manifest.from_json((path / "dataset.json").read_text("utf-8")).fields
+    with pytest.raises(CorruptionError, match=rf"{HDF5}: .*{ELSEWHERE[kind]}"):
+        index.build(path / HDF5, "hdf5", fields)
+
+
+@pytest.mark.parametrize("kind", ["link", "storage", "virtual", "sparse"])
+def test_commands_refuse_values_in_other_files(tmp_path: Path, kind: str) -> None:
+    path, secret = dataset(tmp_path / "shards", "hdf5"), tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["label"] = np.arange(3, dtype="<i8")
+    with h5py.File(path / HDF5, "r+") as file:
+        as_elsewhere(kind, secret)(file)
+    rehashed(path)
+    (path / index_name(HDF5)).unlink()
+    for command in ("verify", "index"):
+        result = limited_command(command, path, "--workers", "1")
+        assert result.returncode == 1 and "'label'" in result.stdout, (command, result.stdout, result.stderr)
+        assert not (path / index_name(HDF5)).exists()
+
+
+def test_heaps_that_overlap_are_damage(tmp_path: Path) -> None:
+    """Each reference leads to a collection of its own, and each collection goes on to the end of the file."""
+    from shard_reader.format.shard_formats.hdf5 import _REFERENCE, _heap_extents
+
+    count = 50_000
+    data = np.frombuffer((b"GCOL\1\0\0\0" + (1 << 40).to_bytes(8, "little")) * count, np.uint8)
+    references = np.zeros(count, _REFERENCE)
+    references["address"], references["length"], references["number"] = 16 * np.arange(count), 1, 1
+    with pytest.raises(CorruptionError, match=r"s\.h5: (the heap at byte 16 overlaps|object \d+ of the heap)"):
+        _heap_extents(data, references, "s.h5", 1)
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_lists_of_any_bytes_are_damage(tmp_path: Path, format: str) -> None:
+    from shard_reader.format.shard_formats.table import SHARD_FORMATS
+
+    texts = Field(dtype="string", shape=(None,))
+    for value in (b"[" * 100_000, b"5", b"[5]", b"{}", b'["\\ud800"]', b"\xff", b"[null]"):
+        try:
+            found = SHARD_FORMATS[format].value(np.frombuffer(value, np.uint8), texts)
+        except ValueError:
+            continue
+        assert all(isinstance(text, bytes) for text in found)
