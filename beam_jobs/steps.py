@@ -21,12 +21,13 @@ from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import Duplicate, PlannedInputs, plan_inputs, statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, first_references, plan_shards, read_tasks, shard_count
 from beam_jobs.runners.engines import check_engine, check_places
+from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
 from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
 from beam_jobs.runners.workers import Workers
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
-from beam_jobs.shards.publish import Publication, check_rejects
+from beam_jobs.shards.publish import check_rejects, publication_of
 from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import Sample, hashes_of, sample_shard
 from beam_jobs.sources.files.interface import Source
@@ -244,7 +245,7 @@ def _take_sample(run: _Run, listing: Listing, inputs: PlannedInputs) -> Sample:
     job = _job(run.options, listing, str(run.scratch), Work(""))
     job = replace(job, image=replace(job.image, normalize="none"))  # statistics are not known yet
     if run.workers is None:
-        return sample_shard(task, job, None, Watcher())
+        return inline_calls.do(sample_shard, task, job, None)  # type: ignore[no-any-return]
     (sample,) = run.workers.do(sample_shard, [task], job)
     return sample  # type: ignore[no-any-return]
 
@@ -278,7 +279,7 @@ def _write(run: _Run, plan: _Plan, output: Output) -> None:
     options, listing = run.options, plan.listing
     job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
     job = _with_threads(job, options, plan.tasks)
-    publication = _publication(options, plan, job)
+    publication = publication_of(options, listing, plan.inputs, plan.shards, plan.tasks, job)
     if finished := output.finished():
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
     steps = plan.inputs.planned + _measured(options, plan)
@@ -314,6 +315,7 @@ def _run_tasks(run: _Run, add_steps: AddSteps, tasks: int, progress: Progress, t
     options, workers = run.options, run.workers
     if workers is not None:
         workers.watcher, workers.count = progress, min(options.workers, tasks)
+        progress.in_work = workers.in_work
     run_pipeline(add_steps, options.beam, workers, progress=progress.text, tasks_done=tasks_done, scratch=run.scratch)
 
 
@@ -363,28 +365,7 @@ def _job(options: PrepareOptions, listing: Listing, output: str, work: Work) -> 
         count_classes=schema.count_classes,
         threads=_REMOTE_THREADS if is_url(source.input) else 1,
         decoders=2 if is_url(source.input) else 1,
-    )
-
-
-def _publication(options: PrepareOptions, plan: _Plan, job: Job) -> Publication:
-    listing = plan.listing
-    return Publication(
-        output=job.output,
-        work=job.work,
-        fields=dict(job.fields),
-        formats=options.formats,
-        splits=tuple(plan.shards),
-        class_names=listing.schema.class_names,
-        count_classes=job.count_classes,
-        seed=options.seed,
-        options={**options.to_json(), "kind": job.source.kind, "shard_counts": plan.shards},
-        fingerprint=listing.fingerprint,
-        layout=listing.layout,
-        planned=plan.inputs.planned,
-        shards=plan.tasks,
-        listing_rejected=plan.inputs.rejected,
-        listing_dropped=plan.inputs.dropped,
-        max_rejects=options.max_rejects,
+        max_seconds=options.max_seconds,
     )
 
 

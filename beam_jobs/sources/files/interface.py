@@ -49,7 +49,8 @@ class SourceOptions:
     `kind` is one of SOURCES or "module:Class". Columns are the columns of a table, the keys of a WebDataset's JSON, or
     the features or arrays of records. `boxes` and `points` name columns: one with lists, or one for each coordinate.
     `box_format` is the form of a box's four numbers, in pixels, or with "rel-" in parts of the image; points are in the
-    same unit. `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image.
+    same unit. With `no_urls` no path of a table may be a URL, and with `below` all have to lead below that place.
+    `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image.
     """
 
     input: str
@@ -69,6 +70,8 @@ class SourceOptions:
     image_key: str | None = None
     record: str | None = None
     nested_classes: bool = False
+    no_urls: bool = False
+    below: str | None = None
 
 
 Label = str | int | list[str] | list[int]
