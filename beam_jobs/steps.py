@@ -32,7 +32,7 @@ from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import Sample, hashes_of, sample_shard
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
-from beam_jobs.summary import Progress, dry_run_text, output_state, summary
+from beam_jobs.summary import Progress, dry_run_text, output_state, reached_lines, summary
 from beam_jobs.terminal import counted, print_status
 from shard_reader.format.manifest import Manifest
 from shard_reader.storage.open import is_url, local_path
@@ -130,8 +130,9 @@ def _check_places(options: PrepareOptions) -> None:
         return
     if options.reject_crashers:
         raise UsageError(f"--reject-crashers: is for this machine's processes, not for {options.beam['runner']}")
-    root = {"--root": options.source.root} if options.source.root is not None else {}
-    check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **root})
+    more = {"--root": options.source.root, "--below": options.source.below}
+    given = {name: place for name, place in more.items() if place is not None}
+    check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **given})
 
 
 def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest) -> str:
@@ -353,8 +354,9 @@ def _anywhere(place: str) -> str:
 def _job(options: PrepareOptions, listing: Listing, output: str, work: Work) -> Job:
     source, schema = listing.source.options, listing.schema
     root = _anywhere(source.root) if source.root is not None else None
+    below = _anywhere(source.below) if source.below is not None else None
     return Job(
-        source=replace(source, input=_anywhere(source.input), root=root),
+        source=replace(source, input=_anywhere(source.input), root=root, below=below),
         output=output,
         work=work,
         image=options.image,
@@ -378,4 +380,5 @@ def _dry_run(options: PrepareOptions, source: Source, why: str) -> str:
         plan = _plan(run, listing)
         sample = plan.sample or _take_sample(run, listing, plan.inputs)
     state = output_state(output, listing.fingerprint)
-    return dry_run_text(options, state, plan.inputs, plan.shards, listing.schema, sample)
+    text = dry_run_text(options, state, plan.inputs, plan.shards, listing.schema, sample)
+    return "\n".join([text, *reached_lines(listing.layout.reached)])

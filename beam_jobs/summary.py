@@ -29,8 +29,9 @@ from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, SUSPECTS
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
-__all__ = ["Progress", "dry_run_text", "output_state", "summary"]
+__all__ = ["Progress", "dry_run_text", "output_state", "reached_lines", "summary"]
 
+_SHOWN_PLACES = 20  # hosts and folders of a table
 _STILL_SECONDS = 30.0  # without a finished image, after which a line of progress names those in work
 
 
@@ -174,6 +175,14 @@ def dry_run_text(
         )
     lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
     return "\n".join(lines)
+
+
+def reached_lines(reached: Mapping[str, int]) -> list[str]:
+    """The hosts and folders that a table names, each with the number of paths, most first."""
+    ordered = sorted(reached.items(), key=lambda item: (-item[1], item[0]))
+    lines = [f"{counted(count, 'path')} of {printable(place)}" for place, count in ordered[:_SHOWN_PLACES]]
+    rest = sum(count for _, count in ordered[_SHOWN_PLACES:])
+    return _column("reads", lines + ([f"{counted(rest, 'path')} of other places"] if rest else []))
 
 
 def output_state(output: Output, fingerprint: Fingerprint) -> str:

@@ -20,6 +20,7 @@ from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
 __all__ = [
+    "NOUNS",
     "Columns",
     "Files",
     "Splits",
@@ -34,6 +35,15 @@ __all__ = [
     "without_split",
     "without_splits",
 ]
+
+NOUNS = {
+    "TFRecord": ("a TFRecord file", "TFRecord files"),
+    "HDF5": ("an HDF5 file", "HDF5 files"),
+    "npz": ("an npz file", "npz files"),
+    "npy": ("a NumPy array", "NumPy arrays"),
+    "record": ("a file of records", "files of records"),
+}
+"""The nouns for one and several files of each kind."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|/|[^A-Za-z\d/]+")
 _IMAGES = ("image", "images", "img", "imgs", "x", "data")
