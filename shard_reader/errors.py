@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 __all__ = ["CorruptionError", "DatasetError", "ManifestError", "ShardsError", "StateError", "StoreError"]
 
+_MOST_PROBLEMS = 20  # in the message of a manifest with more
+
 
 class ShardsError(Exception):
     """The base of every error that this package raises about data."""
@@ -32,7 +34,9 @@ class ManifestError(DatasetError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__("dataset.json is not a valid manifest: " + "; ".join(self.problems))
+        more = len(self.problems) - _MOST_PROBLEMS
+        shown = [*self.problems[:_MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+        super().__init__("dataset.json is not a valid manifest: " + "; ".join(shown))
 
 
 class CorruptionError(ShardsError):

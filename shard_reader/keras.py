@@ -22,6 +22,14 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"shard_reader.keras needs {needed}", name=error.name) from error
 
 from shard_reader.adapters.elements import Choice, Elements
+from shard_reader.adapters.keras_checkpoint import (
+    KEPT,
+    POSITION,
+    assign,
+    check_weights,
+    read_position,
+    weights_name,
+)
 from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
@@ -32,9 +40,6 @@ from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
 
 __all__ = ["ResumeCallback", "ShardSequence", "normalization"]
-
-_POSITION = "position.json"
-_KEPT = ("epoch", "weights", "position", "random_states")
 
 
 class ShardSequence(keras.utils.PyDataset):
@@ -271,14 +276,15 @@ class ResumeCallback(keras.callbacks.Callback):
         states = _random_states(self.model)
         if len(states) != len(self._random_states):
             raise StateError(
-                f"{self._directory / _POSITION}: has the states of {len(self._random_states)} layers that draw, and the"
+                f"{self._directory / POSITION}: has the states of {len(self._random_states)} layers that draw, and the"
                 f" model has {len(states)}: remove {self._directory} to begin again"
             )
         if self.model.optimizer is not None and not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
+        check_weights(self._directory / self._weights)
         self.model.load_weights(self._directory / self._weights)
         for state, values in zip(states, self._random_states, strict=True):
-            state.assign(values)
+            assign(state, values, self._directory)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Have the sequence begin the epoch; the first time, the rest of it.
@@ -317,18 +323,10 @@ class ResumeCallback(keras.callbacks.Callback):
         self._is_loaded = True
 
     def _load_position(self) -> None:
-        path = self._directory / _POSITION
-        try:
-            found = json.loads(path.read_text("utf-8"))
-            epoch, weights, state, random_states = (found[name] for name in _KEPT)
-        except FileNotFoundError:
-            return
-        except (ValueError, TypeError, KeyError) as error:
-            raise StateError(f"{path}: is no position ({error!r}): remove {self._directory} to begin again") from None
-        if not (self._directory / weights).is_file():
-            raise StateError(f"{self._directory / weights}: is missing: remove {self._directory} to begin again")
-        self._stream.load_state_dict(state)
-        self.initial_epoch, self._weights, self._random_states = epoch, weights, random_states
+        found = read_position(self._directory)
+        if found is not None:
+            self._stream.load_state_dict(found.position)
+            self.initial_epoch, self._weights, self._random_states = found.epoch, found.weights, found.random_states
 
     def _save_if_due(self) -> None:
         """Save the end of an epoch, after all callbacks had their turn: they may change the learning rate."""
@@ -338,7 +336,7 @@ class ResumeCallback(keras.callbacks.Callback):
 
     def _save(self) -> None:
         """Write the weights, then the position that names them, then remove the previous weights."""
-        weights = f"epoch-{self._epoch:05d}-step-{self._step:08d}.weights.h5"
+        weights = weights_name(self._epoch, self._step)
         new = self._directory / "new.weights.h5"
         try:
             self.model.save_weights(new, overwrite=True)
@@ -352,8 +350,8 @@ class ResumeCallback(keras.callbacks.Callback):
         self._place, self._saved = (state["epoch"], state["step"]), self._step
         self.initial_epoch = self._place[0] - self._offset
         kept = (self.initial_epoch, weights, state, self._random_states)
-        text = json.dumps(dict(zip(_KEPT, kept, strict=True)), indent=1) + "\n"
-        write_whole(self._directory / _POSITION, [text.encode()])
+        text = json.dumps(dict(zip(KEPT, kept, strict=True)), indent=1) + "\n"
+        write_whole(self._directory / POSITION, [text.encode()])
         if self._weights not in (None, weights):
             (self._directory / str(self._weights)).unlink(missing_ok=True)
         self._weights = weights

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.dataset.records import Records
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.manifest import Manifest
 from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
 from shard_reader.remote.client import StoreClient
@@ -70,6 +70,7 @@ class Dataset(Records):
             "store": None if remote is None else (remote.store.place, remote.store.retry_for),
             "cache": None if remote is None else remote.cache_options,
             "prefetch_bytes": self._prefetch_bytes,
+            "max_pixels": self._shards.max_pixels,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -82,7 +83,8 @@ class Dataset(Records):
         else:
             manifest, prefetch_bytes = Manifest.from_json(state["manifest"], checked=False), state["prefetch_bytes"]
             store = None if state["store"] is None else StoreClient(*state["store"])
-            shards = shards_of_split(path, manifest, split, format, store, state["cache"])
+            most = state.get("max_pixels", MAX_PIXELS)
+            shards = shards_of_split(path, manifest, split, format, store, state["cache"], most)
         self.__init__(path, manifest, split, format, shards, prefetch_bytes)  # type: ignore[misc]
         if state.get("_chosen") is not None:
             whole = Dataset(path, manifest, split, format, shards, prefetch_bytes)
@@ -281,16 +283,18 @@ def shards_of_split(
     format: str,
     store: StoreClient | None,
     cache: tuple[Path, int | None] | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> LocalShards | RemoteShards:
     """The shards of a split: files below `path` or, with `store`, files in a store.
 
     Args:
         cache: a directory on a local disk, and its maximum size in bytes.
+        max_pixels: the most pixels of an encoded image.
     """
     shards = manifest.splits[split].shards
     if store is None:
-        return LocalShards(Path(path), shards, manifest.fields, format)
-    return RemoteShards(store, shards, manifest.fields, format, cache)
+        return LocalShards(Path(path), shards, manifest.fields, format, max_pixels)
+    return RemoteShards(store, shards, manifest.fields, format, cache, max_pixels)
 
 
 def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:

@@ -6,14 +6,17 @@ import math
 import os
 from pathlib import Path
 
-from shard_reader.arguments import as_bytes, one_of
+from shard_reader.arguments import as_bytes, at_least_one, one_of
 from shard_reader.dataset.dataset import Dataset, shards_of_split
-from shard_reader.errors import DatasetError
-from shard_reader.format.manifest import MANIFEST_NAME, Manifest
+from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.format.fields import MAX_PIXELS
+from shard_reader.format.image_codecs.table import codec_of
+from shard_reader.format.manifest import MANIFEST_NAME, MOST_BYTES, Manifest
 from shard_reader.remote.client import StoreClient
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.storage.store_errors import explain
+from shard_reader.system.regular_files import NotRegularError, read_regular
 
 __all__ = ["open_dataset"]
 
@@ -27,6 +30,7 @@ def open_dataset(
     cache_bytes: int | str | None = None,
     ahead_bytes: int | str = "256MB",
     retry_for: float = 60.0,
+    max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """Open one split of a dataset. Reads `dataset.json` and nothing else.
 
@@ -42,6 +46,8 @@ def open_dataset(
         ahead_bytes: the most bytes of records read by ranges that may be in memory before they are used. More bytes
             take fewer requests.
         retry_for: the seconds for which a request is retried after a temporary error.
+        max_pixels: the most pixels of an encoded image. A larger one is damaged: a few hundred bytes can claim
+            billions of pixels.
 
     Raises:
         DatasetError: there is no dataset, or one of another version.
@@ -59,6 +65,7 @@ def open_dataset(
         raise TypeError(f"path={path!r}: must be text, or a pathlib.Path")
     if not isinstance(retry_for, int | float) or not 0 <= retry_for < math.inf:
         raise ValueError(f"retry_for={retry_for!r}: must be a number of seconds")
+    max_pixels = at_least_one("max_pixels", max_pixels)
     prefetch_bytes = as_bytes("ahead_bytes", ahead_bytes)
     if cache is None and cache_bytes is not None:
         raise ValueError(f"cache_bytes={cache_bytes!r}: there is no cache; pass cache=DIR, too")
@@ -72,25 +79,45 @@ def open_dataset(
     # With a cache, a local path is read like a store, too: it may be a network disk.
     store = StoreClient(place, float(retry_for)) if local is None or cache is not None else None
     manifest = _read_manifest(place, local, store)
+    _check_pixels(manifest, max_pixels)
     format = format or manifest.formats[0]
     one_of("format", format, manifest.formats)
     one_of("split", split, tuple(manifest.splits))
     opened = place if local is None else local
     options = None if cache is None else (Path(cache).expanduser().absolute(), most)
-    shards = shards_of_split(opened, manifest, split, format, store, options)
+    shards = shards_of_split(opened, manifest, split, format, store, options, max_pixels)
     return Dataset(opened, manifest, split, format, shards, prefetch_bytes)
+
+
+def _check_pixels(manifest: Manifest, max_pixels: int) -> None:
+    """Check that a batch's memory for images follows from no absurd size.
+
+    Raises:
+        ManifestError: the images of the dataset are larger than `max_pixels`.
+    """
+    image = manifest.fields["image"]
+    height, width = (size or 1 for size in image.shape[:2])
+    if height * width > max_pixels and not codec_of(image).is_raw:
+        raise ManifestError(
+            [
+                f"$.fields.image.shape: {width}x{height} pixels are more than max_pixels={max_pixels}: pass a larger"
+                " number to open_dataset if you trust the dataset"
+            ]
+        )
 
 
 def _read_manifest(place: str, local: Path | None, store: StoreClient | None) -> Manifest:
     """The manifest of the dataset at a place, which is read from `store`, if there is one, or from the path `local`."""
     try:
         if store is None:
-            data = (Path(local or "") / MANIFEST_NAME).read_bytes()
+            data = read_regular(Path(local or "") / MANIFEST_NAME, MOST_BYTES)
         else:
             data = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole))
         return Manifest.from_json(data.decode())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(_why_not_a_dataset(local, place, error)) from None
+    except NotRegularError as error:
+        raise DatasetError(f"{error.filename}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DatasetError(f"{without_secrets(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
 

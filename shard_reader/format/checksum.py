@@ -10,6 +10,8 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.system.regular_files import open_regular
+
 __all__ = ["crc32c", "masked_crc32c", "sha256", "sha256_file"]
 
 _MASK_DELTA = 0xA282EAD8
@@ -40,6 +42,6 @@ def sha256(data: bytes | memoryview) -> str:
 
 
 def sha256_file(path: str | PathLike[str]) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    """The SHA-256 of a regular file, in hexadecimal."""
+    with open(path, "rb", opener=open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,6 +14,7 @@ __all__ = [
     "FORMAT_VERSION",
     "IMAGE_DTYPES",
     "INDEX_DTYPES",
+    "MAX_PIXELS",
     "MAX_VALUES",
     "RESERVED_NAMES",
     "Field",
@@ -39,6 +40,8 @@ FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
 """The dtypes that fields with a meaning of their own may have."""
 RESERVED_NAMES: Final = frozenset({*FIELD_DTYPES, "weight"})
 """The names of a record and of a batch, which a field of the inputs cannot have."""
+MAX_PIXELS: Final = 178_956_970
+"""The most pixels of an encoded image, unless a reader is given another number: a few hundred bytes can claim more."""
 MAX_VALUES: Final = 1 << 16
 """The most values of one field in a row of an index."""
 ANY_ENCODING: Final = "any"

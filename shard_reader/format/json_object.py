@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from shard_reader.printable import excerpt, printable
+
 __all__ = ["JsonObject"]
 
 _MAX_COUNT: Final = 2**63 - 1  # JSON's integers have no bound, NumPy's int64 has
@@ -23,7 +25,7 @@ class JsonObject:
             self.note(path, f"expected an object, got {_kind(value)}")
 
     def note(self, path: str, message: str) -> None:
-        self.problems.append(f"{path}: {message}")
+        self.problems.append(printable(f"{path}: {message}"))
 
     def at(self, key: str) -> str:
         return f"{self.path}.{key}" if key else self.path
@@ -46,14 +48,14 @@ class JsonObject:
     def text(self, key: str, choices: tuple[str, ...] | None = None) -> str:
         value = self.get(key, str, "")
         if choices and key in self.value and isinstance(self.value[key], str) and value not in choices:
-            self.note(self.at(key), f"expected one of {', '.join(choices)}, got {value!r}")
+            self.note(self.at(key), f"expected one of {', '.join(choices)}, got {excerpt(value)}")
         return value
 
     def count(self, key: str) -> int:
         value = self.get(key, int, 0)
         if not 0 <= value <= _MAX_COUNT:
             problem = "must not be negative" if value < 0 else "is too large"
-            self.note(self.at(key), f"{problem}, got {value}")
+            self.note(self.at(key), f"{problem}, got {excerpt(value)}")
             return 0
         return value
 
@@ -72,4 +74,7 @@ class JsonObject:
 
 
 def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {json.dumps(value)[:40]}"
+    try:
+        return f"{type(value).__name__} {json.dumps(value)[:40]}"
+    except (RecursionError, ValueError):  # nested too deeply; an integer of thousands of digits
+        return excerpt(value)

@@ -86,25 +86,17 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NoReturn
 
 from shard_reader.errors import DatasetError, ManifestError
-from shard_reader.format.fields import (
-    FIELD_DTYPES,
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    IMAGE_DTYPES,
-    INDEX_DTYPES,
-    MAX_VALUES,
-    Field,
-    index_dtype,
-)
+from shard_reader.format.field_checks import field_problems, least_bytes
+from shard_reader.format.fields import FORMAT_NAME, FORMAT_VERSION, IMAGE_DTYPES, INDEX_DTYPES, Field
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.json_object import JsonObject
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
-from shard_reader.printable import printable
+from shard_reader.printable import excerpt, printable
 
 __all__ = [
     "DUPLICATES_NAME",
@@ -112,6 +104,7 @@ __all__ = [
     "FORMATS",
     "LOCK_NAME",
     "MANIFEST_NAME",
+    "MOST_BYTES",
     "REJECTS_NAME",
     "SUSPECTS_NAME",
     "TFDS_NAMES",
@@ -131,6 +124,8 @@ __all__ = [
 
 
 MANIFEST_NAME: Final = "dataset.json"
+MOST_BYTES: Final = 1 << 27
+"""The most bytes of a manifest: enough for 200,000 shards in two formats."""
 
 REJECTS_NAME: Final = "rejects.jsonl"
 
@@ -147,6 +142,11 @@ ENCODINGS: Final = tuple(IMAGE_CODECS)
 _CHECKSUM: Final = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')
 _EXTENSIONS: Final = frozenset[str]()  # the names of `requires` that this reader knows
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair, or a pair
+_MOST_FILE_BYTES: Final = 1 << 50
+_MOST_CHANNELS: Final = 4
+_DEEPEST: Final = 32  # of options: they are copied and shown by functions that call themselves
+_MOST_VALUES: Final = 1 << 23  # of a manifest's JSON: in memory, a value takes more bytes than in the text
 
 
 def shard_name(split: str, number: int, count: int, format: str) -> str:
@@ -294,10 +294,7 @@ class Manifest:
             ManifestError: the manifest has problems; all of them are reported, each with its path.
         """
         problems: list[str] = []
-        try:
-            raw = json.loads(text, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise ManifestError([f"$: not JSON: {error}"]) from None
+        raw = _parsed(text)
         top = JsonObject(raw, "$", problems)
         _check_version(raw)
         manifest = _read_manifest(top)
@@ -311,6 +308,26 @@ class Manifest:
         return manifest
 
 
+def _parsed(text: str) -> Any:
+    """The JSON of a manifest, of a bounded size.
+
+    Raises:
+        ManifestError: it is no JSON, is too large, or has texts that are no Unicode.
+    """
+    if len(text) > MOST_BYTES or text.count(",") + text.count("[") + text.count("{") > _MOST_VALUES:
+        raise ManifestError(
+            [f"$: has more than {MOST_BYTES:,} bytes or {_MOST_VALUES:,} values: no dataset needs them"]
+        )
+    try:
+        raw = json.loads(text, parse_constant=_no_constant)
+        if _SURROGATE.search(text):
+            json.dumps(raw, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        reason = "a text is no Unicode" if isinstance(error, UnicodeEncodeError) else printable(str(error))
+        raise ManifestError([f"$: not JSON: {reason}"]) from None
+    return raw
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
@@ -320,16 +337,17 @@ def _check_version(raw: Any) -> None:
         raise DatasetError(f'dataset.json has no "format": "{FORMAT_NAME}": another program wrote it')
     if raw.get("version") != FORMAT_VERSION or raw["version"] is True:
         raise DatasetError(
-            f"dataset.json has format version {raw.get('version')!r}, this reader knows version"
+            f"dataset.json has format version {excerpt(raw.get('version'))}, this reader knows version"
             f" {FORMAT_VERSION}: install the release of image-shards that wrote it"
         )
     required = raw.get("requires")
     # What is no list is reported with the other problems.
-    unknown = sorted({str(name) for name in required} - _EXTENSIONS) if isinstance(required, list) else []
+    names = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+    unknown = sorted(names - _EXTENSIONS)
     if unknown:
         raise DatasetError(
-            f"dataset.json requires {printable(', '.join(unknown))}, which this reader does not know: install a newer"
-            " release of image-shards"
+            f"dataset.json requires {printable(', '.join(unknown))[:200]}, which this reader does not know: install a"
+            " newer release of image-shards"
         )
 
 
@@ -375,7 +393,7 @@ def _read_manifest(top: JsonObject) -> Manifest:
 def _read_files(o: JsonObject) -> dict[str, str]:
     for name in o.value:
         if not _PLAIN_NAME.fullmatch(name):
-            o.note(f"{o.path}.{name}", f"must be a plain file name, got {name!r}")
+            o.note(f"{o.path}.{name}", f"must be a plain file name, got {excerpt(name)}")
     return {name: o.text(name) for name in o.value}
 
 
@@ -406,7 +424,7 @@ def _read_file(o: JsonObject) -> ShardFile:
     path = o.text("path")
     # A manifest is data from elsewhere: a path such as ../../etc/passwd must not lead out of the dataset.
     if not _PLAIN_NAME.fullmatch(path):
-        o.note(f"{o.path}.path", f"must be a plain file name, got {path!r}")
+        o.note(f"{o.path}.path", f"must be a plain file name, got {excerpt(path)}")
     return ShardFile(
         path=path,
         bytes=o.count("bytes"),
@@ -455,39 +473,51 @@ def _read_fingerprint(o: JsonObject) -> Fingerprint:
 
 
 def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
-    """Check that values fit together: counts add up, formats and fields are complete."""
-    image = manifest.fields.get("image")
-    is_foreign = image is not None and image.feature is not None
-    for name in ("image", "id", "height", "width"):
-        if name not in manifest.fields and not (name == "id" and is_foreign):
-            problems.append(f"$.fields.{name}: is missing")
-    for name, described in manifest.fields.items():
-        expected = FIELD_DTYPES.get(name, (*INDEX_DTYPES, "string"))
-        if described.dtype not in expected:
-            problems.append(f"$.fields.{name}.dtype: is {described.dtype}, expected {' or '.join(expected)}")
-        if name != "image" and described.is_image:
-            problems.append(f"$.fields.{name}.encoding: only the field image has one")
-        if name != "image" and None in described.shape[1:]:
-            problems.append(f"$.fields.{name}.shape: only the first size may be null")
-        if name != "image" and math.prod(size or 1 for size in described.shape) > MAX_VALUES:
-            problems.append(f"$.fields.{name}.shape: more than {MAX_VALUES} values")
-        if described.dtype == "string" and len(described.shape) > 1:
-            problems.append(f"$.fields.{name}.shape: strings come alone or in a list")
-        if name in ("id", "height", "width", "content_hash") and described.shape:
-            problems.append(f"$.fields.{name}.shape: must be empty")
-    columns = [name for name, *_ in index_dtype(manifest.fields)]
-    problems += [f"$.fields: two of them need an index column {c}" for c in set(columns) if columns.count(c) > 1]
-    if image is not None and (image.encoding is None or len(image.shape) != 3):
-        problems.append("$.fields.image: needs an encoding and a shape of height, width, channels")
+    """Check that values fit together: counts add up, formats and fields are complete, and sizes are possible."""
+    problems += field_problems(manifest.fields)
     if not manifest.formats:
         problems.append("$.formats: is empty")
+    if problems:
+        return
+    if _depth(manifest.options) > _DEEPEST:
+        problems.append(f"$.options: are nested more than {_DEEPEST} times")
+    least = least_bytes(manifest.fields)
     for name, split in manifest.splits.items():
-        held = sum(shard.records for shard in split.shards)
-        if held != split.records:
-            problems.append(f"$.splits.{name}.records: is {split.records}, its shards hold {held}")
-        for number, shard in enumerate(split.shards):
-            if set(shard.files) != set(manifest.formats):
-                problems.append(
-                    f"$.splits.{name}.shards[{number}].files: has {sorted(shard.files)},"
-                    f" the formats are {sorted(manifest.formats)}"
+        problems += (printable(f"$.splits.{name}{problem}") for problem in _split_problems(split, manifest, least))
+    if manifest.statistics is not None:
+        problems += _statistics_problems(manifest.statistics)
+
+
+def _split_problems(split: Split, manifest: Manifest, least: int) -> Iterator[str]:
+    held = sum(shard.records for shard in split.shards)
+    if held != split.records:
+        yield f".records: is {split.records}, its shards hold {held}"
+    formats = set(manifest.formats)
+    for number, shard in enumerate(split.shards):
+        if set(shard.files) != formats:
+            yield f".shards[{number}].files: has {sorted(shard.files)}, the formats are {sorted(formats)}"
+        for file in shard.files.values():
+            if shard.records * least > file.bytes or file.bytes > _MOST_FILE_BYTES:
+                yield (
+                    f".shards[{number}]: {file.path} has {shard.records} records in {file.bytes} bytes: a record has at"
+                    f" least {least}, and a file at most {_MOST_FILE_BYTES}"
                 )
+
+
+def _statistics_problems(statistics: Statistics) -> Iterator[str]:
+    for name, values in (("mean", statistics.mean), ("std", statistics.std)):
+        if len(values) > _MOST_CHANNELS or not all(map(math.isfinite, values)):
+            yield f"$.statistics.{name}: must be a number for each channel"
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects of JSON are nested."""
+    level, depth = [value], 0
+    while level := [
+        inner
+        for outer in level
+        if isinstance(outer, dict | list)
+        for inner in (outer.values() if isinstance(outer, dict) else outer)
+    ]:
+        depth += 1
+    return depth

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.order.shuffle import mix64
+from shard_reader.printable import excerpt
 
 __all__ = ["Coverage", "hash_sums"]
 
@@ -55,8 +56,8 @@ class Coverage:
         Raises:
             ValueError: the value is not a coverage.
         """
-        if not isinstance(raw, Mapping) or not all(isinstance(raw.get(name), int) for name in cls.__slots__):
-            raise ValueError(f"{raw!r} is no coverage: it has {', '.join(cls.__slots__)}")
+        if not isinstance(raw, Mapping) or not all(_is_count(raw.get(name)) for name in cls.__slots__):
+            raise ValueError(f"{excerpt(raw)} is no coverage: it has {', '.join(cls.__slots__)}, of at most 64 bits")
         return cls(**{name: raw[name] for name in cls.__slots__})
 
     def to_json(self) -> dict[str, int]:
@@ -74,6 +75,10 @@ class Coverage:
     def __sub__(self, other: Coverage) -> Coverage:
         sums = (self.hash_sum - other.hash_sum) % (1 << 64)
         return Coverage(self.records - other.records, sums, self.skipped - other.skipped)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 64
 
 
 def hash_sums(

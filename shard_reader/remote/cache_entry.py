@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from shard_reader.system.regular_files import open_regular
+
 __all__ = ["CacheEntry", "CacheError", "DiskFullError", "allocate"]
 
 _ALIGNMENT = 64
@@ -58,7 +60,8 @@ class CacheEntry(NamedTuple):
 
 def allocate(path: Path, size: int) -> int:
     """A new file with `size` bytes; its descriptor."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    # It is not there, since `Cache.begin` has removed it. What somebody puts there now is not opened.
+    file = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         # Blocks are reserved at once: a full disk shows here, and not after half of a download. macOS has no fallocate.
         if size and hasattr(os, "posix_fallocate"):

@@ -79,6 +79,22 @@ class Located:
         places: NDArray[np.int64] = self._bases("data_address")[self.which] + columns["offset"].astype(np.int64)
         return places
 
+    def outside(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
+        """The images that do not lie in their shards, by the columns of the image, bool `[n]`; None if all do."""
+        # An index is checked when it is opened, and mapped: whoever may write to the file can change it afterwards. So
+        # the copied values are checked again, before an address is made of them. A shard that is not open has 0 bytes,
+        # and columns of zeros.
+        sizes = np.array([getattr(shard, "data_size", 0) for shard in self.shards], np.uint64)
+        offsets, lengths = columns["offset"], columns["length"]
+        longest = lengths.max(initial=0)
+        # Usually no image could lie outside if it were as long as the longest: one comparison for each instead of two.
+        if len(sizes) and sizes.min() >= longest and not (offsets > (sizes - longest)[self.which]).any():
+            return None
+        sizes = sizes[self.which]
+        # A subtraction, because offset + length could wrap around.
+        outside: NDArray[np.bool_] = (lengths > sizes) | (offsets > sizes - np.minimum(lengths, sizes))
+        return outside if outside.any() else None
+
     def _bases(self, name: str) -> NDArray[np.int64]:
         """Address of each shard's memory map or index. A shard that is not open gets the address of an open one."""
         # Nothing is read from a shard that is not open, but address 0 would stretch the window on memory down to it.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.manifest import Shard, ShardFile, index_name
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.ranges import Extents, Range, ranges
@@ -25,13 +25,21 @@ class RemoteShard(OpenShard):
     """A shard in a store. Bytes of its file are fetched when they are read."""
 
     def __init__(
-        self, store: StoreClient, file: ShardFile, rows: NDArray[np.void], fields: Mapping[str, Field], format: str
+        self,
+        store: StoreClient,
+        file: ShardFile,
+        rows: NDArray[np.void],
+        fields: Mapping[str, Field],
+        format: str,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(store.uri(file.path), file.path, rows, fields, format)
+        super().__init__(store.uri(file.path), file.path, rows, fields, format, max_pixels=max_pixels)
         self._store, self._file = store, file
 
     @classmethod
-    def open(cls, store: StoreClient, shard: Shard, fields: Mapping[str, Field], format: str) -> RemoteShard:
+    def open(
+        cls, store: StoreClient, shard: Shard, fields: Mapping[str, Field], format: str, max_pixels: int = MAX_PIXELS
+    ) -> RemoteShard:
         """Fetch the index, and check it and the size of the file against the manifest.
 
         Raises:
@@ -49,7 +57,7 @@ class RemoteShard(OpenShard):
         except FileNotFoundError:
             raise CorruptionError(f"{store.uri(name)}: is missing") from None
         rows = index.read(np.frombuffer(data, np.uint8), store.uri(name), file, shard.records, fields)
-        return cls(store, file, rows, fields, format)
+        return cls(store, file, rows, fields, format, max_pixels)
 
     def stored(self, start: int, length: int) -> NDArray[np.uint8]:
         return self._fetch(Range(start, start + length, _NOTHING)) if length else _EMPTY

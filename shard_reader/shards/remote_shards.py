@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.manifest import Shard, index_name
 from shard_reader.remote.cache import Cache
 from shard_reader.remote.cache_entry import CacheEntry, CacheError, DiskFullError
@@ -40,6 +40,7 @@ class RemoteShards:
 
     Args:
         cache: a directory on a local disk, and its maximum size in bytes.
+        max_pixels: the most pixels of an encoded image.
     """
 
     def __init__(
@@ -49,14 +50,22 @@ class RemoteShards:
         fields: Mapping[str, Field],
         format: str,
         cache: tuple[Path, int | None] | None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.store, self.shards = store, shards
+        self.store, self.shards, self.max_pixels = store, shards, max_pixels
         self._fields, self._format, self.cache_options = fields, format, cache
         self._entries: dict[int, CacheEntry] = {}
         self._start()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.store, self.shards, self._fields, self._format, self.cache_options)
+        return type(self), (
+            self.store,
+            self.shards,
+            self._fields,
+            self._format,
+            self.cache_options,
+            self.max_pixels,
+        )
 
     def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
         """Shards by number, with the error in place of a shard that cannot be opened.
@@ -304,7 +313,7 @@ class RemoteShards:
         return self.store.submit(lambda: self._fetch_index(number), size=size, urgent=True)
 
     def _fetch_index(self, number: int) -> RemoteShard:
-        return RemoteShard.open(self.store, self.shards[number], self._fields, self._format)
+        return RemoteShard.open(self.store, self.shards[number], self._fields, self._format, self.max_pixels)
 
     def _download_state(self, number: int, download: ShardDownload) -> CacheState:
         """The state of a shard that is or was being downloaded."""
@@ -334,7 +343,8 @@ class _CachedShard(OpenShard):
         self, shards: RemoteShards, cache: Cache, number: int, rows: NDArray[np.void], data: NDArray[np.uint8]
     ) -> None:
         file = shards.shards[number].files[shards._format]
-        super().__init__(shards.store.uri(file.path), file.path, rows, shards._fields, shards._format, data)
+        uri = shards.store.uri(file.path)
+        super().__init__(uri, file.path, rows, shards._fields, shards._format, data, shards.max_pixels)
         self._store, self._file, self._number, self._shards = shards.store, file, number, weakref.ref(shards)
         self._entry, self._cache = shards.entry(number), cache
         self._identity = cache.identity(self._entry)

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError, ShardsError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import Field, extent_columns, extent_fields
+from shard_reader.format.fields import MAX_PIXELS, Field, extent_columns, extent_fields
 from shard_reader.format.image_codecs.table import decode_image
 from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import address, map_file
 
-__all__ = ["MOST_OPEN", "OpenShard"]
+__all__ = ["MOST_OPEN", "OUTSIDE", "OpenShard"]
+
+OUTSIDE = "its index points outside of it: the index was changed after it was opened"
 
 # Shards take two maps each, and lookups may keep as many again in use: the kernel allows a process 65,530 maps.
 MOST_OPEN = 8_000
@@ -32,10 +34,13 @@ class OpenShard:
         name: name of the file.
         rows: the index, a structured array with a row for each record.
         data: every byte of the file, uint8, if it is mapped.
+        max_pixels: the most pixels of an encoded image.
 
     Attributes:
         rows_address: address of the index in memory.
         data_address: address of the file in memory; 0 if it is not mapped.
+        data_size: bytes of the file in memory; 0 if it is not mapped.
+        check_at: the time, by `time.monotonic`, from which on the sizes of its files are to be looked at again.
     """
 
     # Strings and lists are checked against their checksums whenever they are read, even with verify="never": it costs
@@ -49,18 +54,23 @@ class OpenShard:
         fields: Mapping[str, Field],
         format: str,
         data: NDArray[np.uint8] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.uri, self.name, self.rows, self.fields, self.format = uri, name, rows, fields, format
-        self._data = data
+        self._data, self.max_pixels = data, max_pixels
         self._extents = rows[["offset", "length", "crc32c", "height", "width"]]
         self._other_extents = {
             name: rows[list(extent_columns(name))] for name in extent_fields(fields) if not fields[name].is_image
         }
         self.rows_address = address(rows)
         self.data_address = 0 if data is None else address(data)
+        self.data_size = 0 if data is None else data.size
+        self.check_at = 0.0
 
     @classmethod
-    def map(cls, directory: Path, shard: Shard, fields: Mapping[str, Field], format: str) -> OpenShard:
+    def map(
+        cls, directory: Path, shard: Shard, fields: Mapping[str, Field], format: str, max_pixels: int = MAX_PIXELS
+    ) -> OpenShard:
         """A shard on a disk, its file and index mapped, and checked against the manifest.
 
         Raises:
@@ -73,7 +83,8 @@ class OpenShard:
             data = map_file(path, file.bytes)
         except FileNotFoundError:
             raise CorruptionError(f"{path}: is missing") from None
-        return cls(str(path), file.path, index.load(directory, file, shard.records, fields), fields, format, data)
+        rows = index.load(directory, file, shard.records, fields)
+        return cls(str(path), file.path, rows, fields, format, data, max_pixels)
 
     @property
     def is_mapped(self) -> bool:
@@ -81,9 +92,16 @@ class OpenShard:
         return self._data is not None
 
     def stored(self, start: int, length: int) -> NDArray[np.uint8]:
-        """Some bytes of the file."""
+        """Some bytes of the file.
+
+        Raises:
+            CorruptionError: they lie outside of the file.
+        """
         assert self._data is not None  # shards that are not mapped override this method
-        return self._data[start : start + length]
+        found = self._data[start : start + length]
+        if len(found) != length:
+            raise CorruptionError(f"{self.uri}: {OUTSIDE}")
+        return found
 
     def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:
         """Sound bytes in place of damaged ones; None if there is no other source, or it has them damaged, too."""
@@ -125,7 +143,7 @@ class OpenShard:
         if payload is None:
             raise self.damage(row, "is damaged (CRC mismatch)")
         try:
-            return decode_image(payload, self.fields["image"], height, width)
+            return decode_image(payload, self.fields["image"], height, width, max_pixels=self.max_pixels)
         except (ValueError, OSError) as error:
             raise self.damage(row, error) from error
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from shard_reader.format.checksum import sha256_file
 from shard_reader.storage.directory import Stored
 from shard_reader.storage.retry import retried
+from shard_reader.system.regular_files import open_regular
 
 __all__ = ["LocalDirectory", "sync", "write_whole"]
 
@@ -88,11 +89,11 @@ class LocalDirectory:
 
     def open(self, name: str) -> BinaryIO:
         """A file to read and seek in."""
-        return open(self._path / name, "rb")
+        return open(self._path / name, "rb", opener=open_regular)
 
     def lines(self, name: str) -> Iterator[bytes]:
         """Each line of a file, with its line break."""
-        with open(self._path / name, "rb") as file:
+        with open(self._path / name, "rb", opener=open_regular) as file:
             yield from file
 
     def sha256(self, name: str) -> str:
@@ -125,7 +126,7 @@ class LocalDirectory:
                 shutil.rmtree(path)
 
     def _read(self, name: str, start: int, end: int | None) -> bytes:
-        with open(self._path / name, "rb") as file:
+        with open(self._path / name, "rb", opener=open_regular) as file:
             file.seek(start)
             return file.read() if end is None else file.read(end - start)
 

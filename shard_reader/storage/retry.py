@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from shard_reader.errors import ShardsError
 from shard_reader.storage.store_errors import NO_CREDENTIALS, answer, has_unknown_host
+from shard_reader.system.regular_files import NotRegularError
 
 __all__ = ["LOCAL_SECONDS", "REMOTE_SECONDS", "may_pass", "retried"]
 
@@ -30,7 +31,14 @@ _LASTING = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
     | {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOSYS}
 )
-_LASTING_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+_LASTING_ERRORS = (
+    FileNotFoundError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+    FileExistsError,
+    NotRegularError,
+)
 _MISTAKES = (ShardsError, MemoryError, TypeError, ValueError, LookupError, AttributeError, ImportError)
 # RefreshError is not among them: a token of Google's may fail to refresh for a moment.
 _REFUSALS = (NO_CREDENTIALS | {"ClientAuthenticationError", "ParamValidationError"}) - {"RefreshError"}

@@ -227,6 +227,10 @@ class BatchReader:
         found = replace(found, located=located, columns=columns, fetch=fetching)
         if self._images is None or "offset" not in columns or fetching is not None:
             return found
+        outside = located.outside(columns)
+        if outside is not None:
+            columns["offset"][outside] = columns["length"][outside] = 0
+            found = replace(found, outside=outside)
         addresses = located.addresses(columns)
         is_sound = self._images.are_sound(columns["length"])
         return replace(found, addresses=addresses, window=self._images.window(addresses), is_sound=is_sound)

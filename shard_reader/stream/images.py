@@ -217,8 +217,8 @@ class BatchImages:
                     if found is None:
                         raise ValueError(_MISMATCH)
                     payload = found
-                image = shard.fields["image"]
-                pixels = decode_image(payload, image, height, width, fast=self._fast, scratch=scratch)
+                image, most = shard.fields["image"], shard.max_pixels
+                pixels = decode_image(payload, image, height, width, fast=self._fast, scratch=scratch, max_pixels=most)
             except (CorruptionError, ValueError, OSError) as error:
                 target[...] = 0
                 pending.fail(place, error)

@@ -13,7 +13,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.order.coverage import Coverage
 from shard_reader.shards.fetch import Fetch
 from shard_reader.shards.located import Located
-from shard_reader.shards.shard import OpenShard
+from shard_reader.shards.shard import OUTSIDE, OpenShard
 from shard_reader.system.memory_map import Window
 
 __all__ = ["Lookup", "PendingBatch"]
@@ -33,6 +33,7 @@ class Lookup:
         addresses: addresses of the images' payloads; None without images, or where some are not in memory.
         window: the window on the pixels, where they are gathered.
         is_sound: every image to gather is there and has the right length.
+        outside: the images that do not lie in their shards, bool `[n]`; None if all do.
     """
 
     epoch: int
@@ -46,6 +47,7 @@ class Lookup:
     addresses: NDArray[np.int64] | None = None
     window: Window | None = None
     is_sound: bool = False
+    outside: NDArray[np.bool_] | None = None
 
     def up_to(self, end: int) -> Lookup:
         """This lookup without the records from `end` on, before their columns and bytes are asked for."""
@@ -129,6 +131,9 @@ class PendingBatch:
         # An error of the whole shard names the file already; naming the record as well would blame it.
         if isinstance(shard, Exception) or isinstance(reason, CorruptionError):
             self.failures.append((place, shard if isinstance(shard, Exception) else reason))  # type: ignore[arg-type]
+            return
+        if self.lookup.outside is not None and self.lookup.outside[place]:
+            self.failures.append((place, CorruptionError(f"{shard.uri}: row {row}: {OUTSIDE}")))
             return
         failure = shard.damage(row, reason)
         failure.__cause__ = reason if isinstance(reason, Exception) else None

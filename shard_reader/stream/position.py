@@ -8,12 +8,15 @@ from shard_reader.arguments import as_integer
 from shard_reader.errors import StateError
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
+from shard_reader.printable import excerpt
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import Skipped
 
 __all__ = ["Position", "translated"]
 
 _STATE_VERSION = 1
+_LAST_EPOCH = 1 << 40  # positions of mixtures, which go on over epochs, are integers of 64 bits
+_SHOWN = 600  # characters of an identity in messages
 
 
 class Position:
@@ -129,15 +132,21 @@ class Position:
             StateError: the position is of another dataset or order; the message shows both.
         """
         if not isinstance(state, dict):
-            raise StateError(f"{state!r} is no state: pass what state_dict() gave")
+            raise StateError(f"{excerpt(state)} is no state: pass what state_dict() gave")
         expected = self._identity()
         found = {name: state.get(name) for name in expected}
-        if found != expected:
-            raise StateError(f"the state is of another stream:\n  state:  {found}\n  stream: {expected}")
+        if not _are_equal(found, expected):
+            shown, own = excerpt(found, _SHOWN), excerpt(expected, _SHOWN)
+            raise StateError(f"the state is of another stream:\n  state:  {shown}\n  stream: {own}")
         epoch, step = state.get("epoch"), state.get("step")
         steps = self._order.epoch_steps
-        if not isinstance(epoch, int) or not isinstance(step, int) or epoch < 0 or not 0 <= step <= steps:
-            raise StateError(f"epoch={epoch!r}, step={step!r}: an epoch of this stream has {steps} steps")
+        if not isinstance(epoch, int) or not isinstance(step, int):
+            raise StateError(f"epoch={excerpt(epoch)}, step={excerpt(step)}: must be integers")
+        if not 0 <= epoch <= _LAST_EPOCH or not 0 <= step <= steps:
+            raise StateError(
+                f"epoch={excerpt(epoch)}, step={excerpt(step)}: an epoch of this stream has {steps} steps, and the last"
+                f" is epoch {_LAST_EPOCH}"
+            )
         return epoch, step
 
     def to_plain(self) -> dict[str, Any]:
@@ -223,6 +232,13 @@ class Position:
             return Coverage.from_json(raw)
         except ValueError as error:
             raise StateError(f"coverage={error}") from None
+
+
+def _are_equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    try:
+        return one == other
+    except (RecursionError, ValueError):  # nested too deeply; arrays
+        return False
 
 
 def translated(state: dict[str, Any]) -> dict[str, Any]:

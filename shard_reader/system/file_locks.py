@@ -10,6 +10,8 @@ import os
 import struct
 from pathlib import Path
 
+from shard_reader.system.regular_files import open_regular
+
 try:
     import fcntl
 except ModuleNotFoundError:  # not Unix
@@ -33,7 +35,7 @@ class FileLocks:
     def __init__(self, path: Path) -> None:
         if not hasattr(fcntl, "F_OFD_SETLK"):
             raise OSError("it takes locks that only Linux has")
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._file = open_regular(path, os.O_RDWR | os.O_CREAT)
 
     def __del__(self) -> None:
         file, self._file = getattr(self, "_file", -1), -1

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
+from shard_reader.system.regular_files import NotRegularError, open_regular
 
 __all__ = ["Window", "address", "announce", "map_file"]
 
@@ -30,10 +31,13 @@ def map_file(path: str | os.PathLike[str], expected: int | None = None, keep: ob
         keep: an object to keep alive as long as the map.
 
     Raises:
-        CorruptionError: the file has another size.
+        CorruptionError: the file has another size, or is a FIFO, a device or a socket.
         OSError: the file cannot be opened or mapped.
     """
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        file = open_regular(path)
+    except NotRegularError as error:
+        raise CorruptionError(f"{path}: {error.strerror}") from None
     try:
         size = os.fstat(file).st_size
         # Before mapping: to read a page past the end of a shorter file ends the process with SIGBUS.
@@ -65,9 +69,9 @@ class Window:
 
     # One array of overlapping rows spans all memory from the lowest to the highest address. A fancy index copies rows
     # out of it and touches no other byte: one for each batch, where one for each shard takes several times as long with
-    # a hundred shards. It is safe since record numbers are checked where they come in, extents against the size of the
-    # file when the index is opened, and that size against the manifest before the file is mapped; and since a lookup
-    # keeps its shards alive.
+    # a hundred shards. It is safe since record numbers are checked where they come in, the extents of a lookup
+    # against the size of the map when they are looked up, and that size against the manifest before the file is mapped;
+    # and since a lookup keeps its shards alive. A file that is cut off while it is mapped ends the process (SIGBUS).
 
     def __init__(self, addresses: NDArray[np.int64], row: np.dtype[Any]) -> None:
         lowest, highest = (int(addresses.min()), int(addresses.max())) if len(addresses) else (0, 0)

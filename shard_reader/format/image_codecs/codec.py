@@ -89,14 +89,16 @@ class ImageCodec(ABC):
     def decode(
         self, payload: Bytes, field: Field, height: int, width: int, fast: bool, scratch: Scratch | None
     ) -> Pixels:
-        """The pixels of a payload, `[height, width, channels]`. Not every codec uses height and width.
+        """The pixels of a payload, `[height, width, channels]`.
+
+        The size in the payload's header is held against height and width before memory is taken for its pixels.
 
         Args:
             fast: decode faster and less exactly, if the codec can.
             scratch: memory that the pixels may be in; they are then valid until it is used again.
 
         Raises:
-            ValueError: the payload is damaged. The message continues "the image".
+            ValueError: the payload is damaged, or of another size. The message continues "the image".
             ModuleNotFoundError: a package is missing; the message names the extra.
         """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from shard_reader.format.fields import Field
 from shard_reader.format.image_codecs.codec import Bytes, ImageCodec, ImageHeader, Pixels, Scratch, optional_module
 
@@ -34,14 +36,23 @@ class Jpeg(ImageCodec):
         # Where images differ in channels, only the header says which this one has; a second call, so only then.
         if channels is None:
             channels = 1 if simplejpeg.decode_jpeg_header(payload)[2] == "Gray" else 3
-        pixels: Pixels = simplejpeg.decode_jpeg(
-            payload,
-            "GRAY" if channels == 1 else "RGB",
-            fastdct=fast,
-            fastupsample=fast,
-            buffer=None if scratch is None else scratch.memory(height * width * channels),
-        )
+        # A buffer of just this size: the decoder compares it with the header's size before it begins, which costs
+        # nothing. By itself it would take the memory that the header asks for.
+        size = height * width * channels
+        memory = np.empty(size, np.uint8) if scratch is None else scratch.memory(size)[:size]
+        try:
+            pixels: Pixels = simplejpeg.decode_jpeg(
+                payload, "GRAY" if channels == 1 else "RGB", fastdct=fast, fastupsample=fast, buffer=memory
+            )
+        except ValueError:
+            self._check_size(payload, height, width)  # its words are about the buffer
+            raise
         return pixels
+
+    def _check_size(self, payload: Bytes, height: int, width: int) -> None:
+        header = self.header(payload)
+        if (header.height, header.width) != (height, width):
+            raise ValueError(f"has a header that says {header.width}x{header.height} pixels, not {width}x{height}")
 
     def encode(self, pixels: Pixels, quality: int | None) -> bytes:
         kind = ("GRAY", "Gray") if pixels.shape[2] == 1 else ("RGB", "420")

@@ -17,6 +17,10 @@ _MODES = {"L": (1, "uint8"), "RGB": (3, "uint8"), "RGBA": (4, "uint8"), "I;16": 
 """Channels and dtype of Pillow's modes whose pixels need no conversion."""
 
 
+class _OtherImageError(ValueError):
+    """A header that does not say what the index says. Its words need no explanation."""
+
+
 class PillowCodec(ImageCodec):
     """An encoding whose name is that of a format of Pillow."""
 
@@ -43,9 +47,10 @@ class PillowCodec(ImageCodec):
         try:
             # This format alone: Pillow knows many, and that of EPS runs another program.
             with pillow.open(io.BytesIO(payload.data), formats=(self.name,)) as image:
+                _check_header(image, field, height, width)  # before a pixel is made
                 # A grey image among coloured ones becomes coloured, as the decoder of JPEG does by itself.
                 pixels = np.asarray(image.convert("RGB") if field.shape[2] == 3 and image.mode == "L" else image)
-        except MemoryError:
+        except (MemoryError, _OtherImageError):
             raise
         except Exception as error:
             # Pillow's decoders raise errors of many kinds: SyntaxError, struct.error, EOFError, ...
@@ -60,3 +65,19 @@ class PillowCodec(ImageCodec):
         buffer = io.BytesIO()
         image.save(buffer, self.name.upper(), **settings)
         return buffer.getvalue()
+
+
+def _check_header(image: Any, field: Field, height: int, width: int) -> None:
+    """Check that an image whose header has been read is of a size and a type.
+
+    Raises:
+        _OtherImageError: the image is another one.
+    """
+    if image.size != (width, height):
+        raise _OtherImageError(f"has a header that says {image.width}x{image.height} pixels, not {width}x{height}")
+    channels, dtype = _MODES.get(image.mode, (0, ""))
+    # A grey image may be among coloured ones.
+    if dtype != field.dtype or field.shape[2] not in (None, channels, channels + 2 if image.mode == "L" else channels):
+        raise ValueError(
+            f"has a header that says pixels of mode {image.mode}, not {field.shape[2]} channels of {field.dtype}"
+        )

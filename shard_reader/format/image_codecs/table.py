@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.image_codecs.avif import Avif
 from shard_reader.format.image_codecs.codec import ImageCodec, ImageHeader, Scratch
 from shard_reader.format.image_codecs.jpeg import Jpeg
@@ -86,6 +86,7 @@ def decode_image(
     *,
     fast: bool = False,
     scratch: Scratch | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[Any]:
     """The pixels of one payload, `[height, width, channels]` of the field's dtype.
 
@@ -94,12 +95,20 @@ def decode_image(
     Args:
         fast: decode JPEGs with libjpeg-turbo's fast integer DCT and chroma upsampling, which are less exact.
         scratch: memory to decode JPEGs into; the pixels are valid until it is used again.
+        max_pixels: the most pixels of an encoded image.
 
     Raises:
-        ValueError: the payload is not an image of this size.
+        ValueError: the payload is not an image of this size, or the size is above the bound.
         ModuleNotFoundError: a package is missing; the message names the extra.
     """
-    image = codec_of(field).decode(payload, field, height, width, fast, scratch)
+    codec = codec_of(field)
+    # Index and header may agree on any size. Pixels that are stored raw take their bytes, others a few hundred.
+    if height * width > max_pixels and not codec.is_raw:
+        raise ValueError(
+            f"has {width}x{height} pixels, more than max_pixels={max_pixels}: pass a larger number to open_dataset if"
+            " you trust the dataset"
+        )
+    image = codec.decode(payload, field, height, width, fast, scratch)
     # A sound payload of another image, as in a mixed-up file, must not reach a batch: shapes are checked for all
     # codecs.
     channels = field.shape[2]

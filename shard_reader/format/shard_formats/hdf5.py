@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import FORMAT_VERSION, Field, extent_columns
 from shard_reader.format.image_codecs.table import codec_of, is_pixel_array
+from shard_reader.format.shard_formats.hdf5_layout import row_bytes, stored_dataset
+from shard_reader.printable import printable
 
 __all__ = ["ShardWriter", "read_columns"]
 
@@ -248,77 +250,118 @@ def read_columns(
         path: a shard that `ShardWriter` closed.
         data: the bytes of that file.
         fields: the fields of the dataset.
+
+    Raises:
+        CorruptionError: the file is damaged, has other fields, or has values in other files.
     """
+    try:
+        with h5py.File(path, "r") as file:
+            return _columns(file, str(path), data, fields)
+    except CorruptionError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        # HDF5 reports damage as errors of many kinds. An OSError with a number is of the disk.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CorruptionError(f"{path}: is no HDF5 shard of these fields: {printable(str(error))}") from error
+
+
+def _columns(
+    file: h5py.File, path: str, data: NDArray[np.uint8], fields: Mapping[str, Field]
+) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
-    with h5py.File(path, "r") as file:
-        for name, field in fields.items():
-            if field.is_image and file[name].ndim > 1:
-                columns["offset"], columns["length"] = _row_extents(file[name])
-            elif field.in_index:
-                columns[name] = file[name][:]
-            else:
-                offset, length = _heap_extents(data, _references(data, file[name]), str(path))
-                size = 1 if field.is_image or field.dtype == "string" else _DTYPES[field.dtype].itemsize
-                columns |= zip(extent_columns(name), (offset, length * np.uint64(size)), strict=False)
+    found = {name: stored_dataset(file, name, len(data)) for name in fields}
+    if len(lengths := {len(dataset) for dataset in found.values()}) > 1:
+        raise CorruptionError(f"{path}: its fields have different numbers of rows: {sorted(lengths)}")
+    for name, field in fields.items():
+        dataset = found[name]
+        if field.is_image and dataset.ndim > 1:
+            columns["offset"], columns["length"] = _row_extents(dataset, len(data))
+        elif field.in_index:
+            if (dataset.dtype, dataset.shape[1:]) != (_DTYPES[field.dtype], field.shape):
+                raise CorruptionError(f"{path}: {name!r} is {dataset.dtype} {dataset.shape[1:]}, not {field.dtype}")
+            columns[name] = dataset[:]
+        else:
+            size = 1 if field.is_image or field.dtype == "string" else _DTYPES[field.dtype].itemsize
+            offset, length = _heap_extents(data, _references(data, dataset), path, size)
+            columns |= zip(extent_columns(name), (offset, length), strict=False)
     return columns
 
 
-def _chunk_offsets(dataset: h5py.Dataset) -> dict[int, int]:
-    """The first row of each chunk, and its byte in the file."""
+def _chunk_offsets(dataset: h5py.Dataset, size: int) -> dict[int, int]:
+    """The first row of each chunk, and its byte in the file of `size` bytes."""
     offsets: dict[int, int] = {}
     dataset.id.chunk_iter(lambda chunk: offsets.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
+    for first in range(0, len(dataset), dataset.chunks[0]):
+        rows = min(dataset.chunks[0], len(dataset) - first)
+        if (
+            first not in offsets
+            or offsets[first] + rows * row_bytes(dataset) > size
+            or dataset.chunks[1:] != dataset.shape[1:]
+        ):
+            raise CorruptionError(f"{dataset.file.filename}: {dataset.name}: row {first} lies outside of the file")
     return offsets
 
 
-def _row_extents(images: h5py.Dataset) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    row_bytes = int(np.prod(images.shape[1:])) * images.dtype.itemsize
-    offset = np.empty(len(images), np.uint64)
-    for first, start in _chunk_offsets(images).items():
+def _row_extents(images: h5py.Dataset, size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    length = row_bytes(images)
+    offset = np.zeros(len(images), np.uint64)
+    for first, start in _chunk_offsets(images, size).items():
         rows = min(images.chunks[0], len(images) - first)
-        offset[first : first + rows] = start + np.arange(rows, dtype=np.uint64) * np.uint64(row_bytes)
-    return offset, np.full(len(images), row_bytes, np.uint64)
+        offset[first : first + rows] = start + np.arange(rows, dtype=np.uint64) * np.uint64(length)
+    return offset, np.full(len(images), length, np.uint64)
 
 
 def _references(data: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[np.void]:
+    if h5py.check_dtype(vlen=dataset.dtype) is None or dataset.ndim != 1:
+        raise CorruptionError(f"{dataset.file.filename}: {dataset.name} is not of variable length")
     if dataset.chunks is None:
         start = dataset.id.get_offset() or 0  # None where no row was ever stored
         return np.frombuffer(data, _REFERENCE, len(dataset), start)
     references = np.zeros(len(dataset), _REFERENCE)
-    for first, start in _chunk_offsets(dataset).items():
-        rows = min(dataset.chunks[0], len(dataset) - first)
+    for first, start in _chunk_offsets(dataset, len(data)).items():
+        rows = max(0, min(dataset.chunks[0], len(dataset) - first))
         references[first : first + rows] = np.frombuffer(data, _REFERENCE, rows, start)
     return references
 
 
 def _heap_extents(
-    data: NDArray[np.uint8], references: NDArray[np.void], name: str
+    data: NDArray[np.uint8], references: NDArray[np.void], name: str, size: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The offset and the length in bytes of each value; `size` is that of an element."""
     offset = np.zeros(len(references), np.uint64)
-    collections: dict[int, dict[int, int]] = {}
+    collections, end = dict[int, dict[int, tuple[int, int]]](), 0
+    # In the order of the file: collections that overlap could make a small file have billions of objects.
+    for address in np.unique(references["address"][references["length"] > 0]).tolist():
+        if address < end:
+            raise CorruptionError(f"{name}: the heap at byte {address} overlaps the one before")
+        collections[address], end = _heap_objects(data, address, name)
     for row, (length, address, number) in enumerate(references.tolist()):
         if length == 0:  # an empty value has no object
             continue
-        if address not in collections:
-            collections[address] = _heap_objects(data, address, name)
         if number not in collections[address]:
             raise CorruptionError(f"{name}: the heap at byte {address} has no object {number} (row {row})")
-        offset[row] = collections[address][number]
-    return offset, references["length"].astype(np.uint64)
+        offset[row], held = collections[address][number]
+        if length * size > held:
+            raise CorruptionError(f"{name}: the value of row {row} is longer than its object in the heap")
+    return offset, references["length"].astype(np.uint64) * np.uint64(size)
 
 
-def _heap_objects(data: NDArray[np.uint8], address: int, name: str) -> dict[int, int]:
-    """The number of each object in a collection, and the first byte of its data."""
+def _heap_objects(data: NDArray[np.uint8], address: int, name: str) -> tuple[dict[int, tuple[int, int]], int]:
+    """The number of each object in a collection, the first byte and the bytes of its data; and the collection's end."""
     if address + _COLLECTION.size > len(data):
         raise CorruptionError(f"{name}: the heap at byte {address} lies past the end of the file")
     magic, size = _COLLECTION.unpack_from(data.data, address)
-    if magic != b"GCOL":
+    if magic != b"GCOL" or size < _COLLECTION.size:
         raise CorruptionError(f"{name}: no heap at byte {address}")
-    objects: dict[int, int] = {}
+    objects: dict[int, tuple[int, int]] = {}
     position, end = address + _COLLECTION.size, min(address + size, len(data))
     while position + _OBJECT.size <= end:
         number, _, length = _OBJECT.unpack_from(data.data, position)
         if number == 0:  # the free space at the end
             break
-        objects[number] = position + _OBJECT.size
+        if position + _OBJECT.size + length > end:
+            raise CorruptionError(f"{name}: object {number} of the heap at byte {address} lies past its end")
+        objects[number] = position + _OBJECT.size, length
         position += _OBJECT.size + (length + 7) // 8 * 8
-    return objects
+    return objects, end

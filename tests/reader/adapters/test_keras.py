@@ -339,11 +339,18 @@ def test_what_would_break_resuming_is_an_error(jpeg_shards: Path, tmp_path: Path
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", '{"epoch": 1}', '{"epoch": 1, "weights": "gone.weights.h5", "position": {}, "random_states": []}'],
+    [
+        "{",
+        "[]",
+        '{"epoch": 1}',
+        '{"epoch": 1, "weights": "epoch-00001-step-00000000.weights.h5", "position": {}, "random_states": []}',
+    ],
 )
 def test_a_damaged_checkpoint_says_what_to_do(jpeg_shards: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "position.json").write_text(text)
-    with pytest.raises(StateError, match=r"position\.json: is no position|gone\.weights\.h5: is missing"):
+    with pytest.raises(
+        StateError, match=r"position\.json: is no position|epoch-00001-step-00000000\.weights\.h5: is missing"
+    ):
         ResumeCallback(ShardSequence(stream(jpeg_shards)), tmp_path)
 
 

@@ -1,0 +1,87 @@
+"""Checks of the fields in a manifest: their types, and the sizes that follow from them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from shard_reader.format.fields import FIELD_DTYPES, INDEX_DTYPES, MAX_VALUES, Field, index_dtype
+from shard_reader.format.image_codecs.table import is_pixel_array
+from shard_reader.printable import excerpt, printable
+
+__all__ = ["field_problems", "least_bytes"]
+
+_MOST_SIZES = 8  # of a shape
+_MOST_FIELDS = 4096
+_MOST_SIDE = 1 << 31
+_MOST_CHANNELS = 4
+_FRAME = 16  # bytes of a record's frame in a TFRecord, and of a reference in HDF5
+
+
+def field_problems(fields: Mapping[str, Field]) -> list[str]:
+    """The problems of fields, each as `path: problem`."""
+    if len(fields) > _MOST_FIELDS:
+        return [f"$.fields: {len(fields)} are more than {_MOST_FIELDS}"]
+    problems = [*_missing(fields), *(problem for name, field in fields.items() for problem in _of_field(name, field))]
+    problems += [] if "image" not in fields else _of_image(fields["image"])
+    # Columns are counted only of fields that are as they should be.
+    return problems or list(_of_columns(fields))
+
+
+def least_bytes(fields: Mapping[str, Field]) -> int:
+    """The fewest bytes that a record takes in a shard."""
+    image = fields["image"]
+    if not is_pixel_array(image):
+        return _FRAME
+    return _FRAME + math.prod(size or 0 for size in image.shape) * np.dtype(image.dtype).itemsize
+
+
+def _missing(fields: Mapping[str, Field]) -> Iterator[str]:
+    is_foreign = "image" in fields and fields["image"].feature is not None
+    for name in ("image", "id", "height", "width"):
+        if name not in fields and not (name == "id" and is_foreign):
+            yield f"$.fields.{name}: is missing"
+
+
+def _of_field(name: str, field: Field) -> Iterator[str]:
+    path, is_image = f"$.fields.{printable(name)}", name == "image"
+    expected = FIELD_DTYPES.get(name, (*INDEX_DTYPES, "string"))
+    if not name or "\0" in name:
+        yield f"$.fields: {excerpt(name)} is no name"
+    if field.dtype not in expected:
+        yield f"{path}.dtype: is {field.dtype}, expected {' or '.join(expected)}"
+    if not is_image and field.is_image:
+        yield f"{path}.encoding: only the field image has one"
+    if len(field.shape) > _MOST_SIZES:
+        yield f"{path}.shape: {len(field.shape)} sizes are more than {_MOST_SIZES}"
+    elif not is_image and None in field.shape[1:]:
+        yield f"{path}.shape: only the first size may be null"
+    elif not is_image and math.prod(size or 1 for size in field.shape) > MAX_VALUES:
+        yield f"{path}.shape: more than {MAX_VALUES} values"
+    if field.dtype == "string" and len(field.shape) > 1:
+        yield f"{path}.shape: strings come alone or in a list"
+    if name in ("id", "height", "width", "content_hash") and field.shape:
+        yield f"{path}.shape: must be empty"
+
+
+def _of_image(image: Field) -> Iterator[str]:
+    if image.encoding is None or len(image.shape) != 3:
+        yield "$.fields.image: needs an encoding and a shape of height, width, channels"
+        return
+    sides, channels = image.shape[:2], image.shape[2]
+    if any(side is not None and not 0 < side < _MOST_SIDE for side in sides) or not (
+        channels is None or 0 < channels <= _MOST_CHANNELS
+    ):
+        shown = ", ".join("null" if size is None else str(size) for size in image.shape)
+        yield f"$.fields.image.shape: [{shown}] is that of no image: sides of 1 and more, and 1 to 4 channels"
+
+
+def _of_columns(fields: Mapping[str, Field]) -> Iterator[str]:
+    columns = Counter(name for name, *_ in index_dtype(fields))
+    yield from (f"$.fields: two of them need an index column {printable(c)}" for c, n in columns.items() if n > 1)
+    values = sum(math.prod(size or 1 for size in field.shape) for field in fields.values() if field.in_index)
+    if values > 2 * MAX_VALUES:
+        yield f"$.fields: {values} values in a row of an index are more than {2 * MAX_VALUES}"
