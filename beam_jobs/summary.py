@@ -105,7 +105,7 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
     if manifest.class_names:
         lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
     if others := [name for name in manifest.fields if name not in FIELD_DTYPES]:
-        lines.append(f"  fields     {', '.join(others)}")
+        lines.append(f"  fields     {', '.join(map(printable, others))}")
     if "label" in manifest.fields and not manifest.class_names:
         lines.append("  labels     numbers, without names")
     if "label" not in manifest.fields and "objects/label" not in manifest.fields:
@@ -171,7 +171,7 @@ def dry_run_text(
         first = sample.rejects[0]
         lines.append(
             f"  sample     {len(sample.rejects)} of {counted(sample.images, 'image')} cannot be used, as"
-            f" {printable(first.uri)}: {first.reason}: {first.message}"
+            f" {printable(first.uri)}: {first.reason}: {printable(first.message)}"
         )
     lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
     return "\n".join(lines)
@@ -240,7 +240,7 @@ def _image(field: Field, options: Mapping[str, Any]) -> str:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def _column(name: str, texts: list[str]) -> list[str]:
@@ -270,5 +270,5 @@ def _reject_lines(manifest: Manifest, output: str) -> list[str]:
     shown = sorted(first.values(), key=lambda reject: reject.reason == DUPLICATE)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     lines = [f"  rejected   {reasons.total()} ({why}), listed in {output}/{REJECTS_NAME}"]
-    lines += [f"    {printable(reject.id)}: {reject.reason}: {reject.message}" for reject in shown]
+    lines += [f"    {printable(reject.id)}: {reject.reason}: {printable(reject.message)}" for reject in shown]
     return lines + (["    ..."] if reasons.total() > len(shown) else [])

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TextIO
 
+from shard_reader.printable import printable, printable_lines
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = [
@@ -71,7 +72,7 @@ def print_status(line: str, to: TextIO | None = None) -> None:
 def print_warning(line: str, to: TextIO | None = None) -> None:
     """Print a line to standard error, or to the stream `to`, even where the output is to be quiet."""
     with contextlib.suppress(OSError):  # a closed terminal is no reason to stop the job
-        print(without_secrets(line), file=to or sys.stderr, flush=True)
+        print(printable_lines(without_secrets(line)), file=to or sys.stderr, flush=True)
 
 
 def counted(count: int, noun: str) -> str:
@@ -121,7 +122,7 @@ class ProgressLine:
             print_status(text)
             return
         columns = _columns()
-        text = text[: columns - 1]
+        text = printable(text)[: columns - 1]
         # A terminal that was made narrower has wrapped the last text into several lines.
         above = max(0, len(self._shown) - 1) // columns
         self._shown = text

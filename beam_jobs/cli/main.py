@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from beam_jobs import terminal
 from beam_jobs.cli.commands import choose
 from beam_jobs.errors import JobError
+from shard_reader.printable import printable_lines
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = ["main"]
@@ -52,5 +53,5 @@ def _fail(message: str, status: int) -> int:
     if terminal.is_verbose():
         terminal.print_status(traceback.format_exc())
     with contextlib.suppress(OSError):  # on a closed terminal, the exit status remains
-        print(f"image-shards: error: {without_secrets(message)}", file=sys.stderr)  # noqa: T201
+        print(f"image-shards: error: {printable_lines(without_secrets(message))}", file=sys.stderr)  # noqa: T201
     return status

@@ -33,6 +33,7 @@ from shard_reader.format.fields import IMAGE_DTYPES
 from shard_reader.format.image_codecs.codec import ImageCodec
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_for
 from shard_reader.format.manifest import FORMATS
+from shard_reader.printable import printable_lines
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
@@ -393,7 +394,7 @@ def run(arguments: Sequence[str]) -> int:
     ignore_image_warnings()
     summary = prepare(parse(arguments))
     try:
-        print(without_secrets(summary), flush=True)  # noqa: T201
+        print(printable_lines(without_secrets(summary)), flush=True)  # noqa: T201
     except OSError as error:  # a script that reads the summary has to know that it is missing
         raise JobError(f"the dataset is whole, but standard output cannot be written ({error.strerror})") from error
     return 0

@@ -76,9 +76,11 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
     if inputs.excluded:
         ignored += f", {inputs.excluded} excluded"
     kind = f"source: {source.options.kind}, {why}"
-    print_status(f"{options.source.input}: {layout.text}, {counted(inputs.count, 'image')}, {ignored} ({kind})")
+    print_status(
+        f"{options.source.input}: {printable(layout.text)}, {counted(inputs.count, 'image')}, {ignored} ({kind})"
+    )
     for warning in layout.warnings:
-        print_warning(f"warning: {warning}")
+        print_warning(f"warning: {printable(warning)}")
     return Listing(
         source=source,
         spill=spill,

@@ -162,7 +162,7 @@ def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRe
 
 
 def _named(reject: Reject) -> str:
-    return f"{printable(reject.uri)}: {reject.reason}: {reject.message}"
+    return f"{printable(reject.uri)}: {reject.reason}: {printable(reject.message)}"
 
 
 def _rename(shard: WrittenShard, output: Path, work: Work) -> None:

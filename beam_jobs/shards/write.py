@@ -223,8 +223,11 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     folder = f"{job.work.shards}/{task.name}"
     try:
         written = WrittenShard.from_json(task, output.read(f"{folder}/{_WRITTEN}"))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    names = {format: file.path for format, file in written.shard.files.items()}
+    if names != {format: shard_name(task.split, task.number, task.count, format) for format in job.formats}:
+        return None  # another program wrote it: its names may be those of any file
     for file in written.shard.files.values():
         for name, sha256 in ((file.path, file.sha256), (index_name(file.path), file.index_sha256)):
             # A publication that was interrupted may have renamed some of the files already.

@@ -42,6 +42,7 @@ from beam_jobs.sources.files.interface import (
 from beam_jobs.sources.files.tables.json_lists import JsonLists
 from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
 from shard_reader.format.fields import Field
+from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
 __all__ = ["Coco"]
@@ -206,7 +207,8 @@ class Coco(Source):
         missing = [f'"{name}"' for name in _SECTIONS if name not in there]
         if missing and missing != ['"annotations"']:
             has = (
-                ", ".join(f'"{name}"' for name in there[:20]) or "no keys; a list of records is a table: --source table"
+                ", ".join(f'"{printable(name)}"' for name in there[:20])
+                or "no keys; a list of records is a table: --source table"
             )
             raise self._refused(f"is no COCO file of instances: it has no {' and no '.join(missing)}; it has {has}")
         if missing:
@@ -219,7 +221,7 @@ class Coco(Source):
         if number in self._categories:
             raise self._refused(f'"categories": the id {json.dumps(number)} is there twice')
         if name in self._categories.values():
-            raise self._refused(f'"categories": the name "{name}" is there twice')
+            raise self._refused(f'"categories": the name "{printable(name)}" is there twice')
         self._categories[number] = name
 
     def _number_categories(self) -> None:

@@ -35,6 +35,7 @@ from beam_jobs.sources.files.interface import (
 from beam_jobs.sources.files.tables.rows import KINDS, Rows
 from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
 from shard_reader.format.fields import Field
+from shard_reader.printable import printable
 from shard_reader.storage.open import directory, is_url
 from shard_reader.storage.secrets import unsigned
 
@@ -346,7 +347,7 @@ def _path(entry: Entry | Reference) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(name or '""' for name in names[:_SHOWN])
+    shown = ", ".join(printable(name) or '""' for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 

@@ -14,6 +14,7 @@ from beam_jobs.sources.files.arrays.plain import Array, as_pixels
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Directory
+from shard_reader.system.regular_files import check_regular
 
 __all__ = ["HDF5Files", "check_stored", "hdf5_arrays"]
 
@@ -68,6 +69,7 @@ class HDF5Files:
         # The process is a part of the cache's key: an open HDF5 file does not survive a fork.
         local = self._directory.local
         if local is not None:
+            check_regular(local / name)  # HDF5 would wait for the writer of a pipe
             return h5py.File(local / name, "r", locking="best-effort")
         return h5py.File(self._directory.open(name), "r")
 
