@@ -132,7 +132,15 @@ class _Headers:
 
     def __init__(self, file: BinaryIO, called: str) -> None:
         self._file, self._called = file, called
-        self.seek, self.tell = file.seek, file.tell
+        self._size = file.seek(0, 2)
+        self.tell = file.tell
+        file.seek(0)
+
+    def seek(self, position: int) -> int:
+        """Go to a header."""
+        if position > self._size:  # a position of 2 to the 62 would be an error of the system
+            raise tarfile.ReadError("unexpected end of data")
+        return self._file.seek(position)
 
     def read(self, size: int = -1) -> bytes:
         """Read a header, or the names and values that a long one has."""
