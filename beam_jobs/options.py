@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
@@ -31,6 +32,10 @@ MAX_SIDE = 65_500
 # Above twice `Image.MAX_IMAGE_PIXELS`, Pillow refuses an image as a decompression bomb: this is that limit.
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 29  # a file is read whole into memory
+# Pixels that a decoder goes over. The largest image allowed has 2.5 billion as a progressive JPEG of Pillow's, in ten
+# scans without subsampling: see images/files/work.py.
+MAX_WORK = 4_000_000_000
+MAX_SECONDS = 120  # of one image; a fifth of a second is usual
 FITS = ("cover", "crop", "pad", "inside", "stretch", "none")
 CHANNELS = ("rgb", "grey", "keep")
 DUPLICATE_LABELS = ("first", "drop")
@@ -48,7 +53,8 @@ class ImageOptions:
     encoding supports it); other transparency is drawn over `background`. `quality` None is the default quality of the
     encoding, and lets a JPEG file that needs no change keep its bytes. A `dtype` other than uint8 keeps the precision
     of 16-bit images. Colours are RGB, 0 to 255.
-    `reject_suspects` rejects images that a decoder reads with a complaint.
+    `reject_suspects` rejects images that a decoder reads with a complaint. `max_work` is the number of pixels that a
+    decoder goes over: those of the image, times the passes over them.
     """
 
     width: int
@@ -65,6 +71,7 @@ class ImageOptions:
     channels: str = "rgb"
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
+    max_work: int = MAX_WORK
     reject_suspects: bool = False
 
 
@@ -104,7 +111,7 @@ class PrepareOptions:
     """All options of `image-shards prepare`, after checks.
 
     `duplicate_labels` is one of DUPLICATE_LABELS, for duplicates to be dropped that have several labels; None refuses
-    them.
+    them. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the job.
     """
 
     source: SourceOptions
@@ -120,6 +127,8 @@ class PrepareOptions:
     classes: tuple[str, ...] | None = None
     drop_duplicates: bool = False
     duplicate_labels: str | None = None
+    exclude: frozenset[str] | None = None
+    max_seconds: int = MAX_SECONDS
     reject_crashers: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -130,8 +139,9 @@ class PrepareOptions:
         # The same inputs may come from another place: the fingerprint of the listing stands for them.
         for name in ("input", "kind"):
             source.pop(name, None)
-        if self.source.root is not None:
-            source["root"] = without_secrets(self.source.root)
+        for name in ("root", "below"):
+            if source.get(name) is not None:
+                source[name] = without_secrets(source[name])
         return {
             "source": source or None,
             "classes": list(self.classes) if self.classes else None,
@@ -144,6 +154,7 @@ class PrepareOptions:
             "seed": self.seed,
             "drop_duplicates": self.drop_duplicates or None,
             "duplicate_labels": self.duplicate_labels,
+            **({} if self.exclude is None else {"exclude": _digest(self.exclude)}),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -155,6 +166,11 @@ class PrepareOptions:
             "max_rejects": asdict(self.max_rejects),
             "runner": self.beam.get("runner"),
         }
+
+
+def _digest(ids: Iterable[str]) -> str:
+    """The SHA-256 of some ids: there may be too many of them to be stored."""
+    return hashlib.sha256(canonical_json(sorted(ids)).encode()).hexdigest()
 
 
 def _changed(options: ImageOptions | SourceOptions) -> dict[str, Any]:

@@ -21,17 +21,18 @@ from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import Duplicate, PlannedInputs, plan_inputs, statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, first_references, plan_shards, read_tasks, shard_count
 from beam_jobs.runners.engines import check_engine, check_places
+from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
 from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
 from beam_jobs.runners.workers import Workers
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
-from beam_jobs.shards.publish import Publication, check_rejects
+from beam_jobs.shards.publish import check_rejects, publication_of
 from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import Sample, hashes_of, sample_shard
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
-from beam_jobs.summary import Progress, dry_run_text, output_state, summary
+from beam_jobs.summary import Progress, dry_run_text, output_state, reached_lines, summary
 from beam_jobs.terminal import counted, print_status
 from shard_reader.format.manifest import Manifest
 from shard_reader.storage.open import is_url, local_path
@@ -129,8 +130,9 @@ def _check_places(options: PrepareOptions) -> None:
         return
     if options.reject_crashers:
         raise UsageError(f"--reject-crashers: is for this machine's processes, not for {options.beam['runner']}")
-    root = {"--root": options.source.root} if options.source.root is not None else {}
-    check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **root})
+    more = {"--root": options.source.root, "--below": options.source.below}
+    given = {name: place for name, place in more.items() if place is not None}
+    check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **given})
 
 
 def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest) -> str:
@@ -244,7 +246,7 @@ def _take_sample(run: _Run, listing: Listing, inputs: PlannedInputs) -> Sample:
     job = _job(run.options, listing, str(run.scratch), Work(""))
     job = replace(job, image=replace(job.image, normalize="none"))  # statistics are not known yet
     if run.workers is None:
-        return sample_shard(task, job, None, Watcher())
+        return inline_calls.do(sample_shard, task, job, None)  # type: ignore[no-any-return]
     (sample,) = run.workers.do(sample_shard, [task], job)
     return sample  # type: ignore[no-any-return]
 
@@ -278,7 +280,7 @@ def _write(run: _Run, plan: _Plan, output: Output) -> None:
     options, listing = run.options, plan.listing
     job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
     job = _with_threads(job, options, plan.tasks)
-    publication = _publication(options, plan, job)
+    publication = publication_of(options, listing, plan.inputs, plan.shards, plan.tasks, job)
     if finished := output.finished():
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
     steps = plan.inputs.planned + _measured(options, plan)
@@ -314,6 +316,7 @@ def _run_tasks(run: _Run, add_steps: AddSteps, tasks: int, progress: Progress, t
     options, workers = run.options, run.workers
     if workers is not None:
         workers.watcher, workers.count = progress, min(options.workers, tasks)
+        progress.in_work = workers.in_work
     run_pipeline(add_steps, options.beam, workers, progress=progress.text, tasks_done=tasks_done, scratch=run.scratch)
 
 
@@ -351,8 +354,9 @@ def _anywhere(place: str) -> str:
 def _job(options: PrepareOptions, listing: Listing, output: str, work: Work) -> Job:
     source, schema = listing.source.options, listing.schema
     root = _anywhere(source.root) if source.root is not None else None
+    below = _anywhere(source.below) if source.below is not None else None
     return Job(
-        source=replace(source, input=_anywhere(source.input), root=root),
+        source=replace(source, input=_anywhere(source.input), root=root, below=below),
         output=output,
         work=work,
         image=options.image,
@@ -363,28 +367,7 @@ def _job(options: PrepareOptions, listing: Listing, output: str, work: Work) -> 
         count_classes=schema.count_classes,
         threads=_REMOTE_THREADS if is_url(source.input) else 1,
         decoders=2 if is_url(source.input) else 1,
-    )
-
-
-def _publication(options: PrepareOptions, plan: _Plan, job: Job) -> Publication:
-    listing = plan.listing
-    return Publication(
-        output=job.output,
-        work=job.work,
-        fields=dict(job.fields),
-        formats=options.formats,
-        splits=tuple(plan.shards),
-        class_names=listing.schema.class_names,
-        count_classes=job.count_classes,
-        seed=options.seed,
-        options={**options.to_json(), "kind": job.source.kind, "shard_counts": plan.shards},
-        fingerprint=listing.fingerprint,
-        layout=listing.layout,
-        planned=plan.inputs.planned,
-        shards=plan.tasks,
-        listing_rejected=plan.inputs.rejected,
-        listing_dropped=plan.inputs.dropped,
-        max_rejects=options.max_rejects,
+        max_seconds=options.max_seconds,
     )
 
 
@@ -397,4 +380,5 @@ def _dry_run(options: PrepareOptions, source: Source, why: str) -> str:
         plan = _plan(run, listing)
         sample = plan.sample or _take_sample(run, listing, plan.inputs)
     state = output_state(output, listing.fingerprint)
-    return dry_run_text(options, state, plan.inputs, plan.shards, listing.schema, sample)
+    text = dry_run_text(options, state, plan.inputs, plan.shards, listing.schema, sample)
+    return "\n".join([text, *reached_lines(listing.layout.reached)])

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, SUSPECTS
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
-__all__ = ["Progress", "dry_run_text", "output_state", "summary"]
+__all__ = ["Progress", "dry_run_text", "output_state", "reached_lines", "summary"]
+
+_SHOWN_PLACES = 20  # hosts and folders of a table
+_STILL_SECONDS = 30.0  # without a finished image, after which a line of progress names those in work
 
 
 class Progress(Watcher):
@@ -46,7 +49,10 @@ class Progress(Watcher):
         self._steps, self._count, self._limit = steps, count, limit
         self._rejects, self._rejected = list(inputs.first_rejects), inputs.rejected - inputs.dropped
         self._done = self._kept = 0
-        self._began = time.monotonic()
+        self._began = self._changed = time.monotonic()
+        self._named = 0.0, ""  # when images in work were named, and their names
+        self.in_work: Callable[[], list[str]] = list
+        """Returns the ids of the images that are being read or decoded."""
 
     def counts(self, images: int, reject: Reject | None = None) -> None:
         """Count finished images, or a rejected one.
@@ -55,6 +61,7 @@ class Progress(Watcher):
             JobError: more images are rejected than `limit` allows.
         """
         self._done += images
+        self._changed = time.monotonic()
         if reject is not None:
             self._rejected += 1
             self._rejects = [*self._rejects, reject][:3]
@@ -63,6 +70,7 @@ class Progress(Watcher):
     def keeps(self, images: int, rejected: int) -> None:
         """Count the finished images of an earlier run."""
         self._done += images
+        self._changed = time.monotonic()
         self._kept += images
         self._rejected += rejected
 
@@ -70,7 +78,17 @@ class Progress(Watcher):
         """Images done, images/s, rejects and time left."""
         shown = progress_bar if as_bar else progress_text
         seconds = time.monotonic() - self._began
-        return shown(self._done, self._steps, "images", seconds, f"{self._rejected} rejected", self._kept)
+        return shown(self._done, self._steps, "images", seconds, f"{self._rejected} rejected{self._slow()}", self._kept)
+
+    def _slow(self) -> str:
+        """The images in work, where none has been finished for a while."""
+        now = time.monotonic()
+        if now - self._changed < _STILL_SECONDS:
+            return ""
+        # To find their names, the plan is read: not ten times a second.
+        if now - self._named[0] >= _STILL_SECONDS:
+            self._named = now, ", ".join(map(printable, self.in_work()[:3]))
+        return f", {now - self._changed:.0f} s on {self._named[1]}" if self._named[1] else ""
 
 
 def summary(manifest: Manifest, output: str, elapsed: float) -> str:
@@ -101,6 +119,8 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         where = f"listed in {output}/{DUPLICATES_NAME}"
         lines.append(f"  duplicates {counts.duplicates} with the bytes of another{leaks}, {where}")
         lines += [f"    {remedy}" for count, remedy in _remedies(counts) if count]
+    if counts.excluded:
+        lines.append(f"  excluded   {counts.excluded}, as --exclude says")
     lines += _column("left out", [f"{printable(one.what)}: {printable(one.why)}" for one in manifest.left_out])
     lines += _column("warning", list(map(printable, manifest.warnings)))
     lines += _reject_lines(manifest, output)
@@ -157,6 +177,14 @@ def dry_run_text(
         )
     lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
     return "\n".join(lines)
+
+
+def reached_lines(reached: Mapping[str, int]) -> list[str]:
+    """The hosts and folders that a table names, each with the number of paths, most first."""
+    ordered = sorted(reached.items(), key=lambda item: (-item[1], item[0]))
+    lines = [f"{counted(count, 'path')} of {printable(place)}" for place, count in ordered[:_SHOWN_PLACES]]
+    rest = sum(count for _, count in ordered[_SHOWN_PLACES:])
+    return _column("reads", lines + ([f"{counted(rest, 'path')} of other places"] if rest else []))
 
 
 def output_state(output: Output, fingerprint: Fingerprint) -> str:

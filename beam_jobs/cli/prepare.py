@@ -17,6 +17,8 @@ from beam_jobs.options import (
     FILTERS,
     FITS,
     MAX_PIXELS,
+    MAX_SECONDS,
+    MAX_WORK,
     NORMALIZATIONS,
     ImageOptions,
     PrepareOptions,
@@ -24,13 +26,14 @@ from beam_jobs.options import (
     SplitRule,
 )
 from beam_jobs.runners.beam_import import without_import_warnings
-from beam_jobs.sources.files.class_names import read_class_names
+from beam_jobs.sources.files.class_names import read_class_names, read_ids
 from beam_jobs.sources.files.interface import BOX_FORMATS, SOURCES, SourceOptions
 from beam_jobs.steps import prepare
 from shard_reader.format.fields import IMAGE_DTYPES
 from shard_reader.format.image_codecs.codec import ImageCodec
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_for
 from shard_reader.format.manifest import FORMATS
+from shard_reader.printable import printable_lines
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
@@ -99,9 +102,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
         help="processes on this machine (default: one a CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="how many inputs may be"
-        " unusable: a count, or with a point a fraction (default: 0.01)")  # fmt: skip
-    add("--dry-run", action="store_true", help="show the plan, with sizes and time estimated from a few images,"
-        " and touch nothing")  # fmt: skip
+        " unusable, as 20 or 0.01 (default)")  # fmt: skip
+    add("--dry-run", action="store_true", help="show the plan, with estimates, and touch nothing")
     add("--overwrite", action="store_true", help="remove the dataset, or unfinished one, in OUTPUT")
 
 
@@ -109,25 +111,31 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where images and labels are").add_argument
     add("--source", type=source_kind, metavar="S", help=f"{', '.join(SOURCES)}, or module:Class of"
         " your own (default: recognised, and said)")  # fmt: skip
-    add("--root", metavar="DIR", help="what paths are relative to (default: the folder of the table; beside a COCO"
-        " file)")  # fmt: skip
+    add("--root", metavar="DIR", help="what paths are relative to (default: the file's folder)")
+    add("--below", metavar="DIR", help="reject paths that lead elsewhere, by links, too")
+    add("--no-urls", action="store_true", help="reject paths that are URLs")
     add("--path-column", metavar="C", help="of paths in a table (default: path, file, ...)")
     add("--label-column", metavar="C", help="of names, numbers or lists (default: label, ...)")
-    add("--label-separator", metavar="TEXT", help="between labels in a cell, as '|' (default: one label)")
+    add("--label-separator", metavar="T", help="between labels in a cell, as '|' (default: one label)")
     add("--split-column", metavar="C", help="of names of splits (default: split, if it is there)")
     add("--path-suffix", metavar="TEXT", help="to add to each path, as .jpg (default: nothing)")
     add("--id-column", metavar="C", help="of unique ids (default: the path, or the place)")
     add("--fields", type=names, metavar="C,...", help="columns to keep as fields (default: all)")
     add("--boxes", type=names, metavar="C,...", help="a column of lists of boxes, or four columns of one box")
-    add("--box-format", choices=BOX_FORMATS, default="xyxy", metavar="B", help="xyxy, xywh, yxyx; as parts of the"
-        " image: rel-xyxy, ... (default: xyxy)")  # fmt: skip
+    add(
+        "--box-format",
+        choices=BOX_FORMATS,
+        default="xyxy",
+        metavar="B",
+        help="xyxy (default), xywh, yxyx; rel-xyxy, ...: 0..1",
+    )
     add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="stored, or upright: EXIF"
         " applied (default: stored)")  # fmt: skip
     add("--points", type=names, metavar="C,...", help="a column of lists of points, or two, x before y")
-    add("--image-key", metavar="K", help="the feature or array of images, or a WebDataset's"
-        " suffix (default: image, image/encoded, ...)")  # fmt: skip
+    add("--image-key", metavar="K", help="feature, array or WebDataset's suffix of images")
     add("--record", metavar="SPEC", help="of binary records, as label:u1,image:u1[3,32,32]")
     add("--classes", metavar="FILE", help="class names in order, one a line (default: sorted by name)")
+    add("--exclude", metavar="FILE", help="ids of inputs to leave out, one a line")
     add("--nested-classes", action="store_true", help="classes are whole paths of folders, as pet/cat")
 
 
@@ -144,11 +152,14 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=IMAGE_DTYPES, metavar="D", help="uint8, uint16, float16 or float32 (default: uint8; float32"
         " with --normalize)")  # fmt: skip
     add("--normalize", choices=NORMALIZATIONS, default="none", metavar="HOW", help="unit: 0..1; symmetric: -1..1;"
-        " imagenet, dataset, per-image: each channel less that mean, over that deviation"
-        " (default: none)")  # fmt: skip
+        " imagenet, dataset, per-image: less that mean, over that deviation (default: none)")  # fmt: skip
     add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N", help="reject larger images (default:"
         " %(default)s)")  # fmt: skip
     add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE", help="reject larger files (default: 512MiB)")
+    add("--max-work", type=integer(1), default=MAX_WORK, metavar="N", help="reject more pixels times passes (default:"
+        " %(default)s)")  # fmt: skip
+    add("--max-seconds", type=integer(1), default=MAX_SECONDS, metavar="S", help="fail at an image that takes longer"
+        " (default: %(default)s)")  # fmt: skip
 
 
 def _add_splits(parser: argparse.ArgumentParser) -> None:
@@ -217,6 +228,8 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         classes=read_class_names(found.classes) if found.classes is not None else None,
         drop_duplicates=found.drop_duplicates,
         duplicate_labels=found.duplicate_labels,
+        exclude=read_ids(found.exclude) if found.exclude is not None else None,
+        max_seconds=found.max_seconds,
         reject_crashers=found.reject_crashers,
         overwrite=found.overwrite,
         dry_run=found.dry_run,
@@ -249,6 +262,8 @@ def _source_options(found: argparse.Namespace) -> SourceOptions:
         image_key=found.image_key,
         record=found.record,
         nested_classes=found.nested_classes,
+        no_urls=found.no_urls,
+        below=_place(found.below, "--below") if found.below is not None else None,
     )
 
 
@@ -305,6 +320,7 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
         channels=found.channels,
         max_pixels=found.max_pixels,
         max_bytes=found.max_bytes,
+        max_work=found.max_work,
         reject_suspects=found.reject_suspects,
     )
 
@@ -378,7 +394,7 @@ def run(arguments: Sequence[str]) -> int:
     ignore_image_warnings()
     summary = prepare(parse(arguments))
     try:
-        print(without_secrets(summary), flush=True)  # noqa: T201
+        print(printable_lines(without_secrets(summary)), flush=True)  # noqa: T201
     except OSError as error:  # a script that reads the summary has to know that it is missing
         raise JobError(f"the dataset is whole, but standard output cannot be written ({error.strerror})") from error
     return 0

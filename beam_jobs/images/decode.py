@@ -25,6 +25,7 @@ from beam_jobs.images.files.depth import has_more_bits
 from beam_jobs.images.files.jpeg import decode_jpeg
 from beam_jobs.images.files.tiff import check_planes, colours_of_palette, has_more_bands, is_negative
 from beam_jobs.images.files.unread import unread
+from beam_jobs.images.files.work import check_exif, check_file, check_image
 from beam_jobs.images.geometry import turned
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
@@ -40,6 +41,7 @@ _FORMATS = (
 )
 _PAGED = {"TIFF": "pages", "GIF": "frames", "WEBP": "frames", "PNG": "frames", "MPO": "frames", "AVIF": "frames"}
 _XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
+_LARGEST_PROFILE = 1 << 24  # bytes: profiles of printers have three million
 
 
 class Decoded(NamedTuple):
@@ -102,12 +104,14 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
         raise BadInput("empty", "the file has no bytes")
     if len(data) > options.max_bytes:
         raise BadInput("too-large", f"{len(data)} bytes are more than the limit of {options.max_bytes}")
+    check_file(data, options.max_work)
     if Image.MAX_IMAGE_PIXELS is not None and options.max_pixels > Image.MAX_IMAGE_PIXELS:
         # Pillow's own limit has to allow the same. It stays in force for sizes that a header does not tell.
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_size(*image.size, options)
+            check_image(image, options.max_work)
             decoded = _decode(image, data, keep=options.channels == "keep")
             check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
             return decoded
@@ -134,6 +138,8 @@ def _formats() -> tuple[str, ...]:
 
 def _decode(image: Image.Image, data: bytes, *, keep: bool) -> Decoded:
     profile = image.info.get("icc_profile")
+    if profile and len(profile) > _LARGEST_PROFILE:
+        raise BadInput("too-large", f"its colour profile has {len(profile):,} bytes, more than {_LARGEST_PROFILE:,}")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         check_planes(image, keep=keep)
         # Pillow and OpenCV turn a TIFF upright when they load it, and Pillow then reports an orientation of 1: the
@@ -162,6 +168,7 @@ def _orientation(image: Image.Image) -> tuple[int, tuple[str, ...]]:
     for name in _XMP:
         image.info.pop(name, None)
     try:
+        check_exif(image.info.get("exif", b""))
         return image.getexif().get(_ORIENTATION, 1), ()
     except Exception:  # the parsers of Pillow raise errors of many classes
         return 1, ("metadata",)
@@ -171,7 +178,8 @@ def _pages(image: Image.Image) -> tuple[str, ...]:
     """The kind of change for further pages or frames, of which none is read. Call this after the image is loaded."""
     kind = _PAGED.get(image.format or "")
     try:
-        return (kind,) if kind and getattr(image, "n_frames", 1) > 1 else ()
+        # Not the number of frames, for which Pillow goes through all of them.
+        return (kind,) if kind and getattr(image, "is_animated", False) else ()
     except Exception:  # the headers of further pages can be damaged: there are such pages
         return (kind,) if kind else ()
 

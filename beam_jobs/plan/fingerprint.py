@@ -14,6 +14,8 @@ from shard_reader.format.manifest import Fingerprint
 
 __all__ = ["check_same", "fingerprint_of", "identity"]
 
+_ONLY_IF_GIVEN = ("options.image.", "options.source.", "options.exclude")  # options that defaults leave out
+
 
 def fingerprint_of(options: PrepareOptions, inputs: Inputs) -> Fingerprint:
     """The fingerprint of the dataset that a job makes."""
@@ -39,6 +41,7 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], output: str) -
         return
     # Hashes say that jobs differ, and not in what: the options, stored beside them, are compared for the message.
     found, asked = _flat(there), _flat(here)
+    asked |= {name: None for name in found if name.startswith(_ONLY_IF_GIVEN) and name not in asked}
     differences = [
         "INPUT has other inputs"
         if name == "fingerprint.inputs"

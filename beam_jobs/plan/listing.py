@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 import time
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from beam_jobs.sources.files.interface import Layout, Source
 from beam_jobs.sources.files.many_images import without_split
 from beam_jobs.terminal import counted, print_status, print_warning
 from shard_reader.format.manifest import Fingerprint
+from shard_reader.printable import printable
 
 __all__ = ["Listing", "list_input"]
 
@@ -63,16 +65,22 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
             print_status(f"{options.source.input}: {number} inputs found so far")
 
     catalog = Catalog(options.classes)
-    inputs = scan(source, options.seed, catalog, spill, on_entry)
+    inputs = scan(source, options.seed, catalog, spill, on_entry, options.exclude or frozenset())
+    if inputs.excluded and not inputs.count:
+        raise UsageError(f"--exclude: leaves out all {counted(inputs.excluded, 'input')}")
     layout = source.layout()
     schema = catalog.close(layout)
-    layout = replace(layout, warnings=(*layout.warnings, *_missing_labels(schema)))
+    layout = replace(layout, warnings=(*layout.warnings, *_missing_labels(schema), *_not_excluded(inputs)))
     _check_boxes(options, schema)
     ignored = f"{counted(layout.ignored, 'file')} ignored"
+    if inputs.excluded:
+        ignored += f", {inputs.excluded} excluded"
     kind = f"source: {source.options.kind}, {why}"
-    print_status(f"{options.source.input}: {layout.text}, {counted(inputs.count, 'image')}, {ignored} ({kind})")
+    print_status(
+        f"{options.source.input}: {printable(layout.text)}, {counted(inputs.count, 'image')}, {ignored} ({kind})"
+    )
     for warning in layout.warnings:
-        print_warning(f"warning: {warning}")
+        print_warning(f"warning: {printable(warning)}")
     return Listing(
         source=source,
         spill=spill,
@@ -90,6 +98,15 @@ def _missing_labels(schema: Schema) -> tuple[str, ...]:
         return ()
     listed = ", ".join(map(repr, names))
     return (f"class {listed}: is this a missing label? if so, remove these inputs or leave their labels empty",)
+
+
+def _not_excluded(inputs: Inputs) -> tuple[str, ...]:
+    """A warning for ids of --exclude that no input has."""
+    if not inputs.unknown:
+        return ()
+    named = ", ".join(map(printable, heapq.nsmallest(3, inputs.unknown)))
+    more = ", ..." if len(inputs.unknown) > 3 else ""
+    return (f"--exclude: {counted(len(inputs.unknown), 'id')} of the file no input has: {named}{more}",)
 
 
 def _check_boxes(options: PrepareOptions, schema: Schema) -> None:

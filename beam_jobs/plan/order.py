@@ -42,20 +42,41 @@ _ID_AND_SIZE_ONLY = Entry("")[2:-1]  # the other values of an entry that has onl
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The number of inputs of a listing, and a fingerprint of their entries in any order."""
+    """The number of inputs of a listing, and a fingerprint of their entries in any order.
+
+    `excluded` is the number of those that are left out, which `count` has not. `unknown` are ids to be left out that no
+    input has.
+    """
 
     count: int
     fingerprint: str
+    excluded: int = 0
+    unknown: frozenset[str] = frozenset()
 
 
-def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_entry: Callable[[], None]) -> Inputs:
-    """List INPUT into `catalog`, and into `spill` unless it is None. Calls `on_entry` after each input."""
+def scan(
+    source: Source,
+    seed: int,
+    catalog: Catalog,
+    spill: Spill | None,
+    on_entry: Callable[[], None],
+    exclude: frozenset[str] = frozenset(),
+) -> Inputs:
+    """List INPUT into `catalog`, and into `spill` unless it is None, without the ids in `exclude`.
+
+    Calls `on_entry` after each input.
+    """
     # The fingerprint is a sum of one SHA-256 for each input. A sum needs no order, so that a single pass over the
     # listing is enough, and sources may list in any order.
-    count = total = 0
+    count = total = excluded = 0
+    found = set[str]()
     for entry in source.entries():
         count += 1
-        if entry.problem is None:
+        is_excluded = entry.id in exclude
+        if is_excluded:
+            excluded += 1
+            found.add(entry.id)
+        elif entry.problem is None:
             catalog.add(entry)
         name = entry.id.encode("utf-8", "surrogateescape")
         try:
@@ -67,12 +88,13 @@ def scan(source: Source, seed: int, catalog: Catalog, spill: Spill | None, on_en
         if isinstance(entry.place, str) and is_url(entry.place):
             more = json.dumps(entry._replace(place=unsigned(entry.place))).encode()
         total += int.from_bytes(hashlib.sha256(b"%s\0%d\n%s" % (name, entry.size, more)).digest())
-        if spill is not None:
+        if spill is not None and not is_excluded:
             # The slash ends the seed, so that no other seed and id give the same text.
             key = hashlib.blake2b(b"%d/%s" % (seed, name), digest_size=8)
             spill.add_line(key.digest(), f"{key.hexdigest()} {line}".encode())
         on_entry()
-    return Inputs(count, hashlib.sha256(b"%d %d" % (count, total % (1 << 256))).hexdigest())
+    digest = hashlib.sha256(b"%d %d" % (count, total % (1 << 256))).hexdigest()
+    return Inputs(count - excluded, digest, excluded, exclude - found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ class _ForEachShard(beam.DoFn):
             self._tasks.append(task)
             self._statistics = statistics
         else:
-            yield inline_calls.call(self._work, task, self._job, statistics, inline_calls)
+            yield inline_calls.do(self._work, task, self._job, statistics)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._tasks:

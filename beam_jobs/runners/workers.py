@@ -30,7 +30,7 @@ from beam_jobs.errors import JobError
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.plan.tasks import ShardTask, reference_at
 from beam_jobs.processes import ProcessDiedError, WorkerProcess, answer_all, end_with_parent, ready, signals_wait
-from beam_jobs.shards.job import Job, Watcher
+from beam_jobs.shards.job import Job, Watcher, too_slow
 from beam_jobs.sources.files.interface import Reference, Reject
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
@@ -41,6 +41,8 @@ ShardFunction = Callable[[ShardTask, Job, Any, Watcher], Any]
 """Does a task of a job, given the statistics, reports to the watcher, and returns the result."""
 
 _POLL_SECONDS = 0.1
+_TRY_SECONDS = 120  # for a process to start and to read one image
+_CLOCK_SECONDS = 0.5  # between two looks at how long images are decoded
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 # Beam pickles DoFns, and processes do not pickle: a DoFn carries the id of its run, and looks the processes up here.
 _running: dict[str, Workers] = {}
@@ -73,6 +75,7 @@ class Workers:
         self.count, self.watcher = count, watcher
         self._reject_crashers = reject_crashers
         self._processes: list[_ImageProcess] = []
+        self._busy: dict[_ImageProcess, tuple[ShardTask, Job]] = {}
 
     def __enter__(self) -> Workers:
         _running[self.run] = self
@@ -111,18 +114,23 @@ class Workers:
         """
         self.start()
         waiting = deque(tasks)
-        idle, busy = list(self._processes), dict[_ImageProcess, ShardTask]()
+        idle, busy = list(self._processes), dict[_ImageProcess, tuple[ShardTask, Job]]()
+        self._busy = busy
+        looked = time.monotonic()
         while waiting or busy:
             self.check()
             while waiting and idle:
                 process = idle.pop()
-                busy[process] = waiting.popleft()
-                process.send((work, busy[process], job, statistics))
+                busy[process] = waiting.popleft(), job
+                process.send((work, *busy[process], statistics))
+            if time.monotonic() - looked >= _CLOCK_SECONDS:
+                looked = time.monotonic()
+                self._check_clocks()
             for process in ready(busy, _POLL_SECONDS):
                 try:
                     done, value = process.receive()
                 except ProcessDiedError:
-                    task = busy.pop(process)
+                    task, _ = busy.pop(process)
                     job = self._without_crasher(process, task, job)
                     waiting.appendleft(task)
                     self._processes.remove(process)
@@ -139,6 +147,11 @@ class Workers:
                 else:
                     self._report(value)
 
+    def in_work(self) -> list[str]:
+        """The ids of the images that are being read or decoded."""
+        busy = list(self._busy.items())
+        return [reference.id for process, (task, job) in busy for reference in process.images(task, job)]
+
     def check(self) -> None:
         """Raise the error that has stopped the run, if there is one."""
         if self.error is not None:
@@ -149,6 +162,15 @@ class Workers:
         self.error = self.error or error
         for process in list(self._processes):
             process.kill()
+
+    def _check_clocks(self) -> None:
+        """Stop the run at an image that is decoded for too long: in C code, which nothing else would end."""
+        for process, (task, job) in self._busy.items():
+            position = process.overdue(task, job.max_seconds)
+            if position is not None:
+                error = too_slow(reference_at(directory(job.output), task, position).id, job.max_seconds)
+                self.stop(error)
+                raise error
 
     def _start(self) -> _ImageProcess:
         self.check()
@@ -195,14 +217,23 @@ class _ImageProcess(WorkerProcess):
 
     def __init__(self) -> None:
         # Shared memory without a lock, since a killed process would keep one. The positions in work lie close to each
-        # other, so that no two threads write to the same one of the 1,024 numbers.
+        # other, so that no two threads write to the same one of the 1,024 numbers. A position from 1 is negative while
+        # its image is decoded: to wait for a store, or for a turn, is not the image's fault.
         self._current = RawArray(c_int64, 1024)
+        self._seen: dict[tuple[ShardTask, int], float] = {}  # images that are decoded, and since when at the latest
         super().__init__(_serve, self._current)
 
     def images(self, task: ShardTask, job: Job) -> list[Reference]:
         """The images of a task that were in work when the process died."""
-        positions = sorted({position - 1 for position in self._current if position})
+        positions = sorted({abs(position) - 1 for position in self._current if position})
         return [reference_at(directory(job.output), task, position) for position in positions]
+
+    def overdue(self, task: ShardTask, seconds: float) -> int | None:
+        """The position of an image of a task that is decoded for longer than `seconds`; None if there is none."""
+        now = time.monotonic()
+        decoded = [(task, -position - 1) for position in self._current if position < 0]
+        self._seen = {image: self._seen.get(image, now) for image in decoded}
+        return next((position for (_, position), since in self._seen.items() if now - since > seconds), None)
 
 
 def _crash(reference: Reference, job: Job) -> str | None:
@@ -211,6 +242,8 @@ def _crash(reference: Reference, job: Job) -> str | None:
         process = WorkerProcess(_try)
     try:
         process.send((reference, job))
+        if not ready([process], _TRY_SECONDS + job.max_seconds):
+            raise too_slow(reference.id, job.max_seconds)
         with contextlib.suppress(ProcessDiedError):
             process.receive()
             return None
@@ -280,6 +313,9 @@ class _Reporter(Watcher):
 
     def begins(self, position: int) -> None:
         self._current[position % len(self._current)] = position + 1
+
+    def decodes(self, position: int) -> None:
+        self._current[position % len(self._current)] = -(position + 1)
 
     def ends(self, position: int) -> None:
         self._current[position % len(self._current)] = 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from beam_jobs.options import ImageOptions
+from beam_jobs.errors import JobError
+from beam_jobs.options import MAX_SECONDS, ImageOptions
 from beam_jobs.shards.output import Work
 from beam_jobs.sources.files.interface import Reject, SourceOptions
 from shard_reader.format.fields import Field
+from shard_reader.printable import printable
 
-__all__ = ["Job", "Watcher"]
+__all__ = ["Job", "Watcher", "too_slow"]
 
 
 class Watcher:
@@ -18,6 +20,9 @@ class Watcher:
 
     def begins(self, position: int) -> None:
         """The image at this position of the shard is being processed."""
+
+    def decodes(self, position: int) -> None:
+        """The image at this position has been read, and is being decoded."""
 
     def ends(self, position: int) -> None:
         """The image at this position is finished."""
@@ -36,7 +41,8 @@ class Job:
     `staging` is a folder on the worker's disk for shards before their upload; None for the system's temporary folder.
     `crashers` maps the ids of images that ended a worker process to the cause of its death. `threads` threads read a
     shard's images at the same time; at most `decoders` of them decode and encode. `boxes` and `points` are the fields
-    that move with the pixels, each with the form of its numbers.
+    that move with the pixels, each with the form of its numbers. An image that is decoded for more than `max_seconds`
+    fails the job.
     """
 
     source: SourceOptions
@@ -54,3 +60,13 @@ class Job:
     decoders: int = 1
     staging: str | None = None
     crashers: Mapping[str, str] = field(default_factory=dict)
+    max_seconds: float = MAX_SECONDS
+
+
+def too_slow(id: str, seconds: float) -> JobError:
+    """The error about an image that took too long."""
+    # A clock never rejects: it is not the same twice, and two runs of a job would make two datasets.
+    return JobError(
+        f"{printable(id)}: is not decoded after --max-seconds {seconds:g}; leave it out with --exclude FILE, a file of"
+        " such ids, one a line, or allow more"
+    )

@@ -22,7 +22,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from typing import Any
 from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.plan.tasks import TASKS_NAME, read_tasks
 from beam_jobs.shards.lock import locked
-from beam_jobs.terminal import counted
+from beam_jobs.terminal import counted, print_warning
 from shard_reader.errors import DatasetError
+from shard_reader.format import index
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     FORMATS,
@@ -46,6 +47,7 @@ from shard_reader.format.manifest import (
     shard_name,
 )
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
+from shard_reader.printable import printable
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory
 
@@ -57,6 +59,8 @@ _JOB = f"{WORK}/job.json"
 _OWNED = f"{WORK}/owned.json"
 _SPILL = "_spill"
 _METADATA = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES)
+_SHARD = re.compile(rf"\w+-\d{{5}}-of-\d{{5}}({'|'.join(map(re.escape, FORMATS.values()))})(\.index\.npy)?")
+_UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)  # errors of JSON that another program wrote
 # Temporary files of `write_whole`, which a process that was killed leaves.
 _TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *_METADATA)))})\.[0-9a-f]{{32}}")
 
@@ -141,7 +145,7 @@ class Output:
         try:
             found = json.loads(data)
             _digest(found)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
         return dict(found)
 
@@ -219,7 +223,9 @@ class Output:
         """Number of shards of the plan; None if there is no plan yet."""
         if TASKS_NAME not in self.files.names(PLAN.rstrip("/")):
             return None
-        return sum(1 for _ in read_tasks(self.files, PLAN + TASKS_NAME))
+        with contextlib.suppress(*_UNREADABLE):
+            return sum(1 for _ in read_tasks(self.files, PLAN + TASKS_NAME))
+        return None
 
     def clear(self) -> None:
         """Remove the files of an unfinished job, and the rest of a dataset whose removal had begun."""
@@ -239,11 +245,31 @@ class Output:
         if manifest is not None:
             if self.files.local is not None:
                 (self.files.local / WORK).mkdir(exist_ok=True)
+            sizes = self._sizes()
+            expected = _expected_sizes(manifest)
+            owned = {name: sizes[name] for name in _files_of(manifest) & sizes.keys()}
+            removed = {name: size for name, size in sorted(owned.items()) if size == expected.get(name, size)}
+            self._name_others(sorted((owned.keys() | expected.keys() & sizes.keys()) - removed.keys()))
             # The list of files is written before the manifest goes: a run that is interrupted in between leaves
             # either a whole dataset or the names of the files that are left to remove.
-            self.files.write(_OWNED, [json.dumps(sorted(_files_of(manifest))).encode()])
+            self.files.write(_OWNED, [json.dumps(removed).encode()])
             self.files.delete(MANIFEST_NAME)
         self.clear()
+
+    def _sizes(self) -> dict[str, int]:
+        """The size of each file directly in OUTPUT. What is no file has none."""
+        if self.files.local is None:
+            return {file.name: file.size for file in self.files.walk() if "/" not in file.name}
+        return {name: self.files.size(name) for name in self.files.names() if (self.files.local / name).is_file()}
+
+    def _name_others(self, names: Sequence[str]) -> None:
+        """Name the files that the manifest names, and that are not of the dataset: they stay."""
+        if names:
+            named = ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")
+            print_warning(
+                f"warning: OUTPUT {self.place}: {named}: not of the name or the size that a file of the dataset has;"
+                " left as it is, unless the new dataset has a file of that name"
+            )
 
     def _owned(self) -> set[str]:
         """File names in OUTPUT of an unfinished job, or of a dataset whose removal had begun."""
@@ -254,8 +280,12 @@ class Output:
                 for format in FORMATS:
                     name = shard_name(task.split, task.number, task.count, format)
                     owned |= {name, index_name(name)}
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            owned.update(json.loads(self.files.read(_OWNED)))
+        with contextlib.suppress(FileNotFoundError, *_UNREADABLE):
+            listed = json.loads(self.files.read(_OWNED))
+            sizes = self._sizes()
+            # Earlier versions listed the names alone.
+            given = listed.items() if isinstance(listed, dict) else ((name, sizes.get(name)) for name in listed)
+            owned.update(name for name, size in given if sizes.get(name, -1) == size and _is_name_of_dataset(name))
         return owned
 
     def leave(self) -> bool:
@@ -270,6 +300,22 @@ class Output:
         return True
 
 
+def _is_name_of_dataset(name: str) -> bool:
+    """Whether a dataset may have a file of that name."""
+    return name in _METADATA or _SHARD.fullmatch(name) is not None
+
+
+def _expected_sizes(manifest: Manifest) -> dict[str, int]:
+    """The size of each shard, and of each index."""
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    sizes = {file.path: file.bytes for shard in shards for file in shard.files.values()}
+    return sizes | {
+        index_name(file.path): index.size(shard.records, manifest.fields)
+        for shard in shards
+        for file in shard.files.values()
+    }
+
+
 def _digest(job: Mapping[str, Any]) -> str:
     return Fingerprint(**job["fingerprint"]).digest
 
@@ -279,7 +325,9 @@ def _files_of(manifest: Manifest) -> set[str]:
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     paths = [file.path for shard in shards for file in shard.files.values()]
     metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
-    return {*paths, *map(index_name, paths), DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, *metadata}
+    # A manifest is data from elsewhere, and may name any file in OUTPUT.
+    ours = filter(_is_name_of_dataset, (*paths, *map(index_name, paths)))
+    return {*ours, DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, *metadata}
 
 
 @contextlib.contextmanager

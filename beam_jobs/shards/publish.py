@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any
 from beam_jobs.errors import JobError
 from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.statistics import ChannelSums
-from beam_jobs.options import MaxRejects
+from beam_jobs.options import MaxRejects, PrepareOptions
 from beam_jobs.plan.duplicates import list_duplicates
-from beam_jobs.plan.order import DUPLICATE, LISTING_REJECTS_NAME, statistics_split
+from beam_jobs.plan.listing import Listing
+from beam_jobs.plan.order import DUPLICATE, LISTING_REJECTS_NAME, PlannedInputs, statistics_split
+from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.record import common_shape
 from beam_jobs.shards.tfds_metadata import metadata_files
@@ -43,7 +45,7 @@ from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync
 from shard_reader.storage.open import directory
 
-__all__ = ["Publication", "check_rejects", "publish"]
+__all__ = ["Publication", "check_rejects", "publication_of", "publish"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +64,45 @@ class Publication:
     fingerprint: Fingerprint
     layout: Layout
     planned: int
+    excluded: int
     shards: int
     listing_rejected: int
     listing_dropped: int
     max_rejects: MaxRejects
+
+
+def publication_of(
+    options: PrepareOptions, listing: Listing, inputs: PlannedInputs, shards: Mapping[str, int], tasks: int, job: Job
+) -> Publication:
+    """The values of the manifest that are known before the first shard.
+
+    Args:
+        options: the options of the command.
+        listing: the listing of INPUT.
+        inputs: the inputs of the plan.
+        shards: the number of shards of each split.
+        tasks: the number of all shards.
+        job: the job that writes them.
+    """
+    return Publication(
+        output=job.output,
+        work=job.work,
+        fields=dict(job.fields),
+        formats=options.formats,
+        splits=tuple(shards),
+        class_names=listing.schema.class_names,
+        count_classes=job.count_classes,
+        seed=options.seed,
+        options={**options.to_json(), "kind": job.source.kind, "shard_counts": shards},
+        fingerprint=listing.fingerprint,
+        layout=listing.layout,
+        planned=inputs.planned,
+        excluded=listing.inputs.excluded,
+        shards=tasks,
+        listing_rejected=inputs.rejected,
+        listing_dropped=inputs.dropped,
+        max_rejects=options.max_rejects,
+    )
 
 
 def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
@@ -125,7 +162,7 @@ def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRe
 
 
 def _named(reject: Reject) -> str:
-    return f"{printable(reject.uri)}: {reject.reason}: {reject.message}"
+    return f"{printable(reject.uri)}: {reject.reason}: {printable(reject.message)}"
 
 
 def _rename(shard: WrittenShard, output: Path, work: Work) -> None:
@@ -203,6 +240,7 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
             written=sum(split.records for split in splits.values()),
             rejected=rejected,
             suspects=sum(shard.suspects for shard in shards),
+            excluded=publication.excluded,
             changed=_changed(shards),
         ),
         seed=publication.seed,

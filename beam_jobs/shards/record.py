@@ -15,6 +15,7 @@ import xxhash
 
 from beam_jobs.errors import JobError
 from beam_jobs.images.annotations import Frame, check_objects, move_objects
+from beam_jobs.images.decode import check_size
 from beam_jobs.images.process import Payload, prepare_image
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import ImageOptions
@@ -129,6 +130,7 @@ def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
     source = _source(job.source)
     try:
         _check_size(source.size(reference), job)
+        check_size(*source.pixels(reference), job.image)
         data = _read(source, reference)
     except BadInput:
         raise

@@ -150,7 +150,7 @@ def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) ->
         watcher.keeps(task.records, 0)
         return task.records
     hashes = list[bytes]()
-    for _, found in _each(task, job, watcher, functools.partial(hash_reference, job=job)):
+    for _, found in _each(task, job, watcher, lambda reference, _: hash_reference(reference, job)):
         hashes.append(found)
         watcher.counts(1)
     output.write(name, hashes)
@@ -223,8 +223,11 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     folder = f"{job.work.shards}/{task.name}"
     try:
         written = WrittenShard.from_json(task, output.read(f"{folder}/{_WRITTEN}"))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    names = {format: file.path for format, file in written.shard.files.items()}
+    if names != {format: shard_name(task.split, task.number, task.count, format) for format in job.formats}:
+        return None  # another program wrote it: its names may be those of any file
     for file in written.shard.files.values():
         for name, sha256 in ((file.path, file.sha256), (index_name(file.path), file.index_sha256)):
             # A publication that was interrupted may have renamed some of the files already.
@@ -322,21 +325,32 @@ def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -
         output.delete_folder(folder)  # the folder in the way is damaged
 
 
-def _maker(job: Job, statistics: ChannelSums | None) -> Callable[[Reference], Prepared | Reject]:
+Begin = Callable[[], None]
+"""Says that an image has been read, and is being decoded."""
+
+
+def _maker(job: Job, statistics: ChannelSums | None) -> Callable[[Reference, Begin], Prepared | Reject]:
     """A function that makes the record of a reference, for at most `job.decoders` of them at the same time."""
     turn = threading.BoundedSemaphore(job.decoders)
-    return functools.partial(prepare_reference, job=job, statistics=statistics, turn=turn)
+
+    @contextlib.contextmanager
+    def decoding(begin: Begin) -> Iterator[None]:
+        with turn:
+            begin()
+            yield
+
+    return lambda reference, begin: prepare_reference(reference, job, statistics, decoding(begin))
 
 
 def _each(
-    task: ShardTask, job: Job, watcher: Watcher, make: Callable[[Reference], _T]
+    task: ShardTask, job: Job, watcher: Watcher, make: Callable[[Reference, Begin], _T]
 ) -> Iterator[tuple[Reference, _T]]:
     """Each reference of a shard with the result of `make`, in order. Threads work on the next few."""
     references = enumerate(read_references(_directory(job.output), task))
 
     def prepare(position: int, reference: Reference) -> tuple[Reference, _T]:
         watcher.begins(position)
-        result = reference, make(reference)
+        result = reference, make(reference, functools.partial(watcher.decodes, position))
         watcher.ends(position)
         return result
 

@@ -43,6 +43,7 @@ from beam_jobs.sources.files.interface import (
 )
 from beam_jobs.sources.files.many_images import Columns, Files, Splits, as_label, count
 from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_plain, read_zip, unpack
+from beam_jobs.sources.files.tables.json_lists import is_too_deep
 from beam_jobs.sources.folder import ClassFolders
 from beam_jobs.sources.joined_members import Joined
 from shard_reader.printable import printable
@@ -363,6 +364,8 @@ def _text(kind: str, data: bytes) -> str:
 
 
 def _json_object(text: str) -> dict[str, Any]:
+    if is_too_deep(text):
+        raise BadInput("bad-json", "its .json nests lists and objects too deeply")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -40,8 +40,9 @@ from beam_jobs.sources.files.interface import (
     refuse_options,
 )
 from beam_jobs.sources.files.tables.json_lists import JsonLists
-from beam_jobs.sources.paths import Paths, with_slashes
+from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
 from shard_reader.format.fields import Field
+from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
 __all__ = ["Coco"]
@@ -57,9 +58,10 @@ class Coco(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        refuse_options(options, "COCO instances", taken=("root", "box_frame"))
+        refuse_options(options, "COCO instances", taken=("root", "box_frame", "no_urls", "below"))
         folder, self._name = split_place(options.input)
-        self._paths = Paths(options.root or folder, "--root" if options.root else "INPUT")
+        option = "--root" if options.root else "INPUT"
+        self._paths = Paths(options.root or folder, option, below=options.below, urls=not options.no_urls)
         self._folder = directory(folder)
         self._root = ""  # the folder of images, relative to the root of `_paths`
         self._categories: dict[int | str, str] = {}
@@ -78,7 +80,7 @@ class Coco(Source):
         Raises:
             UsageError: INPUT is missing, or not in this format.
         """
-        if self.options.root is not None:
+        if self.options.root is not None or self.options.below is not None:
             self._paths.check_root()
         self._root = self._find_root()
         with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
@@ -120,6 +122,7 @@ class Coco(Source):
             class_names=tuple(self._categories[number] for number in self._labels),
             fields=fields,
             boxes={"objects/bbox": "xywh"},
+            reached=self._paths.reached,
         )
 
     def _left_out(self) -> tuple[LeftOut, ...]:
@@ -204,7 +207,8 @@ class Coco(Source):
         missing = [f'"{name}"' for name in _SECTIONS if name not in there]
         if missing and missing != ['"annotations"']:
             has = (
-                ", ".join(f'"{name}"' for name in there[:20]) or "no keys; a list of records is a table: --source table"
+                ", ".join(f'"{printable(name)}"' for name in there[:20])
+                or "no keys; a list of records is a table: --source table"
             )
             raise self._refused(f"is no COCO file of instances: it has no {' and no '.join(missing)}; it has {has}")
         if missing:
@@ -217,7 +221,7 @@ class Coco(Source):
         if number in self._categories:
             raise self._refused(f'"categories": the id {json.dumps(number)} is there twice')
         if name in self._categories.values():
-            raise self._refused(f'"categories": the name "{name}" is there twice')
+            raise self._refused(f'"categories": the name "{printable(name)}" is there twice')
         self._categories[number] = name
 
     def _number_categories(self) -> None:
@@ -250,11 +254,11 @@ class Coco(Source):
         path = with_slashes(path)
         place = path if path.startswith("/") or "://" in path else root + path
         try:
-            self._paths.check(path)
+            self._paths.check(place)
             fields = self._fields(image, annotations)
         except BadInput as bad:
             message = f"{self._name}: image {json.dumps(image)}: {bad}"
-            known = place if bad.reason != "bad-path" else None
+            known = place if bad.reason not in UNREACHED else None
             return Entry(path, place=known, problem=Problem(bad.reason, message))
         return Entry(path, place=place, fields=fields, frame=_frame(item))
 

@@ -48,6 +48,8 @@ def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
     name = posixpath.basename(options.input)
     local = local_path(options.input)
     kind = _kind_of_file(name)
+    if local and local.exists() and not (local.is_file() or local.is_dir()):
+        raise UsageError(f"INPUT {options.input}: is a pipe, a device or a socket; give a file or a folder")
     if kind and (local.is_file() if local and local.exists() else True):
         return replace(options, kind=kind), f"from the name {name}"
     try:

@@ -7,6 +7,7 @@ import os
 import posixpath
 import stat
 from pathlib import Path
+from urllib.parse import unquote
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import split_place
@@ -15,18 +16,33 @@ from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, is_url, local_path
 from shard_reader.storage.retry import retried
+from shard_reader.storage.secrets import without_secrets
 
-__all__ = ["Paths", "with_slashes"]
+__all__ = ["UNREACHED", "Paths", "with_slashes"]
+
+UNREACHED = frozenset({"bad-path", "outside", "unsupported-url", "url"})
+"""The reasons for which `Paths.check` rejects a path: nothing may ask for what is there."""
 
 _NO_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # errors of a path that no file can have
+# URLs that a table may have. Others, of which fsspec has many, would run programs, log in to machines, or read files of
+# this one by another name; those that INPUT or --root has are the user's.
+_SCHEMES = frozenset({"file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "hdfs"})
+_SHOWN_SCHEMES = "file, s3, gs, az, http, https or hdfs"
+_REACHED = 1000  # hosts and folders that are counted
 _REFUSALS = (401, 403, 410, 451)  # a web server's permanent refusals: another try would get the same
 
 
 class Paths:
     """Files at paths of all kinds. A relative path is below the root, or with ".." beside it."""
 
-    def __init__(self, root: str, option: str = "--root") -> None:
+    def __init__(self, root: str, option: str = "--root", *, below: str | None = None, urls: bool = True) -> None:
         """Nothing is read yet.
+
+        Args:
+            root: the place that paths are relative to.
+            option: its name in messages.
+            below: the place that all paths have to lead below, with links resolved; None for anywhere.
+            urls: whether a path may be a URL.
 
         Raises:
             UsageError: no installed package can read such a root; the message names `option`.
@@ -37,6 +53,11 @@ class Paths:
             raise UsageError(f"{option} {root}: {error}") from error
         self._place, self._option = root, option
         self._schemes: set[str] = set()  # known to be readable
+        self._allowed = _SCHEMES | ({root.partition("://")[0]} if is_url(root) else set())
+        self._below, self._urls = below, urls
+        self._inside = _resolved(below) if below is not None else ""
+        self.reached: dict[str, int] = {}
+        """The number of paths that were checked for each host, or folder of this machine."""
 
     def check_root(self) -> None:
         """Check that a root on a disk exists.
@@ -45,30 +66,65 @@ class Paths:
             UsageError: the root is not a folder.
         """
         # Otherwise every input would be rejected as missing, for one wrong option.
+        if self._below is not None and not is_url(self._below) and not os.path.isdir(self._below):
+            raise UsageError(f"--below {self._below}: is no folder; give the one that all paths lead below")
         if self._root.local is not None and not self._root.exists():
             raise UsageError(f"{self._option} {self._place}: is no folder; give the one that paths are relative to")
 
     def check(self, path: str) -> None:
-        """Check that a file can have such a path, without access to the file.
+        """Check that a file can have such a path, and may, without access to the file.
 
         Raises:
-            BadInput: no file can have it.
-            UsageError: the package that reads such URLs is not installed.
+            BadInput: no file can have it, it may not be read, or the package that reads such URLs is not installed.
         """
         if "\0" in path:
             raise BadInput("bad-path", f"the path {path!r} has a NUL character, which no path has")
         scheme = path.partition("://")[0] if is_url(path) else ""
-        if scheme in self._schemes or not scheme:
-            return
+        if scheme and scheme not in self._schemes:
+            self._check_url(path, scheme)
+        if self._below is not None and not self._is_inside(path):
+            raise BadInput("outside", f"the path {path!r} leads out of --below {self._below}")
+        place = self._reaches(path, scheme)
+        if place in self.reached or len(self.reached) < _REACHED:
+            self.reached[place] = self.reached.get(place, 0) + 1
+
+    def _check_url(self, path: str, scheme: str) -> None:
+        if not self._urls:
+            raise BadInput("url", f"the path {path!r} is a URL, which --no-urls rejects")
+        if scheme not in self._allowed or "::" in path:
+            raise BadInput(
+                "unsupported-url", f"the path {path!r} is of {scheme}://, and the URLs of a table are {_SHOWN_SCHEMES}"
+            )
         try:
             self._find(path)
-        except ImportError as error:
-            raise UsageError(f"{path}: {error}") from error
-        except (ValueError, TypeError) as error:
-            raise BadInput("bad-path", f"the path {path!r} cannot be read: {error}") from error
-        # A scheme is checked once, but for "file", whose URLs can each have a wrong host.
+        except (ImportError, ValueError, TypeError, OSError) as error:
+            reason = "unsupported-url" if isinstance(error, ImportError) else "bad-path"
+            raise BadInput(reason, f"the path {path!r} cannot be read: {error}") from error
+        # A scheme is checked once, but for "file", whose URLs can each have a wrong host. (A URL of several is not.)
         if scheme != "file":
             self._schemes.add(scheme)
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether a path leads below the place that it has to."""
+        if is_url(path) or self._root.local is None:
+            full = path if is_url(path) or path.startswith("/") else f"{self._place}/{path}"
+        else:
+            full = str(self._root.local / path)
+        try:
+            return _resolved(full).startswith(self._inside.rstrip("/") + "/")
+        except (OSError, ValueError):
+            return False
+
+    def _reaches(self, path: str, scheme: str) -> str:
+        """The host of a URL, or the folder of this machine that a path is in: the root, or one right below "/"."""
+        if scheme and scheme != "file":
+            return without_secrets(f"{scheme}://{path.partition('://')[2].partition('/')[0]}")
+        if not scheme and not path.startswith("/") and ".." not in path:
+            return self._root.uri("")
+        if not scheme and self._root.local is None and not path.startswith("/"):
+            return self._reaches(self._beside(path), self._place.partition("://")[0])
+        local = str(local_path(path)) if scheme else os.path.join(self._root.uri(""), path)
+        return f"/{os.path.normpath(local).lstrip('/').partition('/')[0]}"
 
     def read(self, path: str) -> bytes:
         """The bytes of a file.
@@ -79,6 +135,8 @@ class Paths:
             OSError: the file cannot be read now.
         """
         try:
+            if self._below is not None:
+                path = self._inside_path(path)
             place, name = self._find(path)
             local = place.local
             # Reading a pipe would wait for ever.
@@ -95,6 +153,14 @@ class Paths:
             if getattr(error, "status", None) in _REFUSALS:
                 raise PermissionError(errno.EACCES, f"the server says {error}", path) from error
             raise
+
+    def _inside_path(self, path: str) -> str:
+        """The path with its links resolved, checked again: a link may have changed since the listing."""
+        if not self._is_inside(path):
+            raise BadInput("outside", f"the path {path!r} leads out of --below {self._below}")
+        if is_url(path) or self._root.local is None:
+            return path
+        return os.path.realpath(self._root.local / path)
 
     def size(self, path: str) -> int:
         """The number of bytes of a file on a disk; -1 for a missing file, and for one elsewhere."""
@@ -130,6 +196,8 @@ class Paths:
         if path.startswith("file://"):
             path = str(local_path(path))
         if is_url(path):
+            if "::" in path:  # fsspec would take it for one file system in another
+                raise ValueError("has :: in it")
             folder, name = split_place(path)
             return directory(folder), name
         if path.startswith("/"):
@@ -143,6 +211,15 @@ class Paths:
         # In a store, ".." is a name like any other: it is resolved here.
         scheme, _, rest = self._place.partition("://")
         return f"{scheme}://{posixpath.normpath(posixpath.join(rest, path))}"
+
+
+def _resolved(place: str) -> str:
+    """A place without links and "..", to compare it with others."""
+    local = local_path(place)
+    if local is not None:
+        return os.path.realpath(local)
+    scheme, _, rest = place.partition("://")
+    return f"{scheme}://{posixpath.normpath(unquote(rest))}"
 
 
 def with_slashes(path: str) -> str:

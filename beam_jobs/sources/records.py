@@ -18,8 +18,7 @@ way, for an array by the name of the images. TFDS's `objects/bbox` are boxes, wh
 become fields, except values that describe the stored image: `height`, `width`, `depth`, `channels`, `content_hash`, and
 `image/` with `height`, `width`, `channels`, `colorspace` and `format`. `--fields` can ask for these, too. A feature
 with one value in each record is a number or a text, otherwise a list. Arrays with another number of rows than the
-images, or of another split, are left out, and named. Images are read one by one: HDF5 compressed in chunks of many
-images is slow to read in another order than its own.
+images, or of another split, are left out, and named. HDF5 in chunks of many images is slow: they are read one by one.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ from beam_jobs.sources.files.interface import (
     refuse_options,
 )
 from beam_jobs.sources.files.many_images import (
+    NOUNS,
     Columns,
     Files,
     Splits,
@@ -72,13 +72,6 @@ _LEFT_OUT = frozenset(
     {"height", "width", "depth", "channels", "content_hash"}
     | {"image/height", "image/width", "image/channels", "image/colorspace", "image/format"}
 )
-_KINDS = {
-    "TFRecord": ("a TFRecord file", "TFRecord files"),
-    "HDF5": ("an HDF5 file", "HDF5 files"),
-    "npz": ("an npz file", "npz files"),
-    "npy": ("a NumPy array", "NumPy arrays"),
-    "record": ("a file of records", "files of records"),
-}
 _BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 24  # rows of values that are read together, and bytes that this may touch
 
 
@@ -143,7 +136,7 @@ class RecordFiles(Source):
             raise UsageError(f"{called}: holds no images ({self._unusable:,} other inputs){self._hint}")
         self._columns.check(called)
         inner = f"splits ({', '.join(self._inner)}) of " if self._inner else ""
-        text = (inner or self._splits.text) + count(len(self._names), *_KINDS[self._kind])
+        text = (inner or self._splits.text) + count(len(self._names), *NOUNS[self._kind])
         if self._kind == "TFRecord":
             self._labels = {self._columns.label: None} if self._columns.label else {}
         parts = [f"images in {' and '.join(self._shown)}"]
@@ -203,6 +196,12 @@ class RecordFiles(Source):
         if kind == "bytes":
             return data
         return as_pixels(np.frombuffer(data, place[2]).reshape(place[3]))
+
+    def pixels(self, reference: Reference) -> tuple[int, int]:
+        """Width and height of an array's row."""
+        kind, name, *place = reference.place
+        shape = self._hdf5.shape(name, place[0]) if kind == "hdf5" else place[3] if kind == "pixels" else ()
+        return plain.width_and_height(shape)
 
     def answers(self, reference: Reference) -> bool:
         """Whether the folder of the file can be reached."""
@@ -341,6 +340,7 @@ class RecordFiles(Source):
         for other, array in {name: images, **beside}.items():
             hdf5.check_stored(array, other, called)
         place, size, step = plain.placing(images, name, file_of(name))
+        step = max(step, *map(plain.row_bytes, beside.values()), 1)
         for rows in plain.blocks(images.shape[0], max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // step))):
             columns = {other: plain.values(array, other, called, rows) for other, array in beside.items()}
             for number in range(rows.start, rows.stop):

@@ -33,8 +33,9 @@ from beam_jobs.sources.files.interface import (
     refuse_options,
 )
 from beam_jobs.sources.files.tables.rows import KINDS, Rows
-from beam_jobs.sources.paths import Paths, with_slashes
+from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
 from shard_reader.format.fields import Field
+from shard_reader.printable import printable
 from shard_reader.storage.open import directory, is_url
 from shard_reader.storage.secrets import unsigned
 
@@ -75,11 +76,12 @@ class Table(Source):
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
         columns = ("path_column", "id_column", "label_column", "split_column", "fields", "boxes", "points")
-        more = ("root", "path_suffix", "label_separator", "box_format", "box_frame")
+        more = ("root", "path_suffix", "label_separator", "box_format", "box_frame", "no_urls", "below")
         refuse_options(options, "a table", taken=(*columns, *more))
         is_file = _suffix(options.input) in KINDS
         folder = split_place(options.input)[0] if is_file else options.input
-        self._paths = Paths(options.root or folder, "--root" if options.root else "INPUT")
+        option = "--root" if options.root else "INPUT"
+        self._paths = Paths(options.root or folder, option, below=options.below, urls=not options.no_urls)
         self._folder = directory(folder)
         self._columns: _TableColumns | None = None
         self._kind, self._parts, self._rows, self._usable = "", 0, 0, 0
@@ -127,6 +129,7 @@ class Table(Source):
             boxes={"objects/bbox": self.options.box_format} if columns.boxes else {},
             points={"objects/point": "rel-xy" if parts_of_image else "xy"} if columns.points else {},
             untyped=not self._typed,
+            reached=self._paths.reached,
         )
 
     def read(self, reference: Reference) -> bytes:
@@ -147,7 +150,7 @@ class Table(Source):
 
     def _entries(self) -> Iterator[Entry]:
         parts = self._find_parts()
-        if self.options.root is not None:
+        if self.options.root is not None or self.options.below is not None:
             self._paths.check_root()
         names = parts[0].columns()
         if not parts[0].same_columns:
@@ -278,7 +281,7 @@ class Table(Source):
                 fields=self._fields(row, columns),
             )
         except BadInput as bad:
-            place = "" if bad.reason == "bad-path" else path
+            place = "" if bad.reason in UNREACHED else path
             return Entry(id, place=place, problem=Problem(bad.reason, f"{where}: {bad}"))
 
     def _label(self, value: Any, column: str, where: str) -> Label:
@@ -344,7 +347,7 @@ def _path(entry: Entry | Reference) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(name or '""' for name in names[:_SHOWN])
+    shown = ", ".join(printable(name) or '""' for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 

@@ -29,7 +29,8 @@ and `index_sha256`. All formats hold the same records in the same order. `statis
 standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
 normalisation. `counts` has one number for each way of an input, those of inputs with the bytes of another
 (`duplicates`, of which `leaks` are in another split, and `contradictions` have other labels), that of stored images
-whose decoder complained (`suspects`), and in `changed` the number of records that each kind of change has touched.
+whose decoder complained (`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the
+number of records that each kind of change has touched.
 `left_out` names everything beside the images that was not read, with the reason and the number of files, and `warnings`
 are sentences about the layout of the inputs. `fingerprint` identifies the inputs, and the options and codecs that
 decide the bytes.
@@ -207,7 +208,7 @@ class Counts:
     `duplicates` were written, and have the bytes of another input, which for `leaks` is in another split, and for
     `contradictions` has other labels. `suspects` were written, too: their decoder complained. `changed` has the number
     of records for each kind of change to their values, such as "depth" for 16 bits that became 8; a box is counted for
-    itself.
+    itself. `excluded` inputs were left out by their ids, and are in no other number.
     """
 
     ignored: int
@@ -218,6 +219,7 @@ class Counts:
     leaks: int = 0
     contradictions: int = 0
     suspects: int = 0
+    excluded: int = 0
     changed: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -274,6 +276,9 @@ class Manifest:
             # Only TFRecords of other programs have features; the key would be noise in every other manifest.
             if described["feature"] is None:
                 del described["feature"]
+        # Without such inputs, a manifest has the text that earlier versions gave.
+        if not self.counts.excluded:
+            del body["counts"]["excluded"]
         return with_checksum(body)
 
     @classmethod
@@ -438,7 +443,7 @@ def _read_statistics(o: JsonObject) -> Statistics:
 
 
 def _read_counts(o: JsonObject) -> Counts:
-    later = ("duplicates", "leaks", "contradictions", "suspects")
+    later = ("duplicates", "leaks", "contradictions", "suspects", "excluded")
     return Counts(
         ignored=o.count("ignored"),
         planned=o.count("planned"),

@@ -49,7 +49,8 @@ class SourceOptions:
     `kind` is one of SOURCES or "module:Class". Columns are the columns of a table, the keys of a WebDataset's JSON, or
     the features or arrays of records. `boxes` and `points` name columns: one with lists, or one for each coordinate.
     `box_format` is the form of a box's four numbers, in pixels, or with "rel-" in parts of the image; points are in the
-    same unit. `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image.
+    same unit. With `no_urls` no path of a table may be a URL, and with `below` all have to lead below that place.
+    `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image.
     """
 
     input: str
@@ -69,6 +70,8 @@ class SourceOptions:
     image_key: str | None = None
     record: str | None = None
     nested_classes: bool = False
+    no_urls: bool = False
+    below: str | None = None
 
 
 Label = str | int | list[str] | list[int]
@@ -178,7 +181,8 @@ class Layout:
     or "rel-yx". Fields that begin with "objects/" are lists with an element for each object: an object whose box has
     left the image is removed from all of them. `untyped` is True if all values are texts: a field becomes one of
     numbers if all its texts can be read as numbers. `left_out` names everything beside the images that is not read,
-    with the reason. `warnings` say how INPUT was understood, and what to type if it is something else.
+    with the reason. `warnings` say how INPUT was understood, and what to type if it is something else. `reached` has
+    the number of paths for each host, or folder of this machine, that a table names.
     """
 
     text: str
@@ -190,6 +194,7 @@ class Layout:
     boxes: Mapping[str, str] = field(default_factory=dict)
     points: Mapping[str, str] = field(default_factory=dict)
     untyped: bool = False
+    reached: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def ignored(self) -> int:
@@ -246,6 +251,10 @@ class Source(ABC):
     def size(self, reference: Reference) -> int:
         """The number of bytes that `read` would return, or -1 if it is not known."""
         return reference.size
+
+    def pixels(self, reference: Reference) -> tuple[int, int]:
+        """Width and height of the pixels that `read` would return; 0, 0 if they are not known before, or of a file."""
+        return 0, 0
 
     def uri(self, entry: Entry | Reference) -> str:
         """The address of an input, for messages."""

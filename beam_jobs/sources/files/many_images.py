@@ -17,9 +17,11 @@ from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ign
 from beam_jobs.sources.files.interface import Entry, Label, LeftOut, Problem, SourceOptions
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
+from shard_reader.storage.directory import Stored
 from shard_reader.storage.open import directory
 
 __all__ = [
+    "NOUNS",
     "Columns",
     "Files",
     "Splits",
@@ -34,6 +36,15 @@ __all__ = [
     "without_split",
     "without_splits",
 ]
+
+NOUNS = {
+    "TFRecord": ("a TFRecord file", "TFRecord files"),
+    "HDF5": ("an HDF5 file", "HDF5 files"),
+    "npz": ("an npz file", "npz files"),
+    "npy": ("a NumPy array", "NumPy arrays"),
+    "record": ("a file of records", "files of records"),
+}
+"""The nouns for one and several files of each kind."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|/|[^A-Za-z\d/]+")
 _IMAGES = ("image", "images", "img", "imgs", "x", "data")
@@ -64,7 +75,7 @@ class Files:
             UsageError: there is no such file; `expected` describes it in the message.
         """
         if self.directory.exists():
-            names = sorted(file.name for file in self.directory.walk() if self._is_wanted(file.name, wanted))
+            names = sorted(file.name for file in self._regular() if self._is_wanted(file.name, wanted))
             if not names:
                 raise UsageError(f"INPUT {self._input}: holds no {expected}")
             return names
@@ -81,12 +92,18 @@ class Files:
         if names == [""]:
             return
         for file in self.directory.walk():
+            if not file.regular:
+                yield Entry(file.name, 0, problem=Problem("not-a-file", "is a link to nowhere, a pipe or a device"))
+                continue
             if self._is_wanted(file.name, wanted):
                 continue
             if is_ignored(file.name) or file.name.endswith(".index.npy"):  # the index of a shard
                 self.left_out.add(file.name)
             else:
                 yield Entry(file.name, file.size, problem=Problem("other-file", "is another kind of file than INPUT's"))
+
+    def _regular(self) -> Iterator[Stored]:
+        return (file for file in self.directory.walk() if file.regular)
 
     def base(self, name: str) -> str:
         """The last part of a file's name."""

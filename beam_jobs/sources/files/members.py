@@ -34,6 +34,7 @@ Read = Callable[[int, int], bytes]
 """Returns the bytes of an archive from one offset to another, fewer at its end."""
 
 _BLOCK = 512  # of a tar
+_HEADER_BYTES = 1 << 20  # of a tar's member: a header with a long name, or with attributes
 _PIECE = 1 << 20
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -109,9 +110,9 @@ def list_tar(file: BinaryIO, called: str) -> Iterator[Member]:
     last, position = "", -1
     while True:
         try:
-            tar = tar or tarfile.TarFile(fileobj=file, encoding="utf-8")
+            tar = tar or tarfile.TarFile(fileobj=_Headers(file, called), encoding="utf-8")  # type: ignore[arg-type]
             info = tar.next()
-        except (tarfile.TarError, ValueError, ArithmeticError) as error:
+        except (tarfile.TarError, ValueError, ArithmeticError, RecursionError) as error:
             raise _tar_error(called, last, size, tar, error) from error
         # `tarfile` keeps every member, which for millions of images would fill the memory.
         tar.members.clear()  # type: ignore[attr-defined]
@@ -124,6 +125,31 @@ def list_tar(file: BinaryIO, called: str) -> Iterator[Member]:
             place, link = [info.offset_data, info.size], info.linkname if info.islnk() else ""
             yield Member(info.name, info.size, place, _tar_problem(info), link)
     _check_end(ranges(file), tar.offset, size, called, last)
+
+
+class _Headers:
+    """A tar as `tarfile` reads it: its headers, of which none may fill the memory."""
+
+    def __init__(self, file: BinaryIO, called: str) -> None:
+        self._file, self._called = file, called
+        self._size = file.seek(0, 2)
+        self.tell = file.tell
+        file.seek(0)
+
+    def seek(self, position: int) -> int:
+        """Go to a header."""
+        if position > self._size:  # a position of 2 to the 62 would be an error of the system
+            raise tarfile.ReadError("unexpected end of data")
+        return self._file.seek(position)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read a header, or the names and values that a long one has."""
+        if not 0 <= size <= _HEADER_BYTES:
+            raise UsageError(
+                f"{self._called}: a header before byte {self._file.tell():,} says that it has {size:,} bytes; make or"
+                " copy it again"
+            )
+        return self._file.read(size)
 
 
 def _tar_error(called: str, last: str, size: int, tar: tarfile.TarFile | None, error: Exception) -> UsageError:
@@ -217,7 +243,8 @@ def list_zip(file: BinaryIO, called: str) -> Iterator[Member]:
         if offset + _LOCAL.size + packed > end:
             raise UsageError(f"{called}: the place of the member {printable(name)} is damaged; make or copy it again")
         linked = made_by >> 8 == 3 and stat.S_ISLNK(attributes >> 16)
-        yield Member(name, size, [offset, method, packed, size, crc], _zip_problem(name, method, linked))
+        problem = _zip_problem(name, method, linked) or _size_problem(method, packed, size)
+        yield Member(name, size, [offset, method, packed, size, crc], problem)
 
 
 def _central_directory(read: Read, size: int, called: str) -> tuple[int, int, int]:
@@ -284,6 +311,14 @@ def _zip_problem(name: str, method: int, linked: bool) -> Problem | None:
         how = _METHODS.get(method, f"method {method}")
         return Problem("compression", f"is compressed by {how}; make the archive with deflate or none: zip -0")
     return _name_problem(name)
+
+
+def _size_problem(method: int, packed: int, size: int) -> Problem | None:
+    # Deflate never adds more than five bytes to a block of data; whoever says so has others read into memory.
+    most = size if method == _STORED else size + size // 100 + _HEADER_ROOM
+    if packed > most or (method == _STORED and packed != size):
+        return Problem("damaged", f"claims {packed:,} bytes in the archive for {size:,} bytes of its own")
+    return None
 
 
 def _name_problem(name: str) -> Problem | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +89,47 @@ def die(task: ShardTask, job: Job, statistics: int, watcher: Watcher) -> int:
         os._exit(-statistics)
     os.kill(os.getpid(), statistics)
     return 0
+
+
+def hang(task: ShardTask, job: Job, statistics: Any, watcher: Watcher) -> int:
+    """Decode the second image for ever, in C code that lets no other thread run."""
+    watcher.begins(0)
+    watcher.begins(1)
+    watcher.decodes(1)
+    ctypes.PyDLL(None).sleep(1000)
+    return 0
+
+
+def wait(task: ShardTask, job: Job, statistics: Any, watcher: Watcher) -> int:
+    """Wait for a store, or for a turn, longer than an image may take."""
+    watcher.begins(0)
+    time.sleep(2)
+    return 1
+
+
+def test_an_image_that_takes_too_long_fails_the_run_and_is_named(job: Job) -> None:
+    slow = replace(job, max_seconds=0.5)
+    with Workers(2, Watcher()) as workers, pytest.raises(JobError) as caught:
+        list(workers.do(hang, tasks(2), slow))
+    assert str(caught.value) == (
+        "1.png: is not decoded after --max-seconds 0.5; leave it out with --exclude FILE, a file of such ids, one a"
+        " line, or allow more"
+    )
+
+
+def test_waiting_is_no_fault_of_an_image(job: Job) -> None:
+    with Workers(1, Watcher()) as workers:
+        assert list(workers.do(wait, tasks(1), replace(job, max_seconds=0.1))) == [1]
+
+
+def test_the_images_in_work_have_names(job: Job) -> None:
+    with Workers(1, Watcher()) as workers:
+        results = threading.Thread(target=lambda: list(workers.do(wait, tasks(1), job)))
+        results.start()
+        while not (named := workers.in_work()):
+            time.sleep(0.01)
+        results.join()
+    assert named == ["0.png"]
 
 
 def test_results_and_reports_arrive(job: Job) -> None:

@@ -281,8 +281,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         ("1.jpg,cat", "labels.csv:3", "bad-row", "has 2 cells, the header has 3: '1.jpg,cat'; fill in what is missing,"
             " or remove the row"),
         ("1\0.jpg,cat,val", "1\0.jpg", "bad-path", "the path '1\\x00.jpg' has a NUL character, which no path has"),
-        ("hdfz://a/1.jpg,cat,val", "hdfz://a/1.jpg", "bad-path",
-            "the path 'hdfz://a/1.jpg' cannot be read: Protocol not known: hdfz"),
+        ("hdfz://a/1.jpg,cat,val", "hdfz://a/1.jpg", "unsupported-url", "the path 'hdfz://a/1.jpg' is of hdfz://, and"
+            " the URLs of a table are file, s3, gs, az, http, https or hdfs"),
     ],
 )  # fmt: skip
 def test_rows_of_csv_that_cannot_be_used(tmp_path: Path, text: str, id: str, reason: str, message: str) -> None:

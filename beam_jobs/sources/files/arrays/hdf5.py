@@ -14,10 +14,12 @@ from beam_jobs.sources.files.arrays.plain import Array, as_pixels
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Directory
+from shard_reader.system.regular_files import check_regular
 
 __all__ = ["HDF5Files", "check_stored", "hdf5_arrays"]
 
 _OPEN_FILES = 16
+_LARGEST_CHUNK = 1 << 28  # bytes, which HDF5 unpacks as a whole
 # Source: The HDF Group's list of registered filters (RegisteredFilterPlugins).
 _FILTERS = {307: "bzip2", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle", 32015: "Zstandard", 32026: "Blosc2"}
 _PLUGINS = "HDF5_PLUGIN_PATH=$(python -c 'import hdf5plugin; print(hdf5plugin.PLUGIN_PATH)')"
@@ -29,6 +31,7 @@ class HDF5Files:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._opened = functools.lru_cache(_OPEN_FILES)(self._open)
+        self._shapes = functools.lru_cache(_OPEN_FILES)(self._shape)
 
     def open(self, name: str) -> h5py.File:
         """Open a file."""
@@ -51,11 +54,22 @@ class HDF5Files:
             raise BadInput("damaged", f"the file has no row {row:,} in {array} any more") from error
         return found.tobytes() if found.ndim == 1 else as_pixels(found)
 
+    def shape(self, name: str, array: str) -> tuple[int, ...]:
+        """The shape of a row of an array; empty if it cannot be told."""
+        try:
+            return self._shapes(os.getpid(), name, array)
+        except (OSError, RuntimeError, KeyError, ValueError):
+            return ()  # `read` raises the error
+
+    def _shape(self, process: int, name: str, array: str) -> tuple[int, ...]:
+        return tuple(self._opened(process, name)[array].shape[1:])
+
     def _open(self, process: int, name: str) -> h5py.File:
         """Open a file."""
         # The process is a part of the cache's key: an open HDF5 file does not survive a fork.
         local = self._directory.local
         if local is not None:
+            check_regular(local / name)  # HDF5 would wait for the writer of a pipe
             return h5py.File(local / name, "r", locking="best-effort")
         return h5py.File(self._directory.open(name), "r")
 
@@ -119,7 +133,7 @@ def check_stored(array: Array, name: str, called: str) -> None:
     """
     if not isinstance(array, h5py.Dataset) or 0 in array.shape:
         return
-    for find in (_elsewhere, _unwritten, _undecodable):
+    for find in (_elsewhere, _unwritten, _undecodable, _too_large):
         problem = find(array)
         if problem:
             raise UsageError(f"{called}: the array {printable(name)} {problem}")
@@ -154,6 +168,19 @@ def _parts(array: h5py.Dataset) -> tuple[int, int]:
         return int(array.id.get_storage_size() > 0), 1
     of = math.prod(-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True))
     return int(array.id.get_num_chunks()), of
+
+
+def _too_large(array: h5py.Dataset) -> str:
+    """The defect of chunks that would fill the memory, and of values that the file has no room for."""
+    chunk = math.prod(array.chunks or ()) * array.dtype.itemsize if array.chunks else 0
+    if chunk > _LARGEST_CHUNK:
+        return (
+            f"is in chunks of {chunk:,} bytes, each of which is unpacked for an image; save it again in smaller ones,"
+            " as h5repack -l NAME:CHUNK=... does"
+        )
+    if array.chunks is None and array.id.get_storage_size() < math.prod(array.shape) * array.dtype.itemsize:
+        return "has fewer bytes in the file than its shape needs; make or copy it again"
+    return ""
 
 
 def _undecodable(array: h5py.Dataset) -> str:

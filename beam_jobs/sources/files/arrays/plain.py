@@ -11,11 +11,12 @@ others of the same length are fields.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
 import tokenize
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 import h5py
@@ -26,6 +27,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from beam_jobs.sources.files.members import data_offset, list_zip, ranges
 from shard_reader.format.fields import Field
+from shard_reader.printable import printable
 
 __all__ = [
     "Array",
@@ -42,7 +44,9 @@ __all__ = [
     "parse_record",
     "placing",
     "record_arrays",
+    "row_bytes",
     "values",
+    "width_and_height",
 ]
 
 Place = Callable[[int], list[Any]]
@@ -53,6 +57,13 @@ _EXPECTED = (
     " with 1, 3 or 4 channels"
 )
 _CHANNELS = (1, 3, 4)
+_NPY_HEADER = 1 << 16  # bytes, of which NumPy allows ten thousand
+_NPY_ERRORS = (
+    *(ValueError, TypeError, LookupError, AttributeError, OverflowError, SyntaxError, RecursionError, MemoryError),
+    *(struct.error, tokenize.TokenError, EOFError),
+)  # of NumPy's parser, for headers that somebody made up
+_MAX_ARRAYS = 10_000
+_MAX_ROW_BYTES = 1 << 20  # of one field
 _MAX_VALUES = 4096  # of one field: larger arrays are other data, such as masks
 _TYPE = r"(>?)([iu][1248]|f[48])"
 _ENTRY = re.compile(rf"\s*([^:,\[\]\s]+)\s*:\s*{_TYPE}\s*(?:\[\s*([1-9]\d*(?:\s*,\s*[1-9]\d*)*)\s*\])?\s*(?:,|$)")
@@ -101,6 +112,9 @@ def check_images(array: Array, name: str, called: str) -> None:
     if is_files(array):
         return
     shape, dtype = array.shape, array.dtype
+    # Without a byte for each row, a header of some bytes would stand for any number of images.
+    if 0 in shape[1:]:
+        raise UsageError(f"{called}: the array {printable(name)} is {describe(array)}: its images have no pixels")
     pixels = dtype.kind == "u" and dtype.itemsize in (1, 2)
     if pixels and (len(shape) == 3 or (len(shape) == 4 and (shape[3] in _CHANNELS or shape[1] in _CHANNELS))):
         return
@@ -129,6 +143,13 @@ def as_pixels(row: NDArray[Any]) -> Pixels:
     return np.ascontiguousarray(row, row.dtype.newbyteorder("="))
 
 
+def width_and_height(shape: Sequence[int]) -> tuple[int, int]:
+    """The size of an image, by its shape in an array that `check_images` has accepted; 0, 0 for a file."""
+    if len(shape) == 3 and shape[2] not in _CHANNELS:
+        return shape[2], shape[1]
+    return (shape[1], shape[0]) if len(shape) > 1 else (0, 0)
+
+
 def describe(array: Array) -> str:
     """The dtype and shape of an array, for messages."""
     return f"{array.dtype} {list(array.shape)}"
@@ -155,6 +176,11 @@ def values(array: Array, name: str, called: str, rows: slice) -> list[Any]:
             f"{called}: the array {name} is {describe(array)}: a field has at most {_MAX_VALUES:,} values;"
             " leave it out with --fields"
         )
+    if row_bytes(array) > _MAX_ROW_BYTES:
+        raise UsageError(
+            f"{called}: the array {printable(name)} is {describe(array)}: a value has at most {_MAX_ROW_BYTES:,} bytes;"
+            " leave it out with --fields"
+        )
     block = array[rows]
     if ragged:
         return [row.tolist() for row in block]
@@ -163,6 +189,11 @@ def values(array: Array, name: str, called: str, rows: slice) -> list[Any]:
         block = block.reshape(len(block), wide) if wide != 1 else block.reshape(len(block))
     found: list[Any] = block.tolist()
     return [_decoded(value, name, called) for value in found] if text else found
+
+
+def row_bytes(array: Array) -> int:
+    """The bytes of a row, as far as the type tells: not of texts and lists of any length."""
+    return math.prod(array.shape[1:]) * array.dtype.itemsize
 
 
 def field(array: Array) -> Field | None:
@@ -201,17 +232,23 @@ def npy_array(file: BinaryIO, start: int, end: int, called: str, name: str) -> R
     Raises:
         UsageError: the bytes are not an array, are cut off, or are in Fortran's order.
     """
+    name = printable(name)
     file.seek(start)
+    # NumPy reads a header of any length before it looks at it.
+    header = io.BytesIO(file.read(_NPY_HEADER))
     try:
-        version = np.lib.format.read_magic(file)
+        version = np.lib.format.read_magic(header)
         read_header = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(file)
-    except (ValueError, TypeError, struct.error, tokenize.TokenError) as error:
-        raise UsageError(f"{called}: {name} is no array of NumPy's ({error}); save it again with numpy.save") from error
+        shape, fortran, dtype = read_header(header)
+    except _NPY_ERRORS as error:
+        what = str(error).partition("\n")[0]
+        raise UsageError(f"{called}: {name} is no array of NumPy's ({what}); save it again with numpy.save") from error
+    if any(type(size) is not int or size < 0 for size in shape):
+        raise UsageError(f"{called}: {name} has the shape {list(shape)}, which no array has; save it again")
     # In Fortran's order, the bytes of an image are spread over the whole file.
     if fortran and len(shape) > 1:
         raise UsageError(f"{called}: {name} is in Fortran's order; save numpy.ascontiguousarray of it")
-    offset = file.tell()
+    offset = start + header.tell()
     array = RowArray(file, offset, math.prod(shape[1:]) * dtype.itemsize, dtype, shape)
     length = math.prod(shape) * dtype.itemsize
     if offset + length > end and not dtype.hasobject:
@@ -227,9 +264,12 @@ def npz_arrays(file: BinaryIO, called: str) -> dict[str, RowArray]:
     Raises:
         UsageError: the file is not a zip, or is compressed or damaged.
     """
-    found = {}
+    found: dict[str, RowArray] = {}
+    length = file.seek(0, 2)
     for member in list_zip(file, called):
-        name = member.name.removesuffix(".npy")
+        name = printable(member.name.removesuffix(".npy"))
+        if len(found) >= _MAX_ARRAYS:
+            raise UsageError(f"{called}: holds more than {_MAX_ARRAYS:,} arrays; give images one array with many rows")
         offset, method, _, size, _ = member.place
         if method:
             raise UsageError(
@@ -240,7 +280,7 @@ def npz_arrays(file: BinaryIO, called: str) -> dict[str, RowArray]:
             start = data_offset(ranges(file)(offset, offset + 64), offset)
         except BadInput as error:
             raise UsageError(f"{called}: {error}; make or copy it again") from error
-        found[name] = npy_array(file, start, start + size, called, name)
+        found[name] = npy_array(file, start, min(start + size, length), called, name)
     return found
 
 

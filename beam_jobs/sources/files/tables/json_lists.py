@@ -9,12 +9,42 @@ from typing import Any
 
 from shard_reader.storage.directory import Directory
 
-__all__ = ["JsonLists"]
+__all__ = ["JsonLists", "is_too_deep"]
 
 _PIECE = 1 << 16  # bytes of JSON at a time
 _TAIL = re.compile(rb"[\\A-Za-z-]{1,64}\Z")  # may be the beginning of an escape, or of a NaN
 _NANS = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|-?\b(?:NaN|Infinity)\b', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_DEEPEST = 200  # levels of lists and objects, which take memory by the square of their number, and recursion
 _ESCAPES = re.compile(rb"\\.", re.DOTALL)
+
+
+class _Depth:
+    """The depth of JSON at the end of its last piece."""
+
+    def __init__(self) -> None:
+        self._level = 0
+
+    def fits(self, piece: bytes) -> bool:
+        """Whether a further piece, without its texts, nests no deeper than may be."""
+        brackets, most = piece.translate(None, _NOT_BRACKETS), 0
+        # Each round takes away the innermost pairs: so many rounds, so many levels.
+        while b"[]" in brackets or b"{}" in brackets:
+            brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+            most += 1
+            if most > _DEEPEST:
+                return False
+        opened = brackets.count(b"[") + brackets.count(b"{")
+        self._level = max(0, self._level - len(brackets) + opened) + opened
+        return self._level + most <= _DEEPEST
+
+
+def is_too_deep(text: str) -> bool:
+    """Whether JSON nests lists and objects deeper than any data do."""
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return False
+    data = text.encode("utf-8", "surrogatepass")
+    return not _Depth().fits(b"".join((_ESCAPES.sub(b"", data) if b"\\" in data else data).split(b'"')[::2]))
 
 
 class JsonLists:
@@ -90,15 +120,18 @@ class JsonLists:
     def _pieces(self) -> Iterator[bytes]:
         """The bytes of the file, with null for NaN and infinities."""
         in_text, rest = False, b""
+        depth = _Depth()
         for piece in self._file_pieces():
             piece = rest + piece
             tail = _TAIL.search(piece)
             end = tail.start() if tail else len(piece)
             piece, rest = piece[:end], piece[end:]
-            quotes = _ESCAPES.sub(b"", piece).count(b'"') if b"\\" in piece else piece.count(b'"')
+            texts = (_ESCAPES.sub(b"", piece) if b"\\" in piece else piece).split(b'"')
+            if not depth.fits(b"".join(texts[in_text::2])):
+                raise ValueError(f"nests lists and objects more than {_DEEPEST} levels deep")
             if b"NaN" in piece or b"Infinity" in piece:
                 piece = _NANS.sub(self._null, b'"' * in_text + piece)[in_text:]
-            in_text ^= bool(quotes % 2)
+            in_text ^= len(texts) % 2 == 0
             if piece:  # an empty piece would end the parser
                 yield piece
         if rest:

@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import gzip
 import itertools
 import json
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BadInput
-from beam_jobs.sources.files.tables.json_lists import JsonLists
+from beam_jobs.sources.files.tables.arrow import fixed_field, is_string, is_taken, python_values, text_columns
+from beam_jobs.sources.files.tables.json_lists import JsonLists, is_too_deep
 from shard_reader.format.fields import Field
 from shard_reader.storage.directory import Directory
 
 __all__ = ["KINDS", "Rows"]
 
 _LARGEST_CELL = 1 << 24  # characters: a quote that is not closed would take the rest of the file into memory
+_LARGEST_ROW = 1 << 24  # bytes, over all of its lines
+_LARGEST_CHUNK = 1 << 29  # bytes of a column in a row group of Parquet
 _BATCH = 4096  # rows of Parquet at a time
 _BUFFER = 1 << 20  # bytes of each column of Parquet
 
@@ -99,14 +103,22 @@ class Rows(ABC):
             yield text
 
     def _stored_lines(self) -> Generator[bytes, None, None]:
-        if not self.name.lower().endswith(".gz"):
-            yield from self._directory.lines(self.name)
-            return
-        with self._directory.open(self.name) as stored, gzip.open(stored) as file:
+        with self._directory.open(self.name) as stored:
+            if not self.name.lower().endswith(".gz"):
+                yield from self._bounded_lines(stored)
+                return
             try:
-                yield from file
+                with gzip.open(stored) as file:
+                    yield from self._bounded_lines(file)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise self.refused(f"cannot be unpacked by gzip ({error}); copy it again") from error
+
+    def _bounded_lines(self, file: Any) -> Iterator[bytes]:
+        """Each line, none of which may fill the memory: of a few bytes, gzip makes a thousand times as many."""
+        for number, line in enumerate(iter(functools.partial(file.readline, _LARGEST_ROW + 1), b""), 1):
+            if len(line) > _LARGEST_ROW:
+                raise self.refused(f"line {number}: has more than {_LARGEST_ROW:,} bytes; is it a table?")
+            yield line
 
     def _renamed(self, end: str) -> str:
         stem, _, suffix = self.name.rpartition(".")
@@ -153,15 +165,20 @@ class _Csv(Rows):
             if said:
                 first, skipped = next(lines, ""), 1
             delimiter = said[1] if said else self._delimiter(first)
-            reader = csv.reader(
-                itertools.chain([first], lines), delimiter=delimiter, strict=True, skipinitialspace=True
-            )
+            row = _RowOfLines(itertools.chain([first], lines))
+            reader = csv.reader(row, delimiter=delimiter, strict=True, skipinitialspace=True)
             while True:
                 number = reader.line_num + 1 + skipped
+                row.size = 0
                 try:
                     cells = next(reader)
                 except StopIteration:
                     return
+                except OverflowError:
+                    raise self.refused(
+                        f"line {number}: a row that begins here has more than {_LARGEST_ROW:,} characters; is a quote"
+                        " not closed?"
+                    ) from None
                 except csv.Error as error:
                     raise self.refused(
                         f"line {number}: a row that begins here has a quote that is not closed, or that has text after"
@@ -174,6 +191,24 @@ class _Csv(Rows):
         """The delimiter of the file, by its first line."""
         # Where a comma separates decimals, spreadsheets write CSV with semicolons or tabs.
         return next((character for character in ",;\t" if character in header), ",")
+
+
+class _RowOfLines:
+    """The lines of a table, of which no row takes too many: a line break in quotes goes on with the row."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.size = 0
+
+    def __iter__(self) -> _RowOfLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.size += len(line)
+        if self.size > _LARGEST_ROW:
+            raise OverflowError
+        return line
 
 
 class _Tsv(_Csv):
@@ -204,6 +239,8 @@ class _JsonLines(Rows):
                 yield number, self._object(line)
 
     def _object(self, line: str) -> dict[str, Any] | BadInput:
+        if is_too_deep(line):
+            return BadInput("bad-row", f"nests lists and objects too deeply: {line.rstrip()!r:.80}")
         try:
             value = json.loads(line)
             # Escapes such as "\ud83d" can make half of a surrogate pair, which no format can store.
@@ -242,23 +279,48 @@ class _Parquet(Rows):
 
     def fields(self, columns: Sequence[str]) -> Mapping[str, Field]:
         with self._file() as file:
-            found = {name: _fixed(file.schema_arrow.field(name).type) for name in columns}
+            found = {name: fixed_field(file.schema_arrow.field(name).type) for name in columns}
         return {name: field for name, field in found.items() if field is not None}
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
         with self._file() as file:
+            schema = file.schema_arrow
             for name in columns:
-                if not _is_taken(kind := file.schema_arrow.field(name).type):
+                if not is_taken(kind := file.schema_arrow.field(name).type):
                     raise self.refused(
                         f'column "{name}" is {kind}, which cannot be read: images inside of a table are not,'
                         " and other columns can be left out by naming those to keep (--fields)"
                     )
-            number = 0
+                self._check_chunks(file, name)
+        number = 0
+        # Texts that are stored once are kept once: written out for each row, a few bytes could fill the memory.
+        with self._file(text_columns(schema, columns)) as file:
             for batch in file.iter_batches(_BATCH, columns=list(columns)):
-                values = [_python(batch.column(name)) for name in columns]
+                values = [self._values(batch.column(name), name) for name in columns]
                 for row in zip(*values, strict=True):
                     number += 1
                     yield number, row
+
+    def _check_chunks(self, file: Any, column: str) -> None:
+        """Check that no part of a column, which a page may be as large as, is unpacked to more than memory allows."""
+        metadata = file.metadata
+        for group in range(metadata.num_row_groups):
+            for place in range(metadata.num_columns):
+                chunk = metadata.row_group(group).column(place)
+                if chunk.path_in_schema.partition(".")[0] == column and chunk.total_uncompressed_size > _LARGEST_CHUNK:
+                    raise self.refused(
+                        f'column "{column}" has {chunk.total_uncompressed_size:,} bytes in row group {group}; write it'
+                        " again in smaller row groups, or leave it out with --fields"
+                    )
+
+    def _values(self, column: Any, name: str) -> Iterable[Any]:
+        from pyarrow import compute, types
+
+        if not types.is_dictionary(column.type) or not is_string(column.type.value_type):
+            return python_values(column)
+        if (compute.max(compute.binary_length(column.dictionary)).as_py() or 0) > _LARGEST_ROW:
+            raise self.refused(f'column "{name}" has a text of more than {_LARGEST_ROW:,} bytes')
+        return (value.as_py() for value in column)
 
     def categories(self, column: str) -> tuple[str, ...] | None:
         from pyarrow import types
@@ -273,13 +335,14 @@ class _Parquet(Rows):
         return tuple(names) if all(isinstance(name, str) and name == name.strip() for name in names) else None
 
     @contextmanager
-    def _file(self) -> Iterator[Any]:
+    def _file(self, once: Sequence[str] = ()) -> Iterator[Any]:
+        """The file, open. The texts of the columns in `once` are kept once each."""
         import pyarrow as pa
         from pyarrow import parquet
 
         with self._directory.open(self.name) as raw:
             try:
-                with parquet.ParquetFile(raw, buffer_size=_BUFFER) as file:
+                with parquet.ParquetFile(raw, buffer_size=_BUFFER, read_dictionary=list(once)) as file:
                     yield file
             except (pa.ArrowException, UnicodeDecodeError) as error:
                 raise self.refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from error
@@ -288,60 +351,6 @@ class _Parquet(Rows):
                     raise
                 # An OSError without a number is Arrow's error for a damaged page, not one of the disk.
                 raise self.refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-
-
-def _is_taken(kind: Any) -> bool:
-    """Whether values of an Arrow type can be fields."""
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        return _is_taken(kind.value_type)
-    if _is_list(kind):
-        return not _is_text(kind.value_type) and _is_taken(kind.value_type)
-    plain = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind)
-    return plain or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or _is_text(kind)
-
-
-def _is_list(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _is_text(kind: Any) -> bool:
-    """Whether values of an Arrow type become texts."""
-    from pyarrow import types
-
-    return bool(types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind) or types.is_decimal(kind))
-
-
-def _python(column: Any) -> list[Any]:
-    """The values of a column. Dates and times are ISO 8601."""
-    import pyarrow as pa
-    from pyarrow import compute, types
-
-    if types.is_timestamp(column.type):
-        # Arrow stores moments in UTC. Their time zone is dropped: showing it would depend on this machine's database
-        # of time zones.
-        zone = "Z" if column.type.tz else ""
-        texts = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())
-        return [text and text.replace(" ", "T") + zone for text in texts.to_pylist()]
-    if _is_text(column.type):
-        column = compute.cast(column, pa.string())
-    values: list[Any] = column.to_pylist()
-    return values
-
-
-def _fixed(kind: Any) -> Field | None:
-    """The field for a type of lists of one length; None for other types."""
-    from pyarrow import types
-
-    shape: tuple[int, ...] = ()
-    while types.is_fixed_size_list(kind):
-        shape, kind = (*shape, kind.list_size), kind.value_type
-    if not shape or not (types.is_integer(kind) or types.is_floating(kind)):
-        return None
-    return Field(dtype="int64" if types.is_integer(kind) else "float32", shape=shape)
 
 
 _TEXTS: Mapping[str, type[Rows]] = {".csv": _Csv, ".tsv": _Tsv, ".jsonl": _JsonLines, ".ndjson": _JsonLines}
