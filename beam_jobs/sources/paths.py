@@ -51,7 +51,7 @@ class Paths:
             self._root = directory(root)
         except (ValueError, TypeError, ImportError) as error:
             raise UsageError(f"{option} {root}: {error}") from error
-        self._place, self._option = root, option
+        self._place, self._option, self._shown = root, option, self._root.uri("")
         self._schemes: set[str] = set()  # known to be readable
         self._allowed = _SCHEMES | ({root.partition("://")[0]} if is_url(root) else set())
         self._below, self._urls = below, urls
@@ -120,10 +120,10 @@ class Paths:
         if scheme and scheme != "file":
             return without_secrets(f"{scheme}://{path.partition('://')[2].partition('/')[0]}")
         if not scheme and not path.startswith("/") and ".." not in path:
-            return self._root.uri("")
+            return self._shown
         if not scheme and self._root.local is None and not path.startswith("/"):
             return self._reaches(self._beside(path), self._place.partition("://")[0])
-        local = str(local_path(path)) if scheme else os.path.join(self._root.uri(""), path)
+        local = str(local_path(path)) if scheme else os.path.join(self._shown, path)
         return f"/{os.path.normpath(local).lstrip('/').partition('/')[0]}"
 
     def read(self, path: str) -> bytes:

@@ -45,11 +45,10 @@ def test_what_is_no_file_as_input(suffix: str, tmp_path: Path) -> None:
     odd_files(tmp_path / "in", suffix)
     kind = {".csv": "table", ".json": "coco", ".png": "folder"}.get(suffix)
     kind = kind or ("archive" if suffix in (".tar", ".zip") else "records")
-    for path in ("in/pipe", "in/zero", "in/socket"):
-        for more in ([], ["--source", kind]):
-            result = limited_command("prepare", f"{tmp_path}/{path}{suffix}", tmp_path / "out", *more)
-            assert result.returncode in (1, 2), result.stdout
-            assert f"{path}{suffix}: " in result.stderr.splitlines()[-1]
+    for path, *more in (("in/pipe",), ("in/pipe", "--source", kind), ("in/zero", "--source", kind)):
+        result = limited_command("prepare", f"{tmp_path}/{path}{suffix}", tmp_path / "out", *more)
+        assert result.returncode in (1, 2), result.stdout
+        assert f"{path}{suffix}: " in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".h5", ".csv"])

@@ -318,9 +318,12 @@ class _Parquet(Rows):
 
         if not types.is_dictionary(column.type) or not is_string(column.type.value_type):
             return python_values(column)
-        if (compute.max(compute.binary_length(column.dictionary)).as_py() or 0) > _LARGEST_ROW:
+        sizes = compute.binary_length(column.dictionary)
+        if (compute.max(sizes).as_py() or 0) > _LARGEST_ROW:
             raise self.refused(f'column "{name}" has a text of more than {_LARGEST_ROW:,} bytes')
-        return (value.as_py() for value in column)
+        if (compute.sum(sizes.take(column.indices)).as_py() or 0) > _LARGEST_ROW:
+            return (value.as_py() for value in column)
+        return python_values(column.dictionary_decode())
 
     def categories(self, column: str) -> tuple[str, ...] | None:
         from pyarrow import types
