@@ -68,6 +68,20 @@ class Directory(Protocol):
     def put(self, source: Path, name: str) -> None:
         """Give a finished local file its place, whole or not at all. `source` may be gone afterwards."""
 
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str | None:
+        """Write a small file in place of the one with `tag`; with None, where there is no such file.
+
+        Returns:
+            The tag of the new file; None if the condition does not hold. The answer of a write may be lost, and its
+            second try then finds the file of the first: whoever writes compares the bytes.
+
+        Raises:
+            NotImplementedError: there are no such writes here.
+        """
+
+    def tag(self, name: str) -> str | None:
+        """A text that is another one for each version of a file; None if there is no file, or there are no tags."""
+
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
 

@@ -107,6 +107,29 @@ class LocalDirectory:
         """Rename a finished file of the same file system."""
         os.replace(source, self._path / name)
 
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str | None:
+        """Write a small file where there is no such file; None if there is one.
+
+        Raises:
+            NotImplementedError: a file is to be replaced, for which a disk has no condition.
+        """
+        if tag is not None:
+            raise NotImplementedError("a disk has no conditional writes")
+        path = self._path / name
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            write_whole(temporary, [data])
+            os.link(temporary, path)  # which never replaces a file, as renaming does
+        except FileExistsError:
+            return None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return ""
+
+    def tag(self, name: str) -> str | None:
+        """None: files of a disk have no tags."""
+        return None
+
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
         (self._path / name).unlink(missing_ok=True)

@@ -19,7 +19,8 @@ from fsspec.asyn import AsyncFileSystem
 from shard_reader.storage import retry
 from shard_reader.storage.directory import Stored
 from shard_reader.storage.http_ranges import HttpRanges
-from shard_reader.storage.library_retries import without_retries
+from shard_reader.storage.libraries import conditional
+from shard_reader.storage.libraries.retries import without_retries
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.storage.store_errors import as_os_error, explain
 
@@ -184,6 +185,17 @@ class ObjectDirectory:
     def put(self, source: Path, name: str) -> None:
         """Upload a finished file."""
         self._retried(lambda: self._fs.put_file(str(source), self._path(name)), name)
+
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str | None:
+        """Store an object in place of the one with `tag`; with None, where there is no object. The new tag, or None."""
+        return self._retried(lambda: conditional.put_if(self._fs, self._path(name), data, tag, _TIMEOUT), name)
+
+    def tag(self, name: str) -> str | None:
+        """The tag of an object; None if there is no object."""
+        try:
+            return conditional.tag_of(self._fs, self._retried(lambda: self._info(name), name))
+        except FileNotFoundError:
+            return None
 
     def delete(self, name: str) -> None:
         """Remove an object, if it is there."""

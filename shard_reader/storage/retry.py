@@ -31,7 +31,16 @@ _LASTING = frozenset(
     | {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOSYS}
 )
 _LASTING_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
-_MISTAKES = (ShardsError, MemoryError, TypeError, ValueError, LookupError, AttributeError, ImportError)
+_MISTAKES = (
+    ShardsError,
+    MemoryError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    NotImplementedError,
+)
 # RefreshError is not among them: a token of Google's may fail to refresh for a moment.
 _REFUSALS = (NO_CREDENTIALS | {"ClientAuthenticationError", "ParamValidationError"}) - {"RefreshError"}
 _PASSING_STATUS = (408, 425, 429)  # temporary errors among the statuses below 500
