@@ -44,8 +44,12 @@ class Directory(Protocol):
     def walk(self) -> Iterator[Stored]:
         """Every file below it, in any order."""
 
-    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
-        """The bytes of a file, or those from `start` to `end`."""
+    def read(self, name: str, start: int = 0, end: int | None = None, most: int | None = None) -> bytes:
+        """The bytes of a file, or those from `start` to `end`.
+
+        Raises:
+            OSError: with `errno.EFBIG`, there are more than `most` bytes. They are not received.
+        """
 
     def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes | memoryview:
         """As `read`, in one try. Missing bytes are an error."""

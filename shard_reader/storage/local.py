@@ -66,10 +66,10 @@ class LocalDirectory:
                         regular = _is(entry, os.DirEntry.is_file)
                         yield Stored(prefix + entry.name, entry.stat().st_size if regular else 0, regular)
 
-    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+    def read(self, name: str, start: int = 0, end: int | None = None, most: int | None = None) -> bytes:
         """The bytes of a file, or those from `start` to `end`."""
 
-        return retried(lambda: self._read(name, start, end))
+        return retried(lambda: self._read(name, start, end, most))
 
     def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         """The bytes of a file, or those from `start` to `end`, in one try.
@@ -147,8 +147,10 @@ class LocalDirectory:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path)
 
-    def _read(self, name: str, start: int, end: int | None) -> bytes:
+    def _read(self, name: str, start: int, end: int | None, most: int | None = None) -> bytes:
         with open(self._path / name, "rb") as file:
+            if most is not None and (size := os.fstat(file.fileno()).st_size) > most:
+                raise OSError(errno.EFBIG, f"has {size} bytes, and at most {most} are read")
             file.seek(start)
             return file.read() if end is None else file.read(end - start)
 
