@@ -4,7 +4,7 @@
 JobError           the job failed; exit status 1
 ├── UsageError     it cannot start: a wrong option, INPUT or OUTPUT; exit status 2
 ├── Interrupted    its user ended it; exit status 130
-└── LostJobError   its engine cannot be reached any more, and it may still run; exit status 1
+└── LostJobError   its engine cannot be reached any more, or another job has taken OUTPUT; exit status 1
 ```
 """
 
@@ -32,4 +32,4 @@ class Interrupted(JobError):
 
 
 class LostJobError(JobError):
-    """A job on an engine that cannot be reached any more, and may still be writing to OUTPUT."""
+    """A job on an engine that cannot be reached any more, or whose lock another job has: OUTPUT is not its own."""

@@ -26,6 +26,7 @@ from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
 from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
 from beam_jobs.runners.workers import Workers
 from beam_jobs.shards.job import Job, Watcher
+from beam_jobs.shards.lock import Lock
 from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
 from beam_jobs.shards.publish import check_rejects, publication_of
 from beam_jobs.shards.record import image_fields
@@ -262,7 +263,8 @@ def _find_duplicates(run: _Run, listing: Listing, output: Output) -> DroppedInpu
     job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
     print_status(f"HashInputs: reads {counted(ordered.records, 'image')}, to find duplicates")
     progress = Progress(ordered.records, listing.inputs.count, inputs, options.max_rejects)
-    _run_tasks(run, functools.partial(add_hashing, job), tasks, progress, functools.partial(_hashed, output, tasks))
+    add = functools.partial(add_hashing, job)
+    _run_tasks(run, output.lock, add, tasks, progress, functools.partial(_hashed, output, tasks))
     hashes = (hashes_of(task, job.work, output.files) for task in read_tasks(output.files, PLAN + HASH_TASKS_NAME))
     equal = find_equal_hashes(hashes, run.scratch)
     hashed = HashedInputs(equal, ordered, output.files, PLAN + ordered.path.name)
@@ -285,9 +287,9 @@ def _write(run: _Run, plan: _Plan, output: Output) -> None:
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
     steps = plan.inputs.planned + _measured(options, plan)
     progress = Progress(steps, listing.inputs.count, plan.inputs, options.max_rejects)
-    with _staging(output) as staging:
+    with output.staging() as staging:
         add = functools.partial(add_writing, replace(job, staging=staging), publication)
-        _run_tasks(run, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks))
+        _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks))
 
 
 def _finished(output: Output, tasks: int) -> str:
@@ -311,13 +313,17 @@ def _with_threads(job: Job, options: PrepareOptions, tasks: int) -> Job:
     return replace(job, threads=max(job.threads, decoders), decoders=decoders)
 
 
-def _run_tasks(run: _Run, add_steps: AddSteps, tasks: int, progress: Progress, tasks_done: Callable[[], str]) -> None:
-    """Run a pipeline of `tasks` tasks."""
+def _run_tasks(
+    run: _Run, lock: Lock, add: AddSteps, tasks: int, progress: Progress, tasks_done: Callable[[], str]
+) -> None:
+    """Run a pipeline of `tasks` tasks, as long as this job has the lock of OUTPUT."""
     options, workers = run.options, run.workers
     if workers is not None:
-        workers.watcher, workers.count = progress, min(options.workers, tasks)
+        workers.watcher, workers.count, workers.before_publishing = progress, min(options.workers, tasks), lock.renew
         progress.in_work = workers.in_work
-    run_pipeline(add_steps, options.beam, workers, progress=progress.text, tasks_done=tasks_done, scratch=run.scratch)
+    run_pipeline(
+        add, options.beam, workers, progress=progress.text, tasks_done=tasks_done, check=lock.check, scratch=run.scratch
+    )
 
 
 @contextlib.contextmanager
@@ -333,17 +339,6 @@ def _workers(options: PrepareOptions) -> Iterator[Workers | None]:
 
 def _in_process(options: PrepareOptions) -> bool:
     return options.source.input.startswith(_IN_PROCESS) or options.output.startswith(_IN_PROCESS)
-
-
-@contextlib.contextmanager
-def _staging(output: Output) -> Iterator[str | None]:
-    """A folder for shards before their upload; None if OUTPUT is on a disk."""
-    # The launcher owns the folder, since a worker process that is killed removes nothing.
-    if output.files.local is not None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
-        yield folder
 
 
 def _anywhere(place: str) -> str:

@@ -129,9 +129,10 @@ def run_on_engine(add_steps: AddSteps, beam_options: Mapping[str, Any], progress
 
     Raises:
         JobError: the job failed there.
-        LostJobError: the job can no longer be reached, and may still run.
+        LostJobError: the job can no longer be reached, and may still run; or another job has taken OUTPUT.
     """
     name, result = beam_options["runner"], None
+    lost: list[LostJobError] = []
     with contextlib.ExitStack() as stack:
         tell = stack.enter_context(_unheard())
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="image-shards-", ignore_cleanup_errors=True))
@@ -144,8 +145,10 @@ def run_on_engine(add_steps: AddSteps, beam_options: Mapping[str, Any], progress
             if interrupted:
                 raise KeyboardInterrupt
             tell(f"submitted {_where(result, beam_options)}")
-            stack.enter_context(_regularly(lambda: tell(progress())))
+            lost = stack.enter_context(_regularly(lambda: tell(progress()), result.cancel))
             result.wait_until_finish()
+            if lost:
+                raise lost[0]
         except KeyboardInterrupt:
             inline_calls.stop()
             if result is not None:
@@ -157,8 +160,13 @@ def run_on_engine(add_steps: AddSteps, beam_options: Mapping[str, Any], progress
                     " see that it is cancelled before you run the command again"
                 ) from None
             raise
+        except LostJobError:
+            inline_calls.stop()
+            raise
         except Exception as error:
             inline_calls.stop()
+            if lost:  # an engine may call a job that was cancelled one that failed
+                raise lost[0] from error
             if result is None:  # submitting it has failed
                 raise JobError(f"{name} failed: {_said(error)}") from error
             # An error of waiting is not an error of the job: with the network away for a moment, it still runs.
@@ -281,17 +289,24 @@ def _unheard() -> Iterator[Callable[[str], None]]:
 
 
 @contextlib.contextmanager
-def _regularly(show: Callable[[], None]) -> Iterator[None]:
-    ended = threading.Event()
+def _regularly(show: Callable[[], None], cancel: Callable[[], object]) -> Iterator[list[LostJobError]]:
+    """Show the progress now and then. A job that has lost OUTPUT is cancelled, and its error is in the list."""
+    ended, lost = threading.Event(), list[LostJobError]()
 
     def run() -> None:
         while not ended.wait(_PROGRESS_SECONDS):
-            with contextlib.suppress(Exception):  # the store may be unreachable for a moment
+            try:
                 show()
+            except LostJobError as error:
+                lost.append(error)
+                cancel()
+                return
+            except Exception:  # the store may be unreachable for a moment
+                continue
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        yield
+        yield lost
     finally:
         ended.set()
 

@@ -139,6 +139,7 @@ def _publish(written: Sequence[WrittenShard], publication: Publication, run: str
     workers = workers_of(run)
     try:
         workers.check()
+        workers.before_publishing()
         publish(written, publication)
     except Exception as error:
         workers.stop(error)  # keeps the error, of which Beam passes on only the text

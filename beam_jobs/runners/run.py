@@ -40,6 +40,7 @@ def run_pipeline(
     *,
     progress: Callable[[bool], str],
     tasks_done: Callable[[], str],
+    check: Callable[[], None],
     scratch: Path,
 ) -> None:
     """Run a pipeline, and show its progress.
@@ -50,15 +51,25 @@ def run_pipeline(
         workers: the processes of this machine; None to work in this one.
         progress: returns the text about a run on this machine, as a bar or in words.
         tasks_done: returns the text about a run on an engine.
+        check: called with each of them. Its error ends the run.
         scratch: a folder on this machine.
 
     Raises:
         JobError: the job failed.
     """
+
+    def checked_progress(as_bar: bool) -> str:
+        check()
+        return progress(as_bar)
+
+    def checked_tasks_done() -> str:
+        check()
+        return tasks_done()
+
     if not is_local(beam_options):
         if workers is not None:
             workers.end()
-        run_on_engine(add_steps, beam_options, tasks_done)
+        run_on_engine(add_steps, beam_options, checked_tasks_done)
         return
     line = ProgressLine(_LINE_SECONDS)
     _show(line, progress)
@@ -66,7 +77,7 @@ def run_pipeline(
         if workers is not None:
             # The processes need a while to import, and so does Beam, which a thread of this process is importing.
             workers.start()
-        run_here(add_steps, beam_options, workers, functools.partial(_show, line, progress), scratch)
+        run_here(add_steps, beam_options, workers, functools.partial(_show, line, checked_progress), scratch)
     finally:
         line.leave(progress(line.is_on_terminal))
 

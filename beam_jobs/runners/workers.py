@@ -67,12 +67,16 @@ class Workers:
         watcher: receives the progress of all processes, in the thread that waits for results. Its errors end the
             run. The attribute may be replaced.
         reject_crashers: whether an image that ends a process is rejected, and its shard begun again.
+
+    Attributes:
+        before_publishing: called before the dataset gets its manifest. It may raise to prevent that.
     """
 
     def __init__(self, count: int, watcher: Watcher, reject_crashers: bool = False) -> None:
         self.run = uuid.uuid4().hex
         self.error: BaseException | None = None
         self.count, self.watcher = count, watcher
+        self.before_publishing: Callable[[], None] = lambda: None
         self._reject_crashers = reject_crashers
         self._processes: list[_ImageProcess] = []
         self._busy: dict[_ImageProcess, tuple[ShardTask, Job]] = {}

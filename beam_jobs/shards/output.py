@@ -22,14 +22,14 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.plan.tasks import TASKS_NAME, read_tasks
-from beam_jobs.shards.lock import locked
+from beam_jobs.shards.lock import Lock, locked
 from beam_jobs.terminal import counted, print_warning
 from shard_reader.errors import DatasetError
 from shard_reader.format import index
@@ -110,10 +110,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An OUTPUT directory that this process holds."""
+    """An OUTPUT directory that this process holds, by a lock unless its dataset is finished."""
 
     place: str
     files: Directory
+    lock: Lock = field(default_factory=Lock)
 
     def manifest(self) -> Manifest | None:
         """The manifest of the dataset in OUTPUT; None if there is no dataset.
@@ -155,7 +156,12 @@ class Output:
         return Work(_digest(job)) if job is not None else None
 
     def begin(self, job: Mapping[str, Any]) -> Work:
-        """Make the folders of the job's work. Keep the finished work of the same job, and remove any other."""
+        """Make the folders of the job's work. Keep the finished work of the same job, and remove any other.
+
+        Raises:
+            LostJobError: another job has taken the lock.
+        """
+        self.lock.renew()
         left = self.job()
         removing = _OWNED.rpartition("/")[2] in self.files.names(WORK)
         if removing or left is None or left["fingerprint"] != job["fingerprint"]:
@@ -189,6 +195,16 @@ class Output:
             yield path
         finally:
             self.files.delete_folder(_SPILL)
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[str | None]:
+        """A folder for shards before their upload; None if OUTPUT is on a disk."""
+        # The launcher owns the folder, since a worker process that is killed removes nothing.
+        if self.files.local is not None:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
+            yield folder
 
     def finished(self) -> int:
         """Number of finished shards of the unfinished job."""
@@ -240,7 +256,12 @@ class Output:
         self.files.delete_folder(WORK)
 
     def discard(self) -> None:
-        """Remove the dataset in OUTPUT and the work of any job, and no other file."""
+        """Remove the dataset in OUTPUT and the work of any job, and no other file.
+
+        Raises:
+            LostJobError: another job has taken the lock.
+        """
+        self.lock.renew()
         manifest = self.manifest()
         if manifest is not None:
             if self.files.local is not None:
@@ -352,36 +373,39 @@ def claimed(place: str, *, overwrite: bool = False) -> Iterator[Output]:
             raise UsageError(f"OUTPUT {place}: is not empty, and holds no dataset of image-shards")
         if finished:
             output.manifest()  # may raise: before the lock file, which would mark the dataset as unfinished
-        with locked(place, output.files) as remove_lock:
+        with locked(place, output.files) as lock:
             try:
-                yield output
+                yield replace(output, lock=lock)
             except LostJobError:
-                raise  # the job may still be running and writing to OUTPUT
+                raise  # the job may still be running and writing to OUTPUT, or another one is
             except Exception:
+                lock.check()
                 with contextlib.suppress(Exception):  # the first error is the one to report
-                    _leave(output, remove_lock)
+                    _leave(output, lock)
                 raise
             except BaseException:
-                _leave(output, remove_lock)
+                lock.check()
+                _leave(output, lock)
                 raise
-            _leave(output, remove_lock)
+            lock.check()
+            _leave(output, lock)
     finally:
         with contextlib.suppress(OSError):  # not empty: the dataset is there
             for path in created:
                 path.rmdir()
 
 
-def _leave(output: Output, remove_lock: Callable[[], None]) -> None:
+def _leave(output: Output, lock: Lock) -> None:
     """Clear up, then remove the lock file. While work is left, the file tells the next job that it may resume."""
     try:
         is_clear = output.leave()
     except KeyboardInterrupt:
         # The command ignores signals after the first, so this second attempt runs to its end.
         if output.leave():
-            remove_lock()
+            lock.remove()
         raise
     if is_clear:
-        remove_lock()
+        lock.remove()
 
 
 def _make(place: str, path: Path) -> list[Path]:

@@ -44,8 +44,12 @@ class Directory(Protocol):
     def walk(self) -> Iterator[Stored]:
         """Every file below it, in any order."""
 
-    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
-        """The bytes of a file, or those from `start` to `end`."""
+    def read(self, name: str, start: int = 0, end: int | None = None, most: int | None = None) -> bytes:
+        """The bytes of a file, or those from `start` to `end`.
+
+        Raises:
+            OSError: with `errno.EFBIG`, there are more than `most` bytes. They are not received.
+        """
 
     def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes | memoryview:
         """As `read`, in one try. Missing bytes are an error."""
@@ -67,6 +71,20 @@ class Directory(Protocol):
 
     def put(self, source: Path, name: str) -> None:
         """Give a finished local file its place, whole or not at all. `source` may be gone afterwards."""
+
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str | None:
+        """Write a small file in place of the one with `tag`; with None, where there is no such file.
+
+        Returns:
+            The tag of the new file; None if the condition does not hold. The answer of a write may be lost, and its
+            second try then finds the file of the first: whoever writes compares the bytes.
+
+        Raises:
+            NotImplementedError: there are no such writes here.
+        """
+
+    def tag(self, name: str) -> str | None:
+        """A text that is another one for each version of a file; None if there is no file, or there are no tags."""
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -12,22 +12,26 @@ import contextlib
 import errno
 import functools
 import http.client
+import io
 import logging
 import mmap
 import os
 import select
+import socket
 import ssl
 import time
 import urllib.request
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
+
+from shard_reader.storage.libraries import web
 
 __all__ = ["HttpRanges"]
 
-_PIECE = 1 << 16  # bytes that are received at a time; the time limit is checked after each piece
+_PIECE = 1 << 16  # bytes that are received at a time
 _MANY = 1 << 21  # bytes from which on memory comes from the kernel: the size of a large page
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses of temporary errors
 _REFUSALS = (301, 302, 303, 307, 308, 400, 401, 403, 501)
@@ -56,7 +60,13 @@ class HttpRanges:
         weakref.finalize(self, _close, self._idle)
 
     def read(
-        self, path: str, start: int, end: int | None, seconds: float, library: Callable[[], bytes]
+        self,
+        path: str,
+        start: int,
+        end: int | None,
+        seconds: float,
+        library: Callable[[], bytes],
+        most: int | None = None,
     ) -> bytes | memoryview:
         """Bytes of an object; fewer if the object is shorter.
 
@@ -64,15 +74,16 @@ class HttpRanges:
             end: end of the range; None for the end of the object.
             seconds: time limit for all of it.
             library: reads the bytes by the file system's library, where the store refuses the request made here.
+            most: the most bytes of a whole object.
 
         Raises:
-            OSError: the store cannot be reached, is too slow, breaks off, or has to be asked again.
+            OSError: the store cannot be reached, is too slow, breaks off, sends other bytes, or has to be asked again.
             Exception: an error of the library.
         """
         if self._authorize is None or time.monotonic() < self._rests_until:
             return library()
         try:
-            return self._read(path, start, end, time.monotonic() + seconds)
+            return self._read(path, start, end, time.monotonic() + seconds, most)
         except _Refused as error:
             refused = error
         # Only if the library succeeds, it is the one to read from now on. Otherwise its error is the better one.
@@ -82,14 +93,16 @@ class HttpRanges:
             self._rests_until = time.monotonic() + refused.rest
         return data
 
-    def _read(self, path: str, start: int, end: int | None, give_up: float) -> memoryview:
+    def _read(self, path: str, start: int, end: int | None, give_up: float, most: int | None) -> memoryview:
         address, headers = self._request(path)
         url, headers = urlsplit(address), {**headers, "Accept-Encoding": "identity"}
         if start or end is not None:
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         connection = self._connection(url)
+        connection.response_class = functools.partial(_Answer, give_up)  # type: ignore[assignment]
+        wanted = _Wanted(start, None if end is None else end - start, most)
         try:
-            found = self._get(connection, url, headers, give_up)
+            found = self._get(connection, url, headers, wanted)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             # The library may have certificates of its own.
@@ -125,7 +138,7 @@ class HttpRanges:
         return request
 
     def _get(
-        self, connection: http.client.HTTPConnection, url: SplitResult, headers: dict[str, str], give_up: float
+        self, connection: http.client.HTTPConnection, url: SplitResult, headers: dict[str, str], wanted: _Wanted
     ) -> memoryview:
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         connection.request("GET", target, headers=headers)
@@ -141,6 +154,7 @@ class HttpRanges:
             size = answer.length
             if size is None or answer.getheader("Content-Encoding", "identity") != "identity":
                 raise _Refused("an answer of unknown length", 0)
+            wanted.check(size, answer.getheader("Content-Range"))
             data = _memory(size)
             done = 0
             while done < size:
@@ -148,8 +162,6 @@ class HttpRanges:
                 if not received:
                     raise ConnectionError(f"the answer broke off: {done} bytes came, not {size}")
                 done += received
-                if time.monotonic() > give_up:
-                    raise TimeoutError(f"{done} bytes came, not {size}")
         return data.toreadonly()
 
     def _connection(self, url: SplitResult) -> http.client.HTTPConnection:
@@ -168,6 +180,53 @@ class HttpRanges:
         if url.scheme == "https":
             return http.client.HTTPSConnection(url.netloc, timeout=self._timeout, context=_tls())
         return http.client.HTTPConnection(url.netloc, timeout=self._timeout)
+
+
+class _Wanted(NamedTuple):
+    """The bytes of a request: the first, and their number (None for all that follow), and the most that may come."""
+
+    start: int
+    size: int | None
+    most: int | None
+
+    def check(self, size: int, content_range: str | None) -> None:
+        """Check that an answer has no other bytes, before memory is made for them.
+
+        Raises:
+            OSError: the server sends more bytes, or others.
+        """
+        if self.size is None and self.most is not None and size > self.most:
+            raise web.too_large(size, self.most)
+        if self.size is not None and size > self.size:
+            raise OSError(errno.EIO, f"the server sends {size} bytes, of the {self.size} that were asked for")
+        web.check_range(content_range, self.start)
+
+
+class _Until(io.RawIOBase):
+    """Bytes of a socket, up to a time. The time limit of a socket is one for each byte that it waits for."""
+
+    def __init__(self, raw: io.RawIOBase, give_up: float) -> None:
+        self._raw, self._give_up = raw, give_up
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > self._give_up:
+            raise TimeoutError("the answer comes too slowly")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose headers and body come by a time."""
+
+    def __init__(self, give_up: float, sock: socket.socket, *arguments: Any, **more: Any) -> None:
+        super().__init__(sock, *arguments, **more)
+        self.fp = io.BufferedReader(_Until(self.fp.detach(), give_up))
 
 
 class _Refused(Exception):
@@ -217,9 +276,9 @@ def _azure(file_system: Any, path: str, timeout: float) -> _Request:
 
 def _web(file_system: Any, path: str, timeout: float) -> _Request:
     """The URL itself."""
-    if file_system.kwargs or file_system.client_kwargs or "@" in urlsplit(path).netloc:
+    if not web.is_plain(file_system) or "@" in urlsplit(path).netloc:
         raise ValueError("there are headers, or a password")
-    return str(file_system.encode_url(path)), {}
+    return str(file_system.encode_url(path)), {"User-Agent": web.user_agent()}
 
 
 _AUTHORIZERS = {"s3": _s3, "gs": _google, "abfs": _azure, "http": _web}

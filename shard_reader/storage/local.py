@@ -67,10 +67,10 @@ class LocalDirectory:
                         regular = _is(entry, os.DirEntry.is_file)
                         yield Stored(prefix + entry.name, entry.stat().st_size if regular else 0, regular)
 
-    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+    def read(self, name: str, start: int = 0, end: int | None = None, most: int | None = None) -> bytes:
         """The bytes of a file, or those from `start` to `end`."""
 
-        return retried(lambda: self._read(name, start, end))
+        return retried(lambda: self._read(name, start, end, most))
 
     def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         """The bytes of a file, or those from `start` to `end`, in one try.
@@ -108,6 +108,29 @@ class LocalDirectory:
         """Rename a finished file of the same file system."""
         os.replace(source, self._path / name)
 
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str | None:
+        """Write a small file where there is no such file; None if there is one.
+
+        Raises:
+            NotImplementedError: a file is to be replaced, for which a disk has no condition.
+        """
+        if tag is not None:
+            raise NotImplementedError("a disk has no conditional writes")
+        path = self._path / name
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            write_whole(temporary, [data])
+            os.link(temporary, path)  # which never replaces a file, as renaming does
+        except FileExistsError:
+            return None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return ""
+
+    def tag(self, name: str) -> str | None:
+        """None: files of a disk have no tags."""
+        return None
+
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
         (self._path / name).unlink(missing_ok=True)
@@ -125,8 +148,10 @@ class LocalDirectory:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path)
 
-    def _read(self, name: str, start: int, end: int | None) -> bytes:
+    def _read(self, name: str, start: int, end: int | None, most: int | None = None) -> bytes:
         with open(self._path / name, "rb", opener=open_regular) as file:
+            if most is not None and (size := os.fstat(file.fileno()).st_size) > most:
+                raise OSError(errno.EFBIG, f"has {size} bytes, and at most {most} are read")
             file.seek(start)
             return file.read() if end is None else file.read(end - start)
 

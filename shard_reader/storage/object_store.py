@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import io
@@ -19,9 +20,10 @@ from fsspec.asyn import AsyncFileSystem
 from shard_reader.storage import retry
 from shard_reader.storage.directory import Stored
 from shard_reader.storage.http_ranges import HttpRanges
-from shard_reader.storage.library_retries import without_retries
+from shard_reader.storage.libraries import conditional, web
+from shard_reader.storage.libraries.retries import without_retries
 from shard_reader.storage.secrets import without_secrets
-from shard_reader.storage.store_errors import as_os_error, explain
+from shard_reader.storage.store_errors import answer, as_os_error, explain
 
 __all__ = ["ObjectDirectory"]
 
@@ -30,6 +32,8 @@ _PIECE = 1 << 22
 _TIMEOUT, _SLOWEST = 30.0, 1 << 20  # seconds until an answer begins, and bytes/s at which it comes at least
 _METADATA_SECONDS = 0.5  # for the name of Google's metadata server
 _CONNECTIONS = 64
+_NO_SUCH_RANGE = 416  # HTTP status
+_MOST_SIZE = 1 << 62
 _S3 = ("s3://", "s3a://")
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
@@ -53,6 +57,7 @@ class ObjectDirectory:
             raise ImportError(_needed(url) or str(error)) from error
         except Exception as error:  # some libraries look for credentials at once
             raise ValueError(explain(error, url)) from error
+        self._is_web = web.is_web(self._fs)
         self._http = HttpRanges(self._fs, _TIMEOUT)
         without_retries(self._fs)
 
@@ -105,12 +110,12 @@ class ObjectDirectory:
                 else:
                     folders.append(entry["name"].rstrip("/"))
 
-    def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+    def read(self, name: str, start: int = 0, end: int | None = None, most: int | None = None) -> bytes:
         """The bytes of a file, or those from `start` to `end`, fewer if the file is shorter, in one request."""
 
         def read() -> bytes | memoryview:
             try:
-                return self.read_once(name, start, end)
+                return self.read_once(name, start, end, most)
             except EOFError:
                 size = self.size(name)
                 if end is None or size >= end:
@@ -119,7 +124,9 @@ class ObjectDirectory:
 
         return bytes(self._retried(read, name))
 
-    def read_once(self, name: str, start: int = 0, end: int | None = None) -> bytes | memoryview:
+    def read_once(
+        self, name: str, start: int = 0, end: int | None = None, most: int | None = None
+    ) -> bytes | memoryview:
         """As `read`, in one try.
 
         Raises:
@@ -136,19 +143,37 @@ class ObjectDirectory:
         # Only fsspec's asynchronous file systems take a time limit.
         if isinstance(self._fs, AsyncFileSystem):
             limit["timeout"] = seconds
-        library = functools.partial(self._fs.cat_file, path, start=start or None, end=end, **limit)
-        data = self._http.read(path, start, end, seconds, library)
+        if self._is_web:
+            most = min(most or web.MOST_WHOLE, web.MOST_WHOLE)
+            library = functools.partial(web.read, self._fs, path, start, end, timeout=seconds)
+        elif end is None and most is not None:
+            library = functools.partial(self._bounded, path, start, most, limit)
+        else:
+            library = functools.partial(self._fs.cat_file, path, start=start or None, end=end, **limit)
+        data = self._http.read(path, start, end, seconds, library, most)
         if end is None:
             return data
-        if len(data) > end - start:  # a web server without ranges sends the whole file
-            data = data[start:end]
         if len(data) < end - start:
             raise EOFError(f"{len(data)} bytes came, not the {end - start} from byte {start}")
         return data
 
+    def _bounded(self, path: str, start: int, most: int, limit: dict[str, float]) -> bytes:
+        """The bytes of an object from `start` on, by the store's library, which has no bound but a range."""
+        try:
+            data: bytes = self._fs.cat_file(path, start=start, end=start + most + 1, **limit)
+        except Exception as error:
+            if answer(error)[0] == _NO_SUCH_RANGE:  # of an empty object
+                return b""
+            raise
+        if len(data) > most:
+            raise web.too_large(len(data), most)
+        return data
+
     def size(self, name: str) -> int:
         """The size of an object in bytes, in one try."""
-        size: int = self._info(name)["size"]
+        size: int | None = self._info(name)["size"]
+        if size is None or not 0 <= size <= _MOST_SIZE:
+            raise OSError(errno.ENOSYS, f"the server does not say how many bytes it has ({size}); copy it to a disk")
         return size
 
     def open(self, name: str) -> BinaryIO:
@@ -184,6 +209,17 @@ class ObjectDirectory:
     def put(self, source: Path, name: str) -> None:
         """Upload a finished file."""
         self._retried(lambda: self._fs.put_file(str(source), self._path(name)), name)
+
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str | None:
+        """Store an object in place of the one with `tag`; with None, where there is no object. The new tag, or None."""
+        return self._retried(lambda: conditional.put_if(self._fs, self._path(name), data, tag, _TIMEOUT), name)
+
+    def tag(self, name: str) -> str | None:
+        """The tag of an object; None if there is no object."""
+        try:
+            return conditional.tag_of(self._fs, self._retried(lambda: self._info(name), name))
+        except FileNotFoundError:
+            return None
 
     def delete(self, name: str) -> None:
         """Remove an object, if it is there."""
@@ -295,6 +331,8 @@ def _options(url: str) -> dict[str, Any]:
         # with a warning. Only "rapid" buckets need it; their users set the variable to true.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         _skip_metadata_server()
+    if url.startswith(("http://", "https://")):
+        return web.options(url)
     if not url.startswith(_S3):
         return {}
     given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})

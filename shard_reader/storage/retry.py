@@ -39,7 +39,16 @@ _LASTING_ERRORS = (
     FileExistsError,
     NotRegularError,
 )
-_MISTAKES = (ShardsError, MemoryError, TypeError, ValueError, LookupError, AttributeError, ImportError)
+_MISTAKES = (
+    ShardsError,
+    MemoryError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    NotImplementedError,
+)
 # RefreshError is not among them: a token of Google's may fail to refresh for a moment.
 _REFUSALS = (NO_CREDENTIALS | {"ClientAuthenticationError", "ParamValidationError"}) - {"RefreshError"}
 _PASSING_STATUS = (408, 425, 429)  # temporary errors among the statuses below 500

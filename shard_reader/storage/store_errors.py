@@ -49,7 +49,7 @@ _PERMISSIONS = {
 _ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
 _STORES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 _OF_LIBRARIES = {"botocore": "s3", "aiobotocore": "s3", "gcsfs": "gs", "google": "gs", "azure": "az", "adlfs": "az"}
-_MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ImportError)
+_MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ImportError, NotImplementedError)
 _LONGEST_CHAIN = 100  # errors of an error, looked at for its cause
 _UPLOAD = re.compile(r"/b/([^/?]+)/o$")  # the end of the URL that gcsfs uploads to
 

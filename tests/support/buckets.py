@@ -33,3 +33,4 @@ def use_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Buckets, "pseudo_dirs", [""])
     # What register_implementation does; that has no counterpart which undoes it.
     monkeypatch.setitem(_registry, "gs", Buckets)
+    monkeypatch.setattr("beam_jobs.shards.lock._IN_PROCESS", ("memory:", "gs:"))

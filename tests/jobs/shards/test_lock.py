@@ -1,4 +1,4 @@
-"""One job at a time in OUTPUT: on a disk, and in an object store, where its holder rewrites an object."""
+"""One job at a time in OUTPUT: on a disk, in object stores by conditional writes, and in one that has none."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.places import filled, new_faulty_store
+from support.servers import Store, first_of
 
-from beam_jobs.errors import UsageError
+from beam_jobs.cli.prepare import parse
+from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.shards import lock
 from beam_jobs.shards.lock import locked
-from shard_reader.format.manifest import LOCK_NAME
+from beam_jobs.shards.output import Output
+from beam_jobs.steps import prepare
+from shard_reader.format.manifest import LOCK_NAME, MANIFEST_NAME
 from shard_reader.storage.directory import Directory
+from shard_reader.storage.libraries import conditional
 
 LEFT_BEHIND = b"a job that was killed 7"
 
@@ -56,9 +62,11 @@ def refused(place: str, files: Directory) -> None:
 
 
 def removed_at_the_end(place: str, files: Directory) -> None:
-    with locked(place, files) as remove:
+    with locked(place, files) as held:
         assert LOCK_NAME in files.names()
-        remove()
+        held.check()
+        held.renew()
+        held.remove()
     assert LOCK_NAME not in files.names()
 
 
@@ -128,3 +136,150 @@ def test_of_two_that_take_a_lock_at_once_one_has_it(store: str, monkeypatch: pyt
     for thread in threads:
         thread.join()
     assert (len(held), len(refused)) == (1, 1)
+
+
+def test_a_store_without_conditional_writes_is_named(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(store, filled(store, {"x": b""})):
+        pass
+    assert f"warning: OUTPUT {store}: the store has no conditional writes" in capsys.readouterr().err
+
+
+@pytest.fixture(params=first_of("moto", "minio", "gcs", "azurite"))
+def real(request: pytest.FixtureRequest, new_store: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a place in a store that has conditional writes."""
+    found = new_store(request.param)
+    found.use(monkeypatch)
+    return found.url
+
+
+def test_a_store_writes_by_condition(real: str) -> None:
+    files = filled(real, {"x": b""})
+    first = files.put_if("a", b"1", None)
+    assert first is not None and first == files.tag("a") and files.tag("b") is None
+    assert files.put_if("a", b"2", None) is None
+    second = files.put_if("a", b"3", first)
+    assert second is not None and second == files.tag("a") and files.read("a") == b"3"
+    assert files.put_if("a", b"4", first) is None
+    files.delete("a")
+    assert files.put_if("a", b"5", second) is None and files.tag("a") is None
+
+
+def test_of_two_that_write_by_condition_at_once_one_has_the_lock(
+    real: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both have read the same before either writes: once where there is no lock, and once where one was left."""
+    files, seen = filled(real, {"x": b""}), lock._ObjectLock._seen
+    use_waits(monkeypatch, nothing, nothing)
+    for left in (None, LEFT_BEHIND):
+        if left is not None:
+            files.write(LOCK_NAME, [left])
+        both, tried, outcomes = threading.Barrier(2, timeout=60), threading.Barrier(2, timeout=60), list[bool]()
+        looks = threading.local()
+        last_look = 1 if left is None else 2  # before the write: a job looks again whether the lock has changed
+
+        def look(
+            self: lock._ObjectLock,
+            looks: threading.local = looks,
+            both: threading.Barrier = both,
+            last_look: int = last_look,
+        ) -> lock._Seen:
+            found = seen(self)
+            looks.number = getattr(looks, "number", 0) + 1
+            if looks.number == last_look:
+                both.wait()
+            return found
+
+        monkeypatch.setattr(lock._ObjectLock, "_seen", look)
+
+        def take(tried: threading.Barrier = tried, outcomes: list[bool] = outcomes) -> None:
+            try:
+                with locked(real, files):
+                    outcomes.append(True)
+                    tried.wait()
+            except UsageError:
+                outcomes.append(False)
+                tried.wait()
+
+        threads = [threading.Thread(target=take) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == [False, True]
+        files.delete(LOCK_NAME)
+    assert "no conditional writes" not in capsys.readouterr().err
+
+
+def test_a_lock_that_is_renewed_is_not_taken_and_one_of_a_killed_job_is(
+    real: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
+    files = filled(real, {"x": b""})
+    use_waits(monkeypatch, lambda: next_beat(files), nothing)
+    with locked(real, files):
+        refused(real, files)
+        killed = files.read(LOCK_NAME)
+    files.write(LOCK_NAME, [killed])
+    use_waits(monkeypatch, nothing, nothing)
+    removed_at_the_end(real, files)
+
+
+def test_a_lock_that_was_lost_is_an_error_and_is_left_to_the_other(real: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 3600)  # it slept
+    files, other = filled(real, {"x": b""}), b"another job 3"
+    with pytest.raises(LostJobError, match="another job has taken the lock"), locked(real, files) as held:
+        held.renew()
+        files.write(LOCK_NAME, [other])
+        held.check()  # asks nobody
+        held.renew()
+    assert files.read(LOCK_NAME) == other
+
+
+def test_an_answer_that_is_lost_does_not_lose_the_lock(real: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write is made, its answer does not come, and the second try is refused."""
+    files, put, losses = filled(real, {"x": b""}), conditional.put_if, iter([True, True, True])
+
+    def lossy(*arguments: Any) -> str | None:
+        found = put(*arguments)
+        if found is not None and next(losses, False):
+            raise ConnectionResetError
+        return found
+
+    monkeypatch.setattr(conditional, "put_if", lossy)
+    with locked(real, files) as held:
+        held.renew()
+        held.renew()
+    assert files.read(LOCK_NAME).endswith(b"free")
+
+
+def test_a_server_that_ignores_conditions_is_found_out(
+    new_store: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = new_store("moto")
+    found.use(monkeypatch)
+
+    def ignoring(file_system: Any, path: str, data: bytes, tag: str | None, timeout: float) -> str:
+        bucket, key, _ = file_system.split_path(path)
+        return str(file_system.call_s3("put_object", Bucket=bucket, Key=key, Body=data)["ETag"])
+
+    monkeypatch.setitem(conditional._PUTS, "s3", ignoring)
+    use_waits(monkeypatch, nothing, nothing)
+    files = filled(found.url, {"x": b""})
+    removed_at_the_end(found.url, files)
+    assert "the store has no conditional writes" in capsys.readouterr().err
+
+
+def test_a_job_that_has_lost_its_lock_ends_and_leaves_output_to_the_other(
+    real: str, class_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, install, other = filled(f"{real}/out", {}), Output.install, b"another job 3"
+
+    def installed(self: Output, paths: list[Path]) -> None:
+        install(self, paths)
+        files.write(LOCK_NAME, [other])
+
+    monkeypatch.setattr(Output, "install", installed)
+    words = ["prepare", str(class_folders), f"{real}/out", "--shards", "1", "--workers", "1"]
+    with pytest.raises(LostJobError, match=r"another job has taken the lock.*leaves OUTPUT to the other"):
+        prepare(parse(words))
+    assert files.read(LOCK_NAME) == other and "_work" in files.names() and MANIFEST_NAME not in files.names()
