@@ -27,6 +27,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from shard_reader.printable import printable
 from shard_reader.storage.libraries import web
 
 __all__ = ["HttpRanges"]
@@ -145,7 +146,7 @@ class HttpRanges:
         with contextlib.closing(connection.getresponse()) as answer:
             self._has_answered = True
             if answer.status in _PASSING:
-                error = OSError(errno.EIO, f"the store answers {answer.status} {answer.reason}")
+                error = OSError(errno.EIO, f"the store answers {answer.status} {printable(answer.reason)}")
                 error.status = answer.status  # type: ignore[attr-defined]
                 raise error
             expected = http.client.PARTIAL_CONTENT if "Range" in headers else http.client.OK
