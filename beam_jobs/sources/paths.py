@@ -6,11 +6,14 @@ import errno
 import os
 import posixpath
 import stat
+import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import split_place
-from beam_jobs.sources.files.interface import BadInput
+from beam_jobs.sources.files.interface import BadInput, Reading, SourceOptions
+from beam_jobs.web.downloads import Downloads
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, is_url, local_path
@@ -19,14 +22,14 @@ from shard_reader.storage.retry import retried
 __all__ = ["Paths", "with_slashes"]
 
 _NO_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # errors of a path that no file can have
-_REFUSALS = (401, 403, 410, 451)  # a web server's permanent refusals: another try would get the same
+_WEB = ("http://", "https://")
 
 
 class Paths:
     """Files at paths of all kinds. A relative path is below the root, or with ".." beside it."""
 
-    def __init__(self, root: str, option: str = "--root") -> None:
-        """Nothing is read yet.
+    def __init__(self, root: str, options: SourceOptions, option: str = "--root") -> None:
+        """Nothing is read yet. `options` has those of downloads.
 
         Raises:
             UsageError: no installed package can read such a root; the message names `option`.
@@ -37,6 +40,8 @@ class Paths:
             raise UsageError(f"{option} {root}: {error}") from error
         self._place, self._option = root, option
         self._schemes: set[str] = set()  # known to be readable
+        self._options, self._turn = options, threading.Lock()
+        self._downloads: Downloads | None = None
 
     def check_root(self) -> None:
         """Check that a root on a disk exists.
@@ -70,31 +75,38 @@ class Paths:
         if scheme != "file":
             self._schemes.add(scheme)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, reading: Reading) -> bytes:
         """The bytes of a file.
 
         Raises:
-            BadInput: the path is not that of a file.
+            BadInput: the path is not that of a file, or the file is too large.
             FileNotFoundError, PermissionError: the file is missing, or may not be read.
             OSError: the file cannot be read now.
         """
         try:
+            if url := self._web_url(path):
+                return self._web(reading).read(url)
             place, name = self._find(path)
             local = place.local
             # Reading a pipe would wait for ever.
             if local is not None and not stat.S_ISREG(retried(lambda: os.stat(local / name)).st_mode):
                 raise BadInput("not-a-file", "is a folder, a pipe or a device")
-            return place.read(name)
+            return place.read(name, most=reading.max_bytes)
         except IsADirectoryError as error:
             raise BadInput("not-a-file", "is a folder") from error
         except ValueError as error:
             raise BadInput("bad-path", f"the path {path!r} cannot be read: {error}") from error
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in _NO_FILE:
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise BadInput("too-large", f"{error.strerror} (--max-bytes)") from error
+            if error.errno in _NO_FILE:
                 raise FileNotFoundError(error.errno, error.strerror, path) from error
-            if getattr(error, "status", None) in _REFUSALS:
-                raise PermissionError(errno.EACCES, f"the server says {error}", path) from error
             raise
+
+    def host(self, path: str) -> str:
+        """The web server of a file; empty for another place."""
+        url = self._web_url(path)
+        return urlsplit(url).netloc.rpartition("@")[2].lower() if url else ""
 
     def size(self, path: str) -> int:
         """The number of bytes of a file on a disk; -1 for a missing file, and for one elsewhere."""
@@ -117,7 +129,7 @@ class Paths:
         if path.startswith("/") or (local and is_url(path)):
             place, name = self._find(path)
             return place.answers(name)
-        return not local or self._place.startswith(("http://", "https://")) or self._root.answers("-")
+        return not local or self._place.startswith(_WEB) or self._root.answers("-")
 
     def folder(self, path: str) -> Directory:
         """The folder at a relative path, which ends with a slash; "" is the root."""
@@ -125,6 +137,19 @@ class Paths:
             return self._root
         local = self._root.local
         return directory(self._beside(path)) if local is None else LocalDirectory(local / path)
+
+    def _web_url(self, path: str) -> str:
+        """The URL of a file of a web server; empty for another place."""
+        if not is_url(path) and not path.startswith("/") and self._place.startswith(_WEB):
+            inside = {".", ".."}.isdisjoint(path.split("/"))
+            path = f"{self._place.rstrip('/')}/{path}" if inside else self._beside(path)
+        return path if path.startswith(_WEB) else ""
+
+    def _web(self, reading: Reading) -> Downloads:
+        with self._turn:  # the threads of a process share the turns at hosts
+            if self._downloads is None:
+                self._downloads = Downloads(self._options, reading)
+            return self._downloads
 
     def _find(self, path: str) -> tuple[Directory, str]:
         if path.startswith("file://"):

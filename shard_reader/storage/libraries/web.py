@@ -68,6 +68,15 @@ def options(url: str) -> dict[str, Any]:
     return {"client_kwargs": {**ours, **given, "headers": {**ours["headers"], **given.get("headers", {})}}}
 
 
+def file_system(scheme: str = "https") -> Any:
+    """The file system of the web.
+
+    Raises:
+        ImportError: the package for it is missing.
+    """
+    return fsspec.filesystem(scheme, use_listings_cache=False, **options(f"{scheme}://"))
+
+
 def is_web(file_system: Any) -> bool:
     """Whether one of fsspec's file systems is that of web servers."""
     return "https" in file_system.protocol and hasattr(file_system, "set_session")
