@@ -190,7 +190,9 @@ class Downloads:
             if len(data) > bound:
                 if is_robots:
                     return bytes(data[:bound])
-                raise self._larger(self._most if bound < self._most else len(data), bound)
+                size = self._most if bound < self._most else len(data)
+                del data, piece  # which the traceback of the error would keep
+                raise self._larger(size, bound)
         return bytes(data)
 
     def _larger(self, size: int, bound: int) -> Exception:
@@ -212,7 +214,9 @@ class Downloads:
         except zlib.error as error:
             raise BadInput("damaged", f"its Content-Encoding {encoding} cannot be decoded ({error})") from None
         if len(found) > bound:
-            raise self._larger(self._most if bound < self._most else len(found), bound)
+            size = self._most if bound < self._most else len(found)
+            del found, data
+            raise self._larger(size, bound)
         if not decoder.eof:
             raise BadInput("damaged", f"its Content-Encoding {encoding} is cut off")
         return found

@@ -103,7 +103,11 @@ def read(file_system: Any, url: str, start: int, end: int | None, *, timeout: fl
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         session = await file_system.set_session()
         limit = aiohttp.ClientTimeout(total=timeout)
-        async with session.get(file_system.encode_url(url), headers=headers, timeout=limit, **given) as answer:
+        try:
+            asked = await session.get(file_system.encode_url(url), headers=headers, timeout=limit, **given)
+        except aiohttp.TooManyRedirects:
+            raise OSError(errno.ENOSYS, "the server's redirects lead in circles, or are too many") from None
+        async with asked as answer:
             if answer.status == 404:
                 raise FileNotFoundError(url)
             answer.raise_for_status()
@@ -128,7 +132,9 @@ async def _received(answer: Any, skipped: int, wanted: int | None, most: int) ->
         if wanted is not None and len(data) >= wanted:
             return bytes(data[:wanted])
         if wanted is None and len(data) > most:
-            raise too_large(len(data), most)
+            size = len(data)
+            del data, piece  # which the traceback of the error would keep
+            raise too_large(size, most)
     return bytes(data)
 
 

@@ -279,7 +279,7 @@ def test_a_host_without_robots_txt_allows_all(serve: Serve, tmp_path: Path, stat
 @pytest.mark.usefixtures("no_retries")
 def test_a_robots_txt_that_cannot_be_read_allows_nothing(serve: Serve, tmp_path: Path) -> None:
     web = serve(lambda asked: response(status="500 Oops") if asked.path == "/robots.txt" else response(BODY))
-    with pytest.raises(StoreError, match="/robots.txt, which decides: the server answers 500"):
+    with pytest.raises(StoreError, match=r"/robots.txt, which decides: the server answers 500"):
         robots(web, tmp_path, "/a")
     assert web.asked("/a") == 0 and list(tmp_path.iterdir()) == []
 
