@@ -26,6 +26,7 @@ __all__ = [
 
 MOST_WHOLE = 1 << 28
 """The most bytes of a web server's file that is read whole, without a range: a manifest, an index, a listing."""
+_MOST_SKIPPED = 1 << 26  # bytes of a file that are received needlessly, from a server that sends no ranges
 _SECONDS = 30.0  # for facts about a file, and listings
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 
@@ -112,6 +113,8 @@ def read(file_system: Any, url: str, start: int, end: int | None, *, timeout: fl
                 raise FileNotFoundError(url)
             answer.raise_for_status()
             is_part = answer.status == 206
+            if not is_part and start > _MOST_SKIPPED:
+                raise OSError(errno.ENOSYS, "the server sends no ranges, only whole files; copy it to a disk")
             if is_part:
                 check_range(answer.headers.get("Content-Range"), start)
             wanted = None if end is None else end - start
