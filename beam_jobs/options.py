@@ -137,7 +137,7 @@ class PrepareOptions:
         """The options that decide the bytes of the dataset: not `workers`, `max_rejects` or the runner."""
         source = _changed(self.source)
         # The same inputs may come from another place: the fingerprint of the listing stands for them.
-        for name in ("input", "kind"):
+        for name in ("input", "kind", "user_agent", "requests_per_host", "download_seconds"):
             source.pop(name, None)
         for name in ("root", "below"):
             if source.get(name) is not None:

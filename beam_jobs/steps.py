@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,14 +21,14 @@ from beam_jobs.plan.order import Duplicate, PlannedInputs, plan_inputs, statisti
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, first_references, plan_shards, read_tasks, shard_count
 from beam_jobs.runners.engines import check_engine, check_places
 from beam_jobs.runners.inline import inline_calls
+from beam_jobs.runners.jobs import job_of, robots_in, with_threads
 from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
 from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
 from beam_jobs.runners.workers import Workers
-from beam_jobs.shards.job import Job, Watcher
+from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.lock import Lock
 from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
 from beam_jobs.shards.publish import check_rejects, publication_of
-from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import Sample, hashes_of, sample_shard
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
@@ -43,7 +42,6 @@ __all__ = ["prepare"]
 _HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
 _SAMPLE = 32  # images that estimate the size of a record
 _RECORD_OVERHEAD = 128  # bytes of framing and other fields, roughly
-_REMOTE_THREADS = 32  # of a process: at 50 ms for each image of a store, they keep two CPUs busy
 _IN_PROCESS = ("memory:",)  # places that only this process sees
 
 
@@ -57,6 +55,11 @@ class _Run:
     options: PrepareOptions
     scratch: Path
     workers: Workers | None
+
+    @property
+    def shared(self) -> str | None:
+        """A folder that its processes share."""
+        return None if self.workers is None else self.workers.shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class _Plan:
     def files(self) -> list[Path]:
         """The files of the plan."""
         ordered = [ordered.path for ordered in self.inputs.ordered.values()]
-        return [*ordered, ordered[0].with_name(TASKS_NAME), self.inputs.rejects]
+        return [*ordered, ordered[0].with_name(TASKS_NAME), self.inputs.rejects, *robots_in(ordered[0].parent)]
 
 
 @dataclass(slots=True)
@@ -155,6 +158,7 @@ def _make_dataset(
         listing = list_input(options, source, why, Spill(scratch))
         job = identity(listing.fingerprint, options.deciding())
         _check_left(options, output, job)
+        output.copy_robots(scratch)
         plan = _plan(run, listing)
         # Beside a dataset to be overwritten: the second plan may still raise, as for a split without images.
         if options.drop_duplicates:
@@ -244,7 +248,7 @@ def _take_sample(run: _Run, listing: Listing, inputs: PlannedInputs) -> Sample:
     # In a worker process: an image may end the process that decodes it.
     split, largest = max(inputs.ordered.items(), key=lambda item: item[1].records)
     task = first_references(split, largest, _SAMPLE, "")
-    job = _job(run.options, listing, str(run.scratch), Work(""))
+    job = job_of(run.options, listing, str(run.scratch), Work(""), run.shared)
     job = replace(job, image=replace(job.image, normalize="none"))  # statistics are not known yet
     if run.workers is None:
         return inline_calls.do(sample_shard, task, job, None)  # type: ignore[no-any-return]
@@ -259,8 +263,8 @@ def _find_duplicates(run: _Run, listing: Listing, output: Output) -> DroppedInpu
     ((split, ordered),) = inputs.ordered.items()
     count = max(1, -(-ordered.records // _HASHED_TOGETHER))
     tasks = plan_shards(inputs.ordered, {split: count}, run.scratch, PLAN, HASH_TASKS_NAME)
-    output.install([ordered.path, run.scratch / HASH_TASKS_NAME])
-    job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
+    output.install([ordered.path, run.scratch / HASH_TASKS_NAME, *robots_in(run.scratch)])
+    job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
     print_status(f"HashInputs: reads {counted(ordered.records, 'image')}, to find duplicates")
     progress = Progress(ordered.records, listing.inputs.count, inputs, options.max_rejects)
     add = functools.partial(add_hashing, job)
@@ -280,8 +284,8 @@ def _hashed(output: Output, tasks: int) -> str:
 def _write(run: _Run, plan: _Plan, output: Output) -> None:
     """Write the shards of the plan that is in OUTPUT, and publish them."""
     options, listing = run.options, plan.listing
-    job = _job(options, listing, _anywhere(options.output), Work(listing.fingerprint.digest))
-    job = _with_threads(job, options, plan.tasks)
+    job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
+    job = with_threads(job, options, plan.tasks)
     publication = publication_of(options, listing, plan.inputs, plan.shards, plan.tasks, job)
     if finished := output.finished():
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
@@ -301,16 +305,6 @@ def _measured(options: PrepareOptions, plan: _Plan) -> int:
     if options.image.normalize != "dataset":
         return 0
     return plan.inputs.ordered[statistics_split(list(plan.shards))].records
-
-
-def _with_threads(job: Job, options: PrepareOptions, tasks: int) -> Job:
-    """The job with its threads and decoders for this machine."""
-    # With several decoders in each process, the last few shards of a job still keep every CPU busy.
-    if not is_local(options.beam):
-        return job
-    processes = min(options.workers, tasks)
-    decoders = 1 if options.workers == 1 else max(2, -(-options.workers // processes))
-    return replace(job, threads=max(job.threads, decoders), decoders=decoders)
 
 
 def _run_tasks(
@@ -339,31 +333,6 @@ def _workers(options: PrepareOptions) -> Iterator[Workers | None]:
 
 def _in_process(options: PrepareOptions) -> bool:
     return options.source.input.startswith(_IN_PROCESS) or options.output.startswith(_IN_PROCESS)
-
-
-def _anywhere(place: str) -> str:
-    """A place as a URL or an absolute path."""
-    return place if is_url(place) else os.path.abspath(place)
-
-
-def _job(options: PrepareOptions, listing: Listing, output: str, work: Work) -> Job:
-    source, schema = listing.source.options, listing.schema
-    root = _anywhere(source.root) if source.root is not None else None
-    below = _anywhere(source.below) if source.below is not None else None
-    return Job(
-        source=replace(source, input=_anywhere(source.input), root=root, below=below),
-        output=output,
-        work=work,
-        image=options.image,
-        formats=options.formats,
-        fields=image_fields(options.image, schema.fields),
-        boxes=schema.boxes,
-        points=schema.points,
-        count_classes=schema.count_classes,
-        threads=_REMOTE_THREADS if is_url(source.input) else 1,
-        decoders=2 if is_url(source.input) else 1,
-        max_seconds=options.max_seconds,
-    )
 
 
 def _dry_run(options: PrepareOptions, source: Source, why: str) -> str:

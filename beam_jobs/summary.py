@@ -25,7 +25,15 @@ from beam_jobs.sources.files.interface import Reject
 from beam_jobs.terminal import counted, progress_bar, progress_text, size_text
 from shard_reader.format.fields import FIELD_DTYPES, Field
 from shard_reader.format.image_codecs.table import codec_of
-from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, Counts, Fingerprint, Manifest
+from shard_reader.format.manifest import (
+    DUPLICATES_NAME,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    SUSPECTS_NAME,
+    Counts,
+    Fingerprint,
+    Manifest,
+)
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
@@ -33,6 +41,8 @@ __all__ = ["Progress", "dry_run_text", "output_state", "reached_lines", "summary
 
 _SHOWN_PLACES = 20  # hosts and folders of a table
 _STILL_SECONDS = 30.0  # without a finished image, after which a line of progress names those in work
+
+_SHOWN_HOSTS = 5
 
 
 class Progress(Watcher):
@@ -110,6 +120,7 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         lines.append("  labels     numbers, without names")
     if "label" not in manifest.fields and "objects/label" not in manifest.fields:
         lines.append("  labels     none")
+    lines += _column("hosts", _hosts(manifest))
     lines += _column("changed", change_lines(counts.changed))
     if counts.suspects:
         lines.append(f"  suspects   {counts.suspects} may be damaged, listed in {output}/{SUSPECTS_NAME}")
@@ -239,6 +250,16 @@ def _image(field: Field, options: Mapping[str, Any]) -> str:
         quality += f", {codec.label} files that need no change as they are"
     seen = f", all {width}x{height}" if fit in sizes and None not in (width, height) else ""
     return f"{sizes.get(fit, f'{width}x{height}')} ({how}){seen}{colours}, {field.dtype}, {field.encoding}{quality}"
+
+
+def _hosts(manifest: Manifest) -> list[str]:
+    """The web servers that images come from."""
+    shown = [
+        f"{printable(name)}: {counted(host.images, 'image')}, {size_text(host.bytes)}"
+        for name, host in list(manifest.hosts.items())[:_SHOWN_HOSTS]
+    ]
+    more = len(manifest.hosts) - len(shown)
+    return [*shown, f"and {counted(more, 'other')}, in {MANIFEST_NAME}"] if more else shown
 
 
 def _some(names: tuple[str, ...]) -> str:

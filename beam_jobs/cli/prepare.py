@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from beam_jobs.cli.downloads import add_downloads
 from beam_jobs.cli.parser import command_parser
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
@@ -27,7 +28,7 @@ from beam_jobs.options import (
 )
 from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.sources.files.class_names import read_class_names, read_ids
-from beam_jobs.sources.files.interface import BOX_FORMATS, SOURCES, SourceOptions
+from beam_jobs.sources.files.interface import BOX_FORMATS, DOWNLOADS, SOURCES, SourceOptions
 from beam_jobs.steps import prepare
 from shard_reader.format.fields import IMAGE_DTYPES
 from shard_reader.format.image_codecs.codec import ImageCodec
@@ -84,6 +85,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help=argparse.SUPPRESS)
     _add_common(parser)
     _add_sources(parser)
+    add_downloads(parser)
     _add_pixels(parser)
     _add_splits(parser)
 
@@ -264,6 +266,7 @@ def _source_options(found: argparse.Namespace) -> SourceOptions:
         nested_classes=found.nested_classes,
         no_urls=found.no_urls,
         below=_place(found.below, "--below") if found.below is not None else None,
+        **{name: getattr(found, name) for name in DOWNLOADS},
     )
 
 

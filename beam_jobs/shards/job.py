@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from beam_jobs.errors import JobError
 from beam_jobs.options import MAX_SECONDS, ImageOptions
 from beam_jobs.shards.output import Work
-from beam_jobs.sources.files.interface import Reject, SourceOptions
+from beam_jobs.sources.files.interface import Reading, Reject, SourceOptions
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 
@@ -41,8 +41,8 @@ class Job:
     `staging` is a folder on the worker's disk for shards before their upload; None for the system's temporary folder.
     `crashers` maps the ids of images that ended a worker process to the cause of its death. `threads` threads read a
     shard's images at the same time; at most `decoders` of them decode and encode. `boxes` and `points` are the fields
-    that move with the pixels, each with the form of its numbers. An image that is decoded for more than `max_seconds`
-    fails the job.
+    that move with the pixels, each with the form of its numbers. `reading` is for sources. An image that is decoded for
+    more than `max_seconds` fails the job.
     """
 
     source: SourceOptions
@@ -58,6 +58,7 @@ class Job:
     # decoded pixels would take many times the memory.
     threads: int
     decoders: int = 1
+    reading: Reading = field(default_factory=Reading)
     staging: str | None = None
     crashers: Mapping[str, str] = field(default_factory=dict)
     max_seconds: float = MAX_SECONDS

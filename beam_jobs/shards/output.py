@@ -5,7 +5,7 @@ OUT/_image-shards.lock       made first, removed last: marks OUT as unfinished a
 OUT/_spill/                  the listing while it is sorted (on a disk)
 OUT/_work/job.json           identity of the job: only the same job resumes this work
 OUT/_work/owned.json         files of a dataset whose removal has begun
-OUT/_work/plan/              the references of each split, and the tasks
+OUT/_work/plan/              the references of each split, the tasks, and each robots.txt that decides about inputs
 OUT/_work/DIGEST/hashed/     the hashes of inputs, where duplicates are to be dropped
 OUT/_work/DIGEST/measured/   the sums over the pixels of a shard, each in a file
 OUT/_work/DIGEST/attempts/   shards being written, each attempt in a folder of its own (on a disk)
@@ -58,6 +58,7 @@ PLAN = f"{WORK}/plan/"
 _JOB = f"{WORK}/job.json"
 _OWNED = f"{WORK}/owned.json"
 _SPILL = "_spill"
+_ROBOTS = re.compile(r"robots-[0-9a-f]{32}\.txt")
 _METADATA = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES)
 _SHARD = re.compile(rf"\w+-\d{{5}}-of-\d{{5}}({'|'.join(map(re.escape, FORMATS.values()))})(\.index\.npy)?")
 _UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)  # errors of JSON that another program wrote
@@ -205,6 +206,12 @@ class Output:
             return
         with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
             yield folder
+
+    def copy_robots(self, folder: Path) -> None:
+        """Copy the robots.txt of hosts that an earlier run of the job has kept."""
+        for name in self.files.names(PLAN.rstrip("/")):
+            if _ROBOTS.fullmatch(name):
+                (folder / name).write_bytes(self.files.read(PLAN + name))
 
     def finished(self) -> int:
         """Number of finished shards of the unfinished job."""

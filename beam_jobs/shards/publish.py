@@ -25,7 +25,7 @@ from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.record import common_shape
 from beam_jobs.shards.tfds_metadata import metadata_files
-from beam_jobs.shards.write import WrittenShard, rejects_of, suspects_of
+from beam_jobs.shards.write import WrittenShard, hosts_of, rejects_of, suspects_of
 from beam_jobs.sources.files.interface import Layout, Reject, Suspect
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
@@ -35,6 +35,7 @@ from shard_reader.format.manifest import (
     SUSPECTS_NAME,
     Counts,
     Fingerprint,
+    Host,
     Manifest,
     Split,
     Statistics,
@@ -46,6 +47,9 @@ from shard_reader.storage.local import sync
 from shard_reader.storage.open import directory
 
 __all__ = ["Publication", "check_rejects", "publication_of", "publish"]
+
+_HOSTS, _COUNTED_HOSTS = 1000, 100_000  # in the manifest, and in memory
+_OTHERS = "..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +134,7 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
             _rename(shard, output.local, publication.work)
     output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
     output.write(SUSPECTS_NAME, map(Suspect.to_line, _suspects(shards, publication.work, output)))
-    manifest = _manifest(shards, rejected, publication)
+    manifest = replace(_manifest(shards, rejected, publication), hosts=_hosts(shards, publication.work, output))
     manifest = replace(manifest, counts=_write_duplicates(manifest, output, publication.work))
     tfds = metadata_files(manifest, _tfds_name(output))
     for name, data in tfds.items():
@@ -187,6 +191,26 @@ def _suspects(shards: Iterable[WrittenShard], work: Work, output: Directory) -> 
     for shard in shards:
         if shard.suspects:
             yield from suspects_of(shard.task, work, output)
+
+
+def _hosts(shards: Iterable[WrittenShard], work: Work, output: Directory) -> dict[str, Host]:
+    """The web servers with the most images, and the others together as "..."."""
+    found: dict[str, tuple[int, int]] = {}
+    for shard in shards:
+        for host, (images, size) in hosts_of(shard.task, work, output).items() if shard.hosts else ():
+            before = found.get(host, (0, 0))
+            found[host] = before[0] + images, before[1] + size
+        if len(found) > _COUNTED_HOSTS:
+            found = _largest(found, _COUNTED_HOSTS // 2)
+    return {host: Host(images=images, bytes=size) for host, (images, size) in _largest(found, _HOSTS).items()}
+
+
+def _largest(hosts: Mapping[str, tuple[int, int]], count: int) -> dict[str, tuple[int, int]]:
+    """The hosts with the most images, sorted by that, and the sum of the others."""
+    ordered = sorted((host for host in hosts if host != _OTHERS), key=lambda host: (-hosts[host][0], host))
+    others = [hosts[host] for host in [*ordered[count:], *hosts.keys() & {_OTHERS}]]
+    rest = {_OTHERS: (sum(images for images, _ in others), sum(size for _, size in others))} if others else {}
+    return {host: hosts[host] for host in ordered[:count]} | rest
 
 
 def _write_duplicates(manifest: Manifest, output: Directory, work: Work) -> Counts:

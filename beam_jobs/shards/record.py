@@ -20,26 +20,41 @@ from beam_jobs.images.process import Payload, prepare_image
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.job import Job
-from beam_jobs.sources.files.interface import BadInput, Pixels, Reference, Reject, Source
+from beam_jobs.sources.files.interface import BadInput, Pixels, Reading, Reference, Reject, Source, SourceOptions
 from beam_jobs.sources.known import open_source
 from shard_reader.format.fields import Field
 from shard_reader.storage.open import is_url
 
 __all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference"]
 
-_source = functools.lru_cache(8)(open_source)
 Shape = tuple[int | None, ...]
 """Height, width and channels of images; None stands for a size that differs."""
 _AT_ONCE = contextlib.nullcontext()
 
 
+@functools.lru_cache(8)
+def _opened(options: SourceOptions, reading: Reading) -> Source:
+    source = open_source(options)
+    source.reading = reading
+    return source
+
+
+def _source(job: Job) -> Source:
+    return _opened(job.source, job.reading)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """One record, ready to be stored: its image, the values of its other fields, and the number of changes by kind."""
+    """One record, ready to be stored: its image, the values of its other fields, and the number of changes by kind.
+
+    `host` is the web server that the image comes from, if it does, and `received` the bytes of its file.
+    """
 
     payload: Payload
     values: Mapping[str, Any]
     changed: Mapping[str, int] = field(default_factory=dict)
+    host: str = ""
+    received: int = 0
 
 
 def image_fields(image: ImageOptions, others: Mapping[str, Field]) -> dict[str, Field]:
@@ -65,7 +80,7 @@ def prepare_reference(
     Raises:
         JobError: the image could not be read for a reason that may pass.
     """
-    source = _source(job.source)
+    source = _source(job)
     try:
         if reference.id in job.crashers:
             raise BadInput("crash", job.crashers[reference.id])
@@ -80,7 +95,9 @@ def prepare_reference(
     values |= {"image": payload.data, "id": reference.id, "height": payload.height, "width": payload.width}
     number = int.from_bytes(_hash(data)[:8], signed=True)
     changed = dict.fromkeys(payload.changes, 1) | ({"boxes": dropped} if dropped else {})
-    return Prepared(payload=payload, values=values | {"content_hash": number}, changed=changed)
+    values |= {"content_hash": number}
+    host, received = source.host(reference), len(data) if isinstance(data, bytes) else data.nbytes
+    return Prepared(payload=payload, values=values, changed=changed, host=host, received=received)
 
 
 def hash_reference(reference: Reference, job: Job) -> bytes:
@@ -127,7 +144,7 @@ def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
         BadInput: the input is gone, changed, damaged, or may not be read.
         JobError: it could not be read for a reason that may pass.
     """
-    source = _source(job.source)
+    source = _source(job)
     try:
         _check_size(source.size(reference), job)
         check_size(*source.pixels(reference), job.image)

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -48,6 +48,7 @@ __all__ = [
     "WrittenShard",
     "hash_shard",
     "hashes_of",
+    "hosts_of",
     "measure_shard",
     "rejects_of",
     "sample_shard",
@@ -72,11 +73,15 @@ class WrittenShard:
     sums: ChannelSums
     classes: Mapping[int, int]
     changed: Mapping[str, int]
+    hosts: int = 0
 
-    def to_json(self, rejects: Iterable[Reject], suspects: Iterable[Suspect]) -> bytes:
-        """JSON of all fields but the task, and of the rejects and the suspects."""
+    def to_json(
+        self, rejects: Iterable[Reject], suspects: Iterable[Suspect], hosts: Mapping[str, Sequence[int]]
+    ) -> bytes:
+        """JSON of all fields but the task, of the rejects and the suspects, and of the images and bytes of hosts."""
         body = {name: value for name, value in asdict(self).items() if name != "task"}
-        return json.dumps(body | {"listed": {"rejects": list(rejects), "suspects": list(suspects)}}).encode()
+        listed = {"rejects": list(rejects), "suspects": list(suspects), "hosts": hosts}
+        return json.dumps(body | {"listed": listed}).encode()
 
     @classmethod
     def from_json(cls, task: ShardTask, data: bytes) -> WrittenShard:
@@ -93,6 +98,7 @@ class WrittenShard:
             sums=ChannelSums.from_json(body["sums"]),
             classes={int(label): count for label, count in body["classes"].items()},
             changed=body["changed"],
+            hosts=body.get("hosts", 0),
         )
 
 
@@ -208,8 +214,13 @@ def suspects_of(task: ShardTask, work: Work, output: Directory) -> list[Suspect]
     return [Suspect(*values) for values in _listed(task, work, output)["suspects"]]
 
 
-def _listed(task: ShardTask, work: Work, output: Directory) -> dict[str, list[list[str]]]:
-    listed: dict[str, list[list[str]]] = json.loads(output.read(f"{work.shards}/{task.name}/{_WRITTEN}"))["listed"]
+def hosts_of(task: ShardTask, work: Work, output: Directory) -> dict[str, tuple[int, int]]:
+    """The web servers that the records of a finished shard come from, each with its images and their bytes."""
+    return {host: (images, size) for host, (images, size) in _listed(task, work, output)["hosts"].items()}
+
+
+def _listed(task: ShardTask, work: Work, output: Directory) -> dict[str, Any]:
+    listed: dict[str, Any] = json.loads(output.read(f"{work.shards}/{task.name}/{_WRITTEN}"))["listed"]
     return listed
 
 
@@ -260,7 +271,7 @@ def _attempt(task: ShardTask, job: Job, output: Directory) -> Iterator[Path]:
 
 def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher, attempt: Path) -> WrittenShard:
     rejects, suspects, sums = list[Reject](), list[Suspect](), ChannelSums()
-    classes, changed = Counter[int](), Counter[str]()
+    classes, changed, hosts = Counter[int](), Counter[str](), dict[str, list[int]]()
     shape: Shape | None = None
 
     def records() -> Iterator[Mapping[str, Any]]:
@@ -272,6 +283,9 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
             else:
                 sums += record.payload.sums
                 changed.update(record.changed)
+                if record.host:
+                    count = hosts.setdefault(record.host, [0, 0])
+                    count[:] = count[0] + 1, count[1] + record.received
                 payload = record.payload
                 shape = common_shape(shape, (payload.height, payload.width, payload.channels))
                 if payload.suspect:
@@ -292,8 +306,9 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         sums=sums,
         classes=dict(classes),
         changed=dict(changed),
+        hosts=len(hosts),
     )
-    write_whole(attempt / _WRITTEN, [written.to_json(rejects, suspects)])
+    write_whole(attempt / _WRITTEN, [written.to_json(rejects, suspects, hosts)])
     return written
 
 

@@ -29,6 +29,7 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.sources.files.annotations import boxes
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import (
+    DOWNLOADS,
     BadInput,
     Entry,
     Layout,
@@ -58,10 +59,10 @@ class Coco(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        refuse_options(options, "COCO instances", taken=("root", "box_frame", "no_urls", "below"))
+        taken = ("root", "box_frame", "no_urls", "below", *DOWNLOADS)
+        refuse_options(options, "COCO instances", taken=taken)
         folder, self._name = split_place(options.input)
-        option = "--root" if options.root else "INPUT"
-        self._paths = Paths(options.root or folder, option, below=options.below, urls=not options.no_urls)
+        self._paths = Paths(options.root or folder, options, "--root" if options.root else "INPUT")
         self._folder = directory(folder)
         self._root = ""  # the folder of images, relative to the root of `_paths`
         self._categories: dict[int | str, str] = {}
@@ -135,7 +136,11 @@ class Coco(Source):
 
     def read(self, reference: Reference) -> bytes:
         """The bytes of a file."""
-        return self._paths.read(str(reference.place))
+        return self._paths.read(str(reference.place), self.reading)
+
+    def host(self, reference: Reference) -> str:
+        """The web server of a file; empty for another place."""
+        return self._paths.host(str(reference.place))
 
     def size(self, reference: Reference) -> int:
         """The number of bytes of a file on a disk, otherwise -1."""

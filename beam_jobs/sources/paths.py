@@ -6,12 +6,14 @@ import errno
 import os
 import posixpath
 import stat
+import threading
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import split_place
-from beam_jobs.sources.files.interface import BadInput
+from beam_jobs.sources.files.interface import BadInput, Reading, SourceOptions
+from beam_jobs.web.downloads import Downloads
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, is_url, local_path
@@ -29,20 +31,20 @@ _NO_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # errors of a path 
 _SCHEMES = frozenset({"file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "hdfs"})
 _SHOWN_SCHEMES = "file, s3, gs, az, http, https or hdfs"
 _REACHED = 1000  # hosts and folders that are counted
-_REFUSALS = (401, 403, 410, 451)  # a web server's permanent refusals: another try would get the same
+_WEB = ("http://", "https://")
 
 
 class Paths:
     """Files at paths of all kinds. A relative path is below the root, or with ".." beside it."""
 
-    def __init__(self, root: str, option: str = "--root", *, below: str | None = None, urls: bool = True) -> None:
+    def __init__(self, root: str, options: SourceOptions, option: str = "--root") -> None:
         """Nothing is read yet.
 
         Args:
             root: the place that paths are relative to.
-            option: its name in messages.
-            below: the place that all paths have to lead below, with links resolved; None for anywhere.
-            urls: whether a path may be a URL.
+            options: the place that all paths have to lead below, with links resolved, if there is one; whether a path
+                may be a URL; and the options of downloads.
+            option: the name of the root in messages.
 
         Raises:
             UsageError: no installed package can read such a root; the message names `option`.
@@ -54,8 +56,10 @@ class Paths:
         self._place, self._option, self._shown = root, option, self._root.uri("")
         self._schemes: set[str] = set()  # known to be readable
         self._allowed = _SCHEMES | ({root.partition("://")[0]} if is_url(root) else set())
-        self._below, self._urls = below, urls
-        self._inside = _resolved(below) if below is not None else ""
+        self._options, self._below = options, options.below
+        self._inside = _resolved(options.below) if options.below is not None else ""
+        self._turn = threading.Lock()
+        self._downloads: Downloads | None = None
         self.reached: dict[str, int] = {}
         """The number of paths that were checked for each host, or folder of this machine."""
 
@@ -89,7 +93,7 @@ class Paths:
             self.reached[place] = self.reached.get(place, 0) + 1
 
     def _check_url(self, path: str, scheme: str) -> None:
-        if not self._urls:
+        if self._options.no_urls:
             raise BadInput("url", f"the path {path!r} is a URL, which --no-urls rejects")
         if scheme not in self._allowed or "::" in path:
             raise BadInput(
@@ -126,32 +130,34 @@ class Paths:
         local = str(local_path(path)) if scheme else os.path.join(self._shown, path)
         return f"/{os.path.normpath(local).lstrip('/').partition('/')[0]}"
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, reading: Reading) -> bytes:
         """The bytes of a file.
 
         Raises:
-            BadInput: the path is not that of a file.
+            BadInput: the path is not that of a file, or the file is too large.
             FileNotFoundError, PermissionError: the file is missing, or may not be read.
             OSError: the file cannot be read now.
         """
         try:
             if self._below is not None:
                 path = self._inside_path(path)
+            if url := self._web_url(path):
+                return self._web(reading).read(url)
             place, name = self._find(path)
             local = place.local
             # Reading a pipe would wait for ever.
             if local is not None and not stat.S_ISREG(retried(lambda: os.stat(local / name)).st_mode):
                 raise BadInput("not-a-file", "is a folder, a pipe or a device")
-            return place.read(name)
+            return place.read(name, most=reading.max_bytes)
         except IsADirectoryError as error:
             raise BadInput("not-a-file", "is a folder") from error
         except ValueError as error:
             raise BadInput("bad-path", f"the path {path!r} cannot be read: {error}") from error
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in _NO_FILE:
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise BadInput("too-large", f"{error.strerror} (--max-bytes)") from error
+            if error.errno in _NO_FILE:
                 raise FileNotFoundError(error.errno, error.strerror, path) from error
-            if getattr(error, "status", None) in _REFUSALS:
-                raise PermissionError(errno.EACCES, f"the server says {error}", path) from error
             raise
 
     def _inside_path(self, path: str) -> str:
@@ -161,6 +167,11 @@ class Paths:
         if is_url(path) or self._root.local is None:
             return path
         return os.path.realpath(self._root.local / path)
+
+    def host(self, path: str) -> str:
+        """The web server of a file; empty for another place."""
+        url = self._web_url(path)
+        return urlsplit(url).netloc.rpartition("@")[2].lower() if url else ""
 
     def size(self, path: str) -> int:
         """The number of bytes of a file on a disk; -1 for a missing file, and for one elsewhere."""
@@ -183,7 +194,7 @@ class Paths:
         if path.startswith("/") or (local and is_url(path)):
             place, name = self._find(path)
             return place.answers(name)
-        return not local or self._place.startswith(("http://", "https://")) or self._root.answers("-")
+        return not local or self._place.startswith(_WEB) or self._root.answers("-")
 
     def folder(self, path: str) -> Directory:
         """The folder at a relative path, which ends with a slash; "" is the root."""
@@ -191,6 +202,19 @@ class Paths:
             return self._root
         local = self._root.local
         return directory(self._beside(path)) if local is None else LocalDirectory(local / path)
+
+    def _web_url(self, path: str) -> str:
+        """The URL of a file of a web server; empty for another place."""
+        if not is_url(path) and not path.startswith("/") and self._place.startswith(_WEB):
+            inside = {".", ".."}.isdisjoint(path.split("/"))
+            path = f"{self._place.rstrip('/')}/{path}" if inside else self._beside(path)
+        return path if path.startswith(_WEB) else ""
+
+    def _web(self, reading: Reading) -> Downloads:
+        with self._turn:  # the threads of a process share the turns at hosts
+            if self._downloads is None:
+                self._downloads = Downloads(self._options, reading)
+            return self._downloads
 
     def _find(self, path: str) -> tuple[Directory, str]:
         if path.startswith("file://"):

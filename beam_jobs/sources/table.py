@@ -21,6 +21,7 @@ from beam_jobs.sources.files.annotations import boxes, points
 from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import (
+    DOWNLOADS,
     BadInput,
     Entry,
     Label,
@@ -76,12 +77,11 @@ class Table(Source):
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
         columns = ("path_column", "id_column", "label_column", "split_column", "fields", "boxes", "points")
-        more = ("root", "path_suffix", "label_separator", "box_format", "box_frame", "no_urls", "below")
+        more = ("root", "path_suffix", "label_separator", "box_format", "box_frame", "no_urls", "below", *DOWNLOADS)
         refuse_options(options, "a table", taken=(*columns, *more))
         is_file = _suffix(options.input) in KINDS
         folder = split_place(options.input)[0] if is_file else options.input
-        option = "--root" if options.root else "INPUT"
-        self._paths = Paths(options.root or folder, option, below=options.below, urls=not options.no_urls)
+        self._paths = Paths(options.root or folder, options, "--root" if options.root else "INPUT")
         self._folder = directory(folder)
         self._columns: _TableColumns | None = None
         self._kind, self._parts, self._rows, self._usable = "", 0, 0, 0
@@ -134,7 +134,7 @@ class Table(Source):
 
     def read(self, reference: Reference) -> bytes:
         """The bytes of a file."""
-        return self._paths.read(_path(reference))
+        return self._paths.read(_path(reference), self.reading)
 
     def size(self, reference: Reference) -> int:
         """The number of bytes of a file on a disk, otherwise -1."""
@@ -143,6 +143,10 @@ class Table(Source):
     def uri(self, entry: Entry | Reference) -> str:
         """The address of a file; for a row without a path, the address of the row."""
         return self._paths.uri(_path(entry)) if _path(entry) else self._folder.uri(entry.id)
+
+    def host(self, reference: Reference) -> str:
+        """The web server of a file; empty for another place."""
+        return self._paths.host(_path(reference))
 
     def answers(self, reference: Reference) -> bool:
         """Whether the root, or the folder of an absolute path, can be reached."""

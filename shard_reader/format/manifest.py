@@ -32,7 +32,9 @@ normalisation. `counts` has one number for each way of an input, those of inputs
 whose decoder complained (`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the
 number of records that each kind of change has touched.
 `left_out` names everything beside the images that was not read, with the reason and the number of files, and `warnings`
-are sentences about the layout of the inputs. `fingerprint` identifies the inputs, and the options and codecs that
+are sentences about the layout of the inputs. `hosts` is there where images come from web servers: for each of the 1,000
+with the most images their number (`images`) and the bytes of their files (`bytes`), and for `...` those of all others.
+`fingerprint` identifies the inputs, and the options and codecs that
 decide the bytes.
 
 **TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
@@ -110,6 +112,7 @@ __all__ = [
     "TFDS_NAMES",
     "Counts",
     "Fingerprint",
+    "Host",
     "LeftOut",
     "Manifest",
     "Shard",
@@ -233,6 +236,14 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A web server that images come from: their number, and the bytes of their files."""
+
+    images: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
     """The inputs of a dataset's bytes: SHA-256 of the listing and of the options, and codecs."""
 
@@ -268,6 +279,7 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, Host] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of `dataset.json`, with its checksum; equal manifests give equal text."""
@@ -279,6 +291,8 @@ class Manifest:
         # Without such inputs, a manifest has the text that earlier versions gave.
         if not self.counts.excluded:
             del body["counts"]["excluded"]
+        if not self.hosts:  # of a dataset that is not from the web
+            del body["hosts"]
         return with_checksum(body)
 
     @classmethod
@@ -387,6 +401,7 @@ def _read_manifest(top: JsonObject) -> Manifest:
         warnings=top.sequence("warnings", lambda o: o.text("")) if "warnings" in top.value else (),
         requires=top.sequence("requires", lambda o: o.text("")) if "requires" in top.value else (),
         files=_read_files(top.child("files")) if "files" in top.value else {},
+        hosts=top.items("hosts", _read_host) if "hosts" in top.value else {},
     )
 
 
@@ -461,6 +476,10 @@ def _read_changed(o: JsonObject) -> dict[str, int]:
 def _read_left_out(element: JsonObject) -> LeftOut:
     o = JsonObject(element.value[""], element.path, element.problems)
     return LeftOut(what=o.text("what"), why=o.text("why"), files=o.count("files"))
+
+
+def _read_host(o: JsonObject) -> Host:
+    return Host(images=o.count("images"), bytes=o.count("bytes"))
 
 
 def _read_fingerprint(o: JsonObject) -> Fingerprint:

@@ -34,6 +34,7 @@ _METADATA_SECONDS = 0.5  # for the name of Google's metadata server
 _CONNECTIONS = 64
 _NO_SUCH_RANGE = 416  # HTTP status
 _MOST_SIZE = 1 << 62
+_MOST_LINE = 1 << 28
 _S3 = ("s3://", "s3a://")
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
@@ -187,6 +188,8 @@ class ObjectDirectory:
         for piece in self._pieces(name):
             *lines, rest = (rest + piece).split(b"\n")
             yield from (line + b"\n" for line in lines)
+            if len(rest) > _MOST_LINE:
+                raise OSError(errno.EFBIG, f"has a line of more than {_MOST_LINE} bytes", self.uri(name))
         if rest:
             yield rest
 

@@ -43,6 +43,7 @@ LAYERS = {
         "beam_jobs.external_sort",
         "beam_jobs.processes",
         "beam_jobs.sources.files",
+        "beam_jobs.web",
         "beam_jobs.sources",
         "beam_jobs.tools.foreign",
         "beam_jobs.tools",

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from shard_reader.storage.secrets import without_secrets
 
 __all__ = [
     "BOX_FORMATS",
+    "DOWNLOADS",
     "SOURCES",
     "BadInput",
     "Entry",
@@ -30,6 +32,7 @@ __all__ = [
     "LeftOut",
     "Pixels",
     "Problem",
+    "Reading",
     "Reference",
     "Reject",
     "Source",
@@ -49,8 +52,9 @@ class SourceOptions:
     `kind` is one of SOURCES or "module:Class". Columns are the columns of a table, the keys of a WebDataset's JSON, or
     the features or arrays of records. `boxes` and `points` name columns: one with lists, or one for each coordinate.
     `box_format` is the form of a box's four numbers, in pixels, or with "rel-" in parts of the image; points are in the
-    same unit. With `no_urls` no path of a table may be a URL, and with `below` all have to lead below that place.
-    `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image.
+    same unit. `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image.
+    With `no_urls` no path of a table may be a URL, and with `below` all have to lead below that place. DOWNLOADS are
+    about images by URL.
     """
 
     input: str
@@ -72,7 +76,28 @@ class SourceOptions:
     nested_classes: bool = False
     no_urls: bool = False
     below: str | None = None
+    user_agent: str | None = None
+    requests_per_host: int = 8
+    download_seconds: int = 60
+    ignore_opt_out: bool = False
+    respect_robots: bool = False
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The bounds within which the workers of a job read, and the places that they share.
+
+    `max_bytes` is the size of the largest file to read. `turns` is a folder of this machine where its processes take
+    turns at asking hosts; None for the threads of one process. `robots` is the place of the robots.txt files of hosts.
+    """
+
+    max_bytes: int = 1 << 29
+    turns: str | None = None
+    robots: str | None = None
+
+
+DOWNLOADS = ("user_agent", "requests_per_host", "download_seconds", "ignore_opt_out", "respect_robots")
+"""The options of images by URL."""
 
 Label = str | int | list[str] | list[int]
 """The name of a class, its number, or several of either."""
@@ -209,6 +234,9 @@ class Source(ABC):
     of inputs has no bound: a source keeps no entry in memory.
     """
 
+    reading = Reading()
+    """Set before `read` is called. `read` may leave larger files unread, with the reason "too-large"."""
+
     def __init__(self, options: SourceOptions) -> None:
         """Keep the options. Nothing is read yet.
 
@@ -259,6 +287,11 @@ class Source(ABC):
     def uri(self, entry: Entry | Reference) -> str:
         """The address of an input, for messages."""
         return f"{self.options.input}/{entry.id}"
+
+    def host(self, reference: Reference) -> str:
+        """The web server that an input comes from; empty for another place."""
+        is_web = self.options.input.startswith(("http://", "https://"))
+        return urlsplit(self.options.input).netloc.rpartition("@")[2].lower() if is_web else ""
 
     def answers(self, reference: Reference) -> bool:
         """Whether INPUT can be reached at all. Called after an input was missing or unreadable."""

@@ -26,6 +26,7 @@ __all__ = [
 
 MOST_WHOLE = 1 << 28
 """The most bytes of a web server's file that is read whole, without a range: a manifest, an index, a listing."""
+_MOST_SKIPPED = 1 << 26  # bytes of a file that are received needlessly, from a server that sends no ranges
 _SECONDS = 30.0  # for facts about a file, and listings
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 
@@ -68,6 +69,15 @@ def options(url: str) -> dict[str, Any]:
     return {"client_kwargs": {**ours, **given, "headers": {**ours["headers"], **given.get("headers", {})}}}
 
 
+def file_system(scheme: str = "https") -> Any:
+    """The file system of the web.
+
+    Raises:
+        ImportError: the package for it is missing.
+    """
+    return fsspec.filesystem(scheme, use_listings_cache=False, **options(f"{scheme}://"))
+
+
 def is_web(file_system: Any) -> bool:
     """Whether one of fsspec's file systems is that of web servers."""
     return "https" in file_system.protocol and hasattr(file_system, "set_session")
@@ -94,11 +104,17 @@ def read(file_system: Any, url: str, start: int, end: int | None, *, timeout: fl
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         session = await file_system.set_session()
         limit = aiohttp.ClientTimeout(total=timeout)
-        async with session.get(file_system.encode_url(url), headers=headers, timeout=limit, **given) as answer:
+        try:
+            asked = await session.get(file_system.encode_url(url), headers=headers, timeout=limit, **given)
+        except aiohttp.TooManyRedirects:
+            raise OSError(errno.ENOSYS, "the server's redirects lead in circles, or are too many") from None
+        async with asked as answer:
             if answer.status == 404:
                 raise FileNotFoundError(url)
             answer.raise_for_status()
             is_part = answer.status == 206
+            if not is_part and start > _MOST_SKIPPED:
+                raise OSError(errno.ENOSYS, "the server sends no ranges, only whole files; copy it to a disk")
             if is_part:
                 check_range(answer.headers.get("Content-Range"), start)
             wanted = None if end is None else end - start
@@ -119,7 +135,9 @@ async def _received(answer: Any, skipped: int, wanted: int | None, most: int) ->
         if wanted is not None and len(data) >= wanted:
             return bytes(data[:wanted])
         if wanted is None and len(data) > most:
-            raise too_large(len(data), most)
+            size = len(data)
+            del data, piece  # which the traceback of the error would keep
+            raise too_large(size, most)
     return bytes(data)
 
 
