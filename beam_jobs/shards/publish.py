@@ -68,11 +68,11 @@ class Publication:
     fingerprint: Fingerprint
     layout: Layout
     planned: int
-    excluded: int
     shards: int
     listing_rejected: int
     listing_dropped: int
     max_rejects: MaxRejects
+    excluded: int = 0
 
 
 def publication_of(
