@@ -18,7 +18,8 @@ def command(*arguments: object, **options: object) -> subprocess.CompletedProces
     # Elsewhere a fork is not safe after imports.
     if options or sys.platform != "linux":
         return new_process(*arguments, **options)
-    return fork_server.run(words, _SECONDS)
+    result, _ = fork_server.run(words, _SECONDS)
+    return result
 
 
 def new_process(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ import atexit
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -29,9 +30,23 @@ _lock = threading.Lock()
 # In a test
 
 
-def run(words: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run `image-shards` with `words`, in the working directory and the environment of this process."""
-    request = json.dumps({"words": words, "directory": os.getcwd(), "environment": dict(os.environ)})
+def run(words: list[str], seconds: float, memory: int | None = None) -> tuple[subprocess.CompletedProcess[str], int]:
+    """Run `image-shards` with `words`, in the working directory and the environment of this process.
+
+    Args:
+        words: the command line, without the name of the program.
+        seconds: the time after which it is ended.
+        memory: the bytes that each of its processes may allocate.
+
+    Returns:
+        the result, and the bytes of memory that the largest of its processes has had.
+
+    Raises:
+        TimeoutExpired: it was ended.
+    """
+    request = json.dumps(
+        {"words": words, "directory": os.getcwd(), "environment": dict(os.environ), "memory": memory or -1}
+    )
     with (
         tempfile.TemporaryFile() as output,
         tempfile.TemporaryFile() as errors,
@@ -43,16 +58,17 @@ def run(words: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
         server.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
         server.sendall(request.encode())
         server.shutdown(socket.SHUT_WR)
-        status = _status(server, words, seconds)
-        return subprocess.CompletedProcess(words, status, _text(output), _text(errors))
+        status, peak = _status(server, words, seconds)
+        return subprocess.CompletedProcess(words, status, _text(output), _text(errors)), peak
 
 
-def _status(server: socket.socket, words: list[str], seconds: float) -> int:
+def _status(server: socket.socket, words: list[str], seconds: float) -> tuple[int, int]:
     with server.makefile() as answer:
         process = int(answer.readline())
         server.settimeout(seconds)
         try:
-            return int(answer.readline())
+            status, peak = map(int, answer.readline().split())
+            return status, peak
         except TimeoutError:
             os.kill(process, signal.SIGKILL)
             raise subprocess.TimeoutExpired(words, seconds) from None
@@ -60,7 +76,7 @@ def _status(server: socket.socket, words: list[str], seconds: float) -> int:
 
 def _text(file: Any) -> str:
     file.seek(0)
-    text: str = file.read().decode()
+    text: str = file.read().decode(errors="backslashreplace")
     return text.replace("\r\n", "\n").replace("\r", "\n")  # as `subprocess` does
 
 
@@ -130,7 +146,8 @@ def _handle(connection: socket.socket) -> NoReturn:
         _become(request, files)
     connection.sendall(f"{process}\n".encode())
     _, status = os.waitpid(process, 0)
-    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    connection.sendall(f"{os.waitstatus_to_exitcode(status)} {peak}\n".encode())
     os._exit(0)
 
 
@@ -141,6 +158,7 @@ def _become(request: Any, files: array.array[int]) -> NoReturn:
     for number, file in enumerate(files, 1):
         os.dup2(file, number)
         os.close(file)
+    resource.setrlimit(resource.RLIMIT_DATA, (request["memory"], request["memory"]))
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
