@@ -239,6 +239,11 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
     )
 
 
+_COLUMNS = ("id_column", "label_column", "label_separator", "split_column", "fields", "boxes", "points", "image_key")
+_AS_GIVEN = (*_COLUMNS, "box_format", "box_frame", "record", "nested_classes", "no_urls", *DOWNLOADS)
+"""Options of sources that are passed on as they are."""
+
+
 def _source_options(found: argparse.Namespace) -> SourceOptions:
     if found.label_separator == "":
         raise UsageError("--label-separator: is empty; give what stands between two labels, as '|'")
@@ -252,21 +257,8 @@ def _source_options(found: argparse.Namespace) -> SourceOptions:
         root=_place(found.root, "--root") if found.root is not None else None,
         path_column=found.path_column,
         path_suffix=found.path_suffix,
-        id_column=found.id_column,
-        label_column=found.label_column,
-        label_separator=found.label_separator,
-        split_column=found.split_column,
-        fields=found.fields,
-        boxes=found.boxes,
-        points=found.points,
-        box_format=found.box_format,
-        box_frame=found.box_frame,
-        image_key=found.image_key,
-        record=found.record,
-        nested_classes=found.nested_classes,
-        no_urls=found.no_urls,
         below=_place(found.below, "--below") if found.below is not None else None,
-        **{name: getattr(found, name) for name in DOWNLOADS},
+        **{name: getattr(found, name) for name in _AS_GIVEN},
     )
 
 

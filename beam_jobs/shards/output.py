@@ -29,24 +29,19 @@ from typing import Any
 
 from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.plan.tasks import TASKS_NAME, read_tasks
+from beam_jobs.shards.dataset_files import METADATA, TEMPORARY, expected_sizes, files_of, is_name_of_dataset
 from beam_jobs.shards.lock import Lock, locked
 from beam_jobs.terminal import counted, print_warning
 from shard_reader.errors import DatasetError
-from shard_reader.format import index
 from shard_reader.format.manifest import (
-    DUPLICATES_NAME,
     FORMATS,
     LOCK_NAME,
     MANIFEST_NAME,
-    REJECTS_NAME,
-    SUSPECTS_NAME,
-    TFDS_NAMES,
     Fingerprint,
     Manifest,
     index_name,
     shard_name,
 )
-from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory
@@ -59,11 +54,7 @@ _JOB = f"{WORK}/job.json"
 _OWNED = f"{WORK}/owned.json"
 _SPILL = "_spill"
 _ROBOTS = re.compile(r"robots-[0-9a-f]{32}\.txt")
-_METADATA = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES)
-_SHARD = re.compile(rf"\w+-\d{{5}}-of-\d{{5}}({'|'.join(map(re.escape, FORMATS.values()))})(\.index\.npy)?")
 _UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)  # errors of JSON that another program wrote
-# Temporary files of `write_whole`, which a process that was killed leaves.
-_TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *_METADATA)))})\.[0-9a-f]{{32}}")
 
 
 def output_directory(place: str) -> Directory:
@@ -255,7 +246,7 @@ class Output:
         # Files are removed by name, as a manifest or a plan lists them, never by a pattern such as "*.tfrecord":
         # OUTPUT may hold files of its user. (The pattern of temporary files is of their random suffix.)
         names = self.files.names()
-        doomed = {name for name in names if _TEMPORARY.fullmatch(name)}
+        doomed = {name for name in names if TEMPORARY.fullmatch(name)}
         if MANIFEST_NAME not in names:
             doomed |= self._owned() & set(names)
         self.files.delete_all(sorted(doomed))
@@ -274,8 +265,8 @@ class Output:
             if self.files.local is not None:
                 (self.files.local / WORK).mkdir(exist_ok=True)
             sizes = self._sizes()
-            expected = _expected_sizes(manifest)
-            owned = {name: sizes[name] for name in _files_of(manifest) & sizes.keys()}
+            expected = expected_sizes(manifest)
+            owned = {name: sizes[name] for name in files_of(manifest) & sizes.keys()}
             removed = {name: size for name, size in sorted(owned.items()) if size == expected.get(name, size)}
             self._name_others(sorted((owned.keys() | expected.keys() & sizes.keys()) - removed.keys()))
             # The list of files is written before the manifest goes: a run that is interrupted in between leaves
@@ -303,7 +294,7 @@ class Output:
         """File names in OUTPUT of an unfinished job, or of a dataset whose removal had begun."""
         owned: set[str] = set()
         if self.planned() is not None:
-            owned.update(_METADATA)
+            owned.update(METADATA)
             for task in read_tasks(self.files, PLAN + TASKS_NAME):
                 for format in FORMATS:
                     name = shard_name(task.split, task.number, task.count, format)
@@ -313,7 +304,7 @@ class Output:
             sizes = self._sizes()
             # Earlier versions listed the names alone.
             given = listed.items() if isinstance(listed, dict) else ((name, sizes.get(name)) for name in listed)
-            owned.update(name for name, size in given if sizes.get(name, -1) == size and _is_name_of_dataset(name))
+            owned.update(name for name, size in given if sizes.get(name, -1) == size and is_name_of_dataset(name))
         return owned
 
     def leave(self) -> bool:
@@ -328,34 +319,8 @@ class Output:
         return True
 
 
-def _is_name_of_dataset(name: str) -> bool:
-    """Whether a dataset may have a file of that name."""
-    return name in _METADATA or _SHARD.fullmatch(name) is not None
-
-
-def _expected_sizes(manifest: Manifest) -> dict[str, int]:
-    """The size of each shard, and of each index."""
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    sizes = {file.path: file.bytes for shard in shards for file in shard.files.values()}
-    return sizes | {
-        index_name(file.path): index.size(shard.records, manifest.fields)
-        for shard in shards
-        for file in shard.files.values()
-    }
-
-
 def _digest(job: Mapping[str, Any]) -> str:
     return Fingerprint(**job["fingerprint"]).digest
-
-
-def _files_of(manifest: Manifest) -> set[str]:
-    """The name of every file of a dataset but the manifest."""
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    paths = [file.path for shard in shards for file in shard.files.values()]
-    metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
-    # A manifest is data from elsewhere, and may name any file in OUTPUT.
-    ours = filter(_is_name_of_dataset, (*paths, *map(index_name, paths)))
-    return {*ours, DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, *metadata}
 
 
 @contextlib.contextmanager

@@ -108,7 +108,9 @@ def test_an_answer_that_drips_ends_the_job_with_its_url(serve: Serve, tmp_path: 
     main = "import sys; from beam_jobs.cli.main import main; sys.exit(main(sys.argv[1:]))"
     found = limited(f"{HASTE}\n{main}", *words)  # a store in memory keeps the work in this process
     assert found.returncode == 1 and "Traceback" not in found.stderr
-    assert f"{url}: cannot be read (did not come in 1 seconds (--download-seconds))" in found.stderr
+    # A parser in C gives such a status line up before the time is over.
+    why = "Bad status line" if part == "status" else "did not come in 1 seconds (--download-seconds)"
+    assert f"{url}: cannot be read (" in found.stderr and why in found.stderr
 
 
 def test_circles_other_schemes_and_odd_answers_are_rejects(serve: Serve, tmp_path: Path) -> None:
