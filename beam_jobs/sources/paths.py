@@ -232,9 +232,11 @@ class Paths:
 
     def _beside(self, path: str) -> str:
         """The URL of a relative path with ".." in it."""
-        # In a store, ".." is a name like any other: it is resolved here.
+        # In a store, ".." is a name like any other: it is resolved here. It does not lead out of a host or a bucket
+        # (RFC 3986, 5.2.4).
         scheme, _, rest = self._place.partition("://")
-        return f"{scheme}://{posixpath.normpath(posixpath.join(rest, path))}"
+        top, _, folder = rest.partition("/")
+        return f"{scheme}://{top}{posixpath.normpath(posixpath.join('/', folder, path))}"
 
 
 def _resolved(place: str) -> str:

@@ -21,6 +21,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.sources import BadInput, Entry, Layout, LeftOut, Reference
 from beam_jobs.sources.files.interface import SourceOptions
 from beam_jobs.sources.known import recognised
+from beam_jobs.sources.paths import Paths
 from beam_jobs.sources.table import Table
 from shard_reader.format import Field
 
@@ -542,3 +543,10 @@ def test_an_ordered_categorical_keeps_its_order(tmp_path: Path) -> None:
         entries, layout = listed(tmp_path / "a.parquet")
         assert [entry.label for entry in entries] == ["large", "small"]
         assert layout.class_names == (tuple(sizes) if ordered else None)
+
+
+@pytest.mark.parametrize("path", ["../b/x.jpg", "../../../b/x.jpg", "c/../../b/x.jpg"])
+def test_two_dots_lead_out_of_no_bucket(path: str) -> None:
+    paths = Paths("s3://bucket/a", SourceOptions(input="s3://bucket/a/t.csv"))
+    assert paths._beside(path) == "s3://bucket/b/x.jpg"
+    assert Paths("s3://bucket", SourceOptions(input="s3://bucket/t.csv"))._beside("../x") == "s3://bucket/x"
