@@ -43,7 +43,6 @@ def job_of(options: PrepareOptions, listing: Listing, output: str, work: Work, s
             input=_anywhere(source.input),
             root=root,
             below=below,
-            requests_per_host=_requests(options),
         ),
         output=output,
         work=work,
@@ -58,6 +57,7 @@ def job_of(options: PrepareOptions, listing: Listing, output: str, work: Work, s
         max_seconds=options.max_seconds,
         reading=Reading(
             max_bytes=options.image.max_bytes,
+            requests_per_host=_requests(options),
             turns=shared if is_local(options.beam) else None,
             robots=robots if source.respect_robots else None,
         ),

@@ -75,7 +75,7 @@ class Downloads:
         self._most, self._takes_all = reading.max_bytes, options.ignore_opt_out
         self._name = self._agent.partition("/")[0].strip().lower()
         self._files = file_system()
-        self._hosts, self._room = Hosts(options.requests_per_host, reading.turns), _Room(_ROOM)
+        self._hosts, self._room = Hosts(reading.requests_per_host, reading.turns), _Room(_ROOM)
         self._robots: Robots | None = None
         if options.respect_robots and reading.robots is not None:
             self._robots = Robots(directory(reading.robots), self._robots_text, self._hosts, self._agent)

@@ -87,11 +87,13 @@ class SourceOptions:
 class Reading:
     """The bounds within which the workers of a job read, and the places that they share.
 
-    `max_bytes` is the size of the largest file to read. `turns` is a folder of this machine where its processes take
+    `max_bytes` is the size of the largest file to read, and `requests_per_host` the most requests at a time to a host,
+    of all processes that share `turns`. `turns` is a folder of this machine where its processes take
     turns at asking hosts; None for the threads of one process. `robots` is the place of the robots.txt files of hosts.
     """
 
     max_bytes: int = 1 << 29
+    requests_per_host: int = 8
     turns: str | None = None
     robots: str | None = None
 

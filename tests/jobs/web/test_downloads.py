@@ -96,7 +96,8 @@ def test_a_host_has_a_few_requests_at_a_time(serve: Serve, tmp_path: Path, share
         return response(BODY)
 
     web = serve(slow)
-    reading, options = Reading(turns=str(tmp_path) if shared else None), SourceOptions(input="x", requests_per_host=3)
+    turns = str(tmp_path) if shared else None
+    reading, options = Reading(turns=turns, requests_per_host=3), SourceOptions(input="x")
     processes = [Downloads(options, reading) for _ in range(2 if shared else 1)]
     threads = [
         threading.Thread(target=process.read, args=(f"{web.url}/{n}",)) for n in range(10) for process in processes
