@@ -59,7 +59,7 @@ class _Run:
     @property
     def shared(self) -> str | None:
         """A folder that its processes share."""
-        return None if self.workers is None else self.workers.shared
+        return None if self.workers is None else str(self.scratch.absolute())
 
 
 @dataclass(frozen=True, slots=True)

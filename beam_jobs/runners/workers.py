@@ -16,7 +16,6 @@ import ctypes
 import functools
 import os
 import sys
-import tempfile
 import time
 import uuid
 from collections import deque
@@ -70,7 +69,6 @@ class Workers:
         reject_crashers: whether an image that ends a process is rejected, and its shard begun again.
 
     Attributes:
-        shared: a folder that the processes share.
         before_publishing: called before the dataset gets its manifest. It may raise to prevent that.
     """
 
@@ -78,8 +76,6 @@ class Workers:
         self.run = uuid.uuid4().hex
         self.error: BaseException | None = None
         self.count, self.watcher = count, watcher
-        self._shared = tempfile.TemporaryDirectory(prefix="image-shards-", ignore_cleanup_errors=True)
-        self.shared = self._shared.name
         self.before_publishing: Callable[[], None] = lambda: None
         self._reject_crashers = reject_crashers
         self._processes: list[_ImageProcess] = []
@@ -103,7 +99,6 @@ class Workers:
         self.stop(JobError("stopped"))
         for process in self._processes:
             process.end()
-        self._shared.cleanup()
 
     def start(self) -> None:
         """Start the processes now, while there is other work to do. `do` would start them otherwise.

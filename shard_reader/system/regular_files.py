@@ -62,4 +62,5 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
         OSError: the file cannot be read.
     """
     with open(path, "rb", opener=open_regular) as file:
-        return file.read(most + 1)
+        # A read makes memory for as many bytes as it may return.
+        return file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
