@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from beam_jobs.errors import JobError
+from beam_jobs.signals import INTERRUPTS
 
 __all__ = ["ProcessDiedError", "WorkerProcess", "answer_all", "end_with_parent", "in_parallel", "ready", "signals_wait"]
 
@@ -20,7 +21,6 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 _Process = TypeVar("_Process", bound="WorkerProcess")
 
-_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 _GUARD = "guard it with `if __name__ == '__main__'`, which spawned processes need"
 
 
@@ -41,10 +41,10 @@ def signals_wait() -> Iterator[None]:
     # the main thread, where an error would leave a process with half of its arguments.
     held, handlers = list[int](), dict[signal.Signals, Any]()
     if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
+        for number in INTERRUPTS:
             if callable(signal.getsignal(number)):
                 handlers[number] = signal.signal(number, lambda received, _: held.append(received))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         yield
     finally:

@@ -111,7 +111,7 @@ def prepare(options: PrepareOptions) -> str:
             manifest = _make_dataset(options, source, why, output, finished)
             return summary(manifest, options.output, time.monotonic() - began)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the same command says what is there, and goes on") from None
+        raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
     except (JobError, OSError):
         raise
     except Exception as error:

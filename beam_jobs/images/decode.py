@@ -50,7 +50,7 @@ class Decoded(NamedTuple):
     `pixels` are upright, uint8 or uint16, `[height, width, channels]`: grey, RGB, or RGB with transparency.
     `orientation` is the Exif orientation of the file. `clean` is True for a JPEG file that every decoder reads alike:
     it is undamaged, and its colours are grey, or YCbCr, in sRGB. `changes` are kinds of `CHANGES`, for parts that
-    were left out of the file, or converted. `suspect` is the complaint of the decoder, "" if there is none.
+    were left out of the file, or converted. `suspect` is the complaint of the decoder, or "".
     """
 
     pixels: Pixels

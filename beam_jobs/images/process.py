@@ -58,7 +58,7 @@ _thread = threading.local()
 class Payload:
     """The stored bytes of one image, its sums for the statistics, and its geometry for boxes and points.
 
-    `changes` are the kinds of `CHANGES` that apply. `suspect` is the complaint of the decoder, "" if there is none.
+    `changes` are the kinds of `CHANGES` that apply. `suspect` is the complaint of the decoder, or "".
     """
 
     data: bytes

@@ -157,7 +157,7 @@ class Coco(Source):
         return self._paths.answers(str(reference.place))
 
     def _find_root(self) -> str:
-        """The folder named like the end of the file's name, here or one folder up; "" if there is none."""
+        """The folder named like the end of the file's name, here or one folder up, or ""."""
         # COCO's own layout: annotations/instances_val2017.json, and val2017/ beside the folder of annotations.
         if self.options.root is not None:
             return ""

@@ -34,7 +34,8 @@ _TARGETS = frozenset({"masks", "mask", "labels", "label", "annotations", "gt", "
 }
 _LIKE_SPLITS = re.compile(rf"({'|'.join(SPLIT_NAMES)})(\d+|[-_ ].*)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"([^\W\d_][^\d.]*?)[-._ ]?\d+\.\w+")  # cat.0.jpg
-_MANY_CLASSES = 20  # among so many, a class with such a name is a thing: ImageNet has a class of masks
+# Such names of which one may be a thing among so many classes: ImageNet has a class of masks, CIFAR-100 one of trains.
+_THINGS, _MANY_CLASSES = frozenset({"mask", "train"}), 20
 _MAX_WORDS = 1000  # words before numbers that are kept
 _HEAD = 4096  # bytes of a file that tell its kind
 
@@ -108,7 +109,8 @@ class ClassFolders:
 
     def _roles(self, names: tuple[str, ...]) -> Iterator[str]:
         like = [name for name in names if name.lower() in _PICTURES | _TARGETS or _LIKE_SPLITS.fullmatch(name)]
-        if like and len(names) < _MANY_CLASSES:
+        is_thing = len(names) >= _MANY_CLASSES and len(like) == 1 and like[0].lower() in _THINGS
+        if like and not is_thing:
             yield (
                 f"took {_listed(like)} for {'a class' if len(like) == 1 else 'classes'}, by the"
                 f" {'name' if len(like) == 1 else 'names'} a split or a part of a dataset: if so, give the folder"

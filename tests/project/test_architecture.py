@@ -41,6 +41,7 @@ LAYERS = {
         "beam_jobs.errors",
         "beam_jobs.terminal",
         "beam_jobs.external_sort",
+        "beam_jobs.signals",
         "beam_jobs.processes",
         "beam_jobs.sources.files",
         "beam_jobs.web",

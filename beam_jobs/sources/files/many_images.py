@@ -359,7 +359,7 @@ def _is_word(word: str) -> bool:
 
 
 def _parted(name: str, words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """The words of a name in lower case without the last one of `words`, and that word, "" if there is none."""
+    """The words of a name in lower case without the last one of `words`, and that word, or ""."""
     all_words = [word for word in _words(name) if _is_word(word)]
     for place in range(len(all_words) - 1, -1, -1):
         if all_words[place].lower() in words:

@@ -12,6 +12,7 @@ from support.command import command, prepared
 
 from shard_reader import open_dataset
 from shard_reader.format import Manifest
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
 FORMATS = ("--format", "hdf5", "--format", "tfrecord")
 
@@ -28,19 +29,15 @@ def shape(output: Path) -> list[int | None]:
     return list(Manifest.from_json((output / "dataset.json").read_text("utf-8")).fields["image"].shape)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--fit", "none", "--channels", "keep", "--encoding", "raw"],
-        ["--fit", "inside", "--size", 9, "--encoding", "png"],
-    ],
-)
-def test_images_of_one_size_can_be_batched_whatever_the_options(tmp_path: Path, options: list[object]) -> None:
-    output = prepared(folder(tmp_path / "in", [(9, 7)] * 5), tmp_path / "out", *options, *FORMATS)
-    assert shape(output) == [7, 9, 3]
-    for format in ("tfrecord", "hdf5"):
-        (batch,) = open_dataset(output, format=format).stream(batch_size=5, seed=0)
-        assert batch["image"].shape == (5, 7, 9, 3)
+@pytest.mark.parametrize("encoding", IMAGE_CODECS)
+def test_images_of_one_size_can_be_batched_whatever_the_options(tmp_path: Path, encoding: str) -> None:
+    inputs = folder(tmp_path / "in", [(9, 7)] * 5)
+    for number, options in enumerate((["--fit", "none", "--channels", "keep"], ["--fit", "inside", "--size", 9])):
+        output = prepared(inputs, tmp_path / f"out{number}", *options, "--encoding", encoding, *FORMATS)
+        assert shape(output) == [7, 9, 3]
+        for format in ("tfrecord", "hdf5"):
+            (batch,) = open_dataset(output, format=format).stream(batch_size=5, seed=0)
+            assert batch["image"].shape == (5, 7, 9, 3)
     assert command("verify", output).returncode == 0
 
 

@@ -227,9 +227,13 @@ def test_folders_that_may_be_something_else_are_a_warning(tmp_path: Path, names:
         assert warning in found.warnings[0]
 
 
-def test_one_of_many_classes_may_have_such_a_name(tmp_path: Path) -> None:
-    names = [f"{name}/{number}.jpg" for name in ("mask", *(f"thing {n}" for n in range(30))) for number in (1, 2)]
-    assert Found(str(folder(tmp_path, *names))).layout.warnings == ()
+@pytest.mark.parametrize(
+    ("odd", "warns"),
+    [(["mask"], 0), (["Train"], 0), (["images"], 1), (["test1"], 1), (["val"], 1), (["mask", "train"], 1)],
+)
+def test_one_of_many_classes_may_be_a_thing_of_such_a_name(tmp_path: Path, odd: list[str], warns: int) -> None:
+    names = [f"{name}/{number}.jpg" for name in (*odd, *(f"thing {n}" for n in range(30))) for number in (1, 2)]
+    assert len(Found(str(folder(tmp_path, *names))).layout.warnings) == warns
 
 
 @pytest.mark.parametrize(
