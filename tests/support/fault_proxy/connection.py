@@ -44,7 +44,8 @@ class Connection:
             while await self._exchange():
                 pass
             if self._pump is not None:
-                self._pump.cancel()  # a client that got its answer before its request was sent
+                # A client may have got its answer before its request was sent. Two must not read from it at once.
+                self._pump.cancel()
                 await asyncio.wait({self._pump})
             await self.client.close()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, _Reset):
@@ -61,7 +62,7 @@ class Connection:
             self._pump.cancel()
         if self.store is not None:
             self.store.reset()
-        self.store = self._pump = None
+        self.store = None
 
     async def _exchange(self) -> bool:
         """Answer one request; whether another may follow."""
