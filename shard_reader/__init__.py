@@ -1,9 +1,10 @@
 """Reads the datasets that `image-shards prepare` writes, in exact, repeatable, resumable order.
 
->>> from shard_reader import CenterCrop, open_dataset
->>> data = open_dataset("shards", split="train")  # doctest: +SKIP
->>> for batch in data.stream(batch_size=256, image=CenterCrop(224)):  # doctest: +SKIP
-...     train(batch["image"], batch["label"], batch["weight"])
+Examples:
+    >>> from shard_reader import CenterCrop, open_dataset
+    >>> data = open_dataset("shards", split="train")  # doctest: +SKIP
+    >>> for batch in data.stream(batch_size=256, image=CenterCrop(224)):  # doctest: +SKIP
+    ...     train(batch["image"], batch["label"], batch["weight"])
 """
 
 from shard_reader.dataset.dataset import Dataset

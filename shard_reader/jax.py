@@ -42,8 +42,10 @@ class GlobalBatches:
     Args:
         stream: the stream of the batches.
         sharding: the division of a global batch, `NamedSharding(mesh, PartitionSpec("data"))`.
-        inputs, targets, weight: the parts of elements `(inputs, targets, weight)`; by default elements are
-            dictionaries. Each is a name, several names, which give a tuple, or a function of the dictionary of arrays.
+        inputs: the first part of elements `(inputs, targets, weight)`: a field's name, several names, which give a
+            tuple, or a function of the dictionary of arrays. By default elements are dictionaries.
+        targets: the second part, in the same forms.
+        weight: the third part, in the same forms. None leaves it out.
         one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
         prefetch: number of batches that are sent to the devices in advance of the one in use.
 
@@ -52,9 +54,10 @@ class GlobalBatches:
             the sharding does not divide each of its batches.
         TypeError: `stream` is not a Stream, or `sharding` is not a Sharding.
 
-    >>> batches = GlobalBatches(stream, sharding, inputs="image", targets="label")  # doctest: +SKIP
-    >>> for images, labels, weight in batches:  # doctest: +SKIP
-    ...     parameters, loss = train_step(parameters, images, labels, weight)
+    Examples:
+        >>> batches = GlobalBatches(stream, sharding, inputs="image", targets="label")  # doctest: +SKIP
+        >>> for images, labels, weight in batches:  # doctest: +SKIP
+        ...     parameters, loss = train_step(parameters, images, labels, weight)
     """
 
     def __init__(
@@ -138,7 +141,8 @@ def normalization(
 
     Args:
         data: the dataset, with the mean and standard deviation of each channel in its manifest.
-        mean, std: values to take instead, of pixels scaled to 0..1.
+        mean: means to take instead, of pixels scaled to 0..1.
+        std: standard deviations to take instead, of pixels scaled to 0..1.
         dtype: dtype of the result, "bfloat16" for instance; the arithmetic is in float32.
 
     Raises:

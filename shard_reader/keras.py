@@ -57,9 +57,10 @@ class ShardSequence(keras.utils.PyDataset):
 
     Args:
         stream: the stream of the batches.
-        inputs, targets, weight: the parts of elements `(inputs, targets, weight)`: each a name, several names, which
-            give a tuple, or a function of the batch, a dictionary of NumPy arrays. Without targets, elements are the
-            inputs alone.
+        inputs: the first part of elements `(inputs, targets, weight)`: a field's name, several names, which give a
+            tuple, or a function of the batch, a dictionary of NumPy arrays.
+        targets: the second part, in the same forms. Without targets, elements are the inputs alone.
+        weight: the third part, in the same forms. None leaves it out.
         one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
         options: options of `keras.utils.PyDataset`: `workers`, `use_multiprocessing`, `max_queue_size`.
 
@@ -233,9 +234,10 @@ class ResumeCallback(keras.callbacks.Callback):
         OSError: `directory` cannot be made.
         TypeError: `sequence` is not a ShardSequence.
 
-    >>> train = ShardSequence(stream)  # doctest: +SKIP
-    >>> resume = ResumeCallback(train, "checkpoint", save_freq=100)  # doctest: +SKIP
-    >>> model.fit(train, epochs=10, initial_epoch=resume.initial_epoch, callbacks=[resume])  # doctest: +SKIP
+    Examples:
+        >>> train = ShardSequence(stream)  # doctest: +SKIP
+        >>> resume = ResumeCallback(train, "checkpoint", save_freq=100)  # doctest: +SKIP
+        >>> model.fit(train, epochs=10, initial_epoch=resume.initial_epoch, callbacks=[resume])  # doctest: +SKIP
     """
 
     def __init__(
@@ -366,12 +368,14 @@ def normalization(
 
     Args:
         data: the dataset, with the mean and standard deviation of each channel in its manifest.
-        mean, std: values to take instead, of pixels scaled to 0..1.
+        mean: means to take instead, of pixels scaled to 0..1.
+        std: standard deviations to take instead, of pixels scaled to 0..1.
 
     Raises:
         ValueError: the dataset has no statistics, or its pixels are normalized already.
 
-    >>> keras.Sequential([keras.Input((224, 224, 3)), normalization(data), *layers])  # doctest: +SKIP
+    Examples:
+        >>> keras.Sequential([keras.Input((224, 224, 3)), normalization(data), *layers])  # doctest: +SKIP
     """
     statistics = pixel_statistics(data, mean, std)
     variance = [value**2 for value in statistics.std]

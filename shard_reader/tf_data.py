@@ -49,16 +49,19 @@ def as_dataset(
 
     Args:
         stream: the stream of the batches; order, share and position stay with it.
-        inputs, targets, weight: the parts of elements `(inputs, targets, weight)`, as `model.fit` takes them; by
-            default elements are dictionaries of tensors. Each is a name, several names, which give a tuple, or a
-            function of the dictionary in TensorFlow's operations, which becomes part of the graph.
+        inputs: the first part of elements `(inputs, targets, weight)`: a field's name, several names, which give a
+            tuple, or a function of the dictionary in TensorFlow's operations, which becomes part of the graph. By
+            default elements are dictionaries of tensors.
+        targets: the second part, in the same forms.
+        weight: the third part, in the same forms. None leaves it out.
         one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
 
     Raises:
         ValueError: the stream has no such field, a field is a list, or padding would count.
         TypeError: `stream` is not a Stream.
 
-    >>> model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3)  # doctest: +SKIP
+    Examples:
+        >>> model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3)  # doctest: +SKIP
     """
     elements = Elements(stream, inputs, targets, weight, one_hot)
     size = None if stream.order.remainder == "keep" else stream.order.share
@@ -104,7 +107,8 @@ def normalization(
 
     Args:
         data: the dataset, with the mean and standard deviation of each channel in its manifest.
-        mean, std: values to take instead, of pixels scaled to 0..1.
+        mean: means to take instead, of pixels scaled to 0..1.
+        std: standard deviations to take instead, of pixels scaled to 0..1.
 
     Raises:
         ValueError: the dataset has no statistics, or its pixels are normalized already.

@@ -48,8 +48,10 @@ class StreamDataset(IterableDataset[Any]):
 
     Args:
         stream: the stream of the batches.
-        inputs, targets, weight: the parts of elements `(inputs, targets, weight)`; by default elements are
-            dictionaries. Each is a name, several names, which give a tuple, or a function of the dictionary of tensors.
+        inputs: the first part of elements `(inputs, targets, weight)`: a field's name, several names, which give a
+            tuple, or a function of the dictionary of tensors. By default elements are dictionaries.
+        targets: the second part, in the same forms.
+        weight: the third part, in the same forms. None leaves it out.
         one_hot: labels as float32 `[n, classes]`: True, or the number of classes.
         device: the device of the tensors. Copies to a GPU go through pinned memory, while the previous batch is used.
         distributed: where `torch.distributed` is initialized, read this process's share of a stream without ranks.
@@ -60,8 +62,9 @@ class StreamDataset(IterableDataset[Any]):
             batch.
         TypeError: `stream` is not a Stream.
 
-    >>> for images, labels, weight in StreamDataset(stream, inputs="image", targets="label"):  # doctest: +SKIP
-    ...     loss = (cross_entropy(model(images), labels, reduction="none") * weight).sum() / weight.sum()
+    Examples:
+        >>> for images, labels, weight in StreamDataset(stream, inputs="image", targets="label"):  # doctest: +SKIP
+        ...     loss = (cross_entropy(model(images), labels, reduction="none") * weight).sum() / weight.sum()
     """
 
     def __init__(
@@ -230,17 +233,24 @@ class RecordDataset(Dataset[Any]):
 
     Args:
         data: a dataset from `open_dataset`, `select`, `where` or `mix`.
-        inputs, targets: the parts of elements `(inputs, targets)`; by default elements are dictionaries. Each is a
-            name, several names, which give a tuple, or a function of the dictionary of tensors of a batch.
+        inputs: the first part of elements `(inputs, targets)`: a field's name, several names, which give a tuple, or a
+            function of the dictionary of tensors of a batch. By default elements are dictionaries.
+        targets: the second part, in the same forms.
         one_hot: labels as float32 `[classes]`: True, or the number of classes.
-        image, fields, ragged, fast, verify, seed, threads: as in `data.stream`; by default every image is checked
-            each time it is read.
+        image: as in `data.stream`.
+        fields: as in `data.stream`.
+        ragged: as in `data.stream`.
+        fast: as in `data.stream`.
+        verify: as in `data.stream`; by default every image is checked each time it is read.
+        seed: as in `data.stream`.
+        threads: as in `data.stream`.
 
     Raises:
         ValueError: the data has no such field, or images differ in size and `image` is not given.
 
-    >>> records = RecordDataset(data, image=CenterCrop(224))  # doctest: +SKIP
-    >>> loader = DataLoader(records, batch_size=64, sampler=sampler)  # doctest: +SKIP
+    Examples:
+        >>> records = RecordDataset(data, image=CenterCrop(224))  # doctest: +SKIP
+        >>> loader = DataLoader(records, batch_size=64, sampler=sampler)  # doctest: +SKIP
     """
 
     def __init__(
@@ -306,13 +316,15 @@ def normalization(
 
     Args:
         data: the dataset, with the mean and standard deviation of each channel in its manifest.
-        mean, std: values to take instead, of pixels scaled to 0..1.
+        mean: means to take instead, of pixels scaled to 0..1.
+        std: standard deviations to take instead, of pixels scaled to 0..1.
         dtype: dtype of the result, `torch.bfloat16` for instance; the arithmetic is in float32.
 
     Raises:
         ValueError: the dataset has no statistics, or its pixels are normalized already.
 
-    >>> model = torch.nn.Sequential(normalization(data), torchvision.models.resnet50())  # doctest: +SKIP
+    Examples:
+        >>> model = torch.nn.Sequential(normalization(data), torchvision.models.resnet50())  # doctest: +SKIP
     """
     return _Normalization(*pixel_statistics(data, mean, std), dtype)
 

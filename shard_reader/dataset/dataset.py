@@ -155,7 +155,8 @@ class Dataset(Records):
             TypeError: `records` are neither integers nor bools.
             ValueError: the mask has another length, or there is more than one dimension.
 
-        >>> small = data.select(range(1000))  # doctest: +SKIP
+        Examples:
+            >>> small = data.select(range(1000))  # doctest: +SKIP
         """
         numbers = np.asarray(records if isinstance(records, np.ndarray | Sequence) else list(records))
         if numbers.ndim != 1:
@@ -186,7 +187,8 @@ class Dataset(Records):
         Raises:
             ValueError: there is no such field or class, or the field is not a single value.
 
-        >>> pets = data.where(label=["cat", "dog"], width=lambda width: width >= 256)  # doctest: +SKIP
+        Examples:
+            >>> pets = data.where(label=["cat", "dog"], width=lambda width: width >= 256)  # doctest: +SKIP
         """
         tests = {name: self._test(name, condition) for name, condition in conditions.items()}
         found = []

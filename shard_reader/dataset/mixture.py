@@ -137,8 +137,9 @@ def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: 
         ValueError: a weight is too small, a source has no records, or images or class names of the sources differ.
         TypeError: a source is not a dataset.
 
-    >>> both = mix([photos, drawings], weights=[0.8, 0.2])  # doctest: +SKIP
-    >>> stream = both.stream(batch_size=256, image=CenterCrop(224))  # doctest: +SKIP
+    Examples:
+        >>> both = mix([photos, drawings], weights=[0.8, 0.2])  # doctest: +SKIP
+        >>> stream = both.stream(batch_size=256, image=CenterCrop(224))  # doctest: +SKIP
     """
     sources, weights = list(sources), [float(weight) for weight in weights]
     if not sources or len(weights) != len(sources):

@@ -56,9 +56,10 @@ def open_dataset(
         ImportError: the package that reads such URLs is missing.
         ValueError: the dataset has no such split or format.
 
-    >>> data = open_dataset("shards", split="train")  # doctest: +SKIP
-    >>> data[0]["image"].shape  # doctest: +SKIP
-    (256, 341, 3)
+    Examples:
+        >>> data = open_dataset("shards", split="train")  # doctest: +SKIP
+        >>> data[0]["image"].shape  # doctest: +SKIP
+        (256, 341, 3)
     """
     place = os.fspath(path)
     if not isinstance(place, str):

@@ -261,9 +261,10 @@ class Fingerprint:
 class Manifest:
     """All of `dataset.json`.
 
-    >>> manifest = Manifest.from_json(open("shards/dataset.json").read())  # doctest: +SKIP
-    >>> manifest.splits["train"].records  # doctest: +SKIP
-    270
+    Examples:
+        >>> manifest = Manifest.from_json(open("shards/dataset.json").read())  # doctest: +SKIP
+        >>> manifest.splits["train"].records  # doctest: +SKIP
+        270
     """
 
     fields: Mapping[str, Field]

@@ -28,8 +28,9 @@ class Coverage:
             changes it.
         skipped: number of damaged records among them, which had weight 0.
 
-    >>> Coverage.of(np.arange(5)) + Coverage.of(np.arange(5, 9)) == Coverage.of(np.arange(9))
-    True
+    Examples:
+        >>> Coverage.of(np.arange(5)) + Coverage.of(np.arange(5, 9)) == Coverage.of(np.arange(9))
+        True
     """
 
     # A sum needs neither an order nor memory for the numbers: it can be kept for a billion records, added over ranks,

@@ -46,9 +46,10 @@ class Stream:
     to the end of that epoch, bit for bit. With another number of ranks the global batches are still the same. A copy
     (`pickle`, `copy`) continues from the stream's position, too.
 
-    >>> stream = data.stream(batch_size=256, seed=0)  # doctest: +SKIP
-    >>> for batch in stream:  # doctest: +SKIP
-    ...     train(batch["image"], batch["label"], batch["weight"])
+    Examples:
+        >>> stream = data.stream(batch_size=256, seed=0)  # doctest: +SKIP
+        >>> for batch in stream:  # doctest: +SKIP
+        ...     train(batch["image"], batch["label"], batch["weight"])
     """
 
     def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:

@@ -95,11 +95,12 @@ def compose(transforms: Transforms) -> ComposedTransform:
     Raises:
         TypeError: `transforms` are something else.
 
-    >>> from shard_reader import Flip, RandomResizedCrop
-    >>> compose([RandomResizedCrop(224), Flip()]).output_shape((None, None, 3))
-    (224, 224, 3)
-    >>> compose(np.fliplr)
-    [numpy.fliplr]
+    Examples:
+        >>> from shard_reader import Flip, RandomResizedCrop
+        >>> compose([RandomResizedCrop(224), Flip()]).output_shape((None, None, 3))
+        (224, 224, 3)
+        >>> compose(np.fliplr)
+        [numpy.fliplr]
     """
     if isinstance(transforms, ComposedTransform):
         return transforms

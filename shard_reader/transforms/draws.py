@@ -21,9 +21,10 @@ class Draws:
         key: 64 bits; the lowest 64 of a larger integer.
         position: position of the record in the epoch, from 0.
 
-    >>> draws = Draws(key=1, position=0)
-    >>> draws.uniform() == Draws(1, 0).uniform() != draws.uniform()
-    True
+    Examples:
+        >>> draws = Draws(key=1, position=0)
+        >>> draws.uniform() == Draws(1, 0).uniform() != draws.uniform()
+        True
     """
 
     __slots__ = ("_state",)

@@ -52,9 +52,10 @@ class CenterCrop(_Sized):
         TypeError: the size is neither.
         ValueError: the size is below 1; on a call, the image is smaller than the crop.
 
-    >>> import numpy as np
-    >>> CenterCrop(2)(np.zeros((4, 6, 3), np.uint8)).shape
-    (2, 2, 3)
+    Examples:
+        >>> import numpy as np
+        >>> CenterCrop(2)(np.zeros((4, 6, 3), np.uint8)).shape
+        (2, 2, 3)
     """
 
     is_random = False
@@ -87,8 +88,9 @@ class Resize(_Sized):
         ValueError: the size is below 1, or the filter is unknown; on a call, the pixels are of a dtype other than
             uint8, uint16, int16, float16, float32 and float64.
 
-    >>> Resize((2, 3)).output_shape((None, None, 3))
-    (2, 3, 3)
+    Examples:
+        >>> Resize((2, 3)).output_shape((None, None, 3))
+        (2, 3, 3)
     """
 
     is_random = False
@@ -126,9 +128,10 @@ class RandomResizedCrop(_Sized):
         ValueError: the size is below 1, or a range is out of bounds or reversed; on a call, the pixels are of a dtype
             that `Resize` rejects, too.
 
-    >>> crop = RandomResizedCrop(224)
-    >>> crop.box(256, 341, Draws(key=1, position=0)) == crop.box(256, 341, Draws(key=1, position=0))
-    True
+    Examples:
+        >>> crop = RandomResizedCrop(224)
+        >>> crop.box(256, 341, Draws(key=1, position=0)) == crop.box(256, 341, Draws(key=1, position=0))
+        True
     """
 
     keeps_image = False
