@@ -43,6 +43,8 @@ TEST = [
     *("accelerate>=1.15", "pytorch-lightning>=2.6", "transformers>=5.24"),  # trainers around a StreamDataset
 ]
 
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0", "ruff==0.17.*", "zensical>=0.0.50"]
+
 setup(
     name="image-shards",
     version=VERSION,
@@ -69,8 +71,9 @@ setup(
         "tf": [*TENSORFLOW, *DECODE],
         "torch": [*TORCH, *DECODE],
         "demo": DEMO,
+        "docs": [*DOCS, *BEAM],
         "test": TEST,
-        "dev": [*TEST, "mypy==2.4.*", "ruff==0.17.*"],
+        "dev": [*TEST, *DOCS, "mypy==2.4.*", "ruff==0.17.*"],
     },
     entry_points={"console_scripts": ["image-shards = beam_jobs.__main__:command"]},
 )

@@ -6,18 +6,15 @@ import contextlib
 import io
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY))
 
 from beam_jobs.cli.commands import COMMANDS
 from beam_jobs.cli.main import main
 from shard_reader.format import manifest
 from shard_reader.format.fields import FORMAT_VERSION
 
+REPOSITORY = Path(__file__).parents[1]
 REFERENCE = REPOSITORY / "docs/reference"
 
 

@@ -24,23 +24,22 @@ __all__ = ["benchmark", "index", "inspect", "verify"]
 _T = TypeVar("_T")
 
 _INSPECT = """\
-Show what a dataset holds: splits, shards, fields, classes, sizes of images, how it was made, and a few records.
+Show the contents of a dataset: splits, shards, fields, classes, sizes of images, how it was made, and a few records.
 Reads the manifest and some indexes, never all of the data."""
 
 _VERIFY = """\
-Check a dataset: every file against its checksum, every record against its own, every index against its shard,
-ids, counts, and that all formats hold the same. Each problem is a line that says what, where, and what to do."""
+Check a dataset: the checksums of files and records, indexes, ids and counts, and that all formats hold the same.
+Each problem is a line with its place and a remedy."""
 
 _INDEX = """\
-Make a dataset of TFRecord files that others wrote (tf.train.Example, one image each): an index beside each file, and
-dataset.json. The files stay as they are. In a dataset of `prepare`, make the indexes again that are missing
-or damaged.
+Make a dataset of TFRecord files of other programs (tf.train.Example, one image each): write an index beside each file,
+and dataset.json. The files stay unchanged. In a dataset of `prepare`, write missing and damaged indexes again.
 
 Splits are read from the files' names (train-00000-of-00010, cifar10-test.tfrecord-00000-of-00001, val.tfrecord),
-and otherwise all is train. Height and width are those in the images, not those of features."""
+and otherwise all files are train. Height and width come from the images, not from features."""
 
 _BENCHMARK = """\
-Read a split as training would, for some seconds, and say how fast that was, where the time goes, and what to change."""
+Read a split as training would, for some seconds. Print the speed, the cost of each stage, and possible improvements."""
 
 
 def inspect(arguments: Sequence[str]) -> int:
@@ -50,7 +49,7 @@ def inspect(arguments: Sequence[str]) -> int:
         JobError: there is nothing to show.
     """
     parser = _parser("inspect", "DATASET [--json]", _INSPECT, "image-shards inspect shards")
-    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     found = parser.parse_all(arguments[1:])
 
     # Imported after parsing, in each command: help and wrong options need nothing of it.
@@ -98,7 +97,7 @@ def index(arguments: Sequence[str]) -> int:
     parser = _parser("index", "PATH [options]", _INDEX, "image-shards index imagenet --split train='train-*'", "PATH")
     add = parser.add_argument
     add("--split", type=_split_pattern, action="append", default=[], dest="splits", metavar="NAME=PATTERN",
-        help="the files of a split, as train='train-*'; give one for each split")  # fmt: skip
+        help="files of a split, as train='train-*'; give it once for each split")  # fmt: skip
     add("--image-key", metavar="K", help="the feature with images (default: image/encoded, image, image_raw, ...)")
     add("--label-key", metavar="K", help="the feature with labels (default: image/class/label, label, ...), or none")
     add("--id-key", metavar="K", help="the feature with unique ids (default: id, image/filename, filename, ..., if"
@@ -106,7 +105,7 @@ def index(arguments: Sequence[str]) -> int:
     add(
         "--classes", metavar="FILE", help="class names in order, one a line (default: label.labels.txt, if it is there)"
     )
-    add("--raw", type=_raw_shape, metavar="HxWxC", help="of images that are bytes of pixels, all of one size")
+    add("--raw", type=_raw_shape, metavar="HxWxC", help="size of images that are raw pixels, all of one size")
     _add_workers(parser)
     found = parser.parse_all(arguments[1:])
 
@@ -139,17 +138,17 @@ def benchmark(arguments: Sequence[str]) -> int:
 
     parser = _parser("benchmark", "DATASET [options]", _BENCHMARK, "image-shards benchmark shards --crop 224")
     add = parser.add_argument
-    add("--split", metavar="NAME", help="which split (default: the first)")
-    add("--format", choices=tuple(FORMATS), help="which format (default: the first that the dataset has)")
-    add("--crop", type=integer(1), metavar="N", help="take the middle of N x N pixels, where images differ in size")
-    add("--random-crop", type=integer(1), metavar="N", help="a random resized crop of N x N, and flips")
-    add("--batch-size", type=integer(1), default=256, metavar="N", help="(default: %(default)s)")
-    add("--shuffle", choices=("full", "window", "none"), default="full", help="(default: %(default)s)")
+    add("--split", metavar="NAME", help="the split to read (default: the first)")
+    add("--format", choices=tuple(FORMATS), help="the format to read (default: the first of the dataset)")
+    add("--crop", type=integer(1), metavar="N", help="crop the center of N x N pixels; needed if images differ in size")
+    add("--random-crop", type=integer(1), metavar="N", help="random resized crops of N x N pixels, and flips")
+    add("--batch-size", type=integer(1), default=256, metavar="N", help="records in a batch (default: %(default)s)")
+    add("--shuffle", choices=("full", "window", "none"), default="full", help="order of records (default: %(default)s)")
     add("--verify", choices=("first-epoch", "always", "never"), default="first-epoch", help="(default: %(default)s)")
     add("--fast", action="store_true", help="decode JPEGs faster and less exactly")
     add("--threads", type=integer(1), default=available_cpus(), metavar="N",
-        help="that decode (default: one for each CPU, here %(default)s)")  # fmt: skip
-    add("--seconds", type=integer(1), default=10, metavar="N", help="read no longer than that (default: %(default)s)")
+        help="threads that decode (default: one for each CPU, here %(default)s)")  # fmt: skip
+    add("--seconds", type=integer(1), default=10, metavar="N", help="longest time to read (default: %(default)s)")
     found = parser.parse_all(arguments[1:])
 
     from beam_jobs.tools.benchmark import BenchmarkOptions, describe, measure

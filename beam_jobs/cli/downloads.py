@@ -15,10 +15,11 @@ _MOST_REQUESTS = 1000
 def add_downloads(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     add = parser.add_argument_group("images by URL").add_argument
-    add("--user-agent", type=_user_agent, metavar="T", help="what servers are told (default: image-shards/VERSION)")
-    add("--requests-per-host", type=integer(1, _MOST_REQUESTS), default=8, metavar="N", help="of all (default: 8)")
-    add("--download-seconds", type=integer(1), default=60, metavar="N", help="for each (default: 60)")
-    add("--ignore-opt-out", action="store_true", help="you may use images whose servers say noai or the like")
+    add("--user-agent", type=_user_agent, metavar="T", help="the header User-Agent (default: image-shards/VERSION)")
+    add("--requests-per-host", type=integer(1, _MOST_REQUESTS), default=8, metavar="N",
+        help="most requests at a time to one host (default: 8)")  # fmt: skip
+    add("--download-seconds", type=integer(1), default=60, metavar="N", help="longest time for one image (default: 60)")
+    add("--ignore-opt-out", action="store_true", help="use images despite noai and similar headers: only if you may")
     add("--respect-robots", action="store_true", help="reject images that robots.txt disallows")
 
 

@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         """
         found, unknown = self.parse_known_args(words)
         if unknown:
-            self.refuse(unknown, "there is none of that name")
+            self.refuse(unknown, "image-shards has no such option")
         return found
 
     def refuse(self, words: Sequence[str], why: str) -> NoReturn:

@@ -46,15 +46,15 @@ Turn images into shards of TFRecord and HDF5.
 
 INPUT is a folder of images, in class folders (INPUT/cat/1.jpg), split folders (INPUT/train/cat/1.jpg) or
 flat; a table (.csv .tsv .jsonl .parquet); COCO instances (.json); an archive (.tar .zip); or records (.tfrecord
-.h5 .npy .npz). OUTPUT is a directory that is not there yet, or is empty, or holds what the same command has
-left unfinished: then it goes on from there. Both are paths, or URLs such as gs://bucket/photos."""
+.h5 .npy .npz). OUTPUT is a new or empty directory, or the unfinished dataset of the same command, which then
+continues. Both are paths, or URLs such as gs://bucket/photos."""
 
 _EXAMPLE = "image-shards prepare photos shards --size 256 --split train=0.9,val=0.1"
 
 _NOTES = """\
-Columns are those of a table, the keys of a WebDataset's JSON, or the features or arrays of records.
-Colours are R,G,B or #rrggbb or names. Apache Beam's own options are passed on: --runner=FlinkRunner and
-so on. Without --runner the job runs on this machine, on every core."""
+A column is a column of a table, a key of a WebDataset's JSON, or a feature or array of records. A color is
+R,G,B or #rrggbb or a name. Options of Apache Beam are passed on, such as --runner=FlinkRunner. Without
+--runner the job runs on all cores of this machine."""
 
 
 def parse(arguments: Sequence[str]) -> PrepareOptions:
@@ -92,53 +92,49 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("common options").add_argument
-    add("--size", type=image_size, metavar="N|WxH", help="pixels of an image, width x height (default: 256)")
-    add("--fit", choices=FITS, metavar="FIT", help="cover: shortest side; inside: longest side; crop: cover, then the"
-        " middle; pad: inside, then a border; stretch; none (default: cover for N, crop for WxH)")  # fmt: skip
+    add("--size", type=image_size, metavar="N|WxH", help="width x height in pixels (default: 256)")
+    add("--fit", choices=FITS, metavar="FIT", help="cover: resize the short side; inside: resize the long side; crop:"
+        " cover, then cut the center; pad: inside, then add a border; stretch: ignore the aspect ratio; none: keep the"
+        " size (default: cover for N, crop for WxH)")  # fmt: skip
     add("--format", choices=tuple(FORMATS), action="append", dest="formats", metavar="FORMAT",
-        help="tfrecord or hdf5; twice for both (default: tfrecord)")  # fmt: skip
-    add("--split", type=split_parts, metavar="NAME=F,...", help="parts by a hash of the id, as train=0.9,val=0.1"
-        " (default: INPUT's own splits, or all in train)")  # fmt: skip
+        help="tfrecord or hdf5; give it twice for both (default: tfrecord)")  # fmt: skip
+    add("--split", type=split_parts, metavar="NAME=F,...", help="divide images by a hash of their id, as"
+        " train=0.9,val=0.1 (default: the splits of INPUT, or all in train)")  # fmt: skip
     add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{_listed(tuple(IMAGE_CODECS), 'or')} (default:"
         f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
-        help="processes on this machine (default: one a CPU, here %(default)s)")  # fmt: skip
-    add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="how many inputs may be"
-        " unusable, as 20 or 0.01 (default)")  # fmt: skip
-    add("--dry-run", action="store_true", help="show the plan, with estimates, and touch nothing")
-    add("--overwrite", action="store_true", help="remove the dataset, or unfinished one, in OUTPUT")
+        help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
+    add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
+        " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
+    add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
+    add("--overwrite", action="store_true", help="first remove the finished or unfinished dataset in OUTPUT")
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("where images and labels are").add_argument
-    add("--source", type=source_kind, metavar="S", help=f"{', '.join(SOURCES)}, or module:Class of"
-        " your own (default: recognised, and said)")  # fmt: skip
-    add("--root", metavar="DIR", help="what paths are relative to (default: the file's folder)")
-    add("--below", metavar="DIR", help="reject paths that lead elsewhere, by links, too")
-    add("--no-urls", action="store_true", help="reject paths that are URLs")
-    add("--path-column", metavar="C", help="of paths in a table (default: path, file, ...)")
-    add("--label-column", metavar="C", help="of names, numbers or lists (default: label, ...)")
-    add("--label-separator", metavar="T", help="between labels in a cell, as '|' (default: one label)")
-    add("--split-column", metavar="C", help="of names of splits (default: split, if it is there)")
-    add("--path-suffix", metavar="TEXT", help="to add to each path, as .jpg (default: nothing)")
-    add("--id-column", metavar="C", help="of unique ids (default: the path, or the place)")
-    add("--fields", type=names, metavar="C,...", help="columns to keep as fields (default: all)")
-    add("--boxes", type=names, metavar="C,...", help="a column of lists of boxes, or four columns of one box")
-    add(
-        "--box-format",
-        choices=BOX_FORMATS,
-        default="xyxy",
-        metavar="B",
-        help="xyxy (default), xywh, yxyx; rel-xyxy, ...: 0..1",
-    )
-    add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="stored, or upright: EXIF"
-        " applied (default: stored)")  # fmt: skip
-    add("--points", type=names, metavar="C,...", help="a column of lists of points, or two, x before y")
-    add("--image-key", metavar="K", help="feature, array or WebDataset's suffix of images")
-    add("--record", metavar="SPEC", help="of binary records, as label:u1,image:u1[3,32,32]")
-    add("--classes", metavar="FILE", help="class names in order, one a line (default: sorted by name)")
-    add("--exclude", metavar="FILE", help="ids of inputs to leave out, one a line")
-    add("--nested-classes", action="store_true", help="classes are whole paths of folders, as pet/cat")
+    add("--source", type=source_kind, metavar="S", help=f"{', '.join(SOURCES)}, or the"
+        " module:Class of your own source (default: recognised from INPUT)")  # fmt: skip
+    add("--root", metavar="DIR", help="the folder of relative paths in a table (default: the table's folder)")
+    add("--below", metavar="DIR", help="reject paths of a table outside of this folder; links are followed")
+    add("--no-urls", action="store_true", help="reject paths of a table that are URLs")
+    add("--path-column", metavar="C", help="the column with the path of each image (default: path, file, ...)")
+    add("--label-column", metavar="C", help="the column with labels: names, numbers or lists (default: label, ...)")
+    add("--label-separator", metavar="T", help="the text between several labels in a cell, as '|'")
+    add("--split-column", metavar="C", help="the column with the split of each image (default: split, if it exists)")
+    add("--path-suffix", metavar="TEXT", help="text to add to each path, as .jpg")
+    add("--id-column", metavar="C", help="the column with unique ids (default: the path or the row)")
+    add("--fields", type=names, metavar="C,...", help="columns to store as fields of the records (default: all)")
+    add("--boxes", type=names, metavar="C,...", help="one column with lists of boxes, or four columns for one box")
+    add("--box-format", choices=BOX_FORMATS, default="xyxy", metavar="B",
+        help="xyxy (default), xywh or yxyx in pixels; rel-xyxy and so on from 0 to 1")  # fmt: skip
+    add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="whether boxes"
+        " are of the stored image (default) or of the upright one, with EXIF orientation applied")  # fmt: skip
+    add("--points", type=names, metavar="C,...", help="one column with lists of points, or two columns, x and y")
+    add("--image-key", metavar="K", help="the feature, array or suffix (of a WebDataset) with the images")
+    add("--record", metavar="SPEC", help="layout of binary records, as label:u1,image:u1[3,32,32]")
+    add("--classes", metavar="FILE", help="file with a class name on each line, in order (default: sorted names)")
+    add("--exclude", metavar="FILE", help="file with an id on each line: these inputs are left out")
+    add("--nested-classes", action="store_true", help="name classes by whole paths of folders, as pet/cat")
 
 
 def _add_pixels(parser: argparse.ArgumentParser) -> None:
@@ -146,40 +142,45 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
     add("--only-shrink", action="store_true", help="never make an image larger (cover, inside, pad)")
     add("--filter", choices=FILTERS, default="lanczos", metavar="FILTER",
         help=", ".join(FILTERS).replace("lanczos", "lanczos (default)"))  # fmt: skip
-    add("--quality", type=integer(1, 100), metavar="1..100", help=f"of {_qualities()}; without it, a JPEG file"
-        " that needs no change keeps its bytes")  # fmt: skip
-    add("--pad-color", type=color, metavar="COLOR", help="of the border of --fit pad (default: black)")
-    add("--background", type=color, default="white", metavar="COLOR", help="below transparency (default: white)")
-    add("--channels", choices=CHANNELS, default="rgb", metavar="CH", help="rgb, grey, or keep (default: rgb)")
+    add("--quality", type=integer(1, 100), metavar="1..100", help=f"quality of {_qualities()};"
+        " without it, a JPEG file that needs no change keeps its bytes")  # fmt: skip
+    add("--pad-color", type=color, metavar="COLOR", help="color of the border of --fit pad (default: black)")
+    add("--background", type=color, default="white", metavar="COLOR",
+        help="color below transparent pixels (default: white)")  # fmt: skip
+    add("--channels", choices=CHANNELS, default="rgb", metavar="CH",
+        help="rgb, grey, or keep: as in the file (default: rgb)")  # fmt: skip
     add("--dtype", choices=IMAGE_DTYPES, metavar="D", help="uint8, uint16, float16 or float32 (default: uint8; float32"
         " with --normalize)")  # fmt: skip
     add("--normalize", choices=NORMALIZATIONS, default="none", metavar="HOW", help="unit: 0..1; symmetric: -1..1;"
-        " imagenet, dataset, per-image: less that mean, over that deviation (default: none)")  # fmt: skip
-    add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N", help="reject larger images (default:"
-        " %(default)s)")  # fmt: skip
-    add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE", help="reject larger files (default: 512MiB)")
-    add("--max-work", type=integer(1), default=MAX_WORK, metavar="N", help="reject more pixels times passes (default:"
-        " %(default)s)")  # fmt: skip
-    add("--max-seconds", type=integer(1), default=MAX_SECONDS, metavar="S", help="fail at an image that takes longer"
-        " (default: %(default)s)")  # fmt: skip
+        " imagenet, dataset, per-image: subtract that mean, divide by that deviation (default: none)")  # fmt: skip
+    add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N",
+        help="reject images with more pixels (default: %(default)s)")  # fmt: skip
+    add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE",
+        help="reject image files with more bytes (default: 512MiB)")  # fmt: skip
+    add("--max-work", type=integer(1), default=MAX_WORK, metavar="N",
+        help="reject images whose decoder would touch more pixels, passes counted (default: %(default)s)")  # fmt: skip
+    add("--max-seconds", type=integer(1), default=MAX_SECONDS, metavar="S", help="fail if the decoding of one image"
+        " takes longer (default: %(default)s)")  # fmt: skip
 
 
 def _add_splits(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("splits and shards").add_argument
-    add("--stratify", action="store_true", help="the same parts of each class (default: by chance)")
-    add("--group-by", metavar="FIELD", help="keep equal values in one split; folder: the image's folder")
-    add("--drop-duplicates", action="store_true", help="keep one of each image: reads INPUT once more, first")
-    add("--duplicate-labels", choices=DUPLICATE_LABELS, metavar="first|drop", help="of several labels keep first, or"
-        " drop all (default: error)")  # fmt: skip
+    add("--stratify", action="store_true", help="divide each class in the same proportion")
+    add("--group-by", metavar="FIELD", help="keep images with the same value in one split; folder: of the same folder")
+    add("--drop-duplicates", action="store_true",
+        help="keep one of images with the same bytes; INPUT is read once more")  # fmt: skip
+    add("--duplicate-labels", choices=DUPLICATE_LABELS, metavar="first|drop", help="of duplicates with"
+        " different labels keep the first, or drop all (default: fail)")  # fmt: skip
     rule = parser._action_groups[-1].add_mutually_exclusive_group()
     rule.add_argument("--shards", type=integer(1, 99_999), metavar="N",
-        help="in the largest split; smaller ones get shards of that size")  # fmt: skip
-    rule.add_argument("--shard-records", type=integer(1), metavar="N", help="at most so many records each")
+        help="number of shards in the largest split; others get shards of that size")  # fmt: skip
+    rule.add_argument("--shard-records", type=integer(1), metavar="N", help="most records in a shard")
     rule.add_argument("--shard-bytes", type=byte_size, default="128MB", metavar="SIZE",
-        help="about so large each (default: 128MB)")  # fmt: skip
-    add("--seed", type=integer(), default=0, help="decides the order and the splits (default: 0)")
+        help="approximate size of a shard (default: 128MB)")  # fmt: skip
+    add("--seed", type=integer(), default=0, help="seed of the order and the splits (default: 0)")
     add("--reject-crashers", action="store_true", help="reject images that crash their decoder (default: fail)")
-    add("--reject-suspects", action="store_true", help="reject images that may be damaged (default: list them)")
+    add("--reject-suspects", action="store_true",
+        help="reject images that may be damaged (default: store and list them)")  # fmt: skip
 
 
 def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:

@@ -75,7 +75,7 @@ def test_it_says_how_fast_and_where_the_time_goes(
         (["--crop", 17], 2, "smaller than the crop of 17x17"),
         (["--crop", 17, "--random-crop", 8], 2, "--crop and --random-crop: give one of them"),
         (["--split", "tran", "--crop", 3], 2, "split='tran': must be one of train"),
-        (["--crops", 3], 2, "unknown option --crops: there is none of that name; did you mean --crop?"),
+        (["--crops", 3], 2, "unknown option --crops: image-shards has no such option; did you mean --crop?"),
         (["--crop", 0], 2, "--crop"),
     ],
     ids=str,

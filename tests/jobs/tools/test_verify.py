@@ -358,7 +358,7 @@ def test_what_is_no_dataset_is_one_line(
     [
         (["verify"], "the following arguments are required: DATASET (see image-shards verify --help)"),
         (["verify", "a", "b"], "unexpected argument 'b'"),
-        (["verify", "a", "--decod"], "unknown option --decod: there is none of that name; did you mean --decode?"),
+        (["verify", "a", "--decod"], "unknown option --decod: image-shards has no such option; did you mean --decode?"),
         (["verify", "a", "--workers", "0"], "must be 1 or more, got 0"),
         (
             ["index", "gs://bucket/a"],

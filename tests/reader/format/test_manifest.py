@@ -12,7 +12,6 @@ from support.command import REPOSITORY
 
 from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.format import Field, Manifest, index_dtype, index_name, shard_name
-from shard_reader.format import manifest as fmt
 from shard_reader.format.manifest import with_checksum
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1/encoded/dataset.json"
@@ -164,12 +163,6 @@ def test_names_of_files() -> None:
 def test_an_index_has_a_column_for_each_scalar_once() -> None:
     fields = {name: Field(dtype="int64") for name in ("height", "label", "width")}
     assert [name for name, _ in index_dtype(fields)][-3:] == ["height", "width", "label"]
-
-
-def test_the_readme_says_the_same_as_the_specification() -> None:
-    readme = (REPOSITORY / "README.md").read_text("utf-8")
-    assert fmt.__doc__ is not None
-    assert fmt.__doc__.strip() in readme
 
 
 def test_every_changed_byte_of_a_manifest_is_found() -> None:
