@@ -248,7 +248,7 @@ class ResumeCallback(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if not isinstance(sequence, ShardSequence):
-            raise TypeError(f"{sequence!r} is no ShardSequence: pass what fit trains on")
+            raise TypeError(f"{sequence!r} is no ShardSequence: pass the sequence that fit trains on")
         if "://" in str(directory):
             raise ValueError(f"directory={str(directory)!r}: must be on a disk of this machine")
         self._every = 0 if save_freq == "epoch" else at_least_one("save_freq", save_freq)

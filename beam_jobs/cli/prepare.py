@@ -247,7 +247,7 @@ _AS_GIVEN = (*_COLUMNS, "box_format", "box_frame", "record", "nested_classes", "
 
 def _source_options(found: argparse.Namespace) -> SourceOptions:
     if found.label_separator == "":
-        raise UsageError("--label-separator: is empty; give what stands between two labels, as '|'")
+        raise UsageError("--label-separator: is empty; give the text between two labels, as '|'")
     for name, sizes in (("boxes", (1, 4)), ("points", (1, 2))):
         columns = getattr(found, name)
         if columns and len(columns) not in sizes:

@@ -35,7 +35,7 @@ DUPLICATE = "duplicate"
 """The reason of rejects that were dropped as duplicates."""
 
 LISTING_REJECTS_NAME = "rejects.jsonl"
-_SAME_ID = "another input has the same id; give each image one row, with lists of what it has several of"
+_SAME_ID = "another input has the same id; give each image one row, with lists of its values"
 _ALL = "all-inputs"  # not a possible name of a split
 _ID_AND_SIZE_ONLY = Entry("")[2:-1]  # the other values of an entry that has only an id and a size
 

@@ -211,7 +211,7 @@ class Workers:
         advice = "try fewer --workers" if "memory" in why else "leave the image out with --reject-crashers"
         if self._reject_crashers:
             advice = "none of them ends a process by itself, so that none is rejected; try fewer --workers"
-        error = JobError(f"a worker process died ({why}). The images it was on: {named}. What may help: {advice}")
+        error = JobError(f"a worker process died ({why}). The images it was on: {named}. Possible remedy: {advice}")
         self.stop(error)
         raise error
 

@@ -220,7 +220,7 @@ class Archive(Source):
         if len(members) > _KEY_MEMBERS:
             raise UsageError(
                 f"{self._files.called(archive)}: more than {_KEY_MEMBERS:,} members have the key {key!r}, their path up"
-                " to the first dot: name the files without dots, or remove what is no image"
+                " to the first dot: name the files without dots, or remove files that are not images"
             )
         images = [member for member in members if self._is_image(member)]
         beside = self._beside(members)

@@ -176,7 +176,7 @@ def advice(report: Report) -> list[str]:
 def _advice(report: Report, o: BenchmarkOptions, parts: Mapping[str, float]) -> Iterator[str]:
     if report.from_disk > report.images / 100:
         yield (
-            "the disk is what is waited for: read it again to see the speed from memory"
+            "the disk is the limit: read it again to see the speed from memory"
             f" ({size_text(int(report.image_bytes * report.records))} of images); faster disks, or JPEG for raw pixels"
         )
     if o.threads < available_cpus():

@@ -40,7 +40,7 @@ def pixel_statistics(
         TypeError: `data` is not a dataset.
     """
     if not isinstance(data, Records):
-        raise TypeError(f"{data!r} is no dataset: pass what open_dataset gave")
+        raise TypeError(f"{data!r} is no dataset: pass the result of open_dataset")
     if (mean is None) != (std is None):
         raise ValueError(f"mean={mean!r}, std={std!r}: give both or neither")
     white = _white(data)

@@ -221,7 +221,7 @@ class Dataset(Records):
         ends = self._ends
         if self._chosen is not None:
             if np.any(self._chosen[1:] < self._chosen[:-1]):
-                raise ValueError('shuffle="window" needs records in stored order: sort what select is given')
+                raise ValueError('shuffle="window" needs records in stored order: sort the numbers for select')
             ends = np.searchsorted(self._chosen, ends)
         return WindowShuffle(np.diff(ends, prepend=0).tolist(), seed=seed, lanes=lanes, window=window)
 

@@ -148,7 +148,7 @@ def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: 
         raise ValueError(f"weights={weights!r}: must be above 0")
     for source in sources:
         if not isinstance(source, Records):
-            raise TypeError(f"{source!r} is no dataset: pass what open_dataset gave")
+            raise TypeError(f"{source!r} is no dataset: pass the result of open_dataset")
         if len(source) == 0:
             raise ValueError(f"{source.name} has no records to mix")
     counts = _parts(weights)

@@ -255,7 +255,7 @@ class BatchReader:
         for name in self.fields:
             if name in reserved:
                 raise ValueError(
-                    f"fields={list(self.fields)!r}: {name!r} is what a batch calls its own; read the field with"
+                    f"fields={list(self.fields)!r}: {name!r} is a name of the batch itself; read the field with"
                     f" data.column({name!r}, numbers)"
                 )
 

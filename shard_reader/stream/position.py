@@ -132,7 +132,7 @@ class Position:
             StateError: the position is of another dataset or order; the message shows both.
         """
         if not isinstance(state, dict):
-            raise StateError(f"{excerpt(state)} is no state: pass what state_dict() gave")
+            raise StateError(f"{excerpt(state)} is no state: pass the result of state_dict()")
         expected = self._identity()
         found = {name: state.get(name) for name in expected}
         if not _are_equal(found, expected):

@@ -305,7 +305,7 @@ def test_a_killed_worker_is_an_error_in_seconds_that_names_its_images(
     assert running.returncode == 1
     (line,) = [line for line in errors.splitlines() if "a worker process died" in line]
     assert "died (SIGKILL, by the system for want of memory, or by hand)" in line
-    named = line.partition("The images it was on: ")[2].partition(". What may help")[0].split(", ")
+    named = line.partition("The images it was on: ")[2].partition(". Possible remedy")[0].split(", ")
     assert named == ["none"] or all((many_images / name).is_file() for name in named)
     assert errors.splitlines()[-1].endswith("of 8 shards finished and kept: the same command goes on from there")
     assert "Traceback" not in errors
@@ -340,7 +340,7 @@ def test_an_image_that_crashes_its_decoder_is_named_and_can_be_rejected(class_fo
     assert result.returncode == 1
     assert "a worker process died (SIGABRT)" in result.stderr
     assert "a/000.jpg" in result.stderr or "b/004.jpg" in result.stderr
-    assert "What may help: leave the image out with --reject-crashers" in result.stderr
+    assert "Possible remedy: leave the image out with --reject-crashers" in result.stderr
     again = command("prepare", copy, tmp_path / "out", *options, "--reject-crashers", env=environment)
     assert again.returncode == 0, again.stderr
     rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]

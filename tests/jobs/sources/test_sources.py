@@ -536,7 +536,7 @@ def coco_with(**changes: Any) -> bytes:
         ("a.csv", b"x,label\n1.jpg,a\n", ["a.csv: ", "which column has the paths", "--path-column; it has x, label"]),
         ("a.csv", b'path,label\n1.jpg,"a\n2.jpg,b\n', ["a.csv", "line 2", "quote"]),
         ("a.csv", b"path,label\n1.jpg,a,b\n", ["a.csv line 2", "3 cells"]),
-        ("a.csv", b"path,label\n1.jpg\n", ["a.csv line 2", "1 cell", "fill in what is missing"]),
+        ("a.csv", b"path,label\n1.jpg\n", ["a.csv line 2", "1 cell", "fill in the missing value"]),
         ("a.csv", b"path,label\n1.jpg,caf\xe9\n", ["a.csv", "line 2", "iconv"]),
         ("a.jsonl", b'{"path": "1.jpg"}\n{path}\n', ["a.jsonl line 2", "JSON"]),
         ("a.json", coco_with(bbox=[0, 0, -5, 5]), ["annotation 5", "width", "-5"]),

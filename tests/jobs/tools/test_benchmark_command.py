@@ -96,7 +96,7 @@ def test_what_is_no_dataset_is_one_line(tmp_path: Path) -> None:
     ("changes", "expected"),
     [
         ({}, ["decoding is 95% of the work", "more CPUs"]),
-        ({"from_disk": 500}, ["the disk is what is waited for", "decoding", "more CPUs"]),
+        ({"from_disk": 500}, ["the disk is the limit", "decoding", "more CPUs"]),
         ({"options": replace(OPTIONS, fast=False)}, ["fast=True", "decoding", "more CPUs"]),
         ({"stored_pixels": 1e6}, ["images are stored with 19.9 times the pixels", "decoding", "more CPUs"]),
         ({"options": replace(OPTIONS, threads=1), "encoding": "raw", "stages": {"look up": 1, "copy": 10}},

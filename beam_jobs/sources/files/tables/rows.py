@@ -147,7 +147,7 @@ class _Csv(Rows):
             else:
                 start = ",".join(cells)
                 more = "put quotes around a cell that has a comma in it"
-                remedy = more if len(cells) > len(own) else "fill in what is missing, or remove the row"
+                remedy = more if len(cells) > len(own) else "fill in the missing value, or remove the row"
                 yield (
                     number,
                     BadInput(
