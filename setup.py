@@ -86,7 +86,7 @@ setup(
         "Changelog": f"{HOME}/blob/v{VERSION}/CHANGELOG.md",
     },
     author="The image-shards developers",
-    keywords="images, dataset, training, tfrecord, hdf5, apache-beam, data-loading, shuffling, pytorch, tensorflow, jax",
+    keywords="images, dataset, training, tfrecord, hdf5, apache-beam, data-loading, keras, pytorch, tensorflow, jax",
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     classifiers=[
