@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -210,19 +210,18 @@ def test_distributions_are_one_wheel_and_one_source(tmp_path: Path) -> None:
     assert line == f"{tmp_path}: has other.whl, not a wheel and a source distribution alone"
 
 
-@pytest.mark.slow
-def test_the_distributions_are_whole_and_their_description_renders(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the distributions of the files that git knows, as a release has them."""
     for name in ("build", "twine"):
         pytest.importorskip(name)
-    source, built = tmp_path / "source", tmp_path / "dist"
+    place = tmp_path_factory.mktemp("package")
     tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    for name in tracked.splitlines():  # not what lies around, such as an older build
-        with contextlib.suppress(FileNotFoundError):
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, source / name)
-    python(source, "-m", "build", "--outdir", str(built), ".")
-    assert release.missing(built, VERSION) == []
-    assert python(source, "-m", "twine", "check", "--strict", *map(str, built.iterdir())).count("PASSED") == 2
+    for name in filter(lambda name: (REPOSITORY / name).exists(), tracked.splitlines()):
+        (place / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, place / "source" / name)
+    python(place / "source", "-m", "build", "--outdir", str(place / "dist"), ".")
+    return place / "dist"
 
 
 def python(place: Path, *words: str) -> str:
@@ -232,14 +231,16 @@ def python(place: Path, *words: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_reader_works_in_a_fresh_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("build")
-    shutil.copytree(REPOSITORY, tmp_path / "source", ignore=lambda _, names: {n for n in names if n[0] == "."})
-    python(tmp_path / "source", "-m", "build", "--wheel", "--outdir", str(tmp_path), ".")
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_distributions_are_whole_and_their_description_renders(built: Path) -> None:
+    assert release.missing(built, VERSION) == []
+    assert python(built, "-m", "twine", "check", "--strict", *map(str, built.iterdir())).count("PASSED") == 2
+
+
+@pytest.mark.slow
+def test_the_reader_works_in_a_fresh_environment(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}:{REPOSITORY / 'tests'}")
-    said = python(tmp_path, "-m", "support.extras", str(wheel), "")
-    assert said.splitlines()[-1].endswith("| works |")
+    (wheel,) = built.glob("*.whl")
+    assert python(built, "-m", "support.extras", str(wheel), "").splitlines()[-1].endswith("| works |")
 
 
 # Without OpenCV
@@ -257,7 +258,7 @@ def mixed(tmp_path: Path) -> Iterator[Path]:
 def prepare(source: Path, output: Path, *words: str, without: str = "cv2") -> subprocess.CompletedProcess[str]:
     """Prepare in a Python that has no such module, nor do its worker processes."""
     (output.parent / "sitecustomize.py").write_text(f"import sys\nsys.modules[{without!r}] = None\n")
-    environment = {**extras.os.environ, "PYTHONPATH": f"{output.parent}:{REPOSITORY}"}
+    environment = {**os.environ, "PYTHONPATH": f"{output.parent}:{REPOSITORY}"}
     line = [sys.executable, "-m", "beam_jobs", "prepare", str(source), str(output), *words]
     return subprocess.run(line, capture_output=True, text=True, env=environment)
 
