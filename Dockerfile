@@ -1,6 +1,6 @@
 # The worker image for Dataflow, Flink and Spark: Beam's own image with this project and what it pins.
 #
-#   docker build --tag REGION-docker.pkg.dev/PROJECT/REPOSITORY/image-shards:0.1.0 .
+#   docker build --tag REGION-docker.pkg.dev/PROJECT/REPOSITORY/image-shards:0.2.0 .
 #   image-shards prepare ... --sdk_container_image=THAT --sdk_location=container
 #
 # The launcher must run the same minor version of Python and the same version of Beam.

@@ -1,3 +1,3 @@
 """Beam jobs that turn raw images into the datasets that `shard_reader` streams."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -251,7 +251,7 @@ def _deep_grey(image: Image.Image, layout: str) -> Pixels:
 def _decode_deep_colours(image: Image.Image, data: bytes, layout: str) -> Pixels | None:
     """16-bit RGB or RGBA pixels, or None if only Pillow can read the file."""
     # Pillow has loaded the file before, and found it undamaged: OpenCV would not tell.
-    cv2 = _opencv()
+    cv2 = _opencv("16-bit colours")
     if image.format == "PNG":
         data = png.without_animation(data)  # of an animation, OpenCV reads the first frame, which need not be the image
     try:
@@ -277,7 +277,7 @@ def _is_rle4(image: Image.Image) -> bool:
 def _decode_rle4(data: bytes) -> Pixels:
     """The colours of a BMP of runs of 4-bit colours, uint8 `[height, width, 3]`."""
     # Pillow 12.3 loses the second colour of each byte where a run gives its colours one by one.
-    pixels = _opencv().imdecode(np.frombuffer(data, np.uint8), 1)
+    pixels = _opencv("runs of 4-bit colours").imdecode(np.frombuffer(data, np.uint8), 1)
     if pixels is None:
         raise BadInput("unsupported-mode", "a bitmap of runs of 4-bit colours without a file's header; save it as PNG")
     colours: Pixels = pixels[..., ::-1]
@@ -292,10 +292,17 @@ def _unmultiplied(pixels: Pixels) -> Pixels:
 
 
 @functools.cache
-def _opencv() -> Any:
-    """OpenCV, silent and without threads of its own."""
-    # Imported when it is needed: it takes a while, and few images need it.
-    cv2 = importlib.import_module("cv2")
+def _opencv(pixels: str) -> Any:
+    """OpenCV, silent and without threads of its own, for `pixels`.
+
+    Raises:
+        BadInput: it is not installed; the message names the extra.
+    """
+    # Imported when it is needed: it takes a while, and few images need it. So it is an extra, of 160 MB.
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ModuleNotFoundError as error:
+        raise BadInput("missing-package", f"{pixels} need {error.name}: pip install 'image-shards[decode]'") from None
     cv2.setNumThreads(0)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2

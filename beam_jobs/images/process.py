@@ -50,6 +50,9 @@ _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
 # To be raised with every change that gives other pixels for the same file and options: it is part of the fingerprint.
 _PIXELS_VERSION = "3"
+# OpenCV comes by four names, and is an extra, as pillow-heif is.
+_OPENCV = [f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")]
+_LIBRARIES = ["cykooz-resizer", "h5py", "numpy", *_OPENCV, "pillow", "simplejpeg", "pillow-heif"]
 
 _thread = threading.local()
 
@@ -73,10 +76,11 @@ class Payload:
 
 def codec_versions() -> dict[str, str]:
     """The versions of this module's results and of all libraries that decide the stored bytes."""
-    names = ["cykooz-resizer", "h5py", "numpy", "opencv-python-headless", "pillow", "simplejpeg"]
-    versions = {"pixels": _PIXELS_VERSION} | {name: version(name) for name in names}
-    with contextlib.suppress(PackageNotFoundError):
-        versions["pillow-heif"] = version("pillow-heif")  # where it is installed, it decides pixels, too
+    versions = {"pixels": _PIXELS_VERSION}
+    for name in _LIBRARIES:
+        # A library that is missing decides, too: the images that need it are rejects.
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return versions
 
 

@@ -14,7 +14,8 @@ from shard_reader.format.manifest import Fingerprint
 
 __all__ = ["check_same", "fingerprint_of", "identity"]
 
-_ONLY_IF_GIVEN = ("options.image.", "options.source.", "options.exclude")  # options that defaults leave out
+# Options that defaults leave out, and libraries that need not be installed.
+_ONLY_IF_GIVEN = ("options.image.", "options.source.", "options.exclude", "fingerprint.codecs.")
 
 
 def fingerprint_of(options: PrepareOptions, inputs: Inputs) -> Fingerprint:

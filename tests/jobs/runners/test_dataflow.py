@@ -28,7 +28,7 @@ from shard_reader.storage.open import directory
 pytest.importorskip("google.cloud.dataflow", reason="needs image-shards[dataflow]")
 from support.dataflow_service import JOB_ID, Service, connect, execute, serving, unpacked
 
-IMAGE = "europe-west4-docker.pkg.dev/my-project/images/image-shards:0.1.0"
+IMAGE = "europe-west4-docker.pkg.dev/my-project/images/image-shards:0.2.0"
 OPTIONS = [
     "--runner=DataflowRunner",
     "--project=my-project",
