@@ -67,6 +67,7 @@ TEST = [
     *("cryptography>=43", "flask>=3", "flask-cors>=5", "moto[s3]>=5.1"),  # servers of HTTPS and of S3
     # Its wheels are of this kind alone; without it, hypothesis mutates the inputs of tests/fuzz.
     "atheris>=3; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    *("ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"),  # notebooks of the documentation
     *("hypothesis>=6.100", "pandas>=2.2", "pytest>=8.3", "pytest-xdist>=3.6"),
     *("tensorflow-datasets>=4.9.9", "torchdata>=0.11", "webdataset>=0.2.100"),
     *("accelerate>=1.15", "pytorch-lightning>=2.6", "transformers>=5.24"),  # trainers around a StreamDataset

@@ -92,13 +92,14 @@ class Progress(Watcher):
 
     def _slow(self) -> str:
         """The images in work, where none has been finished for a while."""
-        now = time.monotonic()
-        if now - self._changed < _STILL_SECONDS:
+        # Another thread counts images, also while the plan is read.
+        changed, now = self._changed, time.monotonic()
+        if now - changed < _STILL_SECONDS:
             return ""
         # To find their names, the plan is read: not ten times a second.
         if now - self._named[0] >= _STILL_SECONDS:
             self._named = now, ", ".join(map(printable, self.in_work()[:3]))
-        return f", {now - self._changed:.0f} s on {self._named[1]}" if self._named[1] else ""
+        return f", {now - changed:.0f} s on {self._named[1]}" if self._named[1] else ""
 
 
 def summary(manifest: Manifest, output: str, elapsed: float) -> str:

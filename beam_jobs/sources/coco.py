@@ -42,6 +42,7 @@ from beam_jobs.sources.files.interface import (
 )
 from beam_jobs.sources.files.tables.json_lists import JsonLists
 from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
+from beam_jobs.terminal import counted
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
@@ -115,9 +116,10 @@ class Coco(Source):
         fields["objects/area"] = Field(dtype="float32", shape=(None,))
         for name, shape in _IDS.items():
             fields[name] = Field(dtype="string" if name in self._text_ids else "int64", shape=shape)
+        images, objects = counted(self._images, "image"), counted(self._objects, "object")
+        classes = "1 class" if len(self._categories) == 1 else f"{len(self._categories)} classes"
         return Layout(
-            text=f"COCO instances of {self._images} images with {self._objects} objects in {len(self._categories)}"
-            f" classes; images in {self._where()}",
+            text=f"COCO instances of {images} with {objects} in {classes}; images in {self._where()}",
             left_out=self._left_out(),
             warnings=tuple(self._warnings),
             class_names=tuple(self._categories[number] for number in self._labels),

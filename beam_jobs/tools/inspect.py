@@ -85,14 +85,21 @@ def describe(shown: Mapping[str, Any]) -> str:
     lines += _some(shown["splits"], _MOST_SPLITS, _split_line)
     lines += ["fields", *_some(shown["fields"], _MOST_FIELDS, _field_line)]
     lines += [*_class_lines(shown["classes"]), *_size_lines(shown["sizes"]), *_statistics_lines(shown["statistics"])]
-    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in shown["counts"].items() if number)
-    lines.append(f"inputs       {counts or 'none'}")
+    counts = {name: number for name, number in shown["counts"].items() if name != "changed"}
+    lines.append(f"inputs       {_numbers(counts) or 'none'}")
+    if changed := _numbers(shown["counts"]["changed"]):
+        lines.append(f"changed      {changed}")
     lines += list(_option_lines(shown["options"]))
     lines.append(f"seed         {excerpt(shown['seed'], 40)}, fingerprint {shown['fingerprint']}")
     if shown["examples"]:
         lines.append(f"records      of {_short(shown['examples'][0]['split'])}: id, label, height x width, bytes")
     lines += [f"  {_example_line(example)}" for example in shown["examples"]]
     return "\n".join(lines)
+
+
+def _numbers(counts: Mapping[str, int]) -> str:
+    """The numbers that are not 0, with their names."""
+    return ", ".join(f"{number} {printable(name).replace('_', ' ')}" for name, number in counts.items() if number)
 
 
 def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: list[Shard]) -> None:

@@ -224,10 +224,12 @@ class Records(ABC):
             shuffle: "full" for a new permutation of all records in each epoch, "none" for stored order, "window"
                 for a permutation of shards, and of records inside windows of shards: for remote storage.
             seed: decides the permutations, and the draws of random transforms.
-            rank, world_size: this process's share of each global batch.
+            rank: number of this process, whose share of each global batch the stream gives.
+            world_size: number of all processes.
             remainder: the last batch of an epoch: "pad" with records of weight 0, "drop" or "keep" it.
-            lanes, window: sizes of "window": at any time `lanes * (window + 1)` shards are needed, divided among the
-                ranks; `world_size` must divide `lanes`.
+            lanes: for "window", the number of places that are read side by side; `world_size` must divide it. At any
+                time all ranks together need `lanes * (window + 1)` shards.
+            window: for "window", the length of a window, in shards.
             image: a transform or several, which bring images to one size and augment them:
                 `CenterCrop(224)`, `[RandomResizedCrop(224), Flip()]`, or functions from an image to an image.
             fields: the fields of a batch; by default `image` and, if there is one, `label`. Other fields are not

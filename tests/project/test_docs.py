@@ -43,6 +43,7 @@ _FIRST = {"index.md", "start/install.md", "read/index.md"}
 RUN = [
     pytest.param(name, marks=() if name in _FIRST else pytest.mark.slow)
     for name, page in PAGES.items()
+    if not name.startswith("notebooks/")
     if any(block.language in ("python", "bash") and not block.not_run for block in blocks(page))
 ]
 
@@ -114,6 +115,18 @@ def test_the_blocks_of_a_page_run(
         for key, value in store.environment.items():
             monkeypatch.setenv(key, value)
     assert run_page(PAGES[name], place, replace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((DOCS / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, place: Path) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(place)}}).execute()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    # What is committed comes from an execution, too.
+    stored = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert [len(cell.outputs) for cell in code] == [len(cell.outputs) for cell in stored]
 
 
 @pytest.mark.parametrize("name", PAGES)

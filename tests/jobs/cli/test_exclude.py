@@ -80,4 +80,14 @@ def test_a_line_of_progress_that_stands_still_names_the_images(monkeypatch: pyte
     assert "0 rejected, 31 s on cat/\\x1b[31m.jpg, " in progress.text(False)
     progress.counts(1)
     assert " on " not in progress.text(False)
+
+    def slowly() -> list[str]:
+        """The names, for which a plan in a store is read while others go on."""
+        now[0] += 90
+        progress.counts(1)
+        return ["dog/1.jpg"]
+
+    progress.in_work = slowly
+    now[0] += 65
+    assert "65 s on dog/1.jpg" in progress.text(False)
     assert workers.Workers(1, progress).in_work() == []

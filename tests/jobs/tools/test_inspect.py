@@ -63,6 +63,7 @@ def test_what_prepare_wrote(raw_shards: Path) -> None:
     assert "\nclasses      3: a, b, c\n  most       a 20, b 20, c 20\n" in shown
     assert "\n  height     12, 12, 12\n  width      16, 16, 16\n" in shown
     assert "width 16, height 12, fit crop" in shown
+    assert re.search(r"\ninputs       .*60 written\nchanged      \d+ [a-z]", shown)
     assert re.search(r"\nmade         by prepare from /.*\n", shown)
     assert len(re.findall(r"\n  [abc]/0\d\d\.(?:png|jpg)  [abc]  12 x 16  0\.6 kB", shown)) == 3
 
