@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.command import REPOSITORY, command
+from support.command import REPOSITORY, command, prepared
 from support.datasets import FIELDS, cut, dataset, flip, record, remove
+from support.images import write_image
 
 from beam_jobs.cli.commands import COMMANDS
 from beam_jobs.tools import inspect as inspecting
@@ -63,9 +64,14 @@ def test_what_prepare_wrote(raw_shards: Path) -> None:
     assert "\nclasses      3: a, b, c\n  most       a 20, b 20, c 20\n" in shown
     assert "\n  height     12, 12, 12\n  width      16, 16, 16\n" in shown
     assert "width 16, height 12, fit crop" in shown
-    assert re.search(r"\ninputs       .*60 written\nchanged      \d+ [a-z]", shown)
     assert re.search(r"\nmade         by prepare from /.*\n", shown)
     assert len(re.findall(r"\n  [abc]/0\d\d\.(?:png|jpg)  [abc]  12 x 16  0\.6 kB", shown)) == 3
+
+
+def test_changes_are_in_a_line_of_their_own(tmp_path: Path) -> None:
+    write_image(tmp_path / "photos/cat/1.jpg", 0, (8, 8))
+    shown = command("inspect", prepared(tmp_path / "photos", tmp_path / "shards", "--size", 16)).stdout
+    assert re.search(r"\ninputs       1 planned, 1 written\nchanged      1 enlarged\n", shown)
 
 
 def test_it_is_one_screen(tmp_path: Path) -> None:
