@@ -125,7 +125,8 @@ def test_the_files_that_a_page_links_to_are_there(name: str) -> None:
 
 
 def test_the_tests_that_the_compatibility_page_names_are_there() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (REPOSITORY / "docs/reference/compatibility.md").read_text("utf-8"))
+    page = (REPOSITORY / "docs/reference/compatibility.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page)
     assert len(named) > 5
     for path, test in named:
         assert f"def {test}" in (REPOSITORY / path).read_text("utf-8"), (path, test)

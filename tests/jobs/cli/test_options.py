@@ -144,7 +144,9 @@ def test_a_wrong_option_is_one_line(line: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_help_is_short_and_common_options_come_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_is_short_and_begins_with_common_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         parse(["prepare", "--help"])

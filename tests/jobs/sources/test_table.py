@@ -279,8 +279,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (",cat,train", "labels.csv:3", "no-path", 'column "path" is empty; it is to have the path of an image'),
         ("1.jpg,,train", "1.jpg", "no-label", 'column "label" is empty; it is to have a label'),
         ("1.jpg,cat,", "1.jpg", "no-split", 'column "split" is empty; it is to have a split'),
-        ("1.jpg,cat", "labels.csv:3", "bad-row", "has 2 cells, the header has 3: '1.jpg,cat'; fill in the missing value,"
-            " or remove the row"),
+        ("1.jpg,cat", "labels.csv:3", "bad-row", "has 2 cells, the header has 3: '1.jpg,cat'; fill in the missing"
+            " value, or remove the row"),
         ("1\0.jpg,cat,val", "1\0.jpg", "bad-path", "the path '1\\x00.jpg' has a NUL character, which no path has"),
         ("hdfz://a/1.jpg,cat,val", "hdfz://a/1.jpg", "unsupported-url", "the path 'hdfz://a/1.jpg' is of hdfz://, and"
             " the URLs of a table are file, s3, gs, az, http, https or hdfs"),
