@@ -69,9 +69,9 @@ def _strings(path: Path) -> Iterator[str]:
     tree = ast.parse(path.read_text("utf-8"))
     alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
-            if len(node.value.split()) > 3:
-                yield node.value
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone
+        if is_text and len(node.value.split()) > 3:
+            yield node.value
 
 
 def _comments(path: Path) -> Iterator[str]:

@@ -22,7 +22,7 @@ from support.pictures import DEEP
 import beam_jobs
 
 VERSION = beam_jobs.__version__
-FOR_DEVELOPERS = {"demo", "dev", "test"}
+FOR_DEVELOPERS = {"demo", "dev", "docs", "test"}
 
 
 @pytest.fixture(scope="module")
