@@ -36,11 +36,14 @@ def metadata_files(manifest: Manifest, name: str) -> dict[str, bytes]:
 
 
 def _dataset_info(manifest: Manifest, name: str, format: str) -> dict[str, Any]:
+    # For `as_supervised=True`.
+    pair = {"supervisedKeys": {"input": "image", "output": "label"}} if "label" in manifest.fields else {}
     return {
         "name": name,
         "version": "1.0.0",
         "fileFormat": format,
         "moduleName": "image_shards",
+        **pair,
         "splits": [_split(key, split, format) for key, split in manifest.splits.items()],
     }
 

@@ -24,7 +24,7 @@ LANGUAGES = {"python", "bash", "text", "json", "yaml", "csv", "toml"}
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->$")
 _RUN_WITH = re.compile(r"<!-- run with: (.+?) -> (.+?), (since .+?) -->$")
-_SECONDS = 300
+_SECONDS = 600
 
 # Answers each block with a line: nothing, or a traceback.
 _LOOP = """

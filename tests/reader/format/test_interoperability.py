@@ -78,6 +78,8 @@ def test_tensorflow_datasets_opens_the_directory(class_folders: Path, tmp_path: 
         dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
         found = list(tfds.as_numpy(dataset))
         assert builder.info.splits[split].num_examples == len(found) == size
+        pairs = builder.as_dataset(split=split, shuffle_files=False, read_config=config, as_supervised=True)
+        assert [label for _, label in tfds.as_numpy(pairs)] == [record["label"] for record in found]
         for number, record in enumerate(found):
             expected = data[number]
             assert (record["id"].decode(), record["label"]) == (expected["id"], expected["label"])

@@ -62,7 +62,8 @@ def test_without_a_network_a_store_is_given_up_after_a_moment(
 ) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(OSError, match=r"cannot be reached .*; check the network"):
         directory(url).exists()
-    assert not caplog.records
+    # Whether Google's library logs depends on the loggers that others have set up before. Commands silence it.
+    assert not [record for record in caplog.records if not record.name.startswith("google.")]
     assert len(lookups) < 50
 
 
