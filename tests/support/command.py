@@ -11,14 +11,15 @@ import pytest
 from support import fork_server
 
 REPOSITORY = Path(__file__).parent.parent.parent
+HAS_BEAM = importlib.util.find_spec("apache_beam") is not None
 _SECONDS = 600
 
 
 def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Run `image-shards` as a user would, in a process of its own. With options of `subprocess.run` it is a new one."""
     words = list(map(str, arguments))
-    # Elsewhere a fork is not safe after imports.
-    if options or sys.platform != "linux":
+    # Elsewhere a fork is not safe after imports. What is forked has imported Beam.
+    if options or sys.platform != "linux" or not HAS_BEAM:
         return new_process(*arguments, **options)
     result, _ = fork_server.run(words, _SECONDS)
     return result
@@ -32,7 +33,7 @@ def new_process(*arguments: object, **options: object) -> subprocess.CompletedPr
 
 def prepared(*arguments: object) -> Path:
     """Run `image-shards prepare INPUT OUTPUT ...`, which must succeed; OUTPUT. Where Beam is missing, skip the test."""
-    if importlib.util.find_spec("apache_beam") is None:
+    if not HAS_BEAM:
         pytest.skip("needs Beam: pip install 'image-shards[beam]'")
     result = command("prepare", *arguments)
     assert result.returncode == 0, result.stderr
