@@ -22,7 +22,7 @@ from beam_jobs.shards.publish import check_rejects
 from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import Sample
 from beam_jobs.sources.files.interface import Reject
-from beam_jobs.terminal import counted, progress_bar, progress_text, size_text
+from beam_jobs.terminal import counted, progress_bar, progress_text, rate_text, size_text
 from shard_reader.format.fields import FIELD_DTYPES, Field
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import (
@@ -105,9 +105,8 @@ class Progress(Watcher):
 def summary(manifest: Manifest, output: str, elapsed: float) -> str:
     """The text about a new dataset: its splits, fields and rejects, and a command to see its first record."""
     counts = manifest.counts
-    lines = [
-        f"{output}: {counted(counts.written, 'image')} in {elapsed:.1f} s ({counts.written / elapsed:.0f} images/s)"
-    ]
+    rate = rate_text(counts.written / elapsed)
+    lines = [f"{output}: {counted(counts.written, 'image')} in {elapsed:.1f} s ({rate} images/s)"]
     lines += [
         f"  {printable(name):<10} {counted(split.records, 'image')}, {_files(manifest, name)}"
         for name, split in manifest.splits.items()

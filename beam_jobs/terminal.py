@@ -23,6 +23,7 @@ __all__ = [
     "print_warning",
     "progress_bar",
     "progress_text",
+    "rate_text",
     "set_output",
     "size_text",
 ]
@@ -159,7 +160,12 @@ def progress_text(done: int, total: int, unit: str, seconds: float, note: str, k
         return f"{done}/{total} {unit}, {note}"
     rate = (done - kept) / max(1e-6, seconds)
     minutes, rest = divmod(round((total - done) / rate if rate else 0), 60)
-    return f"{done}/{total} {unit}, {rate:.0f} {unit}/s, {note}, {minutes}:{rest:02d} left"
+    return f"{done}/{total} {unit}, {rate_text(rate)} {unit}/s, {note}, {minutes}:{rest:02d} left"
+
+
+def rate_text(rate: float) -> str:
+    """A number for each second as text: `120`, `0.4`."""
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
 def progress_bar(done: int, total: int, unit: str, seconds: float, note: str, kept: int = 0) -> str:

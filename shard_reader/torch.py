@@ -25,6 +25,7 @@ from shard_reader.adapters.torch_tensors import Copies, of_record, tensors
 from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops
 from shard_reader.arguments import record_numbers
 from shard_reader.dataset.records import Records
+from shard_reader.order.coverage import Coverage
 from shard_reader.stream.batch_reader import Batch
 from shard_reader.stream.loop import Loop
 from shard_reader.stream.options import Verify
@@ -135,6 +136,16 @@ class StreamDataset(IterableDataset[Any]):
         if self._place is None or self._moves != stream.moves:
             return stream.state_dict()
         return stream.state_at(self._place[1], self._place[0])
+
+    def coverage(self) -> Coverage:
+        """The records of this epoch that this process was given. See `Stream.coverage`.
+
+        Raises:
+            RuntimeError: worker processes made the batches.
+        """
+        if self._loops.next(self._stream) != self._stream.next:
+            raise RuntimeError("the batches were made by worker processes, which count them: take num_workers=0")
+        return self._stream.coverage()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position of a stream of any rank and world size.

@@ -131,8 +131,10 @@ def _read_manifest(place: str, files: Directory) -> Manifest:
         local = files.local
         data = files.read(MANIFEST_NAME) if local is None else read_regular(local / MANIFEST_NAME, MOST_BYTES)
         return Manifest.from_json(data.decode("utf-8"))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         names = files.names()
+        if not names and (error.strerror or "").startswith("there is no"):  # such bucket
+            raise UsageError(f"{place}: {error.strerror}") from None
         if LOCK_NAME in names:
             raise UsageError(
                 f"{place}: is not finished, it has no {MANIFEST_NAME}; the `image-shards prepare` that began it goes on"

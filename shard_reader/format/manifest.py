@@ -77,9 +77,9 @@ and `message`.
 **Suspects.** One JSON object for each record whose image a decoder read with a complaint, but without a loss of
 pixels: `id`, `split` and `message`, in the decoder's words.
 
-**Duplicates.** One JSON object for each record whose input has the same bytes as an earlier one: `id` and
-`split`, `first_id` and `first_split` of the first of them, and `leak`, whether it is in another split than
-that.
+**Duplicates.** One JSON object for each record whose input has the same bytes as an earlier one: `id`, `split` and
+`labels`, `first_id`, `first_split` and `first_labels` of the first of them, `leak`, whether it is in another split than
+that, and `contradiction`, whether it has other labels.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from beam_jobs.terminal import (
     print_warning,
     progress_bar,
     progress_text,
+    rate_text,
     size_text,
 )
 
@@ -38,6 +39,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_numbers_in_words() -> None:
     assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
     assert [size_text(number) for number in (700, 8_300_000, 1_500_000_000)] == ["0.7 kB", "8.3 MB", "1.5 GB"]
+
+
+def test_small_rates_have_a_decimal() -> None:
+    assert [rate_text(rate) for rate in (0.04, 0.44, 9.94, 10, 123.4)] == ["0.0", "0.4", "9.9", "10", "123"]
 
 
 def test_progress_in_words_counts_the_rate_of_this_run() -> None:

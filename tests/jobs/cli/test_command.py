@@ -372,5 +372,5 @@ def test_a_terminal_shows_a_bar(class_folders: Path, tmp_path: Path) -> None:
 
 def test_elsewhere_a_line_tells_how_far_it_is(class_folders: Path, tmp_path: Path) -> None:
     result = command("prepare", class_folders, tmp_path / "out", "--size", "8x8")
-    assert re.search(r"^60/60 images, \d+ images/s, 0 rejected, 0:00 left$", result.stderr, re.MULTILINE)
+    assert re.search(r"^60/60 images, [\d.]+ images/s, 0 rejected, 0:00 left$", result.stderr, re.MULTILINE)
     assert "\r" not in result.stderr

@@ -8,12 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.command import REPOSITORY, command, prepared
 from support.datasets import FIELDS, cut, dataset, flip, record, remove
 from support.images import write_image
+from support.servers import Store
 
 from beam_jobs.cli.commands import COMMANDS
 from beam_jobs.tools import inspect as inspecting
@@ -66,6 +68,14 @@ def test_what_prepare_wrote(raw_shards: Path) -> None:
     assert "width 16, height 12, fit crop" in shown
     assert re.search(r"\nmade         by prepare from /.*\n", shown)
     assert len(re.findall(r"\n  [abc]/0\d\d\.(?:png|jpg)  [abc]  12 x 16  0\.6 kB", shown)) == 3
+
+
+def test_a_bucket_that_is_not_there_is_said_as_the_reader_says_it(new_store: Callable[[str], Store]) -> None:
+    environment = {**os.environ, **new_store("moto").environment}
+    for name in ("inspect", "verify"):
+        result = command(name, "s3://no-such-bucket/shards", env=environment)
+        assert result.returncode == 2
+        assert "error: s3://no-such-bucket/shards: there is no such bucket, asked at http" in result.stderr
 
 
 def test_changes_are_in_a_line_of_their_own(tmp_path: Path) -> None:

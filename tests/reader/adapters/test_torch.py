@@ -51,6 +51,20 @@ def expected(jpeg_shards: Path) -> list[list[list[bytes]]]:
     return [ids(one) for _ in range(3)]
 
 
+def test_the_coverage_is_that_of_the_loops_in_this_process(jpeg_shards: Path) -> None:
+    batches = StreamDataset(stream(jpeg_shards))
+    loop = iter(batches)
+    next(loop)
+    assert batches.coverage().records == 7
+    for _ in loop:
+        pass
+    assert batches.coverage().covers(open_dataset(jpeg_shards).coverage())
+    for _ in DataLoader(batches, batch_size=None, num_workers=1):
+        pass
+    with pytest.raises(RuntimeError, match="worker processes, which count them"):
+        batches.coverage()
+
+
 def test_tensors_are_the_arrays_of_the_stream(jpeg_shards: Path) -> None:
     for found, batch in zip(StreamDataset(stream(jpeg_shards)), stream(jpeg_shards), strict=True):
         assert found["image"].shape == (7, 3, 12, 12) and found["image"].dtype == torch.uint8
