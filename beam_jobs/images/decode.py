@@ -194,7 +194,10 @@ def _decode_jpeg(data: bytes, mode: str) -> tuple[Pixels | None, str]:
 
 def _is_grey_or_ycc(data: bytes) -> bool:
     """Whether a JPEG file is grey or YCbCr. Some decoders take the rare RGB ones for YCbCr."""
-    return simplejpeg.decode_jpeg_header(data)[2] in ("Gray", "YCbCr")
+    try:
+        return simplejpeg.decode_jpeg_header(data)[2] in ("Gray", "YCbCr")
+    except KeyError:  # simplejpeg has no name for its subsampling, as for 4:4:1
+        return False
 
 
 def _decode_other(image: Image.Image, data: bytes, profile: bytes | None) -> tuple[Pixels, tuple[str, ...]]:

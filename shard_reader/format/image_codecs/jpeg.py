@@ -25,7 +25,7 @@ class Jpeg(ImageCodec):
         return start.startswith(b"\xff\xd8\xff")
 
     def header(self, payload: Bytes, field: Field | None = None) -> ImageHeader:
-        height, width, colorspace, _ = optional_module("simplejpeg").decode_jpeg_header(payload)
+        height, width, colorspace = _header(payload)
         return ImageHeader(self.name, height, width, 1 if colorspace == "Gray" else 3, "uint8")
 
     def decode(
@@ -35,7 +35,7 @@ class Jpeg(ImageCodec):
         simplejpeg, channels = optional_module("simplejpeg"), field.shape[2]
         # Where images differ in channels, only the header says which this one has; a second call, so only then.
         if channels is None:
-            channels = 1 if simplejpeg.decode_jpeg_header(payload)[2] == "Gray" else 3
+            channels = 1 if _header(payload)[2] == "Gray" else 3
         # A buffer of just this size: the decoder compares it with the header's size before it begins, which costs
         # nothing. By itself it would take the memory that the header asks for.
         size = height * width * channels
@@ -58,3 +58,16 @@ class Jpeg(ImageCodec):
         kind = ("GRAY", "Gray") if pixels.shape[2] == 1 else ("RGB", "420")
         encoded: bytes = optional_module("simplejpeg").encode_jpeg(pixels, quality or self.quality, *kind)
         return encoded
+
+
+def _header(payload: Bytes) -> tuple[int, int, str]:
+    """Height, width and colour space of a JPEG.
+
+    Raises:
+        ValueError: it is damaged, or of a kind that simplejpeg does not know.
+    """
+    try:
+        height, width, colorspace, _ = optional_module("simplejpeg").decode_jpeg_header(payload)
+    except KeyError as error:  # simplejpeg has no name for it, as for 4:4:1
+        raise ValueError(f"has a colour space or a subsampling of colours, {error}, that is not known") from None
+    return height, width, colorspace

@@ -20,6 +20,7 @@ from beam_jobs.images.changes import CHANGES, change_lines
 from beam_jobs.images.decode import decode as decode_file
 from beam_jobs.images.process import prepare_image
 from beam_jobs.sources import BadInput
+from shard_reader.format.image_codecs.table import read_header
 
 NOISE = np.random.default_rng(3).integers(0, 256, (64, 96, 3), np.uint8)
 JPEG = saved(Image.fromarray(NOISE), "JPEG", quality=90)
@@ -233,6 +234,19 @@ def test_harmless_files_are_no_suspects() -> None:
     for options in ({}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}, {"comment": b"x" * 999}):
         data = saved(Image.fromarray(NOISE), "JPEG", **options)
         assert read(data + b"bytes after the end" * 9).suspect == read(data).suspect == ""
+
+
+def test_a_subsampling_without_a_name_is_read_and_encoded_again() -> None:
+    colour = np.full((64, 64, 3), (200, 60, 30), np.uint8)
+    data = bytearray(saved(Image.fromarray(colour), "JPEG", subsampling=2))
+    # 4:4:1, in the frame's header. Its blocks are as many as those of 4:2:0.
+    data[data.index(b"\xff\xc0") + 11] = 0x14
+    with pytest.raises(KeyError):
+        simplejpeg.decode_jpeg_header(bytes(data))
+    found = decode_file(bytes(data))
+    assert not found.clean and np.abs(found.pixels.astype(int) - colour).max() <= 4
+    with pytest.raises(ValueError, match="a colour space or a subsampling of colours, 6, that is not known"):
+        read_header(np.frombuffer(data, np.uint8))
 
 
 # All of them
