@@ -243,7 +243,7 @@ def test_a_subsampling_without_a_name_is_read_and_encoded_again() -> None:
     data[data.index(b"\xff\xc0") + 11] = 0x14
     with pytest.raises(KeyError):
         simplejpeg.decode_jpeg_header(bytes(data))
-    found = decode_file(bytes(data))
+    found = read(bytes(data))
     assert not found.clean and np.abs(found.pixels.astype(int) - colour).max() <= 4
     with pytest.raises(ValueError, match="a colour space or a subsampling of colours, 6, that is not known"):
         read_header(np.frombuffer(data, np.uint8))
