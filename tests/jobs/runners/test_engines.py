@@ -83,7 +83,9 @@ def test_the_shards_are_those_of_the_local_run(engine: list[str], photos: Path, 
     errors = ended(process, tmp_path / "tmp")
     assert process.returncode == 0, errors
     # What was found in INPUT, a warning about it, and that it was submitted: nothing of the engine's.
-    assert [line.startswith("warning: ") for line in errors.splitlines()] == [False, True, False]
+    # On a slow machine it is also said how far it is.
+    said = [line for line in errors.splitlines() if "shards finished" not in line]
+    assert [line.startswith("warning: ") for line in said] == [False, True, False]
     assert len(checksums(local)) == 8
     assert checksums(tmp_path / "shards") == checksums(local)
 
