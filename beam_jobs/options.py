@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from beam_jobs.sources.files.interface import SourceOptions
-from shard_reader.format.fields import FORMAT_VERSION
+from shard_reader.format.fields import FORMAT_VERSION, MAX_PIXELS
 from shard_reader.format.manifest import canonical_json
 from shard_reader.storage.secrets import without_secrets
 
@@ -29,8 +29,6 @@ __all__ = [
 
 # The longest side of a JPEG in libjpeg. A sum of 65,500 squares of 8-bit values fits into 32 bits, too.
 MAX_SIDE = 65_500
-# Above twice `Image.MAX_IMAGE_PIXELS`, Pillow refuses an image as a decompression bomb: this is that limit.
-MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 29  # a file is read whole into memory
 # Pixels that a decoder goes over. The largest image allowed has 2.5 billion as a progressive JPEG of Pillow's, in ten
 # scans without subsampling: see images/files/work.py.

@@ -41,7 +41,6 @@ __all__ = ["Progress", "dry_run_text", "output_state", "reached_lines", "summary
 
 _SHOWN_PLACES = 20  # hosts and folders of a table
 _STILL_SECONDS = 30.0  # without a finished image, after which a line of progress names those in work
-
 _SHOWN_HOSTS = 5
 
 

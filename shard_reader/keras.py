@@ -22,14 +22,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"shard_reader.keras needs {needed}", name=error.name) from error
 
 from shard_reader.adapters.elements import Choice, Elements
-from shard_reader.adapters.keras_checkpoint import (
-    KEPT,
-    POSITION,
-    assign,
-    check_weights,
-    read_position,
-    weights_name,
-)
+from shard_reader.adapters.keras_checkpoint import KEPT, POSITION, assign, check_weights, read_position, weights_name
 from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records

@@ -22,8 +22,9 @@ from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
 from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
 from beam_jobs.images.statistics import ChannelSums
-from beam_jobs.options import MAX_PIXELS, ImageOptions
+from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
+from shard_reader.format.fields import MAX_PIXELS
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
 __all__ = ["Payload", "codec_versions", "fit", "prepare_image"]

@@ -243,7 +243,7 @@ def _check_filled(inputs: PlannedInputs, rule: SplitRule) -> None:
         if not ordered.records:
             part = f"--split: {name}={fractions[name]} of" if name in fractions else f"the split {name} of"
             raise UsageError(
-                f"{part} {inputs.planned} images is none; give it a larger part, or another --seed{groups}"
+                f"{part} {inputs.planned} images gives no image; give it a larger part, or another --seed{groups}"
                 if name in fractions
                 else f"{part} INPUT has no image that can be used; remove it"
             )

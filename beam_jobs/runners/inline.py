@@ -14,13 +14,11 @@ from typing import Any
 
 from beam_jobs.errors import JobError
 from beam_jobs.plan.tasks import ShardTask, reference_at
-from beam_jobs.shards.job import Job, Watcher, too_slow
+from beam_jobs.shards.job import CLOCK_SECONDS, Job, Watcher, too_slow
 from beam_jobs.sources.files.interface import Reject
 from shard_reader.storage.open import directory
 
 __all__ = ["inline_calls"]
-
-_CLOCK_SECONDS = 0.5  # between two looks at how long images are decoded
 
 
 class _InlineCalls:
@@ -78,7 +76,7 @@ class _InlineCalls:
                 result.set_exception(error)
 
         threading.Thread(target=run, daemon=True).start()
-        while not wait([result], _CLOCK_SECONDS).done:
+        while not wait([result], CLOCK_SECONDS).done:
             position = attempt.overdue(job.max_seconds)
             if position is not None and not result.done():
                 attempt.is_over = True
@@ -113,7 +111,7 @@ class _Attempt(Watcher):
             raise JobError("stopped")
 
     def overdue(self, seconds: float) -> int | None:
-        """The position of an image that is decoded for longer than `seconds`; None if there is none."""
+        """The position of an image that is decoded for longer than `seconds`, or None."""
         now = time.monotonic()
         return next((position for position, since in list(self._decoded.items()) if now - since > seconds), None)
 

@@ -29,7 +29,8 @@ from beam_jobs.runners.workers import ShardFunction, workers_of
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN
 from beam_jobs.shards.publish import Publication, publish
-from beam_jobs.shards.write import WrittenShard, hash_shard, measure_shard, write_shard
+from beam_jobs.shards.write import hash_shard, measure_shard, write_shard
+from beam_jobs.shards.written_shard import WrittenShard
 from shard_reader.storage.open import directory
 
 __all__ = ["HashInputs", "ListShards", "MeasureShards", "WriteShards", "build", "build_hashing"]

@@ -30,7 +30,7 @@ from beam_jobs.errors import JobError
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.plan.tasks import ShardTask, reference_at
 from beam_jobs.processes import ProcessDiedError, WorkerProcess, answer_all, end_with_parent, ready, signals_wait
-from beam_jobs.shards.job import Job, Watcher, too_slow
+from beam_jobs.shards.job import CLOCK_SECONDS, Job, Watcher, too_slow
 from beam_jobs.sources.files.interface import Reference, Reject
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
@@ -42,7 +42,6 @@ ShardFunction = Callable[[ShardTask, Job, Any, Watcher], Any]
 
 _POLL_SECONDS = 0.1
 _TRY_SECONDS = 120  # for a process to start and to read one image
-_CLOCK_SECONDS = 0.5  # between two looks at how long images are decoded
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 # Beam pickles DoFns, and processes do not pickle: a DoFn carries the id of its run, and looks the processes up here.
 _running: dict[str, Workers] = {}
@@ -127,7 +126,7 @@ class Workers:
                 process = idle.pop()
                 busy[process] = waiting.popleft(), job
                 process.send((work, *busy[process], statistics))
-            if time.monotonic() - looked >= _CLOCK_SECONDS:
+            if time.monotonic() - looked >= CLOCK_SECONDS:
                 looked = time.monotonic()
                 self._check_clocks()
             for process in ready(busy, _POLL_SECONDS):
@@ -233,7 +232,7 @@ class _ImageProcess(WorkerProcess):
         return [reference_at(directory(job.output), task, position) for position in positions]
 
     def overdue(self, task: ShardTask, seconds: float) -> int | None:
-        """The position of an image of a task that is decoded for longer than `seconds`; None if there is none."""
+        """The position of an image of a task that is decoded for longer than `seconds`, or None."""
         now = time.monotonic()
         decoded = [(task, -position - 1) for position in self._current if position < 0]
         self._seen = {image: self._seen.get(image, now) for image in decoded}

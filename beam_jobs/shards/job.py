@@ -12,7 +12,10 @@ from beam_jobs.sources.files.interface import Reading, Reject, SourceOptions
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 
-__all__ = ["Job", "Watcher", "too_slow"]
+__all__ = ["CLOCK_SECONDS", "Job", "Watcher", "too_slow"]
+
+CLOCK_SECONDS = 0.5
+"""The time between two looks at how long images are decoded."""
 
 
 class Watcher:

@@ -29,8 +29,8 @@ from typing import Any
 
 from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.plan.tasks import TASKS_NAME, read_tasks
-from beam_jobs.shards.dataset_files import METADATA, TEMPORARY, expected_sizes, files_of, is_name_of_dataset
 from beam_jobs.shards.lock import Lock, locked
+from beam_jobs.shards.owned_files import METADATA, TEMPORARY, expected_sizes, files_of, is_name_of_dataset
 from beam_jobs.terminal import counted, print_warning
 from shard_reader.errors import DatasetError
 from shard_reader.format.manifest import (
@@ -138,7 +138,7 @@ class Output:
         try:
             found = json.loads(data)
             _digest(found)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except _UNREADABLE:
             return None
         return dict(found)
 

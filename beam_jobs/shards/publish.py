@@ -25,7 +25,7 @@ from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.record import common_shape
 from beam_jobs.shards.tfds_metadata import metadata_files
-from beam_jobs.shards.write import WrittenShard, hosts_of, rejects_of, suspects_of
+from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of
 from beam_jobs.sources.files.interface import Layout, Reject, Suspect
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -33,6 +33,7 @@ from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Prepared, Shape, common_shape, hash_reference, labels_of, prepare_reference
+from beam_jobs.shards.written_shard import WRITTEN_NAME, WrittenShard
 from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
@@ -45,61 +46,15 @@ from shard_reader.storage.open import directory
 
 __all__ = [
     "Sample",
-    "WrittenShard",
     "hash_shard",
     "hashes_of",
-    "hosts_of",
     "measure_shard",
-    "rejects_of",
     "sample_shard",
     "store",
-    "suspects_of",
     "write_shard",
 ]
 
 _T = TypeVar("_T")
-_WRITTEN = "written.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenShard:
-    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards."""
-
-    task: ShardTask
-    shard: Shard
-    rejected: int
-    suspects: int
-    shape: Shape | None
-    sums: ChannelSums
-    classes: Mapping[int, int]
-    changed: Mapping[str, int]
-    hosts: int = 0
-
-    def to_json(
-        self, rejects: Iterable[Reject], suspects: Iterable[Suspect], hosts: Mapping[str, Sequence[int]]
-    ) -> bytes:
-        """JSON of all fields but the task, of the rejects and the suspects, and of the images and bytes of hosts."""
-        body = {name: value for name, value in asdict(self).items() if name != "task"}
-        listed = {"rejects": list(rejects), "suspects": list(suspects), "hosts": hosts}
-        return json.dumps(body | {"listed": listed}).encode()
-
-    @classmethod
-    def from_json(cls, task: ShardTask, data: bytes) -> WrittenShard:
-        """The inverse of `to_json`."""
-        body = json.loads(data)
-        files = {format: ShardFile(**file) for format, file in body["shard"]["files"].items()}
-        shard = Shard(records=body["shard"]["records"], files=files)
-        return cls(
-            task=task,
-            shard=shard,
-            rejected=body["rejected"],
-            suspects=body["suspects"],
-            shape=None if body["shape"] is None else tuple(body["shape"]),
-            sums=ChannelSums.from_json(body["sums"]),
-            classes={int(label): count for label, count in body["classes"].items()},
-            changed=body["changed"],
-            hosts=body.get("hosts", 0),
-        )
 
 
 def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher) -> WrittenShard:
@@ -204,26 +159,6 @@ def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) 
     return Sample(len(results), size / count, (time.perf_counter() - began) / count, rejects)
 
 
-def rejects_of(task: ShardTask, work: Work, output: Directory) -> list[Reject]:
-    """The rejected images of a finished shard."""
-    return [Reject(*values) for values in _listed(task, work, output)["rejects"]]
-
-
-def suspects_of(task: ShardTask, work: Work, output: Directory) -> list[Suspect]:
-    """The records of a finished shard whose images may be damaged."""
-    return [Suspect(*values) for values in _listed(task, work, output)["suspects"]]
-
-
-def hosts_of(task: ShardTask, work: Work, output: Directory) -> dict[str, tuple[int, int]]:
-    """The web servers that the records of a finished shard come from, each with its images and their bytes."""
-    return {host: (images, size) for host, (images, size) in _listed(task, work, output)["hosts"].items()}
-
-
-def _listed(task: ShardTask, work: Work, output: Directory) -> dict[str, Any]:
-    listed: dict[str, Any] = json.loads(output.read(f"{work.shards}/{task.name}/{_WRITTEN}"))["listed"]
-    return listed
-
-
 @functools.lru_cache(8)
 def _directory(place: str) -> Directory:
     return directory(place)
@@ -233,7 +168,7 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     """The description of a finished shard; None unless all its files are there, with the right checksums."""
     folder = f"{job.work.shards}/{task.name}"
     try:
-        written = WrittenShard.from_json(task, output.read(f"{folder}/{_WRITTEN}"))
+        written = WrittenShard.from_json(task, output.read(f"{folder}/{WRITTEN_NAME}"))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     names = {format: file.path for format, file in written.shard.files.items()}
@@ -308,7 +243,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         changed=dict(changed),
         hosts=len(hosts),
     )
-    write_whole(attempt / _WRITTEN, [written.to_json(rejects, suspects, hosts)])
+    write_whole(attempt / WRITTEN_NAME, [written.to_json(rejects, suspects, hosts)])
     return written
 
 
@@ -320,7 +255,7 @@ def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -
         for path in paths:
             output.put(attempt / path, path)
         # Last, since this object says that all the others are there.
-        output.put(attempt / _WRITTEN, f"{folder}/{_WRITTEN}")
+        output.put(attempt / WRITTEN_NAME, f"{folder}/{WRITTEN_NAME}")
         return written
     for path in paths:
         sync(attempt / path)

@@ -8,7 +8,7 @@ import posixpath
 import stat
 import threading
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.file_names import split_place
@@ -18,7 +18,7 @@ from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, is_url, local_path
 from shard_reader.storage.retry import retried
-from shard_reader.storage.secrets import without_secrets
+from shard_reader.storage.secrets import host_of, without_secrets
 
 __all__ = ["UNREACHED", "Paths", "with_slashes"]
 
@@ -171,7 +171,7 @@ class Paths:
     def host(self, path: str) -> str:
         """The web server of a file; empty for another place."""
         url = self._web_url(path)
-        return urlsplit(url).netloc.rpartition("@")[2].lower() if url else ""
+        return host_of(url) if url else ""
 
     def size(self, path: str) -> int:
         """The number of bytes of a file on a disk; -1 for a missing file, and for one elsewhere."""

@@ -149,9 +149,8 @@ def _read_manifest(place: str, files: Directory) -> Manifest:
 
 def data_files(manifest: Manifest) -> Iterator[ShardFile]:
     """Every shard file of every format."""
-    for split in manifest.splits.values():
-        for shard in split.shards:
-            yield from shard.files.values()
+    for shard in manifest.shards():
+        yield from shard.files.values()
 
 
 def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:

@@ -117,7 +117,7 @@ def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[li
 def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
     """Make the missing and damaged indexes of a dataset again."""
     path, manifest = read_manifest(place)
-    files = [(format, shard) for split in manifest.splits.values() for shard in split.shards for format in shard.files]
+    files = [(format, shard) for shard in manifest.shards() for format in shard.files]
     need_shard_packages(manifest)
     lines, made = list[str](), 0
     again = functools.partial(_again, path, manifest.fields)

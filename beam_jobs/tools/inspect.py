@@ -55,7 +55,7 @@ def facts(place: str) -> dict[str, Any]:
 def _facts(place: str, path: Path, manifest: Manifest, remote: Directory | None = None) -> dict[str, Any]:
     """The facts. The needed files of a `remote` dataset are copied to `path`."""
     # A large dataset has thousands of indexes. A part of them, spread over all splits, is enough for sizes of images.
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    shards = list(manifest.shards())
     filled = [shard for shard in shards if shard.records]
     looked_at = filled[:: max(1, -(-len(filled) // _MOST_INDEXES))]
     if remote is not None:

@@ -11,7 +11,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 from fsspec.asyn import sync
 
@@ -22,7 +21,7 @@ from shard_reader.errors import StoreError
 from shard_reader.storage.libraries.web import file_system, user_agent
 from shard_reader.storage.open import directory
 from shard_reader.storage.retry import REMOTE_SECONDS, retried
-from shard_reader.storage.secrets import without_secrets
+from shard_reader.storage.secrets import host_of, without_secrets
 from shard_reader.storage.store_errors import as_os_error, explain
 
 __all__ = ["Downloads"]
@@ -84,7 +83,7 @@ class Downloads:
         """The bytes of a file.
 
         Raises:
-            BadInput: it is too large, its owner has opted out, or its answer is none that has a file.
+            BadInput: it is too large, its owner has opted out, or its answer has no file.
             FileNotFoundError, PermissionError: the server does not have it, or does not give it.
             OSError: it cannot be read now.
             StoreError: the server wants to be asked much later.
@@ -103,7 +102,7 @@ class Downloads:
         return found
 
     def _read(self, url: str) -> bytes:
-        bound, cleared = min(_SMALL, self._most), {_host(url)}
+        bound, cleared = min(_SMALL, self._most), {host_of(url)}
         while True:
             # Only small files come in any number: a process has as many threads, and as many bodies, as a job allows.
             with self._room.of(bound if bound > _SMALL else 0):
@@ -113,18 +112,18 @@ class Downloads:
                     bound = larger.size
                 except _Moved as moved:
                     self._check_robots(moved.url)
-                    cleared.add(_host(moved.url))
+                    cleared.add(host_of(moved.url))
 
     def _check_robots(self, url: str) -> None:
         if self._robots is not None and not self._robots.allows(url):
-            raise BadInput("opted-out", f"the robots.txt of {_host(url)} does not allow it")
+            raise BadInput("opted-out", f"the robots.txt of {host_of(url)} does not allow it")
 
     def _robots_text(self, url: str) -> bytes:
         """A robots.txt; empty where a server has none, which allows everything (RFC 9309, section 2.3.1.3)."""
 
         def read() -> bytes:
             try:
-                return self._politely(url, ROBOTS_BYTES, {_host(url)}, is_robots=True)
+                return self._politely(url, ROBOTS_BYTES, {host_of(url)}, is_robots=True)
             except (FileNotFoundError, PermissionError, BadInput):
                 return b""
 
@@ -136,7 +135,7 @@ class Downloads:
 
     def _politely(self, url: str, bound: int, cleared: set[str], *, is_robots: bool = False) -> bytes:
         """A file, in one turn at its host, or after the pauses that the host asks for."""
-        host, waited = _host(url), 0.0
+        host, waited = host_of(url), 0.0
         while True:
             with self._hosts.turn(host):
                 found = sync(self._files.loop, self._get, url, bound, cleared, is_robots)
@@ -164,7 +163,7 @@ class Downloads:
                 if later := _later(answer):
                     return later
                 _check_status(answer, url)
-                if self._robots is not None and not is_robots and _host(str(answer.url)) not in cleared:
+                if self._robots is not None and not is_robots and host_of(str(answer.url)) not in cleared:
                     raise _Moved(str(answer.url))
                 if not is_robots:
                     self._check_opt_out(answer)
@@ -174,7 +173,7 @@ class Downloads:
         except aiohttp.TooManyRedirects:
             raise BadInput("unreadable", f"leads in circles, or over more than {_REDIRECTS} redirects") from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise BadInput("unreadable", f"leads to {_line(error)}, which is no address of the web") from None
+            raise BadInput("unreadable", f"leads to {_line(error)}, which is not an address of the web") from None
         except aiohttp.ClientPayloadError as error:
             raise ConnectionError(f"the answer broke off ({_line(error)})") from None
         except aiohttp.ClientResponseError as error:  # with a status that aiohttp gives
@@ -259,10 +258,6 @@ def _retried(call: Callable[[], _T], url: str) -> _T:
         raise as_os_error(error, url) from error
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2].lower()
-
-
 def _later(answer: Any) -> _Later | None:
     """The seconds after which a busy host is to be asked again, as a number or a date; None if it does not say."""
     said = answer.headers.get("Retry-After", "").strip()
@@ -280,7 +275,7 @@ def _check_status(answer: Any, url: str) -> None:
     """Check that an answer has a file.
 
     Raises:
-        BadInput: the status is none of a file, nor of an error.
+        BadInput: the status is neither that of a file nor that of an error.
         FileNotFoundError, PermissionError: the server does not have the file, or does not give it.
         OSError: the server has an error, with its `status`.
     """

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from beam_jobs.web.hosts import Hosts
 from shard_reader.storage.directory import Directory
+from shard_reader.storage.secrets import host_of
 
 __all__ = ["ROBOTS_BYTES", "Robots", "opted_out"]
 
@@ -46,7 +47,7 @@ class Robots:
 
     Args:
         kept: the directory.
-        fetch: gives the file at a URL; empty where the server says that there is none.
+        fetch: gives the file at a URL; empty if the server has no such file.
         hosts: turns, so that one thread or process fetches it.
         agent: the name of this program.
     """
@@ -57,8 +58,7 @@ class Robots:
 
     def allows(self, url: str) -> bool:
         """Whether the robots.txt of a URL's host lets this program fetch it."""
-        parts = urlsplit(url)
-        return self._rules(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}").can_fetch(self._agent, url)
+        return self._rules(f"{urlsplit(url).scheme}://{host_of(url)}").can_fetch(self._agent, url)
 
     def _load(self, origin: str) -> urllib.robotparser.RobotFileParser:
         url = f"{origin}/robots.txt"

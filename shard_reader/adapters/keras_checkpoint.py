@@ -39,10 +39,10 @@ def weights_name(epoch: int, step: int) -> str:
 
 
 def read_position(directory: Path) -> SavedPosition | None:
-    """The position in a directory; None if there is none.
+    """The position in a directory, or None.
 
     Raises:
-        StateError: it is no position, or its file of weights is missing.
+        StateError: it is not a position, or its file of weights is missing.
     """
     path, remedy = directory / POSITION, f"remove {directory} to begin again"
     try:
@@ -56,17 +56,17 @@ def read_position(directory: Path) -> SavedPosition | None:
     except NotRegularError as error:
         raise StateError(f"{path}: {error.strerror}: {remedy}") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StateError(f"{path}: is no position ({excerpt(error)}): {remedy}") from None
+        raise StateError(f"{path}: is not a position ({excerpt(error)}): {remedy}") from None
     if (
         not isinstance(saved.epoch, int)
         or not 0 <= saved.epoch < _LAST_EPOCH
         or not isinstance(saved.random_states, list)
     ):
-        raise StateError(f"{path}: is no position (epoch {excerpt(saved.epoch)}): {remedy}")
+        raise StateError(f"{path}: is not a position (epoch {excerpt(saved.epoch)}): {remedy}")
     # The file of weights is loaded, and removed when there is a later one.
     if not isinstance(saved.weights, str) or not _WEIGHTS.fullmatch(saved.weights):
         named = excerpt(saved.weights)
-        raise StateError(f"{path}: is no position (no callback gives weights the name {named}): {remedy}")
+        raise StateError(f"{path}: is not a position (no callback gives weights the name {named}): {remedy}")
     if not (directory / saved.weights).is_file():
         raise StateError(f"{directory / saved.weights}: is missing: {remedy}")
     return saved

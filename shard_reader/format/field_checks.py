@@ -12,12 +12,12 @@ from shard_reader.format.fields import FIELD_DTYPES, INDEX_DTYPES, MAX_VALUES, F
 from shard_reader.format.image_codecs.table import is_pixel_array
 from shard_reader.printable import excerpt, printable
 
-__all__ = ["field_problems", "least_bytes"]
+__all__ = ["MOST_CHANNELS", "field_problems", "least_bytes"]
 
 _MOST_SIZES = 8  # of a shape
 _MOST_FIELDS = 4096
 _MOST_SIDE = 1 << 31
-_MOST_CHANNELS = 4
+MOST_CHANNELS = 4
 _FRAME = 16  # bytes of a record's frame in a TFRecord, and of a reference in HDF5
 
 
@@ -73,7 +73,7 @@ def _of_image(image: Field) -> Iterator[str]:
         return
     sides, channels = image.shape[:2], image.shape[2]
     if any(side is not None and not 0 < side < _MOST_SIDE for side in sides) or not (
-        channels is None or 0 < channels <= _MOST_CHANNELS
+        channels is None or 0 < channels <= MOST_CHANNELS
     ):
         shown = ", ".join("null" if size is None else str(size) for size in image.shape)
         yield f"$.fields.image.shape: [{shown}] is that of no image: sides of 1 and more, and 1 to 4 channels"

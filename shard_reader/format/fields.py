@@ -41,7 +41,10 @@ FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
 RESERVED_NAMES: Final = frozenset({*FIELD_DTYPES, "weight"})
 """The names of a record and of a batch, which a field of the inputs cannot have."""
 MAX_PIXELS: Final = 178_956_970
-"""The most pixels of an encoded image, unless a reader is given another number: a few hundred bytes can claim more."""
+"""The most pixels of an image unless somebody asks for more: a few hundred bytes can claim billions.
+
+Above it, which is twice `Image.MAX_IMAGE_PIXELS`, Pillow refuses an image as a decompression bomb.
+"""
 MAX_VALUES: Final = 1 << 16
 """The most values of one field in a row of an index."""
 ANY_ENCODING: Final = "any"

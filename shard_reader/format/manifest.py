@@ -93,7 +93,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NoReturn
 
 from shard_reader.errors import DatasetError, ManifestError
-from shard_reader.format.field_checks import field_problems, least_bytes
+from shard_reader.format.field_checks import MOST_CHANNELS, field_problems, least_bytes
 from shard_reader.format.fields import FORMAT_NAME, FORMAT_VERSION, IMAGE_DTYPES, INDEX_DTYPES, Field
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.json_object import JsonObject
@@ -147,7 +147,6 @@ _EXTENSIONS: Final = frozenset[str]()  # the names of `requires` that this reade
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair, or a pair
 _MOST_FILE_BYTES: Final = 1 << 50
-_MOST_CHANNELS: Final = 4
 _DEEPEST: Final = 32  # of options: they are copied and shown by functions that call themselves
 _MOST_VALUES: Final = 1 << 23  # of a manifest's JSON: in memory, a value takes more bytes than in the text
 
@@ -295,6 +294,11 @@ class Manifest:
         if not self.hosts:  # of a dataset that is not from the web
             del body["hosts"]
         return with_checksum(body)
+
+    def shards(self) -> Iterator[Shard]:
+        """The shards of all splits."""
+        for split in self.splits.values():
+            yield from split.shards
 
     @classmethod
     def from_json(cls, text: str, *, checked: bool = True) -> Manifest:
@@ -526,7 +530,7 @@ def _split_problems(split: Split, manifest: Manifest, least: int) -> Iterator[st
 
 def _statistics_problems(statistics: Statistics) -> Iterator[str]:
     for name, values in (("mean", statistics.mean), ("std", statistics.std)):
-        if len(values) > _MOST_CHANNELS or not all(map(math.isfinite, values)):
+        if len(values) > MOST_CHANNELS or not all(map(math.isfinite, values)):
             yield f"$.statistics.{name}: must be a number for each channel"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
-__all__ = ["unsigned", "without_secrets"]
+__all__ = ["host_of", "unsigned", "without_secrets"]
 
 # A user: up to an @ before the first slash. A password after a colon may have slashes, as keys of S3 do; a colon
 # may also come before a port.
@@ -41,3 +42,8 @@ def unsigned(url: str) -> str:
     place, _, query = url.partition("?")
     kept = [part for part in query.split("&") if not _OF_SIGNATURE.fullmatch(part.partition("=")[0])]
     return "?".join([place, "&".join(kept)] if kept else [place])
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, with its port, in lower case, without user and password."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower()

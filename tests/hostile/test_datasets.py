@@ -278,14 +278,20 @@ def rehashed(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ELSEWHERE)
-def test_an_hdf5_shard_has_its_values_in_itself(tmp_path: Path, kind: str) -> None:
-    path, secret = dataset(tmp_path / "shards", "hdf5"), tmp_path / "secret.h5"
+def with_labels_elsewhere(folder: Path, kind: str) -> Path:
+    """A dataset whose HDF5 shard has its labels in another file, or nowhere."""
+    path, secret = dataset(folder / "shards", "hdf5"), folder / "secret.h5"
     with h5py.File(secret, "w") as file:
         file["label"] = np.arange(3, dtype="<i8")
     with h5py.File(path / HDF5, "r+") as file:
         as_elsewhere(kind, secret)(file)
     rehashed(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_an_hdf5_shard_has_its_values_in_itself(tmp_path: Path, kind: str) -> None:
+    path = with_labels_elsewhere(tmp_path, kind)
     fields = Manifest.from_json((path / "dataset.json").read_text("utf-8")).fields
     with pytest.raises(CorruptionError, match=rf"{HDF5}: .*{ELSEWHERE[kind]}"):
         index.build(path / HDF5, "hdf5", fields)
@@ -293,12 +299,7 @@ def test_an_hdf5_shard_has_its_values_in_itself(tmp_path: Path, kind: str) -> No
 
 @pytest.mark.parametrize("kind", ["link", "storage", "virtual", "sparse"])
 def test_commands_refuse_values_in_other_files(tmp_path: Path, kind: str) -> None:
-    path, secret = dataset(tmp_path / "shards", "hdf5"), tmp_path / "secret.h5"
-    with h5py.File(secret, "w") as file:
-        file["label"] = np.arange(3, dtype="<i8")
-    with h5py.File(path / HDF5, "r+") as file:
-        as_elsewhere(kind, secret)(file)
-    rehashed(path)
+    path = with_labels_elsewhere(tmp_path, kind)
     (path / index_name(HDF5)).unlink()
     for command in ("verify", "index"):
         result = limited_command(command, path, "--workers", "1")

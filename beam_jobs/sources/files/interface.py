@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from beam_jobs.errors import UsageError
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import LeftOut
-from shard_reader.storage.secrets import without_secrets
+from shard_reader.storage.secrets import host_of, without_secrets
 
 __all__ = [
     "BOX_FORMATS",
@@ -293,7 +292,7 @@ class Source(ABC):
     def host(self, reference: Reference) -> str:
         """The web server that an input comes from; empty for another place."""
         is_web = self.options.input.startswith(("http://", "https://"))
-        return urlsplit(self.options.input).netloc.rpartition("@")[2].lower() if is_web else ""
+        return host_of(self.options.input) if is_web else ""
 
     def answers(self, reference: Reference) -> bool:
         """Whether INPUT can be reached at all. Called after an input was missing or unreadable."""

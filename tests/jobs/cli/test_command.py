@@ -237,7 +237,7 @@ def test_a_finished_dataset_is_left_alone(class_folders: Path, raw_shards: Path)
         ("IN OUT --size 0", "must be 1 to 65500 pixels, got '0'"),
         ("IN OUT --split train=0.8,val=0.1", "sum to 0.9, not to 1"),
         ("IN OUT --shards 100", "--shards 100: the largest split has only 60 images"),
-        ("IN OUT --split train=0.001,val=0.999", "--split: train=0.001 of 60 images is none"),
+        ("IN OUT --split train=0.001,val=0.999", "--split: train=0.001 of 60 images gives no image"),
         ("IN OUT --runner Dataflw", "--runner Dataflw: Apache Beam knows"),
         ("IN OUT --runner FlinkRunner --reject-crashers", "--reject-crashers: is for this machine's processes"),
         ("IN OUT --runner FlinkRunner --streaming", "--streaming: this command waits for the job that it starts"),

@@ -132,14 +132,14 @@ def test_a_folder_is_that_of_the_image_and_not_of_its_id(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("entry", "rule", "message"),
     [
-        (Entry("a", split="val"), SplitRule(parts=HALVES), "of 1 images is none"),
+        (Entry("a", split="val"), SplitRule(parts=HALVES), "of 1 images gives no image"),
         (Entry("a"), SplitRule(parts=HALVES, stratify=True), "--stratify: needs one label for each image, and INPUT"
             " has no labels"),
         (Entry("a", label=["x", "y"]), SplitRule(parts=HALVES, stratify=True), "INPUT has several labels for an image"),
         (Entry("a", fields={"age": 3}), SplitRule(parts=HALVES, group_by="ages"), "--group-by ages: is no field of"
             " INPUT; give one of age, folder"),
         (Entry("a", fields={"tags": ["x"]}), SplitRule(parts=HALVES, group_by="tags"), "--group-by tags: is a list"),
-        (Entry("a"), SplitRule(parts=HALVES), "of 1 images is none; give it a larger part, or another --seed"),
+        (Entry("a"), SplitRule(parts=HALVES), "of 1 images gives no image; give it a larger part, or another --seed"),
         (Entry("a", split="../x"), SplitRule(), "the split '../x' of a: a name has letters, digits and _ only"),
     ],
 )  # fmt: skip

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import JobError
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.shards.job import Job, Watcher
-from beam_jobs.shards.output import PLAN, Work
-from beam_jobs.sources.files.interface import SourceOptions
+from beam_jobs.shards.output import PLAN
 
 TASK = ShardTask(split="train", number=0, count=1, records=1, plan=PLAN + "all.jsonl", start=0, end=29)
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    inline_calls.allow()  # tests before may have stopped all calls of this process
-    (tmp_path / PLAN).mkdir(parents=True)
-    (tmp_path / PLAN / "all.jsonl").write_text('["0.png", 3, null, {}, null]\n')
-    return Job(
-        source=SourceOptions(input=str(tmp_path)),
-        output=str(tmp_path),
-        work=Work("x"),
-        image=parse(["prepare", "in", "out"]).image,
-        formats=(),
-        fields={},
-        boxes={},
-        points={},
-        count_classes=False,
-        threads=1,
-        max_seconds=0.2,
-    )
+@pytest.fixture(autouse=True)
+def allowed() -> None:
+    """Calls of this process, all of which tests before may have stopped."""
+    inline_calls.allow()
 
 
 def test_an_image_that_takes_too_long_ends_the_attempt(job: Job) -> None:
@@ -52,7 +36,7 @@ def test_an_image_that_takes_too_long_ends_the_attempt(job: Job) -> None:
         given_up.clear()
 
     with pytest.raises(JobError, match=r"^0.png: is not decoded after --max-seconds 0.2; leave it out with --exclude"):
-        inline_calls.do(hang, TASK, job, None)
+        inline_calls.do(hang, TASK, replace(job, max_seconds=0.2), None)
     given_up.set()
     while given_up.is_set():
         pass

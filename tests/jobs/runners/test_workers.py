@@ -8,19 +8,16 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import JobError
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.runners.workers import Workers, workers_of
 from beam_jobs.shards.job import Job, Watcher
-from beam_jobs.shards.output import PLAN, Work
+from beam_jobs.shards.output import PLAN
 from beam_jobs.sources import Reject
-from beam_jobs.sources.files.interface import SourceOptions
 
 
 class Seen(Watcher):
@@ -38,26 +35,6 @@ class Seen(Watcher):
 class Refusing(Watcher):
     def counts(self, images: int, reject: Reject | None = None) -> None:
         raise JobError("too many")
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    """A job whose plan holds the references of two images, "0.png" and "1.png"."""
-    (tmp_path / PLAN).mkdir(parents=True)
-    (tmp_path / PLAN / "all.jsonl").write_text('["0.png", 3, null, {}, null]\n["1.png", 3, null, {}, null]\n')
-    image = parse(["prepare", "in", "out"]).image
-    return Job(
-        source=SourceOptions(input=str(tmp_path)),
-        output=str(tmp_path),
-        work=Work("x"),
-        image=image,
-        formats=(),
-        fields={},
-        boxes={},
-        points={},
-        count_classes=False,
-        threads=1,
-    )
 
 
 def tasks(count: int) -> list[ShardTask]:

@@ -22,7 +22,8 @@ from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, claimed
 from beam_jobs.shards.publish import Publication, publish
 from beam_jobs.shards.record import image_fields
-from beam_jobs.shards.write import WrittenShard, measure_shard, write_shard
+from beam_jobs.shards.write import measure_shard, write_shard
+from beam_jobs.shards.written_shard import WrittenShard
 from beam_jobs.sources import Layout
 from beam_jobs.sources.folder import Folder
 from shard_reader.format import Fingerprint, Manifest

@@ -349,7 +349,7 @@ def test_what_would_break_resuming_is_an_error(jpeg_shards: Path, tmp_path: Path
 def test_a_damaged_checkpoint_says_what_to_do(jpeg_shards: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "position.json").write_text(text)
     with pytest.raises(
-        StateError, match=r"position\.json: is no position|epoch-00001-step-00000000\.weights\.h5: is missing"
+        StateError, match=r"position\.json: is not a position|epoch-00001-step-00000000\.weights\.h5: is missing"
     ):
         ResumeCallback(ShardSequence(stream(jpeg_shards)), tmp_path)
 

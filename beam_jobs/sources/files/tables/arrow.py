@@ -23,6 +23,7 @@ def is_taken(kind: Any) -> bool:
 
 
 def is_string(kind: Any) -> bool:
+    """Whether an Arrow type is that of texts."""
     from pyarrow import types
 
     return bool(types.is_string(kind) or types.is_large_string(kind))

@@ -1,4 +1,4 @@
-"""The files of a dataset: their names and sizes, by which `--overwrite` tells them from files of the user."""
+"""The files that OUTPUT owns: their names and sizes, by which `--overwrite` tells them from files of the user."""
 
 from __future__ import annotations
 
@@ -34,19 +34,16 @@ def is_name_of_dataset(name: str) -> bool:
 
 def expected_sizes(manifest: Manifest) -> dict[str, int]:
     """The size of each shard, and of each index."""
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    sizes = {file.path: file.bytes for shard in shards for file in shard.files.values()}
-    return sizes | {
-        index_name(file.path): index.size(shard.records, manifest.fields)
-        for shard in shards
-        for file in shard.files.values()
-    }
+    sizes: dict[str, int] = {}
+    for shard in manifest.shards():
+        for file in shard.files.values():
+            sizes |= {file.path: file.bytes, index_name(file.path): index.size(shard.records, manifest.fields)}
+    return sizes
 
 
 def files_of(manifest: Manifest) -> set[str]:
     """The name of every file of a dataset but the manifest."""
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    paths = [file.path for shard in shards for file in shard.files.values()]
+    paths = [file.path for shard in manifest.shards() for file in shard.files.values()]
     metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
     # A manifest is data from elsewhere, and may name any file in OUTPUT.
     ours = filter(is_name_of_dataset, (*paths, *map(index_name, paths)))

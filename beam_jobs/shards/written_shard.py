@@ -1,0 +1,81 @@
+"""A finished shard in words: `written.json` in its folder, which the manifest is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.plan.tasks import ShardTask
+from beam_jobs.shards.output import Work
+from beam_jobs.shards.record import Shape
+from beam_jobs.sources.files.interface import Reject, Suspect
+from shard_reader.format.manifest import Shard, ShardFile
+from shard_reader.storage.directory import Directory
+
+__all__ = ["WRITTEN_NAME", "WrittenShard", "hosts_of", "rejects_of", "suspects_of"]
+
+WRITTEN_NAME: Final = "written.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenShard:
+    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards."""
+
+    task: ShardTask
+    shard: Shard
+    rejected: int
+    suspects: int
+    shape: Shape | None
+    sums: ChannelSums
+    classes: Mapping[int, int]
+    changed: Mapping[str, int]
+    hosts: int = 0
+
+    def to_json(
+        self, rejects: Iterable[Reject], suspects: Iterable[Suspect], hosts: Mapping[str, Sequence[int]]
+    ) -> bytes:
+        """JSON of all fields but the task, of the rejects and the suspects, and of the images and bytes of hosts."""
+        body = {name: value for name, value in asdict(self).items() if name != "task"}
+        listed = {"rejects": list(rejects), "suspects": list(suspects), "hosts": hosts}
+        return json.dumps(body | {"listed": listed}).encode()
+
+    @classmethod
+    def from_json(cls, task: ShardTask, data: bytes) -> WrittenShard:
+        """The inverse of `to_json`."""
+        body = json.loads(data)
+        files = {format: ShardFile(**file) for format, file in body["shard"]["files"].items()}
+        shard = Shard(records=body["shard"]["records"], files=files)
+        return cls(
+            task=task,
+            shard=shard,
+            rejected=body["rejected"],
+            suspects=body["suspects"],
+            shape=None if body["shape"] is None else tuple(body["shape"]),
+            sums=ChannelSums.from_json(body["sums"]),
+            classes={int(label): count for label, count in body["classes"].items()},
+            changed=body["changed"],
+            hosts=body.get("hosts", 0),
+        )
+
+
+def rejects_of(task: ShardTask, work: Work, output: Directory) -> list[Reject]:
+    """The rejected images of a finished shard."""
+    return [Reject(*values) for values in _listed(task, work, output)["rejects"]]
+
+
+def suspects_of(task: ShardTask, work: Work, output: Directory) -> list[Suspect]:
+    """The records of a finished shard whose images may be damaged."""
+    return [Suspect(*values) for values in _listed(task, work, output)["suspects"]]
+
+
+def hosts_of(task: ShardTask, work: Work, output: Directory) -> dict[str, tuple[int, int]]:
+    """The web servers that the records of a finished shard come from, each with its images and their bytes."""
+    return {host: (images, size) for host, (images, size) in _listed(task, work, output)["hosts"].items()}
+
+
+def _listed(task: ShardTask, work: Work, output: Directory) -> dict[str, Any]:
+    listed: dict[str, Any] = json.loads(output.read(f"{work.shards}/{task.name}/{WRITTEN_NAME}"))["listed"]
+    return listed
