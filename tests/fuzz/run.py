@@ -20,7 +20,10 @@ try:
 except ModuleNotFoundError:
     atheris = None
 
-with atheris.instrument_imports(include=["beam_jobs", "shard_reader"]) if atheris else contextlib.nullcontext():
+# To list the targets, nothing is instrumented, which prints a line for each module.
+_INSTRUMENTED = atheris.instrument_imports(include=["beam_jobs", "shard_reader"]) if atheris and sys.argv[1:] else None
+
+with _INSTRUMENTED or contextlib.nullcontext():
     from fuzz.targets import FOUND, TARGETS, Target, check
 
 _MEMORY_MB, _INPUT_SECONDS, _INPUT_BYTES = 1024, 20, 20_000
