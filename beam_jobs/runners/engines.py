@@ -298,9 +298,10 @@ def _regularly(show: Callable[[], None], cancel: Callable[[], object]) -> Iterat
             try:
                 show()
             except LostJobError as error:
-                lost.append(error)
-                cancel()
-                return
+                lost[:] = [error]
+                with contextlib.suppress(Exception):  # without a network, the next turn cancels it
+                    cancel()
+                    return
             except Exception:  # the store may be unreachable for a moment
                 continue
 
