@@ -110,6 +110,7 @@ __all__ = [
     "REJECTS_NAME",
     "SUSPECTS_NAME",
     "TFDS_NAMES",
+    "THUMBNAILS_NAME",
     "Counts",
     "Fingerprint",
     "Host",
@@ -134,6 +135,7 @@ REJECTS_NAME: Final = "rejects.jsonl"
 
 SUSPECTS_NAME: Final = "suspects.jsonl"
 DUPLICATES_NAME: Final = "duplicates.jsonl"
+THUMBNAILS_NAME: Final = "thumbnails.jsonl"
 LOCK_NAME: Final = "_image-shards.lock"
 """A file of the job that writes a dataset: beside no manifest, it says that the dataset is not finished."""
 TFDS_NAMES: Final = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
