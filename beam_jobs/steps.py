@@ -29,6 +29,7 @@ from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.lock import Lock
 from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
 from beam_jobs.shards.publish import check_rejects, publication_of
+from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.shards.write import Sample, hashes_of, sample_shard
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
@@ -292,7 +293,8 @@ def _write(run: _Run, plan: _Plan, output: Output) -> None:
     steps = plan.inputs.planned + _measured(options, plan)
     progress = Progress(steps, listing.inputs.count, plan.inputs, options.max_rejects)
     with output.staging() as staging:
-        add = functools.partial(add_writing, replace(job, staging=staging), publication)
+        job = replace(job, staging=staging, thumbnail_share=share_of(plan.inputs.planned))
+        add = functools.partial(add_writing, job, publication)
         _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks))
 
 

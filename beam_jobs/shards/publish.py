@@ -25,7 +25,8 @@ from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.record import common_shape
 from beam_jobs.shards.tfds_metadata import metadata_files
-from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of
+from beam_jobs.shards.thumbnails import Thumbnail, chosen
+from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of, thumbnails_of
 from beam_jobs.sources.files.interface import Layout, Reject, Suspect
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
@@ -33,6 +34,7 @@ from shard_reader.format.manifest import (
     MANIFEST_NAME,
     REJECTS_NAME,
     SUSPECTS_NAME,
+    THUMBNAILS_NAME,
     Counts,
     Fingerprint,
     Host,
@@ -134,12 +136,13 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
             _rename(shard, output.local, publication.work)
     output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
     output.write(SUSPECTS_NAME, map(Suspect.to_line, _suspects(shards, publication.work, output)))
+    output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, chosen(_thumbnails(shards, publication.work, output))))
     manifest = replace(_manifest(shards, rejected, publication), hosts=_hosts(shards, publication.work, output))
     manifest = replace(manifest, counts=_write_duplicates(manifest, output, publication.work))
     tfds = metadata_files(manifest, _tfds_name(output))
     for name, data in tfds.items():
         output.write(name, [data])
-    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, *tfds)
+    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, *tfds)
     manifest = replace(manifest, files={name: output.sha256(name) for name in names})
     # A dataset is visible when its manifest is. After a power cut, a manifest on disk must imply the names of the
     # shards on disk, and a removed `_work` the manifest: so the directory is synced before and after.
@@ -191,6 +194,12 @@ def _suspects(shards: Iterable[WrittenShard], work: Work, output: Directory) -> 
     for shard in shards:
         if shard.suspects:
             yield from suspects_of(shard.task, work, output)
+
+
+def _thumbnails(shards: Iterable[WrittenShard], work: Work, output: Directory) -> Iterator[tuple[int, Thumbnail]]:
+    for shard in shards:
+        if shard.thumbnails:
+            yield from thumbnails_of(shard.task, work, output)
 
 
 def _hosts(shards: Iterable[WrittenShard], work: Work, output: Directory) -> dict[str, Host]:

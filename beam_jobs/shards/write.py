@@ -33,7 +33,8 @@ from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Prepared, Shape, common_shape, hash_reference, labels_of, prepare_reference
-from beam_jobs.shards.written_shard import WRITTEN_NAME, WrittenShard
+from beam_jobs.shards.thumbnails import Thumbnails
+from beam_jobs.shards.written_shard import WRITTEN_NAME, Listed, WrittenShard
 from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
@@ -207,11 +208,12 @@ def _attempt(task: ShardTask, job: Job, output: Directory) -> Iterator[Path]:
 def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: Watcher, attempt: Path) -> WrittenShard:
     rejects, suspects, sums = list[Reject](), list[Suspect](), ChannelSums()
     classes, changed, hosts = Counter[int](), Counter[str](), dict[str, list[int]]()
+    thumbnails = Thumbnails(job.thumbnail_share, task.split)
     shape: Shape | None = None
 
     def records() -> Iterator[Mapping[str, Any]]:
         nonlocal sums, shape
-        for _, record in _each(task, job, watcher, _maker(job, statistics)):
+        for _, record in _each(task, job, watcher, _maker(job, statistics, thumbnails)):
             if isinstance(record, Reject):
                 rejects.append(record)
                 watcher.counts(1, record)
@@ -242,8 +244,10 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         classes=dict(classes),
         changed=dict(changed),
         hosts=len(hosts),
+        thumbnails=len(thumbnails.kept()),
     )
-    write_whole(attempt / WRITTEN_NAME, [written.to_json(rejects, suspects, hosts)])
+    listed = Listed(rejects=rejects, suspects=suspects, hosts=hosts, thumbnails=thumbnails.kept())
+    write_whole(attempt / WRITTEN_NAME, [written.to_json(listed)])
     return written
 
 
@@ -279,7 +283,9 @@ Begin = Callable[[], None]
 """Says that an image has been read, and is being decoded."""
 
 
-def _maker(job: Job, statistics: ChannelSums | None) -> Callable[[Reference, Begin], Prepared | Reject]:
+def _maker(
+    job: Job, statistics: ChannelSums | None, thumbnails: Thumbnails | None = None
+) -> Callable[[Reference, Begin], Prepared | Reject]:
     """A function that makes the record of a reference, for at most `job.decoders` of them at the same time."""
     turn = threading.BoundedSemaphore(job.decoders)
 
@@ -289,7 +295,7 @@ def _maker(job: Job, statistics: ChannelSums | None) -> Callable[[Reference, Beg
             begin()
             yield
 
-    return lambda reference, begin: prepare_reference(reference, job, statistics, decoding(begin))
+    return lambda reference, begin: prepare_reference(reference, job, statistics, decoding(begin), thumbnails)
 
 
 def _each(

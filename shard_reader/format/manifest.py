@@ -10,6 +10,7 @@ OUT/
   rejects.jsonl                              one line for each input that is in no shard
   suspects.jsonl                             one line for each record whose image may be damaged
   duplicates.jsonl                           one line for each record with the bytes of an earlier one
+  thumbnails.jsonl                           small pictures of rejects, suspects and changed images
   dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
 ```
 
@@ -43,10 +44,12 @@ in the image's own header if their `feature` is the image's. Where no feature is
 a record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
 
 **Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width,
-channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `content_hash` (the first 64 bits of the
-XXH3-128 of the input, as a signed integer), `label` (the index into `class_names`, or a number of the inputs'
-own; a list of them where a record has several; absent where the inputs have no labels), and fields that the
-inputs bring along, of any name. `objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts
+channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `original_height`, `original_width` (the pixels of
+the upright input, before it is cropped, resized or padded), `content_hash` (the first 64 bits of the XXH3-128 of the
+input), `phash`, `dhash` (two perceptual hashes of 64 bits of the stored image without its border; both 0 for an image
+of one colour, which has none; all three hashes as signed integers), `label` (the index into `class_names`, or a number
+of the inputs' own; a list of them where a record has several; absent where the inputs have no labels), and fields that
+the inputs bring along, of any name. `objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts
 of the stored image's height and width. All fields that begin with `objects/` have an element for each of the
 n objects.
 
@@ -76,6 +79,11 @@ and `message`.
 
 **Suspects.** One JSON object for each record whose image a decoder read with a complaint, but without a loss of
 pixels: `id`, `split` and `message`, in the decoder's words.
+
+**Thumbnails.** One JSON object for each picture, at most 64 of rejects and suspects, and 64 of other records: `id`,
+`split` (`null` for a reject), `group` (`reject`, `suspect`, `change` or `usual`), `reason` (that of the reject, the
+message of the suspect, or the kind of change), `before` (the upright input) and `after` (the pixels to be stored), each
+a JPEG file in base64, or `null`.
 
 **Duplicates.** One JSON object for each record whose input has the same bytes as an earlier one: `id`, `split` and
 `labels`, `first_id`, `first_split` and `first_labels` of the first of them, `leak`, whether it is in another split than
