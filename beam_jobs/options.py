@@ -130,6 +130,7 @@ class PrepareOptions:
     reject_crashers: bool = False
     overwrite: bool = False
     dry_run: bool = False
+    report: bool = False
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the bytes of the dataset: not `workers`, `max_rejects` or the runner."""

@@ -19,6 +19,7 @@ from beam_jobs.plan.fingerprint import check_same, identity
 from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import Duplicate, PlannedInputs, plan_inputs, statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, first_references, plan_shards, read_tasks, shard_count
+from beam_jobs.report.report import make_report, need_report_packages
 from beam_jobs.runners.engines import check_engine, check_places
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.jobs import job_of, robots_in, with_threads
@@ -35,6 +36,8 @@ from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
 from beam_jobs.summary import Progress, dry_run_text, output_state, reached_lines, summary
 from beam_jobs.terminal import counted, print_status
+from beam_jobs.tools.dataset_files import REPORT_NAME
+from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import Manifest
 from shard_reader.storage.open import is_url, local_path
 
@@ -98,6 +101,8 @@ def prepare(options: PrepareOptions) -> str:
     """
     began = time.monotonic()
     _check_places(options)
+    if options.report:
+        need_report_packages()
     try:
         found, why = recognised(options.source)
         source = open_source(found)
@@ -108,9 +113,9 @@ def prepare(options: PrepareOptions) -> str:
         with claimed(options.output, overwrite=options.overwrite) as output:
             finished = output.manifest()
             if finished is not None and not options.overwrite:
-                return _nothing_to_do(options, source, why, finished)
+                return _nothing_to_do(options, source, why, finished) + _report(options, output)
             manifest = _make_dataset(options, source, why, output, finished)
-            return summary(manifest, options.output, time.monotonic() - began)
+            return summary(manifest, options.output, time.monotonic() - began) + _report(options, output)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
     except (JobError, OSError):
@@ -146,6 +151,18 @@ def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: 
     check_same(identity(finished.fingerprint, finished.options), here, options.output)
     counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
     return f"{options.output}: is finished, nothing to do ({counts})"
+
+
+def _report(options: PrepareOptions, output: Output) -> str:
+    """Write the report, if there is to be one, and return the last line of the summary about it."""
+    if not options.report:
+        return ""
+    try:
+        made = make_report(options.output)
+    except ShardsError as error:
+        raise JobError(f"the dataset is whole, but its report cannot be made: {error}") from error
+    output.files.write(REPORT_NAME, [made.html])
+    return f"\nreport:\n  {made.describe(output.files.uri(REPORT_NAME))}"
 
 
 def _make_dataset(

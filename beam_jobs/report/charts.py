@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -60,14 +61,15 @@ def histogram(
         title: the name of the values.
         values: the values.
         show: a value as text.
-        log: whether bins are equal parts of the values' logarithms; values below 1e-9 count as that.
+        log: whether bins are equal parts of the logarithms of values, of those down to a millionth of the largest.
     """
     if not len(values):
         return None
     low, high, median = float(values.min()), float(values.max()), float(np.median(values))
     if low == high:
         return Histogram(title, f"all {show(low)}")
-    scaled = np.log2(np.maximum(values, 1e-9)) if log else values.astype(np.float64)
+    log = log and high > 0
+    scaled = np.log2(np.maximum(values, high / 1e6)) if log else values.astype(np.float64)
     counts, edges = np.histogram(scaled, _BINS)
     shown = [show(float(value)) for value in (np.exp2(edges) if log else edges)]
     width, top = WIDTH / _BINS, int(counts.max())
@@ -84,4 +86,4 @@ def histogram(
 def parts(counts: Sequence[int], largest: int) -> tuple[tuple[float, float], ...]:
     """Begin and length of each part of a stacked bar, in percent of the `largest` sum."""
     ends = np.cumsum([0, *counts]) * 100 / max(1, largest)
-    return tuple((round(float(a), 3), round(float(b - a), 3)) for a, b in zip(ends, ends[1:], strict=False))
+    return tuple((round(float(a), 3), round(float(b - a), 3)) for a, b in pairwise(ends))

@@ -59,7 +59,7 @@ def _shown(value: Any) -> Any:
 
 
 def _policy(style: str, script: str) -> str:
-    """The Content Security Policy: pictures from the file itself, its one style and its one script, and nothing else."""
+    """The Content Security Policy: the pictures, the one style and the one script of the file, and nothing else."""
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
     style_hash, script_hash = (f"'sha256-{hash}'" for hash in hashes)
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from shard_reader.arguments import parse_bytes
@@ -23,8 +23,13 @@ _PLACES: Final = frozenset({"root", "below"})
 _MOST_BYTES = 300  # of a value
 
 
-def prepare_command(manifest: Manifest, *more: str) -> str:
-    """The command that makes the dataset again, with further words; "" if `prepare` did not make it."""
+def prepare_command(manifest: Manifest, without: Iterable[str] = ()) -> str:
+    """The command that makes the dataset again; "" if `prepare` did not make it.
+
+    Args:
+        manifest: the manifest of the dataset.
+        without: options that are left out, with or without their values.
+    """
     options = manifest.options
     if not isinstance(options.get("image"), Mapping):
         return ""
@@ -35,8 +40,8 @@ def prepare_command(manifest: Manifest, *more: str) -> str:
     words += _words({name: value for name, value in options.items() if name not in _LEFT_OUT})
     words += _shard_words(options.get("shards"))
     words += [f"--seed {manifest.seed}"] if manifest.seed else []
-    names = {word.split(" ")[0] for word in more}
-    return " ".join([*(word for word in words if word.split(" ")[0] not in names), *more])
+    left_out = {word.split(" ")[0] for word in without}
+    return " ".join(word for word in words if word.split(" ")[0] not in left_out)
 
 
 def recognised(manifest: Manifest) -> str:

@@ -77,7 +77,8 @@ def _bytes(manifest: Manifest, split: str) -> int:
 
 def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "Made by", f"image-shards {manifest.options.get('command', 'prepare')}"
-    yield "Source", recognised(manifest)
+    yield "Source", without_places(manifest, recognised(manifest))
+    yield "Layout", without_places(manifest, str(manifest.options.get("layout") or ""))
     yield "Formats", " and ".join(manifest.formats)
     shown = islice(manifest.fields.items(), _MOST)
     more = f" and {len(manifest.fields) - _MOST} more" if len(manifest.fields) > _MOST else ""

@@ -1,29 +1,48 @@
-"""The report about a dataset, as one HTML file: the same bytes for the same dataset, wherever and whenever it is made."""
+"""The report about a dataset, as one HTML file: for the same dataset the same bytes, wherever and whenever."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from beam_jobs.errors import UsageError
 from beam_jobs.report.classes import Classes, classes_of
 from beam_jobs.report.findings import findings
 from beam_jobs.report.html import rendered
+from beam_jobs.report.overview import overview
 from beam_jobs.report.reading.lists import Lists, read_lists
 from beam_jobs.report.reading.looks import Looks
-from beam_jobs.report.overview import overview
-from beam_jobs.report.sections import changes, duplicates, evidence, gallery, pixels, rejects, sizes
 from beam_jobs.report.reading.survey import Survey, survey
+from beam_jobs.report.sections import changes, duplicates, evidence, gallery, pixels, rejects, sizes
+from beam_jobs.terminal import counted, size_text
 from beam_jobs.tools.dataset_files import manifest_at, need_packages, need_shard_packages
-from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.open import open_dataset
 from shard_reader.format.manifest import Manifest
+from shard_reader.storage.local import write_whole
+from shard_reader.storage.open import is_url
 
-__all__ = ["REPORT_NAME", "need_report_packages", "report"]
+__all__ = ["Report", "make_report", "need_report_packages", "save_report"]
 
-REPORT_NAME: Final = "report.html"
 _PICTURES = 320  # of the gallery
 _OF_EACH = 12  # pictures of a class, at most
 _WITHOUT_CLASSES = 60  # pictures of a dataset without classes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report: the HTML file, and its numbers of problems and of all findings."""
+
+    html: bytes
+    problems: int
+    findings: int
+
+    def describe(self, place: str) -> str:
+        """The report at a place, in words."""
+        found = f"{counted(self.findings, 'finding')}, {counted(self.problems, 'problem')} among them"
+        return f"{place}: {found if self.findings else 'nothing suspicious'}, {size_text(len(self.html))}"
 
 
 def need_report_packages() -> None:
@@ -35,7 +54,26 @@ def need_report_packages() -> None:
     need_packages("report", "jinja2", "PIL", "simplejpeg")
 
 
-def report(place: str) -> bytes:
+def save_report(place: str, file: str) -> Report:
+    """Write the report about the dataset at a path or a URL to a file.
+
+    Raises:
+        UsageError: there is no such folder, or no file can be there.
+        JobError, ShardsError: as `make_report` raises them.
+    """
+    path = Path(file)
+    if is_url(file) or not path.parent.is_dir():
+        raise UsageError(
+            f"--output {file}: {'is a URL' if is_url(file) else 'there is no such folder'}; give a local file"
+        )
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--output {file}: is {'a folder' if path.is_dir() else 'no file'}; give the name of a file")
+    made = make_report(place)
+    write_whole(path, [made.html])
+    return made
+
+
+def make_report(place: str) -> Report:
     """The report about the dataset at a path or a URL.
 
     Raises:
@@ -54,7 +92,9 @@ def report(place: str) -> bytes:
         found = survey(manifest, splits, labels, of_each, set(_ids(lists)), remote=files.local is None)
         looks = Looks(splits, [f"{files.uri('').rstrip('/')}/", f"{place.rstrip('/')}/"])
         found.problems = list(map(looks.message, found.problems))
-        return rendered(_sections(manifest, found, lists, classes, looks))
+        values = _sections(manifest, found, lists, classes, looks)
+        levels = Counter(finding.level for finding, _ in values["findings"])
+        return Report(rendered(values), levels["problem"], levels.total())
     finally:
         for data in splits:
             data.close()
@@ -78,7 +118,7 @@ def _sections(
     size = sizes(found, looks, manifest)
     changed = changes(manifest, lists, looks)
     shown = gallery(found, classes, looks, found.sample[:_WITHOUT_CLASSES])
-    groups = [*refused, *seen["groups"], *size["groups"]]
+    groups = [*refused, *seen["groups"], *size["groups"], *shown]
     return {
         "manifest": manifest,
         "overview": overview(manifest, classes),

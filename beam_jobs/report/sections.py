@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from beam_jobs.images.changes import CHANGES
 from beam_jobs.report.charts import Histogram, histogram
-from beam_jobs.report.reading.choice import Place
 from beam_jobs.report.classes import Classes
+from beam_jobs.report.reading.choice import Place
 from beam_jobs.report.reading.lists import Lists, Thumbnail
 from beam_jobs.report.reading.looks import Look, Looks
 from beam_jobs.report.reading.pictures import MEASURES, Measures, Picture, picture_of_jpeg
@@ -24,6 +24,7 @@ __all__ = ["Group", "Pair", "Shown", "changes", "duplicates", "gallery", "pixels
 
 _MOST_NAMED = 12  # rejects without a picture, of each reason
 _EVIDENCE = 4  # pictures beside a finding
+_OF_A_LINE = 2  # pictures of each class, up to which all classes are one group
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,12 @@ def gallery(found: Survey, classes: Classes | None, looks: Looks, random: Sequen
     if not any(places.values()):
         return [Group("all", "A sample of all images", shown=tuple(_plain(looks.of(random))))]
     looks.add(place for some in places.values() for place in some)
-    groups = [Group(name, name, shown=tuple(_plain(looks.of(some)))) for name, some in places.items() if some]
-    if max(len(group.shown) for group in groups) > 2:
-        return groups
+    seen = {name: looks.of(some) for name, some in places.items() if some}
+    if max(map(len, seen.values())) > _OF_A_LINE:
+        return [Group(name, name, shown=tuple(Shown(look, look.split) for look in some)) for name, some in seen.items()]
     # Hundreds of headings over one picture each would be hard to read.
-    return [Group("all", f"Pictures of {len(groups)} classes", shown=tuple(one for group in groups for one in group.shown))]
+    together = tuple(_plain(look for some in seen.values() for look in some))
+    return [Group("all", f"Pictures of {len(seen)} classes", shown=together)]
 
 
 def sizes(found: Survey, looks: Looks, manifest: Manifest) -> Mapping[str, Any]:
@@ -103,7 +105,7 @@ def sizes(found: Survey, looks: Looks, manifest: Manifest) -> Mapping[str, Any]:
         charts.append(histogram(f"Width / height {when}", width / height, log=True))
     if found.has_originals:
         charts.append(histogram("Pixels of a side after, for each one before", _scale(rows), log=True))
-    charts.append(histogram("Stored bytes of an image", rows["length"], size_text, log=True))
+    charts.append(histogram("Stored bytes of an image", rows["length"], lambda size: size_text(round(size)), log=True))
     groups = [
         _extreme(found, looks, "smallest", "The smallest images", _size_text),
         _extreme(found, looks, "widest", "The widest, for their height", _size_text),
@@ -131,7 +133,7 @@ def pixels(found: Survey, measured: Sequence[tuple[Place, Measures]], looks: Loo
     charts = [
         histogram("Brightness, 0 to 1", values["brightness"]),
         histogram("Contrast: standard deviation", values["contrast"]),
-        histogram("Sharpness: variance of the Laplacian", values["sharpness"], log=True),
+        histogram("Sharpness: variance of the Laplacian", np.maximum(values["sharpness"], 1), log=True),
     ]
     wanted: list[tuple[str, str, str, int]] = [
         ("darkest", "The darkest", "brightness", 1),
@@ -144,9 +146,9 @@ def pixels(found: Survey, measured: Sequence[tuple[Place, Measures]], looks: Loo
     if found.constants:
         groups.append(Group("constants", "Images of one colour", shown=tuple(_plain(looks.of(found.constants)))))
     for name, title, measure, sign in wanted:
-        order = np.argsort(sign * values[measure], kind="stable")[:EXTREMES] if len(measured) > EXTREMES else []
-        if not len(order) or _is_constant(values[measure]):
+        if len(measured) <= EXTREMES or _is_constant(values[measure]):
             continue
+        order = np.argsort(sign * values[measure], kind="stable")[:EXTREMES]
         seen = looks.of([measured[number][0] for number in order])
         texts = [f"{measure} {values[measure][number]:.3g}" for number in order]
         groups.append(Group(name, title, shown=tuple(map(Shown, seen, texts))))
@@ -199,8 +201,13 @@ def changes(manifest: Manifest, lists: Lists, looks: Looks) -> list[tuple[str, i
 
 def evidence(name: str, pairs: Sequence[Pair], groups: Iterable[Group]) -> list[Shown]:
     """The pictures beside a finding."""
-    if name in ("contradictions", "leaks"):
-        some = [pair for pair in pairs if (pair.is_contradiction if name == "contradictions" else pair.is_leak)]
+    kinds = {
+        "contradictions": [pair for pair in pairs if pair.is_contradiction],
+        # Others than those of the finding before, if there are any.
+        "leaks": sorted((pair for pair in pairs if pair.is_leak), key=lambda pair: pair.is_contradiction),
+        "near-leaks": [pair for pair in pairs if pair.is_leak and pair.distance is not None],
+    }
+    if (some := kinds.get(name)) is not None:
         shown = [one for pair in some for one in (pair.first, pair.second)]
     else:
         shown = [one for group in groups if group.name == name for one in group.shown]
@@ -239,7 +246,7 @@ def _reject_group(
     pictures: Mapping[tuple[str, str], Thumbnail],
     looks: Looks,
 ) -> Group:
-    shown, named = [], []
+    shown, named = list[Shown](), list[tuple[str, str]]()
     for id, message in messages.items():
         one = pictures.get(("reject", id))
         look = _thumbnail_look(one, looks) if one is not None else None
@@ -267,15 +274,14 @@ def _pair(line: Mapping[str, Any], found: Survey, looks: Looks) -> Pair | None:
     first_id = line.get("first_id")
     if not isinstance(first_id, str):
         return None
-    ids = ((first_id, "first_"), (line["id"], ""))
-    shown = [Shown(_of_id(id, line.get(f"{kind}split"), found, looks), _labels(line, kind)) for id, kind in ids]
     contradiction, leak = line.get("contradiction") is True, line.get("leak") is True
     words = ["other label"] if contradiction else []
     words += ["other split"] if leak else []
     distance = line.get("distance") if line.get("near") is True else None
     return Pair(
-        " and ".join(words) or "same split",
-        *shown,
+        kind=" and ".join(words) or "same split",
+        first=Shown(_of_id(first_id, line.get("first_split"), found, looks), _labels(line, "first_")),
+        second=Shown(_of_id(line["id"], line.get("split"), found, looks), _labels(line, "")),
         is_contradiction=contradiction,
         is_leak=leak,
         distance=distance if isinstance(distance, int) else None,

@@ -39,6 +39,7 @@ LAYERS = {
     ],
     "beam_jobs": [
         "beam_jobs.errors",
+        "beam_jobs.images.changes",
         "beam_jobs.terminal",
         "beam_jobs.external_sort",
         "beam_jobs.signals",
@@ -48,6 +49,8 @@ LAYERS = {
         "beam_jobs.sources",
         "beam_jobs.tools.foreign",
         "beam_jobs.tools",
+        "beam_jobs.report.reading",
+        "beam_jobs.report",
         "beam_jobs.options",
         "beam_jobs.images.files",
         "beam_jobs.images",

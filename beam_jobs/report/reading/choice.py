@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Lowest", "LowestOfEach", "Place", "mixed"]
+from shard_reader.format.fields import Field
+
+__all__ = ["Lowest", "LowestOfEach", "Place", "is_number", "mixed"]
 
 _KEPT = np.dtype([("key", "<f8"), ("mixed", "<u8"), ("split", "<i4"), ("number", "<i8")])
 _NEVER = np.uint64(2**64 - 1)
@@ -31,6 +33,11 @@ def mixed(split: int, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+def is_number(fields: Mapping[str, Field], name: str) -> bool:
+    """Whether the index has a column of whole numbers for a field: a dataset of others may have any field."""
+    return name in fields and fields[name].dtype == "int64" and fields[name].shape == ()
 
 
 class Lowest:
@@ -88,9 +95,7 @@ class LowestOfEach:
             if len(kept) == self._most:
                 self._worst[which[row]] = kept[-1][0]
 
-    def _first(
-        self, which: NDArray[np.int64], hashes: NDArray[np.uint64], rows: NDArray[np.int64]
-    ) -> Iterator[int]:
+    def _first(self, which: NDArray[np.int64], hashes: NDArray[np.uint64], rows: NDArray[np.int64]) -> Iterator[int]:
         """The rows with the lowest hashes of each label: without them, the first block would sort every record."""
         order = np.lexsort((hashes, which))
         ordered = which[order]

@@ -1,4 +1,4 @@
-"""The lists beside the shards, one JSON object a line: rejects, suspects, duplicates and thumbnails. Each is untrusted."""
+"""The lists beside the shards, one JSON object a line: rejects, suspects, duplicates and thumbnails."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.report.reading.choice import Place
+from beam_jobs.report.reading.choice import Place, is_number
 from beam_jobs.report.reading.pictures import Measures, Picture, measure, picture_of, shown_pixels
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.errors import ShardsError
@@ -125,7 +125,7 @@ class Looks:
         return message
 
     def _bounded(self, places: Sequence[Place]) -> list[Place]:
-        pixels, some = 0, []
+        pixels, some = 0, list[Place]()
         for place in places:
             data = self._splits[place.split]
             height, width = (int(data.column(name, [place.number])[0]) for name in ("height", "width"))
@@ -157,7 +157,7 @@ class Looks:
             labels=tuple(dict.fromkeys(labels))[:_MOST_LABELS],
             height=pixels.shape[0],
             width=pixels.shape[1],
-            original=_original(record),
+            original=_original(data, place.number),
             picture=picture_of(pixels),
             boxes=boxes[:_MOST_BOXES],
             objects=len(boxes),
@@ -182,9 +182,12 @@ def _name(label: int, names: Sequence[str] | None) -> str:
     return names[label] if names is not None and 0 <= label < len(names) else str(label)
 
 
-def _original(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    height, width = record.get("original_height"), record.get("original_width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) and height > 0 < width else None
+def _original(data: Dataset, number: int) -> tuple[int, int] | None:
+    names = ("original_height", "original_width")
+    if not all(is_number(data.fields, name) for name in names):
+        return None
+    height, width = (int(data.column(name, [number])[0]) for name in names)
+    return height, width
 
 
 def _boxes(record: Mapping[str, Any], names: Sequence[str] | None) -> tuple[Box, ...]:

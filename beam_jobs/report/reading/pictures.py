@@ -68,7 +68,7 @@ def shown_pixels(image: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
         return (image >> 8).astype(np.uint8), "16 bits shown as 8"
     values = np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         return (values * 255 + 0.5).astype(np.uint8), "0 to 1 shown as 0 to 255"
     if not high > low or not math.isfinite(high - low):
         return np.zeros(values.shape, np.uint8), "one value, shown as black"

@@ -9,12 +9,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.report.reading.choice import Lowest, LowestOfEach, Place, mixed
+from beam_jobs.report.reading.choice import Lowest, LowestOfEach, Place, is_number, mixed
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.errors import ShardsError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import Field
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import Manifest
 from shard_reader.shards.shard import OpenShard
@@ -117,11 +116,6 @@ def _shards(data: Dataset, step: int, survey: Survey) -> Iterator[tuple[OpenShar
                 survey.problems.append(str(error))
 
 
-def _has_numbers(fields: Mapping[str, Field], name: str) -> bool:
-    """Whether the index has a column of whole numbers for a field: a dataset of others may have any field."""
-    return name in fields and fields[name].dtype == "int64" and fields[name].shape == ()
-
-
 class _Pass:
     """What is collected during the pass."""
 
@@ -129,11 +123,11 @@ class _Pass:
         fields = manifest.fields
         self.survey = Survey(
             records=sum(split.records for split in manifest.splits.values()),
-            has_originals=_has_numbers(fields, "original_height") and _has_numbers(fields, "original_width"),
+            has_originals=is_number(fields, "original_height") and is_number(fields, "original_width"),
         )
-        self._has_labels = _has_numbers(fields, "label")
+        self._has_labels = is_number(fields, "label")
         self._is_raw = codec_of(fields["image"]).is_raw
-        self._has_hash = _has_numbers(fields, "phash")
+        self._has_hash = is_number(fields, "phash")
         self._step = max(1, -(-self.survey.records // _ROWS))
         self._sizes: list[NDArray[np.void]] = []
         self._sample = Lowest(LOOKED_AT)
