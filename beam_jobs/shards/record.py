@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import struct
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -109,17 +110,39 @@ def prepare_reference(
     return Prepared(payload=payload, values=values, changed=changed, host=host, received=received)
 
 
-def hash_reference(reference: Reference, job: Job) -> bytes:
+def hash_reference(reference: Reference, job: Job, turn: AbstractContextManager[object] = _AT_ONCE) -> bytes:
     """The hash of an input, 16 bytes; zeros for an input that cannot be read, and will be a reject.
+
+    With `job.hash_pixels`, 24 bytes follow: `phash`, `dhash` and the number of pixels of the upright input, as
+    big-endian integers; zeros for an input that cannot be decoded. Decoding is done within `turn`.
 
     Raises:
         JobError: the input could not be read for a reason that may pass.
     """
     try:
+        if reference.id in job.crashers:
+            raise BadInput("crash", job.crashers[reference.id])
         check_objects(reference.values, job.boxes)
-        found = _hash(_read_whole(reference, job))
+        data = _read_whole(reference, job)
     except BadInput:
-        return bytes(16)
+        return bytes(16 + 24 * job.hash_pixels)
+    if not job.hash_pixels:
+        return _input_hash(data, reference)
+    with turn:
+        return _input_hash(data, reference) + _pixel_hash(data, job)
+
+
+def _pixel_hash(data: bytes | Pixels, job: Job) -> bytes:
+    try:
+        payload = prepare_image(data, job.image)
+    except BadInput:
+        return bytes(24)
+    width, height = payload.geometry.upright
+    return struct.pack(">qqQ", *payload.hashes, width * height)
+
+
+def _input_hash(data: bytes | Pixels, reference: Reference) -> bytes:
+    found = _hash(data)
     # The declared size of an image is checked later. With it in the hash, an input with a wrong size cannot be the
     # one that is kept of several, and then be rejected.
     return xxhash.xxh3_128_digest(found + repr(reference.frame).encode()) if reference.frame else found

@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from beam_jobs.images.decode import to_8_bits
+from beam_jobs.images.decode import image_formats, to_8_bits
 from beam_jobs.images.files.work import check_file, check_image
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import Pixels
@@ -181,7 +181,7 @@ def _from_jpeg(data: bytes, options: ImageOptions) -> Pixels | None:
 
 
 def _from_other(data: bytes, options: ImageOptions) -> Pixels | None:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=image_formats()) as image:
         if image.width * image.height > options.max_pixels:
             return None
         check_image(image, options.max_work)

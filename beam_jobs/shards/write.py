@@ -19,7 +19,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -103,16 +103,13 @@ def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], field
 
 
 def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> int:
-    """Store the hash of each input of one task, and return their number.
-
-    A hash has 16 bytes; zeros stand for an input that cannot be read.
-    """
+    """Store the hash of each input of one task, in the form of `hash_reference`, and return their number."""
     output, name = _directory(job.output), f"{job.work.hashed}/{task.name}"
     if Path(name).name in output.names(job.work.hashed):
         watcher.keeps(task.records, 0)
         return task.records
-    hashes = list[bytes]()
-    for _, found in _each(task, job, watcher, lambda reference, _: hash_reference(reference, job)):
+    hashes, decoding = list[bytes](), _decoding(job)
+    for _, found in _each(task, job, watcher, lambda reference, begin: hash_reference(reference, job, decoding(begin))):
         hashes.append(found)
         watcher.counts(1)
     output.write(name, hashes)
@@ -120,9 +117,9 @@ def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) ->
 
 
 def hashes_of(task: ShardTask, work: Work, output: Directory) -> NDArray[np.uint64]:
-    """The hashes that `hash_shard` stored, uint64 `[n, 2]`."""
+    """The hashes that `hash_shard` stored, uint64 `[n, 2]`, or `[n, 5]` with those of pixels."""
     data = output.read(f"{work.hashed}/{task.name}")
-    return np.frombuffer(data, ">u8").reshape(-1, 2).astype(np.uint64)
+    return np.frombuffer(data, ">u8").reshape(task.records, -1).astype(np.uint64)
 
 
 def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> ChannelSums:
@@ -286,7 +283,13 @@ Begin = Callable[[], None]
 def _maker(
     job: Job, statistics: ChannelSums | None, thumbnails: Thumbnails | None = None
 ) -> Callable[[Reference, Begin], Prepared | Reject]:
-    """A function that makes the record of a reference, for at most `job.decoders` of them at the same time."""
+    """A function that makes the record of a reference."""
+    decoding = _decoding(job)
+    return lambda reference, begin: prepare_reference(reference, job, statistics, decoding(begin), thumbnails)
+
+
+def _decoding(job: Job) -> Callable[[Begin], AbstractContextManager[None]]:
+    """The context in which an image is decoded, of which there are at most `job.decoders` at the same time."""
     turn = threading.BoundedSemaphore(job.decoders)
 
     @contextlib.contextmanager
@@ -295,7 +298,7 @@ def _maker(
             begin()
             yield
 
-    return lambda reference, begin: prepare_reference(reference, job, statistics, decoding(begin), thumbnails)
+    return decoding
 
 
 def _each(
