@@ -102,8 +102,6 @@ def _layout(manifest: Manifest) -> Iterator[Finding]:
 
 def _duplicates(manifest: Manifest) -> Iterator[Finding]:
     counts = manifest.counts
-    # Without --near-duplicates, and in manifests of earlier versions, there are none of these.
-    near, near_leaks = (getattr(counts, name, 0) for name in ("near_duplicates", "near_leaks"))
     if count := counts.contradictions:
         title = f"{counted(count, 'image')} with the bytes of another, under another label"
         text = "At least one label of each pair is wrong. Correct INPUT; or keep none of them:"
@@ -113,8 +111,8 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
         title = f"{counted(count, 'image')} in another split than an image with the same bytes"
         again = _again(manifest, "--drop-duplicates")
         yield Finding("problem", title, _EVALUATION, "duplicates", again, pictures="leaks")
-    if near_leaks:
-        title = f"{counted(near_leaks, 'image')} in another split than an image that looks the same"
+    if count := counts.near_leaks:
+        title = f"{counted(count, 'image')} in another split than an image that looks the same"
         text = f"{_EVALUATION} This keeps images that look the same in one split:"
         again = _again(manifest, "--near-duplicates group")
         yield Finding("problem", title, text, "duplicates", again, pictures="near-leaks")
@@ -122,8 +120,12 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
         level: Level = "check" if counts.duplicates > _MANY * counts.written else "note"
         title = f"{counted(count, 'image')} with the bytes of another in the same split"
         yield Finding(level, title, _OFTEN, "duplicates", _again(manifest, "--drop-duplicates"))
-    if (count := near - near_leaks) > 0:
-        title = f"{counted(count, 'image')} that {'looks' if count == 1 else 'look'} like another in the same split"
+    if count := counts.near_contradictions:
+        title = f"{counted(count, 'image')} {'looks' if count == 1 else 'look'} like another under another label"
+        text = "One of the labels may be wrong."
+        yield Finding("check", title, text, "duplicates", pictures="near-contradictions")
+    if (count := counts.near_duplicates - counts.near_leaks) > 0:
+        title = f"{counted(count, 'image')} {'looks' if count == 1 else 'look'} like another in the same split"
         yield Finding("note", title, _OFTEN, "duplicates", _again(manifest, "--near-duplicates drop"))
 
 

@@ -132,6 +132,7 @@ def _sections(
         "pixels": seen,
         "rejects": refused,
         "duplicates": pairs,
+        "near_known": bool(manifest.options.get("near_duplicates")),
         "changes": changed,
         "survey": found,
         "lists": lists,

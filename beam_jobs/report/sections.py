@@ -69,7 +69,8 @@ class Pair:
         kind: in words, such as "other label, other split".
         first, second: the images.
         is_contradiction, is_leak: whether they have other labels, or are in other splits.
-        distance: the Hamming distance of their perceptual hashes; None for the same bytes.
+        is_near: whether they look the same, and have other bytes.
+        distance: the bits in which their perceptual hashes differ; None if that is not known.
     """
 
     kind: str
@@ -77,6 +78,7 @@ class Pair:
     second: Shown
     is_contradiction: bool
     is_leak: bool
+    is_near: bool = False
     distance: int | None = None
 
 
@@ -201,11 +203,13 @@ def changes(manifest: Manifest, lists: Lists, looks: Looks) -> list[tuple[str, i
 
 def evidence(name: str, pairs: Sequence[Pair], groups: Iterable[Group]) -> list[Shown]:
     """The pictures beside a finding."""
+    exact, near = ([pair for pair in pairs if pair.is_near is kind] for kind in (False, True))
     kinds = {
-        "contradictions": [pair for pair in pairs if pair.is_contradiction],
+        "contradictions": [pair for pair in exact if pair.is_contradiction],
         # Others than those of the finding before, if there are any.
-        "leaks": sorted((pair for pair in pairs if pair.is_leak), key=lambda pair: pair.is_contradiction),
-        "near-leaks": [pair for pair in pairs if pair.is_leak and pair.distance is not None],
+        "leaks": sorted((pair for pair in exact if pair.is_leak), key=lambda pair: pair.is_contradiction),
+        "near-leaks": [pair for pair in near if pair.is_leak],
+        "near-contradictions": [pair for pair in near if pair.is_contradiction],
     }
     if (some := kinds.get(name)) is not None:
         shown = [one for pair in some for one in (pair.first, pair.second)]
@@ -277,13 +281,14 @@ def _pair(line: Mapping[str, Any], found: Survey, looks: Looks) -> Pair | None:
     contradiction, leak = line.get("contradiction") is True, line.get("leak") is True
     words = ["other label"] if contradiction else []
     words += ["other split"] if leak else []
-    distance = line.get("distance") if line.get("near") is True else None
+    distance = line.get("distance")
     return Pair(
         kind=" and ".join(words) or "same split",
         first=Shown(_of_id(first_id, line.get("first_split"), found, looks), _labels(line, "first_")),
         second=Shown(_of_id(line["id"], line.get("split"), found, looks), _labels(line, "")),
         is_contradiction=contradiction,
         is_leak=leak,
+        is_near=line.get("near") is True,
         distance=distance if isinstance(distance, int) else None,
     )
 
