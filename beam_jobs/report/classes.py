@@ -37,9 +37,10 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """All classes.
+    """All classes, with the numbers of their records, or of their objects.
 
     Attributes:
+        noun: what is counted: "image", or "object" where labels are those of objects.
         rows: those that are shown, the largest first.
         count: the number of all.
         splits: the names of the splits that are shown.
@@ -49,6 +50,7 @@ class Classes:
         most, fewest: the records of the largest class, and of the smallest with a record.
     """
 
+    noun: str
     rows: tuple[ClassRow, ...]
     count: int
     splits: tuple[str, ...]
@@ -57,6 +59,13 @@ class Classes:
     missing: tuple[tuple[str, tuple[str, ...]], ...]
     most: int
     fewest: int
+
+    @property
+    def text(self) -> str:
+        """The numbers of all classes in a sentence."""
+        if self.most == self.fewest:
+            return f"Every class has {self.most:,} {self.noun}{'' if self.most == 1 else 's'}."
+        return f"A class has {self.fewest:,} to {self.most:,} {self.noun}s."
 
 
 def classes_of(manifest: Manifest) -> Classes | None:
@@ -81,6 +90,7 @@ def classes_of(manifest: Manifest) -> Classes | None:
     ]
     filled = [total for total in totals.values() if total]
     return Classes(
+        noun="image" if "label" in manifest.fields else "object",
         rows=tuple(rows),
         count=len(names),
         splits=columns,

@@ -151,21 +151,25 @@ def _classes(manifest: Manifest, classes: Classes | None) -> Iterator[Finding]:
         return
     if classes.empty:
         text = f"{_some(classes.empty)}. No model can learn a class that it never sees."
-        yield Finding("problem", f"{_counted(len(classes.empty), 'class')} without an image", text, "classes")
-    if classes.single:
+        yield Finding("problem", f"{_counted(len(classes.empty), 'class')} without an {classes.noun}", text, "classes")
+    if classes.single and classes.noun == "image":
         text = f"{_some(classes.single)}. One image is either learned or tested, never both."
         yield Finding("check", f"{_counted(len(classes.single), 'class')} with one image", text, "classes")
     single = set(classes.single)  # such a class is missing in all splits but one
     for split, missing in classes.missing:
         if names := [name for name in missing if name not in single]:
-            title, text = f"{_counted(len(names), 'class')} without an image in {split}", f"Missing: {_some(names)}."
+            title, text = (
+                f"{_counted(len(names), 'class')} without an {classes.noun} in {split}",
+                f"Missing: {_some(names)}.",
+            )
             command = _again(manifest, "--stratify") if manifest.options.get("split") else None
             text += " This divides each class in the same proportion:" if command else ""
             yield Finding("check", title, text, "classes", command)
     if classes.most > _IMBALANCE * classes.fewest:
         times = f"{classes.most / classes.fewest:,.0f}"
-        text = f"{classes.most:,} and {classes.fewest:,} images. Weigh the classes in the loss, or sample them evenly."
-        yield Finding("note", f"The largest class has {times} times the images of the smallest", text, "classes")
+        title = f"The largest class has {times} times the {classes.noun}s of the smallest"
+        text = f"{classes.most:,} and {classes.fewest:,}. Weigh the classes in the loss, or sample them evenly."
+        yield Finding("note", title, text, "classes")
 
 
 def _images(manifest: Manifest, found: Survey) -> Iterator[Finding]:

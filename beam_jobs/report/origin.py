@@ -20,6 +20,7 @@ _LEFT_OUT: Final = frozenset(
 )
 _FILES: Final = frozenset({"classes", "exclude", "card", "description"})  # read from files whose names are not kept
 _PLACES: Final = frozenset({"root", "below"})
+_WHOLE_PATH: Final = re.compile(r"(?<![\w/.])(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/(?:[^/\s'\"]+/)+([^/\s'\"]*)")
 _MOST_BYTES = 300  # of a value
 
 
@@ -51,11 +52,11 @@ def recognised(manifest: Manifest) -> str:
 
 
 def without_places(manifest: Manifest, text: str) -> str:
-    """A text without the paths of INPUT: a report says nothing of a machine."""
+    """A text with INPUT for its path, and of other whole paths the last name: a report says nothing of a machine."""
     place = manifest.options.get("input")
-    if not isinstance(place, str) or not place.strip("/."):
-        return text
-    return re.sub(rf"{re.escape(place.rstrip('/'))}(?=[/:\s'\"]|$)", "INPUT", text).replace("INPUT INPUT", "INPUT")
+    if isinstance(place, str) and place.strip("/."):
+        text = re.sub(rf"(INPUT )?{re.escape(place.rstrip('/'))}(?=[/:;,\s'\"]|$)", "INPUT", text)
+    return _WHOLE_PATH.sub(r"\1", text)
 
 
 def _image_words(image: Mapping[str, Any]) -> Iterator[str]:

@@ -92,6 +92,8 @@ def make_report(place: str) -> Report:
         found = survey(manifest, splits, labels, of_each, set(_ids(lists)), remote=files.local is None)
         looks = Looks(splits, [f"{files.uri('').rstrip('/')}/", f"{place.rstrip('/')}/"])
         found.problems = list(map(looks.message, found.problems))
+        if not any(found.of_class.values()):
+            found.of_class = looks.of_lists(found.sample, of_each)
         values = _sections(manifest, found, lists, classes, looks)
         levels = Counter(finding.level for finding, _ in values["findings"])
         return Report(rendered(values), levels["problem"], levels.total())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -65,6 +67,11 @@ class Look:
     note: str = ""
     problem: str = ""
 
+    @property
+    def keys(self) -> dict[str, int]:
+        """The number of the colour of each class with a box."""
+        return {box.name: box.number for box in self.boxes if box.name}
+
 
 class Looks:
     """Reads records.
@@ -111,6 +118,17 @@ class Looks:
         self.add(places)
         return [self._seen[place] for place in places]
 
+    def of_lists(self, places: Sequence[Place], most: int) -> dict[int, list[Place]]:
+        """For each label of lists, a few of the records that have it; each record once, those of rare labels first."""
+        labels = {place: set(_labels({"label": value})) for place, value in self._lists(places)}
+        counts = Counter(label for some in labels.values() for label in some)
+        found: dict[int, list[Place]] = {}
+        for place, some in labels.items():
+            wanted = [label for label in some if len(found.get(label, ())) < most]
+            if wanted:
+                found.setdefault(min(wanted, key=lambda label: (counts[label], label)), []).append(place)
+        return found
+
     def measured(self, places: Sequence[Place]) -> list[tuple[Place, Measures]]:
         """The measures of records, of as many as a bound of pixels allows; those that cannot be read are left out."""
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -123,6 +141,16 @@ class Looks:
         for place in self._hide:
             message = message.replace(place, "")
         return message
+
+    def _lists(self, places: Sequence[Place]) -> Iterator[tuple[Place, Any]]:
+        """The lists of labels of records."""
+        for number, data in enumerate(self._splits):
+            name = next((name for name in ("label", "objects/label") if name in data.fields), None)
+            some = [place for place in places if place.split == number]
+            if name is None or not some or data.fields[name].dtype != "int64":
+                continue
+            with contextlib.suppress(ShardsError, OSError):  # `verify` names what is damaged
+                yield from zip(some, data.column(name, [place.number for place in some]), strict=True)
 
     def _bounded(self, places: Sequence[Place]) -> list[Place]:
         pixels, some = 0, list[Place]()

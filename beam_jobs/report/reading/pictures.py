@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,9 +69,12 @@ def shown_pixels(image: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
         return (values * 255 + 0.5).astype(np.uint8), "0 to 1 shown as 0 to 255"
-    if not high > low or not math.isfinite(high - low):
+    if not high > low:
         return np.zeros(values.shape, np.uint8), "one value, shown as black"
-    return ((values - low) * (255 / (high - low))).astype(np.uint8), f"{low:.2f} to {high:.2f} shown as 0 to 255"
+    # To -1..1 first: the difference of two float32 may be none.
+    largest = max(abs(low), abs(high))
+    shown = (values / np.float32(largest) - np.float32(low / largest)) * np.float32(255 * largest / (high - low))
+    return shown.clip(0, 255).astype(np.uint8), f"{low:.2f} to {high:.2f} shown as 0 to 255"
 
 
 def picture_of(pixels: NDArray[np.uint8]) -> Picture:
