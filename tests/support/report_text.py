@@ -6,6 +6,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 
+_BLOCKS = ("dd", "div", "dt", "figure", "li", "p", "td", "th")
+
+
 class _Sections(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -17,6 +20,8 @@ class _Sections(HTMLParser):
         if tag == "section":
             self._names.append(dict(attributes)["id"] or "")
         self._skipped += tag in ("style", "script")
+        if tag in _BLOCKS:
+            self.handle_data(" ")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "section":
