@@ -18,6 +18,7 @@ from PIL import Image
 from support.command import command, prepared
 from support.images import write_image
 
+from beam_jobs.cli.main import main
 from beam_jobs.plan import duplicates, near_duplicates
 from beam_jobs.plan.near_duplicates import distance, find_near_duplicates
 from shard_reader import open_dataset
@@ -108,7 +109,7 @@ def test_a_distance_counts_bits_of_signed_numbers() -> None:
 
 @pytest.fixture(scope="module")
 def alike(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 photos in two classes; of 10 there is a larger copy, of 4 a copy under the other class, of 2 the same bytes."""
+    """40 photos in two classes; 10 have a larger copy, 4 a copy under the other class, 2 the same bytes."""
     folder = tmp_path_factory.mktemp("alike")
     for number in range(40):
         path = folder / "ab"[number % 2] / f"{number:02d}.png"
@@ -151,6 +152,7 @@ def ids(folder: Path, splits: Iterable[str]) -> dict[str, str]:
     return found
 
 
+GROUP = ("--near-duplicates", "group", "--split", "a=0.5,b=0.5")
 OPTIONS = ("--size", 32, "--split", "train=0.5,val=0.5", "--encoding", "png")
 
 
@@ -238,8 +240,6 @@ def test_a_group_that_is_too_large_is_named_and_left_alone(
 ) -> None:
     monkeypatch.setattr(duplicates, "MOST_IN_GROUP", 1)
     out = tmp_path / "out"
-    from beam_jobs.cli.main import main
-
     assert (
         main(["prepare", str(alike), str(out), *map(str, OPTIONS), "--near-duplicates", "report", "--workers", "1"])
         == 0
@@ -267,11 +267,8 @@ def test_damaged_inputs_of_the_pre_pass_are_rejects(alike: Path, tmp_path: Path)
         (["--near-distance", "3"], "--near-distance 3: is for --near-duplicates; give that, too, as report"),
         (["--near-duplicates", "report", "--near-distance", "12"], "--near-distance"),
         (["--near-duplicates", "group"], "--near-duplicates group: says how to split; give --split"),
-        (["--near-duplicates", "group", "--split", "a=0.5,b=0.5", "--stratify"], "does not go with --stratify"),
-        (
-            ["--near-duplicates", "group", "--split", "a=0.5,b=0.5", "--group-by", "folder"],
-            "does not go with --group-by",
-        ),
+        ([*GROUP, "--stratify"], "does not go with --stratify"),
+        ([*GROUP, "--group-by", "folder"], "does not go with --group-by"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(alike: Path, tmp_path: Path, options: list[str], message: str) -> None:
