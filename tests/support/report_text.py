@@ -5,7 +5,6 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-
 _BLOCKS = ("dd", "div", "dt", "figure", "li", "p", "td", "th")
 
 
