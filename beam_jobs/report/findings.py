@@ -152,7 +152,7 @@ def _classes(manifest: Manifest, classes: Classes | None) -> Iterator[Finding]:
     if classes.empty:
         text = f"{_some(classes.empty)}. No model can learn a class that it never sees."
         yield Finding("problem", f"{_counted(len(classes.empty), 'class')} without an {classes.noun}", text, "classes")
-    if classes.single and classes.noun == "image":
+    if classes.single and classes.noun != "object":
         text = f"{_some(classes.single)}. One image is either learned or tested, never both."
         yield Finding("check", f"{_counted(len(classes.single), 'class')} with one image", text, "classes")
     single = set(classes.single)  # such a class is missing in all splits but one
