@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
+from beam_jobs.metadata.card import Card
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader.format.fields import FORMAT_VERSION, MAX_PIXELS
 from shard_reader.format.manifest import canonical_json
@@ -109,7 +110,8 @@ class PrepareOptions:
     """All options of `image-shards prepare`, after checks.
 
     `duplicate_labels` is one of DUPLICATE_LABELS, for duplicates to be dropped that have several labels; None refuses
-    them. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the job.
+    them. `dali_index` writes an index for DALI beside each TFRecord file. `card` has facts for the papers of the
+    dataset. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the job.
     """
 
     source: SourceOptions
@@ -125,6 +127,8 @@ class PrepareOptions:
     classes: tuple[str, ...] | None = None
     drop_duplicates: bool = False
     duplicate_labels: str | None = None
+    dali_index: bool = False
+    card: Card = field(default_factory=Card)
     exclude: frozenset[str] | None = None
     max_seconds: int = MAX_SECONDS
     reject_crashers: bool = False
@@ -152,6 +156,7 @@ class PrepareOptions:
             "seed": self.seed,
             "drop_duplicates": self.drop_duplicates or None,
             "duplicate_labels": self.duplicate_labels,
+            "dali_index": self.dali_index or None,
             **({} if self.exclude is None else {"exclude": _digest(self.exclude)}),
         }
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
 from beam_jobs.external_sort import Spill, find_equal_hashes
+from beam_jobs.metadata.papers import foreign_papers, write_papers
 from beam_jobs.options import PrepareOptions
 from beam_jobs.plan.duplicates import DroppedInputs, HashedInputs, dropped_inputs
 from beam_jobs.plan.fingerprint import check_same, identity
@@ -33,8 +34,8 @@ from beam_jobs.shards.write import Sample, hashes_of, sample_shard
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
 from beam_jobs.summary import Progress, dry_run_text, output_state, reached_lines, summary
-from beam_jobs.terminal import counted, print_status
-from shard_reader.format.manifest import Manifest
+from beam_jobs.terminal import counted, print_status, print_warning
+from shard_reader.format.manifest import MANIFEST_NAME, PAPER_NAMES, Manifest
 from shard_reader.storage.open import is_url, local_path
 
 __all__ = ["prepare"]
@@ -107,8 +108,9 @@ def prepare(options: PrepareOptions) -> str:
         with claimed(options.output, overwrite=options.overwrite) as output:
             finished = output.manifest()
             if finished is not None and not options.overwrite:
-                return _nothing_to_do(options, source, why, finished)
+                return _nothing_to_do(options, source, why, finished, output)
             manifest = _make_dataset(options, source, why, output, finished)
+            _name_foreign_papers(output)
             return summary(manifest, options.output, time.monotonic() - began)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
@@ -139,12 +141,32 @@ def _check_places(options: PrepareOptions) -> None:
     check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **given})
 
 
-def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest) -> str:
-    """The text about a finished dataset, after a check that the same inputs and options made it."""
+def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest, output: Output) -> str:
+    """The text about a finished dataset, after a check that the same inputs and options made it.
+
+    With a card, its papers are written again.
+    """
+    if options.dali_index and not finished.options.get("dali_index"):
+        raise UsageError(
+            f"--dali-index: {options.output} was finished without it; `image-shards index --dali` adds the indexes"
+        )
     here = identity(list_input(options, source, why, None).fingerprint, options.deciding())
     check_same(identity(finished.fingerprint, finished.options), here, options.output)
     counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
-    return f"{options.output}: is finished, nothing to do ({counts})"
+    if not options.card:
+        return f"{options.output}: is finished, nothing to do ({counts})"
+    write_papers(output.files, finished, output.files.read(MANIFEST_NAME), options.card)
+    _name_foreign_papers(output)
+    return f"{options.output}: is finished ({counts}); {' and '.join(PAPER_NAMES)} are written with the new facts"
+
+
+def _name_foreign_papers(output: Output) -> None:
+    """Name the papers that are the user's own, which stay."""
+    for name in foreign_papers(output.files):
+        print_warning(
+            f"warning: {output.files.uri(name)}: was edited, or is not of image-shards; left as it is. Without it, the"
+            " same command writes it again"
+        )
 
 
 def _make_dataset(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.cli.downloads import add_downloads
+from beam_jobs.cli.papers import add_papers, card_of, check_formats, tfds_place
 from beam_jobs.cli.parser import command_parser
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
@@ -87,6 +88,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_downloads(parser)
     _add_pixels(parser)
     _add_splits(parser)
+    add_papers(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -217,11 +219,14 @@ def _runner(text: str) -> str:
 def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
     if found.duplicate_labels is not None and not found.drop_duplicates:
         raise UsageError(f"--duplicate-labels {found.duplicate_labels}: is for --drop-duplicates; give that, too")
+    formats = tuple(name for name in FORMATS if name in (found.formats or [next(iter(FORMATS))]))
+    check_formats(found, formats)
+    output, card = _place(found.output, "OUTPUT"), card_of(found)
     return PrepareOptions(
         source=_source_options(found),
-        output=_place(found.output, "OUTPUT"),
+        output=tfds_place(output, card) if found.tfds_layout else output,
         image=_image_options(found),
-        formats=tuple(name for name in FORMATS if name in (found.formats or [next(iter(FORMATS))])),
+        formats=formats,
         split=_split_rule(found),
         shards=_shard_rule(found),
         seed=found.seed,
@@ -230,6 +235,8 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         classes=read_class_names(found.classes) if found.classes is not None else None,
         drop_duplicates=found.drop_duplicates,
         duplicate_labels=found.duplicate_labels,
+        dali_index=found.dali_index,
+        card=card,
         exclude=read_ids(found.exclude) if found.exclude is not None else None,
         max_seconds=found.max_seconds,
         reject_crashers=found.reject_crashers,

@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError
 from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.metadata.dali import dali_index
+from beam_jobs.metadata.parquet import write_part
 from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import Work
@@ -38,7 +40,7 @@ from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.fields import Field
-from shard_reader.format.manifest import Shard, ShardFile, index_name, shard_name
+from shard_reader.format.manifest import PARQUET_NAME, Shard, ShardFile, dali_name, index_name, shard_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync, write_whole
@@ -174,12 +176,22 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     names = {format: file.path for format, file in written.shard.files.items()}
     if names != {format: shard_name(task.split, task.number, task.count, format) for format in job.formats}:
         return None  # another program wrote it: its names may be those of any file
+    if set(written.beside) != _beside(written.shard, job):
+        return None
+    expected = dict(written.beside)
     for file in written.shard.files.values():
-        for name, sha256 in ((file.path, file.sha256), (index_name(file.path), file.index_sha256)):
-            # A publication that was interrupted may have renamed some of the files already.
-            if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
-                return None
+        expected |= {file.path: file.sha256, index_name(file.path): file.index_sha256}
+    for name, sha256 in expected.items():
+        # A publication that was interrupted may have renamed some of the files already.
+        if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
+            return None
     return written
+
+
+def _beside(shard: Shard, job: Job) -> set[str]:
+    """The names of the files beside a shard that are not in the manifest."""
+    indexed = [file.path for format, file in shard.files.items() if job.dali_index and SHARD_FORMATS[format].in_tfds]
+    return {PARQUET_NAME, *map(dali_name, indexed)}
 
 
 def _checksums(output: Directory, names: Iterable[str]) -> Iterator[str]:
@@ -232,6 +244,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
 
     paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
     shard = store(records(), paths, job.fields)
+    _write_beside(shard, job, attempt)
     written = WrittenShard(
         task=task,
         shard=shard,
@@ -242,22 +255,35 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         classes=dict(classes),
         changed=dict(changed),
         hosts=len(hosts),
+        beside={name: sha256_file(attempt / name) for name in sorted(_beside(shard, job))},
     )
     write_whole(attempt / WRITTEN_NAME, [written.to_json(rejects, suspects, hosts)])
     return written
+
+
+def _write_beside(shard: Shard, job: Job, attempt: Path) -> None:
+    """Write the shard's rows of `metadata.parquet` and, if asked for, its index for DALI."""
+    format, file = next(iter(shard.files.items()))
+    rows = index.load(attempt, file, shard.records, job.fields)
+    write_part(attempt / PARQUET_NAME, attempt / file.path, format, rows, job.fields)
+    for format, file in shard.files.items():
+        if dali_name(file.path) in _beside(shard, job):
+            (attempt / dali_name(file.path)).write_bytes(dali_index(attempt / file.path))
 
 
 def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -> WrittenShard:
     """Move the files of an attempt to the finished shards. Returns the shard of another attempt that was faster."""
     folder = f"{job.work.shards}/{written.task.name}"
     paths = [path for file in written.shard.files.values() for path in (file.path, index_name(file.path))]
+    paths += [name for name in written.beside if name != PARQUET_NAME]
     if output.local is None:
         for path in paths:
             output.put(attempt / path, path)
+        output.put(attempt / PARQUET_NAME, f"{folder}/{PARQUET_NAME}")
         # Last, since this object says that all the others are there.
         output.put(attempt / WRITTEN_NAME, f"{folder}/{WRITTEN_NAME}")
         return written
-    for path in paths:
+    for path in (*paths, PARQUET_NAME):
         sync(attempt / path)
     sync(attempt)
     # A finished shard is the renamed folder of one attempt. Two attempts cannot both be it, a job that dies leaves it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from beam_jobs.images.statistics import ChannelSums
@@ -22,7 +22,10 @@ WRITTEN_NAME: Final = "written.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenShard:
-    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards."""
+    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards.
+
+    `beside` has the SHA-256 of the files beside it that are not in the manifest, by their names.
+    """
 
     task: ShardTask
     shard: Shard
@@ -33,6 +36,7 @@ class WrittenShard:
     classes: Mapping[int, int]
     changed: Mapping[str, int]
     hosts: int = 0
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(
         self, rejects: Iterable[Reject], suspects: Iterable[Suspect], hosts: Mapping[str, Sequence[int]]
@@ -58,6 +62,7 @@ class WrittenShard:
             classes={int(label): count for label, count in body["classes"].items()},
             changed=body["changed"],
             hosts=body.get("hosts", 0),
+            beside=body.get("beside", {}),
         )
 
 

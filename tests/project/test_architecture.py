@@ -46,6 +46,7 @@ LAYERS = {
         "beam_jobs.sources.files",
         "beam_jobs.web",
         "beam_jobs.sources",
+        "beam_jobs.metadata",
         "beam_jobs.tools.foreign",
         "beam_jobs.tools",
         "beam_jobs.options",
