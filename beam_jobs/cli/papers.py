@@ -13,7 +13,7 @@ from shard_reader.format.manifest import FORMATS
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.secrets import without_secrets
 
-__all__ = ["add_papers", "card_of", "check_formats", "tfds_place"]
+__all__ = ["add_papers", "place_and_card"]
 
 _VERSION = "1.0.0"
 
@@ -31,7 +31,7 @@ def add_papers(parser: argparse.ArgumentParser) -> None:
     add("--dali-index", action="store_true", help="write an index for NVIDIA DALI beside each TFRecord file")
 
 
-def card_of(found: argparse.Namespace) -> Card:
+def _card(found: argparse.Namespace) -> Card:
     """The facts in the options, and in the file of `--card`.
 
     Raises:
@@ -44,7 +44,18 @@ def card_of(found: argparse.Namespace) -> Card:
     return replace(card, **{name: value for name, value in given.items() if value is not None})
 
 
-def check_formats(found: argparse.Namespace, formats: tuple[str, ...]) -> None:
+def place_and_card(found: argparse.Namespace, output: str, formats: tuple[str, ...]) -> tuple[str, Card]:
+    """The place of the dataset, which `--tfds-layout` puts below OUTPUT, and its card.
+
+    Raises:
+        UsageError: a file cannot be read or is no card, or an option does not fit the formats.
+    """
+    _check_formats(found, formats)
+    card = _card(found)
+    return (_tfds_place(output, card) if found.tfds_layout else output), card
+
+
+def _check_formats(found: argparse.Namespace, formats: tuple[str, ...]) -> None:
     """Check that there are shards for the programs that the options name.
 
     Raises:
@@ -56,7 +67,7 @@ def check_formats(found: argparse.Namespace, formats: tuple[str, ...]) -> None:
             raise UsageError(f"{option}: is for TFRecords; give --format {named}, too")
 
 
-def tfds_place(output: str, card: Card) -> str:
+def _tfds_place(output: str, card: Card) -> str:
     """The place of the dataset below the `data_dir` of TensorFlow Datasets: OUTPUT/NAME/1.0.0.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.cli.downloads import add_downloads
-from beam_jobs.cli.papers import add_papers, card_of, check_formats, tfds_place
+from beam_jobs.cli.papers import add_papers, place_and_card
 from beam_jobs.cli.parser import command_parser
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
@@ -220,11 +220,10 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
     if found.duplicate_labels is not None and not found.drop_duplicates:
         raise UsageError(f"--duplicate-labels {found.duplicate_labels}: is for --drop-duplicates; give that, too")
     formats = tuple(name for name in FORMATS if name in (found.formats or [next(iter(FORMATS))]))
-    check_formats(found, formats)
-    output, card = _place(found.output, "OUTPUT"), card_of(found)
+    output, card = place_and_card(found, _place(found.output, "OUTPUT"), formats)
     return PrepareOptions(
         source=_source_options(found),
-        output=tfds_place(output, card) if found.tfds_layout else output,
+        output=output,
         image=_image_options(found),
         formats=formats,
         split=_split_rule(found),

@@ -266,9 +266,9 @@ def _write_beside(shard: Shard, job: Job, attempt: Path) -> None:
     format, file = next(iter(shard.files.items()))
     rows = index.load(attempt, file, shard.records, job.fields)
     write_part(attempt / PARQUET_NAME, attempt / file.path, format, rows, job.fields)
-    for format, file in shard.files.items():
-        if dali_name(file.path) in _beside(shard, job):
-            (attempt / dali_name(file.path)).write_bytes(dali_index(attempt / file.path))
+    for indexed in shard.files.values():
+        if dali_name(indexed.path) in _beside(shard, job):
+            (attempt / dali_name(indexed.path)).write_bytes(dali_index(attempt / indexed.path))
 
 
 def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -> WrittenShard:

@@ -157,7 +157,7 @@ PARQUET_NAME: Final = "metadata.parquet"
 PICTURE_NAMES: Final = ("card-1.jpg", "card-2.jpg", "card-3.jpg")
 """The pictures of the card."""
 PAPER_NAMES: Final = ("README.md", "croissant.json")
-"""The card and Croissant's description. People edit them: they are not in `files`, and tell themselves what wrote them."""
+"""The card and Croissant's description. People edit them: they are not in `files`."""
 FORMATS: Final[Mapping[str, str]] = {name: format.suffix for name, format in SHARD_FORMATS.items()}
 """Each format's name and its files' suffix."""
 ENCODINGS: Final = tuple(IMAGE_CODECS)
