@@ -10,7 +10,17 @@ from typing import Any
 from beam_jobs.cli.downloads import add_downloads
 from beam_jobs.cli.papers import add_papers, place_and_card
 from beam_jobs.cli.parser import command_parser
-from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
+from beam_jobs.cli.values import (
+    byte_size,
+    color,
+    image_size,
+    integer,
+    listed,
+    max_rejects,
+    names,
+    source_kind,
+    split_parts,
+)
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.options import (
@@ -101,7 +111,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="tfrecord or hdf5; give it twice for both (default: tfrecord)")  # fmt: skip
     add("--split", type=split_parts, metavar="NAME=F,...", help="divide images by a hash of their id, as"
         " train=0.9,val=0.1 (default: the splits of INPUT, or all in train)")  # fmt: skip
-    add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{_listed(tuple(IMAGE_CODECS), 'or')} (default:"
+    add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{listed(tuple(IMAGE_CODECS), 'or')} (default:"
         f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
         help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
@@ -346,7 +356,7 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         held = " and ".join(codec.dtypes)
         raise UsageError(f"--encoding {encoding} holds {held} pixels only: give --encoding {others} for {dtype}")
     if found.quality is not None and codec.quality is None:
-        lossy = _listed([codec.label for codec in IMAGE_CODECS.values() if codec.quality is not None], "and")
+        lossy = listed([codec.label for codec in IMAGE_CODECS.values() if codec.quality is not None], "and")
         raise UsageError(f"--quality {found.quality} is for {lossy}, the encoding is {encoding}: leave it out")
     if channels == "grey" and 1 not in codec.channels:
         others = _encodings(lambda codec: 1 in codec.channels)
@@ -364,18 +374,13 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
 
 def _encodings(fits: Callable[[ImageCodec], bool]) -> str:
     """The names of the encodings that fit, as the end of a sentence."""
-    return _listed([name for name, codec in IMAGE_CODECS.items() if fits(codec)], "or")
+    return listed([name for name, codec in IMAGE_CODECS.items() if fits(codec)], "or")
 
 
 def _qualities() -> str:
     """The encodings with a quality, each with its default."""
     lossy = [codec for codec in IMAGE_CODECS.values() if codec.quality is not None]
-    return _listed([f"{codec.label} (default: {codec.quality})" for codec in lossy], "and")
-
-
-def _listed(names: Sequence[str], last: str) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return listed([f"{codec.label} (default: {codec.quality})" for codec in lossy], "and")
 
 
 def _shard_rule(found: argparse.Namespace) -> ShardRule:
