@@ -9,18 +9,8 @@ from typing import Any
 
 from beam_jobs.cli.downloads import add_downloads
 from beam_jobs.cli.papers import add_papers, place_and_card
-from beam_jobs.cli.parser import command_parser
-from beam_jobs.cli.values import (
-    byte_size,
-    color,
-    image_size,
-    integer,
-    listed,
-    max_rejects,
-    names,
-    source_kind,
-    split_parts,
-)
+from beam_jobs.cli.parser import command_parser, listed
+from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.options import (

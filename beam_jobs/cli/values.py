@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
@@ -12,17 +12,7 @@ from beam_jobs.options import MAX_SIDE, MaxRejects
 from beam_jobs.sources.files.interface import SOURCES
 from shard_reader.arguments import parse_bytes
 
-__all__ = [
-    "byte_size",
-    "color",
-    "image_size",
-    "integer",
-    "listed",
-    "max_rejects",
-    "names",
-    "source_kind",
-    "split_parts",
-]
+__all__ = ["byte_size", "color", "image_size", "integer", "max_rejects", "names", "source_kind", "split_parts"]
 
 
 def integer(low: int | None = None, high: int | None = None) -> Callable[[str], int]:
@@ -107,8 +97,3 @@ def max_rejects(text: str) -> MaxRejects:
     if re.fullmatch(r"[0-9]*\.[0-9]+", text) and float(text) <= 1:
         return MaxRejects(fraction=text)
     raise argparse.ArgumentTypeError(f"expected a count as 20 or a fraction as 0.01, got {text!r}")
-
-
-def listed(names: Sequence[str], last: str) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
