@@ -5,7 +5,6 @@ Source: the specification of MLCommons, http://mlcommons.org/croissant/1.1, and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -13,7 +12,6 @@ from urllib.parse import quote
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.facts import defects, field_words, processing
 from beam_jobs.metadata.parquet import added_columns
-from beam_jobs.metadata.seal import BLANK, sealed
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import FORMATS, MANIFEST_NAME, PARQUET_NAME, Manifest, ShardFile
 
@@ -70,8 +68,8 @@ _MEDIA_TYPES: Final = {"json": "application/json", "jsonl": "application/jsonlin
 _FORMAT_TYPES: Final = {".tfrecord": "application/x-tfrecord", ".h5": "application/x-hdf5"}
 
 
-def croissant(manifest: Manifest, card: Card, name: str, sha256: str, size: int) -> bytes:
-    """The description, sealed.
+def croissant(manifest: Manifest, card: Card, name: str, sha256: str, size: int) -> dict[str, Any]:
+    """The description, as JSON.
 
     Args:
         manifest: the manifest of the dataset.
@@ -89,7 +87,7 @@ def croissant(manifest: Manifest, card: Card, name: str, sha256: str, size: int)
         "datePublished": card.date_published,
         "citeAs": card.citation,
     }
-    body = {
+    return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         **{key: value for key, value in facts.items() if value},
@@ -104,9 +102,7 @@ def croissant(manifest: Manifest, card: Card, name: str, sha256: str, size: int)
             *_shards(manifest),
         ],
         "recordSet": _record_sets(manifest) if PARQUET_NAME in manifest.files else [],
-        "checksum": BLANK,  # of this file, see seal.py
     }
-    return sealed(json.dumps(body, indent=1) + "\n")
 
 
 def _rai(manifest: Manifest, card: Card) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.facts import defects, field_words, processing
-from beam_jobs.metadata.seal import BLANK, sealed
 from beam_jobs.terminal import counted, size_text
 from shard_reader.format.manifest import PARQUET_NAME, PICTURE_NAMES, Manifest, Split
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
@@ -38,8 +37,8 @@ wtfpl zlib
 _LICENCES: Final = frozenset(_LICENCE_NAMES.split())
 
 
-def page(manifest: Manifest, card: Card, name: str) -> bytes:
-    """The page, sealed.
+def page(manifest: Manifest, card: Card, name: str) -> str:
+    """The text of the page.
 
     Args:
         manifest: the manifest of the dataset.
@@ -50,7 +49,7 @@ def page(manifest: Manifest, card: Card, name: str) -> bytes:
 
     header = yaml.safe_dump(_header(manifest, card, name), sort_keys=False, allow_unicode=True, width=1 << 20)
     body = "\n".join(_body(manifest, card, name))
-    return sealed(f"---\n{header}---\n\n{body}\n<!-- written by image-shards, checksum {BLANK} -->\n")
+    return f"---\n{header}---\n\n{body}\n"
 
 
 def _header(manifest: Manifest, card: Card, name: str) -> dict[str, Any]:
