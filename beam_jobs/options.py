@@ -19,6 +19,7 @@ __all__ = [
     "FILTERS",
     "FITS",
     "MAX_SIDE",
+    "NEAR_DUPLICATES",
     "NORMALIZATIONS",
     "ImageOptions",
     "MaxRejects",
@@ -38,6 +39,7 @@ MAX_SECONDS = 120  # of one image; a fifth of a second is usual
 FITS = ("cover", "crop", "pad", "inside", "stretch", "none")
 CHANNELS = ("rgb", "grey", "keep")
 DUPLICATE_LABELS = ("first", "drop")
+NEAR_DUPLICATES = ("report", "drop", "group")
 FILTERS = ("lanczos", "bicubic", "bilinear", "area", "nearest")
 NORMALIZATIONS = ("none", "unit", "symmetric", "imagenet", "dataset", "per-image")
 
@@ -110,8 +112,11 @@ class PrepareOptions:
     """All options of `image-shards prepare`, after checks.
 
     `duplicate_labels` is one of DUPLICATE_LABELS, for duplicates to be dropped that have several labels; None refuses
-    them. `dali_index` writes an index for DALI beside each TFRecord file. `card` has facts for the papers of the
-    dataset. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the job.
+    them. `near_duplicates` is one of NEAR_DUPLICATES, for images whose perceptual hashes differ in at most
+    `near_distance` bits: to list them, to keep the largest of each group, or to keep each group in one split; None does
+    not look for them. `dali_index` writes an index for DALI beside each TFRecord file. `card` has facts for the papers
+    of the dataset. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the
+    job.
     """
 
     source: SourceOptions
@@ -127,6 +132,8 @@ class PrepareOptions:
     classes: tuple[str, ...] | None = None
     drop_duplicates: bool = False
     duplicate_labels: str | None = None
+    near_duplicates: str | None = None
+    near_distance: int | None = None
     dali_index: bool = False
     card: Card = field(default_factory=Card)
     exclude: frozenset[str] | None = None
@@ -156,9 +163,16 @@ class PrepareOptions:
             "seed": self.seed,
             "drop_duplicates": self.drop_duplicates or None,
             "duplicate_labels": self.duplicate_labels,
+            **({} if self.near_duplicates is None else {"near_duplicates": self.near_duplicates}),
+            **({} if self.near_distance is None else {"near_distance": self.near_distance}),
             "dali_index": self.dali_index or None,
             **({} if self.exclude is None else {"exclude": _digest(self.exclude)}),
         }
+
+    @property
+    def acts_on_near_duplicates(self) -> bool:
+        """Whether the plan depends on near-duplicates, for which all inputs are decoded before."""
+        return self.near_duplicates in ("drop", "group")
 
     def to_json(self) -> dict[str, Any]:
         """All options, for the manifest. Of Beam's options only the runner, since others can be secrets."""
