@@ -22,11 +22,12 @@ def add_papers(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     add = parser.add_argument_group("card and other programs").add_argument
     add("--name", type=_text, metavar="T", help="the name of the dataset, in its card and croissant.json")
-    add("--licence", "--license", type=_text, metavar="L", help="its licence: an SPDX identifier or a URL")
+    add("--licence", type=_text, metavar="L", help="its licence: an SPDX identifier or a URL")
+    add("--license", type=_text, dest="licence", help=argparse.SUPPRESS)
     add("--source-url", type=_text, metavar="URL", help="where the images come from")
     add("--citation", type=_text, metavar="T", help="how to cite it, best in BibTeX")
     add("--description", metavar="FILE", help="a file with a text about it, in Markdown")
-    add("--card", metavar="FILE", help="a YAML file with these and further facts; options go before it")
+    add("--card", metavar="FILE", help="a YAML file with these facts, and with others")
     add("--tfds-layout", action="store_true", help="write to OUTPUT/NAME/1.0.0, as tfds.load finds it")
     add("--dali-index", action="store_true", help="write an index for NVIDIA DALI beside each TFRecord file")
 

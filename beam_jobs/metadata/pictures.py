@@ -45,7 +45,7 @@ def pictures(manifest: Manifest, place: str) -> dict[str, bytes]:
 def _opened(manifest: Manifest, place: str, split: str) -> Dataset:
     local, format = local_path(place), manifest.formats[0]
     store = StoreClient(place, _RETRY_SECONDS) if local is None else None
-    most = int(manifest.options["image"].get("max_pixels", MAX_PIXELS))
+    most = int((manifest.options.get("image") or {}).get("max_pixels", MAX_PIXELS))
     path: str | Path = place if local is None else local
     shards = shards_of_split(path, manifest, split, format, store, None, most)
     return Dataset(path, manifest, split, format, shards, _PREFETCH_BYTES)

@@ -182,7 +182,7 @@ def test_every_option_of_prepare_is_in_a_table(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         parse(["prepare", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help", "--runner", "--parallelism"}
-    pages = "\n".join(page for name, page in PAGES.items() if name.startswith("prepare/"))
+    pages = "\n".join(page for name, page in PAGES.items() if name.startswith(("prepare/", "operate/share")))
     table = "\n".join(line for line in pages.splitlines() if line.startswith("| `--"))
     options = set(re.findall(r"`(--[a-z-]+)", table.replace("\\|", "")))
     beam = {option for option in options if "_" in option}
