@@ -15,7 +15,12 @@ from shard_reader.format import Manifest
 __all__ = ["OPTIONS", "finished", "is_as", "run"]
 
 OPTIONS = "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --stratify --shards 3"
-ABOUT_PLACES = {"dataset.json", "dataset_info.json", "README.md", "croissant.json"}  # they name INPUT, workers and OUTPUT
+ABOUT_PLACES = {
+    "dataset.json",
+    "dataset_info.json",
+    "README.md",
+    "croissant.json",
+}  # they name INPUT, workers and OUTPUT
 
 
 def run(
