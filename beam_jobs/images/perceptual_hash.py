@@ -30,7 +30,7 @@ NO_HASHES: Final = PerceptualHashes(0, 0)
 
 _POINTS, _CELLS, _COLUMNS, _FREQUENCIES = 128, 32, 9, 8
 _FLAT = 32  # sums over the 16 points of a cell: images within two levels of grey have nothing but noise
-_LUMA: Final = np.array((19_595, 38_470, 7_471), np.uint32)  # of 65,536: ITU-R 601-2, as Pillow has it
+_LUMA: Final = tuple(map(np.uint32, (19_595, 38_470, 7_471)))  # of 65,536: ITU-R 601-2, as Pillow has it
 
 _steps = np.arange(_CELLS)
 _COSINES: Final = np.rint(
@@ -68,7 +68,9 @@ def _cells(pixels: Pixels) -> NDArray[np.int64]:
     points = pixels[middles * height // (2 * _POINTS)].take(middles * width // (2 * _POINTS), 1).astype(np.uint32)
     if pixels.dtype == np.uint16:
         points >>= 8
-    grey = points[..., 0] if points.shape[2] == 1 else (points[..., :3] * _LUMA).sum(2, dtype=np.uint32) >> 16
+    grey = points[..., 0]
+    if points.shape[2] > 1:
+        grey = sum(points[..., channel] * weight for channel, weight in enumerate(_LUMA)) >> 16
     if points.shape[2] == 4:
         grey = grey * points[..., 3] // 255
     size = _POINTS // _CELLS
