@@ -1,4 +1,4 @@
-"""The papers of a dataset, as the command writes them: for whom they are, whose they stay, and when they are written."""
+"""The papers of a dataset, as the command writes them: their contents, and the files that its user edited."""
 
 from __future__ import annotations
 
