@@ -38,9 +38,10 @@ JPEG_AND_PNG = ["pillow>=12.1.1,<13", "simplejpeg>=1.9,<2"]
 DECODE = ["opencv-python-headless>=4.10", *JPEG_AND_PNG]
 HDF5 = ["h5py>=3.11"]
 SOURCES = ["ijson>=3.3", "pyarrow>=16"]  # pyarrow is also Beam's
+PAPERS = ["pyyaml>=6"]  # Beam's, too
 PIXELS = ["cykooz-resizer>=4.0.1,<5", "xxhash>=3.4"]
 # Without OpenCV, a quarter of the whole: of images, it reads those of 16-bit colours alone.
-BEAM = ["apache-beam==2.77.*", "fsspec>=2024.6", "tqdm>=4.66", *JPEG_AND_PNG, *HDF5, *PIXELS, *SOURCES]
+BEAM = ["apache-beam==2.77.*", "fsspec>=2024.6", "tqdm>=4.66", *JPEG_AND_PNG, *HDF5, *PIXELS, *SOURCES, *PAPERS]
 TENSORFLOW = ["tensorflow>=2.21,<2.22"]
 # The same modules without the GPU's libraries, a third of the download.
 TENSORFLOW_CPU = ["tensorflow-cpu>=2.21,<2.22"]
@@ -70,6 +71,7 @@ TEST = [
     *("ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"),  # notebooks of the documentation
     *("hypothesis>=6.100", "pandas>=2.2", "pytest>=8.3", "pytest-xdist>=3.6"),
     *("tensorflow-datasets>=4.9.9", "torchdata>=0.11", "webdataset>=0.2.100"),
+    *("datasets>=4", "mlcroissant>=1.1", "tfrecord>=1.14"),  # readers of the papers
     *("accelerate>=1.15", "pytorch-lightning>=2.6", "transformers>=5.24"),  # trainers around a StreamDataset
 ]
 

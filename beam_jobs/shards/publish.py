@@ -33,6 +33,7 @@ from beam_jobs.shards.record import common_shape
 from beam_jobs.shards.thumbnails import Thumbnail, chosen
 from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of, thumbnails_of
 from beam_jobs.sources.files.interface import Layout, Reject, Suspect
+from shard_reader.errors import ShardsError
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
@@ -151,7 +152,7 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     manifest = replace(_manifest(shards, rejected, publication), hosts=_hosts(shards, publication.work, output))
     manifest = _with_duplicates(manifest, output, publication)
     _write_parquet(shards, publication, output)
-    made = {**metadata_files(manifest, _tfds_name(output)), **pictures(manifest, publication.output)}
+    made = {**metadata_files(manifest, _tfds_name(output)), **_pictures(manifest, publication.output)}
     for name, data in made.items():
         output.write(name, [data])
     names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, PARQUET_NAME, *made)
@@ -274,6 +275,13 @@ def _write_parquet(shards: Sequence[WrittenShard], publication: Publication, out
         join_parts(joined, parts, publication.fields, publication.class_names)
         with joined.open("rb") as file:
             output.write(PARQUET_NAME, iter(functools.partial(file.read, _PIECE), b""))
+
+
+def _pictures(manifest: Manifest, place: str) -> dict[str, bytes]:
+    try:
+        return pictures(manifest, place)
+    except ShardsError as error:  # between the writing and the reading, a disk or a store failed
+        raise JobError(f"{error}; run the command again") from error
 
 
 def _parts(shards: Iterable[WrittenShard], work: Work, output: Directory, scratch: Path) -> Iterator[tuple[str, Path]]:

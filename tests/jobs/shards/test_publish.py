@@ -378,6 +378,11 @@ def test_overwriting_leaves_what_is_not_ours(class_folders: Path, jpeg_shards: P
         "duplicates.jsonl",
         "suspects.jsonl",
         "rejects.jsonl",
+        "thumbnails.jsonl",
+        "metadata.parquet",
+        "README.md",
+        "croissant.json",
+        *(f"card-{number}.jpg" for number in (1, 2, 3)),
     }
 
 
