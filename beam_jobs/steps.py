@@ -6,13 +6,16 @@ import contextlib
 import functools
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
+from beam_jobs.dry_run import Tally, dry_run
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
 from beam_jobs.external_sort import Spill, find_equal_hashes
+from beam_jobs.meter import Meter
 from beam_jobs.options import PrepareOptions
 from beam_jobs.plan.duplicates import DroppedInputs, HashedInputs, dropped_inputs
 from beam_jobs.plan.fingerprint import check_same, identity
@@ -24,15 +27,17 @@ from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.jobs import job_of, robots_in, with_threads
 from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
 from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
+from beam_jobs.runners.shard_log import ShardLog, log_file
 from beam_jobs.runners.workers import Workers
+from beam_jobs.sample import Sample, sample_shard
 from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.lock import Lock
 from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
 from beam_jobs.shards.publish import check_rejects, publication_of
-from beam_jobs.shards.write import Sample, hashes_of, sample_shard
+from beam_jobs.shards.write import hashes_of
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
-from beam_jobs.summary import Progress, dry_run_text, output_state, reached_lines, summary
+from beam_jobs.summary import Progress, output_state, summary
 from beam_jobs.terminal import counted, print_status
 from shard_reader.format.manifest import Manifest
 from shard_reader.storage.open import is_url, local_path
@@ -108,8 +113,9 @@ def prepare(options: PrepareOptions) -> str:
             finished = output.manifest()
             if finished is not None and not options.overwrite:
                 return _nothing_to_do(options, source, why, finished)
-            manifest = _make_dataset(options, source, why, output, finished)
-            return summary(manifest, options.output, time.monotonic() - began)
+            with log_file(options.log_json) as log:
+                manifest, spent = _make_dataset(options, source, why, output, finished, log)
+            return summary(manifest, options.output, time.monotonic() - began, spent)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
     except (JobError, OSError):
@@ -148,9 +154,9 @@ def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: 
 
 
 def _make_dataset(
-    options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None
-) -> Manifest:
-    """List, plan and write."""
+    options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: TextIO | None
+) -> tuple[Manifest, Meter]:
+    """List, plan and write. Returns the manifest, and the time of all workers."""
     # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
     with _explained(output, options) as reached, output.scratch() as scratch, _workers(options) as workers:
         run = _Run(options, scratch, workers)
@@ -170,11 +176,11 @@ def _make_dataset(
         reached.begun = True
         output.begin(job)
         output.install(plan.files)
-        _write(run, plan, output)
+        spent = _write(run, plan, output, log)
     manifest = output.manifest()
     if manifest is None:
         raise JobError(f"{options.output}: the pipeline ended without a manifest")
-    return manifest
+    return manifest, spent
 
 
 @contextlib.contextmanager
@@ -213,7 +219,13 @@ def _check_left(options: PrepareOptions, output: Output, job: dict[str, Any]) ->
         check_same(left, job, options.output)
 
 
-def _plan(run: _Run, listing: Listing, dropped: Iterable[Duplicate] = (), sample: Sample | None = None) -> _Plan:
+def _plan(
+    run: _Run,
+    listing: Listing,
+    dropped: Iterable[Duplicate] = (),
+    sample: Sample | None = None,
+    tally: Tally | None = None,
+) -> _Plan:
     """Decide which image goes where. Writes to the scratch folder alone.
 
     Args:
@@ -221,6 +233,7 @@ def _plan(run: _Run, listing: Listing, dropped: Iterable[Duplicate] = (), sample
         listing: the listing of INPUT.
         dropped: the inputs to leave out.
         sample: the sample of an earlier plan.
+        tally: counts the references.
 
     Raises:
         UsageError: an option does not fit INPUT.
@@ -228,7 +241,8 @@ def _plan(run: _Run, listing: Listing, dropped: Iterable[Duplicate] = (), sample
     """
     options = run.options
     spill, source, schema = listing.everything(), listing.source, listing.schema
-    inputs = plan_inputs(spill, source, schema, options.split, options.seed, run.scratch, dropped)
+    count = None if tally is None else tally.add
+    inputs = plan_inputs(spill, source, schema, options.split, options.seed, run.scratch, dropped, on_reference=count)
     rejected = inputs.rejected - inputs.dropped
     check_rejects(rejected, inputs.first_rejects, listing.inputs.count, options.max_rejects)
     if sample is None and options.shards.by == "bytes":
@@ -281,19 +295,27 @@ def _hashed(output: Output, tasks: int) -> str:
     return f"HashInputs: {output.hashed()} of {tasks} parts done"
 
 
-def _write(run: _Run, plan: _Plan, output: Output) -> None:
-    """Write the shards of the plan that is in OUTPUT, and publish them."""
+def _write(run: _Run, plan: _Plan, output: Output, file: TextIO | None) -> Meter:
+    """Write the shards of the plan that is in OUTPUT, publish them, log them to `file`, and return their time."""
     options, listing = run.options, plan.listing
     job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
-    job = with_threads(job, options, plan.tasks)
+    job = replace(with_threads(job, options, plan.tasks), run_id=uuid.uuid4().hex)
     publication = publication_of(options, listing, plan.inputs, plan.shards, plan.tasks, job)
     if finished := output.finished():
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
     steps = plan.inputs.planned + _measured(options, plan)
     progress = Progress(steps, listing.inputs.count, plan.inputs, options.max_rejects)
+    log = ShardLog(output.files, job.work, job.run_id, file)
+
+    def check() -> None:
+        output.lock.check()
+        log.update()
+
     with output.staging() as staging:
         add = functools.partial(add_writing, replace(job, staging=staging), publication)
-        _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks))
+        _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks), check)
+    log.close()
+    return log.total
 
 
 def _finished(output: Output, tasks: int) -> str:
@@ -308,7 +330,13 @@ def _measured(options: PrepareOptions, plan: _Plan) -> int:
 
 
 def _run_tasks(
-    run: _Run, lock: Lock, add: AddSteps, tasks: int, progress: Progress, tasks_done: Callable[[], str]
+    run: _Run,
+    lock: Lock,
+    add: AddSteps,
+    tasks: int,
+    progress: Progress,
+    tasks_done: Callable[[], str],
+    check: Callable[[], None] | None = None,
 ) -> None:
     """Run a pipeline of `tasks` tasks, as long as this job has the lock of OUTPUT."""
     options, workers = run.options, run.workers
@@ -316,7 +344,13 @@ def _run_tasks(
         workers.watcher, workers.count, workers.before_publishing = progress, min(options.workers, tasks), lock.renew
         progress.in_work = workers.in_work
     run_pipeline(
-        add, options.beam, workers, progress=progress.text, tasks_done=tasks_done, check=lock.check, scratch=run.scratch
+        add,
+        options.beam,
+        workers,
+        progress=progress.text,
+        tasks_done=tasks_done,
+        check=check or lock.check,
+        scratch=run.scratch,
     )
 
 
@@ -336,13 +370,16 @@ def _in_process(options: PrepareOptions) -> bool:
 
 
 def _dry_run(options: PrepareOptions, source: Source, why: str) -> str:
-    """The text about the plan, which is made in a temporary folder."""
+    """The plan as text or JSON. It is made in a temporary folder."""
+    began = time.monotonic()
     output = Output(options.output, output_directory(options.output))
     with tempfile.TemporaryDirectory(prefix="image-shards-") as folder, _workers(options) as workers:
         run = _Run(options, Path(folder), workers)
         listing = list_input(options, source, why, Spill(run.scratch))
-        plan = _plan(run, listing)
+        tally = Tally(listing.schema.count_classes)
+        plan = _plan(run, listing, tally=tally)
         sample = plan.sample or _take_sample(run, listing, plan.inputs)
+    elapsed = time.monotonic() - began
     state = output_state(output, listing.fingerprint)
-    text = dry_run_text(options, state, plan.inputs, plan.shards, listing.schema, sample)
-    return "\n".join([text, *reached_lines(listing.layout.reached)])
+    found = dry_run(options, state, listing, plan.inputs, plan.shards, tally, sample, elapsed)
+    return found.to_json() if options.as_json else found.to_text()

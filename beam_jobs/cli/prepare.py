@@ -9,6 +9,7 @@ from typing import Any
 
 from beam_jobs.cli.downloads import add_downloads
 from beam_jobs.cli.parser import command_parser
+from beam_jobs.cli.planning import add_planning, planning_options
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings
@@ -87,6 +88,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_downloads(parser)
     _add_pixels(parser)
     _add_splits(parser)
+    add_planning(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +107,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
         " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
-    add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
     add("--overwrite", action="store_true", help="first remove the finished or unfinished dataset in OUTPUT")
 
 
@@ -234,7 +235,7 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         max_seconds=found.max_seconds,
         reject_crashers=found.reject_crashers,
         overwrite=found.overwrite,
-        dry_run=found.dry_run,
+        **planning_options(found),
         beam=beam,
     )
 

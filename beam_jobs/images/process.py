@@ -22,6 +22,7 @@ from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
 from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
 from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.format.fields import MAX_PIXELS
@@ -85,7 +86,12 @@ def codec_versions() -> dict[str, str]:
     return versions
 
 
-def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: ChannelSums | None = None) -> Payload:
+def prepare_image(
+    data: bytes | Pixels,
+    options: ImageOptions,
+    statistics: ChannelSums | None = None,
+    meter: Meter | None = None,
+) -> Payload:
     """The payload for an image.
 
     A JPEG file that needs no change keeps its bytes, unless a `quality` is given.
@@ -95,11 +101,14 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
             upright, with 1 (grey), 3 (RGB) or 4 (RGB and opacity) channels.
         options: size, colours and encoding.
         statistics: the sums of the dataset, needed for `normalize="dataset"`.
+        meter: takes the time of the stages.
 
     Raises:
         BadInput: the file is not an image, or is damaged or too large; or the pixels have another dtype or shape.
     """
+    meter = meter or Meter()
     decoded = decode(data, options) if isinstance(data, bytes) else Decoded(_checked(data, options))
+    meter.lap("decode")
     if decoded.suspect and options.reject_suspects:
         raise BadInput("suspect", decoded.suspect)
     height, width = decoded.pixels.shape[:2]
@@ -109,6 +118,7 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
     fitted = fit(kept, geometry, options)
     # Decoders may return rows in any layout; encoders need them one after the other.
     pixels: NDArray[Any] = np.ascontiguousarray(fitted)
+    meter.lap("resize")
     same = decoded.clean and not geometry.changes and kept.shape == decoded.pixels.shape
     codec = IMAGE_CODECS[options.encoding]
     # Encoding a JPEG again would lose quality and time.
@@ -116,6 +126,7 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
         encoded = data
     else:
         encoded = encode(pixels, options, statistics)
+    meter.lap("encode")
     height, width, channels = pixels.shape
     changes = _changes(decoded, kept, geometry, options)
     return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, changes, decoded.suspect)

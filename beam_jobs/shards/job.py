@@ -45,7 +45,7 @@ class Job:
     `crashers` maps the ids of images that ended a worker process to the cause of its death. `threads` threads read a
     shard's images at the same time; at most `decoders` of them decode and encode. `boxes` and `points` are the fields
     that move with the pixels, each with the form of its numbers. `reading` is for sources. An image that is decoded for
-    more than `max_seconds` fails the job.
+    more than `max_seconds` fails the job. `run_id` is the id of this run of the command.
     """
 
     source: SourceOptions
@@ -65,6 +65,7 @@ class Job:
     staging: str | None = None
     crashers: Mapping[str, str] = field(default_factory=dict)
     max_seconds: float = MAX_SECONDS
+    run_id: str = ""
 
 
 def too_slow(id: str, seconds: float) -> JobError:

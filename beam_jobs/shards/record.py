@@ -18,6 +18,7 @@ from beam_jobs.images.annotations import Frame, check_objects, move_objects
 from beam_jobs.images.decode import check_size
 from beam_jobs.images.process import Payload, prepare_image
 from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.job import Job
 from beam_jobs.sources.files.interface import BadInput, Pixels, Reading, Reference, Reject, Source, SourceOptions
@@ -74,19 +75,23 @@ def prepare_reference(
     job: Job,
     statistics: ChannelSums | None,
     turn: AbstractContextManager[object] = _AT_ONCE,
+    meter: Meter | None = None,
 ) -> Prepared | Reject:
-    """Read one image and make its record. Decoding and encoding are done within `turn`.
+    """Read one image and make its record. Decoding and encoding are done within `turn`; `meter` takes the time.
 
     Raises:
         JobError: the image could not be read for a reason that may pass.
     """
-    source = _source(job)
+    source, meter = _source(job), meter or Meter()
     try:
         if reference.id in job.crashers:
             raise BadInput("crash", job.crashers[reference.id])
         data = _read_whole(reference, job)
+        meter.bytes_read += _size(data)
+        meter.lap("read")
         with turn:
-            payload = prepare_image(data, job.image, statistics)
+            meter.restart()  # to wait for a turn is no work
+            payload = prepare_image(data, job.image, statistics, meter)
         frame = Frame(payload.geometry, reference.frame, job.source.box_frame == "upright")
         moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
     except BadInput as error:
@@ -96,8 +101,7 @@ def prepare_reference(
     number = int.from_bytes(_hash(data)[:8], signed=True)
     changed = dict.fromkeys(payload.changes, 1) | ({"boxes": dropped} if dropped else {})
     values |= {"content_hash": number}
-    host, received = source.host(reference), len(data) if isinstance(data, bytes) else data.nbytes
-    return Prepared(payload=payload, values=values, changed=changed, host=host, received=received)
+    return Prepared(payload=payload, values=values, changed=changed, host=source.host(reference), received=_size(data))
 
 
 def hash_reference(reference: Reference, job: Job) -> bytes:
@@ -127,6 +131,10 @@ def labels_of(values: Mapping[str, Any]) -> list[int]:
     """The labels of a record, or of its objects."""
     labels = values["label"] if "label" in values else values.get("objects/label", ())
     return list(np.atleast_1d(labels).tolist())
+
+
+def _size(data: bytes | Pixels) -> int:
+    return len(data) if isinstance(data, bytes) else data.nbytes
 
 
 def _hash(data: bytes | Pixels) -> bytes:

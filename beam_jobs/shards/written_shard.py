@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.meter import STAGES
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Shape
@@ -15,9 +16,37 @@ from beam_jobs.sources.files.interface import Reject, Suspect
 from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.storage.directory import Directory
 
-__all__ = ["WRITTEN_NAME", "WrittenShard", "hosts_of", "rejects_of", "suspects_of"]
+__all__ = ["WRITTEN_NAME", "ShardMetrics", "WrittenShard", "hosts_of", "rejects_of", "suspects_of"]
 
 WRITTEN_NAME: Final = "written.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardMetrics:
+    """The cost of the attempt that finished a shard. No part of the dataset: no two runs have the same.
+
+    `run_id` is the run of the command that wrote the shard. `seconds` is the time of the attempt, `cpu` and `wall` are
+    seconds by stage, summed over its threads. `rejects` are counts by reason.
+    """
+
+    run_id: str
+    seconds: float
+    bytes_read: int
+    cpu: Mapping[str, float]
+    wall: Mapping[str, float]
+    rejects: Mapping[str, int]
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> ShardMetrics:
+        """The inverse of `dataclasses.asdict`. Only numbers are taken: the file may be from another program."""
+        return cls(
+            run_id=str(body["run_id"]),
+            seconds=float(body["seconds"]),
+            bytes_read=int(body["bytes_read"]),
+            cpu={stage: float(body["cpu"][stage]) for stage in STAGES},
+            wall={stage: float(body["wall"][stage]) for stage in STAGES},
+            rejects={str(reason): int(count) for reason, count in body["rejects"].items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +62,12 @@ class WrittenShard:
     classes: Mapping[int, int]
     changed: Mapping[str, int]
     hosts: int = 0
+    metrics: ShardMetrics | None = None
+
+    @property
+    def size(self) -> int:
+        """The size of the shard's files, in bytes, without their indexes."""
+        return sum(file.bytes for file in self.shard.files.values())
 
     def to_json(
         self, rejects: Iterable[Reject], suspects: Iterable[Suspect], hosts: Mapping[str, Sequence[int]]
@@ -58,6 +93,7 @@ class WrittenShard:
             classes={int(label): count for label, count in body["classes"].items()},
             changed=body["changed"],
             hosts=body.get("hosts", 0),
+            metrics=ShardMetrics.from_json(body["metrics"]) if body.get("metrics") else None,
         )
 
 

@@ -39,6 +39,7 @@ LAYERS = {
     ],
     "beam_jobs": [
         "beam_jobs.errors",
+        "beam_jobs.meter",
         "beam_jobs.terminal",
         "beam_jobs.external_sort",
         "beam_jobs.signals",
@@ -53,8 +54,10 @@ LAYERS = {
         "beam_jobs.images",
         "beam_jobs.plan",
         "beam_jobs.shards",
+        "beam_jobs.sample",
         "beam_jobs.runners",
         "beam_jobs.summary",
+        "beam_jobs.dry_run",
         "beam_jobs.steps",
         "beam_jobs",
         "beam_jobs.cli",

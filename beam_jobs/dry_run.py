@@ -1,0 +1,286 @@
+"""The plan of a job, as an object of JSON and in words: what it reads and writes, its time, and its price."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from beam_jobs.options import PrepareOptions
+from beam_jobs.plan.listing import Listing
+from beam_jobs.plan.order import PlannedInputs, statistics_split
+from beam_jobs.runners.jobs import worker_count
+from beam_jobs.runners.local import is_local
+from beam_jobs.sample import Sample
+from beam_jobs.shards.record import image_fields, labels_of
+from beam_jobs.sources.files.interface import Reference
+from beam_jobs.summary import column, image_text, reached_lines
+from beam_jobs.terminal import counted, size_text
+from shard_reader.printable import printable
+from shard_reader.storage.secrets import without_secrets
+from shard_reader.system.cpus import available_cpus
+
+__all__ = ["DryRun", "Estimate", "Pass", "SplitPlan", "Tally", "dry_run"]
+
+_LARGEST = 20  # classes in the plan
+_SHOWN = 5  # of them in words
+_START_SECONDS = 1.0  # to import Beam, to start its pipeline, and to publish; the listing and the plan are measured
+
+
+class Tally:
+    """Counts the references of a plan: the bytes of their inputs, and their labels.
+
+    Attributes:
+        bytes: the known bytes of the inputs of each split.
+        unsized: the number of inputs of each split whose size is not known before they are read.
+        labels: the number of records, or of their objects, of each label.
+    """
+
+    def __init__(self, count_classes: bool) -> None:
+        self._count_classes = count_classes
+        self.bytes, self.unsized, self.labels = Counter[str](), Counter[str](), Counter[int]()
+
+    def add(self, split: str, reference: Reference) -> None:
+        """Count a reference."""
+        if reference.size < 0:
+            self.unsized[split] += 1
+        else:
+            self.bytes[split] += reference.size
+        if self._count_classes:
+            self.labels.update(labels_of(reference.values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitPlan:
+    """A split: its images and its shards. `bytes` and `shard_bytes` are estimates, of all formats together."""
+
+    images: int
+    shards: int
+    shard_images: tuple[int, int]
+    bytes: int
+    shard_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """A step that reads images: its name in Beam, and the images, bytes and CPU seconds of it. `why` is for people."""
+
+    step: str
+    images: int
+    bytes: int
+    cpu_seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Bytes, time and price of the whole job.
+
+    `seconds` is the time by the clock with `cpus` CPUs, None if their number is not known. `price` is that of an hour
+    of one CPU, and `cost` that of all.
+    """
+
+    sampled: int
+    bytes_in: int
+    bytes_out: int
+    cpu_hours: float
+    cpus: int | None
+    seconds: float | None
+    price: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """The plan of a job, of which nothing is written."""
+
+    output: str
+    state: str
+    formats: tuple[str, ...]
+    splits: Mapping[str, SplitPlan]
+    image: str
+    fields: tuple[str, ...]
+    classes: int | None
+    largest_classes: Mapping[str, int]
+    rejected: int
+    unusable: tuple[str, ...]
+    passes: tuple[Pass, ...]
+    estimate: Estimate
+    workers: str
+    reached: Mapping[str, int]
+
+    def to_json(self) -> str:
+        """One object of JSON."""
+        body = asdict(self) | {"output": without_secrets(self.output)}
+        return json.dumps({name: value for name, value in body.items() if name != "workers"}, indent=2)
+
+    def to_text(self) -> str:
+        """The plan in words."""
+        lines = [f"{self.output}: {self.state}. The plan, of which nothing is written:"]
+        lines += [f"  {printable(name):<10} {_split_text(split)}" for name, split in self.splits.items()]
+        lines.append(f"  image      {self.image}")
+        if self.classes:
+            shown = [f"{printable(name)} {count}" for name, count in list(self.largest_classes.items())[:_SHOWN]]
+            more = ", ..." if self.classes > _SHOWN else ""
+            lines.append(f"  classes    {self.classes}, the largest: {', '.join(shown)}{more}")
+        if self.fields:
+            lines.append(f"  fields     {', '.join(map(printable, self.fields))}")
+        lines += column("pre-pass", [_pass_text(one) for one in self.passes[:-1]])
+        lines.append(f"  rejected   {self.rejected} by the listing")
+        lines += column("sample", list(self.unusable))
+        lines += column("estimated", self._estimates())
+        return "\n".join([*lines, *reached_lines(self.reached)])
+
+    def _estimates(self) -> list[str]:
+        found = self.estimate
+        size = f"reads {size_text(found.bytes_in)}, writes {size_text(found.bytes_out)} of {' and '.join(self.formats)}"
+        time = _cpu_text(found.cpu_hours)
+        if found.seconds is not None:
+            time += f", {_duration(found.seconds)} with {self.workers}"
+        lines = [f"{size} (from {counted(found.sampled, 'image')})", time]
+        if found.cost is not None:
+            lines.append(f"about {found.cost:,.2f} at {found.price:g} a CPU hour")
+        return lines
+
+
+def dry_run(
+    options: PrepareOptions,
+    state: str,
+    listing: Listing,
+    inputs: PlannedInputs,
+    shards: Mapping[str, int],
+    tally: Tally,
+    sample: Sample,
+    elapsed: float,
+) -> DryRun:
+    """The plan of a job.
+
+    Args:
+        options: the options of the command.
+        state: the contents of OUTPUT.
+        listing: the listing of INPUT.
+        inputs: the inputs of the plan.
+        shards: the number of shards of each split.
+        tally: the counts of its references.
+        sample: the images that were prepared.
+        elapsed: the seconds that the listing, the plan and the sample have taken.
+    """
+    schema = listing.schema
+    passes = tuple(_passes(options, inputs, tally, sample))
+    rejects = sample.rejects[:1]
+    cpus, workers = _cpus(options, shards)
+    return DryRun(
+        output=options.output,
+        state=state,
+        formats=options.formats,
+        splits={name: _split(ordered.records, shards[name], sample) for name, ordered in inputs.ordered.items()},
+        image=image_text(image_fields(options.image, schema.fields)["image"], asdict(options.image)),
+        fields=tuple(name for name in schema.fields if name != "label"),
+        classes=None if schema.class_names is None else len(schema.class_names),
+        largest_classes=_largest(tally.labels, schema.class_names),
+        rejected=inputs.rejected,
+        unusable=tuple(
+            f"{len(sample.rejects)} of {counted(sample.images, 'image')} cannot be used, as"
+            f" {printable(one.uri)}: {one.reason}: {printable(one.message)}"
+            for one in rejects
+        ),
+        passes=passes,
+        estimate=_estimate(options, passes, cpus, inputs.planned, sample, elapsed),
+        workers=workers,
+        reached=listing.layout.reached,
+    )
+
+
+def _split(images: int, shards: int, sample: Sample) -> SplitPlan:
+    size = round(images * sample.file_bytes)
+    return SplitPlan(
+        images=images,
+        shards=shards,
+        shard_images=(images // shards, -(-images // shards)),
+        bytes=size,
+        shard_bytes=size // shards,
+    )
+
+
+def _passes(options: PrepareOptions, inputs: PlannedInputs, tally: Tally, sample: Sample) -> list[Pass]:
+    """The steps that read images, in their order. The last one writes the shards."""
+    everything = list(inputs.ordered)
+
+    def of(step: str, splits: list[str], seconds: float, why: str) -> Pass:
+        images = sum(inputs.ordered[split].records for split in splits)
+        unsized = sum(tally.unsized[split] for split in splits)
+        size = sum(tally.bytes[split] for split in splits) + round(unsized * sample.input_bytes)
+        return Pass(step=step, images=images, bytes=size, cpu_seconds=images * seconds, why=why)
+
+    passes = list[Pass]()
+    if options.drop_duplicates:
+        passes.append(of("HashInputs", everything, sample.read_seconds, "once more, and drops duplicates"))
+    if getattr(options, "near_duplicates", None) in ("group", "drop"):
+        passes.append(of("HashPixels", everything, sample.cpu_seconds, "once more, to find near-duplicates"))
+    if options.image.normalize == "dataset":
+        split = statistics_split(everything)
+        passes.append(of("MeasureShards", [split], sample.cpu_seconds, f"of {printable(split)} once more"))
+    return [*passes, of("WriteShards", everything, sample.cpu_seconds, "to write them")]
+
+
+def _estimate(
+    options: PrepareOptions, passes: tuple[Pass, ...], cpus: int | None, images: int, sample: Sample, elapsed: float
+) -> Estimate:
+    seconds = sum(one.cpu_seconds for one in passes)
+    start = elapsed + _START_SECONDS if is_local(options.beam) else 0.0
+    return Estimate(
+        sampled=sample.images,
+        bytes_in=sum(one.bytes for one in passes),
+        bytes_out=round(images * sample.file_bytes),
+        cpu_hours=seconds / 3600,
+        cpus=cpus,
+        seconds=None if cpus is None else start + seconds / cpus,
+        price=options.price,
+        cost=None if options.price is None else options.price * seconds / 3600,
+    )
+
+
+def _cpus(options: PrepareOptions, shards: Mapping[str, int]) -> tuple[int | None, str]:
+    """The number of CPUs that work at a time, if the options say it, and the workers in words."""
+    if is_local(options.beam):
+        return min(options.workers, available_cpus()), f"{counted(options.workers, 'worker')} here"
+    workers = worker_count(options.beam)
+    if workers is None:
+        return None, ""
+    # As Google Cloud's machine types end: n2-standard-8.
+    size = re.search(r"-([1-9][0-9]{0,3})$", options.beam.get("machine_type") or "")
+    each = int(size[1]) if size else 1
+    # A shard is made by one CPU.
+    cpus = min(workers * each, sum(shards.values()))
+    return cpus, f"{counted(workers, 'worker')} of {counted(each, 'CPU')}, without the start of the engine"
+
+
+def _largest(labels: Counter[int], names: tuple[str, ...] | None) -> dict[str, int]:
+    """The largest classes, first the one with the most records."""
+    ordered = sorted(labels.items(), key=lambda item: (-item[1], item[0]))[:_LARGEST]
+    return {names[label] if names is not None and 0 <= label < len(names) else str(label): n for label, n in ordered}
+
+
+def _split_text(split: SplitPlan) -> str:
+    low, high = split.shard_images
+    each = f"{low} to {high} images" if low != high else counted(low, "image")
+    size = f"about {size_text(split.bytes)}"
+    if split.shards > 1:
+        size += f", {size_text(split.shard_bytes)} each"
+    return f"{counted(split.images, 'image')}, {counted(split.shards, 'shard')} of {each}, {size}"
+
+
+def _pass_text(one: Pass) -> str:
+    return f"{one.step}: reads {counted(one.images, 'image')} {one.why}, {size_text(one.bytes)}"
+
+
+def _cpu_text(hours: float) -> str:
+    return f"{hours:,.1f} CPU hours" if hours >= 0.1 else f"{hours * 3600:.0f} CPU seconds"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
