@@ -375,10 +375,14 @@ def _dry_run(options: PrepareOptions, source: Source, why: str) -> str:
     output = Output(options.output, output_directory(options.output))
     with tempfile.TemporaryDirectory(prefix="image-shards-") as folder, _workers(options) as workers:
         run = _Run(options, Path(folder), workers)
+        beam = import_beam_meanwhile() if is_local(options.beam) else None
         listing = list_input(options, source, why, Spill(run.scratch))
         tally = Tally(listing.schema.count_classes)
         plan = _plan(run, listing, tally=tally)
         sample = plan.sample or _take_sample(run, listing, plan.inputs)
+    # A job here needs all of this, too: its time until then is as long, on a machine of any speed.
+    if beam is not None:
+        beam.join()
     elapsed = time.monotonic() - began
     state = output_state(output, listing.fingerprint)
     found = dry_run(options, state, listing, plan.inputs, plan.shards, tally, sample, elapsed)

@@ -15,7 +15,6 @@ __all__ = ["add_planning", "planning_options"]
 def add_planning(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     add = parser.add_argument_group("plan and log").add_argument
-    add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
     add("--json", action="store_true", help="with --dry-run: print the plan as one object of JSON")
     add("--price", type=_price, metavar="P", help="price of one CPU for an hour: --dry-run adds up what the job costs")
     add("--log-json", metavar="FILE", help="write a line of JSON for each shard: its records, rejects, bytes and times")

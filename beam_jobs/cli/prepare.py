@@ -107,6 +107,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
         " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
+    add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
     add("--overwrite", action="store_true", help="first remove the finished or unfinished dataset in OUTPUT")
 
 

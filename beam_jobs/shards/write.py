@@ -236,7 +236,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
             bytes_read=meter.bytes_read,
             cpu=meter.cpu,
             wall=meter.wall,
-            rejects=Counter(reject.reason for reject in rejects),
+            rejects=dict(Counter(reject.reason for reject in rejects)),
         ),
     )
     write_whole(attempt / WRITTEN_NAME, [written.to_json(rejects, suspects, hosts)])
