@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from beam_jobs.external_sort import Spill
 from beam_jobs.options import PrepareOptions
-from beam_jobs.plan.listing import Listing
+from beam_jobs.plan.listing import list_input
 from beam_jobs.plan.order import PlannedInputs, statistics_split
+from beam_jobs.planner import Plan, Run, make_plan, take_sample, worker_processes
 from beam_jobs.runners.jobs import worker_count
-from beam_jobs.runners.local import is_local
+from beam_jobs.runners.local import import_beam_meanwhile, is_local
 from beam_jobs.sample import Sample
+from beam_jobs.shards.output import Output, output_directory
 from beam_jobs.shards.record import image_fields, labels_of
-from beam_jobs.sources.files.interface import Reference
-from beam_jobs.summary import column, image_text, reached_lines
+from beam_jobs.sources.files.interface import Reference, Source
+from beam_jobs.summary import column, image_text, output_state, reached_lines
 from beam_jobs.terminal import counted, size_text
 from shard_reader.printable import printable
 from shard_reader.storage.secrets import without_secrets
@@ -149,32 +155,38 @@ class DryRun:
         return lines
 
 
-def dry_run(
-    options: PrepareOptions,
-    state: str,
-    listing: Listing,
-    inputs: PlannedInputs,
-    shards: Mapping[str, int],
-    tally: Tally,
-    sample: Sample,
-    elapsed: float,
-) -> DryRun:
-    """The plan of a job.
+def dry_run(options: PrepareOptions, source: Source, why: str) -> DryRun:
+    """Make the plan of a job in a temporary folder.
 
     Args:
         options: the options of the command.
-        state: the contents of OUTPUT.
-        listing: the listing of INPUT.
-        inputs: the inputs of the plan.
-        shards: the number of shards of each split.
-        tally: the counts of its references.
-        sample: the images that were prepared.
-        elapsed: the seconds until the first image of a job on this machine.
+        source: the source of the images.
+        why: the reason for this source, in words.
+
+    Raises:
+        UsageError: INPUT, OUTPUT or an option does not allow the job.
+        JobError: the listing alone rejects too many images, or the sample cannot be taken.
     """
-    schema = listing.schema
+    began = time.monotonic()
+    output = Output(options.output, output_directory(options.output))
+    with tempfile.TemporaryDirectory(prefix="image-shards-") as folder, worker_processes(options) as workers:
+        run = Run(options, Path(folder), workers)
+        beam = import_beam_meanwhile() if is_local(options.beam) else None
+        listing = list_input(options, source, why, Spill(run.scratch))
+        tally = Tally(listing.schema.count_classes)
+        plan = make_plan(run, listing, on_reference=tally.add)
+        sample = plan.sample or take_sample(run, listing, plan.inputs)
+    # A job on this machine needs all of this, too, so its first image comes as late, on a machine of any speed.
+    if beam is not None:
+        beam.join()
+    return _described(options, output_state(output, listing.fingerprint), plan, tally, sample, time.monotonic() - began)
+
+
+def _described(options: PrepareOptions, state: str, plan: Plan, tally: Tally, sample: Sample, elapsed: float) -> DryRun:
+    """The plan with estimates. `elapsed` is the time until the first image of a job on this machine."""
+    inputs, shards, schema = plan.inputs, plan.shards, plan.listing.schema
     passes = tuple(_passes(options, inputs, tally, sample))
-    rejects = sample.rejects[:1]
-    cpus, workers = _cpus(options, shards)
+    cpus, workers = _cpus(options, plan.tasks)
     return DryRun(
         output=options.output,
         state=state,
@@ -188,12 +200,12 @@ def dry_run(
         unusable=tuple(
             f"{len(sample.rejects)} of {counted(sample.images, 'image')} cannot be used, as"
             f" {printable(one.uri)}: {one.reason}: {printable(one.message)}"
-            for one in rejects
+            for one in sample.rejects[:1]
         ),
         passes=passes,
         estimate=_estimate(options, passes, cpus, inputs.planned, sample, elapsed),
         workers=workers,
-        reached=listing.layout.reached,
+        reached=plan.listing.layout.reached,
     )
 
 
@@ -219,10 +231,10 @@ def _passes(options: PrepareOptions, inputs: PlannedInputs, tally: Tally, sample
         return Pass(step=step, images=images, bytes=size, cpu_seconds=images * seconds, why=why)
 
     passes = list[Pass]()
-    if options.drop_duplicates:
-        passes.append(of("HashInputs", everything, sample.read_seconds, "once more, and drops duplicates"))
-    if getattr(options, "near_duplicates", None) in ("group", "drop"):
-        passes.append(of("HashPixels", everything, sample.cpu_seconds, "once more, to find near-duplicates"))
+    if options.acts_on_near_duplicates:
+        passes.append(of("HashInputs", everything, sample.cpu_seconds, "and decodes them, to find duplicates"))
+    elif options.drop_duplicates:
+        passes.append(of("HashInputs", everything, sample.read_seconds, "once more, to find duplicates"))
     if options.image.normalize == "dataset":
         split = statistics_split(everything)
         passes.append(of("MeasureShards", [split], sample.cpu_seconds, f"of {printable(split)} once more"))
@@ -246,7 +258,7 @@ def _estimate(
     )
 
 
-def _cpus(options: PrepareOptions, shards: Mapping[str, int]) -> tuple[int | None, str]:
+def _cpus(options: PrepareOptions, shards: int) -> tuple[int | None, str]:
     """The number of CPUs that work at a time, if the options say it, and the workers in words."""
     if is_local(options.beam):
         return min(options.workers, available_cpus()), f"{counted(options.workers, 'worker')} here"
@@ -257,7 +269,7 @@ def _cpus(options: PrepareOptions, shards: Mapping[str, int]) -> tuple[int | Non
     size = re.search(r"-([1-9][0-9]{0,3})$", options.beam.get("machine_type") or "")
     each = int(size[1]) if size else 1
     # A shard is made by one CPU.
-    cpus = min(workers * each, sum(shards.values()))
+    cpus = min(workers * each, shards)
     return cpus, f"{counted(workers, 'worker')} of {counted(each, 'CPU')}, without the start of the engine"
 
 

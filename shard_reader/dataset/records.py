@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, one_of, record_numbers
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import INPUT_FIELDS, Field
 from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
 from shard_reader.order.coverage import Coverage
 from shard_reader.order.shuffle import RecordOrder, Shuffle
@@ -29,7 +29,7 @@ from shard_reader.transforms.compose import Transforms
 
 __all__ = ["Records"]
 
-_LEFT_OUT = ("id", "height", "width", "content_hash")  # of the values of `data[i]`, which has an id of its own
+_LEFT_OUT = ("id", "height", "width", *INPUT_FIELDS)  # of the values of `data[i]`, which has an id of its own
 _BLOCK = 1 << 12  # records whose strings or lists are fetched together
 _PART = 1 << 20  # records of a column that are looked up together
 

@@ -56,6 +56,7 @@ LAYERS = {
         "beam_jobs.shards",
         "beam_jobs.sample",
         "beam_jobs.runners",
+        "beam_jobs.planner",
         "beam_jobs.summary",
         "beam_jobs.dry_run",
         "beam_jobs.steps",
