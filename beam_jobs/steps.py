@@ -8,7 +8,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, TextIO
+from pathlib import Path
+from typing import IO, Any, NoReturn
 
 from beam_jobs.dry_run import dry_run
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
@@ -96,6 +97,11 @@ def _check_places(options: PrepareOptions) -> None:
         inside = target.resolve().is_relative_to(source.resolve())
     if inside:
         raise UsageError(f"OUTPUT {options.output}: lies inside INPUT {input}")
+    if options.log_json is not None:
+        log = Path(options.log_json).resolve()
+        for name, place, path in (("INPUT", input, source), ("OUTPUT", options.output, target)):
+            if path is not None and log.is_relative_to(path.resolve()):
+                raise UsageError(f"--log-json {options.log_json}: lies inside {name} {place}")
     if is_local(options.beam):
         return
     if options.reject_crashers:
@@ -114,7 +120,7 @@ def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: 
 
 
 def _make_dataset(
-    options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: TextIO | None
+    options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: IO[bytes] | None
 ) -> tuple[Manifest, Meter]:
     """List, plan and write. Returns the manifest, and the time of all workers."""
     # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
@@ -214,7 +220,7 @@ def _hashed(output: Output, tasks: int) -> str:
     return f"HashInputs: {output.hashed()} of {tasks} parts done"
 
 
-def _write(run: Run, plan: Plan, output: Output, file: TextIO | None) -> Meter:
+def _write(run: Run, plan: Plan, output: Output, file: IO[bytes] | None) -> Meter:
     """Write the shards of the plan that is in OUTPUT, publish them, log them to `file`, and return their time."""
     options, listing = run.options, plan.listing
     job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TextIO
+from typing import IO, Any
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.meter import Meter
@@ -24,7 +24,7 @@ _READERS = 16  # threads, since a store takes a while for each description
 
 
 @contextlib.contextmanager
-def log_file(path: str | None) -> Iterator[TextIO | None]:
+def log_file(path: str | None) -> Iterator[IO[bytes] | None]:
     """The file of `--log-json`, emptied; None without the option.
 
     Raises:
@@ -34,7 +34,8 @@ def log_file(path: str | None) -> Iterator[TextIO | None]:
         yield None
         return
     try:
-        file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115  # closed below
+        # Without a buffer: every line is on its way when it is written, and none is left to fail at the end.
+        file = open(path, "wb", buffering=0)  # noqa: SIM115  # closed below
     except OSError as error:
         raise UsageError(f"--log-json {path}: cannot be written ({error.strerror})") from error
     with file:
@@ -54,7 +55,7 @@ class ShardLog:
         total: the time and the bytes of the shards that this run has finished.
     """
 
-    def __init__(self, files: Directory, work: Work, run_id: str, file: TextIO | None) -> None:
+    def __init__(self, files: Directory, work: Work, run_id: str, file: IO[bytes] | None) -> None:
         self._files, self._work, self._run_id, self._file = files, work, run_id, file
         self._logged, self._kept = set[str](), set[str]()
         self._looked = time.monotonic()
@@ -113,7 +114,7 @@ class ShardLog:
         if self._file is None or self._error is not None:
             return
         try:
-            self._file.write(f"{line}\n")
+            self._file.write(line.encode() + b"\n")
         except OSError as error:
             self._error = error
             print_warning(
