@@ -141,6 +141,9 @@ class PrepareOptions:
     reject_crashers: bool = False
     overwrite: bool = False
     dry_run: bool = False
+    as_json: bool = False
+    price: float | None = None
+    log_json: str | None = None
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the bytes of the dataset: not `workers`, `max_rejects` or the runner."""

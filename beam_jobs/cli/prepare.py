@@ -11,6 +11,7 @@ from beam_jobs.cli.downloads import add_downloads
 from beam_jobs.cli.duplicates import add_duplicates, duplicate_options
 from beam_jobs.cli.papers import add_papers, place_and_card
 from beam_jobs.cli.parser import command_parser, listed
+from beam_jobs.cli.planning import add_planning, planning_options
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings
@@ -90,6 +91,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_pixels(parser)
     _add_splits(parser)
     add_papers(parser)
+    add_planning(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -234,7 +236,7 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         max_seconds=found.max_seconds,
         reject_crashers=found.reject_crashers,
         overwrite=found.overwrite,
-        dry_run=found.dry_run,
+        **planning_options(found),
         beam=beam,
     )
 

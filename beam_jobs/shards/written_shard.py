@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypedDict
 
 from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.meter import STAGES
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Shape
@@ -16,7 +17,16 @@ from beam_jobs.sources.files.interface import Reject, Suspect
 from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.storage.directory import Directory
 
-__all__ = ["WRITTEN_NAME", "Listed", "WrittenShard", "hosts_of", "rejects_of", "suspects_of", "thumbnails_of"]
+__all__ = [
+    "WRITTEN_NAME",
+    "Listed",
+    "ShardMetrics",
+    "WrittenShard",
+    "hosts_of",
+    "rejects_of",
+    "suspects_of",
+    "thumbnails_of",
+]
 
 WRITTEN_NAME: Final = "written.json"
 
@@ -31,6 +41,34 @@ class Listed(TypedDict):
     suspects: Sequence[Suspect]
     hosts: Mapping[str, Sequence[int]]
     thumbnails: Sequence[tuple[int, Thumbnail]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardMetrics:
+    """The cost of the attempt that finished a shard. No part of the dataset: no two runs have the same.
+
+    `run_id` is the run of the command that wrote the shard. `seconds` is the time of the attempt, `cpu` and `wall` are
+    seconds by stage, summed over its threads. `rejects` are counts by reason.
+    """
+
+    run_id: str
+    seconds: float
+    bytes_read: int
+    cpu: Mapping[str, float]
+    wall: Mapping[str, float]
+    rejects: Mapping[str, int]
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> ShardMetrics:
+        """The inverse of `dataclasses.asdict`. Only numbers are taken: the file may be from another program."""
+        return cls(
+            run_id=str(body["run_id"]),
+            seconds=float(body["seconds"]),
+            bytes_read=int(body["bytes_read"]),
+            cpu={stage: float(body["cpu"][stage]) for stage in STAGES},
+            wall={stage: float(body["wall"][stage]) for stage in STAGES},
+            rejects={str(reason): int(count) for reason, count in body["rejects"].items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +89,12 @@ class WrittenShard:
     hosts: int = 0
     thumbnails: int = 0
     beside: Mapping[str, str] = field(default_factory=dict)
+    metrics: ShardMetrics | None = None
+
+    @property
+    def size(self) -> int:
+        """The size of the shard's files, in bytes, without their indexes."""
+        return sum(file.bytes for file in self.shard.files.values())
 
     def to_json(self, listed: Listed) -> bytes:
         """JSON of all fields but the task, and of the lists that only publishing needs."""
@@ -75,6 +119,7 @@ class WrittenShard:
             hosts=body["hosts"],
             thumbnails=body["thumbnails"],
             beside=body["beside"],
+            metrics=ShardMetrics.from_json(body["metrics"]) if body.get("metrics") else None,
         )
 
 
