@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.cli.downloads import add_downloads
-from beam_jobs.cli.duplicates import add_duplicates, duplicate_options
-from beam_jobs.cli.papers import add_papers, place_and_card
+from beam_jobs.cli.options.downloads import add_downloads
+from beam_jobs.cli.options.duplicates import add_duplicates, duplicate_options
+from beam_jobs.cli.options.papers import add_papers, place_and_card
+from beam_jobs.cli.options.planning import add_planning, planning_options
 from beam_jobs.cli.parser import command_parser, listed
-from beam_jobs.cli.planning import add_planning, planning_options
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings

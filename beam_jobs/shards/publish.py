@@ -17,7 +17,7 @@ from typing import Any
 
 from beam_jobs.errors import JobError
 from beam_jobs.images.changes import CHANGES
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.papers import name_of, write_papers
 from beam_jobs.metadata.parquet import join_parts

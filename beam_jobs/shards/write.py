@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.metadata.dali import dali_index
 from beam_jobs.metadata.parquet import write_part
 from beam_jobs.meter import Meter

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypedDict
 
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.meter import STAGES
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.output import Work
