@@ -97,7 +97,7 @@ class Dataset(Records):
     def __repr__(self) -> str:
         if self._whole is not None:
             choices = "".join(f", {choice}" for choice in self._choices)
-            return f"Subset of {self._whole!r}: {len(self)} of them{choices}"
+            return f"Subset({len(self)} records of {self._whole!r}{choices})"
         return f"Dataset({self._shown!r}, split={self.split!r}, format={self.format!r}, {len(self)} records)"
 
     def _repr_html_(self) -> str:

@@ -30,6 +30,7 @@ _FIGURE = "display:inline-block;vertical-align:top;margin:0 8px 8px 0"
 _WORDS = "font-size:12px;line-height:1.3;overflow-wrap:anywhere"
 _PROBLEM = "box-sizing:border-box;border:1px dashed;padding:6px;overflow:auto"
 _OVERLAY = "position:absolute;top:0;left:0;width:100%;height:100%"
+_TABLE, _CELL = "display:inline-table;vertical-align:top;margin:8px 24px 8px 0", "text-align:left;padding:1px 8px 1px 0"
 _BAR = "display:inline-block;height:8px;background:#4c78a8"
 
 
@@ -53,7 +54,7 @@ class Gallery:
 
     @property
     def _heading(self) -> str:
-        return f"{len(self.records)} of {self.title}"
+        return f"{len(self.records)} records of {self.title}"
 
 
 def gallery(
@@ -90,7 +91,7 @@ def overview(data: RecordSource, splits: Mapping[str, Split], split: str, format
     counts = splits[split].classes if split in splits else None
     parts = [
         f"<p><b>{html.escape(strip.title)}</b></p>",
-        _pictures(strip.records),
+        f"<div>{_pictures(strip.records)}</div>",
         _table(("split", "records", "shards", *formats), [_split_row(*item, formats) for item in splits.items()]),
         _table(("field", "dtype", "shape", "encoding"), [_field_row(*item) for item in data.fields.items()]),
         _table(("class", "records", ""), _class_rows(counts or {}), _MOST_CLASSES),
@@ -100,7 +101,7 @@ def overview(data: RecordSource, splits: Mapping[str, Split], split: str, format
 
 def _line(record: Thumbnail) -> str:
     """A record in a terminal."""
-    objects = f"{len(record.boxes)} boxes" if record.boxes else ""
+    objects = f"boxes: {len(record.boxes)}" if record.boxes else ""
     facts = (record.label, f"{record.width}x{record.height}", objects, record.id, record.problem)
     return f"{record.number:>8}  {'  '.join(fact for fact in facts if fact)}"
 
@@ -178,11 +179,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = _MOST
     shown = [_row("td", row) for row in rows[:most]]
     if len(rows) > most:
         shown.append(f"<tr><td colspan='{len(head)}'>and {len(rows) - most:,} more</td></tr>")
-    return f"<table><thead>{_row('th', head)}</thead><tbody>{''.join(shown)}</tbody></table>"
+    return f"<table style='{_TABLE}'><thead>{_row('th', head)}</thead><tbody>{''.join(shown)}</tbody></table>"
 
 
 def _row(kind: str, cells: Iterable[str]) -> str:
-    inner = "".join(f"<{kind} style='text-align:left'>{cell}</{kind}>" for cell in cells)
+    inner = "".join(f"<{kind} style='{_CELL}'>{cell}</{kind}>" for cell in cells)
     return f"<tr>{inner}</tr>"
 
 

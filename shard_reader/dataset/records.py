@@ -229,7 +229,7 @@ class Records(ABC):
     ) -> Gallery:
         """Some records among those of a subset, which have these numbers here."""
         require(at_least_one("n", n) <= _MOST_SHOWN, "n", n, f"must be at most {_MOST_SHOWN}")
-        return gallery(self, n, as_integer("seed", seed), title=repr(among or self), among=numbers)
+        return gallery(self, n, as_integer("seed", seed), title=repr(self if among is None else among), among=numbers)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a few pictures, splits, fields and classes."""

@@ -27,11 +27,12 @@ _STORED_BYTES = 1 << 16  # of a payload that is shown as it is
 _MOST_BYTES, _MOST_PIXELS = 1 << 26, 1 << 25  # of an image that is read for a thumbnail
 _SIDE = 256  # the longest side of a picture that is made here
 _SMALL_SIDE = 64  # up to which a picture has no loss
-_MOST_BOXES = 100
+_MOST_OBJECTS = 100
 _MOST_LABELS = 4
 _LONGEST = 60
 _LONGEST_PROBLEM = 300
-_BESIDE = ("id", "label", "objects/bbox", "objects/label")  # the fields that are shown with the image
+_LABEL, _BOXES, _BOX_LABEL = "label", "objects/bbox", "objects/label"
+_BESIDE = ("id", _LABEL, _BOXES, _BOX_LABEL)  # the fields that are shown with the image
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -97,20 +98,26 @@ def _read(data: RecordSource, found: list[Thumbnail], is_over: threading.Event) 
         for place, one in enumerate(found):
             if is_over.is_set():
                 return
-            found[place] = _thumbnail(located, place, one.number, data.class_names or ())
+            found[place] = _thumbnail(data, located, place, one.number)
     except Exception as error:  # of all records, as of a store that does not answer: it is shown in their place
         found[place:] = [replace(one, problem=_text(error)) for one in found[place:]]
 
 
-def _thumbnail(located: Located, place: int, number: int, names: Sequence[str]) -> Thumbnail:
-    found = Thumbnail(number=number)
+def _thumbnail(data: RecordSource, located: Located, place: int, number: int) -> Thumbnail:
+    found, names = Thumbnail(number=number), data.class_names or ()
     try:
         shard, row = located.shard(place)
         found = replace(found, height=int(shard.rows["height"][row]), width=int(shard.rows["width"][row]))
         _check_size(shard, row, found)
         image = image_name(shard.fields) or ""
-        shard = shard.holding(row, [image, *(name for name in _BESIDE if name in shard.fields)])
-        found = replace(found, id=_id(shard, row), label=_label(shard, row, names), boxes=_boxes(shard, row, names))
+        beside = [name for name in _BESIDE if name in shard.fields and name in data.fields]
+        shard = shard.holding(row, [image, *beside])
+        found = replace(found, id=_id(shard, row))
+        if _LABEL in beside:
+            found = replace(found, label=_listed(_names(shard, _LABEL, row, names)))
+        if _BOXES in beside:
+            labels = _names(shard, _BOX_LABEL, row, names) if _BOX_LABEL in beside else []
+            found = replace(found, boxes=_boxes(shard, row, labels), label=found.label or _listed(labels))
         return replace(found, uri=_picture(shard, row, shard.fields[image]))
     except StoreError:
         raise
@@ -133,13 +140,11 @@ def _id(shard: OpenShard, row: int) -> str:
     return printable(shard.id(row).decode("utf-8", "backslashreplace"))
 
 
-def _label(shard: OpenShard, row: int, names: Sequence[str]) -> str:
-    """The class, or classes, of a record."""
-    if "label" not in shard.fields:
-        return ""
-    labels = np.atleast_1d(np.asarray(shard.value("label", row), object)).tolist()
-    more = [f"{len(labels) - _MOST_LABELS} more"] if len(labels) > _MOST_LABELS else []
-    return ", ".join([*(_name(label, names) for label in labels[:_MOST_LABELS]), *more])
+def _names(shard: OpenShard, field: str, row: int, names: Sequence[str]) -> list[str]:
+    """The classes of a record, or of its objects: at most some."""
+    value = shard.value(field, row)
+    labels = value if isinstance(value, list) else np.atleast_1d(value).tolist()
+    return [_name(label, names) for label in labels[:_MOST_OBJECTS]]
 
 
 def _name(label: Any, names: Sequence[str]) -> str:
@@ -148,18 +153,22 @@ def _name(label: Any, names: Sequence[str]) -> str:
     return short(names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label))
 
 
-def _boxes(shard: OpenShard, row: int, names: Sequence[str]) -> tuple[Box, ...]:
-    """The boxes around objects, if records have such. Numbers that are no place in the image leave a box out."""
-    field = shard.fields.get("objects/bbox")
-    if field is None or field.dtype != "float32" or field.shape[1:] != (4,):
-        return ()
-    corners = np.asarray(shard.value("objects/bbox", row), np.float64)[:_MOST_BOXES]
-    labels = np.asarray(shard.value("objects/label", row), object).tolist() if "objects/label" in shard.fields else []
-    named = [_name(label, names) for label in labels[:_MOST_BOXES]]
-    named += [""] * (len(corners) - len(named))
+def _listed(labels: Sequence[str]) -> str:
+    """Each label once, at most a few."""
+    different = list(dict.fromkeys(labels))
+    more = [f"{len(different) - _MOST_LABELS} more"] if len(different) > _MOST_LABELS else []
+    return ", ".join([*different[:_MOST_LABELS], *more])
+
+
+def _boxes(shard: OpenShard, row: int, labels: Sequence[str]) -> tuple[Box, ...]:
+    """The boxes around objects. Numbers that are no place in the image leave a box out."""
+    field = shard.fields[_BOXES]
+    if field.dtype != "float32" or field.shape[1:] != (4,):
+        return ()  # a field of that name from elsewhere
+    corners = np.asarray(shard.value(_BOXES, row), np.float64)[:_MOST_OBJECTS].clip(0, 1).tolist()
     return tuple(
         Box(top=top, left=left, bottom=bottom, right=right, label=label)
-        for (top, left, bottom, right), label in zip(corners.clip(0, 1).tolist(), named, strict=False)
+        for (top, left, bottom, right), label in zip(corners, [*labels, *[""] * len(corners)], strict=False)
         if top <= bottom and left <= right  # not so where one is NaN
     )
 
