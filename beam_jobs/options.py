@@ -18,6 +18,7 @@ __all__ = [
     "FILTERS",
     "FITS",
     "MAX_SIDE",
+    "NEAR_DUPLICATES",
     "NORMALIZATIONS",
     "ImageOptions",
     "MaxRejects",
@@ -37,6 +38,7 @@ MAX_SECONDS = 120  # of one image; a fifth of a second is usual
 FITS = ("cover", "crop", "pad", "inside", "stretch", "none")
 CHANNELS = ("rgb", "grey", "keep")
 DUPLICATE_LABELS = ("first", "drop")
+NEAR_DUPLICATES = ("report", "drop", "group")
 FILTERS = ("lanczos", "bicubic", "bilinear", "area", "nearest")
 NORMALIZATIONS = ("none", "unit", "symmetric", "imagenet", "dataset", "per-image")
 
@@ -109,7 +111,10 @@ class PrepareOptions:
     """All options of `image-shards prepare`, after checks.
 
     `duplicate_labels` is one of DUPLICATE_LABELS, for duplicates to be dropped that have several labels; None refuses
-    them. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the job.
+    them. `near_duplicates` is one of NEAR_DUPLICATES, for images whose perceptual hashes differ in at most
+    `near_distance` bits: to list them, to keep the largest of each group, or to keep each group in one split; None does
+    not look for them. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the
+    job.
     """
 
     source: SourceOptions
@@ -125,6 +130,8 @@ class PrepareOptions:
     classes: tuple[str, ...] | None = None
     drop_duplicates: bool = False
     duplicate_labels: str | None = None
+    near_duplicates: str | None = None
+    near_distance: int | None = None
     exclude: frozenset[str] | None = None
     max_seconds: int = MAX_SECONDS
     reject_crashers: bool = False
@@ -152,8 +159,15 @@ class PrepareOptions:
             "seed": self.seed,
             "drop_duplicates": self.drop_duplicates or None,
             "duplicate_labels": self.duplicate_labels,
+            **({} if self.near_duplicates is None else {"near_duplicates": self.near_duplicates}),
+            **({} if self.near_distance is None else {"near_distance": self.near_distance}),
             **({} if self.exclude is None else {"exclude": _digest(self.exclude)}),
         }
+
+    @property
+    def acts_on_near_duplicates(self) -> bool:
+        """Whether the plan depends on near-duplicates, for which all inputs are decoded before."""
+        return self.near_duplicates in ("drop", "group")
 
     def to_json(self) -> dict[str, Any]:
         """All options, for the manifest. Of Beam's options only the runner, since others can be secrets."""

@@ -6,18 +6,18 @@ import contextlib
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
-from beam_jobs.external_sort import Spill, find_equal_hashes
+from beam_jobs.external_sort import Spill
 from beam_jobs.options import PrepareOptions
-from beam_jobs.plan.duplicates import DroppedInputs, HashedInputs, dropped_inputs
+from beam_jobs.plan.deduplicate import Deduplicated, deduplicate
 from beam_jobs.plan.fingerprint import check_same, identity
 from beam_jobs.plan.listing import Listing, list_input
-from beam_jobs.plan.order import Duplicate, PlannedInputs, plan_inputs, statistics_split
+from beam_jobs.plan.order import PlannedInputs, plan_inputs, statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, first_references, plan_shards, read_tasks, shard_count
 from beam_jobs.runners.engines import check_engine, check_places
 from beam_jobs.runners.inline import inline_calls
@@ -29,11 +29,12 @@ from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.lock import Lock
 from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
 from beam_jobs.shards.publish import check_rejects, publication_of
+from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.shards.write import Sample, hashes_of, sample_shard
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
 from beam_jobs.summary import Progress, dry_run_text, output_state, reached_lines, summary
-from beam_jobs.terminal import counted, print_status
+from beam_jobs.terminal import counted, print_status, print_warning
 from shard_reader.format.manifest import Manifest
 from shard_reader.storage.open import is_url, local_path
 
@@ -42,6 +43,7 @@ __all__ = ["prepare"]
 _HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
 _SAMPLE = 32  # images that estimate the size of a record
 _RECORD_OVERHEAD = 128  # bytes of framing and other fields, roughly
+_NOTHING_FOUND = Deduplicated()
 _IN_PROCESS = ("memory:",)  # places that only this process sees
 
 
@@ -161,7 +163,7 @@ def _make_dataset(
         output.copy_robots(scratch)
         plan = _plan(run, listing)
         # Beside a dataset to be overwritten: the second plan may still raise, as for a split without images.
-        if options.drop_duplicates:
+        if options.drop_duplicates or options.acts_on_near_duplicates:
             output.begin(job)
             plan = _plan(run, listing, _find_duplicates(run, listing, output), plan.sample)
         if options.overwrite:
@@ -213,13 +215,18 @@ def _check_left(options: PrepareOptions, output: Output, job: dict[str, Any]) ->
         check_same(left, job, options.output)
 
 
-def _plan(run: _Run, listing: Listing, dropped: Iterable[Duplicate] = (), sample: Sample | None = None) -> _Plan:
+def _plan(
+    run: _Run,
+    listing: Listing,
+    found: Deduplicated = _NOTHING_FOUND,
+    sample: Sample | None = None,
+) -> _Plan:
     """Decide which image goes where. Writes to the scratch folder alone.
 
     Args:
         run: the run of the command.
         listing: the listing of INPUT.
-        dropped: the inputs to leave out.
+        found: the inputs to leave out, and those that stay together.
         sample: the sample of an earlier plan.
 
     Raises:
@@ -228,7 +235,7 @@ def _plan(run: _Run, listing: Listing, dropped: Iterable[Duplicate] = (), sample
     """
     options = run.options
     spill, source, schema = listing.everything(), listing.source, listing.schema
-    inputs = plan_inputs(spill, source, schema, options.split, options.seed, run.scratch, dropped)
+    inputs = plan_inputs(spill, source, schema, options.split, options.seed, run.scratch, found.dropped, found.grouped)
     rejected = inputs.rejected - inputs.dropped
     check_rejects(rejected, inputs.first_rejects, listing.inputs.count, options.max_rejects)
     if sample is None and options.shards.by == "bytes":
@@ -256,8 +263,8 @@ def _take_sample(run: _Run, listing: Listing, inputs: PlannedInputs) -> Sample:
     return sample  # type: ignore[no-any-return]
 
 
-def _find_duplicates(run: _Run, listing: Listing, output: Output) -> DroppedInputs:
-    """Read and hash every input, and find the inputs with the bytes of an earlier one."""
+def _find_duplicates(run: _Run, listing: Listing, output: Output) -> Deduplicated:
+    """Read and hash every input, and decide about those with the same bytes, and those that look alike."""
     options, source, schema = run.options, listing.source, listing.schema
     inputs = plan_inputs(listing.everything(), source, schema, options.split, options.seed, run.scratch, together=True)
     ((split, ordered),) = inputs.ordered.items()
@@ -265,16 +272,26 @@ def _find_duplicates(run: _Run, listing: Listing, output: Output) -> DroppedInpu
     tasks = plan_shards(inputs.ordered, {split: count}, run.scratch, PLAN, HASH_TASKS_NAME)
     output.install([ordered.path, run.scratch / HASH_TASKS_NAME, *robots_in(run.scratch)])
     job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
-    print_status(f"HashInputs: reads {counted(ordered.records, 'image')}, to find duplicates")
+    job = replace(job, hash_pixels=options.acts_on_near_duplicates, image=replace(job.image, normalize="none"))
+    reads = "decodes" if job.hash_pixels else "reads"
+    print_status(f"HashInputs: {reads} {counted(ordered.records, 'image')}, to find duplicates")
     progress = Progress(ordered.records, listing.inputs.count, inputs, options.max_rejects)
-    add = functools.partial(add_hashing, job)
+    add = functools.partial(add_hashing, with_threads(job, options, tasks) if job.hash_pixels else job)
     _run_tasks(run, output.lock, add, tasks, progress, functools.partial(_hashed, output, tasks))
-    hashes = (hashes_of(task, job.work, output.files) for task in read_tasks(output.files, PLAN + HASH_TASKS_NAME))
-    equal = find_equal_hashes(hashes, run.scratch)
-    hashed = HashedInputs(equal, ordered, output.files, PLAN + ordered.path.name)
-    dropped = dropped_inputs(hashed, options.duplicate_labels, schema.class_names)
-    print_status(f"HashInputs: {counted(len(dropped.equal.places), 'duplicate')} will be left out")
-    return dropped
+    files = list(read_tasks(output.files, PLAN + HASH_TASKS_NAME))
+    found = deduplicate(
+        lambda: (hashes_of(task, job.work, output.files) for task in files),
+        ordered,
+        output.files,
+        PLAN + ordered.path.name,
+        options,
+        schema.class_names,
+        run.scratch,
+    )
+    print_status(f"HashInputs: {found.text}")
+    for line in found.warnings:
+        print_warning(line)
+    return found
 
 
 def _hashed(output: Output, tasks: int) -> str:
@@ -292,7 +309,8 @@ def _write(run: _Run, plan: _Plan, output: Output) -> None:
     steps = plan.inputs.planned + _measured(options, plan)
     progress = Progress(steps, listing.inputs.count, plan.inputs, options.max_rejects)
     with output.staging() as staging:
-        add = functools.partial(add_writing, replace(job, staging=staging), publication)
+        job = replace(job, staging=staging, thumbnail_share=share_of(plan.inputs.planned))
+        add = functools.partial(add_writing, job, publication)
         _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks))
 
 

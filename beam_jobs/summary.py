@@ -15,7 +15,7 @@ from typing import Any
 from beam_jobs.images.changes import change_lines
 from beam_jobs.options import MaxRejects, PrepareOptions
 from beam_jobs.plan.catalog import Schema
-from beam_jobs.plan.order import DUPLICATE, PlannedInputs, statistics_split
+from beam_jobs.plan.order import DROPPED, PlannedInputs, statistics_split
 from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.output import Output
 from beam_jobs.shards.publish import check_rejects
@@ -129,6 +129,12 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         where = f"listed in {output}/{DUPLICATES_NAME}"
         lines.append(f"  duplicates {counts.duplicates} with the bytes of another{leaks}, {where}")
         lines += [f"    {remedy}" for count, remedy in _remedies(counts) if count]
+    if counts.near_duplicates:
+        kinds = f", {counts.near_leaks} of them across splits" if len(manifest.splits) > 1 else ""
+        kinds += f", {counts.near_contradictions} under another label" if counts.near_contradictions else ""
+        lines.append(f"  look alike {counts.near_duplicates} like another{kinds}, listed in {output}/{DUPLICATES_NAME}")
+        if counts.near_leaks:
+            lines.append("    across splits: --near-duplicates group keeps each group in one split; drop keeps one")
     if counts.excluded:
         lines.append(f"  excluded   {counts.excluded}, as --exclude says")
     lines += _column("left out", [f"{printable(one.what)}: {printable(one.why)}" for one in manifest.left_out])
@@ -289,7 +295,7 @@ def _reject_lines(manifest: Manifest, output: str) -> list[str]:
     for reject in map(Reject.from_line, directory(output).lines(REJECTS_NAME)):
         reasons[reject.reason] += 1
         first.setdefault(reject.reason, reject)
-    shown = sorted(first.values(), key=lambda reject: reject.reason == DUPLICATE)
+    shown = sorted(first.values(), key=lambda reject: reject.reason in DROPPED)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     lines = [f"  rejected   {reasons.total()} ({why}), listed in {output}/{REJECTS_NAME}"]
     lines += [f"    {printable(reject.id)}: {reject.reason}: {printable(reject.message)}" for reject in shown]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.cli.downloads import add_downloads
+from beam_jobs.cli.duplicates import add_duplicates, duplicate_options
 from beam_jobs.cli.parser import command_parser
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.options import (
     CHANNELS,
-    DUPLICATE_LABELS,
     FILTERS,
     FITS,
     MAX_SECONDS,
@@ -85,6 +85,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     _add_sources(parser)
     add_downloads(parser)
+    add_duplicates(parser)
     _add_pixels(parser)
     _add_splits(parser)
 
@@ -166,10 +167,6 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("splits and shards").add_argument
     add("--stratify", action="store_true", help="divide each class in the same proportion")
     add("--group-by", metavar="FIELD", help="keep images with the same value in one split; folder: of the same folder")
-    add("--drop-duplicates", action="store_true",
-        help="keep one of images with the same bytes; INPUT is read once more")  # fmt: skip
-    add("--duplicate-labels", choices=DUPLICATE_LABELS, metavar="first|drop", help="of duplicates with"
-        " different labels keep the first, or drop all (default: fail)")  # fmt: skip
     rule = parser._action_groups[-1].add_mutually_exclusive_group()
     rule.add_argument("--shards", type=integer(1, 99_999), metavar="N",
         help="number of shards in the largest split; others get shards of that size")  # fmt: skip
@@ -215,8 +212,6 @@ def _runner(text: str) -> str:
 
 
 def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
-    if found.duplicate_labels is not None and not found.drop_duplicates:
-        raise UsageError(f"--duplicate-labels {found.duplicate_labels}: is for --drop-duplicates; give that, too")
     return PrepareOptions(
         source=_source_options(found),
         output=_place(found.output, "OUTPUT"),
@@ -228,8 +223,7 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         workers=found.workers,
         max_rejects=found.max_rejects,
         classes=read_class_names(found.classes) if found.classes is not None else None,
-        drop_duplicates=found.drop_duplicates,
-        duplicate_labels=found.duplicate_labels,
+        **duplicate_options(found),
         exclude=read_ids(found.exclude) if found.exclude is not None else None,
         max_seconds=found.max_seconds,
         reject_crashers=found.reject_crashers,

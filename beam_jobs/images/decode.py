@@ -30,7 +30,7 @@ from beam_jobs.images.geometry import turned
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 
-__all__ = ["Decoded", "check_size", "decode", "ignore_image_warnings", "image_of", "to_8_bits"]
+__all__ = ["Decoded", "check_size", "decode", "ignore_image_warnings", "image_formats", "image_of", "to_8_bits"]
 
 _ORIENTATION = 0x0112
 _DEEP_COLOURS = re.compile("(LA|RGB|RGBX|RGBA|RGBa);16.*")
@@ -109,7 +109,7 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
         # Pillow's own limit has to allow the same. It stays in force for sizes that a header does not tell.
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        with Image.open(io.BytesIO(data), formats=image_formats()) as image:
             check_size(*image.size, options)
             check_image(image, options.max_work)
             decoded = _decode(image, data, keep=options.channels == "keep")
@@ -127,7 +127,7 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def image_formats() -> tuple[str, ...]:
     """The formats to read, as far as this Pillow has them."""
     # A list of formats leaves out those that would run another program on untrusted bytes, as EPS runs Ghostscript.
     Image.init()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,13 +22,14 @@ from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
 from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
+from beam_jobs.images.perceptual_hash import PerceptualHashes, perceptual_hashes
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.format.fields import MAX_PIXELS
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
-__all__ = ["Payload", "codec_versions", "fit", "prepare_image"]
+__all__ = ["Look", "Payload", "codec_versions", "fit", "prepare_image"]
 
 
 _RESAMPLING = {
@@ -50,7 +52,7 @@ _PIXEL_TYPES = {
 _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
 # To be raised with every change that gives other pixels for the same file and options: it is part of the fingerprint.
-_PIXELS_VERSION = "3"
+_PIXELS_VERSION = "4"
 # OpenCV comes by four names, and is an extra, as pillow-heif is.
 _OPENCV = [f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")]
 _LIBRARIES = ["cykooz-resizer", "h5py", "numpy", *_OPENCV, "pillow", "simplejpeg", "pillow-heif"]
@@ -71,8 +73,13 @@ class Payload:
     channels: int
     sums: ChannelSums
     geometry: Geometry
+    hashes: PerceptualHashes
     changes: tuple[str, ...] = ()
     suspect: str = ""
+
+
+Look = Callable[[tuple[str, ...], str, Pixels, Pixels], None]
+"""Is shown an image: the changes to it, its decoder's complaint, its upright pixels, and the pixels to be stored."""
 
 
 def codec_versions() -> dict[str, str]:
@@ -85,7 +92,9 @@ def codec_versions() -> dict[str, str]:
     return versions
 
 
-def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: ChannelSums | None = None) -> Payload:
+def prepare_image(
+    data: bytes | Pixels, options: ImageOptions, statistics: ChannelSums | None = None, look: Look | None = None
+) -> Payload:
     """The payload for an image.
 
     A JPEG file that needs no change keeps its bytes, unless a `quality` is given.
@@ -95,6 +104,7 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
             upright, with 1 (grey), 3 (RGB) or 4 (RGB and opacity) channels.
         options: size, colours and encoding.
         statistics: the sums of the dataset, needed for `normalize="dataset"`.
+        look: is shown the image before and after.
 
     Raises:
         BadInput: the file is not an image, or is damaged or too large; or the pixels have another dtype or shape.
@@ -118,7 +128,16 @@ def prepare_image(data: bytes | Pixels, options: ImageOptions, statistics: Chann
         encoded = encode(pixels, options, statistics)
     height, width, channels = pixels.shape
     changes = _changes(decoded, kept, geometry, options)
-    return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, changes, decoded.suspect)
+    if look is not None:
+        look(changes, decoded.suspect, decoded.pixels, pixels)
+    hashes = perceptual_hashes(_without_border(pixels, geometry))
+    return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, hashes, changes, decoded.suspect)
+
+
+def _without_border(pixels: Pixels, geometry: Geometry) -> Pixels:
+    # Borders are alike in all images, and would make their hashes alike.
+    (left, top), (width, height) = geometry.offset, geometry.scaled
+    return pixels[top : top + height, left : left + width] if geometry.pads else pixels
 
 
 def _changes(decoded: Decoded, kept: Pixels, geometry: Geometry, options: ImageOptions) -> tuple[str, ...]:

@@ -1,10 +1,9 @@
-"""Inputs with the same bytes: the list of them, and the inputs that are left out."""
+"""The records of a dataset with the same bytes, and those that look alike: the lines of `duplicates.jsonl`."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.errors import JobError
-from beam_jobs.external_sort import EqualHashes, find_equal_hashes
-from beam_jobs.plan.order import Duplicate, Ordered
-from beam_jobs.sources.files.interface import Reference
+from beam_jobs.external_sort import find_equal_hashes
+from beam_jobs.plan.near_duplicates import NearDuplicates, distance, find_near_duplicates
 from shard_reader.format.fields import extent_columns, index_dtype
 from shard_reader.format.manifest import Manifest, ShardFile, index_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Directory
 
-__all__ = ["DroppedInputs", "HashedInputs", "dropped_inputs", "list_duplicates"]
+__all__ = [
+    "LABELS",
+    "MOST_IN_GROUP",
+    "Contradictions",
+    "Labels",
+    "crowd_lines",
+    "list_duplicates",
+    "list_near_duplicates",
+    "named_labels",
+    "sorted_labels",
+]
+
+MOST_IN_GROUP = 1000
+"""The most images of a group of near-duplicates that is acted on: larger ones are seldom copies."""
 
 Labels = tuple[int, ...]
-_LABELS = ("label", "objects/label")
+LABELS = ("label", "objects/label")
 
 
-class _Contradictions:
+class Contradictions:
     """Finds inputs whose labels differ from those of an earlier input with the same bytes.
 
     An input without labels contradicts none.
@@ -42,111 +52,54 @@ class _Contradictions:
         return bool(labels) and labels != (first_labels or self._said.setdefault(first, labels))
 
 
-@dataclass(frozen=True, slots=True)
-class HashedInputs:
-    """All inputs in one order, some with the bytes of an earlier one.
-
-    Args:
-        equal: the ranks of inputs with equal hashes.
-        ordered: all inputs, in one order.
-        files: a directory with a copy of the file of that order.
-        name: the name of that copy.
-    """
-
-    equal: EqualHashes
-    ordered: Ordered
-    files: Directory
-    name: str
-
-    def contradicting(self) -> NDArray[np.bool_]:
-        """Which of the inputs with the bytes of an earlier one have other labels."""
-        contradictions = _Contradictions()
-        pairs = zip(self.equal.places.tolist(), self.equal.firsts.tolist(), strict=True)
-        found = (contradictions.has(first, self.labels(first), self.labels(place)) for place, first in pairs)
-        return np.fromiter(found, bool, len(self.equal.places))
-
-    def id(self, rank: int) -> str:
-        """The id of an input."""
-        return self._reference(rank).id
-
-    def labels(self, rank: int) -> Labels:
-        """The labels of an input, sorted."""
-        values = self._reference(rank).values
-        return _sorted(values.get(name) for name in _LABELS)
-
-    def _reference(self, rank: int) -> Reference:
-        start, end = self.ordered.starts([rank, rank + 1])
-        return Reference(*json.loads(self.files.read(self.name, start, end)))
-
-
-@dataclass(frozen=True, slots=True)
-class DroppedInputs:
-    """The inputs to leave out, in order. Can be iterated over several times.
-
-    Args:
-        inputs: all inputs.
-        equal: the ranks of the inputs to leave out, each with that of another input of the same bytes.
-        contradicting: which of them are left out of bytes with several labels.
-    """
-
-    inputs: HashedInputs
-    equal: EqualHashes
-    contradicting: NDArray[np.bool_]
-
-    def __iter__(self) -> Iterator[Duplicate]:
-        ranks = zip(self.equal.places.tolist(), self.equal.firsts.tolist(), self.contradicting.tolist(), strict=True)
-        for rank, other, contradicts in ranks:
-            yield Duplicate(rank, self.inputs.id(other), contradicts)
-
-
-def dropped_inputs(inputs: HashedInputs, rule: str | None, class_names: Sequence[str] | None) -> DroppedInputs:
-    """The inputs to leave out, so that one of each remains.
-
-    Args:
-        inputs: all inputs.
-        rule: of inputs with the same bytes and other labels: "first" keeps the first one, "drop" none.
-        class_names: the names of labels, for a message.
-
-    Raises:
-        JobError: there are such inputs, and no rule.
-    """
-    equal, contradicting = inputs.equal, inputs.contradicting()
-    if rule is None and contradicting.any():
-        raise JobError(_contradiction_text(inputs, contradicting, class_names))
-    if rule == "drop":
-        groups, where = np.unique(equal.firsts[contradicting], return_index=True)
-        places = np.concatenate([equal.places, groups])
-        others = np.concatenate([equal.firsts, equal.places[contradicting][where]])
-        contradicting = np.concatenate([np.isin(equal.firsts, groups), np.ones(len(groups), bool)])
-        order = np.argsort(places)
-        equal, contradicting = EqualHashes(places[order], others[order]), contradicting[order]
-    return DroppedInputs(inputs, equal, contradicting)
-
-
-def _contradiction_text(
-    inputs: HashedInputs, contradicting: NDArray[np.bool_], class_names: Sequence[str] | None
-) -> str:
-    place = int(np.flatnonzero(contradicting)[0])
-    pair = (int(inputs.equal.firsts[place]), int(inputs.equal.places[place]))
-    first, second = (
-        f"{printable(inputs.id(rank))} ({', '.join(map(str, _named(inputs.labels(rank), class_names))) or 'no label'})"
-        for rank in pair
-    )
-    return (
-        f"--drop-duplicates: {contradicting.sum()} of {len(contradicting)} duplicates have another label than an"
-        f" earlier input with the same bytes, as {first} and {second}: correct INPUT, or"
-        " give --duplicate-labels first, to keep the first of each, or --duplicate-labels drop, to keep none of these"
-    )
-
-
-def _sorted(values: Iterable[Any]) -> Labels:
+def sorted_labels(values: Iterable[Any]) -> Labels:
     """Whole numbers, and those of lists, sorted."""
     listed = (value if isinstance(value, list) else [value] for value in values)
     return tuple(sorted(label for labels in listed for label in labels if isinstance(label, int)))
 
 
-def _named(labels: Labels, class_names: Sequence[str] | None) -> list[int | str]:
+def named_labels(labels: Labels, class_names: Sequence[str] | None) -> list[int | str]:
     return [class_names[label] for label in labels] if class_names is not None else list(labels)
+
+
+def crowd_lines(near: NearDuplicates, id_of: Callable[[int], str]) -> list[str]:
+    """A sentence for each group that is too large to act on, and for hashes of which too many are alike."""
+    lines = [
+        f"{len(group):,} images look alike, as {printable(id_of(int(group[0])))} and"
+        f" {printable(id_of(int(group[1])))}: more than {MOST_IN_GROUP:,} are neither listed nor moved nor dropped as"
+        " near-duplicates; look at them"
+        for group in near.groups()
+        if len(group) > MOST_IN_GROUP
+    ]
+    if near.crowded:
+        lines.append(f"near-duplicates: {near.crowded:,} pairs of similar hashes were not compared; some are missing")
+    return lines
+
+
+def list_near_duplicates(
+    manifest: Manifest, output: Directory, scratch: Path, most: int, warn: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """A line of `duplicates.jsonl` for each record that looks like an earlier one, and has other bytes than all.
+
+    Args:
+        manifest: the manifest of the dataset.
+        output: the directory of its files.
+        scratch: a folder for temporary files.
+        most: the most bits in which the hashes of two of them differ.
+        warn: is called with a sentence about groups that are too large.
+    """
+    records = _Records(manifest, output)
+    near = find_near_duplicates(records.hashes("phash", "dhash"), most, scratch)
+    for line in crowd_lines(near, lambda place: records.at(place).id):
+        warn(line)
+    for group in near.groups():
+        if len(group) <= MOST_IN_GROUP:
+            first = records.at(int(group[0]))
+            inputs = {first.content_hash}
+            for record in map(records.at, group[1:].tolist()):
+                if record.content_hash not in inputs:
+                    inputs.add(record.content_hash)
+                    yield _line(record, first, manifest.class_names, near=True)
 
 
 def list_duplicates(manifest: Manifest, output: Directory, scratch: Path) -> Iterator[dict[str, Any]]:
@@ -157,20 +110,38 @@ def list_duplicates(manifest: Manifest, output: Directory, scratch: Path) -> Ite
         output: the directory of its files.
         scratch: a folder for temporary files.
     """
-    records, contradictions = _Records(manifest, output), _Contradictions()
-    found = find_equal_hashes(records.hashes(), scratch)
+    records, contradictions = _Records(manifest, output), Contradictions()
+    found = find_equal_hashes(records.hashes("content_hash"), scratch)
     for place, first in zip(found.places.tolist(), found.firsts.tolist(), strict=True):
-        (id, split, labels), (first_id, first_split, first_labels) = records.at(place), records.at(first)
-        yield {
-            "id": id,
-            "split": split,
-            "labels": _named(labels, manifest.class_names),
-            "first_id": first_id,
-            "first_split": first_split,
-            "first_labels": _named(first_labels, manifest.class_names),
-            "leak": split != first_split,
-            "contradiction": contradictions.has(first, first_labels, labels),
-        }
+        one, other = records.at(place), records.at(first)
+        contradiction = contradictions.has(first, other.labels, one.labels)
+        yield _line(one, other, manifest.class_names) | {"contradiction": contradiction}
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The values of a record that a line of `duplicates.jsonl` needs."""
+
+    id: str
+    split: str
+    labels: Labels
+    content_hash: int
+    phash: int
+
+
+def _line(one: _Record, first: _Record, class_names: Sequence[str] | None, *, near: bool = False) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "split": one.split,
+        "labels": named_labels(one.labels, class_names),
+        "first_id": first.id,
+        "first_split": first.split,
+        "first_labels": named_labels(first.labels, class_names),
+        "leak": one.split != first.split,
+        "contradiction": bool(one.labels and first.labels) and one.labels != first.labels,
+        "near": near,
+        "distance": distance(one.phash, first.phash) if near else 0,
+    }
 
 
 class _Records:
@@ -188,18 +159,19 @@ class _Records:
         ]
         self._ends = np.cumsum([records for _, _, records in self._files], dtype=np.uint64)
 
-    def hashes(self) -> Iterator[NDArray[np.uint64]]:
-        """The hashes of each shard."""
-        return (_hashes(self._output, file, records, self._dtype) for _, file, records in self._files)
+    def hashes(self, *names: str) -> Iterator[NDArray[np.uint64]]:
+        """Two columns of hashes of each shard, uint64 `[n, 2]`; of a single column the second one is of ones."""
+        return (_hashes(self._output, file, records, self._dtype, names) for _, file, records in self._files)
 
-    def at(self, place: int) -> tuple[str, str, Labels]:
-        """The id, the split and the labels of a record."""
+    def at(self, place: int) -> _Record:
+        """The values of a record."""
         number = int(np.searchsorted(self._ends, place, "right"))
         split, file, _ = self._files[number]
         row = self._row(file, int(self._ends[number]) - place)
         start = int(row["id_offset"])
         id = self._output.read(file.path, start, start + int(row["id_length"])).decode()
-        return id, split, _sorted(self._value(file, row, name) for name in _LABELS if name in self._fields)
+        labels = sorted_labels(self._value(file, row, name) for name in LABELS if name in self._fields)
+        return _Record(id, split, labels, int(row["content_hash"]), int(row["phash"]))
 
     def _row(self, file: ShardFile, from_end: int) -> np.void:
         with self._output.open(index_name(file.path)) as index:
@@ -217,11 +189,13 @@ class _Records:
         return np.ravel(SHARD_FORMATS[self._format].value(data, field)).tolist()
 
 
-def _hashes(output: Directory, file: ShardFile, records: int, dtype: np.dtype[Any]) -> NDArray[np.uint64]:
-    """The hashes in an index, as uint64 `[n, 2]` with the stored 64 bits in the first column."""
+def _hashes(
+    output: Directory, file: ShardFile, records: int, dtype: np.dtype[Any], names: Sequence[str]
+) -> NDArray[np.uint64]:
     # 64 bits are enough for a list: among ten million inputs, two have the same by chance once in 370,000 datasets.
     # Inputs that are left out are compared by 128 bits.
     data = output.read(index_name(file.path))
     rows = np.frombuffer(data, dtype, records, len(data) - records * dtype.itemsize)
-    high = rows["content_hash"].astype(np.int64).view(np.uint64)
-    return np.stack([high, np.ones_like(high)], 1)  # ones, since a hash of zeros would count as missing
+    columns = [rows[name].astype(np.int64).view(np.uint64) for name in names]
+    # Ones, since a hash of zeros would count as missing.
+    return np.stack([*columns, np.ones(records, np.uint64)][:2], 1)

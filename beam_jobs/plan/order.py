@@ -29,10 +29,20 @@ from beam_jobs.sources.files.interface import Entry, Problem, Reference, Reject,
 from shard_reader.storage.open import is_url
 from shard_reader.storage.secrets import unsigned
 
-__all__ = ["DUPLICATE", "Duplicate", "Inputs", "Ordered", "PlannedInputs", "plan_inputs", "scan", "statistics_split"]
+__all__ = [
+    "DROPPED",
+    "Duplicate",
+    "Grouped",
+    "Inputs",
+    "Ordered",
+    "PlannedInputs",
+    "plan_inputs",
+    "scan",
+    "statistics_split",
+]
 
-DUPLICATE = "duplicate"
-"""The reason of rejects that were dropped as duplicates."""
+DROPPED = ("duplicate", "near-duplicate")
+"""The reasons of rejects that were dropped because another input has the same bytes, or looks alike."""
 
 LISTING_REJECTS_NAME = "rejects.jsonl"
 _SAME_ID = "another input has the same id; give each image one row, with lists of its values"
@@ -146,6 +156,7 @@ def plan_inputs(
     seed: int,
     directory: Path,
     dropped: Iterable[Duplicate] = (),
+    grouped: Iterable[Grouped] = (),
     *,
     together: bool = False,
 ) -> PlannedInputs:
@@ -161,12 +172,13 @@ def plan_inputs(
         seed: the seed of the order.
         directory: the folder of the plan files.
         dropped: the references to leave out, with rising ranks. It is iterated over several times.
+        grouped: the references whose split is that of a group, with rising ranks. It is iterated over several times.
         together: whether all inputs get one order, as if there were no splits.
 
     Raises:
         UsageError: the rule does not fit INPUT, or a split would have no image.
     """
-    resolved = _Resolved(spill, source, schema, dropped)
+    resolved = _Resolved(spill, source, schema, dropped, grouped)
     names = (_ALL,) if together else split_names(rule, schema)
     split_of = (lambda *_: _ALL) if together else splitter(rule, schema, seed, resolved.references)
     writers = {name: _OrderedWriter(directory / f"{name}.jsonl") for name in names}
@@ -177,8 +189,8 @@ def plan_inputs(
             if isinstance(found, Problem):
                 reject = Reject(entry.id, source.uri(entry), "list", *found)
                 rejected += 1
-                duplicates += found.reason == DUPLICATE
-                if found.reason != DUPLICATE:
+                duplicates += found.reason in DROPPED
+                if found.reason not in DROPPED:
                     first = [*first, reject][:3]
                 file.write(reject.to_line())
             else:
@@ -194,12 +206,15 @@ def plan_inputs(
 class _Resolved:
     """Every input in the final order, each with its reference and split, or its problem."""
 
-    def __init__(self, spill: Spill, source: Source, schema: Schema, dropped: Iterable[Duplicate]) -> None:
-        self._spill, self._source, self._schema, self._dropped = spill, source, schema, dropped
+    def __init__(
+        self, spill: Spill, source: Source, schema: Schema, dropped: Iterable[Duplicate], grouped: Iterable[Grouped]
+    ) -> None:
+        self._spill, self._source, self._schema = spill, source, schema
+        self._dropped, self._grouped = dropped, grouped
 
     def __iter__(self) -> Iterator[tuple[int, Entry, tuple[Reference, str | None] | Problem]]:
-        last, rank, dropped = None, 0, iter(self._dropped)
-        next_dropped = next(dropped, None)
+        last, rank, dropped, grouped = None, 0, iter(self._dropped), iter(self._grouped)
+        next_dropped, next_grouped = next(dropped, None), next(grouped, None)
         for line in self._spill.lines():
             # A line is its hash in 16 hexadecimal digits, a space, and the entry as JSON. Lines of equal ids have equal
             # hashes, and so come one after the other.
@@ -207,14 +222,16 @@ class _Resolved:
             if entry.problem is not None:
                 entry = entry._replace(problem=Problem(*entry.problem))
             found = self._find(entry) if entry.id != last else Problem("duplicate-id", _SAME_ID)
-            last = entry.id
+            last, key = entry.id, int(line[:16], 16)
             if not isinstance(found, Problem):
                 if next_dropped is not None and next_dropped.rank == rank:
-                    label = ", under another label" if next_dropped.contradicts else ""
-                    found = Problem(DUPLICATE, f"has the same bytes as {next_dropped.first_id}{label}")
+                    found = next_dropped.problem()
                     next_dropped = next(dropped, None)
+                if next_grouped is not None and next_grouped.rank == rank:
+                    key = next_grouped.key
+                    next_grouped = next(grouped, None)
                 rank += 1
-            yield int(line[:16], 16), entry, found
+            yield key, entry, found
 
     def references(self) -> Iterator[tuple[Reference, str | None]]:
         """The references without problems, with their splits in INPUT."""
@@ -226,14 +243,28 @@ class _Resolved:
 
 
 class Duplicate(NamedTuple):
-    """A reference whose input has the bytes of another one: its rank among all, and the id of the other.
+    """A reference whose input has the bytes of another one, or looks like it: its rank among all, and the other's id.
 
-    `contradicts` is True if inputs with these bytes have several labels.
+    `contradicts` is True if they have other labels. `near` is True if the bytes are not the same.
     """
 
     rank: int
     first_id: str
     contradicts: bool = False
+    near: bool = False
+
+    def problem(self) -> Problem:
+        """The reason to leave it out."""
+        label = ", under another label" if self.contradicts else ""
+        likeness = "looks like" if self.near else "has the same bytes as"
+        return Problem(DROPPED[self.near], f"{likeness} {self.first_id}{label}")
+
+
+class Grouped(NamedTuple):
+    """A reference whose split is chosen by the key of a group: its rank among all, and that key."""
+
+    rank: int
+    key: int
 
 
 def _check_filled(inputs: PlannedInputs, rule: SplitRule) -> None:

@@ -21,7 +21,7 @@ from beam_jobs.options import SplitRule
 from beam_jobs.plan.catalog import Schema
 from beam_jobs.sources.files.interface import Reference
 
-__all__ = ["FOLDER", "TRAIN", "Splitter", "split_names", "splitter", "train_among"]
+__all__ = ["FOLDER", "TRAIN", "Splitter", "group_key", "split_names", "splitter", "train_among"]
 
 FOLDER = "folder"
 """The value of `--group-by` for the folder of an image, where no field has that name."""
@@ -91,7 +91,7 @@ def _inner(
         # The place is a path in most sources; an id can come from a column of a table.
         path = reference.place if isinstance(reference.place, str) else reference.id
         group = posixpath.dirname(path) if of_folder else reference.values[group_by]
-        return names[bisect_right(ends, _hashed(seed, group))]
+        return names[bisect_right(ends, group_key(seed, group))]
 
     return by_group
 
@@ -126,7 +126,8 @@ def _cumulated(parts: tuple[tuple[str, str], ...]) -> list[Fraction]:
     return ends
 
 
-def _hashed(seed: int, group: Any) -> int:
+def group_key(seed: int, group: Any) -> int:
+    """The number of 64 bits that chooses the split of a group."""
     text = f"{seed}/group/{group}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 

@@ -45,7 +45,8 @@ class Job:
     `crashers` maps the ids of images that ended a worker process to the cause of its death. `threads` threads read a
     shard's images at the same time; at most `decoders` of them decode and encode. `boxes` and `points` are the fields
     that move with the pixels, each with the form of its numbers. `reading` is for sources. An image that is decoded for
-    more than `max_seconds` fails the job.
+    more than `max_seconds` fails the job. `thumbnail_share` is the bound on `id_key` of the candidates for thumbnails.
+    `hash_pixels` is True if the pre-pass decodes the inputs, for their perceptual hashes.
     """
 
     source: SourceOptions
@@ -65,6 +66,8 @@ class Job:
     staging: str | None = None
     crashers: Mapping[str, str] = field(default_factory=dict)
     max_seconds: float = MAX_SECONDS
+    thumbnail_share: int = 0
+    hash_pixels: bool = False
 
 
 def too_slow(id: str, seconds: float) -> JobError:

@@ -13,6 +13,7 @@ from shard_reader.format.manifest import (
     REJECTS_NAME,
     SUSPECTS_NAME,
     TFDS_NAMES,
+    THUMBNAILS_NAME,
     Manifest,
     index_name,
 )
@@ -20,7 +21,7 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 
 __all__ = ["METADATA", "TEMPORARY", "expected_sizes", "files_of", "is_name_of_dataset"]
 
-METADATA: Final = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, *TFDS_NAMES)
+METADATA: Final = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, *TFDS_NAMES)
 """The files beside the manifest that are not shards."""
 TEMPORARY: Final = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *METADATA)))})\.[0-9a-f]{{32}}")
 """The names of temporary files of `write_whole`, which a process that was killed leaves."""
@@ -47,4 +48,4 @@ def files_of(manifest: Manifest) -> set[str]:
     metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
     # A manifest is data from elsewhere, and may name any file in OUTPUT.
     ours = filter(is_name_of_dataset, (*paths, *map(index_name, paths)))
-    return {*ours, DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, *metadata}
+    return {*ours, DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, THUMBNAILS_NAME, *metadata}

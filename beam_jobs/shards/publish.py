@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from beam_jobs.errors import JobError
 from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import MaxRejects, PrepareOptions
-from beam_jobs.plan.duplicates import list_duplicates
+from beam_jobs.plan.duplicates import list_duplicates, list_near_duplicates
 from beam_jobs.plan.listing import Listing
-from beam_jobs.plan.order import DUPLICATE, LISTING_REJECTS_NAME, PlannedInputs, statistics_split
+from beam_jobs.plan.order import DROPPED, LISTING_REJECTS_NAME, PlannedInputs, statistics_split
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.record import common_shape
 from beam_jobs.shards.tfds_metadata import metadata_files
-from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of
+from beam_jobs.shards.thumbnails import Thumbnail, chosen
+from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of, thumbnails_of
 from beam_jobs.sources.files.interface import Layout, Reject, Suspect
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
@@ -33,6 +34,7 @@ from shard_reader.format.manifest import (
     MANIFEST_NAME,
     REJECTS_NAME,
     SUSPECTS_NAME,
+    THUMBNAILS_NAME,
     Counts,
     Fingerprint,
     Host,
@@ -73,6 +75,7 @@ class Publication:
     listing_dropped: int
     max_rejects: MaxRejects
     excluded: int = 0
+    near_distance: int | None = None
 
 
 def publication_of(
@@ -102,6 +105,7 @@ def publication_of(
         layout=listing.layout,
         planned=inputs.planned,
         excluded=listing.inputs.excluded,
+        near_distance=options.near_distance,
         shards=tasks,
         listing_rejected=inputs.rejected,
         listing_dropped=inputs.dropped,
@@ -124,7 +128,7 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     output = directory(publication.output)
     rejected = publication.listing_rejected + sum(shard.rejected for shard in shards)
     inputs = publication.planned + publication.listing_rejected
-    defects = (reject for reject in _rejects(shards, publication, output) if reject.reason != DUPLICATE)
+    defects = (reject for reject in _rejects(shards, publication, output) if reject.reason not in DROPPED)
     check_rejects(rejected - publication.listing_dropped, defects, inputs, publication.max_rejects)
     if not any(shard.shard.records for shard in shards):
         first = "".join(f"\n  {_named(reject)}" for reject in islice(_rejects(shards, publication, output), 3))
@@ -134,12 +138,13 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
             _rename(shard, output.local, publication.work)
     output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
     output.write(SUSPECTS_NAME, map(Suspect.to_line, _suspects(shards, publication.work, output)))
+    output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, chosen(_thumbnails(shards, publication.work, output))))
     manifest = replace(_manifest(shards, rejected, publication), hosts=_hosts(shards, publication.work, output))
-    manifest = replace(manifest, counts=_write_duplicates(manifest, output, publication.work))
+    manifest = _with_duplicates(manifest, output, publication)
     tfds = metadata_files(manifest, _tfds_name(output))
     for name, data in tfds.items():
         output.write(name, [data])
-    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, *tfds)
+    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, *tfds)
     manifest = replace(manifest, files={name: output.sha256(name) for name in names})
     # A dataset is visible when its manifest is. After a power cut, a manifest on disk must imply the names of the
     # shards on disk, and a removed `_work` the manifest: so the directory is synced before and after.
@@ -193,6 +198,12 @@ def _suspects(shards: Iterable[WrittenShard], work: Work, output: Directory) -> 
             yield from suspects_of(shard.task, work, output)
 
 
+def _thumbnails(shards: Iterable[WrittenShard], work: Work, output: Directory) -> Iterator[tuple[int, Thumbnail]]:
+    for shard in shards:
+        if shard.thumbnails:
+            yield from thumbnails_of(shard.task, work, output)
+
+
 def _hosts(shards: Iterable[WrittenShard], work: Work, output: Directory) -> dict[str, Host]:
     """The web servers with the most images, and the others together as "..."."""
     found: dict[str, tuple[int, int]] = {}
@@ -213,26 +224,35 @@ def _largest(hosts: Mapping[str, tuple[int, int]], count: int) -> dict[str, tupl
     return {host: hosts[host] for host in ordered[:count]} | rest
 
 
-def _write_duplicates(manifest: Manifest, output: Directory, work: Work) -> Counts:
-    """List the records whose inputs have the same bytes, and return the counts with theirs added."""
-    counts = {"duplicates": 0, "leaks": 0, "contradictions": 0}
+def _with_duplicates(manifest: Manifest, output: Directory, publication: Publication) -> Manifest:
+    """List the records with the same bytes, and those that look alike. Returns the manifest with their counts."""
+    counts, warnings = Counter[str](), list[str]()
 
-    def lines() -> Iterator[bytes]:
-        for found in list_duplicates(manifest, output, Path(scratch)):
-            counts["duplicates"] += 1
-            counts["leaks"] += found["leak"]
-            counts["contradictions"] += found["contradiction"]
-            yield json.dumps(found).encode() + b"\n"
+    def lines(scratch: Path) -> Iterator[bytes]:
+        found = list_duplicates(manifest, output, scratch)
+        if publication.near_distance is not None:
+            near = list_near_duplicates(manifest, output, scratch, publication.near_distance, warnings.append)
+            found = chain(found, near)
+        for line in found:
+            kind = "near_" if line["near"] else ""
+            counts[f"{kind}duplicates"] += 1
+            counts[f"{kind}leaks"] += line["leak"]
+            counts[f"{kind}contradictions"] += line["contradiction"]
+            yield json.dumps(line).encode() + b"\n"
 
     # On OUTPUT's disk, where `_work` goes with all that a process that is killed leaves in it.
-    with tempfile.TemporaryDirectory(dir=output.local and output.local / work.attempts) as scratch:
-        output.write(DUPLICATES_NAME, lines())
-    return replace(
+    with tempfile.TemporaryDirectory(dir=output.local and output.local / publication.work.attempts) as scratch:
+        output.write(DUPLICATES_NAME, lines(Path(scratch)))
+    found = replace(
         manifest.counts,
         duplicates=counts["duplicates"],
         leaks=counts["leaks"],
         contradictions=counts["contradictions"],
+        near_duplicates=counts["near_duplicates"],
+        near_leaks=counts["near_leaks"],
+        near_contradictions=counts["near_contradictions"],
     )
+    return replace(manifest, counts=found, warnings=(*manifest.warnings, *warnings))
 
 
 def _classes(shards: Sequence[WrittenShard], class_names: tuple[str, ...] | None) -> dict[str, int] | None:

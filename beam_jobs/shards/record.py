@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import struct
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,9 +21,10 @@ from beam_jobs.images.process import Payload, prepare_image
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.job import Job
+from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.sources.files.interface import BadInput, Pixels, Reading, Reference, Reject, Source, SourceOptions
 from beam_jobs.sources.known import open_source
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import INPUT_FIELDS, Field
 from shard_reader.storage.open import is_url
 
 __all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference"]
@@ -65,7 +67,7 @@ def image_fields(image: ImageOptions, others: Mapping[str, Field]) -> dict[str, 
     if "label" in others:
         fields["label"] = others["label"]
     number = Field(dtype="int64")
-    fields |= {"id": Field(dtype="string"), "height": number, "width": number, "content_hash": number}
+    fields |= {"id": Field(dtype="string"), "height": number, "width": number, **dict.fromkeys(INPUT_FIELDS, number)}
     return fields | dict(others)
 
 
@@ -74,43 +76,73 @@ def prepare_reference(
     job: Job,
     statistics: ChannelSums | None,
     turn: AbstractContextManager[object] = _AT_ONCE,
+    thumbnails: Thumbnails | None = None,
 ) -> Prepared | Reject:
     """Read one image and make its record. Decoding and encoding are done within `turn`.
+
+    The image is offered to `thumbnails`.
 
     Raises:
         JobError: the image could not be read for a reason that may pass.
     """
-    source = _source(job)
+    source, data = _source(job), None
+    look = None if thumbnails is None else functools.partial(thumbnails.offer, reference.id)
     try:
         if reference.id in job.crashers:
             raise BadInput("crash", job.crashers[reference.id])
         data = _read_whole(reference, job)
         with turn:
-            payload = prepare_image(data, job.image, statistics)
+            payload = prepare_image(data, job.image, statistics, look)
         frame = Frame(payload.geometry, reference.frame, job.source.box_frame == "upright")
         moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
     except BadInput as error:
+        if data is not None and thumbnails is not None:
+            thumbnails.offer_reject(reference.id, error.reason, data, job.image)
         return Reject(reference.id, source.uri(reference), "read", error.reason, str(error))
     values = {name: _typed(moved[name], kind) for name, kind in job.fields.items() if name in moved}
     values |= {"image": payload.data, "id": reference.id, "height": payload.height, "width": payload.width}
     number = int.from_bytes(_hash(data)[:8], signed=True)
     changed = dict.fromkeys(payload.changes, 1) | ({"boxes": dropped} if dropped else {})
-    values |= {"content_hash": number}
+    width, height = payload.geometry.upright
+    values |= {"original_height": height, "original_width": width, "content_hash": number}
+    values |= payload.hashes._asdict()
     host, received = source.host(reference), len(data) if isinstance(data, bytes) else data.nbytes
     return Prepared(payload=payload, values=values, changed=changed, host=host, received=received)
 
 
-def hash_reference(reference: Reference, job: Job) -> bytes:
+def hash_reference(reference: Reference, job: Job, turn: AbstractContextManager[object] = _AT_ONCE) -> bytes:
     """The hash of an input, 16 bytes; zeros for an input that cannot be read, and will be a reject.
+
+    With `job.hash_pixels`, 24 bytes follow: `phash`, `dhash` and the number of pixels of the upright input, as
+    big-endian integers; zeros for an input that cannot be decoded. Decoding is done within `turn`.
 
     Raises:
         JobError: the input could not be read for a reason that may pass.
     """
     try:
+        if reference.id in job.crashers:
+            raise BadInput("crash", job.crashers[reference.id])
         check_objects(reference.values, job.boxes)
-        found = _hash(_read_whole(reference, job))
+        data = _read_whole(reference, job)
     except BadInput:
-        return bytes(16)
+        return bytes(16 + 24 * job.hash_pixels)
+    if not job.hash_pixels:
+        return _input_hash(data, reference)
+    with turn:
+        return _input_hash(data, reference) + _pixel_hash(data, job)
+
+
+def _pixel_hash(data: bytes | Pixels, job: Job) -> bytes:
+    try:
+        payload = prepare_image(data, job.image)
+    except BadInput:
+        return bytes(24)
+    width, height = payload.geometry.upright
+    return struct.pack(">qqQ", *payload.hashes, width * height)
+
+
+def _input_hash(data: bytes | Pixels, reference: Reference) -> bytes:
+    found = _hash(data)
     # The declared size of an image is checked later. With it in the hash, an input with a wrong size cannot be the
     # one that is kept of several, and then be rejected.
     return xxhash.xxh3_128_digest(found + repr(reference.frame).encode()) if reference.frame else found

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Shape
+from beam_jobs.shards.thumbnails import Thumbnail
 from beam_jobs.sources.files.interface import Reject, Suspect
 from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.storage.directory import Directory
 
-__all__ = ["WRITTEN_NAME", "WrittenShard", "hosts_of", "rejects_of", "suspects_of"]
+__all__ = ["WRITTEN_NAME", "Listed", "WrittenShard", "hosts_of", "rejects_of", "suspects_of", "thumbnails_of"]
 
 WRITTEN_NAME: Final = "written.json"
+
+
+class Listed(TypedDict):
+    """The lists of a shard. They stay in its file, since those of all shards may be larger than memory.
+
+    `hosts` has the number of images and of bytes of each web server, and `thumbnails` come with their keys.
+    """
+
+    rejects: Sequence[Reject]
+    suspects: Sequence[Suspect]
+    hosts: Mapping[str, Sequence[int]]
+    thumbnails: Sequence[tuple[int, Thumbnail]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +46,11 @@ class WrittenShard:
     classes: Mapping[int, int]
     changed: Mapping[str, int]
     hosts: int = 0
+    thumbnails: int = 0
 
-    def to_json(
-        self, rejects: Iterable[Reject], suspects: Iterable[Suspect], hosts: Mapping[str, Sequence[int]]
-    ) -> bytes:
-        """JSON of all fields but the task, of the rejects and the suspects, and of the images and bytes of hosts."""
+    def to_json(self, listed: Listed) -> bytes:
+        """JSON of all fields but the task, and of the lists that only publishing needs."""
         body = {name: value for name, value in asdict(self).items() if name != "task"}
-        listed = {"rejects": list(rejects), "suspects": list(suspects), "hosts": hosts}
         return json.dumps(body | {"listed": listed}).encode()
 
     @classmethod
@@ -57,7 +68,8 @@ class WrittenShard:
             sums=ChannelSums.from_json(body["sums"]),
             classes={int(label): count for label, count in body["classes"].items()},
             changed=body["changed"],
-            hosts=body.get("hosts", 0),
+            hosts=body["hosts"],
+            thumbnails=body["thumbnails"],
         )
 
 
@@ -74,6 +86,11 @@ def suspects_of(task: ShardTask, work: Work, output: Directory) -> list[Suspect]
 def hosts_of(task: ShardTask, work: Work, output: Directory) -> dict[str, tuple[int, int]]:
     """The web servers that the records of a finished shard come from, each with its images and their bytes."""
     return {host: (images, size) for host, (images, size) in _listed(task, work, output)["hosts"].items()}
+
+
+def thumbnails_of(task: ShardTask, work: Work, output: Directory) -> list[tuple[int, Thumbnail]]:
+    """The thumbnails of a finished shard, with their keys."""
+    return [(key, Thumbnail(*values)) for key, values in _listed(task, work, output)["thumbnails"]]
 
 
 def _listed(task: ShardTask, work: Work, output: Directory) -> dict[str, Any]:

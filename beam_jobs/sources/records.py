@@ -62,6 +62,7 @@ from beam_jobs.sources.files.many_images import (
     without_splits,
 )
 from beam_jobs.sources.files.tf_examples import BOXES, LABELS, Images, check_boxes, framed, refuse_floats, value
+from shard_reader.format.fields import INPUT_FIELDS
 from shard_reader.format.shard_formats.example import decode
 from shard_reader.storage.open import directory
 
@@ -69,7 +70,7 @@ __all__ = ["RecordFiles"]
 
 _ARRAY_IMAGES = ("image", "images", "x", "X", "data", "x_train")
 _LEFT_OUT = frozenset(
-    {"height", "width", "depth", "channels", "content_hash"}
+    {"height", "width", "depth", "channels", *INPUT_FIELDS}
     | {"image/height", "image/width", "image/channels", "image/colorspace", "image/format"}
 )
 _BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 24  # rows of values that are read together, and bytes that this may touch

@@ -15,7 +15,7 @@ from shard_reader.arguments import as_integer, at_least_one, one_of, record_numb
 from shard_reader.dataset.display import Gallery, gallery, overview
 from shard_reader.dataset.frame import data_frame
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import INPUT_FIELDS, Field
 from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
 from shard_reader.order.coverage import Coverage
 from shard_reader.order.shuffle import RecordOrder, Shuffle
@@ -31,7 +31,7 @@ from shard_reader.transforms.compose import Transforms
 
 __all__ = ["Records"]
 
-_LEFT_OUT = ("id", "height", "width", "content_hash")  # of the values of `data[i]`, which has an id of its own
+_LEFT_OUT = ("id", "height", "width", *INPUT_FIELDS)  # of the values of `data[i]`, which has an id of its own
 _BLOCK = 1 << 12  # records whose strings or lists are fetched together
 _PART = 1 << 20  # records of a column that are looked up together
 _MOST_SHOWN = 200

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from shard_reader.format.fields import FIELD_DTYPES, INDEX_DTYPES, MAX_VALUES, Field, index_dtype
+from shard_reader.format.fields import FIELD_DTYPES, INDEX_DTYPES, INPUT_FIELDS, MAX_VALUES, Field, index_dtype
 from shard_reader.format.image_codecs.table import is_pixel_array
 from shard_reader.printable import excerpt, printable
 
@@ -63,7 +63,7 @@ def _of_field(name: str, field: Field) -> Iterator[str]:
         yield f"{path}.shape: more than {MAX_VALUES} values"
     if field.dtype == "string" and len(field.shape) > 1:
         yield f"{path}.shape: strings come alone or in a list"
-    if name in ("id", "height", "width", "content_hash") and field.shape:
+    if name in ("id", "height", "width", *INPUT_FIELDS) and field.shape:
         yield f"{path}.shape: must be empty"
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "FORMAT_VERSION",
     "IMAGE_DTYPES",
     "INDEX_DTYPES",
+    "INPUT_FIELDS",
     "MAX_PIXELS",
     "MAX_VALUES",
     "RESERVED_NAMES",
@@ -34,10 +35,16 @@ FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "id": ("string",),
     "height": ("int64",),
     "width": ("int64",),
+    "original_height": ("int64",),
+    "original_width": ("int64",),
     "content_hash": ("int64",),
+    "phash": ("int64",),
+    "dhash": ("int64",),
     "label": ("int64",),
 }
 """The dtypes that fields with a meaning of their own may have."""
+INPUT_FIELDS: Final = ("original_height", "original_width", "content_hash", "phash", "dhash")
+"""The fields that describe the input of a record rather than its content: those of every record `prepare` writes."""
 RESERVED_NAMES: Final = frozenset({*FIELD_DTYPES, "weight"})
 """The names of a record and of a batch, which a field of the inputs cannot have."""
 MAX_PIXELS: Final = 178_956_970

@@ -10,6 +10,7 @@ OUT/
   rejects.jsonl                              one line for each input that is in no shard
   suspects.jsonl                             one line for each record whose image may be damaged
   duplicates.jsonl                           one line for each record with the bytes of an earlier one
+  thumbnails.jsonl                           small pictures of rejects, suspects and changed images
   dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
 ```
 
@@ -28,9 +29,10 @@ each class in `classes`; a shard has its number of `records` and, for each forma
 and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
 standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
 normalisation. `counts` has one number for each way of an input, those of inputs with the bytes of another
-(`duplicates`, of which `leaks` are in another split, and `contradictions` have other labels), that of stored images
-whose decoder complained (`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the
-number of records that each kind of change has touched.
+(`duplicates`, of which `leaks` are in another split, and `contradictions` have other labels), those of records that
+look like another (`near_duplicates`, `near_leaks`, `near_contradictions`; 0 if they were not looked for), that of
+stored images whose decoder complained (`suspects`), that of inputs left out by their ids (`excluded`, if any), and in
+`changed` the number of records that each kind of change has touched.
 `left_out` names everything beside the images that was not read, with the reason and the number of files, and `warnings`
 are sentences about the layout of the inputs. `hosts` is there where images come from web servers: for each of the 1,000
 with the most images their number (`images`) and the bytes of their files (`bytes`), and for `...` those of all others.
@@ -43,10 +45,12 @@ in the image's own header if their `feature` is the image's. Where no feature is
 a record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
 
 **Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width,
-channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `content_hash` (the first 64 bits of the
-XXH3-128 of the input, as a signed integer), `label` (the index into `class_names`, or a number of the inputs'
-own; a list of them where a record has several; absent where the inputs have no labels), and fields that the
-inputs bring along, of any name. `objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts
+channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `original_height`, `original_width` (the pixels of
+the upright input, before it is cropped, resized or padded), `content_hash` (the first 64 bits of the XXH3-128 of the
+input), `phash`, `dhash` (two perceptual hashes of 64 bits of the stored image without its border; both 0 for an image
+of one colour, which has none; all three hashes as signed integers), `label` (the index into `class_names`, or a number
+of the inputs' own; a list of them where a record has several; absent where the inputs have no labels), and fields that
+the inputs bring along, of any name. `objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts
 of the stored image's height and width. All fields that begin with `objects/` have an element for each of the
 n objects.
 
@@ -77,9 +81,17 @@ and `message`.
 **Suspects.** One JSON object for each record whose image a decoder read with a complaint, but without a loss of
 pixels: `id`, `split` and `message`, in the decoder's words.
 
+**Thumbnails.** One JSON object for each picture, at most 64 of rejects and suspects, and 64 of other records: `id`,
+`split` (`null` for a reject), `group` (`reject`, `suspect`, `change` or `usual`), `reason` (that of the reject, the
+message of the suspect, or the kind of change), `before` (the upright input) and `after` (the pixels to be stored), each
+a JPEG file in base64, or `null`.
+
 **Duplicates.** One JSON object for each record whose input has the same bytes as an earlier one: `id`, `split` and
 `labels`, `first_id`, `first_split` and `first_labels` of the first of them, `leak`, whether it is in another split than
-that, and `contradiction`, whether it has other labels.
+that, and `contradiction`, whether it has other labels. Then one for each record of other bytes that looks like an
+earlier one (`near` is true), with the number of bits in which its `phash` differs from that of the first of its group
+(`distance`). A group is connected by pairs whose `phash` differs in at most `options.near_distance` bits, and whose
+`dhash` in four more. Groups of more than 1,000 are in `warnings` alone.
 """
 
 from __future__ import annotations
@@ -110,6 +122,7 @@ __all__ = [
     "REJECTS_NAME",
     "SUSPECTS_NAME",
     "TFDS_NAMES",
+    "THUMBNAILS_NAME",
     "Counts",
     "Fingerprint",
     "Host",
@@ -134,6 +147,7 @@ REJECTS_NAME: Final = "rejects.jsonl"
 
 SUSPECTS_NAME: Final = "suspects.jsonl"
 DUPLICATES_NAME: Final = "duplicates.jsonl"
+THUMBNAILS_NAME: Final = "thumbnails.jsonl"
 LOCK_NAME: Final = "_image-shards.lock"
 """A file of the job that writes a dataset: beside no manifest, it says that the dataset is not finished."""
 TFDS_NAMES: Final = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
@@ -210,7 +224,8 @@ class Counts:
     `duplicates` were written, and have the bytes of another input, which for `leaks` is in another split, and for
     `contradictions` has other labels. `suspects` were written, too: their decoder complained. `changed` has the number
     of records for each kind of change to their values, such as "depth" for 16 bits that became 8; a box is counted for
-    itself. `excluded` inputs were left out by their ids, and are in no other number.
+    itself. `excluded` inputs were left out by their ids, and are in no other number. `near_duplicates` look like an
+    earlier record, if they were looked for; the kinds of them are as those of `duplicates`.
     """
 
     ignored: int
@@ -222,6 +237,9 @@ class Counts:
     contradictions: int = 0
     suspects: int = 0
     excluded: int = 0
+    near_duplicates: int = 0
+    near_leaks: int = 0
+    near_contradictions: int = 0
     changed: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -463,7 +481,8 @@ def _read_statistics(o: JsonObject) -> Statistics:
 
 
 def _read_counts(o: JsonObject) -> Counts:
-    later = ("duplicates", "leaks", "contradictions", "suspects", "excluded")
+    kinds = ("duplicates", "leaks", "contradictions")
+    later = (*kinds, *(f"near_{kind}" for kind in kinds), "suspects", "excluded")
     return Counts(
         ignored=o.count("ignored"),
         planned=o.count("planned"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.sources.files.tf_examples import LABELS
 from beam_jobs.tools.foreign.survey import FeatureSeen, Keys, Survey
-from shard_reader.format.fields import BASE_COLUMNS, RESERVED_NAMES, Field
+from shard_reader.format.fields import BASE_COLUMNS, INPUT_FIELDS, RESERVED_NAMES, Field
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.shard_formats import example
 
@@ -120,7 +120,7 @@ def _why_not(seen: FeatureSeen) -> str | None:
 
 def _name(feature: str, seen: FeatureSeen, records: int) -> str:
     """The name of a field: the name of its feature, with "source/" in front if that name has another meaning here."""
-    if feature == "content_hash" and _field(feature, seen, records) == Field(dtype="int64", feature=feature):
+    if feature in INPUT_FIELDS and _field(feature, seen, records) == Field(dtype="int64", feature=feature):
         return feature
     return f"source/{feature}" if feature in _OWN_NAMES or feature.endswith(_OWN_ENDS) else feature
 
