@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from support.command import command, prepared
 from support.images import write_image
-from support.torture import draws
+from support.torture import draws, times
 
 from shard_reader import open_dataset
 
@@ -481,7 +481,7 @@ def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path,
 @pytest.mark.slow
 @pytest.mark.torture
 @linux
-def test_killed_twenty_times_it_ends_with_the_same_bytes(
+def test_killed_many_times_it_ends_with_the_same_bytes(
     many_images: Path,
     undisturbed: dict[str, bytes],
     tmp_path: Path,
@@ -490,7 +490,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(
     rng = draws(2)
     (tmp_path / "tmp").mkdir()
     kills = 0
-    while kills < 20:
+    while kills < times(20):
         job = started(many_images, tmp_path / "out", "--shards", "8", TMPDIR=str(tmp_path / "tmp"))
         time.sleep(rng.uniform(0.2, 3.0))
         job.kill()
@@ -514,7 +514,7 @@ def test_a_worker_killed_at_any_moment_never_hangs_the_job(
     """A lock that a killed process takes with it shows only now and then."""
     rng = draws(0)
     ended = 0
-    for trial in range(20):
+    for trial in range(times(20)):
         job = started(tiny_images, tmp_path / f"out{trial}", "--size", "8x8", "--shards", "12", "--workers", "4")
         workers = list[int]()
         while job.poll() is None and len(workers) < 4:
@@ -529,7 +529,7 @@ def test_a_worker_killed_at_any_moment_never_hangs_the_job(
         assert (tmp_path / f"out{trial}/dataset.json").exists() == (job.returncode == 0)
         assert nobody_is_left(job.pid)
         ended += job.returncode != 0
-    assert ended >= 5  # the others had finished before
+    assert ended >= times(5)  # the others had finished before
     record_property("killed workers", ended)
 
 
@@ -540,7 +540,7 @@ def test_ctrl_c_at_any_moment_leaves_a_whole_dataset_or_none(
     tiny_images: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     rng = draws(1)
-    for trial in range(25):
+    for trial in range(times(25)):
         output = tmp_path / f"out{trial}"
         job = started(tiny_images, output, "--size", "8x8", "--shards", "12")
         while not catches(job.pid, signal.SIGTERM):  # Python itself is starting
