@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from support.command import command, prepared
 from support.images import write_image
+from support.servers import first_of
 from support.torture import draws, times
 
 from shard_reader import open_dataset
@@ -206,7 +207,7 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> str:
 
 
 @linux
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", first_of(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 def test_ctrl_c_before_any_shard_is_finished_leaves_output_as_it_was(
     starting: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -215,6 +216,7 @@ def test_ctrl_c_before_any_shard_is_finished_leaves_output_as_it_was(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     running: subprocess.Popen[str], many_images: Path, undisturbed: dict[str, bytes], tmp_path: Path
@@ -237,6 +239,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     assert contents(output) == undisturbed
 
 
+@pytest.mark.slow
 @linux
 def test_another_job_does_not_go_on_with_what_is_kept(
     running: subprocess.Popen[str], many_images: Path, tmp_path: Path
@@ -281,6 +284,7 @@ def test_kill_9_leaves_no_process_and_the_next_run_goes_on(
     assert contents(prepared(many_images, tmp_path / "out", "--shards", 8)) == undisturbed
 
 
+@pytest.mark.slow
 @linux
 def test_kill_9_and_another_job_with_overwrite(
     running: subprocess.Popen[str], many_images: Path, tmp_path: Path
@@ -468,6 +472,7 @@ def test_overwrite_touches_nothing_that_is_not_ours(class_folders: Path, tmp_pat
     assert contents(tmp_path / "out") == {"thesis.txt": b"mine", "dataset.json": b"{}"}
 
 
+@pytest.mark.slow
 def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path, tmp_path: Path) -> None:
     """Each spawned process runs the script again; the lock refuses what it starts."""
     script = tmp_path / "script.py"
