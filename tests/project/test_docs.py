@@ -39,7 +39,7 @@ PAGES = {
 }
 SOURCES = re.findall(r"^\|([a-z ]*)\|.*\| `(image-shards prepare .*)` \|$", PAGES["prepare/sources.md"], re.MULTILINE)
 # Read by everybody first. All others take some minutes together.
-_FIRST = {"index.md", "start/install.md", "read/index.md"}
+_FIRST = {"start/install.md", "read/index.md"}
 RUN = [
     pytest.param(name, marks=() if name in _FIRST else pytest.mark.slow)
     for name, page in PAGES.items()

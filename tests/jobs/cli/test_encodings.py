@@ -19,7 +19,7 @@ from shard_reader.format.shard_formats import example, tfrecord
 CODECS = list(IMAGE_CODECS.values())
 
 
-@pytest.fixture(scope="module", params=CODECS, ids=lambda codec: codec.name)
+@pytest.fixture(scope="module", params=first_of(*CODECS), ids=lambda codec: codec.name)
 def encoded(
     request: pytest.FixtureRequest, class_folders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ImageCodec, Path]:
