@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.command import command, prepared
+from support.servers import first_of
 
 from shard_reader import CenterCrop, open_dataset
 from shard_reader.format.image_codecs.codec import ImageCodec
