@@ -1,8 +1,8 @@
 """Near-duplicates: how many changed copies of photos are found, how many pairs of others, and the time of a search.
 
-    python benchmarks/near_duplicates.py ladder PHOTOS        a folder of photos
-    python benchmarks/near_duplicates.py cifar10 CIFAR        its folders train/CLASS and test/CLASS
-    python benchmarks/near_duplicates.py search 1000000       random hashes, and copies of one in a hundred of them
+python benchmarks/near_duplicates.py ladder PHOTOS        a folder of photos
+python benchmarks/near_duplicates.py cifar10 CIFAR        its folders train/CLASS and test/CLASS
+python benchmarks/near_duplicates.py search 1000000       random hashes, and copies of one in a hundred of them
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ MOST_THUMBNAILS: Final = 64
 """The most of rejects and suspects in a dataset, and the most of all others."""
 _SIDE = 160  # pixels of the longer side
 _QUALITY = 80
-_OF_KIND = 16  # the most of one reason or kind in a shard
+_OF_KIND = {"reject": MOST_THUMBNAILS, "suspect": MOST_THUMBNAILS, "change": 16, "usual": 16}  # the most in a shard
 _CANDIDATES = 64 * MOST_THUMBNAILS  # of a dataset, so that rare kinds are among them
 
 
@@ -104,14 +104,14 @@ class Thumbnails:
 
     def _wants(self, kind: tuple[str, str], key: int) -> bool:
         kept = self._kept.get(kind, {})
-        most = _OF_KIND if key < self._share else 1
+        most = _OF_KIND[kind[0]] if key < self._share else 1
         return len(kept) < most or key < max(kept)
 
     def _keep(self, kind: tuple[str, str], key: int, thumbnail: Thumbnail) -> None:
         with self._lock:
             kept = self._kept.setdefault(kind, {})
             kept[key] = thumbnail
-            if len(kept) > _OF_KIND:
+            if len(kept) > _OF_KIND[kind[0]]:
                 del kept[max(kept)]
 
 
