@@ -258,6 +258,7 @@ def test_another_job_does_not_go_on_with_what_is_kept(
     assert not (output / "_work").exists()
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_while_clearing_up_clears_up(tiny_images: Path, tmp_path: Path) -> None:
     job = started(tiny_images, tmp_path / "out", "--size", "8x8", "--shards", "500")
