@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_jobs/__init__.py").read_text("utf-8"))[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "shard_reader/__init__.py").read_text("utf-8"))[1]
 # A placeholder: the project has no address yet. example.org is reserved and never holds a project.
 HOME = "https://example.org/image-shards"
 
@@ -52,6 +52,7 @@ S3 = ["s3fs>=2026.9,<2027"]
 GCS = ["gcsfs>=2026.9,<2027"]
 AZURE = ["adlfs>=2026.8,<2027"]
 HEIC = ["pillow-heif>=1.1,<2"]
+PANDAS = ["pandas>=2.2"]
 HTTP = ["fsspec[http]>=2026.9,<2027"]
 DATAFLOW = [*BEAM, *DECODE, *GCS, "apache-beam[gcp]==2.77.*"]  # all that the worker image has
 DEMO = [*BEAM, *DECODE, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
@@ -62,6 +63,7 @@ TEST = [
     *AZURE,
     *HEIC,
     *HTTP,
+    *PANDAS,
     *JAX,
     *TORCH,
     *("build>=1.2", "twine>=6.1"),  # a wheel, as a release has it
@@ -69,7 +71,7 @@ TEST = [
     # Its wheels are of this kind alone; without it, hypothesis mutates the inputs of tests/fuzz.
     "atheris>=3; sys_platform == 'linux' and platform_machine == 'x86_64'",
     *("ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"),  # notebooks of the documentation
-    *("hypothesis>=6.100", "pandas>=2.2", "pytest>=8.3", "pytest-xdist>=3.6"),
+    *("hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6"),
     *("tensorflow-datasets>=4.9.9", "torchdata>=0.11", "webdataset>=0.2.100"),
     *("datasets>=4", "mlcroissant>=1.1", "tfrecord>=1.14"),  # readers of the papers
     *("accelerate>=1.15", "pytorch-lightning>=2.6", "transformers>=5.24"),  # trainers around a StreamDataset
@@ -121,6 +123,7 @@ setup(
         "http": HTTP,
         "jax": [*JAX, *DECODE],
         "keras": ["keras>=3.12", *DECODE],
+        "pandas": PANDAS,
         "s3": S3,
         "tf": [*TENSORFLOW, *DECODE],
         "torch": [*TORCH, *DECODE],

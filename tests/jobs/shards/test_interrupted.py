@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from support.command import command, prepared
 from support.images import write_image
-from support.torture import draws
+from support.servers import first_of
+from support.torture import draws, times
 
 from shard_reader import open_dataset
 
@@ -206,7 +207,7 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> str:
 
 
 @linux
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", first_of(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 def test_ctrl_c_before_any_shard_is_finished_leaves_output_as_it_was(
     starting: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -215,6 +216,7 @@ def test_ctrl_c_before_any_shard_is_finished_leaves_output_as_it_was(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     running: subprocess.Popen[str], many_images: Path, undisturbed: dict[str, bytes], tmp_path: Path
@@ -237,6 +239,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     assert contents(output) == undisturbed
 
 
+@pytest.mark.slow
 @linux
 def test_another_job_does_not_go_on_with_what_is_kept(
     running: subprocess.Popen[str], many_images: Path, tmp_path: Path
@@ -255,6 +258,7 @@ def test_another_job_does_not_go_on_with_what_is_kept(
     assert not (output / "_work").exists()
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_while_clearing_up_clears_up(tiny_images: Path, tmp_path: Path) -> None:
     job = started(tiny_images, tmp_path / "out", "--size", "8x8", "--shards", "500")
@@ -281,6 +285,7 @@ def test_kill_9_leaves_no_process_and_the_next_run_goes_on(
     assert contents(prepared(many_images, tmp_path / "out", "--shards", 8)) == undisturbed
 
 
+@pytest.mark.slow
 @linux
 def test_kill_9_and_another_job_with_overwrite(
     running: subprocess.Popen[str], many_images: Path, tmp_path: Path
@@ -469,6 +474,7 @@ def test_overwrite_touches_nothing_that_is_not_ours(class_folders: Path, tmp_pat
     assert contents(tmp_path / "out") == {"thesis.txt": b"mine", "dataset.json": b"{}"}
 
 
+@pytest.mark.slow
 def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path, tmp_path: Path) -> None:
     """Each spawned process runs the script again; the lock refuses what it starts."""
     script = tmp_path / "script.py"
@@ -482,7 +488,7 @@ def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path,
 @pytest.mark.slow
 @pytest.mark.torture
 @linux
-def test_killed_twenty_times_it_ends_with_the_same_bytes(
+def test_killed_many_times_it_ends_with_the_same_bytes(
     many_images: Path,
     undisturbed: dict[str, bytes],
     tmp_path: Path,
@@ -491,7 +497,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(
     rng = draws(2)
     (tmp_path / "tmp").mkdir()
     kills = 0
-    while kills < 20:
+    while kills < times(20):
         job = started(many_images, tmp_path / "out", "--shards", "8", TMPDIR=str(tmp_path / "tmp"))
         time.sleep(rng.uniform(0.2, 3.0))
         job.kill()
@@ -515,7 +521,7 @@ def test_a_worker_killed_at_any_moment_never_hangs_the_job(
     """A lock that a killed process takes with it shows only now and then."""
     rng = draws(0)
     ended = 0
-    for trial in range(20):
+    for trial in range(times(20)):
         job = started(tiny_images, tmp_path / f"out{trial}", "--size", "8x8", "--shards", "12", "--workers", "4")
         workers = list[int]()
         while job.poll() is None and len(workers) < 4:
@@ -530,7 +536,7 @@ def test_a_worker_killed_at_any_moment_never_hangs_the_job(
         assert (tmp_path / f"out{trial}/dataset.json").exists() == (job.returncode == 0)
         assert nobody_is_left(job.pid)
         ended += job.returncode != 0
-    assert ended >= 5  # the others had finished before
+    assert ended >= times(5)  # the others had finished before
     record_property("killed workers", ended)
 
 
@@ -541,7 +547,7 @@ def test_ctrl_c_at_any_moment_leaves_a_whole_dataset_or_none(
     tiny_images: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     rng = draws(1)
-    for trial in range(25):
+    for trial in range(times(25)):
         output = tmp_path / f"out{trial}"
         job = started(tiny_images, output, "--size", "8x8", "--shards", "12")
         while not catches(job.pid, signal.SIGTERM):  # Python itself is starting
