@@ -144,6 +144,7 @@ class PrepareOptions:
     as_json: bool = False
     price: float | None = None
     log_json: str | None = None
+    report: bool = False
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the bytes of the dataset: not `workers`, `max_rejects` or the runner."""

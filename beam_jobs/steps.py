@@ -23,6 +23,7 @@ from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import plan_inputs, statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, plan_shards, read_tasks
 from beam_jobs.planner import Plan, Run, make_plan, worker_processes
+from beam_jobs.report.report import make_report, need_report_packages
 from beam_jobs.runners.engines import check_engine, check_places
 from beam_jobs.runners.jobs import job_of, robots_in, with_threads
 from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
@@ -37,6 +38,8 @@ from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
 from beam_jobs.summary import Progress, summary
 from beam_jobs.terminal import counted, print_status, print_warning
+from beam_jobs.tools.dataset_files import REPORT_NAME
+from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import MANIFEST_NAME, PAPER_NAMES, Manifest
 from shard_reader.storage.open import is_url, local_path
 
@@ -63,6 +66,8 @@ def prepare(options: PrepareOptions) -> str:
     """
     began = time.monotonic()
     _check_places(options)
+    if options.report:
+        need_report_packages()
     try:
         found, why = recognised(options.source)
         source = open_source(found)
@@ -74,11 +79,11 @@ def prepare(options: PrepareOptions) -> str:
         with claimed(options.output, overwrite=options.overwrite) as output:
             finished = output.manifest()
             if finished is not None and not options.overwrite:
-                return _nothing_to_do(options, source, why, finished, output)
+                return _nothing_to_do(options, source, why, finished, output) + _report(options, output)
             with log_file(options.log_json) as log:
                 manifest, spent = _make_dataset(options, source, why, output, finished, log)
             _name_foreign_papers(output)
-            return summary(manifest, options.output, time.monotonic() - began, spent)
+            return summary(manifest, options.output, time.monotonic() - began, spent) + _report(options, output)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
     except (JobError, OSError):
@@ -139,6 +144,18 @@ def _name_foreign_papers(output: Output) -> None:
             f"warning: {output.files.uri(name)}: was edited, or is not of image-shards; left as it is. Without it, the"
             " same command writes it again"
         )
+
+
+def _report(options: PrepareOptions, output: Output) -> str:
+    """Write the report, if there is to be one, and return the last line of the summary about it."""
+    if not options.report:
+        return ""
+    try:
+        made = make_report(options.output)
+    except ShardsError as error:
+        raise JobError(f"the dataset is whole, but its report cannot be made: {error}") from error
+    output.files.write(REPORT_NAME, [made.html])
+    return f"\nreport:\n  {made.describe(output.files.uri(REPORT_NAME))}"
 
 
 def _make_dataset(

@@ -111,6 +111,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
         " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
+    add("--report", action="store_true", help="write report.html into OUTPUT, too: the dataset in pictures")
     add("--overwrite", action="store_true", help="first remove the finished or unfinished dataset in OUTPUT")
 
 
@@ -237,6 +238,7 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         reject_crashers=found.reject_crashers,
         overwrite=found.overwrite,
         **planning_options(found),
+        report=found.report,
         beam=beam,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from beam_jobs.tools.dataset_files import REPORT_NAME
 from shard_reader.format import index
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
@@ -26,7 +27,7 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 __all__ = ["METADATA", "TEMPORARY", "expected_sizes", "files_of", "is_name_of_dataset"]
 
 _LISTS: Final = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME)
-METADATA: Final = (*_LISTS, PARQUET_NAME, *PICTURE_NAMES, *TFDS_NAMES, *PAPER_NAMES)
+METADATA: Final = (*_LISTS, PARQUET_NAME, *PICTURE_NAMES, REPORT_NAME, *TFDS_NAMES, *PAPER_NAMES)
 """The files beside the manifest that are not shards. Those of PAPER_NAMES may be its user's."""
 TEMPORARY: Final = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *METADATA)))})\.[0-9a-f]{{32}}")
 """The names of temporary files of `write_whole`, which a process that was killed leaves."""
@@ -53,4 +54,4 @@ def files_of(manifest: Manifest) -> set[str]:
     metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
     # A manifest is data from elsewhere, and may name any file in OUTPUT.
     ours = filter(is_name_of_dataset, (*paths, *map(index_name, paths), *map(dali_name, paths), *manifest.files))
-    return {*ours, *_LISTS, *metadata, *PAPER_NAMES}
+    return {*ours, *_LISTS, REPORT_NAME, *metadata, *PAPER_NAMES}

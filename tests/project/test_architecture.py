@@ -40,6 +40,7 @@ LAYERS = {
     "beam_jobs": [
         "beam_jobs.errors",
         "beam_jobs.meter",
+        "beam_jobs.images.changes",
         "beam_jobs.terminal",
         "beam_jobs.external_sort",
         "beam_jobs.signals",
@@ -50,6 +51,8 @@ LAYERS = {
         "beam_jobs.metadata",
         "beam_jobs.tools.foreign",
         "beam_jobs.tools",
+        "beam_jobs.report.reading",
+        "beam_jobs.report",
         "beam_jobs.options",
         "beam_jobs.images.files",
         "beam_jobs.images",
