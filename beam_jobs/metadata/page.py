@@ -21,7 +21,8 @@ _MOST_ROWS: Final = 100  # of a table
 _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _MORE_SIZES: Final = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_SPECIAL: Final = re.compile(r"[\\`*_{}\[\]()#+!|~$^&<>]")
+# Within a word, a "_" is only itself.
+_SPECIAL: Final = re.compile(r"[\\`*\[\]#|~$&<>]|(?<![^\W_])_|_(?![^\W_])")
 
 # The identifiers that the Hub knows; it refuses a page with any other.
 _LICENCE_NAMES: Final = """

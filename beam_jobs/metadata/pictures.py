@@ -53,14 +53,13 @@ def _opened(manifest: Manifest, place: str, split: str) -> Dataset:
 
 def _sheet(images: list[NDArray[Any]]) -> bytes:
     """One JPEG of several images in rows."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     columns, rows = min(_COLUMNS, len(images)), -(-len(images) // _COLUMNS)
     step = _SIDE + _GAP
     sheet = Image.new("RGB", (columns * step + _GAP, rows * step + _GAP), "white")
     for number, pixels in enumerate(images):
-        tile = Image.fromarray(_as_rgb(_thinned(pixels)))
-        tile.thumbnail((_SIDE, _SIDE))
+        tile = ImageOps.contain(Image.fromarray(_as_rgb(_thinned(pixels))), (_SIDE, _SIDE))
         row, column = divmod(number, _COLUMNS)
         left, top = column * step + _GAP, row * step + _GAP
         sheet.paste(tile, (left + (_SIDE - tile.width) // 2, top + (_SIDE - tile.height) // 2))
