@@ -26,6 +26,7 @@ from beam_jobs.images.decode import decode
 from beam_jobs.images.files import png
 from beam_jobs.images.files.unread import unread
 from beam_jobs.options import ImageOptions
+from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.sources import BadInput, Problem, Reference, SourceOptions
 from beam_jobs.sources.known import open_source
 from shard_reader import open_dataset
@@ -198,6 +199,11 @@ def _library() -> bytes:
 # The job
 
 
+def _thumbnail(data: bytes) -> None:
+    """Pixels of a file that is rejected, as far as there are any."""
+    Thumbnails(1 << 64, "train").offer_reject("id", "damaged", data, _OPTIONS)
+
+
 def _files(data: bytes) -> None:
     """The parts of image files that this project parses by itself, and the headers. Only tiny images are decoded."""
     unread(data)
@@ -334,6 +340,7 @@ TARGETS: Mapping[str, Target] = {
     "image-header": Target(_headers, _images, (ValueError,)),
     "http-range": Target(_http, lambda: [_ANSWER, _CHUNKED], (OSError,)),
     "image-file": Target(_files, _images, (BadInput,)),
+    "thumbnail": Target(_thumbnail, _images, ()),
     "coco": Target(_source(".json"), lambda: [json.dumps(_COCO).encode()], _INPUT),
     "csv": Target(_source(".csv"), lambda: [_CSV.encode(), _CSV.replace(",", ";").encode("utf-16")], _INPUT),
     "jsonl": Target(
