@@ -30,6 +30,7 @@ from shard_reader.system.cpus import available_cpus
 
 __all__ = ["DryRun", "Estimate", "Pass", "SplitPlan", "Tally", "dry_run"]
 
+_SAMPLE = 128  # images: of photos, their mean time is within 15 % of that of all in 19 of 20 samples
 _LARGEST = 20  # classes in the plan
 _SHOWN = 5  # of them in words
 _PIPELINE_SECONDS = 0.6  # to start Beam's pipeline here, and to publish; all that comes before is measured
@@ -84,7 +85,8 @@ class Pass:
 class Estimate:
     """Bytes, time and price of the whole job.
 
-    `seconds` is the time by the clock with `cpus` CPUs, None if their number is not known. `price` is that of an hour
+    `seconds` is the time by the clock with `cpus` CPUs, None if their number is not known. On this machine it has the
+    time until the first image, and the waiting that the sample has seen. `price` is that of an hour
     of one CPU, and `cost` that of all.
     """
 
@@ -175,7 +177,7 @@ def dry_run(options: PrepareOptions, source: Source, why: str) -> DryRun:
         listing = list_input(options, source, why, Spill(run.scratch))
         tally = Tally(listing.schema.count_classes)
         plan = make_plan(run, listing, on_reference=tally.add)
-        sample = plan.sample or take_sample(run, listing, plan.inputs)
+        sample = take_sample(run, listing, plan.inputs, _SAMPLE)
     # A job on this machine needs all of this, too, so its first image comes as late, on a machine of any speed.
     if beam is not None:
         beam.join()
@@ -245,14 +247,17 @@ def _estimate(
     options: PrepareOptions, passes: tuple[Pass, ...], cpus: int | None, images: int, sample: Sample, elapsed: float
 ) -> Estimate:
     seconds = sum(one.cpu_seconds for one in passes)
-    start = elapsed + _PIPELINE_SECONDS if is_local(options.beam) else 0.0
+    start, clock = 0.0, seconds
+    if is_local(options.beam):  # a store or a disk that is slow from here may be near to an engine
+        start = elapsed + _PIPELINE_SECONDS
+        clock = seconds * max(1.0, sample.clock_seconds / max(1e-9, sample.cpu_seconds))
     return Estimate(
         sampled=sample.images,
         bytes_in=sum(one.bytes for one in passes),
         bytes_out=round(images * sample.file_bytes),
         cpu_hours=seconds / 3600,
         cpus=cpus,
-        seconds=None if cpus is None else start + seconds / cpus,
+        seconds=None if cpus is None else start + clock / cpus,
         price=options.price,
         cost=None if options.price is None else options.price * seconds / 3600,
     )

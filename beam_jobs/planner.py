@@ -23,7 +23,7 @@ from beam_jobs.sources.files.interface import Reference
 
 __all__ = ["Plan", "Run", "make_plan", "take_sample", "worker_processes"]
 
-_SAMPLE = 32  # images that estimate the size of a record
+_SAMPLE = 32  # images that decide the number of shards
 _RECORD_OVERHEAD = 128  # bytes of framing and other fields, roughly
 _NOTHING_FOUND = Deduplicated()
 _IN_PROCESS = ("memory:",)  # places that only this process sees
@@ -110,11 +110,11 @@ def make_plan(
     return Plan(listing=listing, inputs=inputs, shards=shards, tasks=tasks, sample=sample)
 
 
-def take_sample(run: Run, listing: Listing, inputs: PlannedInputs) -> Sample:
+def take_sample(run: Run, listing: Listing, inputs: PlannedInputs, images: int = _SAMPLE) -> Sample:
     """Prepare the first images of the largest split, which are the same on every run."""
     # In a worker process: an image may end the process that decodes it.
     split, largest = max(inputs.ordered.items(), key=lambda item: item[1].records)
-    task = first_references(split, largest, _SAMPLE, "")
+    task = first_references(split, largest, images, "")
     job = job_of(run.options, listing, str(run.scratch), Work(""), run.shared)
     job = replace(job, image=replace(job.image, normalize="none"))  # statistics are not known yet
     if run.workers is None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from beam_jobs.meter import Meter
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.record import Prepared
 from beam_jobs.shards.write import each_image, image_maker, store
-from beam_jobs.sources.files.interface import Reject
+from beam_jobs.sources.files.interface import Reference, Reject
 from shard_reader.format.manifest import shard_name
 
 __all__ = ["Sample", "sample_shard"]
@@ -28,6 +31,7 @@ class Sample:
         input_bytes: the size of an input.
         cpu_seconds: the time for one image on one CPU.
         read_seconds: the part of it that reads the input.
+        clock_seconds: the time for one image by the clock, in one process: it also waits for a disk, a store or a CPU.
         rejects: the images that cannot be used. Each counts with the size of its file.
     """
 
@@ -37,45 +41,60 @@ class Sample:
     input_bytes: float
     cpu_seconds: float
     read_seconds: float
+    clock_seconds: float
     rejects: tuple[Reject, ...] = ()
 
 
 def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
-    """Prepare some images, and write a shard of them that is not kept."""
-    results = list(each_image(task, job, watcher, image_maker(job, None)))
-    records = [record for _, (record, _) in results if isinstance(record, Prepared)]
-    rejects = [record for _, (record, _) in results if isinstance(record, Reject)]
-    unusable = sum(max(0, reference.size) for reference, (record, _) in results if isinstance(record, Reject))
-    meters = [meter for _, (_, meter) in results]
-    count = max(1, len(results))
-    write_seconds, stored = _stored(records, job)
-    # Not the first image of a process, for which libraries are loaded.
-    steady = _total(meters[1:] or meters)
-    images = max(1, len(meters[1:] or meters))
-    return Sample(
-        images=len(results),
-        record_bytes=(unusable + sum(len(record.payload.data) for record in records)) / count,
-        file_bytes=(unusable + stored) / count,
-        input_bytes=_total(meters).bytes_read / count,
-        cpu_seconds=sum(steady.cpu.values()) / images + write_seconds / count,
-        read_seconds=steady.cpu["read"] / images,
-        rejects=tuple(rejects),
-    )
-
-
-def _stored(records: list[Prepared], job: Job) -> tuple[float, int]:
-    """The CPU seconds of writing records to files of every format, and the size of the files."""
-    meter = Meter()
+    """Prepare some images, and write a shard of them that is not kept, in memory of a few images."""
+    found = _Measured()
     with tempfile.TemporaryDirectory(dir=job.output) as folder:
         paths = {format: Path(folder) / shard_name("sample", 0, 1, format) for format in job.formats}
-        store((record.values for record in records), paths, job.fields)
+        store(found.records(each_image(task, job, watcher, image_maker(job, None))), paths, job.fields)
         stored = sum(path.stat().st_size for path in Path(folder).iterdir())
-    meter.lap("write")
-    return meter.cpu["write"], stored
+    found.meter.lap("write")
+    return found.sample(stored)
 
 
-def _total(meters: list[Meter]) -> Meter:
-    total = Meter()
-    for meter in meters:
-        total.add(meter)
-    return total
+class _Measured:
+    """Measures the images of a sample, one after the other."""
+
+    def __init__(self) -> None:
+        self.meter = Meter()
+        self._images = self._stored = self._unusable = 0
+        self._rejects = list[Reject]()
+        self._first = Meter()
+        self._began = 0.0
+
+    def records(
+        self, images: Iterator[tuple[Reference, tuple[Prepared | Reject, Meter]]]
+    ) -> Iterator[Mapping[str, Any]]:
+        for reference, (record, spent) in images:
+            self.meter.restart()
+            if not self._images:
+                self._first, self._began = spent, time.perf_counter()
+            self._images += 1
+            self.meter.add(spent)
+            if isinstance(record, Reject):
+                self._rejects.append(record)
+                self._unusable += max(0, reference.size)
+            else:
+                self._stored += len(record.payload.data)
+                yield record.values
+                self.meter.lap("write")
+
+    def sample(self, stored: int) -> Sample:
+        """The result, with the size of the files."""
+        # Without the time of the first image, for which a process loads libraries.
+        images, steady = max(1, self._images), max(1, self._images - 1)
+        first = self._first if self._images > 1 else Meter()
+        return Sample(
+            images=self._images,
+            record_bytes=(self._unusable + self._stored) / images,
+            file_bytes=(self._unusable + stored) / images,
+            input_bytes=self.meter.bytes_read / images,
+            cpu_seconds=(sum(self.meter.cpu.values()) - sum(first.cpu.values())) / steady,
+            read_seconds=(self.meter.cpu["read"] - first.cpu["read"]) / steady,
+            clock_seconds=(time.perf_counter() - self._began) / steady,
+            rejects=tuple(self._rejects),
+        )

@@ -3,7 +3,7 @@
     python benchmarks/dry_run.py FOLDER [--images 300 3000] [--runs 5] [--workers 2]
 
 FOLDER holds class folders of JPEGs. They are copied up to the number of images, each copy with a name and a comment of
-its own, so that no two files are alike. Each run has another seed, and so another sample of 32 images. The dry run and
+its own, so that no two files are alike. Each run has another seed, and so another sample of 128 images. The dry run and
 the job take turns. Bytes are those of the inputs and of the shards with their indexes, CPU seconds the sum over all
 shards in `--log-json`, and seconds the time in the summary: it begins when the interpreter has started. Prints a table
 for benchmarks/README.md.

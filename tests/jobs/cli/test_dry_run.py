@@ -39,7 +39,7 @@ def test_the_plan_is_what_is_then_done(class_folders: Path, tmp_path: Path) -> N
     assert "  val        12 images, 1 shard of 12 images, about " in text
     assert "  classes    3: a 20, b 20, c 20" in text
     assert "  rejected   0 by the listing" in text
-    assert re.search(r"  estimated  reads .*B, writes .*B of tfrecord and hdf5 \(from 32 images\)", text)
+    assert re.search(r"  estimated  reads .*B, writes .*B of tfrecord and hdf5 \(from 48 images\)", text)
     assert re.search(r"             [\d.]+ CPU seconds, \d+:\d\d with \d+ workers? here", text)
     assert command("prepare", class_folders, tmp_path / "out", *OPTIONS).returncode == 0
     splits = Manifest.from_json((tmp_path / "out/dataset.json").read_text()).splits
