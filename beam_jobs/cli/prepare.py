@@ -107,11 +107,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{listed(tuple(IMAGE_CODECS), 'or')} (default:"
         f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
-        help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
+        help="processes on this machine (default: one for each CPU, %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
         " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
-    add("--report", action="store_true", help="write report.html into OUTPUT, too: the dataset in pictures")
+    add("--report", action="store_true", help="write report.html, too: the dataset in pictures")
     add("--overwrite", action="store_true", help="first remove the finished or unfinished dataset in OUTPUT")
 
 
@@ -135,9 +135,9 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="whether boxes"
         " are of the stored image (default) or of the upright one, with EXIF orientation applied")  # fmt: skip
     add("--points", type=names, metavar="C,...", help="one column with lists of points, or two columns, x and y")
-    add("--image-key", metavar="K", help="the feature, array or suffix (of a WebDataset) with the images")
+    add("--image-key", metavar="K", help="feature, array or suffix (of a WebDataset) with images")
     add("--record", metavar="SPEC", help="layout of binary records, as label:u1,image:u1[3,32,32]")
-    add("--classes", metavar="FILE", help="file with a class name on each line, in order (default: sorted names)")
+    add("--classes", metavar="FILE", help="file with the class names, one a line (default: sorted)")
     add("--exclude", metavar="FILE", help="file with an id on each line: these inputs are left out")
     add("--nested-classes", action="store_true", help="name classes by whole paths of folders, as pet/cat")
 
@@ -181,7 +181,7 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=integer(), default=0, help="seed of the order and the splits (default: 0)")
     add("--reject-crashers", action="store_true", help="reject images that crash their decoder (default: fail)")
     add("--reject-suspects", action="store_true",
-        help="reject images that may be damaged (default: store and list them)")  # fmt: skip
+        help="reject images that may be damaged (default: list them)")  # fmt: skip
 
 
 def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
