@@ -183,7 +183,6 @@ class PrepareOptions:
         return {
             **self.deciding(),
             "input": without_secrets(self.source.input),
-            "workers": self.workers,
             "max_rejects": asdict(self.max_rejects),
             "runner": self.beam.get("runner"),
         }
