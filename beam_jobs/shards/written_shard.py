@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypedDict
 
 from beam_jobs.images.statistics import ChannelSums
@@ -85,7 +85,7 @@ class WrittenShard:
     changed: Mapping[str, int]
     hosts: int = 0
     thumbnails: int = 0
-    metrics: ShardMetrics | None = None
+    metrics: ShardMetrics | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:
