@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["STAGES", "Meter", "shares"]
 
-STAGES: Final = ("read", "decode", "resize", "encode", "write", "other")
+STAGES: Final = ("read", "decode", "resize", "encode", "thumbnails", "write", "other")
 """The stages of an image. "write" is the record, the index, the checksums and an upload; "other" hashes and sums."""
 
 
