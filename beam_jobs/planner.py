@@ -19,6 +19,7 @@ from beam_jobs.sample import Sample, sample_shard
 from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.publish import check_rejects
+from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.sources.files.interface import Reference
 
 __all__ = ["Plan", "Run", "make_plan", "take_sample", "worker_processes"]
@@ -116,7 +117,8 @@ def take_sample(run: Run, listing: Listing, inputs: PlannedInputs, images: int =
     split, largest = max(inputs.ordered.items(), key=lambda item: item[1].records)
     task = first_references(split, largest, images, "")
     job = job_of(run.options, listing, str(run.scratch), Work(""), run.shared)
-    job = replace(job, image=replace(job.image, normalize="none"))  # statistics are not known yet
+    # Statistics are not known yet.
+    job = replace(job, image=replace(job.image, normalize="none"), thumbnail_share=share_of(inputs.planned))
     if run.workers is None:
         return inline_calls.do(sample_shard, task, job, None)  # type: ignore[no-any-return]
     (sample,) = run.workers.do(sample_shard, [task], job)

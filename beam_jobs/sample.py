@@ -13,6 +13,7 @@ from beam_jobs.meter import Meter
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.record import Prepared
+from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.shards.write import each_image, image_maker, store
 from beam_jobs.sources.files.interface import Reference, Reject
 from shard_reader.format.manifest import shard_name
@@ -29,8 +30,10 @@ class Sample:
         record_bytes: the size of a stored image.
         file_bytes: the size of a record in the files of all formats, with the indexes.
         input_bytes: the size of an input.
-        cpu_seconds: the time for one image on one CPU.
+        cpu_seconds: the time for one image on one CPU, without its thumbnail.
         read_seconds: the part of it that reads the input.
+        start_seconds: the time that the first image of a process takes longer on a CPU, for which it loads libraries.
+        thumbnail_seconds: the time for all thumbnails on one CPU, about as many as a shard has.
         clock_seconds: the time for one image by the clock, in one process: it also waits for a disk, a store or a CPU.
         rejects: the images that cannot be used. Each counts with the size of its file.
     """
@@ -41,6 +44,8 @@ class Sample:
     input_bytes: float
     cpu_seconds: float
     read_seconds: float
+    start_seconds: float
+    thumbnail_seconds: float
     clock_seconds: float
     rejects: tuple[Reject, ...] = ()
 
@@ -48,9 +53,10 @@ class Sample:
 def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
     """Prepare some images, and write a shard of them that is not kept, in memory of a few images."""
     found = _Measured()
+    make = image_maker(job, None, Thumbnails(job.thumbnail_share, task.split))
     with tempfile.TemporaryDirectory(dir=job.output) as folder:
         paths = {format: Path(folder) / shard_name("sample", 0, 1, format) for format in job.formats}
-        store(found.records(each_image(task, job, watcher, image_maker(job, None))), paths, job.fields)
+        store(found.records(each_image(task, job, watcher, make)), paths, job.fields)
         stored = sum(path.stat().st_size for path in Path(folder).iterdir())
     found.meter.lap("write")
     return found.sample(stored)
@@ -85,16 +91,22 @@ class _Measured:
 
     def sample(self, stored: int) -> Sample:
         """The result, with the size of the files."""
-        # Without the time of the first image, for which a process loads libraries.
         images, steady = max(1, self._images), max(1, self._images - 1)
         first = self._first if self._images > 1 else Meter()
+        cpu_seconds = (_without_thumbnails(self.meter) - _without_thumbnails(first)) / steady
         return Sample(
             images=self._images,
             record_bytes=(self._unusable + self._stored) / images,
             file_bytes=(self._unusable + stored) / images,
             input_bytes=self.meter.bytes_read / images,
-            cpu_seconds=(sum(self.meter.cpu.values()) - sum(first.cpu.values())) / steady,
+            cpu_seconds=cpu_seconds,
             read_seconds=(self.meter.cpu["read"] - first.cpu["read"]) / steady,
-            clock_seconds=(time.perf_counter() - self._began) / steady,
+            start_seconds=max(0.0, _without_thumbnails(first) - cpu_seconds),
+            thumbnail_seconds=self.meter.cpu["thumbnails"],
+            clock_seconds=(time.perf_counter() - self._began - self.meter.wall["thumbnails"]) / steady,
             rejects=tuple(self._rejects),
         )
+
+
+def _without_thumbnails(meter: Meter) -> float:
+    return sum(meter.cpu.values()) - meter.cpu["thumbnails"]

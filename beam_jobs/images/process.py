@@ -140,6 +140,7 @@ def prepare_image(
     changes = _changes(decoded, kept, geometry, options)
     if look is not None:
         look(changes, decoded.suspect, decoded.pixels, pixels)
+        meter.lap("thumbnails")
     hashes = perceptual_hashes(_without_border(pixels, geometry))
     return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, hashes, changes, decoded.suspect)
 

@@ -89,7 +89,7 @@ class WrittenShard:
     hosts: int = 0
     thumbnails: int = 0
     beside: Mapping[str, str] = field(default_factory=dict)
-    metrics: ShardMetrics | None = None
+    metrics: ShardMetrics | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:

@@ -54,7 +54,7 @@ def test_passes_before_the_writing_are_in_the_sums(class_folders: Path, tmp_path
     assert list(steps) == ["HashInputs", "MeasureShards", "WriteShards"]
     train = found["splits"]["train"]["images"]
     assert [one["images"] for one in found["passes"]] == [60, train, 60]
-    assert steps["HashInputs"]["cpu_seconds"] == steps["WriteShards"]["cpu_seconds"]
+    assert 0 < steps["HashInputs"]["cpu_seconds"] < steps["WriteShards"]["cpu_seconds"]  # which makes thumbnails
     assert found["estimate"]["bytes_in"] == sum(one["bytes"] for one in found["passes"])
     assert found["estimate"]["cpu_hours"] * 3600 == pytest.approx(sum(one["cpu_seconds"] for one in found["passes"]))
     fewer = plan(class_folders, tmp_path / "out", *OPTIONS, "--drop-duplicates")
