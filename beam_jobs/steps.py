@@ -4,84 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
+from beam_jobs.dry_run import dry_run
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
 from beam_jobs.external_sort import Spill
+from beam_jobs.metadata.papers import foreign_papers, write_papers
+from beam_jobs.meter import Meter
 from beam_jobs.options import PrepareOptions
 from beam_jobs.plan.deduplicate import Deduplicated, deduplicate
 from beam_jobs.plan.fingerprint import check_same, identity
 from beam_jobs.plan.listing import Listing, list_input
-from beam_jobs.plan.order import PlannedInputs, plan_inputs, statistics_split
-from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, first_references, plan_shards, read_tasks, shard_count
+from beam_jobs.plan.order import plan_inputs, statistics_split
+from beam_jobs.plan.tasks import HASH_TASKS_NAME, plan_shards, read_tasks
+from beam_jobs.planner import Plan, Run, make_plan, worker_processes
 from beam_jobs.report.report import make_report, need_report_packages
 from beam_jobs.runners.engines import check_engine, check_places
-from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.jobs import job_of, robots_in, with_threads
 from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
 from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
-from beam_jobs.runners.workers import Workers
-from beam_jobs.shards.job import Watcher
+from beam_jobs.runners.shard_log import ShardLog, log_file
 from beam_jobs.shards.lock import Lock
-from beam_jobs.shards.output import PLAN, Output, Work, claimed, output_directory
-from beam_jobs.shards.publish import check_rejects, publication_of
+from beam_jobs.shards.output import PLAN, Output, Work, claimed
+from beam_jobs.shards.publish import publication_of
 from beam_jobs.shards.thumbnails import share_of
-from beam_jobs.shards.write import Sample, hashes_of, sample_shard
+from beam_jobs.shards.write import hashes_of
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
-from beam_jobs.summary import Progress, dry_run_text, output_state, reached_lines, summary
+from beam_jobs.summary import Progress, summary
 from beam_jobs.terminal import counted, print_status, print_warning
 from beam_jobs.tools.dataset_files import REPORT_NAME
 from shard_reader.errors import ShardsError
-from shard_reader.format.manifest import Manifest
+from shard_reader.format.manifest import MANIFEST_NAME, PAPER_NAMES, Manifest
 from shard_reader.storage.open import is_url, local_path
 
 __all__ = ["prepare"]
 
 _HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
-_SAMPLE = 32  # images that estimate the size of a record
-_RECORD_OVERHEAD = 128  # bytes of framing and other fields, roughly
-_NOTHING_FOUND = Deduplicated()
-_IN_PROCESS = ("memory:",)  # places that only this process sees
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One run of the command: its options, a folder for data larger than memory, and its worker processes.
-
-    `workers` is None if this process alone sees INPUT or OUTPUT.
-    """
-
-    options: PrepareOptions
-    scratch: Path
-    workers: Workers | None
-
-    @property
-    def shared(self) -> str | None:
-        """A folder that its processes share."""
-        return None if self.workers is None else str(self.scratch.absolute())
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """The plan of a job, with its files in the scratch folder. `sample` is None if no number of shards needs it."""
-
-    listing: Listing
-    inputs: PlannedInputs
-    shards: dict[str, int]
-    tasks: int
-    sample: Sample | None
-
-    @property
-    def files(self) -> list[Path]:
-        """The files of the plan."""
-        ordered = [ordered.path for ordered in self.inputs.ordered.values()]
-        return [*ordered, ordered[0].with_name(TASKS_NAME), self.inputs.rejects, *robots_in(ordered[0].parent)]
 
 
 @dataclass(slots=True)
@@ -108,15 +72,18 @@ def prepare(options: PrepareOptions) -> str:
         found, why = recognised(options.source)
         source = open_source(found)
         if options.dry_run:
-            return _dry_run(options, source, why)
+            plan = dry_run(options, source, why)
+            return plan.to_json() if options.as_json else plan.to_text()
         if not is_local(options.beam):
             options = replace(options, beam=check_engine(options.beam))
         with claimed(options.output, overwrite=options.overwrite) as output:
             finished = output.manifest()
             if finished is not None and not options.overwrite:
-                return _nothing_to_do(options, source, why, finished) + _report(options, output)
-            manifest = _make_dataset(options, source, why, output, finished)
-            return summary(manifest, options.output, time.monotonic() - began) + _report(options, output)
+                return _nothing_to_do(options, source, why, finished, output) + _report(options, output)
+            with log_file(options.log_json) as log:
+                manifest, spent = _make_dataset(options, source, why, output, finished, log)
+            _name_foreign_papers(output)
+            return summary(manifest, options.output, time.monotonic() - began, spent) + _report(options, output)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
     except (JobError, OSError):
@@ -137,6 +104,11 @@ def _check_places(options: PrepareOptions) -> None:
         inside = target.resolve().is_relative_to(source.resolve())
     if inside:
         raise UsageError(f"OUTPUT {options.output}: lies inside INPUT {input}")
+    if options.log_json is not None:
+        log = Path(options.log_json).resolve()
+        for name, place, path in (("INPUT", input, source), ("OUTPUT", options.output, target)):
+            if path is not None and log.is_relative_to(path.resolve()):
+                raise UsageError(f"--log-json {options.log_json}: lies inside {name} {place}")
     if is_local(options.beam):
         return
     if options.reject_crashers:
@@ -146,12 +118,32 @@ def _check_places(options: PrepareOptions) -> None:
     check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **given})
 
 
-def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest) -> str:
-    """The text about a finished dataset, after a check that the same inputs and options made it."""
+def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest, output: Output) -> str:
+    """The text about a finished dataset, after a check that the same inputs and options made it.
+
+    With a card, its papers are written again.
+    """
+    if options.dali_index and not finished.options.get("dali_index"):
+        raise UsageError(
+            f"--dali-index: {options.output} was finished without it; `image-shards index --dali` adds the indexes"
+        )
     here = identity(list_input(options, source, why, None).fingerprint, options.deciding())
     check_same(identity(finished.fingerprint, finished.options), here, options.output)
     counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
-    return f"{options.output}: is finished, nothing to do ({counts})"
+    if not options.card:
+        return f"{options.output}: is finished, nothing to do ({counts})"
+    write_papers(output.files, finished, output.files.read(MANIFEST_NAME), options.card)
+    _name_foreign_papers(output)
+    return f"{options.output}: is finished ({counts}); {' and '.join(PAPER_NAMES)} are written with the new facts"
+
+
+def _name_foreign_papers(output: Output) -> None:
+    """Name the papers that are the user's own, which stay."""
+    for name in foreign_papers(output.files):
+        print_warning(
+            f"warning: {output.files.uri(name)}: was edited, or is not of image-shards; left as it is. Without it, the"
+            " same command writes it again"
+        )
 
 
 def _report(options: PrepareOptions, output: Output) -> str:
@@ -167,33 +159,33 @@ def _report(options: PrepareOptions, output: Output) -> str:
 
 
 def _make_dataset(
-    options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None
-) -> Manifest:
-    """List, plan and write."""
+    options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: IO[bytes] | None
+) -> tuple[Manifest, Meter]:
+    """List, plan and write. Returns the manifest, and the time of all workers."""
     # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
-    with _explained(output, options) as reached, output.scratch() as scratch, _workers(options) as workers:
-        run = _Run(options, scratch, workers)
+    with _explained(output, options) as reached, output.scratch() as scratch, worker_processes(options) as workers:
+        run = Run(options, scratch, workers)
         import_beam_meanwhile()  # in a thread, while this one lists
         listing = list_input(options, source, why, Spill(scratch))
         job = identity(listing.fingerprint, options.deciding())
         _check_left(options, output, job)
         output.copy_robots(scratch)
-        plan = _plan(run, listing)
+        plan = make_plan(run, listing)
         # Beside a dataset to be overwritten: the second plan may still raise, as for a split without images.
         if options.drop_duplicates or options.acts_on_near_duplicates:
             output.begin(job)
-            plan = _plan(run, listing, _find_duplicates(run, listing, output), plan.sample)
+            plan = make_plan(run, listing, _find_duplicates(run, listing, output), plan.sample)
         if options.overwrite:
             reached.removed = finished is not None
             output.discard()
         reached.begun = True
         output.begin(job)
         output.install(plan.files)
-        _write(run, plan, output)
+        spent = _write(run, plan, output, log)
     manifest = output.manifest()
     if manifest is None:
         raise JobError(f"{options.output}: the pipeline ended without a manifest")
-    return manifest
+    return manifest, spent
 
 
 @contextlib.contextmanager
@@ -232,55 +224,7 @@ def _check_left(options: PrepareOptions, output: Output, job: dict[str, Any]) ->
         check_same(left, job, options.output)
 
 
-def _plan(
-    run: _Run,
-    listing: Listing,
-    found: Deduplicated = _NOTHING_FOUND,
-    sample: Sample | None = None,
-) -> _Plan:
-    """Decide which image goes where. Writes to the scratch folder alone.
-
-    Args:
-        run: the run of the command.
-        listing: the listing of INPUT.
-        found: the inputs to leave out, and those that stay together.
-        sample: the sample of an earlier plan.
-
-    Raises:
-        UsageError: an option does not fit INPUT.
-        JobError: the listing alone rejects too many images, or the sample cannot be taken.
-    """
-    options = run.options
-    spill, source, schema = listing.everything(), listing.source, listing.schema
-    inputs = plan_inputs(spill, source, schema, options.split, options.seed, run.scratch, found.dropped, found.grouped)
-    rejected = inputs.rejected - inputs.dropped
-    check_rejects(rejected, inputs.first_rejects, listing.inputs.count, options.max_rejects)
-    if sample is None and options.shards.by == "bytes":
-        sample = _take_sample(run, listing, inputs)
-    record_bytes = sample.record_bytes + _RECORD_OVERHEAD if sample else 0.0
-    largest = max(ordered.records for ordered in inputs.ordered.values())
-    shards = {
-        name: shard_count(ordered.records, options.shards, largest, record_bytes)
-        for name, ordered in inputs.ordered.items()
-    }
-    tasks = plan_shards(inputs.ordered, shards, run.scratch, PLAN)
-    return _Plan(listing=listing, inputs=inputs, shards=shards, tasks=tasks, sample=sample)
-
-
-def _take_sample(run: _Run, listing: Listing, inputs: PlannedInputs) -> Sample:
-    """Prepare the first images of the largest split, which are the same on every run."""
-    # In a worker process: an image may end the process that decodes it.
-    split, largest = max(inputs.ordered.items(), key=lambda item: item[1].records)
-    task = first_references(split, largest, _SAMPLE, "")
-    job = job_of(run.options, listing, str(run.scratch), Work(""), run.shared)
-    job = replace(job, image=replace(job.image, normalize="none"))  # statistics are not known yet
-    if run.workers is None:
-        return inline_calls.do(sample_shard, task, job, None)  # type: ignore[no-any-return]
-    (sample,) = run.workers.do(sample_shard, [task], job)
-    return sample  # type: ignore[no-any-return]
-
-
-def _find_duplicates(run: _Run, listing: Listing, output: Output) -> Deduplicated:
+def _find_duplicates(run: Run, listing: Listing, output: Output) -> Deduplicated:
     """Read and hash every input, and decide about those with the same bytes, and those that look alike."""
     options, source, schema = run.options, listing.source, listing.schema
     inputs = plan_inputs(listing.everything(), source, schema, options.split, options.seed, run.scratch, together=True)
@@ -315,27 +259,35 @@ def _hashed(output: Output, tasks: int) -> str:
     return f"HashInputs: {output.hashed()} of {tasks} parts done"
 
 
-def _write(run: _Run, plan: _Plan, output: Output) -> None:
-    """Write the shards of the plan that is in OUTPUT, and publish them."""
+def _write(run: Run, plan: Plan, output: Output, file: IO[bytes] | None) -> Meter:
+    """Write the shards of the plan that is in OUTPUT, publish them, log them to `file`, and return their time."""
     options, listing = run.options, plan.listing
     job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
-    job = with_threads(job, options, plan.tasks)
+    job = replace(with_threads(job, options, plan.tasks), run_id=uuid.uuid4().hex)
     publication = publication_of(options, listing, plan.inputs, plan.shards, plan.tasks, job)
     if finished := output.finished():
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
     steps = plan.inputs.planned + _measured(options, plan)
     progress = Progress(steps, listing.inputs.count, plan.inputs, options.max_rejects)
+    log = ShardLog(output.files, job.work, job.run_id, file)
+
+    def check() -> None:
+        output.lock.check()
+        log.update()
+
     with output.staging() as staging:
         job = replace(job, staging=staging, thumbnail_share=share_of(plan.inputs.planned))
         add = functools.partial(add_writing, job, publication)
-        _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks))
+        _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks), check)
+    log.close()
+    return log.total
 
 
 def _finished(output: Output, tasks: int) -> str:
     return f"{output.finished()} of {tasks} shards finished"
 
 
-def _measured(options: PrepareOptions, plan: _Plan) -> int:
+def _measured(options: PrepareOptions, plan: Plan) -> int:
     """Number of images that are read a second time, for the statistics."""
     if options.image.normalize != "dataset":
         return 0
@@ -343,41 +295,25 @@ def _measured(options: PrepareOptions, plan: _Plan) -> int:
 
 
 def _run_tasks(
-    run: _Run, lock: Lock, add: AddSteps, tasks: int, progress: Progress, tasks_done: Callable[[], str]
+    run: Run,
+    lock: Lock,
+    add: AddSteps,
+    tasks: int,
+    progress: Progress,
+    tasks_done: Callable[[], str],
+    check: Callable[[], None] | None = None,
 ) -> None:
-    """Run a pipeline of `tasks` tasks, as long as this job has the lock of OUTPUT."""
+    """Run a pipeline of `tasks` tasks, as long as this job has the lock of OUTPUT. `check` may end it, too."""
     options, workers = run.options, run.workers
     if workers is not None:
         workers.watcher, workers.count, workers.before_publishing = progress, min(options.workers, tasks), lock.renew
         progress.in_work = workers.in_work
     run_pipeline(
-        add, options.beam, workers, progress=progress.text, tasks_done=tasks_done, check=lock.check, scratch=run.scratch
+        add,
+        options.beam,
+        workers,
+        progress=progress.text,
+        tasks_done=tasks_done,
+        check=check or lock.check,
+        scratch=run.scratch,
     )
-
-
-@contextlib.contextmanager
-def _workers(options: PrepareOptions) -> Iterator[Workers | None]:
-    """The processes of this machine. The first one starts at once, for the sample."""
-    if _in_process(options):
-        yield None
-        return
-    with Workers(1, Watcher(), options.reject_crashers) as workers:
-        workers.start()
-        yield workers
-
-
-def _in_process(options: PrepareOptions) -> bool:
-    return options.source.input.startswith(_IN_PROCESS) or options.output.startswith(_IN_PROCESS)
-
-
-def _dry_run(options: PrepareOptions, source: Source, why: str) -> str:
-    """The text about the plan, which is made in a temporary folder."""
-    output = Output(options.output, output_directory(options.output))
-    with tempfile.TemporaryDirectory(prefix="image-shards-") as folder, _workers(options) as workers:
-        run = _Run(options, Path(folder), workers)
-        listing = list_input(options, source, why, Spill(run.scratch))
-        plan = _plan(run, listing)
-        sample = plan.sample or _take_sample(run, listing, plan.inputs)
-    state = output_state(output, listing.fingerprint)
-    text = dry_run_text(options, state, plan.inputs, plan.shards, listing.schema, sample)
-    return "\n".join([text, *reached_lines(listing.layout.reached)])

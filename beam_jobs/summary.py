@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.images.changes import change_lines
-from beam_jobs.options import MaxRejects, PrepareOptions
-from beam_jobs.plan.catalog import Schema
-from beam_jobs.plan.order import DROPPED, PlannedInputs, statistics_split
+from beam_jobs.meter import Meter, shares
+from beam_jobs.options import MaxRejects
+from beam_jobs.plan.order import DROPPED, PlannedInputs
 from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.output import Output
 from beam_jobs.shards.publish import check_rejects
-from beam_jobs.shards.record import image_fields
-from beam_jobs.shards.write import Sample
 from beam_jobs.sources.files.interface import Reject
 from beam_jobs.terminal import counted, progress_bar, progress_text, rate_text, size_text
 from shard_reader.format.fields import FIELD_DTYPES, Field
@@ -37,7 +35,7 @@ from shard_reader.format.manifest import (
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
 
-__all__ = ["Progress", "dry_run_text", "output_state", "reached_lines", "summary"]
+__all__ = ["Progress", "column", "image_text", "output_state", "reached_lines", "summary"]
 
 _SHOWN_PLACES = 20  # hosts and folders of a table
 _STILL_SECONDS = 30.0  # without a finished image, after which a line of progress names those in work
@@ -101,8 +99,11 @@ class Progress(Watcher):
         return f", {now - changed:.0f} s on {self._named[1]}" if self._named[1] else ""
 
 
-def summary(manifest: Manifest, output: str, elapsed: float) -> str:
-    """The text about a new dataset: its splits, fields and rejects, and a command to see its first record."""
+def summary(manifest: Manifest, output: str, elapsed: float, spent: Meter | None = None) -> str:
+    """The text about a new dataset: its splits, fields and rejects, and a command to see its first record.
+
+    `spent` is the time of all workers.
+    """
     counts = manifest.counts
     rate = rate_text(counts.written / elapsed)
     lines = [f"{output}: {counted(counts.written, 'image')} in {elapsed:.1f} s ({rate} images/s)"]
@@ -110,7 +111,7 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         f"  {printable(name):<10} {counted(split.records, 'image')}, {_files(manifest, name)}"
         for name, split in manifest.splits.items()
     ]
-    lines.append(f"  image      {_image(manifest.fields['image'], manifest.options['image'])}")
+    lines.append(f"  image      {image_text(manifest.fields['image'], manifest.options['image'])}")
     if manifest.class_names:
         lines.append(f"  classes    {len(manifest.class_names)}: {_some(manifest.class_names)}")
     if others := [name for name in manifest.fields if name not in FIELD_DTYPES]:
@@ -119,8 +120,8 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
         lines.append("  labels     numbers, without names")
     if "label" not in manifest.fields and "objects/label" not in manifest.fields:
         lines.append("  labels     none")
-    lines += _column("hosts", _hosts(manifest))
-    lines += _column("changed", change_lines(counts.changed))
+    lines += column("hosts", _hosts(manifest))
+    lines += column("changed", change_lines(counts.changed))
     if counts.suspects:
         lines.append(f"  suspects   {counts.suspects} may be damaged, listed in {output}/{SUSPECTS_NAME}")
     if counts.duplicates:
@@ -137,61 +138,13 @@ def summary(manifest: Manifest, output: str, elapsed: float) -> str:
             lines.append("    across splits: --near-duplicates group keeps each group in one split; drop keeps one")
     if counts.excluded:
         lines.append(f"  excluded   {counts.excluded}, as --exclude says")
-    lines += _column("left out", [f"{printable(one.what)}: {printable(one.why)}" for one in manifest.left_out])
-    lines += _column("warning", list(map(printable, manifest.warnings)))
+    lines += column("left out", [f"{printable(one.what)}: {printable(one.why)}" for one in manifest.left_out])
+    lines += column("warning", list(map(printable, manifest.warnings)))
     lines += _reject_lines(manifest, output)
+    lines += column("time", _time_texts(spent or Meter()))
     filled = [name for name, split in manifest.splits.items() if split.records]
     if filled:
         lines += ["next:", f"  {_next_command(output, filled[0])}"]
-    return "\n".join(lines)
-
-
-def dry_run_text(
-    options: PrepareOptions,
-    state: str,
-    inputs: PlannedInputs,
-    shards: Mapping[str, int],
-    schema: Schema,
-    sample: Sample,
-) -> str:
-    """The text about a plan: splits, shards, classes, passes, and estimates from a few images."""
-    record = sample.record_bytes * len(options.formats)
-    lines = [f"{options.output}: {state}. The plan, of which nothing is written:"]
-    for split, ordered in inputs.ordered.items():
-        records, count = ordered.records, shards[split]
-        low, high = records // count, -(-records // count)
-        each = f"{low} to {high} images" if low != high else counted(low, "image")
-        size = size_text(round(record * records))
-        lines.append(
-            f"  {printable(split):<10} {counted(records, 'image')}, {counted(count, 'shard')} of {each}, about {size}"
-        )
-    fields = image_fields(options.image, schema.fields)
-    lines.append(f"  image      {_image(fields['image'], asdict(options.image))}")
-    if schema.class_names:
-        lines.append(f"  classes    {len(schema.class_names)}: {_some(schema.class_names)}")
-    if others := [name for name in schema.fields if name != "label"]:
-        lines.append(f"  fields     {', '.join(map(printable, others))}")
-    images = inputs.planned
-    if options.drop_duplicates:
-        lines.append(f"  pre-pass   HashInputs: reads all {counted(images, 'image')} once more, and drops duplicates")
-    if options.image.normalize == "dataset":
-        split = statistics_split(list(inputs.ordered))
-        measured = inputs.ordered[split].records
-        lines.append(f"  pre-pass   MeasureShards: reads the {counted(measured, 'image')} of {split} once more")
-        images += measured
-    lines.append(f"  rejected   {inputs.rejected} by the listing")
-    seconds = images * sample.image_seconds
-    time_needed = f"{seconds / 3600:.1f} hours of one CPU"
-    if options.beam.get("runner") is None:
-        time_needed = f"{_duration(seconds / options.workers)} with {counted(options.workers, 'worker')} here"
-    size = size_text(round(record * inputs.planned))
-    if sample.rejects:
-        first = sample.rejects[0]
-        lines.append(
-            f"  sample     {len(sample.rejects)} of {counted(sample.images, 'image')} cannot be used, as"
-            f" {printable(first.uri)}: {first.reason}: {printable(first.message)}"
-        )
-    lines.append(f"  estimated  {size} of {' and '.join(options.formats)}, {time_needed} (from {sample.images} images)")
     return "\n".join(lines)
 
 
@@ -200,7 +153,7 @@ def reached_lines(reached: Mapping[str, int]) -> list[str]:
     ordered = sorted(reached.items(), key=lambda item: (-item[1], item[0]))
     lines = [f"{counted(count, 'path')} of {printable(place)}" for place, count in ordered[:_SHOWN_PLACES]]
     rest = sum(count for _, count in ordered[_SHOWN_PLACES:])
-    return _column("reads", lines + ([f"{counted(rest, 'path')} of other places"] if rest else []))
+    return column("reads", lines + ([f"{counted(rest, 'path')} of other places"] if rest else []))
 
 
 def output_state(output: Output, fingerprint: Fingerprint) -> str:
@@ -220,12 +173,6 @@ def output_state(output: Output, fingerprint: Fingerprint) -> str:
     return "is not empty: nothing could be written there" if output.files.names() else "is empty, or not there"
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def _next_command(output: str, split: str) -> str:
     """A shell command that prints the first record, with the Python that runs this process."""
     # The name alone where the shell would find the same Python by it, otherwise its path. In double quotes, a shell
@@ -243,7 +190,8 @@ def _files(manifest: Manifest, split: str) -> str:
     return f"{counted(len(shards), 'shard')} of {' and '.join(manifest.formats)}, {size_text(size)}"
 
 
-def _image(field: Field, options: Mapping[str, Any]) -> str:
+def image_text(field: Field, options: Mapping[str, Any]) -> str:
+    """Size, fit, filter, dtype and encoding of the stored images."""
     height, width, channels = field.shape
     fit, box = options["fit"], f"{options['width']}x{options['height']}"
     sizes = {"cover": f"smallest that covers {box}", "inside": f"largest inside {box}", "none": "as it is"}
@@ -267,11 +215,21 @@ def _hosts(manifest: Manifest) -> list[str]:
     return [*shown, f"and {counted(more, 'other')}, in {MANIFEST_NAME}"] if more else shown
 
 
+def _time_texts(spent: Meter) -> list[str]:
+    """Where the time of all workers went."""
+    seconds = sum(spent.cpu.values())
+    if not seconds:
+        return []  # every shard is from an earlier run
+    waited = spent.wall["read"] - spent.cpu["read"]
+    texts = [f"{seconds:,.1f} CPU seconds: {shares(spent.cpu)}"]
+    return [*texts, f"threads waited {waited:,.0f} seconds for INPUT"] if waited > seconds else texts
+
+
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
-def _column(name: str, texts: list[str]) -> list[str]:
+def column(name: str, texts: list[str]) -> list[str]:
     """Lines below one name."""
     return [f"  {name if number == 0 else '':<10} {text}" for number, text in enumerate(texts)]
 

@@ -51,6 +51,7 @@ PARTS = (
     ("index, from the file read back", "shard_reader.format.index", "build"),
     ("SHA-256 of the files", "beam_jobs.shards.write", "sha256_file"),
     ("fsync, small files, rename", "beam_jobs.shards.write", "write_whole"),
+    ("fsync, small files, rename", "beam_jobs.shards.write", "_secure"),
     ("fsync, small files, rename", "beam_jobs.shards.write", "_finish"),
 )
 

@@ -131,6 +131,7 @@ def index(arguments: Sequence[str]) -> int:
         "--classes", metavar="FILE", help="class names in order, one a line (default: label.labels.txt, if it is there)"
     )
     add("--raw", type=_raw_shape, metavar="HxWxC", help="size of images that are raw pixels, all of one size")
+    add("--dali", action="store_true", help="write an index for NVIDIA DALI beside each TFRecord file, too")
     _add_workers(parser)
     found = parser.parse_all(arguments[1:])
 
@@ -147,6 +148,11 @@ def index(arguments: Sequence[str]) -> int:
     )
     line = ProgressLine()
     lines, problems = _reading(lambda: index_directory(options, found.workers, line.show))
+    if found.dali:
+        from beam_jobs.tools.dali import write_dali_indexes
+
+        more, damaged = _reading(lambda: write_dali_indexes(found.dataset, found.workers, line.show))
+        lines, problems = [*lines, *more], problems + damaged
     line.clear()
     for text in lines:
         _print(printable(text))

@@ -22,8 +22,9 @@ from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
 from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
-from beam_jobs.images.perceptual_hash import PerceptualHashes, perceptual_hashes
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.perceptual_hash import PerceptualHashes, perceptual_hashes
+from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.format.fields import MAX_PIXELS
@@ -93,7 +94,11 @@ def codec_versions() -> dict[str, str]:
 
 
 def prepare_image(
-    data: bytes | Pixels, options: ImageOptions, statistics: ChannelSums | None = None, look: Look | None = None
+    data: bytes | Pixels,
+    options: ImageOptions,
+    statistics: ChannelSums | None = None,
+    look: Look | None = None,
+    meter: Meter | None = None,
 ) -> Payload:
     """The payload for an image.
 
@@ -105,11 +110,14 @@ def prepare_image(
         options: size, colours and encoding.
         statistics: the sums of the dataset, needed for `normalize="dataset"`.
         look: is shown the image before and after.
+        meter: takes the time of the stages.
 
     Raises:
         BadInput: the file is not an image, or is damaged or too large; or the pixels have another dtype or shape.
     """
+    meter = meter or Meter()
     decoded = decode(data, options) if isinstance(data, bytes) else Decoded(_checked(data, options))
+    meter.lap("decode")
     if decoded.suspect and options.reject_suspects:
         raise BadInput("suspect", decoded.suspect)
     height, width = decoded.pixels.shape[:2]
@@ -119,6 +127,7 @@ def prepare_image(
     fitted = fit(kept, geometry, options)
     # Decoders may return rows in any layout; encoders need them one after the other.
     pixels: NDArray[Any] = np.ascontiguousarray(fitted)
+    meter.lap("resize")
     same = decoded.clean and not geometry.changes and kept.shape == decoded.pixels.shape
     codec = IMAGE_CODECS[options.encoding]
     # Encoding a JPEG again would lose quality and time.
@@ -126,10 +135,12 @@ def prepare_image(
         encoded = data
     else:
         encoded = encode(pixels, options, statistics)
+    meter.lap("encode")
     height, width, channels = pixels.shape
     changes = _changes(decoded, kept, geometry, options)
     if look is not None:
         look(changes, decoded.suspect, decoded.pixels, pixels)
+        meter.lap("thumbnails")
     hashes = perceptual_hashes(_without_border(pixels, geometry))
     return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, hashes, changes, decoded.suspect)
 

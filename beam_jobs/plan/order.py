@@ -159,6 +159,7 @@ def plan_inputs(
     grouped: Iterable[Grouped] = (),
     *,
     together: bool = False,
+    on_reference: Callable[[str, Reference], None] | None = None,
 ) -> PlannedInputs:
     """Write every input that `scan` has spilled to plan files in `directory`, in the final order.
 
@@ -174,6 +175,7 @@ def plan_inputs(
         dropped: the references to leave out, with rising ranks. It is iterated over several times.
         grouped: the references whose split is that of a group, with rising ranks. It is iterated over several times.
         together: whether all inputs get one order, as if there were no splits.
+        on_reference: called with each reference and its split.
 
     Raises:
         UsageError: the rule does not fit INPUT, or a split would have no image.
@@ -195,7 +197,10 @@ def plan_inputs(
                 file.write(reject.to_line())
             else:
                 reference, own = found
-                writers[split_of(key, reference, own)].write(reference)
+                split = split_of(key, reference, own)
+                writers[split].write(reference)
+                if on_reference is not None:
+                    on_reference(split, reference)
     ordered = {name: writer.close() for name, writer in writers.items()}
     inputs = PlannedInputs(ordered, rejects, rejected, duplicates, tuple(first))
     if inputs.planned and not together:

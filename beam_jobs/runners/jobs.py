@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from beam_jobs.options import PrepareOptions
 from beam_jobs.plan.listing import Listing
@@ -15,7 +17,7 @@ from beam_jobs.shards.record import image_fields
 from beam_jobs.sources.files.interface import Reading
 from shard_reader.storage.open import is_url
 
-__all__ = ["job_of", "robots_in", "with_threads"]
+__all__ = ["job_of", "robots_in", "with_threads", "worker_count"]
 
 _REMOTE_THREADS = 32  # of a process: at 50 ms for each image of a store, they keep two CPUs busy
 _COUNTS = ("max_num_workers", "num_workers", "parallelism")  # options of engines
@@ -55,6 +57,7 @@ def job_of(options: PrepareOptions, listing: Listing, output: str, work: Work, s
         threads=_REMOTE_THREADS if is_url(source.input) else 1,
         decoders=2 if is_url(source.input) else 1,
         max_seconds=options.max_seconds,
+        dali_index=options.dali_index,
         reading=Reading(
             max_bytes=options.image.max_bytes,
             requests_per_host=_requests(options),
@@ -84,9 +87,13 @@ def _requests(options: PrepareOptions) -> int:
     if is_local(options.beam):
         return options.source.requests_per_host
     # Workers of an engine know nothing of each other: each has its part.
-    counts = (options.beam.get(name) for name in _COUNTS)
-    workers = next((count for count in counts if isinstance(count, int) and count > 0), 1)
-    return max(1, options.source.requests_per_host // workers)
+    return max(1, options.source.requests_per_host // (worker_count(options.beam) or 1))
+
+
+def worker_count(beam_options: Mapping[str, Any]) -> int | None:
+    """The most workers that an engine is to have; None if Beam's options do not say it."""
+    counts = (beam_options.get(name) for name in _COUNTS)
+    return next((count for count in counts if isinstance(count, int) and count > 0), None)
 
 
 def _anywhere(place: str) -> str:

@@ -33,7 +33,7 @@ def is_local(beam_options: Mapping[str, Any]) -> bool:
     return beam_options.get("runner") in _LOCAL_RUNNERS
 
 
-def import_beam_meanwhile() -> None:
+def import_beam_meanwhile() -> threading.Thread:
     """Import Beam in a thread. It takes half a second, in which the caller lists INPUT and waits for the sample."""
 
     def load() -> None:
@@ -41,7 +41,9 @@ def import_beam_meanwhile() -> None:
         with contextlib.suppress(Exception), without_import_warnings():
             importlib.import_module("beam_jobs.runners.pipeline")
 
-    threading.Thread(target=load, daemon=True).start()
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    return thread
 
 
 def run_here(

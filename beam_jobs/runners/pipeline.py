@@ -13,15 +13,17 @@ OUTPUT ── ListInputs ── ShardTask ── HashInputs      (--drop-duplica
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.plan.order import statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, ShardTask, read_tasks
 from beam_jobs.runners.inline import inline_calls
@@ -33,7 +35,10 @@ from beam_jobs.shards.write import hash_shard, measure_shard, write_shard
 from beam_jobs.shards.written_shard import WrittenShard
 from shard_reader.storage.open import directory
 
-__all__ = ["HashInputs", "ListShards", "MeasureShards", "WriteShards", "build", "build_hashing"]
+NAMESPACE = "image-shards"
+"""The namespace of the metrics."""
+
+__all__ = ["NAMESPACE", "HashInputs", "ListShards", "MeasureShards", "WriteShards", "build", "build_hashing"]
 
 
 def build_hashing(pipeline: beam.Pipeline, job: Job, run: str) -> None:
@@ -77,7 +82,7 @@ class WriteShards(beam.PTransform):
     statistics: Any
 
     def expand(self, tasks: beam.PCollection[ShardTask]) -> beam.PCollection[WrittenShard]:
-        return tasks | beam.ParDo(_ForEachShard(write_shard, self.job, self.run), self.statistics)
+        return tasks | beam.ParDo(_ForEachShard(write_shard, self.job, self.run, _count), self.statistics)
 
 
 @dataclass
@@ -105,9 +110,11 @@ class HashInputs(beam.PTransform):
 class _ForEachShard(beam.DoFn):
     """Does each task: in the run's processes on this machine, inline anywhere else."""
 
-    def __init__(self, work: ShardFunction, job: Job, run: str) -> None:
-        """`run` is the id of the processes of this machine, "" for inline work."""
-        self._work, self._job, self._run = work, job, run
+    def __init__(
+        self, work: ShardFunction, job: Job, run: str, count: Callable[[Any, Job], None] | None = None
+    ) -> None:
+        """`run` is the id of the processes of this machine, "" for inline work. `count` takes each result."""
+        self._work, self._job, self._run, self._count = work, job, run, count
 
     def start_bundle(self) -> None:
         self._tasks: list[ShardTask] = []
@@ -120,13 +127,39 @@ class _ForEachShard(beam.DoFn):
             self._tasks.append(task)
             self._statistics = statistics
         else:
-            yield inline_calls.do(self._work, task, self._job, statistics)
+            yield self._counted(inline_calls.do(self._work, task, self._job, statistics))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._tasks:
             window = GlobalWindow()
             for result in workers_of(self._run).do(self._work, self._tasks, self._job, self._statistics):
-                yield WindowedValue(result, window.max_timestamp(), [window])
+                yield WindowedValue(self._counted(result), window.max_timestamp(), [window])
+
+    def _counted(self, result: Any) -> Any:
+        if self._count is not None:
+            self._count(result, self._job)
+        return result
+
+
+def _count(written: WrittenShard, job: Job) -> None:
+    """Add a shard to Beam's metrics. A bundle that an engine does again may count its shards twice."""
+    found = written.metrics
+    if found is None or found.run_id != job.run_id:
+        Metrics.counter(NAMESPACE, "shards_kept").inc()
+        return
+    counts = {"shards": 1, "images": written.shard.records, "rejected": written.rejected}
+    counts |= {"bytes_in": found.bytes_read, "bytes_out": written.size}
+    for name, count in counts.items():
+        Metrics.counter(NAMESPACE, name).inc(count)
+    for reason, count in found.rejects.items():
+        Metrics.counter(NAMESPACE, f"rejected_{_metric(reason)}").inc(count)
+    for stage, seconds in found.wall.items():
+        Metrics.distribution(NAMESPACE, f"{stage}_ms").update(round(1000 * seconds))
+
+
+def _metric(reason: str) -> str:
+    """A name for a metric. A source of others may have reasons of any text."""
+    return reason.replace("-", "_") if re.fullmatch(r"[a-z-]{1,40}", reason) else "other"
 
 
 def _tasks(output: str, split: str | None, name: str) -> Iterator[ShardTask]:

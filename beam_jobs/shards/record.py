@@ -17,8 +17,9 @@ import xxhash
 from beam_jobs.errors import JobError
 from beam_jobs.images.annotations import Frame, check_objects, move_objects
 from beam_jobs.images.decode import check_size
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.images.process import Payload, prepare_image
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.thumbnails import Thumbnails
@@ -77,22 +78,26 @@ def prepare_reference(
     statistics: ChannelSums | None,
     turn: AbstractContextManager[object] = _AT_ONCE,
     thumbnails: Thumbnails | None = None,
+    meter: Meter | None = None,
 ) -> Prepared | Reject:
-    """Read one image and make its record. Decoding and encoding are done within `turn`.
+    """Read one image and make its record. Decoding and encoding are done within `turn`; `meter` takes the time.
 
     The image is offered to `thumbnails`.
 
     Raises:
         JobError: the image could not be read for a reason that may pass.
     """
-    source, data = _source(job), None
+    source, data, meter = _source(job), None, meter or Meter()
     look = None if thumbnails is None else functools.partial(thumbnails.offer, reference.id)
     try:
         if reference.id in job.crashers:
             raise BadInput("crash", job.crashers[reference.id])
         data = _read_whole(reference, job)
+        meter.bytes_read += _size(data)
+        meter.lap("read")
         with turn:
-            payload = prepare_image(data, job.image, statistics, look)
+            meter.restart()  # to wait for a turn is no work
+            payload = prepare_image(data, job.image, statistics, look, meter)
         frame = Frame(payload.geometry, reference.frame, job.source.box_frame == "upright")
         moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
     except BadInput as error:
@@ -106,8 +111,7 @@ def prepare_reference(
     width, height = payload.geometry.upright
     values |= {"original_height": height, "original_width": width, "content_hash": number}
     values |= payload.hashes._asdict()
-    host, received = source.host(reference), len(data) if isinstance(data, bytes) else data.nbytes
-    return Prepared(payload=payload, values=values, changed=changed, host=host, received=received)
+    return Prepared(payload=payload, values=values, changed=changed, host=source.host(reference), received=_size(data))
 
 
 def hash_reference(reference: Reference, job: Job, turn: AbstractContextManager[object] = _AT_ONCE) -> bytes:
@@ -159,6 +163,10 @@ def labels_of(values: Mapping[str, Any]) -> list[int]:
     """The labels of a record, or of its objects."""
     labels = values["label"] if "label" in values else values.get("objects/label", ())
     return list(np.atleast_1d(labels).tolist())
+
+
+def _size(data: bytes | Pixels) -> int:
+    return len(data) if isinstance(data, bytes) else data.nbytes
 
 
 def _hash(data: bytes | Pixels) -> bytes:

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,29 +28,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.metadata.dali import dali_index
+from beam_jobs.metadata.parquet import write_part
+from beam_jobs.meter import Meter
 from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Prepared, Shape, common_shape, hash_reference, labels_of, prepare_reference
 from beam_jobs.shards.thumbnails import Thumbnails
-from beam_jobs.shards.written_shard import WRITTEN_NAME, Listed, WrittenShard
+from beam_jobs.shards.written_shard import WRITTEN_NAME, Listed, ShardMetrics, WrittenShard
 from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.fields import Field
-from shard_reader.format.manifest import Shard, ShardFile, index_name, shard_name
+from shard_reader.format.manifest import PARQUET_NAME, Shard, ShardFile, dali_name, index_name, shard_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync, write_whole
 from shard_reader.storage.open import directory
 
 __all__ = [
-    "Sample",
+    "each_image",
     "hash_shard",
     "hashes_of",
+    "image_maker",
     "measure_shard",
-    "sample_shard",
     "store",
     "write_shard",
 ]
@@ -109,7 +112,9 @@ def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) ->
         watcher.keeps(task.records, 0)
         return task.records
     hashes, decoding = list[bytes](), _decoding(job)
-    for _, found in _each(task, job, watcher, lambda reference, begin: hash_reference(reference, job, decoding(begin))):
+    for _, found in each_image(
+        task, job, watcher, lambda reference, begin: hash_reference(reference, job, decoding(begin))
+    ):
         hashes.append(found)
         watcher.counts(1)
     output.write(name, hashes)
@@ -130,31 +135,11 @@ def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher)
         watcher.keeps(task.records, 0)
         return sums
     sums = ChannelSums()
-    for _, record in _each(task, job, watcher, _maker(job, ChannelSums())):
+    for _, (record, _) in each_image(task, job, watcher, image_maker(job, ChannelSums())):
         sums += ChannelSums() if isinstance(record, Reject) else record.payload.sums
         watcher.counts(1)
     output.write(name, [json.dumps(asdict(sums)).encode()])
     return sums
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Result of preparing some images: the mean size of a stored image, and the mean time for one on one CPU."""
-
-    images: int
-    record_bytes: float
-    image_seconds: float
-    rejects: tuple[Reject, ...] = ()
-
-
-def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
-    """Prepare some images without storing them. An image that cannot be used counts with the size of its file."""
-    began = time.perf_counter()
-    results = list(_each(task, job, watcher, _maker(job, None)))
-    rejects = tuple(record for _, record in results if isinstance(record, Reject))
-    size = sum(max(0, ref.size) if isinstance(one, Reject) else len(one.payload.data) for ref, one in results)
-    count = max(1, len(results))
-    return Sample(len(results), size / count, (time.perf_counter() - began) / count, rejects)
 
 
 @functools.lru_cache(8)
@@ -172,12 +157,22 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     names = {format: file.path for format, file in written.shard.files.items()}
     if names != {format: shard_name(task.split, task.number, task.count, format) for format in job.formats}:
         return None  # another program wrote it: its names may be those of any file
+    if set(written.beside) != _beside(written.shard, job):
+        return None
+    expected = dict(written.beside)
     for file in written.shard.files.values():
-        for name, sha256 in ((file.path, file.sha256), (index_name(file.path), file.index_sha256)):
-            # A publication that was interrupted may have renamed some of the files already.
-            if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
-                return None
+        expected |= {file.path: file.sha256, index_name(file.path): file.index_sha256}
+    for name, sha256 in expected.items():
+        # A publication that was interrupted may have renamed some of the files already.
+        if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
+            return None
     return written
+
+
+def _beside(shard: Shard, job: Job) -> set[str]:
+    """The names of the files beside a shard that are not in the manifest."""
+    indexed = [file.path for format, file in shard.files.items() if job.dali_index and SHARD_FORMATS[format].in_tfds]
+    return {PARQUET_NAME, *map(dali_name, indexed)}
 
 
 def _checksums(output: Directory, names: Iterable[str]) -> Iterator[str]:
@@ -207,10 +202,13 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
     classes, changed, hosts = Counter[int](), Counter[str](), dict[str, list[int]]()
     thumbnails = Thumbnails(job.thumbnail_share, task.split)
     shape: Shape | None = None
+    began, meter = time.perf_counter(), Meter()
 
     def records() -> Iterator[Mapping[str, Any]]:
         nonlocal sums, shape
-        for _, record in _each(task, job, watcher, _maker(job, statistics, thumbnails)):
+        for _, (record, spent) in each_image(task, job, watcher, image_maker(job, statistics, thumbnails)):
+            meter.restart()
+            meter.add(spent)
             if isinstance(record, Reject):
                 rejects.append(record)
                 watcher.counts(1, record)
@@ -226,11 +224,16 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
                     suspects.append(Suspect(record.values["id"], task.split, payload.suspect))
                 if job.count_classes:
                     classes.update(labels_of(record.values))
+                meter.lap("other")
                 yield record.values
+                meter.lap("write")
                 watcher.counts(1)
 
     paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
     shard = store(records(), paths, job.fields)
+    _write_beside(shard, job, attempt)
+    _secure(task, shard, attempt, job)
+    meter.lap("write")
     written = WrittenShard(
         task=task,
         shard=shard,
@@ -242,24 +245,51 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         changed=dict(changed),
         hosts=len(hosts),
         thumbnails=len(thumbnails.kept()),
+        beside={name: sha256_file(attempt / name) for name in sorted(_beside(shard, job))},
+        metrics=ShardMetrics(
+            run_id=job.run_id,
+            seconds=time.perf_counter() - began,
+            bytes_read=meter.bytes_read,
+            cpu=meter.cpu,
+            wall=meter.wall,
+            rejects=dict(Counter(reject.reason for reject in rejects)),
+        ),
     )
     listed = Listed(rejects=rejects, suspects=suspects, hosts=hosts, thumbnails=thumbnails.kept())
     write_whole(attempt / WRITTEN_NAME, [written.to_json(listed)])
     return written
 
 
+def _write_beside(shard: Shard, job: Job, attempt: Path) -> None:
+    """Write the shard's rows of `metadata.parquet` and, if asked for, its index for DALI."""
+    format, file = next(iter(shard.files.items()))
+    rows = index.load(attempt, file, shard.records, job.fields)
+    write_part(attempt / PARQUET_NAME, attempt / file.path, format, rows, job.fields)
+    for indexed in shard.files.values():
+        if dali_name(indexed.path) in _beside(shard, job):
+            (attempt / dali_name(indexed.path)).write_bytes(dali_index(attempt / indexed.path))
+
+
+def _secure(task: ShardTask, shard: Shard, attempt: Path, job: Job) -> None:
+    """Upload the files of an attempt; on a disk, wait until they are on it."""
+    output = _directory(job.output)
+    paths = [path for file in shard.files.values() for path in (file.path, index_name(file.path))]
+    targets = {path: path for path in (*paths, *_beside(shard, job))}
+    targets[PARQUET_NAME] = f"{job.work.shards}/{task.name}/{PARQUET_NAME}"
+    for path, target in targets.items():
+        if output.local is None:
+            output.put(attempt / path, target)
+        else:
+            sync(attempt / path)
+
+
 def _finish(written: WrittenShard, attempt: Path, job: Job, output: Directory) -> WrittenShard:
     """Move the files of an attempt to the finished shards. Returns the shard of another attempt that was faster."""
     folder = f"{job.work.shards}/{written.task.name}"
-    paths = [path for file in written.shard.files.values() for path in (file.path, index_name(file.path))]
     if output.local is None:
-        for path in paths:
-            output.put(attempt / path, path)
         # Last, since this object says that all the others are there.
         output.put(attempt / WRITTEN_NAME, f"{folder}/{WRITTEN_NAME}")
         return written
-    for path in paths:
-        sync(attempt / path)
     sync(attempt)
     # A finished shard is the renamed folder of one attempt. Two attempts cannot both be it, a job that dies leaves it
     # whole or not there, and its name alone says that it is finished.
@@ -280,12 +310,19 @@ Begin = Callable[[], None]
 """Says that an image has been read, and is being decoded."""
 
 
-def _maker(
+def image_maker(
     job: Job, statistics: ChannelSums | None, thumbnails: Thumbnails | None = None
-) -> Callable[[Reference, Begin], Prepared | Reject]:
-    """A function that makes the record of a reference."""
+) -> Callable[[Reference, Begin], tuple[Prepared | Reject, Meter]]:
+    """A function that makes the record of a reference, and measures it."""
     decoding = _decoding(job)
-    return lambda reference, begin: prepare_reference(reference, job, statistics, decoding(begin), thumbnails)
+
+    def make(reference: Reference, begin: Begin) -> tuple[Prepared | Reject, Meter]:
+        meter = Meter()
+        record = prepare_reference(reference, job, statistics, decoding(begin), thumbnails, meter)
+        meter.lap("other")
+        return record, meter
+
+    return make
 
 
 def _decoding(job: Job) -> Callable[[Begin], AbstractContextManager[None]]:
@@ -301,7 +338,7 @@ def _decoding(job: Job) -> Callable[[Begin], AbstractContextManager[None]]:
     return decoding
 
 
-def _each(
+def each_image(
     task: ShardTask, job: Job, watcher: Watcher, make: Callable[[Reference, Begin], _T]
 ) -> Iterator[tuple[Reference, _T]]:
     """Each reference of a shard with the result of `make`, in order. Threads work on the next few."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypedDict
 
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.meter import STAGES
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Shape
@@ -16,7 +17,16 @@ from beam_jobs.sources.files.interface import Reject, Suspect
 from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.storage.directory import Directory
 
-__all__ = ["WRITTEN_NAME", "Listed", "WrittenShard", "hosts_of", "rejects_of", "suspects_of", "thumbnails_of"]
+__all__ = [
+    "WRITTEN_NAME",
+    "Listed",
+    "ShardMetrics",
+    "WrittenShard",
+    "hosts_of",
+    "rejects_of",
+    "suspects_of",
+    "thumbnails_of",
+]
 
 WRITTEN_NAME: Final = "written.json"
 
@@ -34,8 +44,39 @@ class Listed(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShardMetrics:
+    """The cost of the attempt that finished a shard. No part of the dataset: no two runs have the same.
+
+    `run_id` is the run of the command that wrote the shard. `seconds` is the time of the attempt, `cpu` and `wall` are
+    seconds by stage, summed over its threads. `rejects` are counts by reason.
+    """
+
+    run_id: str
+    seconds: float
+    bytes_read: int
+    cpu: Mapping[str, float]
+    wall: Mapping[str, float]
+    rejects: Mapping[str, int]
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> ShardMetrics:
+        """The inverse of `dataclasses.asdict`. Only numbers are taken: the file may be from another program."""
+        return cls(
+            run_id=str(body["run_id"]),
+            seconds=float(body["seconds"]),
+            bytes_read=int(body["bytes_read"]),
+            cpu={stage: float(body["cpu"][stage]) for stage in STAGES},
+            wall={stage: float(body["wall"][stage]) for stage in STAGES},
+            rejects={str(reason): int(count) for reason, count in body["rejects"].items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenShard:
-    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards."""
+    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards.
+
+    `beside` has the SHA-256 of the files beside it that are not in the manifest, by their names.
+    """
 
     task: ShardTask
     shard: Shard
@@ -47,6 +88,13 @@ class WrittenShard:
     changed: Mapping[str, int]
     hosts: int = 0
     thumbnails: int = 0
+    beside: Mapping[str, str] = field(default_factory=dict)
+    metrics: ShardMetrics | None = field(default=None, compare=False)
+
+    @property
+    def size(self) -> int:
+        """The size of the shard's files, in bytes, without their indexes."""
+        return sum(file.bytes for file in self.shard.files.values())
 
     def to_json(self, listed: Listed) -> bytes:
         """JSON of all fields but the task, and of the lists that only publishing needs."""
@@ -70,6 +118,8 @@ class WrittenShard:
             changed=body["changed"],
             hosts=body["hosts"],
             thumbnails=body["thumbnails"],
+            beside=body["beside"],
+            metrics=ShardMetrics.from_json(body["metrics"]) if body.get("metrics") else None,
         )
 
 

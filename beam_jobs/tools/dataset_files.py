@@ -20,9 +20,11 @@ from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
     MOST_BYTES,
+    PAPER_NAMES,
     Manifest,
     Shard,
     ShardFile,
+    dali_name,
     index_name,
 )
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
@@ -159,9 +161,9 @@ def data_files(manifest: Manifest) -> Iterator[ShardFile]:
 
 def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
     """The names in a dataset's directory that are not files of the dataset."""
-    known = {MANIFEST_NAME, REPORT_NAME, *manifest.files}
+    known = {MANIFEST_NAME, REPORT_NAME, *PAPER_NAMES, *manifest.files}
     for file in data_files(manifest):
-        known |= {file.path, index_name(file.path)}
+        known |= {file.path, index_name(file.path), dali_name(file.path)}
     return sorted(name for name in names if name not in known)
 
 

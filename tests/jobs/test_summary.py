@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs.plan.order import DUPLICATE
+from beam_jobs.meter import Meter
+from beam_jobs.plan.order import DROPPED
 from beam_jobs.sources.files.interface import Reject
 from beam_jobs.summary import summary
 from shard_reader.format import Manifest
@@ -19,7 +20,7 @@ def manifest(raw_shards: Path) -> Manifest:
 
 
 def test_each_reason_is_shown_once_and_duplicates_last(manifest: Manifest, tmp_path: Path) -> None:
-    reasons = [DUPLICATE] * 3 + ["damaged"] * 9 + ["too-large"]
+    reasons = [DROPPED[0]] * 3 + ["damaged"] * 9 + ["too-large"]
     rejects = [
         Reject(f"{number}.png", f"in/{number}.png", "read", reason, "why") for number, reason in enumerate(reasons)
     ]
@@ -54,3 +55,17 @@ def test_a_leak_and_a_contradiction_come_with_a_remedy(
     found = lines[place + 1 : place + 1 + len(remedies)]
     assert [line.endswith(remedy) for line, remedy in zip(found, remedies, strict=True)] == [True] * len(remedies)
     assert lines[place + 1 + len(remedies)].startswith("  rejected")
+
+
+def test_the_time_is_shown_by_stage_and_the_waiting_where_it_is_long(manifest: Manifest) -> None:
+    spent = Meter()
+    spent.cpu |= {"read": 0.004, "decode": 6, "resize": 2.4, "encode": 1.2, "write": 0.4}
+    lines = summary(manifest, "shards", 1.0, spent).splitlines()
+    assert "  time       10.0 CPU seconds: decode 60 %, resize 24 %, encode 12 %, write 4 %" in lines
+    assert not [line for line in lines if "waited" in line]
+    spent.wall["read"] = 1234.5
+    assert "             threads waited 1,234 seconds for INPUT" in summary(manifest, "shards", 1.0, spent).splitlines()
+
+
+def test_a_run_that_has_written_no_shard_has_no_time(manifest: Manifest) -> None:
+    assert "  time  " not in summary(manifest, "shards", 1.0, Meter())

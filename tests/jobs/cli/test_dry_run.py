@@ -37,9 +37,10 @@ def test_the_plan_is_what_is_then_done(class_folders: Path, tmp_path: Path) -> N
     assert "out: is empty, or not there. The plan, of which nothing is written:" in text
     assert "  train      48 images, 3 shards of 16 images, about " in text
     assert "  val        12 images, 1 shard of 12 images, about " in text
-    assert "  classes    3: a, b, c" in text
+    assert "  classes    3: a 20, b 20, c 20" in text
     assert "  rejected   0 by the listing" in text
-    assert re.search(r"  estimated  .* of tfrecord and hdf5, \d+:\d\d with \d+ workers? here \(from 32 images\)", text)
+    assert re.search(r"  estimated  reads .*B, writes .*B of tfrecord and hdf5 \(from 48 images\)", text)
+    assert re.search(r"             [\d.]+ CPU seconds, \d+:\d\d with \d+ workers? here", text)
     assert command("prepare", class_folders, tmp_path / "out", *OPTIONS).returncode == 0
     splits = Manifest.from_json((tmp_path / "out/dataset.json").read_text()).splits
     assert [[shard.records for shard in split.shards] for split in splits.values()] == [[16, 16, 16], [12]]
@@ -57,12 +58,14 @@ def test_sizes_are_estimated_from_real_images(photos: Path, tmp_path: Path) -> N
 
 def test_a_pass_before_the_writing_is_shown(class_folders: Path, tmp_path: Path) -> None:
     text = dry_run(class_folders, tmp_path / "out", *OPTIONS, "--normalize", "dataset")
-    assert "  pre-pass   MeasureShards: reads the 48 images of train once more" in text
+    assert "  pre-pass   MeasureShards: reads 48 images of train once more, " in text
 
 
 def test_no_engine_is_needed(class_folders: Path, tmp_path: Path) -> None:
     text = dry_run(class_folders, tmp_path / "out", *OPTIONS, "--runner", "FlinkRunner")
-    assert re.search(r"estimated  .*, 0\.0 hours of one CPU", text)
+    assert re.search(r"[\d.]+ CPU seconds$", text, re.MULTILINE), "the number of its workers is not known"
+    several = dry_run(class_folders, tmp_path / "out", *OPTIONS, "--runner", "FlinkRunner", "--parallelism", 2)
+    assert re.search(r"CPU seconds, 0:00 with 2 workers of 1 CPU, without the start of the engine", several)
     cluster = command(
         "prepare",
         class_folders,

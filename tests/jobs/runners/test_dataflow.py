@@ -72,7 +72,7 @@ def submit(source: object, output: object, *words: str) -> str:
 def buckets(class_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`gs://in` holds the class folders, `gs://out` nothing."""
     use_buckets(monkeypatch)
-    monkeypatch.setattr("beam_jobs.steps._IN_PROCESS", ("gs:",))
+    monkeypatch.setattr("beam_jobs.planner._IN_PROCESS", ("gs:",))
     monkeypatch.setattr("beam_jobs.shards.lock.BEAT_SECONDS", 0.1)
     fsspec.filesystem("gs").put(f"{class_folders}/", "gs://in/", recursive=True)
     return class_folders
@@ -321,3 +321,14 @@ def test_missing_credentials_are_said_at_once(
     monkeypatch.setattr("google.auth.default", default)
     with pytest.raises(UsageError, match="gcloud auth application-default login"):
         prepare(parse(["prepare", "gs://in", "gs://out", *OPTIONS, *WITH_IMAGE]))
+
+
+def test_the_launcher_logs_the_shards_that_workers_have_finished(
+    service: Service, buckets: Path, tmp_path: Path
+) -> None:
+    summary = submit("gs://in", "gs://out", *WITH_IMAGE, f"--log-json={tmp_path}/log")
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(line["shard"] for line in lines) == ["train-00000-of-00002", "train-00001-of-00002"]
+    assert [(line["records"], line["kept"]) for line in lines] == [(30, False)] * 2
+    assert re.search(r"^  time       [\d.]+ CPU seconds: ", summary, re.MULTILINE)
+    assert str(tmp_path).encode() not in unpacked(service.staged["pipeline.pb"])
