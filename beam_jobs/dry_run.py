@@ -178,11 +178,12 @@ def dry_run(options: PrepareOptions, source: Source, why: str) -> DryRun:
         listing = list_input(options, source, why, Spill(run.scratch))
         tally = Tally(listing.schema.count_classes)
         plan = make_plan(run, listing, on_reference=tally.add)
+        # A job on this machine needs all of this, too, so its first image comes as late, on a machine of any speed.
+        if beam is not None:
+            beam.join()
+        elapsed = time.monotonic() - began
         sample = take_sample(run, listing, plan.inputs, _SAMPLE)
-    # A job on this machine needs all of this, too, so its first image comes as late, on a machine of any speed.
-    if beam is not None:
-        beam.join()
-    return _described(options, output_state(output, listing.fingerprint), plan, tally, sample, time.monotonic() - began)
+    return _described(options, output_state(output, listing.fingerprint), plan, tally, sample, elapsed)
 
 
 def _described(options: PrepareOptions, state: str, plan: Plan, tally: Tally, sample: Sample, elapsed: float) -> DryRun:
