@@ -19,6 +19,10 @@ _FITS = {
     "stretch": "resized to {box} without keeping the aspect ratio",
     "none": "kept at its size",
 }
+_NEAR = {
+    "drop": "Of inputs that look alike, the largest was kept.",
+    "group": "Inputs that look alike are in one split.",
+}
 _FIELDS = {
     "image": "the image",
     "id": "unique in the dataset",
@@ -27,8 +31,8 @@ _FIELDS = {
     "original_height": "of the input, upright, in pixels",
     "original_width": "of the input, upright, in pixels",
     "content_hash": "first 64 bits of the XXH3-128 of the input",
-    "phash": "perceptual hash (DCT) of the input",
-    "dhash": "perceptual hash (differences) of the input",
+    "phash": "perceptual hash (DCT) of the stored image",
+    "dhash": "perceptual hash (differences) of the stored image",
     "label": "the number of the class",
     "objects/bbox": "ymin, xmin, ymax, xmax, as parts of the stored image's height and width",
     "objects/label": "the number of each object's class",
@@ -48,6 +52,8 @@ def defects(counts: Counts) -> list[str]:
         (counts.duplicates, "records have the bytes of an earlier one; they are listed in", DUPLICATES_NAME),
         (counts.leaks, "of the records with the same bytes are in another split; see", DUPLICATES_NAME),
         (counts.contradictions, "of the records with the same bytes have another label; see", DUPLICATES_NAME),
+        (counts.near_duplicates, "records look like an earlier one; they are listed in", DUPLICATES_NAME),
+        (counts.near_leaks, "of the records that look alike are in another split; see", DUPLICATES_NAME),
     ]
     return [f"{count} {words} {name}." for count, words, name in known if count]
 
@@ -72,6 +78,12 @@ def _processing(manifest: Manifest, options: Mapping[str, Any]) -> Iterator[str]
         yield "The splits are those of the inputs."
     if options.get("drop_duplicates"):
         yield "Of inputs with the same bytes, one was kept."
+    near = {
+        "drop": "Of inputs that look alike, the largest was kept.",
+        "group": "Inputs that look alike are in one split.",
+    }
+    if options.get("near_duplicates") in near:
+        yield near[options["near_duplicates"]]
     for kind, count in counts.changed.items():
         yield f"{counted(count, 'record')} changed in: {kind}."
 

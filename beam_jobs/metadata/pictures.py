@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.dataset.dataset import Dataset, shards_of_split
+from shard_reader.dataset.shown_pixels import shown_pixels
 from shard_reader.format.fields import MAX_PIXELS
 from shard_reader.format.manifest import PICTURE_NAMES, Manifest
 from shard_reader.remote.client import StoreClient
@@ -75,14 +76,8 @@ def _thinned(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _as_rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels of any dtype as 8-bit RGB. Floats, which may be normalised, are stretched to the whole range."""
-    if pixels.dtype == np.uint16:
-        pixels = pixels // 257
-    elif pixels.dtype != np.uint8:
-        wide = np.nan_to_num(pixels.astype(np.float32))
-        low, high = float(wide.min()), float(wide.max())
-        pixels = (wide - low) * (255 / (high - low) if high > low else 0)
-    eight = pixels.astype(np.uint8)
+    """Pixels of any dtype as 8-bit RGB."""
+    eight = shown_pixels(pixels)[0]
     if eight.shape[2] == 4:  # over white, as a browser shows it
         opacity = eight[:, :, 3:].astype(np.uint16)
         eight = ((eight[:, :, :3] * opacity + 255 * (255 - opacity)) // 255).astype(np.uint8)

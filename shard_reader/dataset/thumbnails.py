@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.dataset.shown_pixels import shown_pixels
 from shard_reader.errors import StoreError
 from shard_reader.format.fields import Field, image_name
 from shard_reader.format.image_codecs.codec import ImageHeader, optional_module
@@ -33,7 +34,6 @@ _LONGEST = 60
 _LONGEST_PROBLEM = 300
 _LABEL, _BOXES, _BOX_LABEL = "label", "objects/bbox", "objects/label"
 _BESIDE = ("id", _LABEL, _BOXES, _BOX_LABEL)  # the fields that are shown with the image
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +180,7 @@ def _picture(shard: OpenShard, row: int, field: Field) -> str:
     is_shown_by_browsers = not codec.is_raw and np.dtype(field.dtype) == np.uint8
     if payload.size <= _STORED_BYTES and is_shown_by_browsers and _has_size(codec.header(payload, field), shard, row):
         return _uri(codec.media_type, payload.tobytes())
-    return _encoded(_as_bytes(_smaller(shard.image(row))))
+    return _encoded(shown_pixels(_smaller(shard.image(row)))[0])
 
 
 def _has_size(header: ImageHeader, shard: OpenShard, row: int) -> bool:
@@ -189,32 +189,18 @@ def _has_size(header: ImageHeader, shard: OpenShard, row: int) -> bool:
 
 
 def _smaller(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Some rows, columns and channels of an image: at most a few times the size of a picture."""
+    """Some rows and columns of an image: at most a few times the size of a picture."""
     if not pixels.size:
         raise ValueError("the image has no pixels")
     step = max(1, max(pixels.shape[:2]) // (4 * _SIDE))
-    return pixels[::step, ::step] if pixels.shape[2] in _MODES else pixels[::step, ::step, :1]
-
-
-def _as_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels as uint8. Floats from 0 to 1 keep their brightness; others go from the darkest to the brightest."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    values = pixels.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    if pixels.dtype.kind == "f" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    scaled: NDArray[np.uint8] = ((values - low) * (255 / ((high - low) or 1))).round().astype(np.uint8)
-    return scaled
+    return pixels[::step, ::step]
 
 
 def _encoded(pixels: NDArray[np.uint8]) -> str:
     pillow = optional_module("PIL.Image")
     image = pillow.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     image.thumbnail((_SIDE, _SIDE))
-    kind = "png" if max(image.size) <= _SMALL_SIDE or image.mode == _MODES[4] else "jpeg"
+    kind = "png" if max(image.size) <= _SMALL_SIDE or image.mode == "RGBA" else "jpeg"
     memory = io.BytesIO()
     image.save(memory, kind)
     return _uri(f"image/{kind}", memory.getvalue())

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.report.reading.choice import Place, is_number
-from beam_jobs.report.reading.pictures import Measures, Picture, measure, picture_of, shown_pixels
+from beam_jobs.report.reading.pictures import Measures, Picture, measure, picture_of
 from shard_reader.dataset.dataset import Dataset
+from shard_reader.dataset.shown_pixels import shown_pixels
 from shard_reader.errors import ShardsError
 
 __all__ = ["Box", "Look", "Looks"]

@@ -11,7 +11,8 @@ from PIL import Image
 
 from beam_jobs.report.charts import histogram, parts
 from beam_jobs.report.reading.choice import Lowest, LowestOfEach, Place, mixed
-from beam_jobs.report.reading.pictures import measure, picture_of, picture_of_jpeg, shown_pixels
+from beam_jobs.report.reading.pictures import measure, picture_of, picture_of_jpeg
+from shard_reader.dataset.shown_pixels import shown_pixels
 
 
 @pytest.mark.parametrize("most", [1, 7, 5000])
@@ -68,8 +69,9 @@ def test_measures_of_a_picture() -> None:
         (np.array([[[1, 2, 3]]], np.uint8), [1, 2, 3], ""),
         (np.array([[[1, 200]]], np.uint8), [1], ""),
         (np.array([[[256, 65_535, 0]]], np.uint16), [1, 255, 0], "16 bits shown as 8"),
+        (np.array([[[100, 4000, 4095]]], np.uint16), [0, 249, 255], "100.00 to 4095.00 shown as 0 to 255"),
         (np.array([[[0.0, 0.5, 1.0]]], np.float32), [0, 128, 255], "0 to 1 shown as 0 to 255"),
-        (np.array([[[-2.0, 0.0, 2.0]]], np.float16), [0, 127, 255], "-2.00 to 2.00 shown as 0 to 255"),
+        (np.array([[[-2.0, 0.0, 2.0]]], np.float16), [0, 128, 255], "-2.00 to 2.00 shown as 0 to 255"),
         (np.array([[[np.nan, np.inf, -1.0]]], np.float32), [255, 255, 0], "-1.00 to 0.00 shown as 0 to 255"),
         (np.array([[[5.0, 5.0, 5.0]]], np.float32), [0, 0, 0], "one value, shown as black"),
         (np.array([[[-3e38, 3e38, 0.0]]], np.float32), [0, 255, 127], None),
