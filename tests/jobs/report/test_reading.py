@@ -74,7 +74,7 @@ def test_measures_of_a_picture() -> None:
         (np.array([[[-2.0, 0.0, 2.0]]], np.float16), [0, 128, 255], "-2.00 to 2.00 shown as 0 to 255"),
         (np.array([[[np.nan, np.inf, -1.0]]], np.float32), [255, 255, 0], "-1.00 to 0.00 shown as 0 to 255"),
         (np.array([[[5.0, 5.0, 5.0]]], np.float32), [0, 0, 0], "one value, shown as black"),
-        (np.array([[[-3e38, 3e38, 0.0]]], np.float32), [0, 255, 127], None),
+        (np.array([[[-3e38, 3e38, 0.0]]], np.float32), [0, 255, 128], None),
     ],
 )
 def test_values_of_every_dtype_are_shown(pixels: np.ndarray, shown: list[int], note: str | None) -> None:
