@@ -78,7 +78,7 @@ def _cell(cell: dict[str, Any]) -> Iterator[str]:
             yield f"![Output of the code above](data:image/png;base64,{''.join(data['image/png']).strip()})"
         elif "text/html" in data:
             yield "".join(data["text/html"]).strip()
-        elif text := "".join(data.get("text/plain", "")).rstrip():
+        elif text := "".join(data.get("text/plain", "")).replace("\r\n", "\n").rstrip():
             yield f"```text\n{text}\n```"
 
 

@@ -107,7 +107,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{listed(tuple(IMAGE_CODECS), 'or')} (default:"
         f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
-        help="processes on this machine (default: one for each CPU, %(default)s)")  # fmt: skip
+        help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
         " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
