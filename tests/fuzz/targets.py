@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import hashlib
@@ -12,7 +13,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +22,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from beam_jobs.errors import JobError
+from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import decode
 from beam_jobs.images.files import png
 from beam_jobs.images.files.unread import unread
+from beam_jobs.metadata.card import read_card
+from beam_jobs.metadata.croissant import croissant
+from beam_jobs.metadata.page import page
 from beam_jobs.options import ImageOptions
+from beam_jobs.report.reading.lists import read_lists
+from beam_jobs.report.reading.pictures import picture_of_jpeg
 from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.sources import BadInput, Problem, Reference, SourceOptions
 from beam_jobs.sources.known import open_source
@@ -33,9 +39,17 @@ from shard_reader import open_dataset
 from shard_reader.errors import ShardsError, StateError
 from shard_reader.format import Manifest, index_name
 from shard_reader.format.image_codecs.table import read_header
-from shard_reader.format.manifest import MANIFEST_NAME, with_checksum
+from shard_reader.format.manifest import (
+    DUPLICATES_NAME,
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    SUSPECTS_NAME,
+    THUMBNAILS_NAME,
+    with_checksum,
+)
 from shard_reader.format.shard_formats import example, hdf5, tfrecord
 from shard_reader.storage.http_ranges import HttpRanges
+from shard_reader.storage.open import directory
 
 __all__ = ["FOUND", "TARGETS", "Target", "check"]
 
@@ -212,6 +226,29 @@ def _files(data: bytes) -> None:
     decode(data, _OPTIONS)
 
 
+def _lists(data: bytes) -> None:
+    """The lists beside the shards, and their thumbnails, as the report shows them."""
+    manifest = Manifest.from_json((GOLDEN / MANIFEST_NAME).read_text())
+    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME)
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        for name in names:
+            Path(folder, name).write_bytes(data)
+        found = read_lists(directory(folder), replace(manifest, files=dict.fromkeys(names, "")))
+    for thumbnail in found.thumbnails or ():
+        picture_of_jpeg(thumbnail.before or thumbnail.after or "")
+
+
+def _card(data: bytes) -> None:
+    """The facts of an author, and the papers with them."""
+    manifest = Manifest.from_json((GOLDEN / MANIFEST_NAME).read_text())
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        path = Path(folder, "card.yaml")
+        path.write_bytes(data)
+        card = read_card(str(path))
+    page(manifest, card, "photos")
+    json.dumps(croissant(manifest, card, "photos", "0" * 64, 1))
+
+
 def _source(suffix: str, **options: Any) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
         with tempfile.TemporaryDirectory(dir=_memory()) as directory:
@@ -328,6 +365,28 @@ def _images() -> Sequence[bytes]:
 
 
 _INPUT = (JobError,)
+_LINES = b"".join(
+    json.dumps(
+        {"id": f"{number}.jpg", "reason": "damaged", "message": "x", "near": True, "leak": number > 0, **more}
+    ).encode()
+    + b"\n"
+    for number in range(2)
+    for more in (
+        {"group": "reject", "before": base64.b64encode(_image("JPEG")).decode(), "after": None},
+        {"labels": [1]},
+    )
+)
+_CARD = b"""\
+name: Photos
+licence: CC-BY-4.0
+source_url: https://example.org/photos
+citation: "@misc{photos}"
+description: |
+  Text with `code`, <b>tags</b> and --- lines
+date_published: 2026-05-31
+creators: [Ann, Bob]
+rai: {dataBiases: none known}
+"""
 
 TARGETS: Mapping[str, Target] = {
     "manifest": Target(_manifest, _golden(MANIFEST_NAME), (ShardsError,)),
@@ -341,6 +400,8 @@ TARGETS: Mapping[str, Target] = {
     "http-range": Target(_http, lambda: [_ANSWER, _CHUNKED], (OSError,)),
     "image-file": Target(_files, _images, (BadInput,)),
     "thumbnail": Target(_thumbnail, _images, ()),
+    "lists": Target(_lists, lambda: [_LINES], ()),
+    "card": Target(_card, lambda: [_CARD], (UsageError,)),
     "coco": Target(_source(".json"), lambda: [json.dumps(_COCO).encode()], _INPUT),
     "csv": Target(_source(".csv"), lambda: [_CSV.encode(), _CSV.replace(",", ";").encode("utf-16")], _INPUT),
     "jsonl": Target(
