@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_jobs/__init__.py").read_text("utf-8"))[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "shard_reader/__init__.py").read_text("utf-8"))[1]
 # A placeholder: the project has no address yet. example.org is reserved and never holds a project.
 HOME = "https://example.org/image-shards"
 
@@ -37,10 +37,22 @@ def absolute_links(readme: str) -> str:
 JPEG_AND_PNG = ["pillow>=12.1.1,<13", "simplejpeg>=1.9,<2"]
 DECODE = ["opencv-python-headless>=4.10", *JPEG_AND_PNG]
 HDF5 = ["h5py>=3.11"]
+REPORT = ["jinja2>=3.1"]
 SOURCES = ["ijson>=3.3", "pyarrow>=16"]  # pyarrow is also Beam's
+PAPERS = ["pyyaml>=6"]
 PIXELS = ["cykooz-resizer>=4.0.1,<5", "xxhash>=3.4"]
 # Without OpenCV, a quarter of the whole: of images, it reads those of 16-bit colours alone.
-BEAM = ["apache-beam==2.77.*", "fsspec>=2024.6", "tqdm>=4.66", *JPEG_AND_PNG, *HDF5, *PIXELS, *SOURCES]
+BEAM = [
+    "apache-beam==2.77.*",
+    "fsspec>=2024.6",
+    "tqdm>=4.66",
+    *JPEG_AND_PNG,
+    *HDF5,
+    *PIXELS,
+    *SOURCES,
+    *PAPERS,
+    *REPORT,
+]
 TENSORFLOW = ["tensorflow>=2.21,<2.22"]
 # The same modules without the GPU's libraries, a third of the download.
 TENSORFLOW_CPU = ["tensorflow-cpu>=2.21,<2.22"]
@@ -51,6 +63,7 @@ S3 = ["s3fs>=2026.9,<2027"]
 GCS = ["gcsfs>=2026.9,<2027"]
 AZURE = ["adlfs>=2026.8,<2027"]
 HEIC = ["pillow-heif>=1.1,<2"]
+PANDAS = ["pandas>=2.2"]
 HTTP = ["fsspec[http]>=2026.9,<2027"]
 DATAFLOW = [*BEAM, *DECODE, *GCS, "apache-beam[gcp]==2.77.*"]  # all that the worker image has
 DEMO = [*BEAM, *DECODE, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
@@ -61,6 +74,7 @@ TEST = [
     *AZURE,
     *HEIC,
     *HTTP,
+    *PANDAS,
     *JAX,
     *TORCH,
     *("build>=1.2", "twine>=6.1"),  # a wheel, as a release has it
@@ -68,8 +82,10 @@ TEST = [
     # Its wheels are of this kind alone; without it, hypothesis mutates the inputs of tests/fuzz.
     "atheris>=3; sys_platform == 'linux' and platform_machine == 'x86_64'",
     *("ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"),  # notebooks of the documentation
-    *("hypothesis>=6.100", "pandas>=2.2", "pytest>=8.3", "pytest-xdist>=3.6"),
+    *("hypothesis>=6.100", "pytest>=8.3", "pytest-xdist>=3.6"),
+    *("axe-playwright-python>=0.1.7", "playwright>=1.50"),  # a browser, and a check of accessibility
     *("tensorflow-datasets>=4.9.9", "torchdata>=0.11", "webdataset>=0.2.100"),
+    *("datasets>=4", "mlcroissant>=1.1", "tfrecord>=1.14"),  # readers of the papers
     *("accelerate>=1.15", "pytorch-lightning>=2.6", "transformers>=5.24"),  # trainers around a StreamDataset
 ]
 
@@ -105,7 +121,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["beam_jobs", "beam_jobs.*", "shard_reader", "shard_reader.*"]),
-    package_data={"beam_jobs": ["py.typed"], "shard_reader": ["py.typed"]},
+    package_data={"beam_jobs": ["py.typed"], "beam_jobs.report": ["templates/*"], "shard_reader": ["py.typed"]},
     python_requires=">=3.11,<3.15",
     install_requires=["google-crc32c>=1.6", "numpy>=2.0"],  # Beam and TensorFlow have upper bounds of their own
     extras_require={
@@ -119,6 +135,8 @@ setup(
         "http": HTTP,
         "jax": [*JAX, *DECODE],
         "keras": ["keras>=3.12", *DECODE],
+        "pandas": PANDAS,
+        "report": [*REPORT, *DECODE],
         "s3": S3,
         "tf": [*TENSORFLOW, *DECODE],
         "torch": [*TORCH, *DECODE],

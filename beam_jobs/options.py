@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
+from beam_jobs.metadata.card import Card
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader.format.fields import FORMAT_VERSION, MAX_PIXELS
 from shard_reader.format.manifest import canonical_json
@@ -113,7 +114,8 @@ class PrepareOptions:
     `duplicate_labels` is one of DUPLICATE_LABELS, for duplicates to be dropped that have several labels; None refuses
     them. `near_duplicates` is one of NEAR_DUPLICATES, for images whose perceptual hashes differ in at most
     `near_distance` bits: to list them, to keep the largest of each group, or to keep each group in one split; None does
-    not look for them. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the
+    not look for them. `dali_index` writes an index for DALI beside each TFRecord file. `card` has facts for the papers
+    of the dataset. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the
     job.
     """
 
@@ -132,6 +134,8 @@ class PrepareOptions:
     duplicate_labels: str | None = None
     near_duplicates: str | None = None
     near_distance: int | None = None
+    dali_index: bool = False
+    card: Card = field(default_factory=Card)
     exclude: frozenset[str] | None = None
     max_seconds: int = MAX_SECONDS
     reject_crashers: bool = False
@@ -140,6 +144,7 @@ class PrepareOptions:
     as_json: bool = False
     price: float | None = None
     log_json: str | None = None
+    report: bool = False
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the bytes of the dataset: not `workers`, `max_rejects` or the runner."""
@@ -164,6 +169,7 @@ class PrepareOptions:
             "duplicate_labels": self.duplicate_labels,
             **({} if self.near_duplicates is None else {"near_duplicates": self.near_duplicates}),
             **({} if self.near_distance is None else {"near_distance": self.near_distance}),
+            "dali_index": self.dali_index or None,
             **({} if self.exclude is None else {"exclude": _digest(self.exclude)}),
         }
 
@@ -177,7 +183,6 @@ class PrepareOptions:
         return {
             **self.deciding(),
             "input": without_secrets(self.source.input),
-            "workers": self.workers,
             "max_rejects": asdict(self.max_rejects),
             "runner": self.beam.get("runner"),
         }

@@ -14,6 +14,7 @@ from typing import IO, Any, NoReturn
 from beam_jobs.dry_run import dry_run
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
 from beam_jobs.external_sort import Spill
+from beam_jobs.metadata.papers import foreign_papers, write_papers
 from beam_jobs.meter import Meter
 from beam_jobs.options import PrepareOptions
 from beam_jobs.plan.deduplicate import Deduplicated, deduplicate
@@ -22,6 +23,7 @@ from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import plan_inputs, statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, plan_shards, read_tasks
 from beam_jobs.planner import Plan, Run, make_plan, worker_processes
+from beam_jobs.report.report import make_report, need_report_packages
 from beam_jobs.runners.engines import check_engine, check_places
 from beam_jobs.runners.jobs import job_of, robots_in, with_threads
 from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
@@ -36,7 +38,9 @@ from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
 from beam_jobs.summary import Progress, summary
 from beam_jobs.terminal import counted, print_status, print_warning
-from shard_reader.format.manifest import Manifest
+from beam_jobs.tools.dataset_files import REPORT_NAME
+from shard_reader.errors import ShardsError
+from shard_reader.format.manifest import MANIFEST_NAME, PAPER_NAMES, Manifest
 from shard_reader.storage.open import is_url, local_path
 
 __all__ = ["prepare"]
@@ -62,6 +66,8 @@ def prepare(options: PrepareOptions) -> str:
     """
     began = time.monotonic()
     _check_places(options)
+    if options.report:
+        need_report_packages()
     try:
         found, why = recognised(options.source)
         source = open_source(found)
@@ -73,10 +79,11 @@ def prepare(options: PrepareOptions) -> str:
         with claimed(options.output, overwrite=options.overwrite) as output:
             finished = output.manifest()
             if finished is not None and not options.overwrite:
-                return _nothing_to_do(options, source, why, finished)
+                return _nothing_to_do(options, source, why, finished, output) + _report(options, output)
             with log_file(options.log_json) as log:
                 manifest, spent = _make_dataset(options, source, why, output, finished, log)
-            return summary(manifest, options.output, time.monotonic() - began, spent)
+            _name_foreign_papers(output)
+            return summary(manifest, options.output, time.monotonic() - began, spent) + _report(options, output)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
     except (JobError, OSError):
@@ -111,12 +118,44 @@ def _check_places(options: PrepareOptions) -> None:
     check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **given})
 
 
-def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest) -> str:
-    """The text about a finished dataset, after a check that the same inputs and options made it."""
+def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest, output: Output) -> str:
+    """The text about a finished dataset, after a check that the same inputs and options made it.
+
+    With a card, its papers are written again.
+    """
+    if options.dali_index and not finished.options.get("dali_index"):
+        raise UsageError(
+            f"--dali-index: {options.output} was finished without it; `image-shards index --dali` adds the indexes"
+        )
     here = identity(list_input(options, source, why, None).fingerprint, options.deciding())
     check_same(identity(finished.fingerprint, finished.options), here, options.output)
     counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
-    return f"{options.output}: is finished, nothing to do ({counts})"
+    if not options.card:
+        return f"{options.output}: is finished, nothing to do ({counts})"
+    write_papers(output.files, finished, output.files.read(MANIFEST_NAME), options.card)
+    _name_foreign_papers(output)
+    return f"{options.output}: is finished ({counts}); {' and '.join(PAPER_NAMES)} are written with the new facts"
+
+
+def _name_foreign_papers(output: Output) -> None:
+    """Name the papers that are the user's own, which stay."""
+    for name in foreign_papers(output.files):
+        print_warning(
+            f"warning: {output.files.uri(name)}: was edited, or is not of image-shards; left as it is. Without it, the"
+            " same command writes it again"
+        )
+
+
+def _report(options: PrepareOptions, output: Output) -> str:
+    """Write the report, if there is to be one, and return the last line of the summary about it."""
+    if not options.report:
+        return ""
+    try:
+        made = make_report(options.output)
+    except ShardsError as error:
+        raise JobError(f"the dataset is whole, but its report cannot be made: {error}") from error
+    output.files.write(REPORT_NAME, [made.html])
+    return f"\nreport:\n  {made.describe(output.files.uri(REPORT_NAME))}"
 
 
 def _make_dataset(

@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from beam_jobs.images.perceptual_hash import perceptual_hashes
+from beam_jobs.images.measures.perceptual_hash import perceptual_hashes
 from beam_jobs.plan.near_duplicates import NEAR_DISTANCE, find_near_duplicates
 
 DISTANCES = (2, 4, 6, 8, 10, 11)

@@ -76,6 +76,8 @@ def _cell(cell: dict[str, Any]) -> Iterator[str]:
         data = output.get("data", {"text/plain": output.get("text", "")})
         if "image/png" in data:
             yield f"![Output of the code above](data:image/png;base64,{''.join(data['image/png']).strip()})"
+        elif "text/html" in data:
+            yield "".join(data["text/html"]).strip()
         elif text := "".join(data.get("text/plain", "")).rstrip():
             yield f"```text\n{text}\n```"
 

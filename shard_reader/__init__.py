@@ -7,6 +7,9 @@ Examples:
     ...     train(batch["image"], batch["label"], batch["weight"])
 """
 
+import importlib
+from types import ModuleType
+
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.mixture import Mixture, mix
 from shard_reader.dataset.open import open_dataset
@@ -42,4 +45,28 @@ __all__ = [
     "open_dataset",
 ]
 
+__version__ = "0.2.0"
+
+# Imported when they are asked for: each adapter needs a framework.
+_MODULES = ("format", "jax", "keras", "tf_data", "torch", "transforms")
+
 add_old_places()
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A public module.
+
+    Raises:
+        AttributeError: there is no such name, or the module needs a package that is not installed.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        raise AttributeError(str(error)) from error
+
+
+def __dir__() -> list[str]:
+    """The public names and modules."""
+    return sorted([*__all__, *_MODULES, "__version__"])

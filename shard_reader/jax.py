@@ -78,6 +78,10 @@ class GlobalBatches:
         # The position of the loop, which the stream is ahead of.
         self._moves, self._place = self._stream.moves, self._stream.next
 
+    def __repr__(self) -> str:
+        sharding = "" if self._sharding is None else f", {self._sharding}"
+        return f"GlobalBatches({self._stream!r}{sharding}{self._elements})"
+
     def __len__(self) -> int:
         """The number of batches in an epoch."""
         return len(self._stream)

@@ -86,6 +86,9 @@ class ShardSequence(keras.utils.PyDataset):
         self.stream, self._lock, self._within_epoch = stream, threading.Lock(), False
         self.start_at(stream.epoch, 0)
 
+    def __repr__(self) -> str:
+        return f"ShardSequence({self.stream!r}{self._elements})"
+
     def __len__(self) -> int:
         """The number of batches in an epoch; in Keras' loop over an epoch that `start_at` began within, the rest."""
         return len(self.stream) - self._first

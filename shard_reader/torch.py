@@ -88,6 +88,10 @@ class StreamDataset(IterableDataset[Any]):
         self._loops = WorkerLoops()
         self._passes, self._resumed = 0, False  # in a worker process: its loops, and whether it was given a position
 
+    def __repr__(self) -> str:
+        device = "" if self._device is None else f", device={str(self._device)!r}"
+        return f"StreamDataset({self._whole!r}{self._elements}{device})"
+
     def __len__(self) -> int:
         """The number of batches in an epoch."""
         return len(self._stream)
@@ -285,6 +289,9 @@ class RecordDataset(Dataset[Any]):
         self._data, self._epoch = data, torch.zeros(1, dtype=torch.int64).share_memory_()
         self._stream = data.stream(batch_size=1, shuffle="none", remainder="keep", seed=seed, **options)
         self._elements = Elements(self._stream, inputs, targets, None, one_hot)
+
+    def __repr__(self) -> str:
+        return f"RecordDataset({self._data!r}{self._elements})"
 
     def __len__(self) -> int:
         """The number of records."""

@@ -33,6 +33,7 @@ class Command(NamedTuple):
 COMMANDS: Final[Mapping[str, Command]] = {
     "prepare": Command("turn images into shards", "beam_jobs.cli.prepare", "run"),
     "inspect": Command("show the contents of a dataset, and how it was made", "beam_jobs.cli.datasets", "inspect"),
+    "report": Command("make an HTML page with pictures of a dataset", "beam_jobs.cli.datasets", "report"),
     "verify": Command("check every byte of a dataset", "beam_jobs.cli.datasets", "verify"),
     "index": Command("index TFRecords of other programs, or repair indexes", "beam_jobs.cli.datasets", "index"),
     "benchmark": Command("measure how fast a dataset is read, and explain it", "beam_jobs.cli.datasets", "benchmark"),

@@ -8,6 +8,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from beam_jobs.cli.parser import Parser, command_parser
@@ -19,13 +20,17 @@ from shard_reader.printable import printable, printable_json, printable_lines
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
 
-__all__ = ["benchmark", "index", "inspect", "verify"]
+__all__ = ["benchmark", "index", "inspect", "report", "verify"]
 
 _T = TypeVar("_T")
 
 _INSPECT = """\
 Show the contents of a dataset: splits, shards, fields, classes, sizes of images, how it was made, and a few records.
 Reads the manifest and some indexes, never all of the data."""
+
+_REPORT = """\
+Make a report about a dataset: one HTML file with pictures. It begins with everything suspicious, and shows classes,
+sizes, rejects and duplicates. Reads the indexes and a sample of the images. The file needs no network."""
 
 _VERIFY = """\
 Check a dataset: the checksums of files and records, indexes, ids and counts, and that all formats hold the same.
@@ -57,6 +62,26 @@ def inspect(arguments: Sequence[str]) -> int:
 
     shown = _reading(lambda: facts(found.dataset))
     _print(printable_json(json.dumps(shown, indent=1, ensure_ascii=False)) if found.json else describe(shown))
+    return 0
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Run `image-shards report`, and return the exit status.
+
+    Raises:
+        JobError: the dataset cannot be read.
+    """
+    parser = _parser("report", "DATASET [--output FILE] [--open]", _REPORT, "image-shards report shards --open")
+    parser.add_argument("--output", default="report.html", metavar="FILE", help="the file (default: report.html)")
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    found = parser.parse_all(arguments[1:])
+
+    from beam_jobs.report.report import save_report
+
+    made = _reading(lambda: save_report(found.dataset, found.output))
+    _print(printable(made.describe(found.output)))
+    if found.open:
+        _open(found.output)
     return 0
 
 
@@ -106,6 +131,7 @@ def index(arguments: Sequence[str]) -> int:
         "--classes", metavar="FILE", help="class names in order, one a line (default: label.labels.txt, if it is there)"
     )
     add("--raw", type=_raw_shape, metavar="HxWxC", help="size of images that are raw pixels, all of one size")
+    add("--dali", action="store_true", help="write an index for NVIDIA DALI beside each TFRecord file, too")
     _add_workers(parser)
     found = parser.parse_all(arguments[1:])
 
@@ -122,6 +148,11 @@ def index(arguments: Sequence[str]) -> int:
     )
     line = ProgressLine()
     lines, problems = _reading(lambda: index_directory(options, found.workers, line.show))
+    if found.dali:
+        from beam_jobs.tools.dali import write_dali_indexes
+
+        more, damaged = _reading(lambda: write_dali_indexes(found.dataset, found.workers, line.show))
+        lines, problems = [*lines, *more], problems + damaged
     line.clear()
     for text in lines:
         _print(printable(text))
@@ -155,6 +186,13 @@ def benchmark(arguments: Sequence[str]) -> int:
 
     _print(describe(_reading(lambda: measure(BenchmarkOptions(**vars(found))))))
     return 0
+
+
+def _open(file: str) -> None:
+    import webbrowser
+
+    if not webbrowser.open(Path(file).absolute().as_uri()):
+        raise JobError(f"{file}: is written, but there is no browser to open it")
 
 
 def _parser(name: str, usage: str, description: str, example: str, argument: str = "DATASET") -> Parser:

@@ -12,7 +12,7 @@ from beam_jobs import terminal
 from beam_jobs.errors import UsageError
 from shard_reader.printable import printable
 
-__all__ = ["HelpFormatter", "Parser", "add_output_options", "command_parser"]
+__all__ = ["HelpFormatter", "Parser", "add_output_options", "command_parser", "listed"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,6 +73,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         " warnings and errors")  # fmt: skip
     add("--verbose", action=_SetOutput, const=terminal.VERBOSE, help="print logs of Beam and of stores' libraries, too,"
         " and tracebacks of errors")  # fmt: skip
+
+
+def listed(names: Sequence[str], last: str) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 class _SetOutput(argparse.Action):

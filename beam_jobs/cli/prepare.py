@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.cli.downloads import add_downloads
-from beam_jobs.cli.duplicates import add_duplicates, duplicate_options
-from beam_jobs.cli.parser import command_parser
-from beam_jobs.cli.planning import add_planning, planning_options
+from beam_jobs.cli.options.downloads import add_downloads
+from beam_jobs.cli.options.duplicates import add_duplicates, duplicate_options
+from beam_jobs.cli.options.papers import add_papers, place_and_card
+from beam_jobs.cli.options.planning import add_planning, planning_options
+from beam_jobs.cli.parser import command_parser, listed
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings
@@ -89,6 +90,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_duplicates(parser)
     _add_pixels(parser)
     _add_splits(parser)
+    add_papers(parser)
     add_planning(parser)
 
 
@@ -102,13 +104,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="tfrecord or hdf5; give it twice for both (default: tfrecord)")  # fmt: skip
     add("--split", type=split_parts, metavar="NAME=F,...", help="divide images by a hash of their id, as"
         " train=0.9,val=0.1 (default: the splits of INPUT, or all in train)")  # fmt: skip
-    add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{_listed(tuple(IMAGE_CODECS), 'or')} (default:"
+    add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{listed(tuple(IMAGE_CODECS), 'or')} (default:"
         f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
-        help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
+        help="processes on this machine (default: one for each CPU, %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
         " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
+    add("--report", action="store_true", help="write report.html, too: the dataset in pictures")
     add("--overwrite", action="store_true", help="first remove the finished or unfinished dataset in OUTPUT")
 
 
@@ -132,9 +135,9 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="whether boxes"
         " are of the stored image (default) or of the upright one, with EXIF orientation applied")  # fmt: skip
     add("--points", type=names, metavar="C,...", help="one column with lists of points, or two columns, x and y")
-    add("--image-key", metavar="K", help="the feature, array or suffix (of a WebDataset) with the images")
+    add("--image-key", metavar="K", help="feature, array or suffix (of a WebDataset) with images")
     add("--record", metavar="SPEC", help="layout of binary records, as label:u1,image:u1[3,32,32]")
-    add("--classes", metavar="FILE", help="file with a class name on each line, in order (default: sorted names)")
+    add("--classes", metavar="FILE", help="file with the class names, one a line (default: sorted)")
     add("--exclude", metavar="FILE", help="file with an id on each line: these inputs are left out")
     add("--nested-classes", action="store_true", help="name classes by whole paths of folders, as pet/cat")
 
@@ -178,7 +181,7 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=integer(), default=0, help="seed of the order and the splits (default: 0)")
     add("--reject-crashers", action="store_true", help="reject images that crash their decoder (default: fail)")
     add("--reject-suspects", action="store_true",
-        help="reject images that may be damaged (default: store and list them)")  # fmt: skip
+        help="reject images that may be damaged (default: list them)")  # fmt: skip
 
 
 def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
@@ -214,11 +217,13 @@ def _runner(text: str) -> str:
 
 
 def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
+    formats = tuple(name for name in FORMATS if name in (found.formats or [next(iter(FORMATS))]))
+    output, card = place_and_card(found, _place(found.output, "OUTPUT"), formats)
     return PrepareOptions(
         source=_source_options(found),
-        output=_place(found.output, "OUTPUT"),
+        output=output,
         image=_image_options(found),
-        formats=tuple(name for name in FORMATS if name in (found.formats or [next(iter(FORMATS))])),
+        formats=formats,
         split=_split_rule(found),
         shards=_shard_rule(found),
         seed=found.seed,
@@ -226,11 +231,14 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> PrepareOptions:
         max_rejects=found.max_rejects,
         classes=read_class_names(found.classes) if found.classes is not None else None,
         **duplicate_options(found),
+        dali_index=found.dali_index,
+        card=card,
         exclude=read_ids(found.exclude) if found.exclude is not None else None,
         max_seconds=found.max_seconds,
         reject_crashers=found.reject_crashers,
         overwrite=found.overwrite,
         **planning_options(found),
+        report=found.report,
         beam=beam,
     )
 
@@ -336,7 +344,7 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         held = " and ".join(codec.dtypes)
         raise UsageError(f"--encoding {encoding} holds {held} pixels only: give --encoding {others} for {dtype}")
     if found.quality is not None and codec.quality is None:
-        lossy = _listed([codec.label for codec in IMAGE_CODECS.values() if codec.quality is not None], "and")
+        lossy = listed([codec.label for codec in IMAGE_CODECS.values() if codec.quality is not None], "and")
         raise UsageError(f"--quality {found.quality} is for {lossy}, the encoding is {encoding}: leave it out")
     if channels == "grey" and 1 not in codec.channels:
         others = _encodings(lambda codec: 1 in codec.channels)
@@ -354,18 +362,13 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
 
 def _encodings(fits: Callable[[ImageCodec], bool]) -> str:
     """The names of the encodings that fit, as the end of a sentence."""
-    return _listed([name for name, codec in IMAGE_CODECS.items() if fits(codec)], "or")
+    return listed([name for name, codec in IMAGE_CODECS.items() if fits(codec)], "or")
 
 
 def _qualities() -> str:
     """The encodings with a quality, each with its default."""
     lossy = [codec for codec in IMAGE_CODECS.values() if codec.quality is not None]
-    return _listed([f"{codec.label} (default: {codec.quality})" for codec in lossy], "and")
-
-
-def _listed(names: Sequence[str], last: str) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return listed([f"{codec.label} (default: {codec.quality})" for codec in lossy], "and")
 
 
 def _shard_rule(found: argparse.Namespace) -> ShardRule:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.images.decode import to_8_bits
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import Pixels
 from shard_reader.format.image_codecs.table import IMAGE_CODECS

@@ -22,8 +22,8 @@ from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
 from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
-from beam_jobs.images.perceptual_hash import PerceptualHashes, perceptual_hashes
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.perceptual_hash import PerceptualHashes, perceptual_hashes
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels

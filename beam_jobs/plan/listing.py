@@ -28,9 +28,10 @@ _LISTING_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The listing of INPUT: its source, its entries in a spill, and its schema."""
+    """The listing of INPUT: its source and the reason for its kind, its entries in a spill, and its schema."""
 
     source: Source
+    why: str
     spill: Spill | None
     inputs: Inputs
     layout: Layout
@@ -83,6 +84,7 @@ def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill |
         print_warning(f"warning: {printable(warning)}")
     return Listing(
         source=source,
+        why=why,
         spill=spill,
         inputs=inputs,
         layout=layout,

@@ -57,6 +57,7 @@ def job_of(options: PrepareOptions, listing: Listing, output: str, work: Work, s
         threads=_REMOTE_THREADS if is_url(source.input) else 1,
         decoders=2 if is_url(source.input) else 1,
         max_seconds=options.max_seconds,
+        dali_index=options.dali_index,
         reading=Reading(
             max_bytes=options.image.max_bytes,
             requests_per_host=_requests(options),

@@ -23,7 +23,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.plan.order import statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, ShardTask, read_tasks
 from beam_jobs.runners.inline import inline_calls

@@ -46,8 +46,8 @@ class Job:
     shard's images at the same time; at most `decoders` of them decode and encode. `boxes` and `points` are the fields
     that move with the pixels, each with the form of its numbers. `reading` is for sources. An image that is decoded for
     more than `max_seconds` fails the job. `thumbnail_share` is the bound on `id_key` of the candidates for thumbnails.
-    `hash_pixels` is True if the pre-pass decodes the inputs, for their perceptual hashes. `run_id` is the run of
-    the command.
+    `hash_pixels` is True if the pre-pass decodes the inputs, for their perceptual hashes. `dali_index` writes an index
+    for DALI beside each TFRecord file. `run_id` is the run of the command.
     """
 
     source: SourceOptions
@@ -69,6 +69,7 @@ class Job:
     max_seconds: float = MAX_SECONDS
     thumbnail_share: int = 0
     hash_pixels: bool = False
+    dali_index: bool = False
     run_id: str = ""
 
 

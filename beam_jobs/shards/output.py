@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import LostJobError, UsageError
+from beam_jobs.metadata.papers import foreign_papers
 from beam_jobs.plan.tasks import TASKS_NAME, read_tasks
 from beam_jobs.shards.lock import Lock, locked
 from beam_jobs.shards.owned_files import METADATA, TEMPORARY, expected_sizes, files_of, is_name_of_dataset
@@ -39,6 +40,7 @@ from shard_reader.format.manifest import (
     MANIFEST_NAME,
     Fingerprint,
     Manifest,
+    dali_name,
     index_name,
     shard_name,
 )
@@ -249,6 +251,7 @@ class Output:
         doomed = {name for name in names if TEMPORARY.fullmatch(name)}
         if MANIFEST_NAME not in names:
             doomed |= self._owned() & set(names)
+        doomed -= set(foreign_papers(self.files))
         self.files.delete_all(sorted(doomed))
         # Last: until then it names the files of the job, for a next run if this one is interrupted.
         self.files.delete_folder(WORK)
@@ -266,7 +269,8 @@ class Output:
                 (self.files.local / WORK).mkdir(exist_ok=True)
             sizes = self._sizes()
             expected = expected_sizes(manifest)
-            owned = {name: sizes[name] for name in files_of(manifest) & sizes.keys()}
+            ours = files_of(manifest) - set(foreign_papers(self.files))
+            owned = {name: sizes[name] for name in ours & sizes.keys()}
             removed = {name: size for name, size in sorted(owned.items()) if size == expected.get(name, size)}
             self._name_others(sorted((owned.keys() | expected.keys() & sizes.keys()) - removed.keys()))
             # The list of files is written before the manifest goes: a run that is interrupted in between leaves
@@ -298,7 +302,7 @@ class Output:
             for task in read_tasks(self.files, PLAN + TASKS_NAME):
                 for format in FORMATS:
                     name = shard_name(task.split, task.number, task.count, format)
-                    owned |= {name, index_name(name)}
+                    owned |= {name, index_name(name), dali_name(name)}
         with contextlib.suppress(FileNotFoundError, *_UNREADABLE):
             listed = json.loads(self.files.read(_OWNED))
             sizes = self._sizes()

@@ -5,27 +5,33 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from beam_jobs.tools.dataset_files import REPORT_NAME
 from shard_reader.format import index
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     FORMATS,
     MANIFEST_NAME,
+    PAPER_NAMES,
+    PARQUET_NAME,
+    PICTURE_NAMES,
     REJECTS_NAME,
     SUSPECTS_NAME,
     TFDS_NAMES,
     THUMBNAILS_NAME,
     Manifest,
+    dali_name,
     index_name,
 )
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 
 __all__ = ["METADATA", "TEMPORARY", "expected_sizes", "files_of", "is_name_of_dataset"]
 
-METADATA: Final = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, *TFDS_NAMES)
-"""The files beside the manifest that are not shards."""
+_LISTS: Final = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME)
+METADATA: Final = (*_LISTS, PARQUET_NAME, *PICTURE_NAMES, REPORT_NAME, *TFDS_NAMES, *PAPER_NAMES)
+"""The files beside the manifest that are not shards. Those of PAPER_NAMES may be its user's."""
 TEMPORARY: Final = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *METADATA)))})\.[0-9a-f]{{32}}")
 """The names of temporary files of `write_whole`, which a process that was killed leaves."""
-_SHARD = re.compile(rf"\w+-\d{{5}}-of-\d{{5}}({'|'.join(map(re.escape, FORMATS.values()))})(\.index\.npy)?")
+_SHARD = re.compile(rf"\w+-\d{{5}}-of-\d{{5}}({'|'.join(map(re.escape, FORMATS.values()))})(\.index\.npy|\.idx)?")
 
 
 def is_name_of_dataset(name: str) -> bool:
@@ -47,5 +53,5 @@ def files_of(manifest: Manifest) -> set[str]:
     paths = [file.path for shard in manifest.shards() for file in shard.files.values()]
     metadata = TFDS_NAMES if any(SHARD_FORMATS[name].in_tfds for name in manifest.formats) else ()
     # A manifest is data from elsewhere, and may name any file in OUTPUT.
-    ours = filter(is_name_of_dataset, (*paths, *map(index_name, paths)))
-    return {*ours, DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, THUMBNAILS_NAME, *metadata}
+    ours = filter(is_name_of_dataset, (*paths, *map(index_name, paths), *map(dali_name, paths), *manifest.files))
+    return {*ours, *_LISTS, REPORT_NAME, *metadata, *PAPER_NAMES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -9,14 +10,19 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import JobError
 from beam_jobs.images.changes import CHANGES
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.metadata.card import Card
+from beam_jobs.metadata.papers import name_of, write_papers
+from beam_jobs.metadata.parquet import join_parts
+from beam_jobs.metadata.pictures import pictures
+from beam_jobs.metadata.tfds import metadata_files
 from beam_jobs.options import MaxRejects, PrepareOptions
 from beam_jobs.plan.duplicates import list_duplicates, list_near_duplicates
 from beam_jobs.plan.listing import Listing
@@ -24,14 +30,15 @@ from beam_jobs.plan.order import DROPPED, LISTING_REJECTS_NAME, PlannedInputs, s
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.record import common_shape
-from beam_jobs.shards.tfds_metadata import metadata_files
 from beam_jobs.shards.thumbnails import Thumbnail, chosen
 from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of, thumbnails_of
 from beam_jobs.sources.files.interface import Layout, Reject, Suspect
+from shard_reader.errors import ShardsError
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     MANIFEST_NAME,
+    PARQUET_NAME,
     REJECTS_NAME,
     SUSPECTS_NAME,
     THUMBNAILS_NAME,
@@ -52,6 +59,7 @@ __all__ = ["Publication", "check_rejects", "publication_of", "publish"]
 
 _HOSTS, _COUNTED_HOSTS = 1000, 100_000  # in the manifest, and in memory
 _OTHERS = "..."
+_PIECE = 1 << 20  # bytes of a file that are written together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,7 @@ class Publication:
     listing_rejected: int
     listing_dropped: int
     max_rejects: MaxRejects
+    card: Card = field(default_factory=Card)
     excluded: int = 0
     near_distance: int | None = None
 
@@ -100,7 +109,13 @@ def publication_of(
         class_names=listing.schema.class_names,
         count_classes=job.count_classes,
         seed=options.seed,
-        options={**options.to_json(), "kind": job.source.kind, "shard_counts": shards},
+        options={
+            **options.to_json(),
+            "kind": job.source.kind,
+            "why": listing.why,
+            "layout": listing.layout.text,
+            "shard_counts": shards,
+        },
         fingerprint=listing.fingerprint,
         layout=listing.layout,
         planned=inputs.planned,
@@ -110,6 +125,7 @@ def publication_of(
         listing_rejected=inputs.rejected,
         listing_dropped=inputs.dropped,
         max_rejects=options.max_rejects,
+        card=options.card,
     )
 
 
@@ -141,16 +157,19 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, chosen(_thumbnails(shards, publication.work, output))))
     manifest = replace(_manifest(shards, rejected, publication), hosts=_hosts(shards, publication.work, output))
     manifest = _with_duplicates(manifest, output, publication)
-    tfds = metadata_files(manifest, _tfds_name(output))
-    for name, data in tfds.items():
+    _write_parquet(shards, publication, output)
+    made = {**metadata_files(manifest, _tfds_name(output)), **_pictures(manifest, publication.output)}
+    for name, data in made.items():
         output.write(name, [data])
-    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, *tfds)
+    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, PARQUET_NAME, *made)
     manifest = replace(manifest, files={name: output.sha256(name) for name in names})
     # A dataset is visible when its manifest is. After a power cut, a manifest on disk must imply the names of the
     # shards on disk, and a removed `_work` the manifest: so the directory is synced before and after.
+    text = manifest.to_json().encode()
+    write_papers(output, manifest, text, publication.card)
     if output.local is not None:
         sync(output.local)
-    output.write(MANIFEST_NAME, [manifest.to_json().encode()])
+    output.write(MANIFEST_NAME, [text])
     if output.local is not None:
         sync(output.local)
 
@@ -176,13 +195,13 @@ def _named(reject: Reject) -> str:
 
 def _rename(shard: WrittenShard, output: Path, work: Work) -> None:
     """Give the files of a shard their final names, unless an earlier call has done so."""
-    for file in shard.shard.files.values():
-        for name in (file.path, index_name(file.path)):
-            source = output / work.shards / shard.task.name / name
-            if source.exists():
-                os.replace(source, output / name)
-            elif not (output / name).exists():
-                raise JobError(f"{source}: is gone; run the command again")
+    names = [name for file in shard.shard.files.values() for name in (file.path, index_name(file.path))]
+    for name in (*names, *(name for name in shard.beside if name != PARQUET_NAME)):
+        source = output / work.shards / shard.task.name / name
+        if source.exists():
+            os.replace(source, output / name)
+        elif not (output / name).exists():
+            raise JobError(f"{source}: is gone; run the command again")
 
 
 def _rejects(shards: Iterable[WrittenShard], publication: Publication, output: Directory) -> Iterator[Reject]:
@@ -240,9 +259,8 @@ def _with_duplicates(manifest: Manifest, output: Directory, publication: Publica
             counts[f"{kind}contradictions"] += line["contradiction"]
             yield json.dumps(line).encode() + b"\n"
 
-    # On OUTPUT's disk, where `_work` goes with all that a process that is killed leaves in it.
-    with tempfile.TemporaryDirectory(dir=output.local and output.local / publication.work.attempts) as scratch:
-        output.write(DUPLICATES_NAME, lines(Path(scratch)))
+    with _scratch(output, publication.work) as scratch:
+        output.write(DUPLICATES_NAME, lines(scratch))
     found = replace(
         manifest.counts,
         duplicates=counts["duplicates"],
@@ -253,6 +271,41 @@ def _with_duplicates(manifest: Manifest, output: Directory, publication: Publica
         near_contradictions=counts["near_contradictions"],
     )
     return replace(manifest, counts=found, warnings=(*manifest.warnings, *warnings))
+
+
+def _write_parquet(shards: Sequence[WrittenShard], publication: Publication, output: Directory) -> None:
+    """Join the rows of all shards to one table."""
+    with _scratch(output, publication.work) as scratch:
+        parts = _parts(shards, publication.work, output, scratch)
+        joined = scratch / PARQUET_NAME
+        join_parts(joined, parts, publication.fields, publication.class_names)
+        with joined.open("rb") as file:
+            output.write(PARQUET_NAME, iter(functools.partial(file.read, _PIECE), b""))
+
+
+def _pictures(manifest: Manifest, place: str) -> dict[str, bytes]:
+    try:
+        return pictures(manifest, place)
+    except ShardsError as error:  # between the writing and the reading, a disk or a store failed
+        raise JobError(f"{error}; run the command again") from error
+
+
+def _parts(shards: Iterable[WrittenShard], work: Work, output: Directory, scratch: Path) -> Iterator[tuple[str, Path]]:
+    """The split and the rows of each shard: those of a store are copied, one after the other."""
+    for shard in shards:
+        name = f"{work.shards}/{shard.task.name}/{PARQUET_NAME}"
+        if output.local is not None:
+            yield shard.task.split, output.local / name
+        else:
+            (scratch / "part").write_bytes(output.read(name))
+            yield shard.task.split, scratch / "part"
+
+
+@contextlib.contextmanager
+def _scratch(output: Directory, work: Work) -> Iterator[Path]:
+    # On OUTPUT's disk, where `_work` goes with all that a process that is killed leaves in it.
+    with tempfile.TemporaryDirectory(dir=output.local and output.local / work.attempts) as scratch:
+        yield Path(scratch)
 
 
 def _classes(shards: Sequence[WrittenShard], class_names: tuple[str, ...] | None) -> dict[str, int] | None:
@@ -316,6 +369,5 @@ def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statis
 
 
 def _tfds_name(output: Directory) -> str:
-    place = output.uri("").rstrip("/").rpartition("/")[2]
-    name = re.sub(r"[^a-z0-9]+", "_", place.lower()).strip("_")
+    name = re.sub(r"[^a-z0-9]+", "_", name_of(output.uri("")).lower()).strip("_")
     return name if name and not name[0].isdigit() else f"dataset_{name}".rstrip("_")

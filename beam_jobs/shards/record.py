@@ -17,8 +17,8 @@ import xxhash
 from beam_jobs.errors import JobError
 from beam_jobs.images.annotations import Frame, check_objects, move_objects
 from beam_jobs.images.decode import check_size
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.images.process import Payload, prepare_image
-from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.job import Job

@@ -28,7 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.metadata.dali import dali_index
+from beam_jobs.metadata.parquet import write_part
 from beam_jobs.meter import Meter
 from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
@@ -40,7 +42,7 @@ from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.fields import Field
-from shard_reader.format.manifest import Shard, ShardFile, index_name, shard_name
+from shard_reader.format.manifest import PARQUET_NAME, Shard, ShardFile, dali_name, index_name, shard_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync, write_whole
@@ -155,12 +157,22 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     names = {format: file.path for format, file in written.shard.files.items()}
     if names != {format: shard_name(task.split, task.number, task.count, format) for format in job.formats}:
         return None  # another program wrote it: its names may be those of any file
+    if set(written.beside) != _beside(written.shard, job):
+        return None
+    expected = dict(written.beside)
     for file in written.shard.files.values():
-        for name, sha256 in ((file.path, file.sha256), (index_name(file.path), file.index_sha256)):
-            # A publication that was interrupted may have renamed some of the files already.
-            if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
-                return None
+        expected |= {file.path: file.sha256, index_name(file.path): file.index_sha256}
+    for name, sha256 in expected.items():
+        # A publication that was interrupted may have renamed some of the files already.
+        if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
+            return None
     return written
+
+
+def _beside(shard: Shard, job: Job) -> set[str]:
+    """The names of the files beside a shard that are not in the manifest."""
+    indexed = [file.path for format, file in shard.files.items() if job.dali_index and SHARD_FORMATS[format].in_tfds]
+    return {PARQUET_NAME, *map(dali_name, indexed)}
 
 
 def _checksums(output: Directory, names: Iterable[str]) -> Iterator[str]:
@@ -219,7 +231,8 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
 
     paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
     shard = store(records(), paths, job.fields)
-    _secure(shard, attempt, job)
+    _write_beside(shard, job, attempt)
+    _secure(task, shard, attempt, job)
     meter.lap("write")
     written = WrittenShard(
         task=task,
@@ -232,6 +245,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         changed=dict(changed),
         hosts=len(hosts),
         thumbnails=len(thumbnails.kept()),
+        beside={name: sha256_file(attempt / name) for name in sorted(_beside(shard, job))},
         metrics=ShardMetrics(
             run_id=job.run_id,
             seconds=time.perf_counter() - began,
@@ -246,12 +260,25 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
     return written
 
 
-def _secure(shard: Shard, attempt: Path, job: Job) -> None:
+def _write_beside(shard: Shard, job: Job, attempt: Path) -> None:
+    """Write the shard's rows of `metadata.parquet` and, if asked for, its index for DALI."""
+    format, file = next(iter(shard.files.items()))
+    rows = index.load(attempt, file, shard.records, job.fields)
+    write_part(attempt / PARQUET_NAME, attempt / file.path, format, rows, job.fields)
+    for indexed in shard.files.values():
+        if dali_name(indexed.path) in _beside(shard, job):
+            (attempt / dali_name(indexed.path)).write_bytes(dali_index(attempt / indexed.path))
+
+
+def _secure(task: ShardTask, shard: Shard, attempt: Path, job: Job) -> None:
     """Upload the files of an attempt; on a disk, wait until they are on it."""
     output = _directory(job.output)
-    for path in [path for file in shard.files.values() for path in (file.path, index_name(file.path))]:
+    paths = [path for file in shard.files.values() for path in (file.path, index_name(file.path))]
+    targets = {path: path for path in (*paths, *_beside(shard, job))}
+    targets[PARQUET_NAME] = f"{job.work.shards}/{task.name}/{PARQUET_NAME}"
+    for path, target in targets.items():
         if output.local is None:
-            output.put(attempt / path, path)
+            output.put(attempt / path, target)
         else:
             sync(attempt / path)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypedDict
 
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.meter import STAGES
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.output import Work
@@ -73,7 +73,10 @@ class ShardMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenShard:
-    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards."""
+    """A finished shard: its entry in the manifest, and the counts and sums that are added up over all shards.
+
+    `beside` has the SHA-256 of the files beside it that are not in the manifest, by their names.
+    """
 
     task: ShardTask
     shard: Shard
@@ -85,6 +88,7 @@ class WrittenShard:
     changed: Mapping[str, int]
     hosts: int = 0
     thumbnails: int = 0
+    beside: Mapping[str, str] = field(default_factory=dict)
     metrics: ShardMetrics | None = field(default=None, compare=False)
 
     @property
@@ -114,6 +118,7 @@ class WrittenShard:
             changed=body["changed"],
             hosts=body["hosts"],
             thumbnails=body["thumbnails"],
+            beside=body["beside"],
             metrics=ShardMetrics.from_json(body["metrics"]) if body.get("metrics") else None,
         )
 

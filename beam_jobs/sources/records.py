@@ -69,10 +69,8 @@ from shard_reader.storage.open import directory
 __all__ = ["RecordFiles"]
 
 _ARRAY_IMAGES = ("image", "images", "x", "X", "data", "x_train")
-_LEFT_OUT = frozenset(
-    {"height", "width", "depth", "channels", *INPUT_FIELDS}
-    | {"image/height", "image/width", "image/channels", "image/colorspace", "image/format"}
-)
+_LEFT_OUT = frozenset({"height", "width", "depth", "channels", *INPUT_FIELDS})
+_LEFT_OUT |= {"image/height", "image/width", "image/channels", "image/colorspace", "image/format"}
 _BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 24  # rows of values that are read together, and bytes that this may touch
 
 

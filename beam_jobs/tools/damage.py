@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from beam_jobs.metadata.dali import dali_index
 from shard_reader.format.checksum import crc32c
 from shard_reader.format.fields import Field, extent_columns, extent_fields
+from shard_reader.format.manifest import dali_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 
-__all__ = ["damage"]
+__all__ = ["dali_damage", "damage"]
 
 
 Name = Callable[[int], str]
@@ -94,3 +97,13 @@ def _lost(size: int, rows: NDArray[np.void] | None, name: Name) -> str:
         return ""
     whole = _whole_rows(size, rows)
     return f"; lost are {name(whole)} and what follows" if whole < len(rows) else ""
+
+
+def dali_damage(path: Path) -> Iterator[str]:
+    """A line if the index for DALI beside a whole TFRecord file, which need not be there, is not that of the file."""
+    made = path.with_name(dali_name(path.name))
+    if made.is_file():
+        expected = dali_index(path)
+        if made.stat().st_size != len(expected) or made.read_bytes() != expected:
+            command = f"image-shards index --dali {path.parent}"
+            yield f"{made.name}: is not the index of its shard; `{command}` makes it again"

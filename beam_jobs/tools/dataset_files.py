@@ -7,6 +7,7 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
     MOST_BYTES,
+    PAPER_NAMES,
     Manifest,
     Shard,
     ShardFile,
+    dali_name,
     index_name,
 )
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
@@ -31,6 +34,7 @@ from shard_reader.storage.open import directory, local_path
 from shard_reader.system.regular_files import read_regular
 
 __all__ = [
+    "REPORT_NAME",
     "copy_to_disk",
     "data_files",
     "label_counts",
@@ -44,6 +48,8 @@ __all__ = [
     "shard_on_disk",
 ]
 
+REPORT_NAME: Final = "report.html"
+"""The report of `prepare --report`, beside the manifest, which does not name it."""
 _PIECE = 1 << 23
 
 
@@ -155,9 +161,9 @@ def data_files(manifest: Manifest) -> Iterator[ShardFile]:
 
 def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
     """The names in a dataset's directory that are not files of the dataset."""
-    known = {MANIFEST_NAME, *manifest.files}
+    known = {MANIFEST_NAME, REPORT_NAME, *PAPER_NAMES, *manifest.files}
     for file in data_files(manifest):
-        known |= {file.path, index_name(file.path)}
+        known |= {file.path, index_name(file.path), dali_name(file.path)}
     return sorted(name for name in names if name not in known)
 
 

@@ -31,7 +31,7 @@ _RECORDS = 3
 _MOST_SPLITS, _MOST_FIELDS, _MOST_OPTION_LINES = 5, 8, 3
 # Options about the run instead of the result, and options that other lines show.
 _OPTIONS_LEFT_OUT = frozenset({"input", "output", "workers", "command", "formats", "kind", "shards", "shard_counts"})
-_OPTIONS_LEFT_OUT |= {"max_rejects", "beam", "runner"}
+_OPTIONS_LEFT_OUT |= {"max_rejects", "beam", "runner", "why", "layout"}
 
 
 def facts(place: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from beam_jobs.external_sort import find_equal_hashes
 from beam_jobs.processes import in_parallel
 from beam_jobs.terminal import counted, size_text
-from beam_jobs.tools.damage import damage
+from beam_jobs.tools.damage import dali_damage, damage
 from beam_jobs.tools.dataset_files import (
     copy_to_disk,
     data_files,
@@ -240,7 +240,7 @@ def _look_at_file(task: _Task, format: str, file: ShardFile) -> tuple[list[str],
     except (CorruptionError, OSError) as error:
         text = str(error).removeprefix(f"{path}: ")
         return [*problems, f"{file.path}: is not as the manifest says: {text}; make the dataset again"], None
-    problems += _index_problems(task, file, stored, rows)
+    problems += [*_index_problems(task, file, stored, rows), *dali_damage(path)]
     if task.decode and not problems:
         problems += _decoding_problems(task, format)
     return problems, rows

@@ -63,6 +63,13 @@ class Elements:
             _check_choice(name, choice, self.specs)
         self._check_weights(stream, is_trimmed)
 
+    def __str__(self) -> str:
+        """The choices as arguments: `inputs='image', targets='label'`."""
+        choices = {"inputs": self._inputs, "targets": self._targets}
+        if self._weight != "weight":
+            choices["weight"] = self._weight
+        return "".join(f", {name}={_as_text(choice)}" for name, choice in choices.items() if choice is not None)
+
     @property
     def are_dictionaries(self) -> bool:
         """Whether nothing is chosen, and elements are whole batches."""
@@ -165,6 +172,11 @@ def _chosen(choice: Choice, arrays: Mapping[str, Any]) -> Any:
     if isinstance(choice, str):
         return arrays[choice]
     return tuple(arrays[name] for name in choice or ())
+
+
+def _as_text(choice: Choice) -> str:
+    """A choice, for people: a name, names, or the name of a function."""
+    return getattr(choice, "__name__", repr(choice)) if callable(choice) else repr(choice)
 
 
 def _one_hot(labels: NDArray[Any], mask: NDArray[np.bool_] | None, classes: int) -> NDArray[np.float32]:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shard_reader.dataset.display import Gallery, overview
 from shard_reader.dataset.records import Records
 from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.manifest import Manifest
 from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
-from shard_reader.printable import printable
+from shard_reader.printable import excerpt, printable
 from shard_reader.remote.client import StoreClient
 from shard_reader.shards.local_shards import LocalShards
 from shard_reader.shards.located import Located
@@ -26,6 +27,7 @@ from shard_reader.shards.source import Shards
 __all__ = ["Dataset", "shards_of_split"]
 
 _BLOCK = 1 << 16  # records that `where` tests together
+_LONGEST = 60  # of a value in the text of a subset
 
 
 class Dataset(Records):
@@ -55,13 +57,14 @@ class Dataset(Records):
         self._shards, self._prefetch_bytes = shards, prefetch_bytes
         self._chosen: NDArray[np.int64] | None = None  # after `select`: each record's number in the split
         self._whole: Dataset | None = None  # after `select`: the whole split
+        self._choices: tuple[str, ...] = ()  # after `select`: the calls, for people
 
     def __getstate__(self) -> dict[str, Any]:
         """Plain values that any later version can read."""
         # A subset refers to its whole dataset, so that subsets pickled together share shards and cache in the copy,
         # too.
         if self._whole is not None:
-            return {"whole": self._whole, "chosen": self._chosen}
+            return {"whole": self._whole, "chosen": self._chosen, "choices": self._choices}
         remote = self._shards if isinstance(self._shards, RemoteShards) else None
         return {
             "path": self.path,
@@ -76,7 +79,7 @@ class Dataset(Records):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "whole" in state:
-            self._choose(state["whole"], state["chosen"])
+            self._choose(state["whole"], state["chosen"], tuple(state.get("choices", ())))
             return
         path, split, format = state["path"], state["split"], state["format"]
         if "_shards" in state:  # see `old_pickles.py`
@@ -89,10 +92,16 @@ class Dataset(Records):
         self.__init__(path, manifest, split, format, shards, prefetch_bytes)  # type: ignore[misc]
         if state.get("_chosen") is not None:
             whole = Dataset(path, manifest, split, format, shards, prefetch_bytes)
-            self._choose(whole, state["_chosen"])
+            self._choose(whole, state["_chosen"], ())
 
     def __repr__(self) -> str:
+        if self._whole is not None:
+            choices = "".join(f", {choice}" for choice in self._choices)
+            return f"Subset({len(self)} records of {self._whole!r}{choices})"
         return f"Dataset({self._shown!r}, split={self.split!r}, format={self.format!r}, {len(self)} records)"
+
+    def _repr_html_(self) -> str:
+        return overview(self, self.manifest.splits, self.split if self._whole is None else "", self.manifest.formats)
 
     def __len__(self) -> int:
         return self.manifest.splits[self.split].records if self._chosen is None else len(self._chosen)
@@ -158,6 +167,10 @@ class Dataset(Records):
         Examples:
             >>> small = data.select(range(1000))  # doctest: +SKIP
         """
+        return self._subset(records, "selected")
+
+    def _subset(self, records: Iterable[int] | NDArray[Any], choice: str) -> Dataset:
+        """As `select`, with words for the choice."""
         numbers = np.asarray(records if isinstance(records, np.ndarray | Sequence) else list(records))
         if numbers.ndim != 1:
             raise ValueError(f"records has the shape {numbers.shape}: pass numbers, or a mask of {len(self)}")
@@ -174,7 +187,8 @@ class Dataset(Records):
         numbers = np.where(numbers < 0, numbers + len(self), numbers)
         other = Dataset.__new__(Dataset)
         whole = self if self._whole is None else self._whole
-        other._choose(whole, numbers if self._chosen is None else self._chosen[numbers])
+        choices = self._choices if choice in self._choices[-1:] else (*self._choices, choice)
+        other._choose(whole, numbers if self._chosen is None else self._chosen[numbers], choices)
         return other
 
     def where(self, **conditions: Any) -> Dataset:
@@ -190,6 +204,10 @@ class Dataset(Records):
         Examples:
             >>> pets = data.where(label=["cat", "dog"], width=lambda width: width >= 256)  # doctest: +SKIP
         """
+        return self._subset(self._matches(conditions), _as_text(conditions))
+
+    def _matches(self, conditions: Mapping[str, Any]) -> NDArray[np.int64]:
+        """The numbers of the records that pass all conditions, int64 `[n]`."""
         tests = {name: self._test(name, condition) for name, condition in conditions.items()}
         found = []
         for start in range(0, len(self), _BLOCK):
@@ -197,7 +215,29 @@ class Dataset(Records):
             for name, test in tests.items():
                 numbers = numbers[test(self.column(name, numbers))] if len(numbers) else numbers
             found.append(numbers)
-        return self.select(np.concatenate([np.empty(0, np.int64), *found]))
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def show(self, n: int = 12, *, where: Mapping[str, Any] | None = None, seed: int = 0) -> Gallery:
+        """Some records with their pictures, for a notebook; in a terminal, a line for each.
+
+        Labels are under the pictures, and boxes (`objects/bbox`) are drawn on them. A damaged record shows its damage.
+
+        Args:
+            n: number of records, at most 200; all, if there are fewer.
+            where: conditions on the records, by the names of fields, as `data.where` takes them.
+            seed: decides which records.
+
+        Raises:
+            ValueError: a value is out of range, or there is no such field or class.
+            TypeError: a value is not an integer.
+
+        Examples:
+            >>> data.show(20, where={"label": "cat"})  # doctest: +SKIP
+        """
+        if not where:
+            return self._gallery(n, seed)
+        numbers = self._matches(where)
+        return self._gallery(n, seed, self._subset(numbers, _as_text(where)), numbers)
 
     def locate(self, records: NDArray[np.int64]) -> Located:
         # Numbers are checked here and nowhere later: images are gathered by address, from the memory that they name.
@@ -246,10 +286,10 @@ class Dataset(Records):
         shard = bisect_right(self._end_list, number)
         return self._shards[shard], number - int(self._starts[shard])
 
-    def _choose(self, whole: Dataset, chosen: NDArray[np.int64]) -> None:
+    def _choose(self, whole: Dataset, chosen: NDArray[np.int64], choices: tuple[str, ...]) -> None:
         """Become some records of a split, by their numbers in it."""
         self.__dict__.update(whole.__dict__)
-        self._whole, self._chosen = whole, chosen
+        self._whole, self._chosen, self._choices = whole, chosen, choices
 
     def _test(self, name: str, condition: Any) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
         field = self.fields.get(name)
@@ -298,6 +338,14 @@ def shards_of_split(
     if store is None:
         return LocalShards(Path(path), shards, manifest.fields, format, max_pixels)
     return RemoteShards(store, shards, manifest.fields, format, cache, max_pixels)
+
+
+def _as_text(conditions: Mapping[str, Any]) -> str:
+    """The conditions of `where`, for people: `where label='cat', width=<lambda>`."""
+    values = (
+        (name, getattr(value, "__name__", None) or excerpt(value, _LONGEST)) for name, value in conditions.items()
+    )
+    return printable(f"where {', '.join(f'{name}={value}' for name, value in values)}")
 
 
 def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:

@@ -47,7 +47,7 @@ class Mixture(Records):
         self.__init__(state["_sources"], state["_counts"], state["_epoch_records"])  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        parts = (f"{count}/{_BLOCK} of {source!r}" for count, source in zip(self._counts, self._sources, strict=True))
+        parts = (f"{count / _BLOCK:.1%} {source!r}" for count, source in zip(self._counts, self._sources, strict=True))
         return f"Mixture({', '.join(parts)})"
 
     def __len__(self) -> int:

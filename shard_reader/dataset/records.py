@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.arguments import as_integer, one_of, record_numbers
+from shard_reader.arguments import as_integer, at_least_one, one_of, record_numbers, require
+from shard_reader.dataset.display import Gallery, gallery, overview
+from shard_reader.dataset.frame import data_frame
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import INPUT_FIELDS, Field
 from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
@@ -32,6 +34,7 @@ __all__ = ["Records"]
 _LEFT_OUT = ("id", "height", "width", *INPUT_FIELDS)  # of the values of `data[i]`, which has an id of its own
 _BLOCK = 1 << 12  # records whose strings or lists are fetched together
 _PART = 1 << 20  # records of a column that are looked up together
+_MOST_SHOWN = 200
 
 
 class Records(ABC):
@@ -183,6 +186,54 @@ class Records(ABC):
     def ids(self, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.object_]:
         """The ids of several records, by default of all, as UTF-8 `bytes`, `[n]`."""
         return self.column("id", records)
+
+    def to_pandas(self, fields: Iterable[str] | None = None) -> Any:
+        """The fields of all records as a `pandas.DataFrame`, without images: a row for each record, by its number.
+
+        `data.select(frame.index[frame.width < 64])` are the records of some rows. A column `class` with the names of
+        labels, a pandas Categorical, stands after `label`, unless the records have a field of that name. Arrays and
+        lists are objects.
+
+        Args:
+            fields: the fields to read. By default all that the indexes hold (numbers), and `id`. Ids, strings and
+                lists are read from the shards, record by record.
+
+        Raises:
+            ValueError: there is no such field, or it is the image.
+            TypeError: `fields` is a single text.
+            CorruptionError: a shard or a value is damaged.
+            ModuleNotFoundError: pandas is not installed.
+
+        Examples:
+            >>> data.to_pandas(["label", "width"]).groupby("class").width.describe()  # doctest: +SKIP
+        """
+        return data_frame(self, fields)
+
+    def show(self, n: int = 12, *, seed: int = 0) -> Gallery:
+        """Some records with their pictures, for a notebook; in a terminal, a line for each.
+
+        Labels are under the pictures, and boxes (`objects/bbox`) are drawn on them. A damaged record shows its damage.
+
+        Args:
+            n: number of records, at most 200; all, if there are fewer.
+            seed: decides which records.
+
+        Raises:
+            ValueError: a value is out of range.
+            TypeError: a value is not an integer.
+        """
+        return self._gallery(n, seed)
+
+    def _gallery(
+        self, n: int, seed: int, among: Records | None = None, numbers: NDArray[np.int64] | None = None
+    ) -> Gallery:
+        """Some records among those of a subset, which have these numbers here."""
+        require(at_least_one("n", n) <= _MOST_SHOWN, "n", n, f"must be at most {_MOST_SHOWN}")
+        return gallery(self, n, as_integer("seed", seed), title=repr(self if among is None else among), among=numbers)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a few pictures, splits, fields and classes."""
+        return overview(self, {}, "", ())
 
     def fetched(self) -> Stats:
         """The requests and bytes of this process for these records."""

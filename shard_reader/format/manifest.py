@@ -12,6 +12,9 @@ OUT/
   duplicates.jsonl                           one line for each record with the bytes of an earlier one
   thumbnails.jsonl                           small pictures of rejects, suspects and changed images
   dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
+  metadata.parquet                           the fields of all records but the image, as one table
+  README.md  card-1.jpg  croissant.json      a page for people, its pictures, and Croissant's description
+  train-00000-of-00002.tfrecord.idx          the index of a shard for DALI (`--dali-index`)
 ```
 
 A directory without `dataset.json` MUST NOT be read as a dataset: the manifest is renamed into place
@@ -92,6 +95,13 @@ that, and `contradiction`, whether it has other labels. Then one for each record
 earlier one (`near` is true), with the number of bits in which its `phash` differs from that of the first of its group
 (`distance`). A group is connected by pairs whose `phash` differs in at most `options.near_distance` bits, and whose
 `dhash` in four more. Groups of more than 1,000 are in `warnings` alone.
+
+**Papers.** `metadata.parquet` has the columns of all fields but the image, `split`, and, where labels have names, those
+in `label_name` (a list of them for a list of labels; `objects/label_name` for those of objects); a name that a field
+has gets a `_` at its end. `README.md` is a dataset card with the YAML header of the Hugging Face Hub, `croissant.json`
+the description in Croissant 1.1. Neither is in `files`: the last 64 hexadecimal digits of each are the SHA-256 of its
+own text with zeros in their place, so that an edited file is recognised, and kept. A `.idx` file has a line
+`OFFSET SIZE` for each record of a TFRecord file, in bytes, with its frame.
 """
 
 from __future__ import annotations
@@ -119,6 +129,9 @@ __all__ = [
     "LOCK_NAME",
     "MANIFEST_NAME",
     "MOST_BYTES",
+    "PAPER_NAMES",
+    "PARQUET_NAME",
+    "PICTURE_NAMES",
     "REJECTS_NAME",
     "SUSPECTS_NAME",
     "TFDS_NAMES",
@@ -133,6 +146,7 @@ __all__ = [
     "Split",
     "Statistics",
     "canonical_json",
+    "dali_name",
     "index_name",
     "shard_name",
     "with_checksum",
@@ -152,6 +166,12 @@ LOCK_NAME: Final = "_image-shards.lock"
 """A file of the job that writes a dataset: beside no manifest, it says that the dataset is not finished."""
 TFDS_NAMES: Final = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
 """The files for TensorFlow Datasets."""
+PARQUET_NAME: Final = "metadata.parquet"
+"""The fields of all records but the image, as one table."""
+PICTURE_NAMES: Final = ("card-1.jpg", "card-2.jpg", "card-3.jpg")
+"""The pictures of the card."""
+PAPER_NAMES: Final = ("README.md", "croissant.json")
+"""The card and Croissant's description. People edit them: they are not in `files`."""
 FORMATS: Final[Mapping[str, str]] = {name: format.suffix for name, format in SHARD_FORMATS.items()}
 """Each format's name and its files' suffix."""
 ENCODINGS: Final = tuple(IMAGE_CODECS)
@@ -173,6 +193,11 @@ def shard_name(split: str, number: int, count: int, format: str) -> str:
 def index_name(shard: str) -> str:
     """The file name of a shard's index."""
     return f"{shard}.index.npy"
+
+
+def dali_name(shard: str) -> str:
+    """The file name of a TFRecord shard's index for DALI."""
+    return f"{shard}.idx"
 
 
 def canonical_json(value: Any) -> str:

@@ -138,16 +138,26 @@ class OpenShard:
         Raises:
             CorruptionError: the image is damaged.
         """
-        start, length, checksum, height, width = self._extents[row].item()
+        *_, height, width = self._extents[row].item()
+        payload = self.payload(row)
+        try:
+            return decode_image(payload, self.fields["image"], height, width, max_pixels=self.max_pixels)
+        except (ValueError, OSError) as error:
+            raise self.damage(row, error) from error
+
+    def payload(self, row: int) -> NDArray[np.uint8]:
+        """The bytes of one image, checked: an encoded file, or raw pixels.
+
+        Raises:
+            CorruptionError: the bytes are damaged.
+        """
+        start, length, checksum, _, _ = self._extents[row].item()
         payload: NDArray[np.uint8] | None = self.stored(start, length)
         if payload is None or crc32c(payload) != checksum:
             payload = self.refetched(start, length, checksum)
         if payload is None:
             raise self.damage(row, "is damaged (CRC mismatch)")
-        try:
-            return decode_image(payload, self.fields["image"], height, width, max_pixels=self.max_pixels)
-        except (ValueError, OSError) as error:
-            raise self.damage(row, error) from error
+        return payload
 
     def damage(self, row: int, reason: object) -> CorruptionError:
         """The error for an unreadable image."""

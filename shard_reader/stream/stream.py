@@ -70,6 +70,13 @@ class Stream:
         """The number of batches of this rank in an epoch."""
         return self.order.steps
 
+    def __repr__(self) -> str:
+        order, shuffle = self.order, self.order.to_plain()["shuffle"]
+        rank = "" if order.world_size == 1 else f", rank={order.rank}, world_size={order.world_size}"
+        options = f"batch_size={order.batch_size}, shuffle={shuffle!r}, seed={self.seed}{rank}"
+        epoch, step = self.next
+        return f"Stream({self.data!r}, {options}; next: epoch {epoch}, step {step} of {len(self)})"
+
     def __enter__(self) -> Stream:
         return self
 

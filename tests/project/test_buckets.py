@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,9 +45,3 @@ def test_from_bucket_to_bucket_to_batches(
     assert digests(resumed) == expected[2]
     assert (data.fetched() + resumed.stats()).evictions > 0
     assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*-train-*")) <= room
-
-
-def test_from_bucket_to_bucket_to_batches_in_short(
-    new_store: Callable[[str], Store], class_folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    test_from_bucket_to_bucket_to_batches(new_store("moto"), class_folders, tmp_path, "tfrecord", monkeypatch)

@@ -39,7 +39,7 @@ PAGES = {
 }
 SOURCES = re.findall(r"^\|([a-z ]*)\|.*\| `(image-shards prepare .*)` \|$", PAGES["prepare/sources.md"], re.MULTILINE)
 # Read by everybody first. All others take some minutes together.
-_FIRST = {"index.md", "start/install.md", "read/index.md"}
+_FIRST = {"start/install.md", "read/index.md"}
 RUN = [
     pytest.param(name, marks=() if name in _FIRST else pytest.mark.slow)
     for name, page in PAGES.items()
@@ -182,7 +182,7 @@ def test_every_option_of_prepare_is_in_a_table(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         parse(["prepare", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help", "--runner", "--parallelism"}
-    pages = "\n".join(page for name, page in PAGES.items() if name.startswith("prepare/"))
+    pages = "\n".join(page for name, page in PAGES.items() if name.startswith(("prepare/", "operate/share")))
     table = "\n".join(line for line in pages.splitlines() if line.startswith("| `--"))
     options = set(re.findall(r"`(--[a-z-]+)", table.replace("\\|", "")))
     beam = {option for option in options if "_" in option}
@@ -191,7 +191,7 @@ def test_every_option_of_prepare_is_in_a_table(capsys: pytest.CaptureFixture[str
 
 
 FUNCTIONS = {
-    "read/": [shard_reader.open_dataset, shard_reader.Dataset.stream, shard_reader.mix],
+    "read/": [shard_reader.open_dataset, shard_reader.Dataset.stream, shard_reader.Dataset.show, shard_reader.mix],
     "train/": [
         "tf_data.as_dataset",
         "keras.ShardSequence",

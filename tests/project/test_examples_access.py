@@ -20,6 +20,9 @@ pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 h5py = pytest.importorskip("h5py")
 
+# Processes that import TensorFlow and train: CI runs them.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = REPOSITORY / "examples"
 SEQUENCE, BATCHES = EXAMPLES / "keras_sequence_hdf5.py", EXAMPLES / "random_access_batches.py"
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit of memory is Linux's")
@@ -46,7 +49,7 @@ def split_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("script", [pytest.param(SEQUENCE, marks=pytest.mark.slow), BATCHES], ids=["hdf5", "batches"])
+@pytest.mark.parametrize("script", [SEQUENCE, BATCHES], ids=["hdf5", "batches"])
 def test_a_directory_that_is_not_empty_is_refused(script: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     result = run(script, tmp_path, tmp_path)
@@ -54,7 +57,7 @@ def test_a_directory_that_is_not_empty_is_refused(script: Path, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("script", [pytest.param(SEQUENCE, marks=pytest.mark.slow), BATCHES], ids=["hdf5", "batches"])
+@pytest.mark.parametrize("script", [SEQUENCE, BATCHES], ids=["hdf5", "batches"])
 def test_a_folder_without_images_is_an_error(script: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     result = run(script, tmp_path / "images", tmp_path / "out")
@@ -93,7 +96,6 @@ def test_predictions_are_those_of_their_images(split_folders: Path, tmp_path: Pa
         assert len(list(csv.DictReader(file))) == 150
 
 
-@pytest.mark.slow
 def test_predictions_on_real_images(cifar10: Path, tmp_path: Path) -> None:
     output = succeeded(SEQUENCE, cifar10, tmp_path / "out")
     ids = sorted(path.relative_to(cifar10).as_posix() for path in cifar10.glob("test/*/*.jpg"))
@@ -102,7 +104,6 @@ def test_predictions_on_real_images(cifar10: Path, tmp_path: Path) -> None:
     assert right and float(right[1]) > 20
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "instead", "message"),
     [
@@ -171,7 +172,6 @@ def check_batches(output: str, records: int, batches: int) -> None:
 
 
 @LINUX
-@pytest.mark.slow
 @pytest.mark.parametrize("images", ["class_folders", "cifar10"])
 def test_a_list_does_not_fit_and_batches_by_number_do(images: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(images)

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from support.command import REPOSITORY
-from support.images import write_image
+from support.images import some_of, write_image
 
 EXAMPLES = {"torch": "torch_ddp.py", "jax": "jax_sharded.py"}
 FIRST_NUMBER = {"torch": "--processes", "jax": "--devices"}
 
-pytestmark = pytest.mark.parametrize("framework", EXAMPLES)
+# Processes that import a framework and train: CI runs them.
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("framework", EXAMPLES)]
 
 
 def run(framework: str, *arguments: object, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -71,11 +72,10 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(framework: str, tmp_pat
     check(framework, tmp_path / "images", "", tmp_path / "out", 8, numbers)
 
 
-@pytest.mark.slow
 def test_with_real_images_and_more_processes(framework: str, cifar10: Path, tmp_path: Path) -> None:
     pytest.importorskip(framework)
     numbers = {"torch": (2, 3), "jax": (8, 6)}[framework]
-    check(framework, cifar10, "train", tmp_path / "out", 96, numbers)
+    check(framework, some_of(cifar10, tmp_path / "images", 100), "train", tmp_path / "out", 96, numbers)
 
 
 def test_what_cannot_be_is_said_at_once(framework: str, class_folders: Path, tmp_path: Path) -> None:

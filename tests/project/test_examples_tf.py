@@ -23,6 +23,9 @@ from shard_reader import open_dataset
 pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
+# Processes that import TensorFlow and train: CI runs them.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ("keras_generator_to_shards", "tf_data_shards")
 NUMBER = r" +([\d,.]+)"
 
@@ -184,11 +187,9 @@ def test_a_directory_with_something_in_it_is_refused(name: str, folders: Path, t
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.slow
 def test_the_generator_and_shards_train_on_cifar10(cifar10: Path, tmp_path: Path) -> None:
     check_generator(output(EXAMPLES[0], cifar10, tmp_path), 3000, "epoch 2, step 24, 23 steps to the end")
 
 
-@pytest.mark.slow
 def test_all_ways_give_the_same_images_of_cifar10(cifar10: Path, tmp_path: Path) -> None:
     check_sources(output(EXAMPLES[1], cifar10, tmp_path), 3000)

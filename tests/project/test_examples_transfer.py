@@ -20,6 +20,9 @@ pandas = pytest.importorskip("pandas")
 pytest.importorskip("tensorflow")
 pytest.importorskip("scipy")
 
+# Processes that import TensorFlow and train: CI runs them.
+pytestmark = pytest.mark.slow
+
 SCRIPT = REPOSITORY / "examples" / "transfer_learning_vgg16_cifar.py"
 
 
@@ -88,7 +91,6 @@ def test_a_directory_that_is_not_empty_is_refused(class_folders: Path) -> None:
     assert result.stderr.splitlines()[-1] == f"{class_folders}: is not empty; give a new directory"
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # TensorFlow's tensors, in NumPy 2
 def test_transfer_learning_on_cifar10(cifar10: Path, tmp_path: Path) -> None:
     weights = tmp_path / "vgg16.weights.h5"

@@ -152,3 +152,33 @@ def test_the_command_without_beam_says_what_to_install() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == "image-shards: error: needs cykooz_resizer: pip install 'image-shards[beam]'\n"
+
+
+def test_dir_shows_the_public_names_and_modules() -> None:
+    assert set(dir(shard_reader)) == {*shard_reader.__all__, *ADAPTERS, "format", "transforms", "__version__"}
+    code = "import sys, shard_reader; dir(shard_reader); print(shard_reader.transforms.Flip, 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["<class", "'shard_reader.transforms.standard.Flip'>", "False"]
+
+
+@pytest.mark.parametrize(("adapter", "framework"), ADAPTERS.items())
+def test_a_module_is_there_when_it_is_asked_for(adapter: str, framework: str) -> None:
+    pytest.importorskip(framework)
+    assert getattr(shard_reader, adapter) is importlib.import_module(f"shard_reader.{adapter}")
+
+
+def test_a_module_whose_package_is_missing_says_what_to_install() -> None:
+    code = "import sys; sys.modules['torch'] = None; import shard_reader; print(hasattr(shard_reader, 'torch'), {})"
+    call = [sys.executable, "-c", code.format("shard_reader.torch")]
+    result = subprocess.run(call, capture_output=True, text=True)
+    assert result.stderr.splitlines()[-1] == (
+        "AttributeError: shard_reader.torch needs PyTorch: pip install 'image-shards[torch]'"
+    )
+    with pytest.raises(AttributeError, match="module 'shard_reader' has no attribute 'tensorflow'"):
+        shard_reader.tensorflow  # noqa: B018
+
+
+def test_there_is_one_version() -> None:
+    assert beam_jobs.__version__ == shard_reader.__version__
+    with pytest.raises(AttributeError, match="module 'beam_jobs' has no attribute 'version'"):
+        beam_jobs.version  # noqa: B018

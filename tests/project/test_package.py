@@ -138,7 +138,7 @@ def test_the_tests_that_the_compatibility_page_names_are_there() -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A repository with what a release looks at, as it should be."""
-    for name in ("README.md", "CHANGELOG.md", "CITATION.cff", "Dockerfile", "beam_jobs/__init__.py"):
+    for name in ("README.md", "CHANGELOG.md", "CITATION.cff", "Dockerfile", "shard_reader/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)
     change(tmp_path, "CHANGELOG.md", r"## \[Unreleased\]\n.*?(?=^## )", "## [Unreleased]\n\n")
@@ -175,7 +175,7 @@ def test_a_release_that_is_ready_has_no_problem(project: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "pattern", "text", "problem"),
     [
-        ("beam_jobs/__init__.py", VERSION, "9.9.9", f"beam_jobs/__init__.py: has version 9.9.9, not {VERSION}"),
+        ("shard_reader/__init__.py", VERSION, "9.9.9", f"shard_reader/__init__.py: has version 9.9.9, not {VERSION}"),
         ("CITATION.cff", VERSION, "9.9.9", f"CITATION.cff: has version 9.9.9, not {VERSION}"),
         ("CITATION.cff", r"released: .*?$", 'released: "2020-01-01"', "CITATION.cff: was released on 2020-01-01, in"),
         ("Dockerfile", rf":{VERSION}", ":9.9.9", f"Dockerfile: has version 9.9.9, not {VERSION}"),

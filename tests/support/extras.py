@@ -53,6 +53,8 @@ EXAMPLES: Mapping[str, Example] = {
                        "image-shards benchmark shards --crop 48 --seconds 1"]),
     "hdf5": Example(["image-shards verify shards"]),
     "beam": Example([PREPARE, READ_NEW, "image-shards prepare photos new-h5 --format hdf5"]),
+    "pandas": Example(["python -c {" + OPEN + "frame = data.to_pandas(); print(frame['class'].value_counts())}"]),
+    "report": Example(["image-shards report shards"]),
     "heic": Example(["python -c {" + HEIC + "}", "image-shards prepare heic new --size 64", READ_NEW], also="beam"),
     "dataflow": Example([PREPARE, "python -c {import apache_beam.runners.dataflow.dataflow_runner, gcsfs}"]),
     "tf": Example(["python -c {" + STREAM + "from shard_reader.tf_data import as_dataset; "

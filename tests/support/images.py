@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,16 @@ def shared(name: str) -> Path:
     if not (SHARED / name).is_dir():
         pytest.skip(f"no real images at {SHARED / name}")
     return SHARED / name
+
+
+def some_of(source: Path, target: Path, count: int) -> Path:
+    """Copies of the first `count` images of each folder in `source`, in the same folders of `target`."""
+    for folder in sorted(path for path in source.rglob("*") if path.is_dir()):
+        for path in sorted(path for path in folder.iterdir() if path.is_file())[:count]:
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    return target
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (20, 16)) -> None:

@@ -26,7 +26,7 @@ def problems(version: str, root: Path = REPOSITORY) -> list[str]:
 
 def _versions(version: str, root: Path) -> list[str]:
     places = {
-        "beam_jobs/__init__.py": r'__version__ = "(.+)"',
+        "shard_reader/__init__.py": r'__version__ = "(.+)"',
         "CITATION.cff": r"version: (.+)",
         "README.md": r"image_shards-(\d+\.\d+\.\d+)-py3",
         "Dockerfile": r"image-shards:(\d+\.\d+\.\d+)",

@@ -45,8 +45,8 @@ _NO_GRPC = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 os.environ.update(_NO_GRPC)
 
 
-def first_of(*names: str) -> list[Any]:
-    """Servers as parameters of a test, of which the first is tested always, and the others among the slow tests."""
+def first_of(*names: Any) -> list[Any]:
+    """Parameters of a test, of which the first is tested always, and the others among the slow tests."""
     return [names[0], *(pytest.param(name, marks=pytest.mark.slow) for name in names[1:])]
 
 

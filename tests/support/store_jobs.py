@@ -12,10 +12,11 @@ from support.servers import SECRET, Store
 
 from shard_reader.format import Manifest
 
-__all__ = ["OPTIONS", "finished", "is_as", "run"]
+__all__ = ["ABOUT_PLACES", "OPTIONS", "finished", "is_as", "run"]
 
 OPTIONS = "--size 16x12 --encoding raw --format tfrecord --format hdf5 --split train=0.8,val=0.2 --stratify --shards 3"
-ABOUT_PLACES = {"dataset.json", "dataset_info.json"}  # they name INPUT, workers and OUTPUT
+# Files that name INPUT, workers or OUTPUT, or have the checksum of one.
+ABOUT_PLACES = {"dataset.json", "dataset_info.json", "README.md", "croissant.json"}
 
 
 def run(

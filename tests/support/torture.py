@@ -13,12 +13,19 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-__all__ = ["draws"]
+__all__ = ["draws", "times"]
+
+_ROUND = "IMAGE_SHARDS_ROUND"
 
 
 def draws(seed: int) -> np.random.Generator:
     """Random numbers of a test in this round. Without `scripts/torture`, each run is the same round."""
-    return np.random.default_rng([seed, int(os.environ.get("IMAGE_SHARDS_ROUND", "0"))])
+    return np.random.default_rng([seed, int(os.environ.get(_ROUND, "0"))])
+
+
+def times(number: int) -> int:
+    """How often a test repeats itself in a round of `scripts/torture`; elsewhere a third of that."""
+    return number if _ROUND in os.environ else -(-number // 3)
 
 
 def _sums(folder: Path) -> Counter[str]:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from support.command import command, new_process, prepared
 from support.images import write_image
+from support.store_jobs import ABOUT_PLACES
 
 from shard_reader import open_dataset
 from shard_reader.format import Manifest, index_name
@@ -58,6 +59,11 @@ def test_what_is_in_the_output(raw_shards: Path) -> None:
         "dataset_info.json",
         "features.json",
         "label.labels.txt",
+        "thumbnails.jsonl",
+        "metadata.parquet",
+        "README.md",
+        "croissant.json",
+        *(f"card-{number}.jpg" for number in (1, 2, 3)),
     }
     assert files(raw_shards) == parts | others
     for name in parts:
@@ -102,7 +108,7 @@ def test_one_and_two_workers_give_the_same_bytes_and_another_seed_another_order(
     two = tmp_path / "two"
     assert new_process("prepare", class_folders, two, *options, "--workers", 2).returncode == 0  # with other hashes
     assert checksums(one) == checksums(two) == checksums(raw_shards)
-    for name in files(raw_shards) - {"dataset.json", "dataset_info.json"}:  # those name workers and OUTPUT
+    for name in files(raw_shards) - ABOUT_PLACES:
         assert (one / name).read_bytes() == (raw_shards / name).read_bytes()
     other = prepared(class_folders, tmp_path / "other", *options, "--seed", 1)
     orders = [open_dataset(path).ids(np.arange(48)).tolist() for path in (one, other)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.command import command, prepared
+from support.servers import first_of
 
 from shard_reader import CenterCrop, open_dataset
 from shard_reader.format.image_codecs.codec import ImageCodec
@@ -19,7 +20,7 @@ from shard_reader.format.shard_formats import example, tfrecord
 CODECS = list(IMAGE_CODECS.values())
 
 
-@pytest.fixture(scope="module", params=CODECS, ids=lambda codec: codec.name)
+@pytest.fixture(scope="module", params=first_of(*CODECS), ids=lambda codec: codec.name)
 def encoded(
     request: pytest.FixtureRequest, class_folders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ImageCodec, Path]:

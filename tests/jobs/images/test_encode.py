@@ -22,8 +22,8 @@ from support.pictures import (
     saved,
 )
 
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.images.process import prepare_image
-from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import FITS
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from beam_jobs.images.perceptual_hash import NO_HASHES, PerceptualHashes, perceptual_hashes
+from beam_jobs.images.measures.perceptual_hash import NO_HASHES, PerceptualHashes, perceptual_hashes
 from beam_jobs.plan.near_duplicates import distance
 
 

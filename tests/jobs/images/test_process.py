@@ -29,8 +29,8 @@ from support.pictures import (
 )
 
 from beam_jobs.images.geometry import plan_geometry
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.images.process import Payload, codec_versions, prepare_image
-from beam_jobs.images.statistics import ChannelSums
 from beam_jobs.options import FILTERS, FITS
 from beam_jobs.sources import BadInput
 from shard_reader.format.image_codecs.table import IMAGE_CODECS

@@ -19,7 +19,7 @@ from support.command import command, prepared
 from support.images import write_image
 
 from beam_jobs.cli.main import main
-from beam_jobs.plan.duplicates import _Contradictions
+from beam_jobs.plan.duplicates import Contradictions
 from shard_reader import open_dataset
 from shard_reader.format import Manifest
 
@@ -155,7 +155,7 @@ def test_lists_of_labels_are_compared_in_any_order_and_none_contradicts_none(tmp
 
 
 def test_what_contradicts_is_found_without_the_first_ones_label() -> None:
-    contradictions = _Contradictions()
+    contradictions = Contradictions()
     labels: list[tuple[int, ...]] = [(), (3,), (), (4,), (3,)]
     assert [contradictions.has(0, (), own) for own in labels] == [False, False, False, True, False]
     assert contradictions.has(7, (1,), (2,)) and not contradictions.has(7, (1,), ())

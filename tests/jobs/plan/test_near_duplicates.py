@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.command import command, prepared
 from support.images import write_image
+from support.store_jobs import ABOUT_PLACES
 
 from beam_jobs.cli.main import main
 from beam_jobs.plan import duplicates, near_duplicates
@@ -231,7 +232,7 @@ def test_the_number_of_workers_plays_no_part(alike: Path, tmp_path: Path, how: s
         for workers in (1, 2)
     )
     for path in one.glob("*.*"):
-        if path.name not in ("dataset.json", "dataset_info.json"):
+        if path.name not in ABOUT_PLACES:
             assert path.read_bytes() == (two / path.name).read_bytes(), path.name
 
 

@@ -17,6 +17,7 @@ from support.images import write_image
 
 ENGINES = Path(sys.prefix) / "engines"
 OPTIONS = ("--shards", "8")
+pytestmark = pytest.mark.slow  # each test starts an engine
 
 
 def one_of(engine: str) -> list[str]:
@@ -66,9 +67,7 @@ def checksums(dataset: Path) -> list[dict[str, dict[str, str]]]:
     return [shard["files"] for split in splits.values() for shard in split["shards"]]
 
 
-@pytest.fixture(
-    params=["flink", pytest.param("spark", marks=pytest.mark.slow), pytest.param("prism", marks=pytest.mark.slow)]
-)
+@pytest.fixture(params=["flink", "spark", "prism"])
 def engine(request: pytest.FixtureRequest) -> list[str]:
     return one_of(request.param)
 
@@ -130,7 +129,6 @@ def at_work(photos: Path, tmp_path: Path, engine: list[str]) -> subprocess.Popen
     return process
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(engine: list[str], photos: Path, tmp_path: Path) -> None:
     process = at_work(photos, tmp_path, engine)
     process.send_signal(signal.SIGINT)
@@ -141,7 +139,6 @@ def test_ctrl_c_leaves_nothing(engine: list[str], photos: Path, tmp_path: Path) 
     assert not (tmp_path / "shards").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends the engine")
 def test_kill_9_takes_the_engine_along(engine: list[str], photos: Path, local: Path, tmp_path: Path) -> None:
     process = at_work(photos, tmp_path, engine)

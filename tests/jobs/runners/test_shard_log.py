@@ -12,7 +12,7 @@ import pytest
 from support.command import command
 
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.images.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.meter import STAGES
 from beam_jobs.runners.shard_log import ShardLog, log_file
 from beam_jobs.shards.output import PLAN, Work

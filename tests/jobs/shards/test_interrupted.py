@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from support.command import command, prepared
 from support.images import write_image
-from support.torture import draws
+from support.servers import first_of
+from support.torture import draws, times
 
 from shard_reader import open_dataset
 
@@ -40,8 +41,8 @@ def linked_images(root: Path, count: int, suffix: str, size: tuple[int, int]) ->
 
 @pytest.fixture(scope="module")
 def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 images of 400x300: some seconds of work."""
-    return linked_images(tmp_path_factory.mktemp("many"), 2000, "jpg", (400, 300))
+    """1,000 images of 400x300: some seconds of work."""
+    return linked_images(tmp_path_factory.mktemp("many"), 1000, "jpg", (400, 300))
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +207,7 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> str:
 
 
 @linux
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", first_of(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 def test_ctrl_c_before_any_shard_is_finished_leaves_output_as_it_was(
     starting: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -215,6 +216,7 @@ def test_ctrl_c_before_any_shard_is_finished_leaves_output_as_it_was(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     running: subprocess.Popen[str], many_images: Path, undisturbed: dict[str, bytes], tmp_path: Path
@@ -237,6 +239,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     assert contents(output) == undisturbed
 
 
+@pytest.mark.slow
 @linux
 def test_another_job_does_not_go_on_with_what_is_kept(
     running: subprocess.Popen[str], many_images: Path, tmp_path: Path
@@ -255,6 +258,7 @@ def test_another_job_does_not_go_on_with_what_is_kept(
     assert not (output / "_work").exists()
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_while_clearing_up_clears_up(tiny_images: Path, tmp_path: Path) -> None:
     job = started(tiny_images, tmp_path / "out", "--size", "8x8", "--shards", "500")
@@ -281,6 +285,7 @@ def test_kill_9_leaves_no_process_and_the_next_run_goes_on(
     assert contents(prepared(many_images, tmp_path / "out", "--shards", 8)) == undisturbed
 
 
+@pytest.mark.slow
 @linux
 def test_kill_9_and_another_job_with_overwrite(
     running: subprocess.Popen[str], many_images: Path, tmp_path: Path
@@ -293,7 +298,7 @@ def test_kill_9_and_another_job_with_overwrite(
     assert sorted(output.glob("*.tfrecord")) == [output / f"train-0000{n}-of-00004.tfrecord" for n in range(4)]
     assert (output / "notes.txt").read_text() == "somebody's own"
     data = open_dataset(output)
-    assert len(set(data.ids(np.arange(len(data))).tolist())) == len(data) == 2000
+    assert len(set(data.ids(np.arange(len(data))).tolist())) == len(data) == 1000
 
 
 @linux
@@ -353,6 +358,7 @@ def test_an_image_that_crashes_its_decoder_is_named_and_can_be_rejected(class_fo
 # A disk that fills, files that go
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(many_images: Path, tmp_path: Path) -> None:
     """What a full disk does, without one: no file may grow beyond a megabyte."""
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -369,14 +375,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of some megabytes."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("may not mount a tmpfs here")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+@pytest.mark.parametrize("format", first_of("tfrecord", "hdf5"))
 def test_a_full_disk_keeps_what_is_finished(many_images: Path, small_disk: Path, format: str) -> None:
     options = ["--shards", 20, "--format", format]
     result = command("prepare", many_images, small_disk / "out", *options)
@@ -385,7 +391,7 @@ def test_a_full_disk_keeps_what_is_finished(many_images: Path, small_disk: Path,
     assert "of 20 shards finished and kept: the same command goes on from there" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    assert len(open_dataset(prepared(many_images, small_disk / "out", *options))) == 2000
+    assert len(open_dataset(prepared(many_images, small_disk / "out", *options))) == 1000
 
 
 @linux
@@ -442,7 +448,7 @@ def test_two_jobs_cannot_share_an_output(running: subprocess.Popen[str], class_f
     release(tmp_path)
     running.communicate(timeout=300)
     assert running.returncode == 0
-    assert len(open_dataset(tmp_path / "out")) == 2000
+    assert len(open_dataset(tmp_path / "out")) == 1000
 
 
 def test_a_finished_dataset_is_overwritten_when_asked_for(class_folders: Path, tmp_path: Path) -> None:
@@ -453,7 +459,8 @@ def test_a_finished_dataset_is_overwritten_when_asked_for(class_folders: Path, t
     assert "Give another OUTPUT, or --overwrite" in refused.stderr
     prepared(class_folders, output, "--size", "9x9", "--overwrite")
     expected = {"dataset.json", "duplicates.jsonl", "rejects.jsonl", "dataset_info.json", "features.json"}
-    expected |= {"label.labels.txt", "notes.txt", "suspects.jsonl"}
+    expected |= {"label.labels.txt", "notes.txt", "suspects.jsonl", "thumbnails.jsonl", "metadata.parquet"}
+    expected |= {"README.md", "croissant.json", "card-1.jpg", "card-2.jpg", "card-3.jpg"}
     shard = "train-00000-of-00001.tfrecord"
     assert set(contents(output)) == expected | {shard, f"{shard}.index.npy"}
     assert open_dataset(output)[0]["image"].shape == (9, 9, 3)
@@ -468,6 +475,7 @@ def test_overwrite_touches_nothing_that_is_not_ours(class_folders: Path, tmp_pat
     assert contents(tmp_path / "out") == {"thesis.txt": b"mine", "dataset.json": b"{}"}
 
 
+@pytest.mark.slow
 def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path, tmp_path: Path) -> None:
     """Each spawned process runs the script again; the lock refuses what it starts."""
     script = tmp_path / "script.py"
@@ -481,7 +489,7 @@ def test_an_unguarded_script_makes_its_dataset_all_the_same(class_folders: Path,
 @pytest.mark.slow
 @pytest.mark.torture
 @linux
-def test_killed_twenty_times_it_ends_with_the_same_bytes(
+def test_killed_many_times_it_ends_with_the_same_bytes(
     many_images: Path,
     undisturbed: dict[str, bytes],
     tmp_path: Path,
@@ -490,7 +498,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(
     rng = draws(2)
     (tmp_path / "tmp").mkdir()
     kills = 0
-    while kills < 20:
+    while kills < times(20):
         job = started(many_images, tmp_path / "out", "--shards", "8", TMPDIR=str(tmp_path / "tmp"))
         time.sleep(rng.uniform(0.2, 3.0))
         job.kill()
@@ -498,7 +506,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(
         kills += 1
         assert nobody_is_left(job.pid)
         if (tmp_path / "out/dataset.json").exists():  # so far: begin again, to be killed more often
-            assert len(open_dataset(tmp_path / "out")) == 2000
+            assert len(open_dataset(tmp_path / "out")) == 1000
             shutil.rmtree(tmp_path / "out")
     assert contents(prepared(many_images, tmp_path / "out", "--shards", 8)) == undisturbed
     record_property("kills", kills)
@@ -514,7 +522,7 @@ def test_a_worker_killed_at_any_moment_never_hangs_the_job(
     """A lock that a killed process takes with it shows only now and then."""
     rng = draws(0)
     ended = 0
-    for trial in range(20):
+    for trial in range(times(20)):
         job = started(tiny_images, tmp_path / f"out{trial}", "--size", "8x8", "--shards", "12", "--workers", "4")
         workers = list[int]()
         while job.poll() is None and len(workers) < 4:
@@ -529,7 +537,7 @@ def test_a_worker_killed_at_any_moment_never_hangs_the_job(
         assert (tmp_path / f"out{trial}/dataset.json").exists() == (job.returncode == 0)
         assert nobody_is_left(job.pid)
         ended += job.returncode != 0
-    assert ended >= 5  # the others had finished before
+    assert ended >= times(5)  # the others had finished before
     record_property("killed workers", ended)
 
 
@@ -540,7 +548,7 @@ def test_ctrl_c_at_any_moment_leaves_a_whole_dataset_or_none(
     tiny_images: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     rng = draws(1)
-    for trial in range(25):
+    for trial in range(times(25)):
         output = tmp_path / f"out{trial}"
         job = started(tiny_images, output, "--size", "8x8", "--shards", "12")
         while not catches(job.pid, signal.SIGTERM):  # Python itself is starting

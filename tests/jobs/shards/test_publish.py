@@ -118,6 +118,30 @@ def test_publishing_again_changes_nothing(made: Made, raw_shards: Path, tmp_path
     assert splits(tmp_path / "out") == splits(raw_shards)
 
 
+@pytest.mark.parametrize("name", ["metadata.parquet", "card-2.jpg", "README.md", "croissant.json", "dataset.json"])
+def test_a_publication_that_ends_before_a_paper_goes_on(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    written, write = made.write(), LocalDirectory.write
+
+    def fail(self: LocalDirectory, path: str, chunks: Any) -> None:
+        if path == name:
+            raise KeyboardInterrupt
+        write(self, path, chunks)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(LocalDirectory, "write", fail)
+        publish(written, made.publication)
+    assert not (tmp_path / "out/dataset.json").exists()
+    kept = made.write()  # of which none is made again
+    assert kept == written
+    publish(kept, made.publication)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert {"README.md", "croissant.json", "metadata.parquet", "dataset.json"} <= set(after)
+    publish(kept, made.publication)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == after
+
+
 def test_publishing_goes_on_where_it_was_cut_off(made: Made, raw_shards: Path, tmp_path: Path) -> None:
     written = made.write()
     for path in sorted(made.folder(written[1]).glob("*.tfrecord*")):
@@ -354,6 +378,11 @@ def test_overwriting_leaves_what_is_not_ours(class_folders: Path, jpeg_shards: P
         "duplicates.jsonl",
         "suspects.jsonl",
         "rejects.jsonl",
+        "thumbnails.jsonl",
+        "metadata.parquet",
+        "README.md",
+        "croissant.json",
+        *(f"card-{number}.jpg" for number in (1, 2, 3)),
     }
 
 

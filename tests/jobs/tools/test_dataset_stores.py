@@ -36,6 +36,7 @@ def test_what_is_said_is_what_is_said_of_a_copy(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_damage_in_a_bucket_is_named(raw_shards: Path, new_store: Callable[[str], Store]) -> None:
     store = new_store("moto")
     url = store.copy(raw_shards, "shards")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +238,32 @@ def test_a_stream_for_another_rank_is_at_the_same_position(raw_shards: Path) -> 
     assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(ids) for ids in expected[2:]]
     with pytest.raises(ValueError, match="world_size 5 does not divide it"):
         stream.for_rank(0, 5)
+
+
+@pytest.mark.parametrize(
+    ("framework", "module", "name", "options", "words"),
+    [
+        ("torch", "torch", "StreamDataset", {"device": "cpu"}, ", inputs='image', targets='label', device='cpu'"),
+        ("torch", "torch", "RecordDataset", {}, ", inputs='image', targets='label'"),
+        ("jax", "jax", "GlobalBatches", {}, ", inputs='image', targets='label'"),
+        ("keras", "keras", "ShardSequence", {"weight": len}, ", inputs='image', targets='label', weight=len"),
+    ],
+)  # fmt: skip
+def test_an_adapter_says_what_it_gives(
+    raw_shards: Path, framework: str, module: str, name: str, options: dict[str, Any], words: str
+) -> None:
+    pytest.importorskip(framework)
+    data = open_dataset(raw_shards)
+    stream = data.stream(batch_size=16, seed=3)
+    assert repr(stream) == (f"Stream({data!r}, batch_size=16, shuffle='full', seed=3; next: epoch 0, step 0 of 3)")
+    given = data if name == "RecordDataset" else stream
+    adapter = getattr(importlib.import_module(f"shard_reader.{module}"), name)
+    assert repr(adapter(given, inputs="image", targets="label", **options)) == f"{name}({given!r}{words})"
+
+
+def test_a_stream_says_where_it_is(raw_shards: Path) -> None:
+    stream = open_dataset(raw_shards).stream(batch_size=16, shuffle="window", rank=1, world_size=2)
+    next(iter(stream))
+    assert repr(stream).endswith(
+        ", batch_size=16, shuffle='window', seed=0, rank=1, world_size=2; next: epoch 1, step 0 of 3)"
+    )

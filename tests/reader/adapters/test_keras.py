@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.servers import first_of
 
 from shard_reader import CenterCrop, StateError, Stream, open_dataset
 from shard_reader.format.checksum import crc32c
@@ -99,7 +100,7 @@ print(json.dumps({
 )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", first_of(*BACKENDS))
 def test_training_is_in_the_order_of_the_stream(backend: str, jpeg_shards: Path) -> None:
     """Also under Keras' own shuffle, its default, and with the workers that it is asked for."""
     *runs, rest = run(backend, ORDER, jpeg_shards)
@@ -117,19 +118,24 @@ TRAIN = (
     + """
 class Log(keras.callbacks.Callback):
     step = 0
+    def __init__(self, stop):
+        super().__init__()
+        self.stop = int(stop)
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if self.step == int(sys.argv[3]):
+        if self.step == self.stop:
             os.kill(os.getpid(), signal.SIGKILL)
     def on_epoch_end(self, epoch, logs=None):
         weights = [np.abs(weight).sum().item() for weight in self.model.get_weights()]
         print(json.dumps({"epoch": epoch, "weights": weights, "steps": self.step}), flush=True)
 
-train = sequence()
-resume = ResumeCallback(train, sys.argv[2], save_freq=int(sys.argv[4]) or "epoch")
-validation = sequence(batch_size=60)
-network().fit(train, epochs=4, verbose=0, validation_data=validation, initial_epoch=resume.initial_epoch,
-              callbacks=[resume, Log()])
+# A process takes seconds to import Keras: it does several trainings, one after the other.
+for directory, stop, every in zip(sys.argv[2::3], sys.argv[3::3], sys.argv[4::3], strict=True):
+    train = sequence()
+    resume = ResumeCallback(train, directory, save_freq=int(every) or "epoch")
+    validation = sequence(batch_size=60)
+    network().fit(train, epochs=4, verbose=0, validation_data=validation, initial_epoch=resume.initial_epoch,
+                  callbacks=[resume, Log(stop)])
 """
 )
 
@@ -137,18 +143,21 @@ network().fit(train, epochs=4, verbose=0, validation_data=validation, initial_ep
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_training_that_was_killed_goes_on_bit_for_bit(backend: str, jpeg_shards: Path, tmp_path: Path) -> None:
-    whole = run(backend, TRAIN, jpeg_shards, tmp_path / "whole", 0, 0)
-    assert [epoch["steps"] for epoch in whole] == [9, 18, 27, 36]
-    for stopped, every, first, left in ((24, 4, 2, 14), (20, 0, 2, 18)):
-        directory = tmp_path / f"{stopped}-{every}"
+    steps, epochs = (tmp_path / "steps", 4), (tmp_path / "epochs", 0)
+    for (directory, every), stopped in ((steps, 24), (epochs, 20)):
         with pytest.raises(AssertionError):
             run(backend, TRAIN, jpeg_shards, directory, stopped, every)
-        position = json.loads((directory / "position.json").read_text())
-        assert position["epoch"] == first
-        again = run(backend, TRAIN, jpeg_shards, directory, 0, every)
-        assert [epoch["epoch"] for epoch in again] == [2, 3] and again[-1]["steps"] == left
-        assert [epoch["weights"] for epoch in again] == [epoch["weights"] for epoch in whole[2:]]
-        assert run(backend, TRAIN, jpeg_shards, directory, 0, every) == [], "there is nothing left to do"
+        assert json.loads((directory / "position.json").read_text())["epoch"] == 2
+    trainings = [(tmp_path / "whole", 0), steps, epochs, steps, epochs]
+    found = run(
+        backend, TRAIN, jpeg_shards, *(word for directory, every in trainings for word in (directory, 0, every))
+    )
+    # Of the last two nothing is left to do.
+    assert [epoch["epoch"] for epoch in found] == [0, 1, 2, 3, 2, 3, 2, 3]
+    assert [epoch["steps"] for epoch in found] == [9, 18, 27, 36, 5, 14, 9, 18]
+    weights = [epoch["weights"] for epoch in found]
+    assert weights[2:4] == weights[4:6] == weights[6:8]
+    for directory, _ in (steps, epochs):
         assert sorted(path.name for path in directory.iterdir()) == [
             "epoch-00003-step-00000009.weights.h5",
             "position.json",
@@ -186,7 +195,7 @@ def test_a_checkpoint_is_whole_whenever_the_process_is_killed(jpeg_shards: Path,
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     rng = np.random.default_rng(0)
     seen = []
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         before = (directory / "position.json").read_bytes() if (directory / "position.json").exists() else b""
         for _ in range(30_000):  # until it saves, and then some
@@ -202,8 +211,8 @@ def test_a_checkpoint_is_whole_whenever_the_process_is_killed(jpeg_shards: Path,
         assert (directory / position["weights"]).is_file()
         seen.append((position["position"]["epoch"], position["position"]["step"]))
     assert seen == sorted(seen) and len(set(seen)) > 2
-    whole = run("tensorflow", TRAIN, jpeg_shards, tmp_path / "whole", 0, 0)
-    assert run("tensorflow", TRAIN, jpeg_shards, directory, 0, 1)[-1]["weights"] == whole[-1]["weights"]
+    found = run("tensorflow", TRAIN, jpeg_shards, tmp_path / "whole", 0, 0, directory, 0, 1)
+    assert found[3]["epoch"] == found[-1]["epoch"] == 3 and found[3]["weights"] == found[-1]["weights"]
 
 
 def test_batches_by_number_are_those_of_the_epoch(jpeg_shards: Path) -> None:

@@ -17,7 +17,7 @@ def add_planning(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("plan and log").add_argument
     add("--json", action="store_true", help="with --dry-run: print the plan as one object of JSON")
     add("--price", type=_price, metavar="P", help="price of one CPU for an hour: --dry-run adds up what the job costs")
-    add("--log-json", metavar="FILE", help="write a line of JSON for each shard: its records, rejects, bytes and times")
+    add("--log-json", metavar="FILE", help="write a line of JSON for each shard: counts, bytes, times")
 
 
 def planning_options(found: argparse.Namespace) -> dict[str, Any]:

@@ -17,13 +17,13 @@ def add_duplicates(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     add = parser.add_argument_group("duplicates").add_argument
     add("--drop-duplicates", action="store_true",
-        help="keep one of images with the same bytes; INPUT is read once more")  # fmt: skip
+        help="keep one of images with the same bytes; reads INPUT twice")  # fmt: skip
     add("--duplicate-labels", choices=DUPLICATE_LABELS, metavar="first|drop", help="of duplicates with"
         " different labels keep the first, or drop all (default: fail)")  # fmt: skip
     add("--near-duplicates", choices=NEAR_DUPLICATES, metavar="DO", help="report: list images that look alike; drop:"
         " keep the largest of each group; group: keep each group in one split")  # fmt: skip
-    add("--near-distance", type=integer(0, MOST_DISTANCE), metavar="BITS", help="most bits in which the hashes of"
-        f" images that look alike differ (default: {NEAR_DISTANCE} of 64)")  # fmt: skip
+    add("--near-distance", type=integer(0, MOST_DISTANCE), metavar="BITS", help="most bits of 64 in which their"
+        f" hashes differ (default: {NEAR_DISTANCE})")  # fmt: skip
 
 
 def duplicate_options(found: argparse.Namespace) -> dict[str, Any]:

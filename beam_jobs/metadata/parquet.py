@@ -1,0 +1,138 @@
+"""`metadata.parquet`: a row for each record with all of its fields but the image.
+
+Each shard gives a part, made beside it from its file and its index. The parts are joined when all shards are finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from shard_reader.format.fields import Field, extent_columns
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
+from shard_reader.system.memory_map import map_file
+
+__all__ = ["added_columns", "join_parts", "write_part"]
+
+_ROWS: Final = 1 << 16  # of a row group, and in memory
+_TYPES: Final = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
+
+
+def write_part(path: Path, shard: Path, format: str, rows: NDArray[np.void], fields: Mapping[str, Field]) -> None:
+    """Write the rows of one shard.
+
+    Args:
+        path: the new file.
+        shard: the shard's file.
+        format: the format of that file.
+        rows: the index of that file.
+        fields: the fields of its records.
+    """
+    data, schema = map_file(shard), _schema(fields)
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(rows), _ROWS):
+            block = rows[start : start + _ROWS]
+            columns = [_column(name, fields[name], format, data, block) for name in schema.names]
+            writer.write_batch(pa.record_batch(columns, schema=schema), _ROWS)
+
+
+def join_parts(
+    path: Path, parts: Iterable[tuple[str, Path]], fields: Mapping[str, Field], class_names: Sequence[str] | None
+) -> None:
+    """Write one file of all parts, each with the split of its rows, and with the names of their labels."""
+    names = None if class_names is None else pa.array(class_names, pa.string())
+    batches = _batches(parts, fields, names)
+    with pq.ParquetWriter(path, _joined_schema(fields, names is not None)) as writer:
+        waiting, held = list[pa.RecordBatch](), 0
+        for batch in batches:
+            waiting.append(batch)
+            held += len(batch)
+            if held >= _ROWS:
+                writer.write_table(pa.Table.from_batches(waiting), _ROWS)
+                waiting, held = [], 0
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting), _ROWS)
+
+
+def added_columns(fields: Mapping[str, Field], has_names: bool) -> dict[str, str]:
+    """The names of the columns beside the fields: that of the split as `split`, and those of label names by field.
+
+    A field of the inputs keeps its name: the column of that name then has a `_` at its end.
+    """
+    labels = [name for name in ("label", "objects/label") if name in fields and fields[name].dtype == "int64"]
+    added = {"split": "split"} | {name: f"{name}_name" for name in (labels if has_names else [])}
+    return {key: _free(name, fields) for key, name in added.items()}
+
+
+def _free(name: str, fields: Mapping[str, Field]) -> str:
+    return name if name not in fields else _free(f"{name}_", fields)
+
+
+def _schema(fields: Mapping[str, Field]) -> pa.Schema:
+    # The id first, as people look for it; an index of other programs' records may have none.
+    names = sorted((name for name, field in fields.items() if not field.is_image), key=lambda name: name != "id")
+    return pa.schema([pa.field(name, _type(fields[name])) for name in names])
+
+
+def _joined_schema(fields: Mapping[str, Field], has_names: bool) -> pa.Schema:
+    schema, added = _schema(fields), added_columns(fields, has_names)
+    split = added.pop("split")
+    schema = schema.insert(1 if "id" in fields else 0, pa.field(split, pa.string()))
+    for field, name in added.items():
+        is_list = pa.types.is_list(schema.field(field).type)
+        schema = schema.append(pa.field(name, pa.list_(pa.string()) if is_list else pa.string()))
+    return schema
+
+
+def _type(field: Field) -> pa.DataType:
+    kind = _TYPES[field.dtype]
+    for _ in field.shape:
+        kind = pa.list_(kind)
+    return kind
+
+
+def _column(name: str, field: Field, format: str, data: NDArray[np.uint8], rows: NDArray[np.void]) -> pa.Array:
+    if field.in_index or name in ("height", "width"):
+        values = rows[name]
+        return pa.array(values.tolist() if field.shape else values.astype(field.dtype), _type(field))
+    start, length, _ = extent_columns(name)
+    spans = zip(rows[start].tolist(), rows[length].tolist(), strict=True)
+    payloads = (data[first : first + size] for first, size in spans)
+    if not field.shape:
+        return pa.array([payload.tobytes() for payload in payloads], pa.binary()).cast(pa.string())
+    return pa.array([_list(SHARD_FORMATS[format].value(payload, field)) for payload in payloads], _type(field))
+
+
+def _list(value: Any) -> list[Any]:
+    """A list of numbers, or of texts in UTF-8."""
+    if isinstance(value, np.ndarray):
+        return list(value.tolist())
+    return [text.decode() for text in value]
+
+
+def _batches(
+    parts: Iterable[tuple[str, Path]], fields: Mapping[str, Field], names: pa.Array | None
+) -> Iterator[pa.RecordBatch]:
+    schema, added = _joined_schema(fields, names is not None), added_columns(fields, names is not None)
+    split_name = added.pop("split")
+    for split, path in parts:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS, use_threads=False):
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                columns[split_name] = pa.array([split] * len(batch), pa.string())
+                columns |= {name: _named(columns[field], names) for field, name in added.items()}
+                yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _named(labels: pa.Array, names: pa.Array) -> pa.Array:
+    """The name of each label. A number without a name, which only an edited dataset has, has null."""
+    if not pa.types.is_list(labels.type):
+        numbers = labels.to_numpy(zero_copy_only=False)
+        return names.take(pa.array(numbers, mask=(numbers < 0) | (numbers >= len(names))))
+    return pa.ListArray.from_arrays(labels.offsets, _named(labels.values, names))
