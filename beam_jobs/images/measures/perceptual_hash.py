@@ -63,19 +63,28 @@ def perceptual_hashes(pixels: Pixels) -> PerceptualHashes:
 
 def _cells(pixels: Pixels) -> NDArray[np.int64]:
     """The sums over 4 x 4 points of grey for each cell, `[32, 32]`."""
-    height, width = pixels.shape[:2]
+    height, width, channels = pixels.shape
     middles = 2 * np.arange(_POINTS) + 1
-    points = pixels[middles * height // (2 * _POINTS)].take(middles * width // (2 * _POINTS), 1).astype(np.uint32)
-    if pixels.dtype == np.uint16:
-        points >>= 8
-    grey = points[..., 0]
-    if points.shape[2] > 1:
-        grey = sum(points[..., channel] * weight for channel, weight in enumerate(_LUMA)) >> 16
-    if points.shape[2] == 4:
-        grey = grey * points[..., 3] // 255
-    size = _POINTS // _CELLS
-    cells: NDArray[np.int64] = grey.reshape(_CELLS, size, _CELLS, size).sum((1, 3), dtype=np.int64)
-    return cells
+    rows = pixels[middles * height // (2 * _POINTS)].reshape(_POINTS, -1)
+    columns = middles * width // (2 * _POINTS) * channels
+
+    def points(channel: int) -> NDArray[np.uint32]:
+        # Channel by channel: NumPy gathers single values faster than groups of three.
+        found = rows.take(columns + channel, 1).astype(np.uint32)
+        return found >> np.uint32(8) if pixels.dtype == np.uint16 else found
+
+    grey = points(0)
+    if channels > 1:
+        grey *= _LUMA[0]
+        for channel in (1, 2):
+            grey += points(channel) * _LUMA[channel]
+        grey >>= np.uint32(16)
+    if channels == 4:
+        grey = grey * points(3) // np.uint32(255)
+    # Four slices are added in a tenth of the time of a sum over axes.
+    strips = grey[0::4] + grey[1::4] + grey[2::4] + grey[3::4]
+    cells = strips[:, 0::4] + strips[:, 1::4] + strips[:, 2::4] + strips[:, 3::4]
+    return cells.astype(np.int64)
 
 
 def _number(bits: NDArray[np.bool_]) -> int:
