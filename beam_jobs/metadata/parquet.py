@@ -46,7 +46,7 @@ def join_parts(
     path: Path, parts: Iterable[tuple[str, Path]], fields: Mapping[str, Field], class_names: Sequence[str] | None
 ) -> None:
     """Write one file of all parts, each with the split of its rows, and with the names of their labels."""
-    names = None if class_names is None else pa.array(class_names, pa.string())
+    names = None if class_names is None else _texts([name.encode() for name in class_names])
     batches = _batches(parts, fields, names)
     with pq.ParquetWriter(path, _joined_schema(fields, names is not None)) as writer:
         waiting, held = list[pa.RecordBatch](), 0
@@ -99,14 +99,30 @@ def _type(field: Field) -> pa.DataType:
 
 def _column(name: str, field: Field, format: str, data: NDArray[np.uint8], rows: NDArray[np.void]) -> pa.Array:
     if field.in_index or name in ("height", "width"):
-        values = rows[name]
-        return pa.array(values.tolist() if field.shape else values.astype(field.dtype), _type(field))
+        return pa.array(rows[name].tolist(), _type(field)) if field.shape else _numbers(rows[name], field)
     start, length, _ = extent_columns(name)
     spans = zip(rows[start].tolist(), rows[length].tolist(), strict=True)
     payloads = (data[first : first + size] for first, size in spans)
     if not field.shape:
-        return pa.array([payload.tobytes() for payload in payloads], pa.binary()).cast(pa.string())
+        return _texts([payload.tobytes() for payload in payloads])
     return pa.array([_list(SHARD_FORMATS[format].value(payload, field)) for payload in payloads], _type(field))
+
+
+# Not `pa.array`, which imports pandas where it is installed: half a second in each process.
+def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
+    data = np.ascontiguousarray(values, np.dtype(field.dtype).newbyteorder("="))
+    return pa.Array.from_buffers(_type(field), len(data), [None, pa.py_buffer(data)])
+
+
+def _texts(texts: Sequence[bytes]) -> pa.Array:
+    """Texts in UTF-8.
+
+    Raises:
+        ArrowInvalid: one is not UTF-8.
+    """
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(pa.large_binary(), len(texts), buffers).cast(pa.string())
 
 
 def _list(value: Any) -> list[Any]:
@@ -125,14 +141,16 @@ def _batches(
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROWS, use_threads=False):
                 columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-                columns[split_name] = pa.array([split] * len(batch), pa.string())
+                columns[split_name] = _texts([split.encode()] * len(batch))
                 columns |= {name: _named(columns[field], names) for field, name in added.items()}
                 yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
 def _named(labels: pa.Array, names: pa.Array) -> pa.Array:
     """The name of each label. A number without a name, which only an edited dataset has, has null."""
+    from pyarrow import compute  # for the join alone: no worker needs it
+
     if not pa.types.is_list(labels.type):
-        numbers = labels.to_numpy(zero_copy_only=False)
-        return names.take(pa.array(numbers, mask=(numbers < 0) | (numbers >= len(names))))
+        is_known = compute.and_(compute.greater_equal(labels, 0), compute.less(labels, len(names)))
+        return names.take(compute.if_else(is_known, labels, pa.scalar(None, labels.type)))
     return pa.ListArray.from_arrays(labels.offsets, _named(labels.values, names))
