@@ -124,7 +124,8 @@ def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) ->
 def hashes_of(task: ShardTask, work: Work, output: Directory) -> NDArray[np.uint64]:
     """The hashes that `hash_shard` stored, uint64 `[n, 2]`, or `[n, 5]` with those of pixels."""
     data = output.read(f"{work.hashed}/{task.name}")
-    return np.frombuffer(data, ">u8").reshape(task.records, -1).astype(np.uint64)
+    columns = len(data) // (8 * task.records) if task.records else 5
+    return np.frombuffer(data, ">u8").reshape(-1, columns).astype(np.uint64)
 
 
 def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> ChannelSums:
