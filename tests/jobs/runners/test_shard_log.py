@@ -62,6 +62,7 @@ def written(folder: Path, number: int, run_id: str | None) -> None:
         "changed": {},
         "hosts": 0,
         "thumbnails": 0,
+        "beside": {},
         "metrics": run_id and metrics,
     }
     place = folder / WORK.shards / name
