@@ -65,14 +65,14 @@ import time
 import simplejpeg
 real = simplejpeg.decode_jpeg
 calls = 0
-def decode_jpeg(*arguments):
+def decode_jpeg(*arguments, **options):
     global calls
     calls += 1
     pattern, enough, release, test = (os.environ["HOLD_" + name] for name in ("PATTERN", "ENOUGH", "RELEASE", "TEST"))
     while calls > 20 and len(glob.glob(pattern)) >= int(enough) and not os.path.exists(release):
         os.kill(int(test), 0)  # nobody releases it when that is gone
         time.sleep(0.01)
-    return real(*arguments)
+    return real(*arguments, **options)
 simplejpeg.decode_jpeg = decode_jpeg
 """
 
@@ -322,10 +322,10 @@ CRASHES = """
 import os
 import simplejpeg
 real = simplejpeg.decode_jpeg
-def decode_jpeg(data, *arguments):
-    if data.endswith(b"a bug in a decoder"):
+def decode_jpeg(data, *arguments, **options):
+    if bytes(data).endswith(b"a bug in a decoder"):
         os.abort()
-    return real(data, *arguments)
+    return real(data, *arguments, **options)
 simplejpeg.decode_jpeg = decode_jpeg
 """
 
