@@ -42,6 +42,7 @@ TARS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARS)
 def test_headers_of_a_tar_that_lie(name: str, photo: bytes, tmp_path: Path) -> None:
     more, message = TARS[name]
@@ -73,6 +74,7 @@ def zipped(*members: tuple[str, bytes, int, dict[str, int]]) -> bytes:
     return data + central + end
 
 
+@pytest.mark.slow
 def test_members_of_a_zip_that_lie_are_rejects(photo: bytes, tmp_path: Path) -> None:
     megabyte = bytes(1 << 20)
     members = (

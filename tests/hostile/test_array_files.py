@@ -94,6 +94,7 @@ def test_hdf5_of_chunks_that_would_fill_the_memory(tmp_path: Path) -> None:
     assert "the array images is in chunks of 300,000,000 bytes" in refused(tmp_path / "in.h5", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_hdf5_rows_beyond_max_pixels_are_rejects(tmp_path: Path) -> None:
     hdf5(tmp_path / "in.h5", (2, 20_000, 20_000), (1, 10_000, 10_000))
     result = limited_command("prepare", tmp_path / "in.h5", tmp_path / "out", "--max-rejects", "1.0", "--workers", 1)

@@ -140,6 +140,7 @@ def records(manifest: dict[str, Any], count: int, size: int | None = None) -> No
         shard(manifest)["files"]["tfrecord"]["bytes"] = size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ABSURD)
 def test_what_cannot_be_is_a_problem_of_the_manifest(path: Path, name: str) -> None:
     change, said = ABSURD[name]

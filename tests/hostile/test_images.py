@@ -16,6 +16,7 @@ def rejects(output: Path) -> dict[str, str]:
     return {line["id"]: line["reason"] for line in lines}
 
 
+@pytest.mark.slow
 def test_files_of_too_many_parts_are_rejects(tmp_path: Path) -> None:
     write_image(tmp_path / "in/photo.png")
     for name, data in (TOO_MUCH_WORK | LONG_ANIMATIONS).items():
@@ -39,6 +40,7 @@ def test_three_thousand_scans_by_default(tmp_path: Path) -> None:
         assert "more than --max-work 4,000,000,000; save it again, or allow more" in result.stdout
 
 
+@pytest.mark.slow
 def test_an_image_that_the_clock_ends_is_named_with_the_remedy(tmp_path: Path) -> None:
     write_image(tmp_path / "in/photo.png")
     (tmp_path / "in/slow.jpg").write_bytes(progressive(5000, 1500))

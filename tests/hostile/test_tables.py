@@ -89,6 +89,7 @@ def test_devices_and_pipes_in_a_table(folder: Path) -> None:
     assert set(reasons.values()) == {"not-a-file"} and len(reasons) == 4
 
 
+@pytest.mark.slow
 def test_bombs_of_gzip(folder: Path) -> None:
     for name, piece in (("line.csv.gz", b"x"), ("row.csv.gz", b'"\n",'), ("line.jsonl.gz", b" ")):
         with gzip.open(folder / name, "wb", compresslevel=1) as file:
@@ -104,6 +105,7 @@ def test_a_line_of_gigabytes(folder: Path) -> None:
     assert "t.csv: line 3: has more than 16,777,216 bytes" in refused(folder / "t.csv")
 
 
+@pytest.mark.slow
 def test_texts_of_parquet_that_are_stored_once(folder: Path) -> None:
     for size, message in ((40 << 20, "has a text of more than 16,777,216 bytes"), (600 << 20, "in row group 0")):
         texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4096, pa.int32()), pa.array(["x" * size]))

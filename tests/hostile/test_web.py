@@ -61,6 +61,7 @@ def prepare(table: Path, output: Path, *words: str) -> tuple[int, str]:
     return found.returncode, found.stderr
 
 
+@pytest.mark.slow
 def test_bodies_that_do_not_end_are_rejects(serve: Serve, tmp_path: Path) -> None:
     """Forty of them, of all kinds, at the same time: as many bodies of the largest size would not fit."""
     head = response(Content_Length=None)
@@ -87,6 +88,7 @@ def test_bodies_that_do_not_end_are_rejects(serve: Serve, tmp_path: Path) -> Non
         assert reason == "too-large" or name[0] == "b", (name, reason, message)
 
 
+@pytest.mark.slow
 def test_a_compressed_bomb_is_a_reject(serve: Serve, tmp_path: Path) -> None:
     bomb = gzip.compress(bytes(400 << 20), 9)
     web = serve(lambda asked: response(bomb, Content_Encoding="gzip"))
@@ -97,6 +99,7 @@ def test_a_compressed_bomb_is_a_reject(serve: Serve, tmp_path: Path) -> None:
     assert {reason for reason, _ in rejects(tmp_path / "out").values()} == {"too-large"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["body", "headers", "status", "nothing"])
 def test_an_answer_that_drips_ends_the_job_with_its_url(serve: Serve, tmp_path: Path, part: str) -> None:
     def answer(asked: Asked) -> None:
@@ -150,6 +153,7 @@ def reading(code: str, *arguments: object) -> str:
 OPEN = "from shard_reader import open_dataset; open_dataset(sys.argv[1], retry_for=1.0)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -214,6 +218,7 @@ def test_a_range_that_is_not_the_one(serve: Serve, kind: str, expected: str) -> 
     assert kind == "whole" or said.startswith(f"{web.url}/data/a (bytes 1000 to 2000): ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["endless", "drip"])
 def test_a_listing_that_does_not_end(serve: Serve, kind: str) -> None:
     def answer(asked: Asked) -> None:

@@ -100,6 +100,7 @@ def write_inputs(folder: Path) -> None:
         database.executemany("INSERT INTO photos VALUES (?, ?, ?, ?)", photos)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_the_blocks_of_a_page_run(
     name: str, place: Path, new_store: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch

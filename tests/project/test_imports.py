@@ -66,6 +66,7 @@ def test_the_reader_never_imports_the_jobs() -> None:
         assert "beam_jobs" not in path.read_text("utf-8"), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("adapter", "framework"), ADAPTERS.items())
 def test_an_adapter_loads_one_framework(adapter: str, framework: str) -> None:
     """That is, what importing the framework loads: Keras its backend, TensorFlow even JAX, if it is there."""

@@ -271,6 +271,7 @@ def test_an_image_that_needs_opencv_is_one_line_that_names_the_extra(mixed: Path
     assert "cat/deep.png" in said[0] and "16-bit colours need cv2: pip install 'image-shards[decode]'" in said[0]
 
 
+@pytest.mark.slow
 def test_all_other_images_need_no_opencv(mixed: Path, tmp_path: Path) -> None:
     result = prepare(mixed, tmp_path / "shards", "--size", "16", "--max-rejects", "1")
     assert result.returncode == 0, result.stderr

@@ -46,6 +46,7 @@ SPLIT = ("--split", "train=0.8,val=0.2", "--stratify")
 # What comes out
 
 
+@pytest.mark.slow
 def test_what_is_in_the_output(raw_shards: Path) -> None:
     shards = [f"train-0000{n}-of-00003" for n in range(3)] + ["val-00000-of-00001"]
     parts = {
@@ -138,6 +139,7 @@ def test_images_that_are_all_rejected(tmp_path: Path) -> None:
     assert not (tmp_path / "out/dataset.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_normalized_by_the_dataset(class_folders: Path, tmp_path: Path, dtype: str) -> None:
     options = ["--size", "16x12", "--normalize", "dataset", "--dtype", dtype, *BOTH, "--shards", 2]
@@ -147,6 +149,7 @@ def test_normalized_by_the_dataset(class_folders: Path, tmp_path: Path, dtype: s
     assert np.allclose(pixels.std((0, 1, 2)), 1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_statistics_are_those_of_train_alone(tmp_path: Path) -> None:
     """What a model is evaluated on must not shape what it is trained on."""
     for split, value in (("train", 0), ("train", 100), ("val", 255)):
@@ -170,6 +173,7 @@ def test_the_checksums_of_the_manifest_are_those_of_the_files(raw_shards: Path) 
             assert (raw_shards / file.path).stat().st_size == file.bytes
 
 
+@pytest.mark.slow
 def test_statistics_need_an_image(tmp_path: Path) -> None:
     write_image(tmp_path / "in/val/a/1.png")
     (tmp_path / "in/train/a").mkdir(parents=True)
@@ -194,6 +198,7 @@ def test_split_folders_become_splits(tmp_path: Path) -> None:
         assert all(id.startswith(f"{split}/") for id in found)
 
 
+@pytest.mark.slow
 def test_relative_paths_and_where_a_reject_is(tmp_path: Path) -> None:
     write_image(tmp_path / "in/a/1.png")
     (tmp_path / "in/a/2.png").write_bytes(b"bad")
@@ -204,6 +209,7 @@ def test_relative_paths_and_where_a_reject_is(tmp_path: Path) -> None:
     assert [reject["uri"] for reject in rejects] == [str(tmp_path / "in/stray.png"), str(tmp_path / "in/a/2.png")]
 
 
+@pytest.mark.slow
 def test_an_output_that_is_empty_is_used_and_a_parent_is_made(tmp_path: Path) -> None:
     write_image(tmp_path / "in/1.png")
     (tmp_path / "out").mkdir()
@@ -283,6 +289,7 @@ def test_too_many_rejects_fail_and_name_the_first(class_folders: Path, tmp_path:
     assert not (tmp_path / "deep").exists()
 
 
+@pytest.mark.slow
 def test_a_fraction_of_rejects(class_folders: Path, tmp_path: Path) -> None:
     bad = Path(shutil.copytree(class_folders, tmp_path / "in"))
     (bad / "a/bad.jpg").write_bytes(b"bad")
@@ -290,6 +297,7 @@ def test_a_fraction_of_rejects(class_folders: Path, tmp_path: Path) -> None:
     assert command("prepare", bad, tmp_path / "out", "--max-rejects", "0.02").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_runner_that_cannot_be_reached_is_an_error_without_a_traceback(class_folders: Path, tmp_path: Path) -> None:
     options = ["--runner", "PortableRunner", "--job_endpoint", "localhost:1", "--job_server_timeout", 1]
     result = command("prepare", class_folders, tmp_path / "out", *options)
@@ -299,6 +307,7 @@ def test_a_runner_that_cannot_be_reached_is_an_error_without_a_traceback(class_f
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_no_more_than_ascii(tmp_path: Path) -> None:
     write_image(tmp_path / "in/猫/1.png")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -359,6 +368,7 @@ def test_odd_files_are_records_or_named(odd: Path, tmp_path: Path) -> None:
 # How it looks
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar(class_folders: Path, tmp_path: Path) -> None:
     terminal, end = os.openpty()
     words = [sys.executable, "-m", "beam_jobs", "prepare", str(class_folders), str(tmp_path / "out"), "--size", "8x8"]

@@ -32,6 +32,7 @@ def dry_run(source: object, output: Path, *options: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_the_plan_is_what_is_then_done(class_folders: Path, tmp_path: Path) -> None:
     text = dry_run(class_folders, tmp_path / "out", *OPTIONS, "--format", "tfrecord", "--format", "hdf5")
     assert "out: is empty, or not there. The plan, of which nothing is written:" in text
@@ -46,6 +47,7 @@ def test_the_plan_is_what_is_then_done(class_folders: Path, tmp_path: Path) -> N
     assert [[shard.records for shard in split.shards] for split in splits.values()] == [[16, 16, 16], [12]]
 
 
+@pytest.mark.slow
 def test_sizes_are_estimated_from_real_images(photos: Path, tmp_path: Path) -> None:
     text = dry_run(photos, tmp_path / "out", "--shard-bytes", "2MB")
     count, size = re.findall(r"train      300 images, (\d+) shards of .*, about ([\d.]+) MB", text)[0]
@@ -56,11 +58,13 @@ def test_sizes_are_estimated_from_real_images(photos: Path, tmp_path: Path) -> N
     assert float(size) == pytest.approx(float(written), rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_pass_before_the_writing_is_shown(class_folders: Path, tmp_path: Path) -> None:
     text = dry_run(class_folders, tmp_path / "out", *OPTIONS, "--normalize", "dataset")
     assert "  pre-pass   MeasureShards: reads 48 images of train once more, " in text
 
 
+@pytest.mark.slow
 def test_no_engine_is_needed(class_folders: Path, tmp_path: Path) -> None:
     text = dry_run(class_folders, tmp_path / "out", *OPTIONS, "--runner", "FlinkRunner")
     assert re.search(r"[\d.]+ CPU seconds$", text, re.MULTILINE), "the number of its workers is not known"
@@ -82,6 +86,7 @@ def test_no_engine_is_needed(class_folders: Path, tmp_path: Path) -> None:
     assert command("prepare", *shared, "--runner", "FlinkRunner", "--flink_master", "host:8081").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "state"),
     [
@@ -94,6 +99,7 @@ def test_what_is_in_output_is_said(class_folders: Path, tmp_path: Path, options:
     assert state in dry_run(class_folders, tmp_path / "out", *options)
 
 
+@pytest.mark.slow
 def test_output_that_is_somebody_else_s(class_folders: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").write_text("mine")

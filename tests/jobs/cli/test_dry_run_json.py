@@ -47,6 +47,7 @@ def test_keys_stay_and_values_are_those_of_the_job(class_folders: Path, tmp_path
     assert estimate["bytes_out"] == pytest.approx(written, rel=0.3)
 
 
+@pytest.mark.slow
 def test_passes_before_the_writing_are_in_the_sums(class_folders: Path, tmp_path: Path) -> None:
     more = ["--normalize", "dataset", "--near-duplicates", "drop"]
     found = plan(class_folders, tmp_path / "out", *OPTIONS, *more)

@@ -30,6 +30,7 @@ def encoded(
     return request.param, prepared(class_folders, output, *options.split())
 
 
+@pytest.mark.slow
 def test_the_commands_know_it(encoded: tuple[ImageCodec, Path]) -> None:
     codec, path = encoded
     result = command("verify", path, "--decode")

@@ -67,6 +67,7 @@ def test_quiet_prints_the_result_alone(raw_shards: Path, capsys: pytest.CaptureF
         assert capsys.readouterr() == usual
 
 
+@pytest.mark.slow
 def test_quiet_prepare_says_nothing_but_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a/1.png", "b/2.png"):  # of a single class there would be a warning, which is not silenced
         write_image(tmp_path / "in" / name)

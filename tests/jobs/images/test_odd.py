@@ -148,6 +148,7 @@ def test_a_real_jpeg_keeps_its_bytes(odd: Path) -> None:
         assert prepare_image(data, replace(OPTIONS, encoding="jpeg")).data != data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", ["rgb", "grey", "keep"])
 @pytest.mark.parametrize("fit", ["none", "inside", "pad"])
 @pytest.mark.parametrize("encoding", IMAGE_CODECS)

@@ -57,6 +57,7 @@ def test_the_card_decides_no_shard(tmp_path: Path) -> None:
     assert not plain.card and named.card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

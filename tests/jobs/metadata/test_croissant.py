@@ -77,6 +77,7 @@ def open_dataset_splits(path: Path) -> list[str]:
     return list(json.loads((path / "dataset.json").read_text("utf-8"))["splits"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixture", ["jpeg_shards", "hostile"])
 def test_mlcroissant_reads_our_records(fixture: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(fixture)

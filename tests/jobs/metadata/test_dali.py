@@ -33,6 +33,7 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(GOLDEN / "encoded", tmp_path / "data"))
 
 
+@pytest.mark.slow
 def test_prepare_writes_an_index_beside_each_tfrecord_file(class_folders: Path, tmp_path: Path) -> None:
     options = "--size 16 --shards 2 --format tfrecord --format hdf5 --workers 1 --dali-index"
     path = prepared(class_folders, tmp_path / "out", *options.split())
@@ -43,6 +44,7 @@ def test_prepare_writes_an_index_beside_each_tfrecord_file(class_folders: Path, 
     assert command("verify", path).stdout.startswith(f"{path}: whole")
 
 
+@pytest.mark.slow
 def test_the_package_tfrecord_reads_by_it(copy: Path) -> None:
     if importlib.util.find_spec("tfrecord") is None:
         pytest.skip("needs the package tfrecord")

@@ -50,6 +50,7 @@ def test_the_table_has_the_fields_of_every_record(jpeg_shards: Path, raw_shards:
         assert position == len(rows)
 
 
+@pytest.mark.slow
 def test_strings_lists_and_names_that_are_taken(tmp_path: Path) -> None:
     lines = []
     for number in range(6):
@@ -70,6 +71,7 @@ def test_strings_lists_and_names_that_are_taken(tmp_path: Path) -> None:
         assert (row["metadata.parquet"], row["records/id"]) == ("ü", number)
 
 
+@pytest.mark.slow
 def test_the_pictures_are_sheets_of_the_images(jpeg_shards: Path, tmp_path: Path) -> None:
     for number in (1, 2, 3):
         with Image.open(jpeg_shards / f"card-{number}.jpg") as picture:
@@ -79,6 +81,7 @@ def test_the_pictures_are_sheets_of_the_images(jpeg_shards: Path, tmp_path: Path
     assert [name for name in sorted(contents(few)) if name.startswith("card")] == ["card-1.jpg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     ["--dtype float32 --normalize imagenet", "--dtype uint16", "--channels grey", "--channels keep --encoding png"],
@@ -90,6 +93,7 @@ def test_pictures_of_any_pixels(class_folders: Path, tmp_path: Path, options: st
     assert low < 100 and high > 200
 
 
+@pytest.mark.slow
 def test_papers_are_the_same_for_any_number_of_workers(class_folders: Path, tmp_path: Path) -> None:
     words = [*["--size", "16", "--split", "train=0.8,val=0.2", "--shards", "3", "--dali-index", "--name", "Pets"]]
     one = contents(prepared(class_folders, tmp_path / "1/out", *words, "--workers", 1))
@@ -100,6 +104,7 @@ def test_papers_are_the_same_for_any_number_of_workers(class_folders: Path, tmp_
     assert sum(name.endswith(".idx") for name in one) == 4
 
 
+@pytest.mark.slow
 def test_new_facts_change_the_papers_and_nothing_else(class_folders: Path, tmp_path: Path) -> None:
     path = prepared(class_folders, tmp_path / "out", *OPTIONS.split())
     before = contents(path)
@@ -118,6 +123,7 @@ def test_new_facts_change_the_papers_and_nothing_else(class_folders: Path, tmp_p
     assert contents(path) == after
 
 
+@pytest.mark.slow
 def test_papers_of_the_user_stay(class_folders: Path, tmp_path: Path) -> None:
     path = prepared(class_folders, tmp_path / "out", *OPTIONS.split())
     edited = (path / "README.md").read_text("utf-8").replace("## Splits", "## My splits")
@@ -144,6 +150,7 @@ def test_a_new_dataset_has_an_empty_output(class_folders: Path, tmp_path: Path, 
     assert contents(tmp_path / "out") == {name: b"the user's"}
 
 
+@pytest.mark.slow
 def test_overwrite_removes_papers_and_pictures(class_folders: Path, tmp_path: Path) -> None:
     path = prepared(class_folders, tmp_path / "out", *OPTIONS.split(), "--dali-index", "--name", "Pets")
     write_image(tmp_path / "in/a/1.png")
@@ -186,6 +193,7 @@ def test_the_name_of_a_place(place: str, name: str) -> None:
     assert papers.name_of(place) == name
 
 
+@pytest.mark.slow
 def test_a_folder_named_readme_stays(class_folders: Path, tmp_path: Path) -> None:
     path = prepared(class_folders, tmp_path / "out", *OPTIONS.split())
     (path / "README.md").unlink()

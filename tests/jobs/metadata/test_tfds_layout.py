@@ -10,6 +10,7 @@ from support.command import command, prepared
 from shard_reader import open_dataset
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # TensorFlow Datasets warns of NumPy, of protobuf and of itself
 def test_tfds_finds_a_dataset_by_its_name(class_folders: Path, tmp_path: Path) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")

@@ -113,6 +113,7 @@ def test_labels_that_contradict_are_named_and_counted(contradicted: Path, tmp_pa
     assert "under another label: correct them; --drop-duplicates --duplicate-labels drop" in result.stdout
 
 
+@pytest.mark.slow
 def test_contradicting_labels_are_an_error_unless_it_is_said_what_to_do(contradicted: Path, tmp_path: Path) -> None:
     words = ["prepare", contradicted, tmp_path / "out", "--size", 8, "--drop-duplicates", "--max-rejects", 0]
     result = command(*words)
@@ -184,6 +185,7 @@ def test_one_of_each_is_kept_when_asked_for(doubled: Path, tmp_path: Path, worke
     assert other.returncode == 2 and "drop_duplicates" in other.stderr
 
 
+@pytest.mark.slow
 def test_the_order_of_what_is_left_is_as_if_the_others_had_never_been(
     doubled: Path, class_folders: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +241,7 @@ def test_nothing_but_rejects_has_no_duplicates(doubled: Path, tmp_path: Path) ->
     assert "unknown-class" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_was_being_overwritten_is_removed_to_the_end(doubled: Path, tmp_path: Path) -> None:
     """Cut off while it removes the old dataset, after its own pre-pass, and gone on with without --overwrite."""
     output = prepared(doubled, tmp_path / "out", "--size", 8, "--shards", 4)
@@ -261,6 +264,7 @@ def test_a_split_may_be_called_all(doubled: Path, tmp_path: Path) -> None:
     assert len(lines(output / "rejects.jsonl")) == 5
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_without_duplicates_leaves_the_dataset(doubled: Path, tmp_path: Path) -> None:
     output = prepared(doubled, tmp_path / "out", "--size", 8)
     before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}

@@ -209,6 +209,7 @@ def test_drop_goes_with_drop_duplicates(alike: Path, tmp_path: Path) -> None:
     assert len(ids(out, ("train", "val"))) == 40
 
 
+@pytest.mark.slow
 def test_group_keeps_each_group_in_one_split(alike: Path, tmp_path: Path) -> None:
     plain = ids(prepared(alike, tmp_path / "plain", *OPTIONS), ("train", "val"))
     out = prepared(alike, tmp_path / "out", *OPTIONS, "--near-duplicates", "group")
@@ -225,6 +226,7 @@ def test_group_keeps_each_group_in_one_split(alike: Path, tmp_path: Path) -> Non
     assert (counts.near_duplicates, counts.near_leaks, counts.leaks) == (14, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["drop", "group"])
 def test_the_number_of_workers_plays_no_part(alike: Path, tmp_path: Path, how: str) -> None:
     one, two = (
@@ -250,6 +252,7 @@ def test_a_group_that_is_too_large_is_named_and_left_alone(
     assert not [line for line in lines(out / "duplicates.jsonl") if line["near"]]
 
 
+@pytest.mark.slow
 def test_damaged_inputs_of_the_pre_pass_are_rejects(alike: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(alike, tmp_path / "in"))
     write_image(folder / "a/cut.png", 7, (60, 60))

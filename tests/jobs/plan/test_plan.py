@@ -81,6 +81,7 @@ def shards(found: list[Entry], count: int, seed: int, buckets: int, memory: int)
         return [(task, [r.id for r in tasks.read_references(directory, task)]) for task in found_tasks]
 
 
+@pytest.mark.slow
 @given(
     names=ids,
     count=st.integers(1, 9),

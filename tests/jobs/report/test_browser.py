@@ -84,6 +84,7 @@ def coco(folder: Path) -> Path:
     return folder / "instances_val.json"
 
 
+@pytest.mark.slow
 def test_boxes_lie_where_they_are_in_the_image(tmp_path: Path, browser: Browser) -> None:
     shards = prepared(coco(tmp_path), tmp_path / "shards", "--root", tmp_path / "val", "--fit", "none")
     page = checked(browser, report_of(shards))
@@ -98,6 +99,7 @@ def test_boxes_lie_where_they_are_in_the_image(tmp_path: Path, browser: Browser)
     assert "1 class without an object kite." in " ".join(page.locator("#first").inner_text().split())
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text(tmp_path: Path, browser: Browser) -> None:
     lines = []
     for number, name in enumerate(HOSTILE_NAMES):

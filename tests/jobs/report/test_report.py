@@ -64,6 +64,7 @@ def test_the_other_sections_show_it(messy_shards: Path) -> None:
     assert "images enlarged; --only-shrink leaves them small" in found["changes"]
 
 
+@pytest.mark.slow
 def test_one_and_two_workers_give_the_same_report(messy: Path, messy_shards: Path, tmp_path: Path) -> None:
     shards = prepared(messy, tmp_path / "elsewhere", *MESSY, "--report", "--workers", 2)
     assert (shards / "report.html").read_bytes() == (messy_shards / "report.html").read_bytes()
@@ -77,6 +78,7 @@ def test_a_report_says_nothing_of_the_machine(messy: Path, messy_shards: Path, t
         assert str(place.parent).encode() not in found
 
 
+@pytest.mark.slow
 def test_a_finished_dataset_gets_its_report_from_the_same_command(messy: Path, tmp_path: Path) -> None:
     words = [messy, tmp_path / "shards", *MESSY]
     shards = prepared(*words)
@@ -91,6 +93,7 @@ def test_a_finished_dataset_gets_its_report_from_the_same_command(messy: Path, t
     assert not (shards / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_dataset_in_a_store_has_the_same_report(
     messy_shards: Path, tmp_path: Path, new_store: Callable[[str], Store]
 ) -> None:
@@ -102,6 +105,7 @@ def test_a_dataset_in_a_store_has_the_same_report(
     assert (tmp_path / "report.html").read_bytes() == (messy_shards / "report.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_both_formats_have_the_same_pictures(class_folders: Path, tmp_path: Path) -> None:
     pictures = []
     for name in ("tfrecord", "hdf5"):
@@ -141,6 +145,7 @@ def test_a_dataset_without_anything_suspicious(tmp_path: Path) -> None:
     assert "Nothing suspicious was found" in sections(tmp_path / "report.html")["first"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "note"),
     [
@@ -176,6 +181,7 @@ def changed(shards: Path, folder: Path, name: str, lines: list[bytes]) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rejects.jsonl", "suspects.jsonl", "duplicates.jsonl", "thumbnails.jsonl"])
 @pytest.mark.parametrize(
     "line",

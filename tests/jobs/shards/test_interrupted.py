@@ -206,6 +206,7 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> str:
     return str(errors.splitlines()[-1])
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("number", first_of(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 def test_ctrl_c_before_any_shard_is_finished_leaves_output_as_it_was(
@@ -301,6 +302,7 @@ def test_kill_9_and_another_job_with_overwrite(
     assert len(set(data.ids(np.arange(len(data))).tolist())) == len(data) == 1000
 
 
+@pytest.mark.slow
 @linux
 def test_a_killed_worker_is_an_error_in_seconds_that_names_its_images(
     running: subprocess.Popen[str], many_images: Path, undisturbed: dict[str, bytes], tmp_path: Path
@@ -330,6 +332,7 @@ simplejpeg.decode_jpeg = decode_jpeg
 """
 
 
+@pytest.mark.slow
 @linux
 def test_an_image_that_crashes_its_decoder_is_named_and_can_be_rejected(class_folders: Path, tmp_path: Path) -> None:
     """Two of them, and a decoder that is made to crash, as one with a bug does: the whole process is gone."""

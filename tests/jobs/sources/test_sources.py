@@ -147,6 +147,7 @@ def photos_in_shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return prepared(photos, tmp_path_factory.mktemp("photos") / "out", "--size", 32, "--encoding", "png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_the_same_photos_in_every_form(
     form: Callable[[list[Path], Path, Path], list[Any]], photos: Path, photos_in_shards: Path, tmp_path: Path
@@ -197,6 +198,7 @@ def coco(tmp_path: Path) -> Path:
     return tmp_path / "instances.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
 def test_boxes_are_where_the_pixels_are(coco: Path, tmp_path: Path, fit: str, format: str) -> None:
@@ -233,6 +235,7 @@ def test_tensorflow_datasets_reads_boxes(coco: Path, tmp_path: Path) -> None:
         assert example["image_id"] == record["image_id"]
 
 
+@pytest.mark.slow
 def test_annotations_for_an_image_of_another_size_are_a_reject(coco: Path, tmp_path: Path) -> None:
     Image.open(coco.parent / "a.png").resize((20, 10)).save(coco.parent / "a.png")
     output = prepared(coco, tmp_path / "out", "--max-rejects", 1)
@@ -241,6 +244,7 @@ def test_annotations_for_an_image_of_another_size_are_a_reject(coco: Path, tmp_p
     assert json.loads(line)["message"] == "is 20x10, its annotations are for 40x20"
 
 
+@pytest.mark.slow
 def test_boxes_in_the_frame_that_people_see_stay_there(tmp_path: Path) -> None:
     """An image that a camera stored on its side: annotation tools show it, and measure boxes, upright."""
     stored = np.zeros((20, 40, 3), np.uint8)
@@ -281,6 +285,7 @@ def test_classes_from_a_file(class_folders: Path, tmp_path: Path) -> None:
     assert "unknown-class: the class 'c' is not in --classes" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_source_of_one_s_own(class_folders: Path, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "photos.db") as database:
         database.execute("CREATE TABLE photos (name TEXT PRIMARY KEY, class TEXT, caption TEXT, jpeg BLOB)")
@@ -304,6 +309,7 @@ def path_for_commands() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
+@pytest.mark.slow
 def test_boxes_of_the_image_as_it_is_shown(tmp_path: Path) -> None:
     """Half a turn: the size does not tell which way the annotations are."""
     stored = np.zeros((20, 40, 3), np.uint8)
@@ -327,6 +333,7 @@ def test_what_hangs_over_the_image_does_not_reach_into_the_border(tmp_path: Path
     assert np.allclose(data[0]["objects/bbox"], [[0.25, 0.125, 0.75, 0.375]])
 
 
+@pytest.mark.slow
 def test_boxes_that_nobody_names_are_not_left_behind(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", size=(40, 20))
     (tmp_path / "t.csv").write_text("path,xmin\na.png,5\n")

@@ -340,6 +340,7 @@ def prepared(table: Path, output: Path, *words: str) -> tuple[dict[str, Any], st
     return json.loads((output / "dataset.json").read_text()), found.stdout, rejects
 
 
+@pytest.mark.slow
 def test_a_job_counts_hosts_and_names_those_who_opt_out(gallery: tuple[Web, Path], tmp_path: Path) -> None:
     web, table = gallery
     manifest, text, rejects = prepared(table, tmp_path / "out", "--requests-per-host", "2", "--respect-robots")

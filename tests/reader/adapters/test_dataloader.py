@@ -32,6 +32,7 @@ class Shards(data.IterableDataset):  # type: ignore[misc, name-defined]
         yield {"coverage": stream.coverage().to_json()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("name", ["raw_shards", "jpeg_shards"])
 def test_each_record_once_in_worker_processes(name: str, method: str, request: pytest.FixtureRequest) -> None:

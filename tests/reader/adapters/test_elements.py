@@ -139,6 +139,7 @@ def test_a_dataset_is_no_stream(stream: Stream) -> None:
         Elements(stream.data, None, None)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_statistics_are_in_the_units_of_the_pixels(class_folders: Path, tmp_path: Path) -> None:
     """Of what is stored: the same images as 8 bits, as 0..255 in float32, as 0..1, and as 16 bits."""
     for name, options, scale in (

@@ -164,6 +164,7 @@ def test_a_training_that_was_killed_goes_on_bit_for_bit(backend: str, jpeg_shard
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 9, 14, 26])
 def test_a_training_that_was_stopped_goes_on_bit_for_bit(jpeg_shards: Path, tmp_path: Path, stop: int) -> None:
     """At any step, with the checkpoint of that step."""

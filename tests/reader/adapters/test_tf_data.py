@@ -45,6 +45,7 @@ def test_images_are_not_copied(jpeg_shards: Path, monkeypatch: pytest.MonkeyPatc
     assert found == made and len(found) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["raw_shards", "jpeg_shards"])
 def test_batches_that_are_kept_stay_as_they_are(name: str, request: pytest.FixtureRequest) -> None:
     """Their memory is used again only when nobody holds it."""
@@ -118,6 +119,7 @@ def decoders() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("shard_reader")}
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_dropped_is_gone(jpeg_shards: Path) -> None:
     """Though TensorFlow keeps the function that a dataset was made of."""
     for breaks_off in (False, True):
@@ -171,6 +173,7 @@ print(json.dumps({"seen": seen, "replicas": strategy.num_replicas_in_sync, "loss
 """
 
 
+@pytest.mark.slow
 def test_a_mirrored_strategy_divides_each_batch(jpeg_shards: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MIRRORED, str(jpeg_shards)],

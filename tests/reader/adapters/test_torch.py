@@ -122,6 +122,7 @@ def test_workers_give_the_batches_in_order(
     assert [ids(loader) for _ in range(3)] == expected
 
 
+@pytest.mark.slow
 def test_spawned_workers_go_on_to_the_next_epoch(raw_shards: Path) -> None:
     one = open_dataset(raw_shards).stream(batch_size=12, fields=("id",))
     expected = [ids(one) for _ in range(2)]
@@ -169,6 +170,7 @@ def test_loaders_of_any_number_of_workers_follow_each_other(
     assert [ids(loader) for loader in (*loaders, staying, dataset, staying)] == [ids(one) for _ in range(6)]
 
 
+@pytest.mark.slow
 def test_a_loop_that_some_workers_did_not_begin_is_left_behind(
     jpeg_shards: Path, expected: list[list[list[bytes]]]
 ) -> None:
@@ -234,6 +236,7 @@ def test_more_workers_than_batches(raw_shards: Path) -> None:
     assert [len(list(loader)), len(list(loader))] == [2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [0, 1, 5, 9, "end"])
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True), (3, False)])
 def test_a_stateful_loader_goes_on_bit_for_bit(
@@ -271,6 +274,7 @@ def test_a_gpu_in_a_worker_is_an_error(jpeg_shards: Path) -> None:
         next(iter(DataLoader(dataset, batch_size=None, num_workers=1)))
 
 
+@pytest.mark.slow
 def test_records_are_read_for_a_sampler(jpeg_shards: Path) -> None:
     data = open_dataset(jpeg_shards)
     dataset = RecordDataset(data, image=CenterCrop(12), fields=FIELDS)
@@ -382,6 +386,7 @@ def merged(results: list[Any]) -> list[list[str]]:
     return [sorted(id for part in parts for id in part) for parts in shares]
 
 
+@pytest.mark.slow
 def test_ranks_that_train_together_have_each_record_once(jpeg_shards: Path) -> None:
     (alone,) = ranks(jpeg_shards, 1)
     together = ranks(jpeg_shards, 2)

@@ -55,6 +55,7 @@ class Records(IterableDataset[bytes]):
             yield from batch["id"]
 
 
+@pytest.mark.slow
 def test_a_dataset_that_takes_batches_apart_may_be_batched(raw_shards: Path) -> None:
     loader = DataLoader(Records(StreamDataset(stream(raw_shards))), batch_size=12, collate_fn=list)
     assert list(chain(*loader)) == list(chain(*ids(stream(raw_shards))))
@@ -63,6 +64,7 @@ def test_a_dataset_that_takes_batches_apart_may_be_batched(raw_shards: Path) -> 
 # --- set_epoch ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_can_be_set(raw_shards: Path, workers: int) -> None:
     expected, dataset = (
@@ -292,6 +294,7 @@ def run(script: str, *arguments: object) -> Any:
     return run_ranks(script, *arguments, world_size=1)[0]
 
 
+@pytest.mark.slow
 @needs("accelerate")
 def test_accelerate_divides_no_share(raw_shards: Path, hashes: list[list[int]]) -> None:
     results = run_ranks(COMMON + ACCELERATE, raw_shards)

@@ -64,6 +64,7 @@ def stream(cifar10_shards: Path, request: pytest.FixtureRequest) -> Stream:
     return open_dataset(cifar10_shards, format=request.param).stream(batch_size=128, seed=4)
 
 
+@pytest.mark.slow
 def test_the_stream_gives_each_record_once(stream: Stream) -> None:
     expected = sorted(path.encode() for path in ids_on_disk(stream))
     named = stream.data.stream(batch_size=128, seed=4, fields=("id",))
@@ -90,6 +91,7 @@ def ids_on_disk(stream: Stream) -> list[str]:
     return [str(path.relative_to(root)) for path in (root / "train").rglob("*.jpg")]
 
 
+@pytest.mark.slow
 def test_training_from_as_dataset_sees_each_record_once(stream: Stream) -> None:
     model = witness()
     model.fit(as_dataset(stream, inputs="image", targets="label"), epochs=3, shuffle=False, verbose=0)
@@ -99,6 +101,7 @@ def test_training_from_as_dataset_sees_each_record_once(stream: Stream) -> None:
     assert orders[0] != orders[1] != orders[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"workers": 3}], ids=str)
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_training_from_a_sequence_sees_each_record_once(stream: Stream, options: dict[str, int], shuffle: bool) -> None:

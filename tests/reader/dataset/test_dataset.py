@@ -196,6 +196,7 @@ def test_more_shards_than_maps_are_kept(raw_shards: Path, monkeypatch: pytest.Mo
     assert len(data._shards._open) == 1
 
 
+@pytest.mark.slow
 def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
     """The usual limit of 1,024 must do for any number of shards: a map keeps no file open."""
     for number in range(90):

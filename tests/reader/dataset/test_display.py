@@ -85,6 +85,7 @@ def test_a_dataset_shows_pictures_splits_fields_and_classes(raw_shards: Path) ->
     assert page.source == open_dataset(raw_shards)._repr_html_(), "the same each time"
 
 
+@pytest.mark.slow
 def test_photos_are_shown_as_they_are_stored(photos: Path, tmp_path: Path) -> None:
     for path in sorted(photos.rglob("*.jpg"))[:12]:
         target = tmp_path / "in" / path.relative_to(photos)

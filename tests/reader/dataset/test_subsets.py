@@ -149,6 +149,7 @@ def mixed(raw_shards: Path, others: Path, weights: tuple[float, float] = (1, 3),
     return both.stream(**{"batch_size": 8, "fields": ("image", "label", "id"), "image": CenterCrop(12), **options})
 
 
+@pytest.mark.slow
 def test_a_mixture_is_in_proportion_and_whole(raw_shards: Path, others: Path) -> None:
     stream = mixed(raw_shards, others)
     seen = Counter(id for _ in range(20) for id in ids(stream))
@@ -269,6 +270,7 @@ def test_a_mixture_in_a_mixture_has_epochs_of_its_own_length(raw_shards: Path, o
         assert {id[:1] for id in seen if b"/x" not in id} == {b"a", b"b"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [(0.1, 2), ([0.1, 0.3], 3), (frozenset({0.3}), 1), ((value for value in (0.1,)), 2), ({0.5: "x"}.keys(), 0)],

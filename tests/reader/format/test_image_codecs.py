@@ -119,6 +119,7 @@ sys.stdout.buffer.write(IMAGE_CODECS[sys.argv[2]].encode(pixels, None))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ENCODED, ids=lambda codec: codec.name)
 def test_bytes_do_not_depend_on_the_number_of_cpus(codec: ImageCodec) -> None:
     """AVIF's encoder takes a thread for each CPU, and then gives other bytes, unless it is told not to."""

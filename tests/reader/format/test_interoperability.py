@@ -48,6 +48,7 @@ def test_tensorflow_reads_jpegs_pixel_for_pixel(jpeg_shards: Path) -> None:
         assert np.array_equal(pixels, data[number]["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -90,6 +91,7 @@ def test_tensorflow_datasets_opens_the_directory(class_folders: Path, tmp_path: 
             assert np.array_equal(image, expected["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_tensorflow_datasets_opens_images_without_labels(odd: Path, tmp_path: Path) -> None:
     tfds = pytest.importorskip("tensorflow_datasets")

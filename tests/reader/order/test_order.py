@@ -110,6 +110,7 @@ def test_epochs_and_seeds_differ() -> None:
             assert (one == other).mean() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3, 5, 6, 7, 16, 17, 20])
 def test_places_are_spread_evenly(size: int) -> None:
     """Over many epochs each record is everywhere equally often: chi-squared, p > 1e-9."""

@@ -87,6 +87,7 @@ def test_epochs_are_the_same_whatever_befalls_requests(
     assert stats.retries > 0 and sum(counts.values()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["ranges", "cache"])
 def test_answers_that_stop_in_the_middle_are_asked_for_again(
     far: Far, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch

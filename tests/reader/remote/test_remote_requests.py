@@ -50,6 +50,7 @@ def shards(found: Counter[str]) -> Counter[str]:
     return Counter({name: count for name, count in found.items() if name.endswith(".tfrecord")})
 
 
+@pytest.mark.slow
 def test_a_record_is_one_request_when_its_index_is_there(url: str, proxy: FaultProxy) -> None:
     data = open_dataset(url)
     assert fetched(proxy) == {"dataset.json": 1}
@@ -131,6 +132,7 @@ def test_ranks_with_lanes_of_their_own_fetch_shards_of_their_own(url: str, proxy
     assert len(SIZES) <= sum(found) <= len(SIZES) + WINDOW["lanes"] - 1  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [2, 3])
 def test_workers_that_share_an_epoch_fetch_no_records_of_others(url: str, every: int) -> None:
     whole = open_dataset(url)
@@ -176,6 +178,7 @@ def room_for(data: Dataset, count: int) -> int:
     return count * data._shards.largest  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_too_small_for_an_order_is_refused_with_the_figure_that_is_not(
     url: str, stored: tuple[Path, Store], tmp_path: Path
 ) -> None:
@@ -255,6 +258,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [None, "1GB"])
 def test_a_disk_that_is_full_is_told_once_and_what_fits_is_cached(
     url: str, stored: tuple[Path, Store], bound: str | None

@@ -144,6 +144,7 @@ def test_connections_that_were_idle_for_long_are_not_used(
     assert ports[0] != ports[1]
 
 
+@pytest.mark.slow
 def test_an_empty_object(place: Store) -> None:
     place.write("empty", b"")
     files = ObjectDirectory(place.url)

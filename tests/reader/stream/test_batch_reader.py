@@ -66,6 +66,7 @@ def flip_bit(path: Path, row: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("options", [{}, {"threads": 1, "prefetch": 1}, {"threads": 5, "prefetch": 7}], ids=str)
 def test_a_batch_is_what_its_records_are(

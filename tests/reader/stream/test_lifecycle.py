@@ -50,6 +50,7 @@ def ended(threads: set[threading.Thread]) -> bool:
     return not any(thread.is_alive() for thread in threads)
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("leave", ["close", "with", "forget", "exception"])
 def test_a_stream_left_in_the_middle_of_an_epoch_gives_everything_back(
@@ -239,6 +240,7 @@ def test_a_stream_is_closed_while_another_thread_reads(new_stream: Callable[...,
         assert all(isinstance(error, RuntimeError) and "loop is over" in str(error) for error in errors), errors
 
 
+@pytest.mark.slow
 def test_a_fork_drops_a_loop_without_waiting(new_stream: Callable[..., Stream]) -> None:
     """What the parent's threads held when it was forked, nobody gives back here."""
     for _ in range(30):

@@ -82,6 +82,7 @@ def test_a_loop_that_is_left_ends_its_threads(opened: Callable[..., Dataset], le
     assert ended(own_threads() - before)
 
 
+@pytest.mark.slow
 def test_no_more_is_in_memory_than_may_be(stored: tuple[Path, Store], proxy: FaultProxy) -> None:
     data = open_dataset(f"{stored[1].url}/raw", ahead_bytes="600kB")
     stream = data.stream(batch_size=8, shuffle="none", verify="never")
