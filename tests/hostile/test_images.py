@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from support.hostile_images import LONG_ANIMATIONS, TOO_MUCH_WORK, progressive
 from support.images import write_image
 from support.limits import limited_command
