@@ -13,7 +13,7 @@ from fuzz.targets import FOUND, TARGETS, check
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-SECONDS = 10
+SECONDS = 5
 
 
 @pytest.mark.parametrize("name", TARGETS)
