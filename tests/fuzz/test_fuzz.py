@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 SECONDS = 5
+IN_CI = ("manifest", "image-file", "tfrecord")  # scripts/nightly runs the others, and all for longer
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -34,7 +35,9 @@ def test_an_input_that_a_fuzzer_found_stays_mended(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in IN_CI else pytest.mark.nightly) for name in TARGETS]
+)
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris is not installed: it has no wheel here"
 )

@@ -96,6 +96,7 @@ def test_predictions_are_those_of_their_images(split_folders: Path, tmp_path: Pa
         assert len(list(csv.DictReader(file))) == 150
 
 
+@pytest.mark.nightly
 def test_predictions_on_real_images(cifar10: Path, tmp_path: Path) -> None:
     output = succeeded(SEQUENCE, cifar10, tmp_path / "out")
     ids = sorted(path.relative_to(cifar10).as_posix() for path in cifar10.glob("test/*/*.jpg"))
@@ -172,7 +173,7 @@ def check_batches(output: str, records: int, batches: int) -> None:
 
 
 @LINUX
-@pytest.mark.parametrize("images", ["class_folders", "cifar10"])
+@pytest.mark.parametrize("images", ["class_folders", pytest.param("cifar10", marks=pytest.mark.nightly)])
 def test_a_list_does_not_fit_and_batches_by_number_do(images: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(images)
     output = succeeded(BATCHES, folder, request.getfixturevalue("tmp_path") / "out")

@@ -72,6 +72,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(framework: str, tmp_pat
     check(framework, tmp_path / "images", "", tmp_path / "out", 8, numbers)
 
 
+@pytest.mark.nightly
 def test_with_real_images_and_more_processes(framework: str, cifar10: Path, tmp_path: Path) -> None:
     pytest.importorskip(framework)
     numbers = {"torch": (2, 3), "jax": (8, 6)}[framework]
