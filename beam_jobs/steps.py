@@ -162,6 +162,7 @@ def _make_dataset(
     options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: IO[bytes] | None
 ) -> tuple[Manifest, Meter]:
     """List, plan and write. Returns the manifest, and the time of all workers."""
+    spent = Meter()  # unknown where Ctrl-C comes after the manifest
     # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
     with _explained(output, options) as reached, output.scratch() as scratch, worker_processes(options) as workers:
         run = Run(options, scratch, workers)
