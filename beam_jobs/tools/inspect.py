@@ -17,7 +17,7 @@ from beam_jobs.terminal import counted, size_text
 from beam_jobs.tools.dataset_files import copy_to_disk, data_files, manifest_at, record_ids
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import INPUT_FIELDS, Field
 from shard_reader.format.manifest import Manifest, Shard, ShardFile, index_name
 from shard_reader.printable import excerpt, printable
 from shard_reader.storage.directory import Directory
@@ -83,7 +83,10 @@ def describe(shown: Mapping[str, Any]) -> str:
     lines = [f"{shown['path']}: {' and '.join(shown['formats'])}, {counted(shown['records'], 'record')}, "
              f"{size_text(shown['bytes'])}"]  # fmt: skip
     lines += _some(shown["splits"], _MOST_SPLITS, _split_line)
-    lines += ["fields", *_some(shown["fields"], _MOST_FIELDS, _field_line)]
+    own = {name: facts for name, facts in shown["fields"].items() if name not in INPUT_FIELDS}
+    lines += ["fields", *_some(own, _MOST_FIELDS, _field_line)]
+    if of_inputs := [name for name in shown["fields"] if name in INPUT_FIELDS]:
+        lines.append(f"  of inputs  {', '.join(of_inputs)}")
     lines += [*_class_lines(shown["classes"]), *_size_lines(shown["sizes"]), *_statistics_lines(shown["statistics"])]
     counts = {name: number for name, number in shown["counts"].items() if name != "changed"}
     lines.append(f"inputs       {_numbers(counts) or 'none'}")
