@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["STAGES", "Meter", "shares"]
+__all__ = ["STAGES", "Meter", "Spent", "shares"]
 
 STAGES: Final = ("read", "decode", "resize", "encode", "thumbnails", "write", "other")
 """The stages of an image. "write" is the record, the index, the checksums and an upload; "other" hashes and sums."""
+
+
+class Spent(Protocol):
+    """The sums of a meter."""
+
+    @property
+    def cpu(self) -> Mapping[str, float]: ...
+
+    @property
+    def wall(self) -> Mapping[str, float]: ...
+
+    @property
+    def bytes_read(self) -> int: ...
 
 
 class Meter:
@@ -39,8 +52,8 @@ class Meter:
         self.cpu[stage] += self._cpu - cpu
         self.wall[stage] += self._wall - wall
 
-    def add(self, other: Meter) -> None:
-        """Add the sums of another meter."""
+    def add(self, other: Spent) -> None:
+        """Add the sums of another meter, or of a shard."""
         for stage in STAGES:
             self.cpu[stage] += other.cpu[stage]
             self.wall[stage] += other.wall[stage]

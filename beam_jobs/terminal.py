@@ -77,8 +77,9 @@ def print_warning(line: str, to: TextIO | None = None) -> None:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """`1 image`, `2 images`, `3 classes`, `4 boxes`."""
+    plural = f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
 
 
 def size_text(count: int) -> str:

@@ -57,17 +57,17 @@ PARTS = (
 
 # The part that ends at a moment, and the moment: the begin of the first call, or the end of the last, of a function.
 MOMENTS = (
-    ("interpreter and imports", "begin", "beam_jobs.steps", "prepare"),
-    ("list INPUT", "end", "beam_jobs.steps", "list_input"),
+    ("interpreter and imports", "begin", "beam_jobs.steps.prepare", "prepare"),
+    ("list INPUT", "end", "beam_jobs.steps.prepare", "list_input"),
     ("plan", "begin", "beam_jobs.runners.run", "run_here"),
     ("import Beam", "begin", "beam_jobs.runners.pipeline", "build"),
     ("build and start the pipeline", "begin", "beam_jobs.runners.pipeline", "workers_of"),
-    ("start processes, up to the first image", "begin", "beam_jobs.summary", "Progress.counts"),
-    ("images", "end", "beam_jobs.summary", "Progress.counts"),
+    ("start processes, up to the first image", "begin", "beam_jobs.steps.summary", "Progress.counts"),
+    ("images", "end", "beam_jobs.steps.summary", "Progress.counts"),
     ("finish the last shard", "begin", "beam_jobs.runners.pipeline", "publish"),
     ("commit: names, manifest", "end", "beam_jobs.runners.pipeline", "publish"),
     ("end Beam", "end", "beam_jobs.runners.run", "run_here"),
-    ("end the processes", "end", "beam_jobs.steps", "prepare"),
+    ("end the processes", "end", "beam_jobs.steps.prepare", "prepare"),
 )
 
 Clocks = tuple[float, float]
@@ -144,7 +144,7 @@ def profile_work(images: Path, output: str) -> dict[str, Clocks]:
     from beam_jobs.shards.job import Watcher
     from beam_jobs.shards.output import PLAN
     from beam_jobs.shards.write import write_shard
-    from beam_jobs.steps import prepare
+    from beam_jobs.steps.prepare import prepare
     from shard_reader.storage.open import directory
 
     watch = Stopwatch()

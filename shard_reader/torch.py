@@ -114,7 +114,7 @@ class StreamDataset(IterableDataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         if get_spawning_popen() is not None:
-            # The new process is in no group of `torch.distributed`, and its copy of a stream knows no loop of ours.
+            # The new process is in no group of `torch.distributed`, and its copy of a stream knows no loop of this one.
             stream = self._stream
             place = self._loops.next(stream)
             check_callers(stream.order.world_size, place)

@@ -30,7 +30,7 @@ from beam_jobs.options import (
 from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.sources.files.class_names import read_class_names, read_ids
 from beam_jobs.sources.files.interface import BOX_FORMATS, DOWNLOADS, SOURCES, SourceOptions
-from beam_jobs.steps import prepare
+from beam_jobs.steps.prepare import prepare
 from shard_reader.format.fields import IMAGE_DTYPES, MAX_PIXELS
 from shard_reader.format.image_codecs.codec import ImageCodec
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_for

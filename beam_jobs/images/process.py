@@ -30,7 +30,7 @@ from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.format.fields import MAX_PIXELS
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
-__all__ = ["Look", "Payload", "codec_versions", "fit", "prepare_image"]
+__all__ = ["Observer", "Payload", "codec_versions", "fit", "prepare_image"]
 
 
 _RESAMPLING = {
@@ -79,7 +79,7 @@ class Payload:
     suspect: str = ""
 
 
-Look = Callable[[tuple[str, ...], str, Pixels, Pixels], None]
+Observer = Callable[[tuple[str, ...], str, Pixels, Pixels], None]
 """Is shown an image: the changes to it, its decoder's complaint, its upright pixels, and the pixels to be stored."""
 
 
@@ -97,7 +97,7 @@ def prepare_image(
     data: bytes | Pixels,
     options: ImageOptions,
     statistics: ChannelSums | None = None,
-    look: Look | None = None,
+    observer: Observer | None = None,
     meter: Meter | None = None,
 ) -> Payload:
     """The payload for an image.
@@ -109,7 +109,7 @@ def prepare_image(
             upright, with 1 (grey), 3 (RGB) or 4 (RGB and opacity) channels.
         options: size, colours and encoding.
         statistics: the sums of the dataset, needed for `normalize="dataset"`.
-        look: is shown the image before and after.
+        observer: is shown the image before and after.
         meter: takes the time of the stages.
 
     Raises:
@@ -138,8 +138,8 @@ def prepare_image(
     meter.lap("encode")
     height, width, channels = pixels.shape
     changes = _changes(decoded, kept, geometry, options)
-    if look is not None:
-        look(changes, decoded.suspect, decoded.pixels, pixels)
+    if observer is not None:
+        observer(changes, decoded.suspect, decoded.pixels, pixels)
         meter.lap("thumbnails")
     hashes = perceptual_hashes(_without_border(pixels, geometry))
     return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, hashes, changes, decoded.suspect)

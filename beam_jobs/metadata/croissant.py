@@ -12,6 +12,7 @@ from urllib.parse import quote
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.facts import defects, field_words, processing
 from beam_jobs.metadata.parquet import added_columns
+from beam_jobs.metadata.tfds import VERSION
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import FORMATS, MANIFEST_NAME, PARQUET_NAME, Manifest, ShardFile
 
@@ -91,7 +92,7 @@ def croissant(manifest: Manifest, card: Card, name: str, sha256: str, size: int)
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         **{key: value for key, value in facts.items() if value},
-        "version": "1.0.0",
+        "version": VERSION,
         "conformsTo": ["http://mlcommons.org/croissant/1.1", _RAI],
         **({"prov:wasDerivedFrom": {"@id": card.source_url}} if card.source_url else {}),
         "rai:dataPreprocessingProtocol": processing(manifest),

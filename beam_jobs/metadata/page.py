@@ -107,7 +107,7 @@ def _classes(manifest: Manifest) -> Iterator[str]:
     if not names or not counted_splits:
         return
     yield "## Classes\n"
-    yield f"{counted(len(names), 'class').replace('classs', 'classes')}, with the number of labels in each split.\n"
+    yield f"{counted(len(names), 'class')}, with the number of labels in each split.\n"
     rows = [(_shown(name), *(f"{found.get(name, 0):,}" for found in counted_splits.values())) for name in names]
     yield from _table(("class", *map(_shown, counted_splits)), rows)
 

@@ -6,28 +6,45 @@ Sources: tensorflow_datasets/core/proto/dataset_info.proto and feature.proto, in
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from shard_reader.format.fields import Field
 from shard_reader.format.image_codecs.table import codec_of, is_pixel_array
 from shard_reader.format.manifest import TFDS_NAMES, Manifest, Split
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 
-__all__ = ["metadata_files"]
+__all__ = ["VERSION", "builder_name", "metadata_files"]
+
+VERSION: Final = "1.0.0"
+"""The version of each dataset, for programs that ask for one."""
 
 _FEATURES = "tensorflow_datasets.core.features"
 _OBJECTS = "objects/"
 _BOX = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_YXYX"}
 
 
+def builder_name(text: str) -> str:
+    """A name in small letters, digits and underscores. It may be empty, or begin with a digit."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
 def metadata_files(manifest: Manifest, name: str) -> dict[str, bytes]:
-    """Name and content of each file; empty if the dataset has no format that TensorFlow Datasets reads."""
+    """Name and content of each file; empty if the dataset has no format that TensorFlow Datasets reads.
+
+    Args:
+        manifest: the manifest of the dataset.
+        name: the name of the dataset, of any characters.
+    """
     format = next((name for name in manifest.formats if SHARD_FORMATS[name].in_tfds), None)
     if format is None:
         return {}
     info, features, labels, object_labels = TFDS_NAMES
-    files = {info: _dataset_info(manifest, name, format), features: _group(manifest.fields, "", manifest)}
+    short = builder_name(name)
+    if not short[:1].isalpha():
+        short = f"dataset_{short}".rstrip("_")
+    files = {info: _dataset_info(manifest, short, format), features: _group(manifest.fields, "", manifest)}
     encoded = {path: (json.dumps(body, indent=1) + "\n").encode() for path, body in files.items()}
     if manifest.class_names:
         path = labels if "label" in manifest.fields else object_labels
@@ -40,7 +57,7 @@ def _dataset_info(manifest: Manifest, name: str, format: str) -> dict[str, Any]:
     pair = {"supervisedKeys": {"input": "image", "output": "label"}} if "label" in manifest.fields else {}
     return {
         "name": name,
-        "version": "1.0.0",
+        "version": VERSION,
         "fileFormat": format,
         "moduleName": "image_shards",
         **pair,

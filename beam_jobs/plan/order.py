@@ -25,12 +25,11 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.options import SplitRule
 from beam_jobs.plan.catalog import Catalog, Schema
 from beam_jobs.plan.splits import split_names, splitter, train_among
-from beam_jobs.sources.files.interface import Entry, Problem, Reference, Reject, Source
+from beam_jobs.sources.files.interface import DROPPED, Entry, Problem, Reference, Reject, Source
 from shard_reader.storage.open import is_url
 from shard_reader.storage.secrets import unsigned
 
 __all__ = [
-    "DROPPED",
     "Duplicate",
     "Grouped",
     "Inputs",
@@ -40,9 +39,6 @@ __all__ = [
     "scan",
     "statistics_split",
 ]
-
-DROPPED = ("duplicate", "near-duplicate")
-"""The reasons of rejects that were dropped because another input has the same bytes, or looks alike."""
 
 LISTING_REJECTS_NAME = "rejects.jsonl"
 _SAME_ID = "another input has the same id; give each image one row, with lists of its values"

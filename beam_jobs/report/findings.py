@@ -12,6 +12,7 @@ from beam_jobs.report.classes import Classes
 from beam_jobs.report.origin import prepare_command, without_places
 from beam_jobs.report.reading.lists import Lists
 from beam_jobs.report.reading.survey import Survey
+from beam_jobs.sources.files.interface import DROPPED
 from beam_jobs.terminal import counted
 from shard_reader.format.manifest import Manifest
 from shard_reader.printable import printable
@@ -130,12 +131,12 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _rejects(manifest: Manifest, lists: Lists) -> Iterator[Finding]:
-    reasons = {reason: count for reason, count in lists.reasons.items() if reason != "duplicate"}
+    reasons = {reason: count for reason, count in lists.reasons.items() if reason not in DROPPED}
     if rejected := sum(reasons.values()):
         why = ", ".join(
             f"{reasons[reason]} {reason}" for reason in sorted(reasons, key=lambda one: (-reasons[one], one))
         )
-        named = _some(line["id"] for line in lists.rejects if line.get("reason") != "duplicate")
+        named = _some(line["id"] for line in lists.rejects if line.get("reason") not in DROPPED)
         level: Level = "problem" if rejected > _MANY * manifest.counts.written else "check"
         title = f"{counted(rejected, 'input')} could not be used: {why}"
         text = f"{named}. Replace these files by good copies, then run the job again:"
@@ -151,15 +152,15 @@ def _classes(manifest: Manifest, classes: Classes | None) -> Iterator[Finding]:
         return
     if classes.empty:
         text = f"{_some(classes.empty)}. No model can learn a class that it never sees."
-        yield Finding("problem", f"{_counted(len(classes.empty), 'class')} without an {classes.noun}", text, "classes")
+        yield Finding("problem", f"{counted(len(classes.empty), 'class')} without an {classes.noun}", text, "classes")
     if classes.single and classes.noun != "object":
         text = f"{_some(classes.single)}. One image is either learned or tested, never both."
-        yield Finding("check", f"{_counted(len(classes.single), 'class')} with one image", text, "classes")
+        yield Finding("check", f"{counted(len(classes.single), 'class')} with one image", text, "classes")
     single = set(classes.single)  # such a class is missing in all splits but one
     for split, missing in classes.missing:
         if names := [name for name in missing if name not in single]:
             title, text = (
-                f"{_counted(len(names), 'class')} without an {classes.noun} in {split}",
+                f"{counted(len(names), 'class')} without an {classes.noun} in {split}",
                 f"Missing: {_some(names)}.",
             )
             command = _again(manifest, "--stratify") if manifest.options.get("split") else None
@@ -189,7 +190,7 @@ def _images(manifest: Manifest, found: Survey) -> Iterator[Finding]:
         yield Finding("check", title, text, "sizes", pictures="smallest")
     if boxes := counts.changed.get("boxes"):
         text = "Nothing of them is left in the image: --fit crop cuts the sides."
-        yield Finding("note", f"{_counted(boxes, 'box')} dropped", text, "changes")
+        yield Finding("note", f"{counted(boxes, 'box')} dropped", text, "changes")
 
 
 def _tiny(found: Survey) -> float:
@@ -223,10 +224,6 @@ def _capital(text: str) -> str:
 def _some(names: Iterable[str], most: int = _NAMES) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}es"
 
 
 def _share(part: float) -> str:

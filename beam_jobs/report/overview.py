@@ -69,6 +69,8 @@ def _numbers(manifest: Manifest, classes: Classes | None, records: int) -> Itera
     yield f"{counts.rejected:,}", "rejected", "rejects"
     yield f"{counts.suspects:,}", "suspects", "rejects"
     yield f"{counts.duplicates:,}", "duplicates", "duplicates"
+    if manifest.options.get("near_duplicates"):
+        yield f"{counts.near_duplicates:,}", "look alike", "duplicates"
 
 
 def _bytes(manifest: Manifest, split: str) -> int:

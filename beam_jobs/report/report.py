@@ -14,7 +14,7 @@ from beam_jobs.report.findings import findings
 from beam_jobs.report.html import rendered
 from beam_jobs.report.overview import overview
 from beam_jobs.report.reading.lists import Lists, read_lists
-from beam_jobs.report.reading.looks import Looks
+from beam_jobs.report.reading.previews import Previews
 from beam_jobs.report.reading.survey import Survey, survey
 from beam_jobs.report.sections import changes, duplicates, evidence, gallery, pixels, rejects, sizes
 from beam_jobs.terminal import counted, size_text
@@ -90,11 +90,11 @@ def make_report(place: str) -> Report:
         labels = [row.label for row in classes.rows] if classes is not None else []
         of_each = max(1, min(_OF_EACH, _PICTURES // max(1, len(labels))))
         found = survey(manifest, splits, labels, of_each, set(_ids(lists)), remote=files.local is None)
-        looks = Looks(splits, [f"{files.uri('').rstrip('/')}/", f"{place.rstrip('/')}/"])
-        found.problems = list(map(looks.message, found.problems))
+        previews = Previews(splits, [f"{files.uri('').rstrip('/')}/", f"{place.rstrip('/')}/"])
+        found.problems = list(map(previews.message, found.problems))
         if not any(found.of_class.values()):
-            found.of_class = looks.of_lists(found.sample, of_each)
-        values = _sections(manifest, found, lists, classes, looks)
+            found.of_class = previews.of_lists(found.sample, of_each)
+        values = _sections(manifest, found, lists, classes, previews)
         levels = Counter(finding.level for finding, _ in values["findings"])
         return Report(rendered(values), levels["problem"], levels.total())
     finally:
@@ -110,16 +110,16 @@ def _ids(lists: Lists) -> Iterator[str]:
 
 
 def _sections(
-    manifest: Manifest, found: Survey, lists: Lists, classes: Classes | None, looks: Looks
+    manifest: Manifest, found: Survey, lists: Lists, classes: Classes | None, previews: Previews
 ) -> Mapping[str, Any]:
     """The values of the template. Pictures have room in this order."""
-    pairs = duplicates(lists, found, looks)
-    refused = rejects(lists, found, looks)
-    measured = looks.measured(found.sample)
-    seen = pixels(found, measured, looks)
-    size = sizes(found, looks, manifest)
-    changed = changes(manifest, lists, looks)
-    shown = gallery(found, classes, looks, found.sample[:_WITHOUT_CLASSES])
+    pairs = duplicates(lists, found, previews)
+    refused = rejects(lists, found, previews)
+    measured = previews.measured(found.sample)
+    seen = pixels(found, measured, previews)
+    size = sizes(found, previews, manifest)
+    changed = changes(manifest, lists, previews)
+    shown = gallery(found, classes, previews, found.sample[:_WITHOUT_CLASSES])
     groups = [*refused, *seen["groups"], *size["groups"], *shown]
     return {
         "manifest": manifest,
@@ -139,5 +139,5 @@ def _sections(
         "survey": found,
         "lists": lists,
         "measured": len(measured),
-        "left_out": looks.left_out,
+        "left_out": previews.left_out,
     }

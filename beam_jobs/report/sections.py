@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,15 +12,28 @@ from beam_jobs.images.changes import CHANGES
 from beam_jobs.report.charts import Histogram, histogram
 from beam_jobs.report.classes import Classes
 from beam_jobs.report.reading.choice import Place
-from beam_jobs.report.reading.lists import Lists, Thumbnail
-from beam_jobs.report.reading.looks import Look, Looks
+from beam_jobs.report.reading.lists import Lists
 from beam_jobs.report.reading.pictures import MEASURES, Measures, Picture, picture_of_jpeg
+from beam_jobs.report.reading.previews import Preview, Previews
 from beam_jobs.report.reading.survey import EXTREMES, Survey
+from beam_jobs.sources.files.interface import Thumbnail
 from beam_jobs.terminal import size_text
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import Manifest
 
-__all__ = ["Group", "Pair", "Shown", "changes", "duplicates", "gallery", "pixels", "rejects", "sizes"]
+__all__ = [
+    "Change",
+    "Figure",
+    "Group",
+    "Pair",
+    "changes",
+    "duplicates",
+    "evidence",
+    "gallery",
+    "pixels",
+    "rejects",
+    "sizes",
+]
 
 _MOST_NAMED = 12  # rejects without a picture, of each reason
 _EVIDENCE = 4  # pictures beside a finding
@@ -28,15 +41,15 @@ _OF_A_LINE = 2  # pictures of each class, up to which all classes are one group
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Figure:
     """A picture, or the place where one is missing, with its words.
 
     Attributes:
-        look: what there is to see.
+        preview: the picture and its facts.
         text: the line below the id.
     """
 
-    look: Look
+    preview: Preview
     text: str = ""
 
 
@@ -56,7 +69,7 @@ class Group:
     name: str
     title: str
     text: str = ""
-    shown: tuple[Shown, ...] = ()
+    shown: tuple[Figure, ...] = ()
     named: tuple[tuple[str, str], ...] = ()
     more: int = 0
 
@@ -74,29 +87,41 @@ class Pair:
     """
 
     kind: str
-    first: Shown
-    second: Shown
+    first: Figure
+    second: Figure
     is_contradiction: bool
     is_leak: bool
     is_near: bool = False
     distance: int | None = None
 
 
-def gallery(found: Survey, classes: Classes | None, looks: Looks, random: Sequence[Place]) -> list[Group]:
+class Change(NamedTuple):
+    """A kind of change, "" for none: the number of images, its sentence, and pictures before and after."""
+
+    kind: str
+    images: int
+    text: str
+    pairs: list[tuple[Preview, Preview]]
+
+
+def gallery(found: Survey, classes: Classes | None, previews: Previews, random: Sequence[Place]) -> list[Group]:
     """A few records of each class. Without labels in the index, a few of all."""
     places = {row.name: found.of_class.get(row.label, []) for row in classes.rows} if classes is not None else {}
     if not any(places.values()):
-        return [Group("all", "A sample of all images", shown=tuple(_plain(looks.of(random))))]
-    looks.add(place for some in places.values() for place in some)
-    seen = {name: looks.of(some) for name, some in places.items() if some}
+        return [Group("all", "A sample of all images", shown=tuple(_plain(previews.of(random))))]
+    previews.add(place for some in places.values() for place in some)
+    seen = {name: previews.of(some) for name, some in places.items() if some}
     if max(map(len, seen.values())) > _OF_A_LINE:
-        return [Group(name, name, shown=tuple(Shown(look, look.split) for look in some)) for name, some in seen.items()]
+        return [
+            Group(name, name, shown=tuple(Figure(preview, preview.split) for preview in some))
+            for name, some in seen.items()
+        ]
     # Hundreds of headings over one picture each would be hard to read.
-    together = tuple(_plain(look for some in seen.values() for look in some))
+    together = tuple(_plain(preview for some in seen.values() for preview in some))
     return [Group("all", f"Pictures of {len(seen)} classes", shown=together)]
 
 
-def sizes(found: Survey, looks: Looks, manifest: Manifest) -> Mapping[str, Any]:
+def sizes(found: Survey, previews: Previews, manifest: Manifest) -> Mapping[str, Any]:
     """Sizes and aspect ratios before and after, and stored bytes."""
     rows = found.sizes
     kinds = {"before": "original_", "after": ""} if found.has_originals else {"after": ""}
@@ -109,11 +134,11 @@ def sizes(found: Survey, looks: Looks, manifest: Manifest) -> Mapping[str, Any]:
         charts.append(histogram("Pixels of a side after, for each one before", _scale(rows), log=True))
     charts.append(histogram("Stored bytes of an image", rows["length"], lambda size: size_text(round(size)), log=True))
     groups = [
-        _extreme(found, looks, "smallest", "The smallest images", _size_text),
-        _extreme(found, looks, "widest", "The widest, for their height", _size_text),
-        _extreme(found, looks, "tallest", "The tallest, for their width", _size_text),
-        _extreme(found, looks, "least-bytes", "Fewest bytes for a pixel: often plain, or blurred", _size_text),
-        _extreme(found, looks, "most-bytes", "Most bytes for a pixel: often noise, or text", _size_text),
+        _extreme(found, previews, "smallest", "The smallest images", _size_text),
+        _extreme(found, previews, "widest", "The widest, for their height", _size_text),
+        _extreme(found, previews, "tallest", "The tallest, for their width", _size_text),
+        _extreme(found, previews, "least-bytes", "Fewest bytes for a pixel: often plain, or blurred", _size_text),
+        _extreme(found, previews, "most-bytes", "Most bytes for a pixel: often noise, or text", _size_text),
     ]
     kind = "original_" if found.has_originals else ""
     same = {
@@ -129,7 +154,7 @@ def sizes(found: Survey, looks: Looks, manifest: Manifest) -> Mapping[str, Any]:
     }
 
 
-def pixels(found: Survey, measured: Sequence[tuple[Place, Measures]], looks: Looks) -> Mapping[str, Any]:
+def pixels(found: Survey, measured: Sequence[tuple[Place, Measures]], previews: Previews) -> Mapping[str, Any]:
     """Brightness, contrast and sharpness of the sample, with the extremes as pictures."""
     values = {name: np.array([getattr(measures, name) for _, measures in measured]) for name in MEASURES}
     charts = [
@@ -146,62 +171,62 @@ def pixels(found: Survey, measured: Sequence[tuple[Place, Measures]], looks: Loo
     ]
     groups = []
     if found.constants:
-        groups.append(Group("constants", "Images of one colour", shown=tuple(_plain(looks.of(found.constants)))))
+        groups.append(Group("constants", "Images of one colour", shown=tuple(_plain(previews.of(found.constants)))))
     for name, title, measure, sign in wanted:
         if len(measured) <= EXTREMES or _is_constant(values[measure]):
             continue
         order = np.argsort(sign * values[measure], kind="stable")[:EXTREMES]
-        seen = looks.of([measured[number][0] for number in order])
+        seen = previews.of([measured[number][0] for number in order])
         texts = [f"{measure} {values[measure][number]:.3g}" for number in order]
-        groups.append(Group(name, title, shown=tuple(map(Shown, seen, texts))))
+        groups.append(Group(name, title, shown=tuple(map(Figure, seen, texts))))
     return {"charts": [chart for chart in charts if chart is not None], "groups": groups}
 
 
-def rejects(lists: Lists, found: Survey, looks: Looks) -> list[Group]:
+def rejects(lists: Lists, found: Survey, previews: Previews) -> list[Group]:
     """Rejects by their reasons, and suspects, with pictures where there are any."""
     pictures = {(one.group, one.id): one for one in lists.thumbnails or () if one.group in ("reject", "suspect")}
     groups = []
     for reason, count in sorted(lists.reasons.items(), key=lambda pair: (-pair[1], pair[0])):
-        if reason == "duplicate":
-            continue
         messages = {line["id"]: str(line.get("message", "")) for line in lists.rejects if line.get("reason") == reason}
         kept = [one for one in pictures.values() if one.group == "reject" and one.reason == reason]
         messages = {one.id: messages.get(one.id, "") for one in kept} | messages
-        groups.append(_reject_group("rejects", reason, count, messages, pictures, looks))
+        groups.append(_reject_group("rejects", reason, count, messages, pictures, previews))
     if lists.suspects:
         shown = []
         for line in lists.suspects:
             one, place = pictures.get(("suspect", line["id"])), found.by_id.get(line["id"])
             if one is not None or place is not None:
-                look = looks.of([place])[0] if place is not None else _thumbnail_look(one, looks)  # type: ignore[arg-type]
-                shown.append(Shown(look, str(line.get("message", ""))))
+                preview = previews.of([place])[0] if place is not None else _thumbnail_preview(one, previews)  # type: ignore[arg-type]
+                shown.append(Figure(preview, str(line.get("message", ""))))
         some = tuple(shown[:_MOST_NAMED])
         groups.append(Group("suspects", "May be damaged: read with a complaint of the decoder", shown=some))
     return groups
 
 
-def duplicates(lists: Lists, found: Survey, looks: Looks) -> list[Pair]:
+def duplicates(lists: Lists, found: Survey, previews: Previews) -> list[Pair]:
     """Pairs of duplicates side by side."""
-    return [pair for line in lists.duplicates if (pair := _pair(line, found, looks)) is not None]
+    return [pair for line in lists.duplicates if (pair := _pair(line, found, previews)) is not None]
 
 
-def changes(manifest: Manifest, lists: Lists, looks: Looks) -> list[tuple[str, int, str, list[tuple[Look, Look]]]]:
-    """For each kind of change its name, the number of images, its sentence, and pictures before and after."""
+def changes(manifest: Manifest, lists: Lists, previews: Previews) -> list[Change]:
+    """The kinds of changes, and at the end some images as they usually are before and after."""
     kept: dict[str, list[Thumbnail]] = {}
     for one in lists.thumbnails or ():
         if one.group in ("change", "usual"):
             kept.setdefault(one.reason if one.group == "change" else "", []).append(one)
     kinds = [kind for kind in CHANGES if manifest.counts.changed.get(kind) or kind in kept]
     result = [
-        (kind, manifest.counts.changed.get(kind, 0), CHANGES[kind], _before_and_after(kept.get(kind, []), looks))
+        Change(
+            kind, manifest.counts.changed.get(kind, 0), CHANGES[kind], _before_and_after(kept.get(kind, []), previews)
+        )
         for kind in kinds
     ]
     if kept.get(""):
-        result.append(("", 0, "", _before_and_after(kept[""], looks)))
+        result.append(Change("", 0, "", _before_and_after(kept[""], previews)))
     return result
 
 
-def evidence(name: str, pairs: Sequence[Pair], groups: Iterable[Group]) -> list[Shown]:
+def evidence(name: str, pairs: Sequence[Pair], groups: Iterable[Group]) -> list[Figure]:
     """The pictures beside a finding."""
     exact, near = ([pair for pair in pairs if pair.is_near is kind] for kind in (False, True))
     kinds = {
@@ -215,11 +240,11 @@ def evidence(name: str, pairs: Sequence[Pair], groups: Iterable[Group]) -> list[
         shown = [one for pair in some for one in (pair.first, pair.second)]
     else:
         shown = [one for group in groups if group.name == name for one in group.shown]
-    return [one for one in shown if one.look.picture is not None][:_EVIDENCE]
+    return [one for one in shown if one.preview.picture is not None][:_EVIDENCE]
 
 
-def _plain(looks: Iterable[Look]) -> Iterator[Shown]:
-    return (Shown(look, ", ".join(look.labels)) for look in looks)
+def _plain(previews: Iterable[Preview]) -> Iterator[Figure]:
+    return (Figure(preview, ", ".join(preview.labels)) for preview in previews)
 
 
 def _scale(rows: Any) -> Any:
@@ -232,14 +257,14 @@ def _is_constant(values: Any) -> bool:
     return bool(len(values) == 0 or values.min() == values.max())
 
 
-def _extreme(found: Survey, looks: Looks, name: str, title: str, text: Callable[[Look], str]) -> Group:
-    seen = looks.of(found.extremes.get(name, ()))
-    return Group(name, title, shown=tuple(Shown(look, text(look)) for look in seen))
+def _extreme(found: Survey, previews: Previews, name: str, title: str, text: Callable[[Preview], str]) -> Group:
+    seen = previews.of(found.extremes.get(name, ()))
+    return Group(name, title, shown=tuple(Figure(preview, text(preview)) for preview in seen))
 
 
-def _size_text(look: Look) -> str:
-    before = f"{look.original[1]} x {look.original[0]} to " if look.original is not None else ""
-    return f"{before}{look.width} x {look.height}"
+def _size_text(preview: Preview) -> str:
+    before = f"{preview.original[1]} x {preview.original[0]} to " if preview.original is not None else ""
+    return f"{before}{preview.width} x {preview.height}"
 
 
 def _reject_group(
@@ -248,33 +273,35 @@ def _reject_group(
     count: int,
     messages: Mapping[str, str],
     pictures: Mapping[tuple[str, str], Thumbnail],
-    looks: Looks,
+    previews: Previews,
 ) -> Group:
-    shown, named = list[Shown](), list[tuple[str, str]]()
+    shown, named = list[Figure](), list[tuple[str, str]]()
     for id, message in messages.items():
         one = pictures.get(("reject", id))
-        look = _thumbnail_look(one, looks) if one is not None else None
-        if look is not None and look.picture is not None and len(shown) < _MOST_NAMED:
-            shown.append(Shown(look, message))
+        preview = _thumbnail_preview(one, previews) if one is not None else None
+        if preview is not None and preview.picture is not None and len(shown) < _MOST_NAMED:
+            shown.append(Figure(preview, message))
         elif len(named) < _MOST_NAMED:
             named.append((id, message))
     return Group(name, reason, "", tuple(shown), tuple(named), max(0, count - len(shown) - len(named)))
 
 
-def _thumbnail_look(one: Thumbnail, looks: Looks, after: bool = False) -> Look:
+def _thumbnail_preview(one: Thumbnail, previews: Previews, after: bool = False) -> Preview:
     text = one.after if after or one.before is None else one.before
     picture: Picture | None = picture_of_jpeg(text) if text is not None else None
-    if picture is not None and not looks.has_room(picture):
+    if picture is not None and not previews.has_room(picture):
         picture = None
-    return Look(split=one.split or "", id=one.id, picture=picture)
+    return Preview(split=one.split or "", id=one.id, picture=picture)
 
 
-def _before_and_after(thumbnails: Iterable[Thumbnail], looks: Looks) -> list[tuple[Look, Look]]:
+def _before_and_after(thumbnails: Iterable[Thumbnail], previews: Previews) -> list[tuple[Preview, Preview]]:
     both = [one for one in thumbnails if one.before is not None and one.after is not None]
-    return [(_thumbnail_look(one, looks), _thumbnail_look(one, looks, after=True)) for one in both[:EXTREMES]]
+    return [
+        (_thumbnail_preview(one, previews), _thumbnail_preview(one, previews, after=True)) for one in both[:EXTREMES]
+    ]
 
 
-def _pair(line: Mapping[str, Any], found: Survey, looks: Looks) -> Pair | None:
+def _pair(line: Mapping[str, Any], found: Survey, previews: Previews) -> Pair | None:
     first_id = line.get("first_id")
     if not isinstance(first_id, str):
         return None
@@ -284,8 +311,8 @@ def _pair(line: Mapping[str, Any], found: Survey, looks: Looks) -> Pair | None:
     distance = line.get("distance")
     return Pair(
         kind=" and ".join(words) or "same split",
-        first=Shown(_of_id(first_id, line.get("first_split"), found, looks), _labels(line, "first_")),
-        second=Shown(_of_id(line["id"], line.get("split"), found, looks), _labels(line, "")),
+        first=Figure(_of_id(first_id, line.get("first_split"), found, previews), _labels(line, "first_")),
+        second=Figure(_of_id(line["id"], line.get("split"), found, previews), _labels(line, "")),
         is_contradiction=contradiction,
         is_leak=leak,
         is_near=line.get("near") is True,
@@ -293,9 +320,9 @@ def _pair(line: Mapping[str, Any], found: Survey, looks: Looks) -> Pair | None:
     )
 
 
-def _of_id(id: str, split: object, found: Survey, looks: Looks) -> Look:
+def _of_id(id: str, split: object, found: Survey, previews: Previews) -> Preview:
     place = found.by_id.get(id)
-    return looks.of([place])[0] if place is not None else Look(split=str(split or ""), id=id, problem="not found")
+    return previews.of([place])[0] if place is not None else Preview(split=str(split or ""), id=id, problem="not found")
 
 
 def _labels(line: Mapping[str, Any], kind: str) -> str:

@@ -144,7 +144,7 @@ class _ForEachShard(beam.DoFn):
 def _count(written: WrittenShard, job: Job) -> None:
     """Add a shard to Beam's metrics. A bundle that an engine does again may count its shards twice."""
     found = written.metrics
-    if found is None or found.run_id != job.run_id:
+    if found.run_id != job.run_id:
         Metrics.counter(NAMESPACE, "shards_kept").inc()
         return
     counts = {"shards": 1, "images": written.shard.records, "rejected": written.rejected}

@@ -56,7 +56,7 @@ class ShardLog:
     """
 
     def __init__(self, files: Directory, work: Work, run_id: str, file: IO[bytes] | None) -> None:
-        self._files, self._work, self._run_id, self._file = files, work, run_id, file
+        self._files, self._work, self.run_id, self._file = files, work, run_id, file
         self._logged, self._kept = set[str](), set[str]()
         self._looked = time.monotonic()
         self._error: OSError | None = None
@@ -92,22 +92,15 @@ class ShardLog:
 
     def _log(self, shards: Iterator[WrittenShard], is_last: bool) -> None:
         for shard in shards:
-            is_new = shard.metrics is not None and shard.metrics.run_id == self._run_id
+            is_new = shard.metrics.run_id == self.run_id
             if not is_new and not is_last:
                 # It may be damaged, and be written again.
                 self._kept.add(shard.task.name)
                 continue
             self._logged.add(shard.task.name)
             if is_new:
-                self._add(shard)
+                self.total.add(shard.metrics)
             self._print(json.dumps(_line(shard, is_kept=not is_new)))
-
-    def _add(self, shard: WrittenShard) -> None:
-        assert shard.metrics is not None
-        self.total.bytes_read += shard.metrics.bytes_read
-        for stage in self.total.cpu:
-            self.total.cpu[stage] += shard.metrics.cpu[stage]
-            self.total.wall[stage] += shard.metrics.wall[stage]
 
     def _print(self, line: str) -> None:
         """Write a line. A full disk is said at once, and ends the command when the dataset is whole."""
@@ -134,7 +127,6 @@ class ShardLog:
 
 
 def _line(shard: WrittenShard, is_kept: bool) -> dict[str, Any]:
-    """The values of a line. Those of the time are None for a shard of a version that did not measure it."""
     metrics = shard.metrics
     return {
         "shard": shard.task.name,
@@ -142,12 +134,12 @@ def _line(shard: WrittenShard, is_kept: bool) -> dict[str, Any]:
         "kept": is_kept,
         "records": shard.shard.records,
         "rejected": shard.rejected,
-        "reasons": metrics and metrics.rejects,
-        "bytes_in": metrics and metrics.bytes_read,
+        "reasons": metrics.rejects,
+        "bytes_in": metrics.bytes_read,
         "bytes_out": shard.size,
-        "seconds": metrics and round(metrics.seconds, 6),
-        "cpu_seconds": metrics and _rounded(metrics.cpu),
-        "wall_seconds": metrics and _rounded(metrics.wall),
+        "seconds": round(metrics.seconds, 6),
+        "cpu_seconds": _rounded(metrics.cpu),
+        "wall_seconds": _rounded(metrics.wall),
     }
 
 

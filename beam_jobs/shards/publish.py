@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,13 +25,13 @@ from beam_jobs.metadata.tfds import metadata_files
 from beam_jobs.options import MaxRejects, PrepareOptions
 from beam_jobs.plan.duplicates import list_duplicates, list_near_duplicates
 from beam_jobs.plan.listing import Listing
-from beam_jobs.plan.order import DROPPED, LISTING_REJECTS_NAME, PlannedInputs, statistics_split
+from beam_jobs.plan.order import LISTING_REJECTS_NAME, PlannedInputs, statistics_split
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.record import common_shape
-from beam_jobs.shards.thumbnails import Thumbnail, chosen
+from beam_jobs.shards.thumbnails import chosen
 from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of, thumbnails_of
-from beam_jobs.sources.files.interface import Layout, Reject, Suspect
+from beam_jobs.sources.files.interface import DROPPED, Layout, Reject, Suspect, Thumbnail
 from shard_reader.errors import ShardsError
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
@@ -152,17 +151,8 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     if output.local is not None:
         for shard in shards:
             _rename(shard, output.local, publication.work)
-    output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
-    output.write(SUSPECTS_NAME, map(Suspect.to_line, _suspects(shards, publication.work, output)))
-    output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, chosen(_thumbnails(shards, publication.work, output))))
     manifest = replace(_manifest(shards, rejected, publication), hosts=_hosts(shards, publication.work, output))
-    manifest = _with_duplicates(manifest, output, publication)
-    _write_parquet(shards, publication, output)
-    made = {**metadata_files(manifest, _tfds_name(output)), **_pictures(manifest, publication.output)}
-    for name, data in made.items():
-        output.write(name, [data])
-    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, PARQUET_NAME, *made)
-    manifest = replace(manifest, files={name: output.sha256(name) for name in names})
+    manifest = _with_files(manifest, shards, publication, output)
     # A dataset is visible when its manifest is. After a power cut, a manifest on disk must imply the names of the
     # shards on disk, and a removed `_work` the manifest: so the directory is synced before and after.
     text = manifest.to_json().encode()
@@ -172,6 +162,22 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
     output.write(MANIFEST_NAME, [text])
     if output.local is not None:
         sync(output.local)
+
+
+def _with_files(
+    manifest: Manifest, shards: Sequence[WrittenShard], publication: Publication, output: Directory
+) -> Manifest:
+    """Write the files beside the shards. Returns the manifest with their checksums, and the counts of duplicates."""
+    output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
+    output.write(SUSPECTS_NAME, map(Suspect.to_line, _suspects(shards, publication.work, output)))
+    output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, chosen(_thumbnails(shards, publication.work, output))))
+    manifest = _with_duplicates(manifest, output, publication)
+    _write_parquet(shards, publication, output)
+    others = {**metadata_files(manifest, name_of(output.uri(""))), **_pictures(manifest, publication.output)}
+    for name, data in others.items():
+        output.write(name, [data])
+    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, PARQUET_NAME, *others)
+    return replace(manifest, files={name: output.sha256(name) for name in names})
 
 
 def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRejects) -> None:
@@ -366,8 +372,3 @@ def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statis
         return None
     mean, std = sums.mean_std()
     return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std)
-
-
-def _tfds_name(output: Directory) -> str:
-    name = re.sub(r"[^a-z0-9]+", "_", name_of(output.uri("")).lower()).strip("_")
-    return name if name and not name[0].isdigit() else f"dataset_{name}".rstrip("_")

@@ -88,7 +88,7 @@ def prepare_reference(
         JobError: the image could not be read for a reason that may pass.
     """
     source, data, meter = _source(job), None, meter or Meter()
-    look = None if thumbnails is None else functools.partial(thumbnails.offer, reference.id)
+    observer = None if thumbnails is None else functools.partial(thumbnails.offer, reference.id)
     try:
         if reference.id in job.crashers:
             raise BadInput("crash", job.crashers[reference.id])
@@ -97,7 +97,7 @@ def prepare_reference(
         meter.lap("read")
         with turn:
             meter.restart()  # to wait for a turn is no work
-            payload = prepare_image(data, job.image, statistics, look, meter)
+            payload = prepare_image(data, job.image, statistics, observer, meter)
         frame = Frame(payload.geometry, reference.frame, job.source.box_frame == "upright")
         moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
     except BadInput as error:

@@ -6,11 +6,10 @@ import base64
 import contextlib
 import hashlib
 import io
-import json
 import threading
 from collections.abc import Iterable
 from itertools import zip_longest
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import simplejpeg
@@ -19,10 +18,9 @@ from PIL import Image
 from beam_jobs.images.decode import image_formats, to_8_bits
 from beam_jobs.images.files.work import check_file, check_image
 from beam_jobs.options import ImageOptions
-from beam_jobs.sources.files.interface import Pixels
-from shard_reader.storage.secrets import without_secrets
+from beam_jobs.sources.files.interface import Pixels, Thumbnail
 
-__all__ = ["MOST_THUMBNAILS", "Thumbnail", "Thumbnails", "chosen", "id_key", "share_of"]
+__all__ = ["MOST_THUMBNAILS", "Thumbnails", "chosen", "id_key", "share_of"]
 
 MOST_THUMBNAILS: Final = 64
 """The most of rejects and suspects in a dataset, and the most of all others."""
@@ -30,25 +28,6 @@ _SIDE = 160  # pixels of the longer side
 _QUALITY = 80
 _OF_KIND = {"reject": MOST_THUMBNAILS, "suspect": MOST_THUMBNAILS, "change": 16, "usual": 16}  # the most in a shard
 _CANDIDATES = 64 * MOST_THUMBNAILS  # of a dataset, so that rare kinds are among them
-
-
-class Thumbnail(NamedTuple):
-    """A line of `thumbnails.jsonl`.
-
-    `group` is "reject", "suspect", "change" or "usual"; `reason` is that of the reject, or the kind of change. `before`
-    and `after` are JPEG files in base64. `split` is None for a reject.
-    """
-
-    id: str
-    split: str | None
-    group: str
-    reason: str
-    before: str | None
-    after: str | None
-
-    def to_line(self) -> bytes:
-        """The line, as JSON."""
-        return json.dumps(self._asdict() | {"id": without_secrets(self.id)}).encode() + b"\n"
 
 
 def id_key(id: str) -> int:

@@ -34,7 +34,6 @@ from beam_jobs.metadata.parquet import write_part
 from beam_jobs.meter import Meter
 from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
-from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Prepared, Shape, common_shape, hash_reference, labels_of, prepare_reference
 from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.shards.written_shard import WRITTEN_NAME, Listed, ShardMetrics, WrittenShard
@@ -121,11 +120,10 @@ def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) ->
     return len(hashes)
 
 
-def hashes_of(task: ShardTask, work: Work, output: Directory) -> NDArray[np.uint64]:
+def hashes_of(task: ShardTask, job: Job, output: Directory) -> NDArray[np.uint64]:
     """The hashes that `hash_shard` stored, uint64 `[n, 2]`, or `[n, 5]` with those of pixels."""
-    data = output.read(f"{work.hashed}/{task.name}")
-    columns = len(data) // (8 * task.records) if task.records else 5
-    return np.frombuffer(data, ">u8").reshape(-1, columns).astype(np.uint64)
+    data = output.read(f"{job.work.hashed}/{task.name}")
+    return np.frombuffer(data, ">u8").reshape(-1, 5 if job.hash_pixels else 2).astype(np.uint64)
 
 
 def measure_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> ChannelSums:

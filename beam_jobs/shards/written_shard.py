@@ -12,8 +12,7 @@ from beam_jobs.meter import STAGES
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.output import Work
 from beam_jobs.shards.record import Shape
-from beam_jobs.shards.thumbnails import Thumbnail
-from beam_jobs.sources.files.interface import Reject, Suspect
+from beam_jobs.sources.files.interface import Reject, Suspect, Thumbnail
 from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.storage.directory import Directory
 
@@ -86,10 +85,10 @@ class WrittenShard:
     sums: ChannelSums
     classes: Mapping[int, int]
     changed: Mapping[str, int]
-    hosts: int = 0
-    thumbnails: int = 0
-    beside: Mapping[str, str] = field(default_factory=dict)
-    metrics: ShardMetrics | None = field(default=None, compare=False)
+    hosts: int
+    thumbnails: int
+    beside: Mapping[str, str]
+    metrics: ShardMetrics = field(compare=False)
 
     @property
     def size(self) -> int:
@@ -119,7 +118,7 @@ class WrittenShard:
             hosts=body["hosts"],
             thumbnails=body["thumbnails"],
             beside=body["beside"],
-            metrics=ShardMetrics.from_json(body["metrics"]) if body.get("metrics") else None,
+            metrics=ShardMetrics.from_json(body["metrics"]),
         )
 
 

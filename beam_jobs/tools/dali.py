@@ -44,7 +44,7 @@ def write_dali_indexes(place: str, workers: int, show: Callable[[str], None]) ->
     for number, problem in enumerate(in_parallel(functools.partial(_write, path), names, workers), 1):
         problems += [problem] if problem else []
         show(f"{number}/{len(names)} indexes for DALI")
-    written = counted(len(names) - len(problems), "index").replace("indexs", "indexes")
+    written = counted(len(names) - len(problems), "index")
     return [*problems, f"{path}: {written} for DALI, as {dali_name(names[0])}"], len(problems)
 
 

@@ -126,7 +126,7 @@ def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
         lines += [problem] if problem else []
         show(f"{number}/{len(files)} indexes")
     whole, problems = len(files) - made - len(lines), len(lines)
-    words = f"{counted(made, 'index').replace('indexs', 'indexes')} made again, {whole} whole"
+    words = f"{counted(made, 'index')} made again, {whole} whole"
     return [*lines, f"{path}: {words}" + (f", {counted(problems, 'problem')}" if problems else "")], problems
 
 

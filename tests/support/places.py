@@ -53,7 +53,7 @@ fsspec.register_implementation("faulty", FaultyStore, clobber=True)
 
 def new_faulty_store(monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty prefix in the `FaultyStore`, of which jobs are told that only this process sees it."""
-    monkeypatch.setattr("beam_jobs.planner._IN_PROCESS", ("memory:", "faulty:"))
+    monkeypatch.setattr("beam_jobs.steps.planner._IN_PROCESS", ("memory:", "faulty:"))
     monkeypatch.setattr(FaultyStore, "faults", None)
     return f"faulty://{uuid.uuid4().hex}"
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import replace
 
 from beam_jobs.errors import UsageError
 from beam_jobs.metadata.card import Card, read_card, read_text
 from beam_jobs.metadata.papers import name_of
+from beam_jobs.metadata.tfds import VERSION, builder_name
 from shard_reader.format.manifest import FORMATS
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = ["add_papers", "place_and_card"]
-
-_VERSION = "1.0.0"
 
 
 def add_papers(parser: argparse.ArgumentParser) -> None:
@@ -74,10 +72,10 @@ def _tfds_place(output: str, card: Card) -> str:
     Raises:
         UsageError: the name has no letter.
     """
-    name = re.sub(r"[^a-z0-9]+", "_", (card.name or name_of(output)).lower()).strip("_")
+    name = builder_name(card.name or name_of(output))
     if not name or not name[0].isalpha():
         raise UsageError(f"--tfds-layout: {card.name or output!r} gives no name of letters; give --name, as photos")
-    return f"{output}/{name}/{_VERSION}"
+    return f"{output}/{name}/{VERSION}"
 
 
 def _text(text: str) -> str:

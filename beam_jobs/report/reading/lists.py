@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from beam_jobs.sources.files.interface import Thumbnail
 from shard_reader.format.checksum import crc32c
 from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, THUMBNAILS_NAME, Manifest
 from shard_reader.storage.directory import Directory
 
-__all__ = ["Lists", "Thumbnail", "read_lists"]
+__all__ = ["Lists", "read_lists"]
 
 PAIRS: Final = 24
 """Pairs of duplicates that are shown."""
@@ -22,18 +23,6 @@ _LONGEST = 1 << 22  # bytes of a line
 _REASONS = 100  # that are counted each for itself
 _THUMBNAILS = 128
 _BATCH = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Thumbnail:
-    """An image before and after `prepare`, each a JPEG in base64 or None."""
-
-    id: str
-    split: str | None
-    group: str
-    reason: str
-    before: str | None
-    after: str | None
 
 
 @dataclass(slots=True)
@@ -129,7 +118,7 @@ def _first(lines: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any
 
 
 def _thumbnail(line: Mapping[str, Any]) -> Thumbnail | None:
-    texts = {name: line.get(name) for name in Thumbnail.__slots__}
+    texts = {name: line.get(name) for name in Thumbnail._fields}
     if any(text is not None and not isinstance(text, str) for text in texts.values()):
         return None
     return Thumbnail(**{**texts, "group": texts["group"] or "", "reason": texts["reason"] or ""})  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from shard_reader.storage.secrets import host_of, without_secrets
 __all__ = [
     "BOX_FORMATS",
     "DOWNLOADS",
+    "DROPPED",
     "SOURCES",
     "BadInput",
     "Entry",
@@ -37,6 +38,7 @@ __all__ = [
     "Source",
     "SourceOptions",
     "Suspect",
+    "Thumbnail",
     "refuse_options",
 ]
 
@@ -166,6 +168,10 @@ class Reference(NamedTuple):
     frame: tuple[int, int] | None = None
 
 
+DROPPED = ("duplicate", "near-duplicate")
+"""The reasons of rejects that were dropped because another input has the same bytes, or looks alike."""
+
+
 class Reject(NamedTuple):
     """One input that is not in the dataset: a line of `rejects.jsonl`."""
 
@@ -195,6 +201,25 @@ class Suspect(NamedTuple):
     def to_line(self) -> bytes:
         """The line, without credentials of URLs."""
         return json.dumps({name: without_secrets(text) for name, text in self._asdict().items()}).encode() + b"\n"
+
+
+class Thumbnail(NamedTuple):
+    """A line of `thumbnails.jsonl`.
+
+    `group` is "reject", "suspect", "change" or "usual"; `reason` is that of the reject, or the kind of change. `before`
+    and `after` are JPEG files in base64. `split` is None for a reject.
+    """
+
+    id: str
+    split: str | None
+    group: str
+    reason: str
+    before: str | None
+    after: str | None
+
+    def to_line(self) -> bytes:
+        """The line, as JSON."""
+        return json.dumps(self._asdict() | {"id": without_secrets(self.id)}).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

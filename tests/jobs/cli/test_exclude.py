@@ -12,7 +12,7 @@ from beam_jobs.cli.main import main
 from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import UsageError
 from beam_jobs.runners import workers
-from beam_jobs.summary import Progress
+from beam_jobs.steps.summary import Progress
 from shard_reader import open_dataset
 from shard_reader.format import Manifest
 

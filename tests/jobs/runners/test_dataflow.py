@@ -21,7 +21,7 @@ from support.command import REPOSITORY
 
 from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
-from beam_jobs.steps import prepare
+from beam_jobs.steps.prepare import prepare
 from shard_reader.storage.directory import Stored
 from shard_reader.storage.open import directory
 
@@ -72,7 +72,7 @@ def submit(source: object, output: object, *words: str) -> str:
 def buckets(class_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`gs://in` holds the class folders, `gs://out` nothing."""
     use_buckets(monkeypatch)
-    monkeypatch.setattr("beam_jobs.planner._IN_PROCESS", ("gs:",))
+    monkeypatch.setattr("beam_jobs.steps.planner._IN_PROCESS", ("gs:",))
     monkeypatch.setattr("beam_jobs.shards.lock.BEAT_SECONDS", 0.1)
     fsspec.filesystem("gs").put(f"{class_folders}/", "gs://in/", recursive=True)
     return class_folders

@@ -13,7 +13,7 @@ from beam_jobs.cli.prepare import parse
 from beam_jobs.meter import STAGES
 from beam_jobs.runners import local
 from beam_jobs.runners.pipeline import NAMESPACE, _metric
-from beam_jobs.steps import prepare
+from beam_jobs.steps.prepare import prepare
 from shard_reader.format import Manifest
 
 
@@ -50,7 +50,7 @@ def test_counters_are_the_sums_of_the_manifest(
     images: Path, tmp_path: Path, results: list[Any], is_inline: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if is_inline:  # as in a worker of an engine
-        monkeypatch.setattr("beam_jobs.planner._IN_PROCESS", (str(tmp_path),))
+        monkeypatch.setattr("beam_jobs.steps.planner._IN_PROCESS", (str(tmp_path),))
     words = ["--size", "16", "--shards", "2", "--max-rejects", "1", "--workers", "1"]
     text = prepare(parse(["prepare", str(images), str(tmp_path / "out"), *words]))
     (result,) = results

@@ -46,8 +46,8 @@ def test_a_line_for_each_shard(class_folders: Path, tmp_path: Path) -> None:
     assert "seconds" not in (tmp_path / "out/dataset.json").read_text().replace("max_seconds", "")
 
 
-def written(folder: Path, number: int, run_id: str | None) -> None:
-    """A finished shard, as a worker leaves it; of an earlier version if `run_id` is None."""
+def written(folder: Path, number: int, run_id: str) -> None:
+    """A finished shard, as a worker leaves it."""
     name = f"train-{number:05d}-of-00003"
     times = dict.fromkeys(STAGES, 1.0)
     metrics = {"run_id": run_id, "seconds": 3, "bytes_read": 10, "cpu": times, "wall": times, "rejects": {"damaged": 1}}
@@ -63,7 +63,7 @@ def written(folder: Path, number: int, run_id: str | None) -> None:
         "hosts": 0,
         "thumbnails": 0,
         "beside": {},
-        "metrics": run_id and metrics,
+        "metrics": metrics,
     }
     place = folder / WORK.shards / name
     place.mkdir(parents=True)
@@ -90,11 +90,11 @@ def test_shards_of_earlier_runs_are_kept_and_come_last(output: Path, monkeypatch
     log.update()
     log.update()
     assert [json.loads(line)["shard"] for line in file.getvalue().splitlines()] == ["train-00001-of-00003"]
-    written(output, 2, None)
+    written(output, 2, "the one before")
     log.close()
     found = {line["shard"][6:11]: line for line in map(json.loads, file.getvalue().splitlines())}
     assert {number: line["kept"] for number, line in found.items()} == {"00000": True, "00001": False, "00002": True}
-    assert found["00000"]["reasons"] == {"damaged": 1} and found["00002"]["reasons"] is None
+    assert found["00000"]["reasons"] == found["00002"]["reasons"] == {"damaged": 1}
     assert log.total.cpu == dict.fromkeys(STAGES, 1.0)
     assert log.total.bytes_read == 10
 

@@ -13,7 +13,7 @@ from support.store_jobs import OPTIONS, is_as
 from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import UsageError
 from beam_jobs.shards import lock
-from beam_jobs.steps import prepare
+from beam_jobs.steps.prepare import prepare
 from shard_reader.storage.open import directory
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of packages that Beam does not find

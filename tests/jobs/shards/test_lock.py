@@ -18,7 +18,7 @@ from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.shards import lock
 from beam_jobs.shards.lock import locked
 from beam_jobs.shards.output import Output
-from beam_jobs.steps import prepare
+from beam_jobs.steps.prepare import prepare
 from shard_reader.format.manifest import LOCK_NAME, MANIFEST_NAME
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.libraries import conditional

@@ -15,14 +15,14 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.options import PrepareOptions
 from beam_jobs.plan.listing import list_input
 from beam_jobs.plan.order import PlannedInputs, statistics_split
-from beam_jobs.planner import Plan, Run, make_plan, take_sample, worker_processes
 from beam_jobs.runners.jobs import worker_count
 from beam_jobs.runners.local import import_beam_meanwhile, is_local
-from beam_jobs.sample import Sample
 from beam_jobs.shards.output import Output, output_directory
 from beam_jobs.shards.record import image_fields, labels_of
 from beam_jobs.sources.files.interface import Reference, Source
-from beam_jobs.summary import column, image_text, output_state, reached_lines
+from beam_jobs.steps.planner import Plan, Run, make_plan, take_sample, worker_processes
+from beam_jobs.steps.sample import Sample
+from beam_jobs.steps.summary import column, image_text, output_state, reached_lines
 from beam_jobs.terminal import counted, size_text
 from shard_reader.printable import printable
 from shard_reader.storage.secrets import without_secrets

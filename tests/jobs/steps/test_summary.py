@@ -10,7 +10,7 @@ import pytest
 from beam_jobs.meter import Meter
 from beam_jobs.plan.order import DROPPED
 from beam_jobs.sources.files.interface import Reject
-from beam_jobs.summary import summary
+from beam_jobs.steps.summary import summary
 from shard_reader.format import Manifest
 
 

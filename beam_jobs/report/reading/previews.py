@@ -18,7 +18,7 @@ from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.shown_pixels import shown_pixels
 from shard_reader.errors import ShardsError
 
-__all__ = ["Box", "Look", "Looks"]
+__all__ = ["Box", "Preview", "Previews"]
 
 _MOST_BYTES: Final = 3_700_000  # of all pictures as text: with it, a report has less than 5 MB
 _MOST_PIXELS: Final = 1 << 29  # that are decoded for the sample
@@ -40,8 +40,8 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What there is to see of a record.
+class Preview:
+    """A record to look at.
 
     Attributes:
         split: the name of its split.
@@ -74,7 +74,7 @@ class Look:
         return {box.name: box.number for box in self.boxes if box.name}
 
 
-class Looks:
+class Previews:
     """Reads records.
 
     Args:
@@ -84,7 +84,7 @@ class Looks:
 
     def __init__(self, splits: Sequence[Dataset], hide: Iterable[str]) -> None:
         self._splits, self._hide = splits, tuple(hide)
-        self._seen: dict[Place, Look] = {}
+        self._seen: dict[Place, Preview] = {}
         self._bytes = 0
         self.left_out = 0
         """The number of pictures that had no room."""
@@ -96,14 +96,14 @@ class Looks:
             for start in range(0, len(missing), _TOGETHER):
                 some = missing[start : start + _TOGETHER]
                 # Counted in order, so that the same pictures are there whichever was read first.
-                for place, look in zip(some, threads.map(self._look, some), strict=True):
-                    self._seen[place] = self.within(look)
+                for place, preview in zip(some, threads.map(self._preview, some), strict=True):
+                    self._seen[place] = self.within(preview)
 
-    def within(self, look: Look) -> Look:
-        """A look with its picture if there is room for it, without it otherwise."""
-        if look.picture is None or self.has_room(look.picture):
-            return look
-        return replace(look, picture=None, problem="left out, for want of room")
+    def within(self, preview: Preview) -> Preview:
+        """A preview with its picture if there is room for it, without it otherwise."""
+        if preview.picture is None or self.has_room(preview.picture):
+            return preview
+        return replace(preview, picture=None, problem="left out, for want of room")
 
     def has_room(self, picture: Picture) -> bool:
         """Count a picture, and say whether there is room for it."""
@@ -113,7 +113,7 @@ class Looks:
         self._bytes += len(picture.uri)
         return True
 
-    def of(self, places: Iterable[Place]) -> list[Look]:
+    def of(self, places: Iterable[Place]) -> list[Preview]:
         """The looks at records, in order."""
         places = list(places)
         self.add(places)
@@ -170,17 +170,17 @@ class Looks:
         except (ShardsError, OSError):
             return None  # `verify` names damaged records; a sample of measures does without them
 
-    def _look(self, place: Place) -> Look:
+    def _preview(self, place: Place) -> Preview:
         data = self._splits[place.split]
         try:
             record = data[place.number]
         except (ShardsError, OSError) as error:
-            return Look(data.split, self._id(data, place), problem=self.message(error))
+            return Preview(data.split, self._id(data, place), problem=self.message(error))
         pixels, note = shown_pixels(record["image"])
         names = data.class_names
         labels = [_name(label, names) for label in _labels(record)]
         boxes = _boxes(record, names)
-        return Look(
+        return Preview(
             split=data.split,
             id=record["id"],
             labels=tuple(dict.fromkeys(labels))[:_MOST_LABELS],

@@ -15,11 +15,11 @@ from typing import Any
 from beam_jobs.images.changes import change_lines
 from beam_jobs.meter import Meter, shares
 from beam_jobs.options import MaxRejects
-from beam_jobs.plan.order import DROPPED, PlannedInputs
+from beam_jobs.plan.order import PlannedInputs
 from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.output import Output
 from beam_jobs.shards.publish import check_rejects
-from beam_jobs.sources.files.interface import Reject
+from beam_jobs.sources.files.interface import DROPPED, Reject
 from beam_jobs.terminal import counted, progress_bar, progress_text, rate_text, size_text
 from shard_reader.format.fields import FIELD_DTYPES, Field
 from shard_reader.format.image_codecs.table import codec_of

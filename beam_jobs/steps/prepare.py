@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from beam_jobs.dry_run import dry_run
 from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.metadata.papers import foreign_papers, write_papers
@@ -22,7 +21,6 @@ from beam_jobs.plan.fingerprint import check_same, identity
 from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import plan_inputs, statistics_split
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, plan_shards, read_tasks
-from beam_jobs.planner import Plan, Run, make_plan, worker_processes
 from beam_jobs.report.report import make_report, need_report_packages
 from beam_jobs.runners.engines import check_engine, check_places
 from beam_jobs.runners.jobs import job_of, robots_in, with_threads
@@ -36,7 +34,9 @@ from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.shards.write import hashes_of
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
-from beam_jobs.summary import Progress, summary
+from beam_jobs.steps.dry_run import dry_run
+from beam_jobs.steps.planner import Plan, Run, make_plan, worker_processes
+from beam_jobs.steps.summary import Progress, summary
 from beam_jobs.terminal import counted, print_status, print_warning
 from beam_jobs.tools.dataset_files import REPORT_NAME
 from shard_reader.errors import ShardsError
@@ -162,7 +162,6 @@ def _make_dataset(
     options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: IO[bytes] | None
 ) -> tuple[Manifest, Meter]:
     """List, plan and write. Returns the manifest, and the time of all workers."""
-    spent = Meter()  # unknown where Ctrl-C comes after the manifest
     # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
     with _explained(output, options) as reached, output.scratch() as scratch, worker_processes(options) as workers:
         run = Run(options, scratch, workers)
@@ -182,11 +181,13 @@ def _make_dataset(
         reached.begun = True
         output.begin(job)
         output.install(plan.files)
-        spent = _write(run, plan, output, log)
+        shards = ShardLog(output.files, Work(listing.fingerprint.digest), uuid.uuid4().hex, log)
+        _write(run, plan, output, shards)
     manifest = output.manifest()
     if manifest is None:
         raise JobError(f"{options.output}: the pipeline ended without a manifest")
-    return manifest, spent
+    shards.close()  # here, since an interrupt may have come after the manifest
+    return manifest, shards.total
 
 
 @contextlib.contextmanager
@@ -240,9 +241,9 @@ def _find_duplicates(run: Run, listing: Listing, output: Output) -> Deduplicated
     progress = Progress(ordered.records, listing.inputs.count, inputs, options.max_rejects)
     add = functools.partial(add_hashing, with_threads(job, options, tasks) if job.hash_pixels else job)
     _run_tasks(run, output.lock, add, tasks, progress, functools.partial(_hashed, output, tasks))
-    files = list(read_tasks(output.files, PLAN + HASH_TASKS_NAME))
+    parts = list(read_tasks(output.files, PLAN + HASH_TASKS_NAME))
     found = deduplicate(
-        lambda: (hashes_of(task, job.work, output.files) for task in files),
+        lambda: (hashes_of(task, job, output.files) for task in parts),
         ordered,
         output.files,
         PLAN + ordered.path.name,
@@ -260,17 +261,16 @@ def _hashed(output: Output, tasks: int) -> str:
     return f"HashInputs: {output.hashed()} of {tasks} parts done"
 
 
-def _write(run: Run, plan: Plan, output: Output, file: IO[bytes] | None) -> Meter:
-    """Write the shards of the plan that is in OUTPUT, publish them, log them to `file`, and return their time."""
+def _write(run: Run, plan: Plan, output: Output, log: ShardLog) -> None:
+    """Write the shards of the plan that is in OUTPUT, log and publish them."""
     options, listing = run.options, plan.listing
     job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
-    job = replace(with_threads(job, options, plan.tasks), run_id=uuid.uuid4().hex)
+    job = replace(with_threads(job, options, plan.tasks), run_id=log.run_id)
     publication = publication_of(options, listing, plan.inputs, plan.shards, plan.tasks, job)
     if finished := output.finished():
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
     steps = plan.inputs.planned + _measured(options, plan)
     progress = Progress(steps, listing.inputs.count, plan.inputs, options.max_rejects)
-    log = ShardLog(output.files, job.work, job.run_id, file)
 
     def check() -> None:
         output.lock.check()
@@ -280,8 +280,6 @@ def _write(run: Run, plan: Plan, output: Output, file: IO[bytes] | None) -> Mete
         job = replace(job, staging=staging, thumbnail_share=share_of(plan.inputs.planned))
         add = functools.partial(add_writing, job, publication)
         _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks), check)
-    log.close()
-    return log.total
 
 
 def _finished(output: Output, tasks: int) -> str:

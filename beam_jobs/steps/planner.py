@@ -15,12 +15,12 @@ from beam_jobs.plan.tasks import TASKS_NAME, first_references, plan_shards, shar
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.jobs import job_of, robots_in
 from beam_jobs.runners.workers import Workers
-from beam_jobs.sample import Sample, sample_shard
 from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.publish import check_rejects
 from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.sources.files.interface import Reference
+from beam_jobs.steps.sample import Sample, sample_shard
 
 __all__ = ["Plan", "Run", "make_plan", "take_sample", "worker_processes"]
 
