@@ -10,11 +10,10 @@ from beam_jobs.errors import UsageError
 from beam_jobs.metadata.dali import dali_index
 from beam_jobs.processes import in_parallel
 from beam_jobs.terminal import counted
-from beam_jobs.tools.dataset_files import read_manifest
+from beam_jobs.tools.dataset_files import read_manifest, save
 from shard_reader.errors import CorruptionError
 from shard_reader.format.manifest import dali_name
 from shard_reader.format.shard_formats.table import TFRecord
-from shard_reader.storage.local import write_whole
 
 __all__ = ["write_dali_indexes"]
 
@@ -57,8 +56,5 @@ def _write(path: Path, name: str) -> str | None:
         return f"{path / name}: is missing; {_REMEDY}"
     except CorruptionError as error:
         return f"{error}; {_REMEDY}"
-    try:
-        write_whole(target, [data])
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error
+    save(target, data)
     return None

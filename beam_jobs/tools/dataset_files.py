@@ -29,7 +29,7 @@ from shard_reader.format.manifest import (
 )
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
-from shard_reader.storage.local import LocalDirectory
+from shard_reader.storage.local import LocalDirectory, write_whole
 from shard_reader.storage.open import directory, local_path
 from shard_reader.system.regular_files import read_regular
 
@@ -45,12 +45,25 @@ __all__ = [
     "printable_id",
     "read_manifest",
     "record_ids",
+    "save",
     "shard_on_disk",
 ]
 
 REPORT_NAME: Final = "report.html"
 """The report of `prepare --report`, beside the manifest, which does not name it."""
 _PIECE = 1 << 23
+
+
+def save(path: Path, data: bytes) -> None:
+    """Write a file as `write_whole` does.
+
+    Raises:
+        OSError: it cannot be written; the error names it.
+    """
+    try:
+        write_whole(path, [data])
+    except OSError as error:  # of a full disk, which names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def local_directory(place: str) -> Path:

@@ -28,6 +28,7 @@ from beam_jobs.tools.dataset_files import (
     need_packages,
     need_shard_packages,
     read_manifest,
+    save,
 )
 from beam_jobs.tools.foreign.fields import ForeignFields, infer
 from beam_jobs.tools.foreign.split_files import missing_numbers, split_files
@@ -50,7 +51,7 @@ from shard_reader.format.manifest import (
     index_name,
 )
 from shard_reader.format.shard_formats.table import TFRecord
-from shard_reader.storage.local import sync, write_whole
+from shard_reader.storage.local import sync
 from shard_reader.system.memory_map import map_file
 
 __all__ = ["IndexOptions", "index_directory"]
@@ -159,7 +160,7 @@ def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> 
             f"{place}: its index comes out otherwise than {MANIFEST_NAME} says, though the file is whole:"
             f" {MANIFEST_NAME} was changed; restore it from a copy"
         )
-    _write(target, data)
+    save(target, data)
     return True, None
 
 
@@ -180,7 +181,7 @@ def _index_foreign(path: Path, options: IndexOptions, workers: int, show: Show) 
         indexed = _index_files(path, names, schema.fields, workers, show)
         manifest = _manifest(splits, indexed, schema, class_names, options)
         sync(path)  # after a power cut, a manifest on disk must imply the indexes on disk
-        _write(path / MANIFEST_NAME, manifest.to_json().encode())
+        save(path / MANIFEST_NAME, manifest.to_json().encode())
     except BaseException:
         # The directory belongs to another program: nothing may stay in it but a whole dataset's files.
         for name in names:
@@ -280,7 +281,7 @@ def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
     """Write the index of one file."""
     rows = index.build(path / name, TFRecord.name, fields)
     data = index.to_bytes(rows)
-    _write(path / index_name(name), data)
+    save(path / index_name(name), data)
     stored = map_file(path / name)
     file = ShardFile(
         path=name,
@@ -371,11 +372,3 @@ def _summary(
     if missing:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         yield f"  missing    {counted(len(missing), 'file')} by their numbers: {named}"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there as a whole or not at all. An error names the file."""
-    try:
-        write_whole(path, [data])
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -241,6 +244,28 @@ def test_a_place_where_no_file_can_be(output: str, message: str, raw_shards: Pat
     result = command("report", raw_shards, "--output", place)
     assert result.returncode == 2
     assert result.stderr == f"image-shards: error: {message.format(place)}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a file's size is the system's")
+def test_a_report_that_finds_no_room_is_named_and_not_there(raw_shards: Path, tmp_path: Path) -> None:
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    result = command("report", raw_shards, "--output", tmp_path / "report.html", preexec_fn=limit)
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"image-shards: error: {tmp_path}/report.html: File too large\n",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inputs_that_were_dropped_are_listed_and_are_no_finding(tmp_path: Path) -> None:
+    for number in range(6):
+        write_image(tmp_path / "in" / "ab"[number % 2] / f"{number}.png", number, (40, 40))
+        write_image(tmp_path / "in" / "ab"[number % 2] / f"{number} large.png", number, (80, 80))
+    shutil.copy(tmp_path / "in/a/0.png", tmp_path / "in/a/0 again.png")
+    options = ("--size", 32, "--near-duplicates", "drop", "--drop-duplicates")
+    found = sections(report(prepared(tmp_path / "in", tmp_path / "out", *options), tmp_path))
+    assert "near-duplicate" not in found["first"] and "could not be used" not in found["first"]
+    assert "looks like a/0 large.png" in found["rejects"] and "has the same bytes as a/0" in found["rejects"]
 
 
 def test_no_dataset(tmp_path: Path) -> None:

@@ -262,7 +262,9 @@ def test_another_job_does_not_go_on_with_what_is_kept(
 @pytest.mark.slow
 @linux
 def test_ctrl_c_while_clearing_up_clears_up(tiny_images: Path, tmp_path: Path) -> None:
-    job = started(tiny_images, tmp_path / "out", "--size", "8x8", "--shards", "500")
+    job = started(
+        tiny_images, tmp_path / "out", "--size", "8x8", "--shards", "500", "--log-json", tmp_path / "log.jsonl"
+    )
     wait_for(job, (tmp_path / "out/dataset.json").exists)
     job.send_signal(signal.SIGINT)
     job.communicate(timeout=300)
@@ -270,6 +272,8 @@ def test_ctrl_c_while_clearing_up_clears_up(tiny_images: Path, tmp_path: Path) -
     assert not (tmp_path / "out/_work").exists()
     assert not (tmp_path / "out/_image-shards.lock").exists()
     assert len(open_dataset(tmp_path / "out")) == 6000
+    if job.returncode == 0:  # the log is as whole as the dataset
+        assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 500
 
 
 # Death

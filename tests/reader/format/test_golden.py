@@ -18,7 +18,7 @@ from shard_reader.format.checksum import crc32c
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden"
 FILES = sorted(path.relative_to(GOLDEN / "v1") for path in (GOLDEN / "v1").rglob("*.*"))
-CASES = [(name, format) for name in ("encoded", "raw", "fields") for format in ("tfrecord", "hdf5")]
+CASES = [(name, format) for name in ("encoded", "raw", "fields", "inputs") for format in ("tfrecord", "hdf5")]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def made_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_golden_files() -> None:
-    assert len(FILES) == 26
+    assert len(FILES) == 32
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -120,6 +120,18 @@ def test_golden_checksums_are_those_of_strings_and_lists(suffix: str, checksum: 
             start, size = int(row[f"{name}_offset"]), int(row[f"{name}_length"])
             assert row[f"{name}_crc32c"] == crc32c(data[start : start + size])
     assert rows[["note_length", "note_crc32c"]][1].item() == (0, 0)
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_golden_fields_of_inputs_have_64_bits(format: str) -> None:
+    data = open_dataset(GOLDEN / "v1/inputs", format=format)
+    assert data.to_pandas().drop(columns=["id", "height", "width"]).to_dict("list") == {
+        "original_height": [200, 1],
+        "original_width": [2**31, 2],
+        "content_hash": [-(2**63), 7],
+        "phash": [-(2**63), 0],
+        "dhash": [2**63 - 1, 0],
+    }
 
 
 @pytest.mark.parametrize("name", ["encoded", "raw"])

@@ -80,17 +80,44 @@ RECORDS = [
         },
     ]
 ]
+INPUTS = [  # with the fields that describe the input of a record; the second image has one colour, and so no hash
+    [
+        {
+            "image": bytes.fromhex(PNGS[0]),
+            "id": "a.png",
+            "height": 2,
+            "width": 1,
+            "original_height": 200,
+            "original_width": 2**31,
+            "content_hash": -(2**63),
+            "phash": -(2**63),
+            "dhash": 2**63 - 1,
+        },
+        {
+            "image": bytes.fromhex(PNGS[1]),
+            "id": "b.png",
+            "height": 1,
+            "width": 2,
+            "original_height": 1,
+            "original_width": 2,
+            "content_hash": 7,
+            "phash": 0,
+            "dhash": 0,
+        },
+    ]
+]
 RAW = [[{"image": bytes(range(n, n + 18)), "id": f"{n}.png", "height": 2, "width": 3} for n in range(5)], []]
 
 
 def make(directory: Path) -> None:
-    """Write both datasets below `directory`."""
+    """Write the datasets below `directory`."""
     options = {"width": 2, "height": 2, "fit": "cover", "filter": "lanczos", "quality": None, "dtype": "uint8"}
     encoded = ImageOptions(**options, encoding="png", normalize="none")
     write_dataset(directory / "encoded", encoded, ENCODED, ("a", "b"), {"label": Field(dtype="int64")})
     raw = ImageOptions(**{**options, "width": 3, "fit": "crop"}, encoding="raw", normalize="none")
     write_dataset(directory / "raw", raw, RAW, None, {})
     write_dataset(directory / "fields", encoded, RECORDS, None, FIELDS)
+    write_dataset(directory / "inputs", encoded, INPUTS, None, {})
 
 
 def write_dataset(
