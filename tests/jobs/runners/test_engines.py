@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support.command import prepared
 from support.images import write_image
 
@@ -90,13 +91,15 @@ def test_the_shards_are_those_of_the_local_run(engine: list[str], photos: Path, 
 
 
 def test_a_pre_pass_and_a_table(engine: list[str], class_folders: Path, tmp_path: Path) -> None:
-    """Two pipelines, one after the other, on inputs that workers find by a table."""
+    """Two pipelines, one after the other, on inputs that workers find by a table: hashes of bytes, and of pixels."""
     names = [str(path.relative_to(class_folders)) for path in sorted(class_folders.rglob("*.*"))]
     shutil.copytree(class_folders, tmp_path / "in")
     shutil.copy(tmp_path / "in" / names[0], tmp_path / "in/again.jpg")
-    rows = [f"{name},{number / 4},{name[0]}" for number, name in enumerate([*names, "again.jpg", "missing.jpg"])]
+    Image.open(tmp_path / "in" / names[1]).resize((90, 80)).save(tmp_path / "in/large.png")
+    more = ["again.jpg", "large.png", "missing.jpg"]
+    rows = [f"{name},{number / 4},{name[0]}" for number, name in enumerate([*names, *more])]
     (tmp_path / "in/table.csv").write_text("\n".join(["path,age,label", *rows]))
-    options = [*OPTIONS, "--size", 16, "--drop-duplicates", "--max-rejects", 1]
+    options = [*OPTIONS, "--size", 16, "--drop-duplicates", "--near-duplicates", "drop", "--max-rejects", 1]
     expected = prepared(tmp_path / "in/table.csv", tmp_path / "here", *options)
     output = tmp_path / "there"
     process = start(tmp_path / "tmp", tmp_path / "in/table.csv", output, *options, *engine)
@@ -104,7 +107,45 @@ def test_a_pre_pass_and_a_table(engine: list[str], class_folders: Path, tmp_path
     assert process.returncode == 0, errors
     assert checksums(output) == checksums(expected)
     rejects = [json.loads(line) for line in (output / "rejects.jsonl").read_text().splitlines()]
-    assert sorted(reject["reason"] for reject in rejects) == ["duplicate", "missing"]
+    assert sorted(reject["reason"] for reject in rejects) == ["duplicate", "missing", "near-duplicate"]
+
+
+METRICS = """
+import json, sys
+from apache_beam.runners.portability.portable_runner import PipelineResult
+from beam_jobs.cli.main import main
+
+def wait_until_finish(result, *arguments, real=PipelineResult.wait_until_finish):
+    state = real(result, *arguments)
+    counters = result.metrics().query()["counters"]
+    of_job = [one for one in counters if one.key.metric.namespace == "image-shards"]
+    # Spark commits none of them.
+    values = {one.key.metric.name: one.attempted if one.committed is None else one.committed for one in of_job}
+    print("METRICS", json.dumps(values))
+    return state
+
+if __name__ == "__main__":
+    PipelineResult.wait_until_finish = wait_until_finish
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.nightly
+def test_an_engine_has_the_counters_of_the_job(engine: list[str], class_folders: Path, tmp_path: Path) -> None:
+    """Those that its own pages show."""
+    shutil.copytree(class_folders, tmp_path / "in")
+    (tmp_path / "in/a/empty.jpg").write_bytes(b"")
+    (tmp_path / "job.py").write_text(METRICS)
+    words = ["prepare", tmp_path / "in", tmp_path / "out", "--size", 16, "--shards", 3, "--max-rejects", 1, *engine]
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "job.py"), *map(str, words)], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("METRICS "))
+    found = json.loads(line.removeprefix("METRICS "))
+    files = sum(path.stat().st_size for path in class_folders.rglob("*.*"))
+    expected = {"shards": 3, "images": 60, "rejected": 1, "rejected_empty": 1, "bytes_in": files}
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_a_failure_is_said_as_the_job_says_it(engine: list[str], tmp_path: Path) -> None:
