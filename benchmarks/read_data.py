@@ -122,8 +122,8 @@ def manifest(dataset: str | Path) -> dict:
 
 def tfrecords(dataset: str | Path) -> list[str]:
     """The TFRecord files of the split that is read."""
-    shards = manifest(dataset)["splits"]["train"]["shards"]
-    return [str(Path(dataset) / shard["files"]["tfrecord"]["path"]) for shard in shards]
+    files = manifest(dataset)["splits"]["train"]["shards"]["files"]
+    return [str(Path(dataset) / path) for path in files["tfrecord"]["path"]]
 
 
 def drop_from_cache(path: str | Path) -> None:

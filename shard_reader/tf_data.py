@@ -23,10 +23,14 @@ from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
 from shard_reader.system.buffers import ALIGNMENT, BufferPool
 
-__all__ = ["as_dataset", "normalization"]
+__all__ = ["as_dataset", "as_tensors", "normalization"]
 
 _SMALL = 1 << 14  # bytes up to which TensorFlow's own copy does not matter
 _HELD = 8  # batches that TensorFlow holds at a time
+_LIST = (
+    "{!r} is a list, of another length in each record, and no tensor: leave it out of fields=, or pad it with"
+    ' ragged="pad"'
+)
 
 
 def as_dataset(
@@ -97,6 +101,26 @@ def as_dataset(
     return dataset.apply(tf.data.experimental.assert_cardinality(batches)).with_options(options)
 
 
+def as_tensors(batch: Batch) -> dict[str, tf.Tensor]:
+    """The arrays of a batch as tensors on the CPU, for a training loop without `tf.data`: as fast as the stream.
+
+    Images share the memory of the batch, through DLPack. The memory goes to a later batch when neither the array nor a
+    tensor is kept. Arrays that TensorFlow could not share, since they are read-only or not aligned, are copied.
+
+    Args:
+        batch: a batch of a stream. Strings become tensors of strings.
+
+    Raises:
+        ValueError: a field is a list.
+
+    Examples:
+        >>> for batch in stream:  # doctest: +SKIP
+        ...     tensors = as_tensors(batch)
+        ...     train_step(tensors["image"], tensors["label"], tensors["weight"])
+    """
+    return {name: _tensor(name, values) for name, values in batch.items()}
+
+
 def normalization(
     data: Records, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Callable[[Any], Any]:
@@ -121,6 +145,20 @@ def normalization(
     return normalize
 
 
+def _tensor(name: str, values: NDArray[Any]) -> tf.Tensor:
+    if values.dtype.hasobject:
+        if not all(isinstance(value, bytes) for value in values.flat):
+            raise ValueError(_LIST.format(name))
+        return tf.constant(values.tolist(), tf.string, values.shape)
+    if values.nbytes < _SMALL or values.dtype == bool:
+        return tf.constant(values)
+    # TensorFlow does not look at the alignment of what it shares, and ends the process when it computes with it.
+    values = _aligned_copies(values)
+    if not values.flags.writeable:
+        return tf.constant(values)
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
+
+
 class _Aligned:
     """Copies arrays into aligned memory, which TensorFlow takes as it is; its own copy would be slower."""
 
@@ -139,8 +177,8 @@ class _Aligned:
 
 def _tensor_spec(name: str, spec: Spec, size: int | None) -> tf.TensorSpec:
     if spec.dtype == "list":
-        raise ValueError(
-            f"{name!r} is a list, of another length in each record, and no tensor: leave it out of fields=, or pad it"
-            ' with ragged="pad"'
-        )
+        raise ValueError(_LIST.format(name))
     return tf.TensorSpec((size, *spec.shape), spec.dtype)
+
+
+_aligned_copies = _Aligned()

@@ -97,7 +97,7 @@ def _body(manifest: Manifest, card: Card, name: str) -> Iterator[str]:
 
 
 def _numbers(split: Split) -> tuple[str, str, str]:
-    size = sum(file.bytes for shard in split.shards for file in shard.files.values())
+    size = sum(map(split.shards.bytes, split.shards.files))
     return f"{split.records:,}", f"{len(split.shards):,}", size_text(size)
 
 

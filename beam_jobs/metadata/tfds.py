@@ -69,8 +69,8 @@ def _split(name: str, split: Split, format: str) -> dict[str, Any]:
     return {
         "name": name,
         "filepathTemplate": "{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}",
-        "numBytes": str(sum(shard.files[format].bytes for shard in split.shards)),
-        "shardLengths": [str(shard.records) for shard in split.shards],
+        "numBytes": str(split.shards.bytes(format)),
+        "shardLengths": list(map(str, split.shards.records.tolist())),
     }
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 
 from beam_jobs.external_sort import find_equal_hashes
 from beam_jobs.plan.near_duplicates import NearDuplicates, distance, find_near_duplicates
-from shard_reader.format.fields import extent_columns, index_dtype
+from shard_reader.format import index
+from shard_reader.format.fields import Field, extent_columns
 from shard_reader.format.manifest import Manifest, ShardFile, index_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
@@ -151,7 +151,6 @@ class _Records:
     def __init__(self, manifest: Manifest, output: Directory) -> None:
         self._output, self._format = output, manifest.formats[0]
         self._fields = manifest.fields
-        self._dtype = np.dtype(index_dtype(manifest.fields))
         self._files = [
             (name, shard.files[self._format], shard.records)
             for name, split in manifest.splits.items()
@@ -161,22 +160,22 @@ class _Records:
 
     def hashes(self, *names: str) -> Iterator[NDArray[np.uint64]]:
         """Two columns of hashes of each shard, uint64 `[n, 2]`; of a single column the second one is of ones."""
-        return (_hashes(self._output, file, records, self._dtype, names) for _, file, records in self._files)
+        return (_hashes(self._output, file, records, self._fields, names) for _, file, records in self._files)
 
     def at(self, place: int) -> _Record:
         """The values of a record."""
         number = int(np.searchsorted(self._ends, place, "right"))
-        split, file, _ = self._files[number]
-        row = self._row(file, int(self._ends[number]) - place)
+        split, file, records = self._files[number]
+        row = self._row(file, records, place + records - int(self._ends[number]))
         start = int(row["id_offset"])
         id = self._output.read(file.path, start, start + int(row["id_length"])).decode()
         labels = sorted_labels(self._value(file, row, name) for name in LABELS if name in self._fields)
         return _Record(id, split, labels, int(row["content_hash"]), int(row["phash"]))
 
-    def _row(self, file: ShardFile, from_end: int) -> np.void:
-        with self._output.open(index_name(file.path)) as index:
-            index.seek(-from_end * self._dtype.itemsize, os.SEEK_END)
-            row: np.void = np.frombuffer(index.read(self._dtype.itemsize), self._dtype)[0]
+    def _row(self, file: ShardFile, records: int, number: int) -> np.void:
+        start, _, dtype = index.extent(records, self._fields)
+        start += number * dtype.itemsize
+        row: np.void = np.frombuffer(self._output.read(index_name(file.path), start, start + dtype.itemsize), dtype)[0]
         return row
 
     def _value(self, file: ShardFile, row: np.void, name: str) -> Any:
@@ -190,12 +189,12 @@ class _Records:
 
 
 def _hashes(
-    output: Directory, file: ShardFile, records: int, dtype: np.dtype[Any], names: Sequence[str]
+    output: Directory, file: ShardFile, records: int, fields: Mapping[str, Field], names: Sequence[str]
 ) -> NDArray[np.uint64]:
     # 64 bits are enough for a list: among ten million inputs, two have the same by chance once in 370,000 datasets.
     # Inputs that are left out are compared by 128 bits.
-    data = output.read(index_name(file.path))
-    rows = np.frombuffer(data, dtype, records, len(data) - records * dtype.itemsize)
+    start, end, dtype = index.extent(records, fields)
+    rows = np.frombuffer(output.read(index_name(file.path), start, end) if records else b"", dtype)
     columns = [rows[name].astype(np.int64).view(np.uint64) for name in names]
     # Ones, since a hash of zeros would count as missing.
     return np.stack([*columns, np.ones(records, np.uint64)][:2], 1)

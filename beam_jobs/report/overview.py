@@ -74,7 +74,7 @@ def _numbers(manifest: Manifest, classes: Classes | None, records: int) -> Itera
 
 
 def _bytes(manifest: Manifest, split: str) -> int:
-    return sum(file.bytes for shard in manifest.splits[split].shards for file in shard.files.values())
+    return sum(map(manifest.splits[split].shards.bytes, manifest.formats))
 
 
 def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -45,6 +45,7 @@ from shard_reader.format.manifest import (
     Fingerprint,
     Host,
     Manifest,
+    ShardTable,
     Split,
     Statistics,
     index_name,
@@ -328,7 +329,7 @@ def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Public
         own = [shard for shard in shards if shard.task.split == name]
         splits[name] = Split(
             records=sum(shard.shard.records for shard in own),
-            shards=tuple(shard.shard for shard in own),
+            shards=ShardTable.of(shard.shard for shard in own),
             classes=_classes(own, publication.class_names) if publication.count_classes else None,
         )
     return Manifest(

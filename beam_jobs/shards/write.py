@@ -380,4 +380,5 @@ def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -
         bytes=path.stat().st_size,
         sha256=sha256_file(path),
         index_sha256=sha256_file(index_path),
+        index_crc32c=index.checksums_crc32c(rows),
     )

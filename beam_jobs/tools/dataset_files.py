@@ -135,7 +135,7 @@ def shard_on_disk(remote: str | None, shard: Shard, folder: Path, fields: Mappin
         return
     files = directory(remote)
     sizes = {file.path: file.bytes for file in shard.files.values()}
-    sizes |= {index_name(name): index.size(shard.records, fields) for name in sizes}
+    sizes |= {index_name(file.path): index.size(file, shard.records, fields) for file in shard.files.values()}
     try:
         for name, size in sizes.items():
             copy_to_disk(files, name, folder, size)

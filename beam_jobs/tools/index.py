@@ -46,6 +46,7 @@ from shard_reader.format.manifest import (
     Manifest,
     Shard,
     ShardFile,
+    ShardTable,
     Split,
     canonical_json,
     index_name,
@@ -152,7 +153,8 @@ def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> 
         return False, f"{place}: is damaged (SHA-256 mismatch), and no index is made of it; {remedy}"
     # The file is whole, so its index can be made from it, and has to be the one in the manifest.
     try:
-        data = index.to_bytes(index.build(place, format, fields))
+        rows = index.build(place, format, fields)
+        data = index.to_bytes(rows, has_checksums=file.index_crc32c is not None)
     except CorruptionError as error:
         return False, f"{error}; {remedy}"
     if hashlib.sha256(data).hexdigest() != file.index_sha256:
@@ -288,6 +290,7 @@ def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
         bytes=stored.size,
         sha256=sha256_file(path / name),
         index_sha256=hashlib.sha256(data).hexdigest(),
+        index_crc32c=index.checksums_crc32c(rows),
     )
     try:
         labels = label_counts(TFRecord.name, stored, rows, fields)
@@ -341,7 +344,7 @@ def _split(shards: list[_Indexed], class_names: tuple[str, ...] | None) -> Split
     elif len(labels) <= _MOST_CLASSES:
         classes = {str(label): labels[label] for label in sorted(labels)} or None
     records = sum(one.shard.records for one in shards)
-    return Split(records=records, shards=tuple(one.shard for one in shards), classes=classes)
+    return Split(records=records, shards=ShardTable.of(one.shard for one in shards), classes=classes)
 
 
 def _summary(
@@ -350,7 +353,7 @@ def _summary(
     """The summary: splits, fields, and the features and files that are left out or missing."""
     yield f"{path}: {counted(manifest.counts.written, 'record')} indexed where they are"
     for name, split in manifest.splits.items():
-        size = sum(shard.files[TFRecord.name].bytes for shard in split.shards)
+        size = split.shards.bytes(TFRecord.name)
         files = counted(len(split.shards), "file")
         yield f"  {name:<10} {counted(split.records, 'record')}, {files}, {size_text(size)}"
     image = manifest.fields["image"]

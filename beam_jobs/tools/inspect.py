@@ -112,7 +112,7 @@ def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: lis
     for shard in [*shards, *([first[1]] if first else [])]:
         name = index_name(shard.files[format].path)
         if not (path / name).exists():
-            copy_to_disk(remote, name, path, index.size(shard.records, manifest.fields))
+            copy_to_disk(remote, name, path, index.size(shard.files[format], shard.records, manifest.fields))
     if first is None:
         return
     file = first[1].files[format]
@@ -141,7 +141,7 @@ def _check_files(path: str, names: Iterable[str], manifest: Manifest) -> None:
 
 def _split_facts(manifest: Manifest, name: str) -> dict[str, Any]:
     split = manifest.splits[name]
-    sizes = {format: sum(shard.files[format].bytes for shard in split.shards) for format in manifest.formats}
+    sizes = {format: split.shards.bytes(format) for format in manifest.formats}
     return {"records": split.records, "shards": len(split.shards), "bytes": sizes}
 
 

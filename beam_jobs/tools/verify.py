@@ -278,7 +278,10 @@ def _index_problems(
     if len(rows) != task.shard.records:
         yield f"{file.path}: has {len(rows)} records, the manifest says {task.shard.records}; restore dataset.json"
         return
-    if hashlib.sha256(index.to_bytes(rows)).hexdigest() == file.index_sha256:
+    has_checksums = file.index_crc32c is not None
+    if hashlib.sha256(index.to_bytes(rows, has_checksums=has_checksums)).hexdigest() == file.index_sha256:
+        if has_checksums and index.checksums_crc32c(rows) != file.index_crc32c:
+            yield f"{file.path}: the manifest's index_crc32c is not that of its index; restore dataset.json from a copy"
         return
     if stored is None:
         yield (

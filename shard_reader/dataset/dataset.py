@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,14 @@ from numpy.typing import NDArray
 from shard_reader.dataset.display import Gallery, overview
 from shard_reader.dataset.records import Records
 from shard_reader.format.fields import MAX_PIXELS, Field
-from shard_reader.format.manifest import Manifest
+from shard_reader.format.manifest import Manifest, ShardTable
 from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
 from shard_reader.printable import excerpt, printable
 from shard_reader.remote.client import StoreClient
 from shard_reader.shards.local_shards import LocalShards
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
-from shard_reader.shards.shard import OpenShard
+from shard_reader.shards.shard import MOST_OPEN, OpenShard
 from shard_reader.shards.source import Shards
 
 __all__ = ["Dataset", "shards_of_split"]
@@ -50,14 +53,17 @@ class Dataset(Records):
         self.split = split
         self.format = format
         self._fields = {**manifest.fields, "id": Field(dtype="string")}
-        self._ends = np.cumsum([shard.records for shard in manifest.splits[split].shards], dtype=np.int64)
+        self._ends = np.cumsum(manifest.splits[split].shards.records)
         self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])  # of each shard, and the end of the last
-        # As a list, since a single record is found in it in a twentieth of the time that NumPy takes.
-        self._end_list = self._ends.tolist()
         self._shards, self._prefetch_bytes = shards, prefetch_bytes
         self._chosen: NDArray[np.int64] | None = None  # after `select`: each record's number in the split
         self._whole: Dataset | None = None  # after `select`: the whole split
         self._choices: tuple[str, ...] = ()  # after `select`: the calls, for people
+
+    @cached_property
+    def _end_list(self) -> list[int]:
+        # As a list, since a single record is found in it in a twentieth of the time that NumPy takes.
+        return self._ends.tolist()  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         """Plain values that any later version can read."""
@@ -84,6 +90,9 @@ class Dataset(Records):
         path, split, format = state["path"], state["split"], state["format"]
         if "_shards" in state:  # see `old_pickles.py`
             manifest, shards, prefetch_bytes = state["manifest"], state["_shards"], state["_ahead_bytes"]
+            tables = {name: ShardTable.of(split.shards) for name, split in manifest.splits.items()}
+            splits = {name: replace(split, shards=tables[name]) for name, split in manifest.splits.items()}
+            object.__setattr__(manifest, "splits", splits)  # `replace` needs the attributes that came later
         else:
             manifest, prefetch_bytes = Manifest.from_json(state["manifest"], checked=False), state["prefetch_bytes"]
             store = None if state["store"] is None else StoreClient(*state["store"])
@@ -244,11 +253,7 @@ class Dataset(Records):
         self._check_numbers(records)
         numbers = records if self._chosen is None else self._chosen[records]
         in_shard = np.searchsorted(self._ends, numbers, "right")
-        used = np.flatnonzero(np.bincount(in_shard, minlength=len(self._ends)))
-        places = np.zeros(len(self._ends), np.int64)
-        places[used] = np.arange(len(used))
-        rows = numbers - self._starts[in_shard]
-        return Located(self._shards.open(used.tolist()), places[in_shard], rows)
+        return self._shards.locate(in_shard, numbers - self._starts[in_shard])
 
     def close(self) -> None:
         self._shards.close()
@@ -267,6 +272,14 @@ class Dataset(Records):
 
     def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
         if not isinstance(self._shards, RemoteShards):
+            if shuffle == "full" and self.shard_count > MOST_OPEN:
+                warnings.warn(
+                    f'shuffle="full" over {self.shard_count:,} shards, of which {MOST_OPEN:,} stay open, opens a shard'
+                    ' for nearly every record, which takes longer than to read a raw image: take shuffle="window", or'
+                    " make larger shards (--shard-bytes)",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
             return
         # A lane uses the shards of one window, and of the next one while its records are fetched in advance.
         if shuffle == "window":
@@ -284,7 +297,8 @@ class Dataset(Records):
         """As `locate`, faster."""
         number = number if self._chosen is None else int(self._chosen[number])
         shard = bisect_right(self._end_list, number)
-        return self._shards[shard], number - int(self._starts[shard])
+        row = number - int(self._starts[shard])
+        return self._shards.record(shard, row), row
 
     def _choose(self, whole: Dataset, chosen: NDArray[np.int64], choices: tuple[str, ...]) -> None:
         """Become some records of a split, by their numbers in it."""

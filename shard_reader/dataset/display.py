@@ -153,7 +153,7 @@ def _boxes(boxes: Sequence[Box]) -> str:
 
 
 def _split_row(name: str, split: Split, formats: Iterable[str]) -> list[str]:
-    sizes = [sum(shard.files[format].bytes for shard in split.shards) for format in formats]
+    sizes = [split.shards.bytes(format) for format in formats]
     return [_text(name), f"{split.records:,}", f"{len(split.shards):,}", *(f"{size / 1e6:,.1f} MB" for size in sizes)]
 
 

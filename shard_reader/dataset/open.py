@@ -111,10 +111,10 @@ def _read_manifest(place: str, local: Path | None, store: StoreClient | None) ->
     """The manifest of the dataset at a place, which is read from `store`, if there is one, or from the path `local`."""
     try:
         if store is None:
-            data = read_regular(Path(local or "") / MANIFEST_NAME, MOST_BYTES)
+            text = read_regular(Path(local or "") / MANIFEST_NAME, MOST_BYTES).decode()
         else:
-            data = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole))
-        return Manifest.from_json(data.decode())
+            text = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole)).decode()
+        return Manifest.from_json(text)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(_why_not_a_dataset(local, place, error)) from None
     except NotRegularError as error:

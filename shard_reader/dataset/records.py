@@ -288,10 +288,10 @@ class Records(ABC):
             ragged: the form of fields whose length differs: "list" gives objects `[n]`; "pad" gives arrays padded with
                 zeros to the longest of the batch, and NAME/mask, bool, true at values; a number pads to that length.
             fast: decode JPEGs with a faster, less exact DCT and chroma upsampling.
-            verify: check images against their CRC-32C "always", "never", or "first-epoch": until this stream has read
-                a whole epoch with every record, which epochs of mixtures do not count as. By default the first epoch,
-                with on_error="skip" always. Each rank checks the images that it reads: where ranks have copies of
-                their own, only "always" checks all of each. Strings and lists are always checked.
+            verify: check images against their CRC-32C "always", "never", or "first-epoch": the first time that this
+                stream reads them. By default the first time, with on_error="skip" always. Each rank checks the images
+                that it reads: where ranks have copies of their own, only "always" checks all of each. Strings and lists
+                are always checked.
             on_error: "raise" ends the loop with the error of a damaged record; "skip" gives it weight 0 and
                 pixels of 0, and lists it in `stream.skipped`.
             threads: number of threads that decode; by default one for each CPU that this process may use.

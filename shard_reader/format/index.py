@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,21 @@ from shard_reader.format.manifest import MANIFEST_NAME, ShardFile, index_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import map_file
 
-__all__ = ["build", "load", "read", "size", "to_bytes"]
+__all__ = [
+    "BLOCK",
+    "LazyIndex",
+    "build",
+    "checksums_crc32c",
+    "extent",
+    "load",
+    "map_lazily",
+    "read",
+    "size",
+    "to_bytes",
+]
+
+BLOCK = 64
+"""The rows of a block. Each block has a checksum at the end of the file, so that a few rows can be checked alone."""
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _CHECKED_ROWS = 256  # rows whose fields are checked together: a file is read once, not once for each field
@@ -41,9 +57,73 @@ def build(path: Path, format: str, fields: Mapping[str, Field]) -> NDArray[np.vo
     return rows
 
 
-def to_bytes(rows: NDArray[np.void]) -> bytes:
-    """The bytes of the index file; equal rows give equal bytes."""
-    return _header(rows.dtype, len(rows)) + rows.tobytes()
+def to_bytes(rows: NDArray[np.void], *, has_checksums: bool = True) -> bytes:
+    """The bytes of the index file; equal rows give equal bytes.
+
+    Args:
+        has_checksums: whether the checksums of blocks follow the rows. They do not in datasets of earlier versions.
+    """
+    checksums = _checksums(rows).tobytes() if has_checksums else b""
+    return _header(rows.dtype, len(rows)) + rows.tobytes() + checksums
+
+
+def checksums_crc32c(rows: NDArray[np.void]) -> int:
+    """The `index_crc32c` of a manifest: the CRC-32C of the checksums of all blocks."""
+    return crc32c(_checksums(rows).tobytes())
+
+
+@dataclass(frozen=True, slots=True)
+class LazyIndex:
+    """An index of which the blocks are checked when their rows are needed.
+
+    Attributes:
+        rows: the rows, a structured array. Its blocks may be damaged.
+        checksums: the CRC-32C of each block, uint32 `[ceil(rows / BLOCK)]`; None if all rows were checked.
+        path: the path of the file, for messages.
+    """
+
+    rows: NDArray[np.void]
+    checksums: NDArray[np.uint32] | None
+    path: str
+
+    def check(self, block: int) -> None:
+        """Check the rows of a block.
+
+        Raises:
+            CorruptionError: they are damaged.
+        """
+        if self.checksums is None:
+            return
+        rows = self.rows[block * BLOCK : (block + 1) * BLOCK]
+        if crc32c(rows.view(np.uint8)) != self.checksums[block]:
+            first = block * BLOCK
+            raise CorruptionError(f"{self.path}: rows {first} to {first + len(rows) - 1} are damaged (CRC mismatch)")
+
+
+def map_lazily(directory: str, shard: ShardFile, records: int, fields: Mapping[str, Field]) -> LazyIndex:
+    """The index of a shard as a read-only memory map, of which only the header and the checksums are checked.
+
+    An index without checksums of its blocks, of an earlier version, is checked as a whole.
+
+    Raises:
+        CorruptionError: the index is missing, or does not match the manifest.
+        DatasetError: the index is of a development version, before strings and lists had checksums.
+    """
+    # It is done for each shard of a shuffle, so without `Path`, which takes longer than mapping the file.
+    path = f"{directory}/{index_name(shard.path)}"
+    if shard.index_crc32c is None:
+        return LazyIndex(load(Path(directory), shard, records, fields), None, path)
+    dtype, header = _layout(tuple(fields.items()), records)
+    end = len(header) + records * dtype.itemsize
+    try:
+        data = map_file(path)
+    except FileNotFoundError:
+        raise CorruptionError(f"{path}: is missing") from None
+    if data[: len(header)].tobytes() != header or data.size != end + _checksum_bytes(shard, records):
+        raise CorruptionError(f"{path}: is not an index of {records} rows of {dtype.names}")
+    if crc32c(data[end:]) != shard.index_crc32c:
+        raise CorruptionError(f"{path}: is damaged or belongs to another dataset (CRC mismatch)")
+    return LazyIndex(data[len(header) : end].view(dtype), data[end:].view("<u4"), path)
 
 
 def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, Field]) -> NDArray[np.void]:
@@ -73,11 +153,10 @@ def read(
     # Extents are checked here, once, against the size of the shard: images are later gathered by address.
     if hashlib.sha256(data.data).hexdigest() != shard.index_sha256:
         raise CorruptionError(f"{path}: is damaged or belongs to another dataset (SHA-256 mismatch)")
-    dtype = np.dtype(index_dtype(fields))
-    header = _header(dtype, records)
+    dtype, header = _layout(tuple(fields.items()), records)
     # The header is compared, not parsed: it follows from the manifest. NumPy's parser calls `ast.literal_eval`,
     # which fails in Python 3.11 when several threads call it at the same time ("recursion depth mismatch").
-    if data[: len(header)].tobytes() != header or data.size != len(header) + records * dtype.itemsize:
+    if data[: len(header)].tobytes() != header or data.size != size(shard, records, fields):
         old = _header_without_checksums(dtype, fields, records)
         if data[: len(old)].tobytes() == old:
             raise DatasetError(_outdated(path, fields))
@@ -91,10 +170,39 @@ def read(
     return rows
 
 
-def size(records: int, fields: Mapping[str, Field]) -> int:
-    """The size of an index, in bytes."""
-    dtype = np.dtype(index_dtype(fields))
-    return len(_header(dtype, records)) + records * dtype.itemsize
+def size(shard: ShardFile, records: int, fields: Mapping[str, Field]) -> int:
+    """The size of the index of a shard, in bytes."""
+    dtype, header = _layout(tuple(fields.items()), records)
+    return len(header) + records * dtype.itemsize + _checksum_bytes(shard, records)
+
+
+def extent(records: int, fields: Mapping[str, Field]) -> tuple[int, int, np.dtype[Any]]:
+    """Where the rows of an index begin and end in its file, and their dtype."""
+    dtype, header = _layout(tuple(fields.items()), records)
+    return len(header), len(header) + records * dtype.itemsize, dtype
+
+
+def _checksum_bytes(shard: ShardFile, records: int) -> int:
+    """The bytes after the rows."""
+    return 0 if shard.index_crc32c is None else 4 * -(-records // BLOCK)
+
+
+def _checksums(rows: NDArray[np.void]) -> NDArray[np.uint32]:
+    data, size = rows.view(np.uint8), BLOCK * rows.dtype.itemsize
+    return np.array([crc32c(data[start : start + size]) for start in range(0, len(data), size)], "<u4")
+
+
+@functools.lru_cache(maxsize=256)
+def _dtype(fields: tuple[tuple[str, Field], ...]) -> np.dtype[Any]:
+    """The dtype of the rows: one object for all shards of a dataset, so that it is compared by identity."""
+    return np.dtype(index_dtype(dict(fields)))
+
+
+@functools.lru_cache(maxsize=256)  # of the sizes of shards, of which there are a few in a split
+def _layout(fields: tuple[tuple[str, Field], ...], records: int) -> tuple[np.dtype[Any], bytes]:
+    """The dtype of the rows, and the header."""
+    dtype = _dtype(fields)
+    return dtype, _header(dtype, records)
 
 
 def _header(dtype: np.dtype[Any], records: int) -> bytes:

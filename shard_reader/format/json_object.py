@@ -59,6 +59,19 @@ class JsonObject:
             return 0
         return value
 
+    def counts(self, key: str) -> list[int]:
+        """A list of counts."""
+        values: list[Any] = self.get(key, list, [])
+        # At once, since there may be a hundred thousand.
+        if set(map(type, values)) <= {int} and 0 <= min(values, default=0) <= max(values, default=0) <= _MAX_COUNT:
+            return values
+        return list(self.sequence(key, lambda element: element.count("")))
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts."""
+        values: list[Any] = self.get(key, list, [])
+        return values if set(map(type, values)) <= {str} else list(self.sequence(key, lambda element: element.text("")))
+
     def child(self, key: str) -> JsonObject:
         return JsonObject(self.get(key, dict, {}), self.at(key), self.problems)
 

@@ -20,26 +20,28 @@ OUT/
 A directory without `dataset.json` MUST NOT be read as a dataset: the manifest is renamed into place
 when everything else is there.
 
-**Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST refuse
-any other version and MUST ignore keys that it does not know. `requires` is a list of names of extensions: a reader MUST
-refuse a dataset with a name that it does not know (version 1 has none). `files` maps the name of each file beside
-shards that a reader may rely on to its SHA-256. The last key is `checksum`, the SHA-256 of the manifest's text without
-it and without the comma before it, up to the last newline. `fields` maps each field's name to its `dtype`
-(`int64`, `float32`, `string`; the image's own), its `shape` (`null` where the size differs between records:
-for lists the first one alone) and, for the image, its `encoding`: `jpeg`, `png`, `webp`, `avif` or `raw`.
-`splits` maps a split's name to its `records`, its `shards` and, where records have labels, the number of records of
-each class in `classes`; a shard has its number of `records` and, for each format, a file with `path`, `bytes`, `sha256`
-and `index_sha256`. All formats hold the same records in the same order. `statistics` are the mean and
-standard deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any
-normalisation. `counts` has one number for each way of an input, those of inputs with the bytes of another
-(`duplicates`, of which `leaks` are in another split, and `contradictions` have other labels), those of records that
-look like another (`near_duplicates`, `near_leaks`, `near_contradictions`; 0 if they were not looked for), that of
-stored images whose decoder complained (`suspects`), that of inputs left out by their ids (`excluded`, if any), and in
-`changed` the number of records that each kind of change has touched.
-`left_out` names everything beside the images that was not read, with the reason and the number of files, and `warnings`
-are sentences about the layout of the inputs. `hosts` is there where images come from web servers: for each of the 1,000
-with the most images their number (`images`) and the bytes of their files (`bytes`), and for `...` those of all others.
-`fingerprint` identifies the inputs, and the options and codecs that
+**Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST refuse any other
+version and MUST ignore keys that it does not know. `requires` is a list of names of extensions: a reader MUST refuse a
+dataset with a name that it does not know (version 1 has none). `files` maps the name of each file beside shards that a
+reader may rely on to its SHA-256. The last key is `checksum`, the SHA-256 of the manifest's text without it and without
+the comma before it, up to the last newline. `fields` maps each field's name to its `dtype` (`int64`, `float32`,
+`string`; the image's own), its `shape` (`null` where the size differs between records: for lists the first one alone)
+and, for the image, its `encoding`: `jpeg`, `png`, `webp`, `avif` or `raw`. `splits` maps a split's name to its
+`records`, its `shards` and, where records have labels, the number of records of each class in `classes`. `shards` are
+columns, with a value for each shard, in order: `records`, the number of records, and in `files`, for each format,
+`path`, `bytes`, `sha256`, `index_sha256` (each a single text, of 64 hexadecimal digits for each file) and
+`index_crc32c`, the CRC-32C of the checksums at the end of the index. Without `index_crc32c`, indexes end with their
+rows. In earlier versions `shards` is a list of objects, each with `records` and, in `files`, an object for each format;
+a reader MUST read both. All formats hold the same records in the same order. `statistics` are the mean and standard
+deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any normalisation. `counts`
+has one number for each way of an input, those of inputs with the bytes of another (`duplicates`, of which `leaks` are
+in another split, and `contradictions` have other labels), those of records that look like another (`near_duplicates`,
+`near_leaks`, `near_contradictions`; 0 if they were not looked for), that of stored images whose decoder complained
+(`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the number of records that
+each kind of change has touched. `left_out` names everything beside the images that was not read, with the reason and
+the number of files, and `warnings` are sentences about the layout of the inputs. `hosts` is there where images come
+from web servers: for each of the 1,000 with the most images their number (`images`) and the bytes of their files
+(`bytes`), and for `...` those of all others. `fingerprint` identifies the inputs, and the options and codecs that
 decide the bytes.
 
 **TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
@@ -68,15 +70,15 @@ Strings are variable-length UTF-8, other scalars and arrays of a fixed shape are
 variable length, flat; lists of strings are strings of JSON. A `/` in a name makes a group. A shard without a
 record has datasets without a row.
 
-**Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian, a row
-for each record, in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the shard
-file, `id_offset` (`<u8`) and `id_length` (`<u4`) where the bytes of `id` lie, and `id_crc32c` (`<u4`) is their
-CRC-32C, not masked (all three zero where there is no `id`); `crc32c` (`<u4`) is that of the payload, `height` and
-`width` are `<u4`. Every other field of a fixed shape has a column of its own name and shape (`<i8` or `<f4`); a
-string or a list has the extent of its bytes and their CRC-32C, in NAME`_offset` (`<u8`), NAME`_length` (`<u4`) and
-NAME`_crc32c` (`<u4`): those of the text, of the list's message (TFRecord), of the array or the JSON (HDF5). A list
-that a TFRecord does not have is empty. The CRC-32C of no bytes is 0. The index repeats parts of the shard, and
-can be made again from it.
+**Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian, a row for each record,
+in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the shard file, `id_offset` (`<u8`) and
+`id_length` (`<u4`) where the bytes of `id` lie, and `id_crc32c` (`<u4`) is their CRC-32C, not masked (all three zero
+where there is no `id`); `crc32c` (`<u4`) is that of the payload, `height` and `width` are `<u4`. Every other field of a
+fixed shape has a column of its own name and shape (`<i8` or `<f4`); a string or a list has the extent of its bytes and
+their CRC-32C, in NAME`_offset` (`<u8`), NAME`_length` (`<u4`) and NAME`_crc32c` (`<u4`): those of the text, of the
+list's message (TFRecord), of the array or the JSON (HDF5). A list that a TFRecord does not have is empty. The CRC-32C
+of no bytes is 0. After the rows stands the CRC-32C (`<u4`) of each block of 64 rows, the last of which may be shorter:
+NumPy does not read so far. The index repeats parts of the shard, and can be made again from it.
 
 **Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
 and `message`.
@@ -111,8 +113,10 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NoReturn
+
+import numpy as np
 
 from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.format.field_checks import MOST_CHANNELS, field_problems, least_bytes
@@ -120,6 +124,7 @@ from shard_reader.format.fields import FORMAT_NAME, FORMAT_VERSION, IMAGE_DTYPES
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.json_object import JsonObject
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
+from shard_reader.format.shard_table import SHA256_DIGITS, FileColumns, Shard, ShardFile, ShardTable
 from shard_reader.printable import excerpt, printable
 
 __all__ = [
@@ -143,6 +148,7 @@ __all__ = [
     "Manifest",
     "Shard",
     "ShardFile",
+    "ShardTable",
     "Split",
     "Statistics",
     "canonical_json",
@@ -177,8 +183,12 @@ FORMATS: Final[Mapping[str, str]] = {name: format.suffix for name, format in SHA
 ENCODINGS: Final = tuple(IMAGE_CODECS)
 
 _CHECKSUM: Final = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')
+_LAST: Final = 200  # the last characters of a manifest, in which the checksum stands
+_PART: Final = 1 << 20
 _EXTENSIONS: Final = frozenset[str]()  # the names of `requires` that this reader knows
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
+_NAMES: Final = 4096  # names that are checked together
+_PLAIN_NAMES: Final = re.compile(rf"(?:{_PLAIN_NAME.pattern}\n)*")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair, or a pair
 _MOST_FILE_BYTES: Final = 1 << 50
 _DEEPEST: Final = 32  # of options: they are copied and shown by functions that call themselves
@@ -206,29 +216,11 @@ def canonical_json(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardFile:
-    """One file of a shard: its name, its size, and the checksums of it and of its index."""
-
-    path: str
-    bytes: int
-    sha256: str
-    index_sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """A run of records, stored once for each format."""
-
-    records: int
-    files: Mapping[str, ShardFile]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """The shards of one split, in order, and the number of records of each class, by its name or number."""
 
     records: int
-    shards: tuple[Shard, ...]
+    shards: ShardTable
     classes: Mapping[str, int] | None = None
 
 
@@ -326,7 +318,13 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `dataset.json`, with its checksum; equal manifests give equal text."""
-        body = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(self)}
+        body = {"format": FORMAT_NAME, "version": FORMAT_VERSION, **asdict(replace(self, splits={}))}
+        for name, split in self.splits.items():
+            body["splits"][name] = {
+                "records": split.records,
+                "shards": split.shards.to_plain(),
+                "classes": split.classes,
+            }
         for described in body["fields"].values():
             # Only TFRecords of other programs have features; the key would be noise in every other manifest.
             if described["feature"] is None:
@@ -382,7 +380,7 @@ def _parsed(text: str) -> Any:
         )
     try:
         raw = json.loads(text, parse_constant=_no_constant)
-        if _SURROGATE.search(text):
+        if "\\u" in text and _SURROGATE.search(text):
             json.dumps(raw, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         reason = "a text is no Unicode" if isinstance(error, UnicodeEncodeError) else printable(str(error))
@@ -416,20 +414,39 @@ def _check_version(raw: Any) -> None:
 def with_checksum(body: Mapping[str, Any]) -> str:
     """The text of `dataset.json`: an object of JSON, and its checksum as the last key."""
     body = {name: value for name, value in body.items() if name != "checksum"}
-    text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    return f'{text[:-3]},\n "checksum": "{_sha256(text)}"\n}}\n'
+    text = _indented(body) + "\n"
+    return f'{text[:-3]},\n "checksum": "{_sha256(text, len(text))}"\n}}\n'
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _indented(value: Any, depth: int = 1) -> str:
+    """JSON with a line for each value of an object, and for each object of a list; other lists are in one line."""
+    # `json.dumps` has a line for each number of a list: a fifth of a large manifest would be spaces.
+    if isinstance(value, dict) and value:
+        lines = [f"{json.dumps(name, ensure_ascii=False)}: {_indented(one, depth + 1)}" for name, one in value.items()]
+        first, last = "{}"
+    elif isinstance(value, list | tuple) and any(isinstance(one, dict | list | tuple) for one in value):
+        lines, (first, last) = [_indented(one, depth + 1) for one in value], "[]"
+    else:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inner = ",".join(f"\n{' ' * depth}{line}" for line in lines)
+    return f"{first}{inner}\n{' ' * (depth - 1)}{last}"
+
+
+def _sha256(text: str, end: int, tail: str = "") -> str:
+    """The SHA-256 of a text up to `end`, and of its new tail."""
+    digest = hashlib.sha256()
+    for start in range(0, end, _PART):  # by parts, since a copy of a manifest may take many megabytes
+        digest.update(text[start : min(end, start + _PART)].encode())
+    digest.update(tail.encode())
+    return digest.hexdigest()
 
 
 def _check_text(text: str, problems: list[str]) -> None:
     """Check that the text is the one that was written."""
-    found = _CHECKSUM.search(text)
+    found = _CHECKSUM.search(text[-_LAST:])
     if found is None:
         problems.append("$.checksum: is missing, or not at the end: the file was changed or is of an earlier version")
-    elif _sha256(f"{text[: found.start()]}\n}}\n") != found[1]:
+    elif _sha256(text, len(text) - len(found[0]), "\n}\n") != found[1]:
         problems.append("$.checksum: is of another text: the file was changed after it was written")
 
 
@@ -455,8 +472,7 @@ def _read_manifest(top: JsonObject) -> Manifest:
 
 def _read_files(o: JsonObject) -> dict[str, str]:
     for name in o.value:
-        if not _PLAIN_NAME.fullmatch(name):
-            o.note(f"{o.path}.{name}", f"must be a plain file name, got {excerpt(name)}")
+        _check_plain(o, name, name)
     return {name: o.text(name) for name in o.value}
 
 
@@ -475,7 +491,28 @@ def _read_split(o: JsonObject) -> Split:
     if o.value.get("classes") is not None:
         counts = o.child("classes")
         classes = {name: counts.count(name) for name in counts.value}
-    return Split(records=o.count("records"), shards=o.sequence("shards", _read_shard), classes=classes)
+    return Split(records=o.count("records"), shards=_read_shards(o), classes=classes)
+
+
+def _read_shards(o: JsonObject) -> ShardTable:
+    if isinstance(o.value.get("shards"), list):  # an earlier version, with an object for each shard
+        return _read_shard_list(o)
+    table = o.child("shards")
+    records = table.counts("records")
+    files = table.items("files", lambda columns: _read_columns(columns, len(records)))
+    # A table of columns of several lengths could not be used, not even to look for other problems.
+    return ShardTable([], {}) if table.problems else ShardTable(records, files)
+
+
+def _read_shard_list(o: JsonObject) -> ShardTable:
+    shards = o.sequence("shards", _read_shard)
+    for number, shard in enumerate(shards):
+        if set(shard.files) != set(shards[0].files):
+            o.note(f"{o.path}.shards[{number}].files", f"has {sorted(shard.files)}, not {sorted(shards[0].files)}")
+        for format, file in shard.files.items():
+            if not len(file.sha256) == len(file.index_sha256) == SHA256_DIGITS:
+                o.note(f"{o.path}.shards[{number}].files.{format}", f"a SHA-256 has not {SHA256_DIGITS} digits")
+    return ShardTable([], {}) if o.problems else ShardTable.of(shards)
 
 
 def _read_shard(element: JsonObject) -> Shard:
@@ -485,15 +522,40 @@ def _read_shard(element: JsonObject) -> Shard:
 
 def _read_file(o: JsonObject) -> ShardFile:
     path = o.text("path")
-    # A manifest is data from elsewhere: a path such as ../../etc/passwd must not lead out of the dataset.
-    if not _PLAIN_NAME.fullmatch(path):
-        o.note(f"{o.path}.path", f"must be a plain file name, got {excerpt(path)}")
+    _check_plain(o, "path", path)
     return ShardFile(
         path=path,
         bytes=o.count("bytes"),
         sha256=o.text("sha256"),
         index_sha256=o.text("index_sha256"),
     )
+
+
+def _read_columns(o: JsonObject, count: int) -> FileColumns:
+    """The columns of the files of one format, with a value for each shard."""
+    paths, sizes = o.texts("path"), o.counts("bytes")
+    for first in range(0, len(paths), _NAMES):
+        # Many at once, which takes a tenth of the time; a line break in a name would make two of it.
+        lines = "\n".join([*paths[first : first + _NAMES], ""])
+        if lines.count("\n") != len(paths[first : first + _NAMES]) or not _PLAIN_NAMES.fullmatch(lines):
+            for number, path in enumerate(paths[first : first + _NAMES], first):
+                _check_plain(o, f"path[{number}]", path)
+    # Without it, an index has no checksums of its blocks, and is checked as a whole.
+    checksums = o.counts("index_crc32c") if "index_crc32c" in o.value else None
+    for name, values in (("path", paths), ("bytes", sizes), ("index_crc32c", checksums)):
+        if values is not None and len(values) != count:
+            o.note(o.at(name), f"has {len(values)} values for {count} shards")
+    digests = {name: o.text(name) for name in ("sha256", "index_sha256")}
+    for name, digits in digests.items():
+        if len(digits) != SHA256_DIGITS * count:
+            o.note(o.at(name), f"has {len(digits)} digits, {SHA256_DIGITS} for each of {count} shards are expected")
+    return FileColumns(path=paths, bytes=sizes, index_crc32c=checksums, **digests)
+
+
+def _check_plain(o: JsonObject, key: str, name: str) -> None:
+    # A manifest is data from elsewhere: a path such as ../../etc/passwd must not lead out of the dataset.
+    if not _PLAIN_NAME.fullmatch(name):
+        o.note(o.at(key), f"must be a plain file name, got {excerpt(name)}")
 
 
 def _read_statistics(o: JsonObject) -> Statistics:
@@ -557,19 +619,22 @@ def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
 
 
 def _split_problems(split: Split, manifest: Manifest, least: int) -> Iterator[str]:
-    held = sum(shard.records for shard in split.shards)
+    table = split.shards
+    held = sum(table.records.tolist())  # in Python's integers, which have no bound
     if held != split.records:
         yield f".records: is {split.records}, its shards hold {held}"
-    formats = set(manifest.formats)
-    for number, shard in enumerate(split.shards):
-        if set(shard.files) != formats:
-            yield f".shards[{number}].files: has {sorted(shard.files)}, the formats are {sorted(formats)}"
-        for file in shard.files.values():
-            if shard.records * least > file.bytes or file.bytes > _MOST_FILE_BYTES:
-                yield (
-                    f".shards[{number}]: {file.path} has {shard.records} records in {file.bytes} bytes: a record has at"
-                    f" least {least}, and a file at most {_MOST_FILE_BYTES}"
-                )
+    if len(table) and set(table.files) != set(manifest.formats):
+        yield f".shards.files: has {sorted(table.files)}, the formats are {sorted(manifest.formats)}"
+        return
+    for columns in table.files.values():
+        sizes = np.array(columns.bytes, np.int64)
+        # A division, because a product could wrap around.
+        wrong = (table.records > sizes // least) | (sizes > _MOST_FILE_BYTES)
+        for number in np.flatnonzero(wrong).tolist():
+            yield (
+                f".shards: {columns.path[number]} has {table.records[number]} records in {sizes[number]} bytes: a"
+                f" record has at least {least}, and a file at most {_MOST_FILE_BYTES}"
+            )
 
 
 def _statistics_problems(statistics: Statistics) -> Iterator[str]:

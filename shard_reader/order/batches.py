@@ -80,11 +80,6 @@ class BatchOrder:
         return full + (rest > 0 and self.remainder != "drop")
 
     @property
-    def has_all(self) -> bool:
-        """Whether an epoch, over all ranks, has every record."""
-        return self.record_order.is_whole and (self.remainder != "drop" or self.records % self.batch_size == 0)
-
-    @property
     def share(self) -> int:
         """The number of records of this rank in a whole global batch."""
         return self.batch_size // self.world_size

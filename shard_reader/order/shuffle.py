@@ -8,8 +8,9 @@ are sorted by a hash.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -32,7 +33,10 @@ __all__ = [
 
 Shuffle = Literal["none", "full", "window"]
 
+_Function = Callable[[NDArray[Any]], NDArray[Any]]
+
 _ROUNDS = 6
+_TABLE_BITS = 32  # up to so many bits, a table of a round has at most 65,536 values
 _SORTED = 16  # up to so many values are sorted by a hash: a network over a few bits prefers some permutations
 
 
@@ -52,10 +56,6 @@ class RecordOrder(Protocol):
         """The number of successive positions whose records are spread over the same bytes; 0 if records are in stored
         order."""
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether an epoch has every record once."""
-
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The record at each position, int64 `[n]`. Positions from `records` on are padding: any record will do."""
 
@@ -69,7 +69,6 @@ class StoredOrder:
 
     records: int
     lanes = block = 0
-    is_whole = True
 
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         del epoch
@@ -86,7 +85,6 @@ class FullShuffle:
     records: int
     seed: int
     lanes = 0
-    is_whole = True
 
     @property
     def block(self) -> int:
@@ -120,8 +118,6 @@ class WindowShuffle:
         TypeError: `lanes` or `window` is not an integer.
         ValueError: `lanes` or `window` is out of range.
     """
-
-    is_whole = True
 
     def __init__(self, shard_records: Sequence[int], *, seed: int, lanes: int, window: int) -> None:
         for name, value in (("lanes", lanes), ("window", window)):
@@ -183,7 +179,6 @@ class MixedOrder:
     """
 
     lanes = 0
-    is_whole = False
 
     def __init__(
         self, sources: Sequence[RecordOrder], counts: Sequence[int], sizes: Sequence[int], *, records: int, seed: int
@@ -231,16 +226,22 @@ def permute(
     positions: NDArray[np.int64], size: int, seed: int, epoch: int, purpose: str | None = None
 ) -> NDArray[np.int64]:
     """Map positions in 0..size-1 to their places in a permutation that (size, seed, epoch, purpose) decide."""
-    keys = np.frombuffer(_digest(seed, epoch, purpose, 8 * _ROUNDS), "<u8").astype(np.uint64)
     if size <= _SORTED:
+        keys = _keys(seed, epoch, purpose)
         return np.argsort(mix64(mix64(np.arange(size, dtype=np.uint64) + keys[0]) + keys[1]))[positions]
-    bits = max(1, (size - 1).bit_length())
-    values = _feistel(positions.astype(np.uint64), bits, keys)
+    bits = (size - 1).bit_length()
+    if bits > _TABLE_BITS:
+        network = functools.partial(_feistel, bits=bits, functions=_functions(bits, _keys(seed, epoch, purpose)))
+        values = network(positions.astype(np.uint64))
+    else:
+        network = functools.partial(_feistel, bits=bits, functions=_tables(bits, seed, epoch, purpose))
+        values = network(positions.astype(np.uint32))
     # Less than half of the network's range is outside, so that few values take more than a few rounds of this loop.
     outside = np.flatnonzero(values >= size)
     while len(outside):
-        values[outside] = _feistel(values[outside], bits, keys)
-        outside = outside[values[outside] >= size]
+        found = network(values[outside])
+        values[outside] = found
+        outside = outside[found >= size]
     return values.astype(np.int64)
 
 
@@ -268,20 +269,43 @@ def _digest(seed: int, epoch: int, purpose: str | None, size: int) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=size).digest()
 
 
-def _feistel(values: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _keys(seed: int, epoch: int, purpose: str | None) -> NDArray[np.uint64]:
+    """The key of each round."""
+    return np.frombuffer(_digest(seed, epoch, purpose, 8 * _ROUNDS), "<u8").astype(np.uint64)
+
+
+def _functions(bits: int, keys: NDArray[np.uint64]) -> tuple[_Function, ...]:
+    """The function of each round, from one half of a value to a mask of the other one."""
+    masks = [np.uint64((1 << half) - 1) for half in (bits // 2, bits - bits // 2)]
+    return tuple(functools.partial(_masked, key, masks[number % 2 == 0]) for number, key in enumerate(keys))
+
+
+def _masked(key: np.uint64, mask: np.uint64, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = mix64(values + key)
+    mixed &= mask
+    return mixed
+
+
+@functools.lru_cache(maxsize=32)  # of a window shuffle, each lane needs those of its window
+def _tables(bits: int, seed: int, epoch: int, purpose: str | None) -> tuple[_Function, ...]:
+    """The functions of `_functions` as tables: a half has so few bits that every value of it can be listed."""
+    halves = [np.arange(1 << half, dtype=np.uint64) for half in (bits // 2, bits - bits // 2)]
+    functions = _functions(bits, _keys(seed, epoch, purpose))
+    tables = [function(halves[number % 2]).astype(np.uint32) for number, function in enumerate(functions)]
+    return tuple(table.take for table in tables)
+
+
+def _feistel(values: NDArray[Any], *, bits: int, functions: Sequence[_Function]) -> NDArray[Any]:
     """One pass over all rounds. The halves differ by a bit when `bits` is odd: rounds alternate."""
-    low_bits = np.uint64(bits // 2)
-    low_mask = np.uint64((1 << (bits // 2)) - 1)
-    high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
+    low_bits, low_mask = values.dtype.type(bits // 2), values.dtype.type((1 << (bits // 2)) - 1)
     low, high = values & low_mask, values >> low_bits
-    for number, round_key in enumerate(keys):
-        source, target, mask = (high, low, low_mask) if number % 2 else (low, high, high_mask)
-        mixed = mix64(source + round_key)
-        mixed &= mask
-        target ^= mixed
+    for number, function in enumerate(functions):
+        source, target = (high, low) if number % 2 else (low, high)
+        target ^= function(source)
     high <<= low_bits
     high |= low
-    return high
+    result: NDArray[Any] = high
+    return result
 
 
 def _groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.intp]]]:

@@ -54,7 +54,7 @@ class RemoteShard(OpenShard):
         # A file of the wrong size fails as a whole, as on a disk. Otherwise it would depend on the requests which of
         # its records are skipped.
         store.check_size(file.path, file.bytes)
-        size = index.size(shard.records, fields)
+        size = index.size(file, shard.records, fields)
         if size > _MOST_INDEX_BYTES:
             raise CorruptionError(
                 f"{store.uri(name)}: an index of {size:,} bytes is more than {_MOST_INDEX_BYTES:,}, the most to keep in"

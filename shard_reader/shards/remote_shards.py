@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.fields import MAX_PIXELS, Field
-from shard_reader.format.manifest import Shard, index_name
+from shard_reader.format.manifest import Shard, ShardTable, index_name
 from shard_reader.remote.cache import Cache
 from shard_reader.remote.cache_entry import CacheEntry, CacheError, DiskFullError
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.download import ShardDownload
 from shard_reader.remote.stats import Stats
+from shard_reader.shards.located import Located, used_shards
 from shard_reader.shards.remote_shard import RemoteShard, refetch
 from shard_reader.shards.shard import CHECK_SECONDS, MOST_OPEN, OpenShard
 
@@ -53,7 +54,7 @@ class RemoteShards:
         cache: tuple[Path, int | None] | None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.store, self.shards, self.max_pixels = store, shards, max_pixels
+        self.store, self.shards, self.max_pixels = store, ShardTable.of(shards), max_pixels
         self._fields, self._format, self.cache_options = fields, format, cache
         self._entries: dict[int, CacheEntry] = {}
         self._start()
@@ -68,7 +69,11 @@ class RemoteShards:
             self.max_pixels,
         )
 
-    def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
+    def locate(self, numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> Located:
+        used, which = used_shards(numbers, len(self.shards))
+        return Located(self._opened(used.tolist()), which, rows)
+
+    def _opened(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
         """Shards by number, with the error in place of a shard that cannot be opened.
 
         Their indexes are fetched at the same time.
@@ -84,7 +89,8 @@ class RemoteShards:
             self._bound()
         return [found[number] for number in numbers]  # type: ignore[misc]
 
-    def __getitem__(self, number: int) -> OpenShard:
+    def record(self, number: int, row: int) -> OpenShard:
+        del row  # an index is checked as a whole when it is fetched
         found = self._find(number)
         return self._keep(number, self._fetch_index(number)) if found is None else found
 
@@ -160,7 +166,7 @@ class RemoteShards:
         if found is None:
             shard = self.shards[number]
             file = shard.files[self._format]
-            size = index.size(shard.records, self._fields)
+            size = index.size(file, shard.records, self._fields)
             found = CacheEntry(file.path, file.sha256, file.index_sha256, file.bytes, size)
             self._entries[number] = found
         return found
@@ -313,7 +319,8 @@ class RemoteShards:
                 self._open.pop(oldest, None)
 
     def _submit(self, number: int) -> Future[RemoteShard]:
-        size = index.size(self.shards[number].records, self._fields)
+        shard = self.shards[number]
+        size = index.size(shard.files[self._format], shard.records, self._fields)
         return self.store.submit(lambda: self._fetch_index(number), size=size, urgent=True)
 
     def _fetch_index(self, number: int) -> RemoteShard:
@@ -352,6 +359,7 @@ class _CachedShard(OpenShard):
         self._store, self._file, self._number, self._shards = shards.store, file, number, weakref.ref(shards)
         self._entry, self._cache = shards.entry(number), cache
         self._identity = cache.identity(self._entry)
+        self._check_at = 0.0  # when it is looked at whether the file was cut off, by `time.monotonic`
 
     def is_current(self) -> bool:
         """Whether the cache still has this file."""
@@ -360,9 +368,9 @@ class _CachedShard(OpenShard):
     def is_cut_off(self) -> bool:
         """Whether somebody has cut the file off: looked at once a second, as for shards on a disk."""
         now = time.monotonic()
-        if now < self.check_at:
+        if now < self._check_at:
             return False
-        self.check_at = now + CHECK_SECONDS
+        self._check_at = now + CHECK_SECONDS
         return self._cache.has_shrunk(self._entry)
 
     def refetched(self, start: int, length: int, checksum: int) -> NDArray[np.uint8] | None:

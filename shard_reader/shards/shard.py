@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError, ShardsError
-from shard_reader.format import index
 from shard_reader.format.checksum import crc32c
 from shard_reader.format.fields import MAX_PIXELS, Field, extent_columns, extent_fields
 from shard_reader.format.image_codecs.table import decode_image
-from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
-from shard_reader.system.memory_map import address, map_file
+from shard_reader.system.memory_map import address
 
-__all__ = ["CHECK_SECONDS", "MOST_OPEN", "OUTSIDE", "OpenShard"]
+__all__ = ["CHECK_SECONDS", "MOST_LOOKED_UP", "MOST_OPEN", "OUTSIDE", "OpenShard"]
 
-OUTSIDE = "its index points outside of it: the index was changed after it was opened"
+OUTSIDE = "its index points outside of it: the index was damaged, or changed after it was opened"
 
-# Shards take two maps each, and lookups may keep as many again in use: the kernel allows a process 65,530 maps.
-MOST_OPEN = 8_000
+# A shard takes two maps, and the kernel allows a process 65,530 of them. Two lookups of `MOST_LOOKED_UP` records in
+# shards of their own may keep shards alive that are no longer open.
+MOST_OPEN = 20_000
+MOST_LOOKED_UP = 4_096
 CHECK_SECONDS = 1.0  # between two looks at the sizes of a mapped shard's files
 
 
@@ -39,10 +40,9 @@ class OpenShard:
         max_pixels: the most pixels of an encoded image.
 
     Attributes:
-        rows_address: address of the index in memory.
-        data_address: address of the file in memory; 0 if it is not mapped.
         data_size: bytes of the file in memory; 0 if it is not mapped.
-        check_at: the time, by `time.monotonic`, from which on the sizes of its files are to be looked at again.
+        memory: the address of the index in memory; that of the file, or 0; `data_size`; and a number that shards have
+            in common whose rows are of the same dtype. As the bytes of int64: those of many shards become one array.
     """
 
     # Strings and lists are checked against their checksums whenever they are read, even with verify="never": it costs
@@ -60,37 +60,24 @@ class OpenShard:
     ) -> None:
         self.uri, self.name, self.rows, self.fields, self.format = uri, name, rows, fields, format
         self._data, self.max_pixels = data, max_pixels
-        self._extents = rows[["offset", "length", "crc32c", "height", "width"]]
-        self._other_extents = {
-            name: rows[list(extent_columns(name))] for name in extent_fields(fields) if not fields[name].is_image
-        }
-        self.rows_address = address(rows)
-        self.data_address = 0 if data is None else address(data)
         self.data_size = 0 if data is None else data.size
-        self.check_at = 0.0
+        self.memory = struct.pack(
+            "=4q", address(rows), address(data) if data is not None else 0, self.data_size, id(rows.dtype)
+        )
 
-    @classmethod
-    def map(
-        cls, directory: Path, shard: Shard, fields: Mapping[str, Field], format: str, max_pixels: int = MAX_PIXELS
-    ) -> OpenShard:
-        """A shard on a disk, its file and index mapped, and checked against the manifest.
+    # Views of some columns take longer than mapping a file, and most shards of a shuffle never need them.
+    @cached_property
+    def _extents(self) -> NDArray[np.void]:
+        return self.rows[["offset", "length", "crc32c", "height", "width"]]
 
-        Raises:
-            CorruptionError: the file or the index is missing, or does not match the manifest.
-            OSError: the file or the index cannot be opened or mapped.
-        """
-        file: ShardFile = shard.files[format]
-        path = directory / file.path
-        try:
-            data = map_file(path, file.bytes)
-        except FileNotFoundError:
-            raise CorruptionError(f"{path}: is missing") from None
-        rows = index.load(directory, file, shard.records, fields)
-        return cls(str(path), file.path, rows, fields, format, data, max_pixels)
+    @cached_property
+    def _other_extents(self) -> dict[str, NDArray[np.void]]:
+        names = [name for name in extent_fields(self.fields) if not self.fields[name].is_image]
+        return {name: self.rows[list(extent_columns(name))] for name in names}
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the file is in memory as a whole, at `data_address`."""
+        """Whether the file is in memory as a whole."""
         return self._data is not None
 
     def stored(self, start: int, length: int) -> NDArray[np.uint8]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import Field
 from shard_reader.order.shuffle import RecordOrder, Shuffle
 from shard_reader.remote.stats import Stats
@@ -22,18 +21,20 @@ __all__ = ["RecordSource", "Shards"]
 class Shards(Protocol):
     """The shards of a split, by number."""
 
-    def open(self, numbers: Sequence[int]) -> list[OpenShard | CorruptionError | OSError]:
-        """Shards by number, with the error in place of a shard that cannot be opened.
+    def locate(self, numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> Located:
+        """The places of records by the numbers of their shards, int64 `[n]`, and their rows.
+
+        Where a shard cannot be opened, or the rows of the index are damaged, the error is in place of the shard.
 
         Raises:
             StoreError: a store does not answer.
         """
 
-    def __getitem__(self, number: int) -> OpenShard:
-        """Shard `number`, opened if it is not open.
+    def record(self, number: int, row: int) -> OpenShard:
+        """The shard of a record, by its number, opened if it is not open.
 
         Raises:
-            CorruptionError: the shard or its index is missing, or does not match the manifest.
+            CorruptionError: the shard or its index is missing, or does not match the manifest; the row is damaged.
             OSError: the shard cannot be read.
             StoreError: a store does not answer.
         """

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import Field
 from shard_reader.order.batches import BatchOrder
+from shard_reader.order.record_set import RecordSet
 from shard_reader.printable import printable
 from shard_reader.remote.stats import Counters, Stats
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
-from shard_reader.shards.shard import MOST_OPEN, OpenShard
+from shard_reader.shards.shard import MOST_LOOKED_UP, MOST_OPEN, OpenShard
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.cache_schedule import CacheSchedule
 from shard_reader.stream.images import BatchImages
@@ -62,12 +63,15 @@ class BatchReader:
         self._check_names()
         has_image = any(data.fields[name].is_image for name in self.fields)
         self._images = BatchImages(data, order, seed, options) if has_image else None
+        # The images that were checked, where once is enough: a damaged record that is skipped is found in each epoch.
+        once = has_image and options.verify in (None, "first-epoch") and options.on_error == "raise"
+        self._checked = RecordSet(len(data)) if once else None
 
     @property
     def most_records(self) -> int:
         """The most records to look up at a time."""
         # Each record may be in a shard of its own, and two lookups are in use at a time.
-        return _LOOKUP_RECORDS if self._data.shard_count <= MOST_OPEN else MOST_OPEN // 2
+        return _LOOKUP_RECORDS if self._data.shard_count <= MOST_OPEN else MOST_LOOKED_UP
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -144,14 +148,23 @@ class BatchReader:
         share, end = self._order.share, len(lookup.records)
         return range(min(end, (step - lookup.first) * share), min(end, (step - lookup.first + 1) * share))
 
-    def begin(self, lookup: Lookup, places: range, *, verify: bool, cold: bool) -> PendingBatch:
+    @property
+    def has_checked_all(self) -> bool:
+        """Whether every image was checked, and is not checked again."""
+        return self._checked is not None and self._checked.is_full
+
+    @has_checked_all.setter
+    def has_checked_all(self, is_known: bool) -> None:
+        if is_known and self._checked is not None:
+            self._checked.add_all()
+
+    def begin(self, lookup: Lookup, places: range, *, cold: bool) -> PendingBatch:
         """Have threads make a batch of the records at these places of the lookup.
 
         Args:
-            verify: check the images against their checksums.
             cold: announce the batch's bytes to the kernel.
         """
-        pending = PendingBatch(lookup, places, verify)
+        pending = PendingBatch(lookup, places, self._verifies(lookup, places))
         if self._images is not None:
             self._images.begin(pending, cold=cold)
         return pending
@@ -185,6 +198,8 @@ class BatchReader:
             pending.fail_where_closed()
         weights = pending.lookup.weights[pending.places.start : pending.places.stop].copy()
         skipped = self._skip_damaged(pending, weights)
+        if pending.verify and self._checked is not None:
+            self._checked.add(pending.lookup.records[pending.places.start : pending.places.stop])
         return batch | {"weight": weights}, skipped
 
     @property
@@ -194,7 +209,8 @@ class BatchReader:
 
     def stalled(self, seconds: float) -> None:
         """Count the time for which a loop has waited for bytes."""
-        self._stalls.add(stalled_seconds=seconds)
+        if seconds:
+            self._stalls.add(stalled_seconds=seconds)
 
     @property
     def stalls(self) -> Stats:
@@ -205,6 +221,12 @@ class BatchReader:
         """Stop the threads and free the buffers that nobody holds."""
         if self._images is not None:
             self._images.close()
+
+    def _verifies(self, lookup: Lookup, places: range) -> bool:
+        """Whether the images at some places are checked against their checksums."""
+        if self._checked is None:
+            return self.options.verify == "always" or self.options.on_error == "skip"
+        return not self._checked.is_full and bool(self._checked.lacks(lookup.records[places.start : places.stop]).any())
 
     def _located(self, epoch: int, first: int, stop: int) -> Lookup:
         """The records of some steps, and their places in the shards."""
@@ -222,7 +244,9 @@ class BatchReader:
     def _filled(self, found: Lookup, wanted: NDArray[np.bool_] | None = None, previous: Fetch | None = None) -> Lookup:
         """A lookup with the values from the indexes, and with requests under way for its remote bytes."""
         most = self._data.prefetch_bytes // 2
-        located, fetching = fetch(found.located, self.fields, wanted=wanted, previous=previous, most_bytes=most)
+        located, fetching = found.located, None
+        if self.is_remote:
+            located, fetching = fetch(located, self.fields, wanted=wanted, previous=previous, most_bytes=most)
         fields = {name: self._data.fields[name] for name in self.fields}
         columns = located.columns({name: field for name, field in fields.items() if field.is_image or field.in_index})
         found = replace(found, located=located, columns=columns, fetch=fetching)

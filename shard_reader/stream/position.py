@@ -71,8 +71,10 @@ class Position:
     def advance(self, epoch: int, step: int, coverage: Coverage, skipped: list[Skipped]) -> None:
         """Go past the batch of a step, and count it."""
         self._move_to(epoch, step + 1)
-        self.coverage += coverage + Coverage(skipped=len(skipped))
-        self._skipped += [(step, one) for one in skipped]
+        self.coverage += coverage
+        if skipped:
+            self.coverage += Coverage(skipped=len(skipped))
+            self._skipped += [(step, one) for one in skipped]
 
     def end(self, epoch: int) -> None:
         """A loop has given all of an epoch."""

@@ -30,8 +30,7 @@ except ModuleNotFoundError:  # not Unix
 
 __all__ = ["LocalLookups", "Lookups", "Prefetch", "RemoteLookups", "major_faults"]
 
-_FIRST_LOOKUP = 1 << 12  # records in the first lookup, fewer than in later ones, so that the first batch comes soon
-_GROWTH = 4  # the factor by which remote lookups grow, from one batch on
+_GROWTH = 4  # the factor by which lookups grow, from one batch on, so that the first batch comes soon
 _POLL_SECONDS = 0.02
 _ALIVE = 2  # remote lookups in memory: the one in use, and the next one; this bounds the memory
 
@@ -42,7 +41,6 @@ class Prefetch:
     Args:
         first: the step of the first batch.
         every: take one in so many steps.
-        verify: check images against their checksums.
         cold: announce bytes to the kernel from the first batch on.
 
     Attributes:
@@ -60,11 +58,10 @@ class Prefetch:
         first: int,
         *,
         every: int = 1,
-        verify: bool,
         cold: bool,
     ) -> None:
         self._reader, self._order, self._first, self._every = reader, order, first, every
-        self._verify, self._cold, self._faults = verify, cold, major_faults()
+        self._cold, self._faults = cold, major_faults()
         self.has_waited = False
         self._pending: deque[PendingBatch] = deque()
         self._process = self._getpid()
@@ -114,7 +111,7 @@ class Prefetch:
                 # shows that it is worth it.
                 self.has_waited = self.has_waited or major_faults() > self._faults
                 cold = self._cold or self.has_waited
-                pending = self._reader.begin(lookup, self._reader.places(lookup, step), verify=self._verify, cold=cold)
+                pending = self._reader.begin(lookup, self._reader.places(lookup, step), cold=cold)
                 pending.step, pending.coverage = step, coverage
                 yield pending
                 del pending
@@ -142,7 +139,7 @@ class LocalLookups:
     ) -> None:
         self._reader, self._order, self._epoch, self._first = reader, order, epoch, first
         self._most = reader.most_records if most_records is None else most_records
-        self._records = min(_FIRST_LOOKUP, self._most)
+        self._records = min(order.share, self._most)
 
     def is_ready(self) -> bool:
         return True
@@ -152,7 +149,7 @@ class LocalLookups:
         if first >= steps:
             return None
         self._first = min(steps, first + max(1, self._records // self._order.share))
-        self._records = self._most
+        self._records = min(self._most, self._records * _GROWTH)
         return self._reader.lookup(self._epoch, first, self._first), self._first
 
     def close(self) -> None:

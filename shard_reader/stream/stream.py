@@ -63,7 +63,6 @@ class Stream:
         self._loop = 0  # the number of the loop that moves the stream
         # Weak: a loop that broke off must end with its generator, and give back its batches and threads.
         self._running: weakref.ref[Generator[Batch, None, None]] | None = None
-        self._has_verified = False  # a whole epoch
         self._was_cold = False  # the last epoch waited for pages
 
     def __len__(self) -> int:
@@ -89,7 +88,7 @@ class Stream:
             "options": self._reader.options.to_plain(),
             "probed_image": self._reader.probed_image,
             "position": self._position.to_plain(),
-            "has_verified": self._has_verified,
+            "has_verified": self._reader.has_checked_all,
             "was_cold": self._was_cold,
         }
 
@@ -102,7 +101,7 @@ class Stream:
         self.__init__(data, order, seed, ReadOptions(**state["options"]))  # type: ignore[misc]
         self._reader.probed_image = state["probed_image"]
         self._position.restore(state["position"])
-        self._has_verified, self._was_cold = state["has_verified"], state["was_cold"]
+        self._reader.has_checked_all, self._was_cold = state["has_verified"], state["was_cold"]
         self._fetched_before = None
 
     def __exit__(self, *exception: object) -> None:
@@ -160,8 +159,7 @@ class Stream:
 
     def _batches(self, loop: int) -> Generator[Batch, None, None]:
         epoch, first = self._position.begin()
-        verifies = self._verifies()
-        prefetch = Prefetch(self._reader, self.order, epoch, first, verify=verifies, cold=self._was_cold)
+        prefetch = Prefetch(self._reader, self.order, epoch, first, cold=self._was_cold)
         try:
             for pending in prefetch:
                 batch, skipped = self._reader.finish(pending)
@@ -177,7 +175,6 @@ class Stream:
         finally:
             prefetch.cancel()
             self._was_cold = prefetch.has_waited
-        self._has_verified = self._has_verified or (verifies and first == 0 and self.order.has_all)
         if loop == self._loop:
             self._position.end(epoch)
 
@@ -217,10 +214,8 @@ class Stream:
         epoch, first, every = _check_epoch(epoch), as_integer("first", first), at_least_one("every", every)
         if first < 0:
             raise IndexError(f"step {first}: they begin with 0")
-        verifies = self._verifies()
-        prefetch = Prefetch(self._reader, self.order, epoch, first, every=every, verify=verifies, cold=self._was_cold)
-        is_whole = first == 0 and every == 1 and self.order.has_all
-        return Loop(self._unmoved(prefetch, verifies_all=verifies and is_whole))
+        prefetch = Prefetch(self._reader, self.order, epoch, first, every=every, cold=self._was_cold)
+        return Loop(self._unmoved(prefetch))
 
     def take(self, records: Sequence[int] | NDArray[np.int64], epoch: int = 0) -> Batch:
         """Any records by number, in the given order, as a batch; all have weight 1.
@@ -336,26 +331,18 @@ class Stream:
                 batches.close()
 
     def _batch(self, lookup: Lookup, places: range) -> Batch:
-        return self._reader.finish(self._reader.begin(lookup, places, verify=self._verifies(), cold=False))[0]
+        return self._reader.finish(self._reader.begin(lookup, places, cold=False))[0]
 
-    def _unmoved(self, prefetch: Prefetch, *, verifies_all: bool) -> Generator[Batch, None, None]:
-        """Batches that do not move the stream. `verifies_all`: they are a whole epoch, and each is verified."""
+    def _unmoved(self, prefetch: Prefetch) -> Generator[Batch, None, None]:
+        """Batches that do not move the stream."""
         try:
             for pending in prefetch:
                 batch = self._reader.finish(pending)[0]
-                self._has_verified = self._has_verified or (verifies_all and pending.step == len(self) - 1)
                 del pending  # as in `_batches`
                 yield batch
                 del batch
         finally:
             prefetch.cancel()
-
-    def _verifies(self) -> bool:
-        """Whether images are checked. One epoch is enough, if it was read as a whole and has all records."""
-        options = self._reader.options
-        if options.verify is None or options.verify == "first-epoch":
-            return options.on_error == "skip" or not self._has_verified
-        return options.verify == "always"
 
 
 class _StreamLoop(Loop[Batch]):

@@ -37,7 +37,8 @@ from beam_jobs.sources import BadInput, Problem, Reference, SourceOptions
 from beam_jobs.sources.known import open_source
 from shard_reader import open_dataset
 from shard_reader.errors import ShardsError, StateError
-from shard_reader.format import Manifest, index_name
+from shard_reader.format import Manifest, index, index_name
+from shard_reader.format.checksum import crc32c
 from shard_reader.format.image_codecs.table import read_header
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
@@ -105,9 +106,15 @@ def _datasets(data: bytes) -> None:
 def _index(data: bytes) -> None:
     """An index that the manifest agrees with."""
     manifest = json.loads((GOLDEN / MANIFEST_NAME).read_text())
-    file = manifest["splits"]["train"]["shards"][0]["files"]["tfrecord"]
-    file["index_sha256"] = hashlib.sha256(data).hexdigest()
-    _read_dataset(with_checksum(manifest), "train", {index_name(file["path"]): data})
+    files = manifest["splits"]["train"]["shards"]["files"]["tfrecord"]
+    files["index_sha256"] = hashlib.sha256(data).hexdigest() + files["index_sha256"][64:]
+    # The checksums of blocks are at the end, however long it is. Without the column, it is read as one of old.
+    blocks = -(-manifest["splits"]["train"]["shards"]["records"][0] // index.BLOCK)
+    files["index_crc32c"][0] = crc32c(data[-4 * blocks :])
+    for known in (True, False):
+        if not known:
+            del files["index_crc32c"]
+        _read_dataset(with_checksum(manifest), "train", {index_name(files["path"][0]): data})
 
 
 def _read_dataset(manifest: str, split: str, files: Mapping[str, bytes]) -> None:

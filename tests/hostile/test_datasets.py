@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from support.crafted import BOMBS, SIDE, change_manifest, crafted_dataset, fields_of
+from support.datasets import edit_shard
 from support.limits import limited, limited_command
 
 from shard_reader import CorruptionError, DatasetError, ManifestError, open_dataset
@@ -115,9 +116,9 @@ ABSURD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda m: m.update(statistics={"split": "train", "pixels": 1, "mean": [0.5] * 9, "std": [1.0]}),
         "statistics.mean: must be a number for each channel",
     ),
-    "outside": (lambda m: shard(m)["files"]["tfrecord"].update(path="../../x"), "must be a plain file name"),
-    "absolute": (lambda m: shard(m)["files"]["tfrecord"].update(path="/etc/passwd"), "must be a plain file name"),
-    "nul": (lambda m: shard(m)["files"]["tfrecord"].update(path="a\0b"), "must be a plain file name"),
+    "outside": (lambda m: edit_shard(m, "tfrecord", path="../../x"), "must be a plain file name"),
+    "absolute": (lambda m: edit_shard(m, "tfrecord", path="/etc/passwd"), "must be a plain file name"),
+    "nul": (lambda m: edit_shard(m, "tfrecord", path="a\0b"), "must be a plain file name"),
     "other file": (lambda m: m.update(files={"../x": "0"}), "must be a plain file name"),
     "raw": (
         lambda m: m["fields"]["image"].update(shape=[60_000, 60_000, 3], encoding="raw"),
@@ -130,14 +131,11 @@ def vector(size: int) -> dict[str, Any]:
     return {"dtype": "int64", "shape": [size]}
 
 
-def shard(manifest: dict[str, Any]) -> Any:
-    return manifest["splits"]["train"]["shards"][0]
-
-
 def records(manifest: dict[str, Any], count: int, size: int | None = None) -> None:
-    manifest["splits"]["train"]["records"] = shard(manifest)["records"] = count
+    manifest["splits"]["train"]["records"] = count
+    edit_shard(manifest, records=count)
     if size is not None:
-        shard(manifest)["files"]["tfrecord"]["bytes"] = size
+        edit_shard(manifest, "tfrecord", bytes=size)
 
 
 @pytest.mark.slow
@@ -273,8 +271,8 @@ def rehashed(path: Path) -> None:
     """Have the manifest give a changed HDF5 shard its checksum; its index stays the one of before."""
     change_manifest(
         path,
-        lambda m: shard(m)["files"]["hdf5"].update(
-            bytes=os.path.getsize(path / HDF5), sha256=sha256_file(path / HDF5), index_sha256="0" * 64
+        lambda m: edit_shard(
+            m, "hdf5", bytes=os.path.getsize(path / HDF5), sha256=sha256_file(path / HDF5), index_sha256="0" * 64
         ),
     )
 

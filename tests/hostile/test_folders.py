@@ -68,12 +68,12 @@ def test_an_option_s_file_that_is_a_pipe(option: str, folder: Path, tmp_path: Pa
     assert f"{option} {tmp_path}/pipe: is a FIFO" in result.stderr
 
 
-def changed_manifest(output: Path, **files: str) -> None:
-    """Have the manifest of a dataset name other files as its shards."""
+def change_paths(output: Path, name: str) -> None:
+    """Have the manifest of a dataset name another file as each of its shards."""
     path = output / "dataset.json"
     manifest = json.loads(path.read_text())
-    for shard in manifest["splits"]["train"]["shards"]:
-        shard["files"]["tfrecord"] |= files
+    columns = manifest["splits"]["train"]["shards"]["files"]["tfrecord"]
+    columns["path"] = [name] * len(columns["path"])
     path.write_text(with_checksum(manifest))
 
 
@@ -83,7 +83,7 @@ def test_overwrite_removes_only_files_of_the_dataset(folder: Path, tmp_path: Pat
     (output / "thesis.txt").write_text("mine")
     (output / "train-00001-of-00002.tfrecord").write_bytes(b"somebody else's")
     (output / "train-00000-of-00009.tfrecord").write_bytes(b"somebody else's")
-    changed_manifest(output, path="thesis.txt")
+    change_paths(output, "thesis.txt")
     result = limited_command("prepare", folder, output, "--shards", 1, "--overwrite")
     assert result.returncode == 0, result.stderr
     assert f"warning: OUTPUT {output}: thesis.txt: not of the name or the size" in result.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.shards.write import store
-from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, shard_name
+from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, ShardTable, Split, shard_name
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d494844520000000100000002080200000016e32170"
@@ -49,7 +49,7 @@ def write_manifest(
     manifest = Manifest(
         fields=fields,
         formats=tuple(formats),
-        splits={"train": Split(records=count, shards=tuple(shards), classes=classes)},
+        splits={"train": Split(records=count, shards=ShardTable.of(shards), classes=classes)},
         class_names=class_names,
         statistics=None,
         counts=Counts(ignored=0, planned=count, written=count, rejected=0),
@@ -73,6 +73,18 @@ def dataset(path: Path, *shards: list[dict[str, Any]], classes: dict[str, int] |
         for number, records in enumerate(shards)
     )
     return write_manifest(path, FIELDS, made, classes=classes, class_names=("a", "b"))
+
+
+def edit_shard(manifest: dict[str, Any], format: str | None = None, number: int = 0, **values: Any) -> None:
+    """Change what a manifest says of a shard of the split "train", or of its file in a format."""
+    shards = manifest["splits"]["train"]["shards"]
+    for name, value in values.items():
+        columns = shards if format is None else shards["files"][format]
+        if name.endswith("sha256"):
+            text = columns[name]
+            columns[name] = f"{text[: 64 * number]}{value:0>64}{text[64 * (number + 1) :]}"
+        else:
+            columns[name][number] = value
 
 
 def cut(name: str, size: int) -> Callable[[Path], None]:

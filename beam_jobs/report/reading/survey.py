@@ -97,13 +97,14 @@ def survey(
 
 def _steps(manifest: Manifest, most: int) -> int:
     """Of how many indexes one is read, so that they have no more than `most` bytes."""
-    size = sum(index.size(shard.records, manifest.fields) for shard in manifest.shards())
+    format = manifest.formats[0]
+    size = sum(index.size(shard.files[format], shard.records, manifest.fields) for shard in manifest.shards())
     return max(1, -(-size // most))
 
 
 def _shards(data: Dataset, step: int, survey: Survey) -> Iterator[tuple[OpenShard, int]]:
     """Every `step`-th shard with records, and the number of its first record in the split."""
-    counts = [shard.records for shard in data.manifest.splits[data.split].shards]
+    counts = data.manifest.splits[data.split].shards.records.tolist()
     firsts = np.cumsum([0, *counts])[:-1]
     chosen = [number for number, count in enumerate(counts) if count][::step]
     for start in range(0, len(chosen), _TOGETHER):

@@ -12,7 +12,7 @@ from support.datasets import FIELDS
 
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.page import page
-from shard_reader.format import Counts, Field, Fingerprint, Manifest, Split
+from shard_reader.format import Counts, Field, Fingerprint, Manifest, ShardTable, Split
 
 HOSTILE = [
     "---",
@@ -40,7 +40,7 @@ def manifest(names: tuple[str, ...] = ("cat", "dog"), **changes: Any) -> Manifes
     made = Manifest(
         fields=FIELDS,
         formats=("tfrecord",),
-        splits={"train": Split(records=len(names), shards=(), classes=classes)},
+        splits={"train": Split(records=len(names), shards=ShardTable.of(()), classes=classes)},
         class_names=names,
         statistics=None,
         counts=Counts(ignored=0, planned=len(names), written=len(names), rejected=0),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command import command
+from support.datasets import edit_shard
 from support.foreign_records import GOLDEN, TFRECORD, indexed
 
 from shard_reader.format import index_name
@@ -48,7 +49,7 @@ def test_an_index_is_not_made_of_a_damaged_shard(tmp_path: Path) -> None:
 def test_a_manifest_that_was_changed(tmp_path: Path) -> None:
     path = Path(shutil.copytree(GOLDEN / "encoded", tmp_path / "data"))
     body = json.loads((path / "dataset.json").read_text("utf-8"))
-    body["splits"]["train"]["shards"][0]["files"]["hdf5"]["index_sha256"] = "00"
+    edit_shard(body, "hdf5", index_sha256="00")
     (path / "dataset.json").write_text(with_checksum(body))
     result = command("index", path, "--workers", 1)
     assert result.returncode == 1

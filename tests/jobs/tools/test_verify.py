@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import REPOSITORY, command
-from support.datasets import PNG, cut, dataset, flip, record, remove
+from support.datasets import PNG, cut, dataset, edit_shard, flip, record, remove
 from support.torture import draws
 
 from beam_jobs.tools.verify import Verification
@@ -50,11 +50,13 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (path / "dataset.json").write_text(with_checksum(body), "utf-8")
 
 
+@pytest.mark.parametrize("version", ["v1", "earlier"])
 @pytest.mark.parametrize("name", ["encoded", "raw", "fields"])
-def test_the_golden_datasets_are_whole(name: str) -> None:
-    status, problems, last = verify(GOLDEN / name, "--decode")
+def test_the_golden_datasets_are_whole(name: str, version: str) -> None:
+    path = GOLDEN.parent / version / name
+    status, problems, last = verify(path, "--decode")
     assert (status, problems) == (0, [])
-    assert last.startswith(f"{GOLDEN / name}: whole; ")
+    assert last.startswith(f"{path}: whole; ")
 
 
 @pytest.mark.parametrize("fixture", ["raw_shards", "jpeg_shards"])
@@ -101,14 +103,10 @@ def swap(suffix: str) -> Callable[[Path], None]:
     return change
 
 
-def shard_of(body: dict[str, Any], number: int = 0) -> dict[str, Any]:
-    shard: dict[str, Any] = body["splits"]["train"]["shards"][number]
-    return shard
-
-
 def more_records(path: Path) -> None:
     def change(body: dict[str, Any]) -> None:
-        shard_of(body)["records"] = body["splits"]["train"]["records"] = body["counts"]["written"] = 4
+        edit_shard(body, records=4)
+        body["splits"]["train"]["records"] = body["counts"]["written"] = 4
 
     edit(path, change)
 
@@ -180,14 +178,18 @@ def append(path: Path) -> None:
             ["rejects.jsonl: was changed, or is damaged"],
         ),
         (
-            lambda path: edit(path, lambda body: shard_of(body)["files"]["tfrecord"].update(index_sha256="00")),
+            lambda path: edit(path, lambda body: edit_shard(body, "tfrecord", index_sha256="00")),
             [
                 f"{index_name(TFRECORD)}: is damaged (SHA-256 mismatch)",
                 f"{TFRECORD}: the manifest's index_sha256 is not that of the index that the shard gives; restore",
             ],
         ),
         (
-            lambda path: edit(path, lambda body: shard_of(body)["files"]["hdf5"].update(bytes=17_081)),
+            lambda path: edit(path, lambda body: edit_shard(body, "hdf5", index_crc32c=1)),
+            [f"{HDF5}: the manifest's index_crc32c is not that of its index; restore dataset.json from a copy"],
+        ),
+        (
+            lambda path: edit(path, lambda body: edit_shard(body, "hdf5", bytes=17_081)),
             [f"{HDF5}: has 17,080 bytes, the manifest says 17,081; restore dataset.json"],
         ),
         (
@@ -267,7 +269,8 @@ def test_a_wrong_but_plausible_index_is_found(copy: Path) -> None:
     rows["offset"][1] += 1
     rows["label"][2] = 0
     path.write_bytes(index.to_bytes(rows))
-    edit(copy, lambda body: shard_of(body)["files"]["hdf5"].update(index_sha256=sha256_file(path)))
+    checksums = {"index_sha256": sha256_file(path), "index_crc32c": index.checksums_crc32c(rows)}
+    edit(copy, lambda body: edit_shard(body, "hdf5", **checksums))
     status, problems, _ = verify(copy)
     assert status == 1
     starts = [f"{path}: row 1, id 'b/größer.png': offset is not what the shard says", f"{path}: row 2, id 'b/longlong"]
@@ -291,7 +294,8 @@ def test_both_formats_hold_the_same(tmp_path: Path) -> None:
     one = dataset(tmp_path / "one", records)
     other = dataset(tmp_path / "other", [records[1], records[0], record("c", 0)])
     manifest = json.loads((other / "dataset.json").read_text("utf-8"))
-    edit(one, lambda body: shard_of(body)["files"].update(hdf5=shard_of(manifest)["files"]["hdf5"]))
+    hdf5 = manifest["splits"]["train"]["shards"]["files"]["hdf5"]
+    edit(one, lambda body: body["splits"]["train"]["shards"]["files"].update(hdf5=hdf5))
     for name in ("train-00000-of-00001.h5", "train-00000-of-00001.h5.index.npy"):
         shutil.copy(other / name, one / name)
     status, problems, _ = verify(one)

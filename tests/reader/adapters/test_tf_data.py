@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shard_reader import CenterCrop, Stream, open_dataset
+from shard_reader import CenterCrop, Resize, Stream, open_dataset
 
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
-from shard_reader.tf_data import as_dataset, normalization  # noqa: E402  # after the check that it can be
+from shard_reader.tf_data import as_dataset, as_tensors, normalization  # noqa: E402  # after the check that it can be
 
 
 def stream(path: Path, **options: Any) -> Stream:
@@ -55,6 +55,37 @@ def test_batches_that_are_kept_stay_as_they_are(name: str, request: pytest.Fixtu
     gc.collect()
     for found, batch in zip(kept, stream(path, **options), strict=True):
         assert all(np.array_equal(found[key].numpy(), batch[key]) for key in ("image", "label", "weight"))
+
+
+def test_tensors_of_a_batch_share_its_memory(jpeg_shards: Path) -> None:
+    for batch in stream(jpeg_shards, image=Resize((50, 50)), fields=("image", "label", "id")):
+        tensors = as_tensors(batch)
+        assert np.from_dlpack(tensors["image"]).ctypes.data == batch["image"].ctypes.data
+        assert {name: tensor.numpy().tolist() for name, tensor in tensors.items()} == {
+            name: values.tolist() for name, values in batch.items()
+        }
+
+
+@pytest.mark.parametrize("offset", [0, 1, 16, 64])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_tensors_can_be_computed_with(offset: int, writeable: bool) -> None:
+    """TensorFlow ends the process when it computes with memory that is not aligned."""
+    memory = np.zeros(1 << 20, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    images = memory[start : start + 3 * 80 * 80 * 3].reshape(3, 80, 80, 3)
+    images[...] = 7
+    images.flags.writeable = writeable
+    found = as_tensors({"image": images, "label": np.arange(3), "label/mask": np.ones((3, 2), bool)})
+    assert tf.reduce_sum(tf.cast(found["image"], tf.float64)).numpy() == 7 * images.size
+    assert tf.image.resize(found["image"], (8, 8)).shape == (3, 8, 8, 3)
+    assert found["label"].numpy().tolist() == [0, 1, 2] and found["label/mask"].dtype == tf.bool
+
+
+def test_lists_are_no_tensors() -> None:
+    lists = np.empty(2, object)
+    lists[:] = [np.arange(2), np.arange(3)]
+    with pytest.raises(ValueError, match=r"'tags' is a list, of another length in each record"):
+        as_tensors({"tags": lists})
 
 
 def test_unaligned_arrays_arrive_as_they_are(raw_shards: Path) -> None:

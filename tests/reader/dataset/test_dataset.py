@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from support.images import write_image
 from shard_reader import CorruptionError, DatasetError, open_dataset
 from shard_reader.format import Manifest
 from shard_reader.format.manifest import with_checksum
+from shard_reader.system.memory_map import map_file
 
 FORMATS = ["tfrecord", "hdf5"]
 
@@ -194,6 +196,40 @@ def test_more_shards_than_maps_are_kept(raw_shards: Path, monkeypatch: pytest.Mo
     ids = [data[n]["id"] for n in (0, 40, 0, 20, 47)]
     assert ids[0] == ids[2]
     assert len(data._shards._open) == 1
+
+
+def test_more_shards_than_the_kernel_maps(raw_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other datasets of the process may hold the maps: the older half of these is given up, and the rest fails."""
+    data, opened = open_dataset(raw_shards), list[object]()
+
+    def limited(path: object, *arguments: Any) -> Any:
+        if len(data._shards._open) >= 2:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path))
+        opened.append(path)
+        return map_file(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("shard_reader.shards.local_shards.map_file", limited)
+    numbers = [0, 20, 40, 0, 20]
+    assert len({data.locate(np.array([n])).shards[0].uri for n in numbers}) == 3  # type: ignore[union-attr]
+    assert len(data._shards._open) <= 2 and len(opened) >= 4
+    monkeypatch.setattr(data._shards, "_drop_oldest", lambda: None)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        data[40]
+
+
+def test_a_full_shuffle_over_more_shards_than_stay_open_warns(
+    raw_shards: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    data = open_dataset(raw_shards)
+    data.stream(batch_size=4)
+    assert not recwarn.list
+    monkeypatch.setattr("shard_reader.dataset.dataset.MOST_OPEN", 2)
+    data.stream(batch_size=4, shuffle="window", lanes=1, window=1)
+    data.stream(batch_size=4, shuffle="none")
+    assert not recwarn.list
+    with pytest.warns(RuntimeWarning, match=r'over 3 shards, of which 2 stay open, .* take shuffle="window"') as found:
+        data.stream(batch_size=4)
+    assert found[0].filename == __file__
 
 
 @pytest.mark.slow

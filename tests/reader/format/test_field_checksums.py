@@ -237,14 +237,14 @@ def without_checksums(path: Path, *, foreign: bool = False) -> None:
         rows: NDArray[np.void] = np.load(file)
         old = sha256_file(file)
         kept = [name for name in rows.dtype.names or () if not name.endswith("_crc32c")]
-        file.write_bytes(index.to_bytes(repack_fields(rows[kept])))
+        file.write_bytes(index.to_bytes(repack_fields(rows[kept]), has_checksums=False))
         text = text.replace(old, sha256_file(file))
     (path / "dataset.json").write_text(with_checksum(json.loads(text)), "utf-8")
 
 
 @pytest.mark.parametrize("name", ["encoded", "fields", "raw"])
 def test_an_index_of_a_development_version_is_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
-    path = Path(shutil.copytree(GOLDEN / name, tmp_path / "data"))
+    path = Path(shutil.copytree(GOLDEN.parent / "earlier" / name, tmp_path / "data"))
     without_checksums(path)
     message = r"npy: an earlier development version made it, .*: `image-shards prepare` .* --overwrite"
     for read in (

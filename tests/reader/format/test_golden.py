@@ -84,8 +84,24 @@ def test_an_index_is_made_again_from_its_shard(name: str, format: str) -> None:
     data = open_dataset(GOLDEN / "v1" / name, format=format)
     for shard in data.manifest.splits["train"].shards:
         path = GOLDEN / "v1" / name / shard.files[format].path
-        again = index.to_bytes(index.build(path, format, data.fields))
-        assert again == path.with_name(index_name(path.name)).read_bytes()
+        rows = index.build(path, format, data.fields)
+        assert index.to_bytes(rows) == path.with_name(index_name(path.name)).read_bytes()
+        assert index.checksums_crc32c(rows) == shard.files[format].index_crc32c
+
+
+@pytest.mark.parametrize(("name", "format"), CASES)
+def test_datasets_of_earlier_versions_are_read(name: str, format: str) -> None:
+    """Their indexes end with the rows, and their manifests list the shards."""
+    earlier, now = (open_dataset(GOLDEN / version / name, format=format) for version in ("earlier", "v1"))
+    assert earlier.manifest.splits["train"].shards[0].files[format].index_crc32c is None
+    assert [repr(record) for record in earlier] == [repr(record) for record in now] and len(now)
+    fields = [field for field in now.fields if not now.fields[field].is_image]
+    for mine, other in zip(*(list(data.stream(batch_size=2, fields=fields)) for data in (earlier, now)), strict=True):
+        assert repr(mine) == repr(other)
+    for shard in earlier.manifest.splits["train"].shards:
+        path = GOLDEN / "earlier" / name / shard.files[format].path
+        rows = index.build(path, format, earlier.fields)
+        assert index.to_bytes(rows, has_checksums=False) == path.with_name(index_name(path.name)).read_bytes()
 
 
 def test_golden_indexes_are_what_numpy_reads() -> None:

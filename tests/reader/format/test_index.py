@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command import REPOSITORY
+from support.datasets import dataset, edit_shard, flip, record
 
-from shard_reader import open_dataset
+from shard_reader import CenterCrop, open_dataset
 from shard_reader.errors import CorruptionError
 from shard_reader.format import Field, Manifest, index, index_name
 from shard_reader.format.checksum import sha256_file
@@ -78,11 +79,12 @@ def copy(tmp_path: Path) -> Path:
 def rewrite_index(directory: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Change the rows of an index and give it the right checksum: a wrong but plausible one."""
     path = directory / index_name(NAME)
-    old = sha256_file(path)
     rows = change(np.load(path))
     path.write_bytes(index.to_bytes(rows))
     manifest = directory / "dataset.json"
-    body = json.loads(manifest.read_text("utf-8").replace(old, sha256_file(path)))
+    body = json.loads(manifest.read_text("utf-8"))
+    checksums = {"index_sha256": sha256_file(path), "index_crc32c": index.checksums_crc32c(rows)}
+    edit_shard(body, "tfrecord", **checksums)
     manifest.write_text(with_checksum(body), "utf-8")
 
 
@@ -99,8 +101,6 @@ def wrapping(rows: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (past_the_end, "offset points outside the shard of 695 bytes"),
-        (wrapping, "offset points outside the shard"),
         (lambda rows: rows[:2], "is not an index of 3 rows"),
         (lambda rows: rows[["offset", "length"]].copy(), "is not an index of 3 rows"),
     ],
@@ -113,13 +113,87 @@ def test_an_index_that_does_not_fit_is_refused(
         open_dataset(copy)[0]
 
 
-def test_a_damaged_index_is_found(copy: Path) -> None:
-    path = copy / index_name(NAME)
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(CorruptionError, match="is damaged or belongs to another dataset"):
+@pytest.mark.parametrize("change", [past_the_end, wrapping])
+def test_an_extent_outside_of_the_shard_is_found(copy: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """When the record is read, or the index as a whole."""
+    rewrite_index(copy, change)
+    data = open_dataset(copy)
+    assert data[0]["id"] == "a/1.png"
+    with pytest.raises(CorruptionError, match=rf"{NAME}: its index points outside of it"):
+        data[1]
+    with pytest.raises(CorruptionError, match=rf"{NAME}: row 1: its index points outside of it"):
+        list(data.stream(batch_size=1, shuffle="none", image=CenterCrop(1)))
+    (shard, _) = data.manifest.splits["train"].shards
+    with pytest.raises(CorruptionError, match="offset points outside the shard of 695 bytes"):
+        index.load(copy, shard.files["tfrecord"], shard.records, data.manifest.fields)
+
+
+@pytest.mark.parametrize("position", [-1, -5, 10])
+def test_a_damaged_index_is_found(copy: Path, position: int) -> None:
+    """In its checksums, its rows, and its header."""
+    flip(copy / index_name(NAME), position)
+    with pytest.raises(
+        CorruptionError, match=r"index\.npy: (is damaged or bel|rows 0 to 2 are damaged|is not an index)"
+    ):
         open_dataset(copy)[0]
+    with pytest.raises(
+        CorruptionError, match=r"index\.npy: (is damaged or bel|rows 0 to 2 are damaged|is not an index)"
+    ):
+        next(iter(open_dataset(copy).stream(batch_size=1, image=CenterCrop(1))))
+
+
+def blocks(path: Path) -> Path:
+    """A dataset of two shards, the first with three blocks in its index."""
+    return dataset(path, [record(f"{n}", n % 2) for n in range(2 * index.BLOCK + 5)], [record("last")])
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_damage_of_a_block_takes_its_records_alone(tmp_path: Path, block: int) -> None:
+    """The same ones in each epoch, however many others were read before."""
+    path = blocks(tmp_path / "data")
+    name = index_name("train-00000-of-00002.tfrecord")
+    rows = np.load(path / name)
+    flip(path / name, (path / name).stat().st_size - 4 * 3 - rows.nbytes + (block * index.BLOCK + 3) * rows.itemsize)
+    data = open_dataset(path)
+    first, last = block * index.BLOCK, min(len(rows), (block + 1) * index.BLOCK) - 1
+    words = rf"{name}: rows {first} to {last} are damaged \(CRC mismatch\)"
+    for number in range(len(data)):
+        if first <= number <= last:
+            with pytest.raises(CorruptionError, match=words):
+                data[number]
+        else:
+            assert data[number]["id"] == rows_id(number, len(data))
+    stream = data.stream(batch_size=7, image=CenterCrop(1), on_error="skip", fields=("image", "id", "label"))
+    for _ in range(2):
+        seen = [id for batch in stream for id in batch["id"][batch["weight"] > 0]]
+        assert sorted(seen) == sorted(
+            rows_id(number, len(data)).encode() for number in range(len(data)) if not first <= number <= last
+        )
+        assert sorted(one.record for one in stream.skipped) == list(range(first, last + 1))
+    with pytest.raises(CorruptionError, match=words):
+        data.column("label")
+    with pytest.raises(CorruptionError, match=words):
+        data.stream(batch_size=1, fields=("label",)).take([last])
+
+
+def rows_id(number: int, count: int) -> str:
+    return "last" if number == count - 1 else f"{number}"
+
+
+def test_blocks_that_are_not_remembered_are_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shard_reader.order.record_set._MOST", 2)
+    data = open_dataset(blocks(tmp_path / "data"))
+    assert data.column("label").tolist() == [*(number % 2 for number in range(len(data) - 1)), 0]
+    assert [data[number]["id"] for number in (0, 70, 130, 0, 133)] == ["0", "70", "130", "0", "last"]
+
+
+def test_an_index_of_another_dataset_is_found(tmp_path: Path) -> None:
+    """With as many rows, and other labels."""
+    one, other = (dataset(tmp_path / name, [record("a", label)]) for name, label in (("one", 0), ("other", 1)))
+    name = index_name("train-00000-of-00001.tfrecord")
+    shutil.copy(other / name, one / name)
+    with pytest.raises(CorruptionError, match="is damaged or belongs to another dataset"):
+        open_dataset(one)[0]
 
 
 def test_a_missing_index_is_named(copy: Path) -> None:

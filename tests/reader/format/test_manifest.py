@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from shard_reader.format.manifest import with_checksum
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1/encoded/dataset.json"
 
 
-def changed(path: str, value: Any) -> str:
-    """The golden manifest with the value at a path like `splits.train.shards.0` replaced, or removed by `...`."""
-    body = json.loads(GOLDEN.read_text("utf-8"))
+def changed(path: str, value: Any, manifest: Path = GOLDEN) -> str:
+    """A golden manifest with the value at a path like `fields.image.shape.0` replaced, or removed by `...`."""
+    body = json.loads(manifest.read_text("utf-8"))
     *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
     place = body
     for part in parents:
@@ -36,7 +37,7 @@ def test_a_manifest_goes_both_ways() -> None:
     manifest = Manifest.from_json(text)
     assert Manifest.from_json(manifest.to_json()) == manifest
     again = json.loads(manifest.to_json())
-    later = ("splits", "counts", "checksum")  # a count that is added to them changes the checksum
+    later = ("counts", "checksum")  # a count that is added to them changes the checksum
     assert all(again[key] == value for key, value in json.loads(text).items() if key not in later)
     assert manifest.splits["train"].shards[0].files["hdf5"].path == "train-00000-of-00002.h5"
     assert manifest.fields["image"] == Field(dtype="uint8", shape=(None, None, 3), encoding="png")
@@ -69,15 +70,21 @@ def test_a_manifest_goes_both_ways() -> None:
         ("counts.leaks", "x", "$.counts.leaks: expected int"),
         ("formats", [], "$.formats: is empty"),
         ("splits.train.records", 10**30, "$.splits.train.records: is too large"),
-        ("splits.train.shards.0.files.hdf5.path", "a\0b", "$.splits.train.shards[0].files.hdf5.path: must be a plain"),
+        ("splits.train.shards.files.hdf5.path.0", "a\0b", "$.splits.train.shards.files.hdf5.path[0]: must be a plain"),
         ("statistics.mean", [10**400], "$.statistics.mean[0]: expected float"),
         ("formats", ["zip"], "$.formats[0]: expected one of tfrecord, hdf5, got 'zip'"),
         ("splits.train.records", True, "$.splits.train.records: expected int, got bool true"),
         ("splits.train.records", 4, "$.splits.train.records: is 4, its shards hold 3"),
-        ("splits.train.shards.1", 5, "$.splits.train.shards[1]: expected an object, got int 5"),
-        ("splits.train.shards.0.files.hdf5.path", "../x", "$.splits.train.shards[0].files.hdf5.path: must be a plain"),
-        ("splits.train.shards.0.files.hdf5.bytes", "9", "$.splits.train.shards[0].files.hdf5.bytes: expected int"),
-        ("splits.train.shards.0.files.hdf5", ..., "$.splits.train.shards[0].files: has ['tfrecord']"),
+        ("splits.train.shards", 5, "$.splits.train.shards: expected dict, got int 5"),
+        ("splits.train.shards.files.hdf5.path.1", "../x", "$.splits.train.shards.files.hdf5.path[1]: must be a plain"),
+        ("splits.train.shards.files.hdf5.bytes.0", "9", "$.splits.train.shards.files.hdf5.bytes[0]: expected int"),
+        ("splits.train.shards.files.hdf5.bytes.0", -9, "$.splits.train.shards.files.hdf5.bytes[0]: must not be neg"),
+        ("splits.train.shards.files.hdf5.bytes.0", True, "$.splits.train.shards.files.hdf5.bytes[0]: expected int"),
+        ("splits.train.shards.files.hdf5.sha256", None, "$.splits.train.shards.files.hdf5.sha256: expected str"),
+        ("splits.train.shards.files.hdf5.sha256", "00", "$.splits.train.shards.files.hdf5.sha256: has 2 digits, 64 f"),
+        ("splits.train.shards.files.hdf5.index_crc32c", [0], "$.splits.train.shards.files.hdf5.index_crc32c: has 1 v"),
+        ("splits.train.shards.records", [3], "$.splits.train.shards.files.tfrecord.path: has 2 values for 1 shards"),
+        ("splits.train.shards.files.hdf5", ..., "$.splits.train.shards.files: has ['tfrecord']"),
         ("class_names", [1], "$.class_names[0]: expected str, got int 1"),
         ("statistics.mean", [0.1, "b", 1], "$.statistics.mean[1]: expected float, got str"),
         ("counts.written", ..., "$.counts.written: is missing"),
@@ -95,11 +102,12 @@ def test_a_problem_is_reported_with_its_path(path: str, value: Any, problem: str
 def test_all_problems_are_reported_at_once() -> None:
     body = json.loads(GOLDEN.read_text("utf-8"))
     body["seed"] = "x"
-    del body["counts"]["ignored"], body["splits"]["train"]["shards"][0]["files"]["tfrecord"]["sha256"]
+    del body["counts"]["ignored"], body["splits"]["train"]["shards"]["files"]["tfrecord"]["sha256"]
     with pytest.raises(ManifestError) as caught:
         Manifest.from_json(json.dumps(body))
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
-        "$.splits.train.shards[0].files.tfrecord.sha256",
+        "$.splits.train.shards.files.tfrecord.sha256",
+        "$.splits.train.shards.files.tfrecord.sha256",
         "$.counts.ignored",
         "$.seed",
     ]
@@ -108,6 +116,32 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_an_unknown_version_names_both() -> None:
     with pytest.raises(DatasetError, match=r"version 2, this reader knows version 1"):
         Manifest.from_json(changed("version", 2))
+
+
+EARLIER = REPOSITORY / "tests/reader/format/golden/earlier/encoded/dataset.json"
+
+
+def test_a_manifest_of_an_earlier_version_lists_its_shards() -> None:
+    earlier, now = (Manifest.from_json(path.read_text("utf-8")) for path in (EARLIER, GOLDEN))
+    for old, new in zip(earlier.splits["train"].shards, now.splits["train"].shards, strict=True):
+        assert old.records == new.records and old.files["hdf5"].index_crc32c is None
+        assert all(old.files[format].sha256 == new.files[format].sha256 for format in now.formats)
+    assert Manifest.from_json(earlier.to_json()) == earlier
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("1", 5, "$.splits.train.shards[1]: expected an object, got int 5"),
+        ("0.files.hdf5.sha256", "00", "$.splits.train.shards[0].files.hdf5: a SHA-256 has not 64 digits"),
+        ("0.files.hdf5.path", "../x", "$.splits.train.shards[0].files.hdf5.path: must be a plain"),
+        ("0.files.hdf5", ..., "$.splits.train.shards[1].files: has ['hdf5', 'tfrecord'], not ['tfrecord']"),
+    ],
+)
+def test_a_problem_in_a_list_of_shards(key: str, value: Any, problem: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(changed(f"splits.train.shards.{key}", value, EARLIER))
+    assert any(found.startswith(problem) for found in caught.value.problems), caught.value.problems
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": "other", "version": 1}'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_damage_is_found_and_named(way: tuple[Path, dict[str, Any]], tmp_path: P
     copy = Path(shutil.copytree(path, tmp_path / "copy"))
     flip_bit(shard_files(copy)[1], 4)
     one = stream(copy, shuffle="none", verify=verify, **options)
-    first = json.loads((copy / MANIFEST_NAME).read_text())["splits"]["train"]["shards"][0]["records"]
+    first = json.loads((copy / MANIFEST_NAME).read_text())["splits"]["train"]["shards"]["records"][0]
     batches = iter(one)
     for _ in range((first + 4) // 10):
         assert next(batches)["weight"].sum() == 10
@@ -139,6 +140,59 @@ def test_never_does_not_look_and_first_epoch_looks_once(raw_shards: Path, tmp_pa
     with pytest.raises(CorruptionError):  # the rest of an epoch is not all of it: the next one is looked at, too
         list(resumed)
         list(resumed)
+
+
+def checked_batches(one: Stream, epochs: int) -> list[int]:
+    """The number of batches of each epoch whose images were checked."""
+    begin, checks = one._reader.begin, list[bool]()
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        pending = begin(*arguments, **options)
+        checks.append(pending.verify)
+        return pending
+
+    one._reader.begin = watched  # type: ignore[method-assign]
+    found = []
+    for _ in range(epochs):
+        checks.clear()
+        list(one)
+        found.append(sum(checks))
+    return found
+
+
+def test_images_are_checked_once_whatever_an_epoch_leaves_out(raw_shards: Path) -> None:
+    """48 records, of which an epoch of whole batches leaves out 13, others each time."""
+    one = stream(raw_shards, batch_size=35, remainder="drop")
+    assert checked_batches(one, 40)[-1] == 0 and one._reader.has_checked_all
+    assert checked_batches(stream(raw_shards, batch_size=10), 3) == [5, 0, 0]
+    assert checked_batches(stream(raw_shards, batch_size=10, on_error="skip"), 2) == [5, 5]
+    assert checked_batches(stream(raw_shards, batch_size=10, verify="never"), 1) == [0]
+    ranks = [stream(raw_shards, batch_size=10, rank=rank, world_size=2) for rank in range(2)]
+    assert [checked_batches(rank, 60)[-1] for rank in ranks] == [0, 0]
+    restored = pickle.loads(pickle.dumps(one))
+    assert checked_batches(restored, 1) == [0]
+
+
+def test_a_loop_that_breaks_off_has_checked_its_records(raw_shards: Path) -> None:
+    one = stream(raw_shards, batch_size=10, shuffle="none", prefetch=1)
+    for _ in zip(range(3), one, strict=False):
+        pass
+    assert checked_batches(one, 2) == [2, 0]
+
+
+def test_images_of_a_mixture_are_checked_once(raw_shards: Path) -> None:
+    data = open_dataset(raw_shards)
+    one = mix([data.select(range(10)), data.select(range(10, 48))], [0.5, 0.5]).stream(batch_size=8)
+    assert checked_batches(one, 12)[-1] == 0
+
+
+def test_a_damaged_image_is_found_again(raw_shards: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(raw_shards, tmp_path / "copy"))
+    flip_bit(shard_files(copy)[0], 4)
+    one = stream(copy, batch_size=10)
+    for _ in range(3):
+        with pytest.raises(CorruptionError, match="the image is damaged"):
+            list(one)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -252,6 +306,7 @@ def test_more_shards_than_may_be_open_are_read_a_few_at_a_time(
 ) -> None:
     expected = [batch["id"].tolist() for batch in stream(raw_shards, batch_size=4)]
     monkeypatch.setattr("shard_reader.stream.batch_reader.MOST_OPEN", 2)
+    monkeypatch.setattr("shard_reader.stream.batch_reader.MOST_LOOKED_UP", 1)
     one = stream(raw_shards, batch_size=4)
     assert one._reader.most_records == 1
     assert [batch["id"].tolist() for batch in one] == expected

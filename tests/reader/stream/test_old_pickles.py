@@ -31,7 +31,7 @@ STEPS = {"full": 2, "window": 1, "transforms": 1, "composed": 1, "none": 0, "mix
 @pytest.fixture(autouse=True)
 def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The golden files where the pickles look for them."""
-    shutil.copytree(FORMAT / "golden/v1", tmp_path / "golden/v1")
+    shutil.copytree(FORMAT / "golden/earlier", tmp_path / "golden/v1")
     monkeypatch.chdir(tmp_path)
 
 

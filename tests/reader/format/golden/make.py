@@ -18,7 +18,7 @@ import numpy as np
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.record import image_fields
 from beam_jobs.shards.write import store
-from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, Split, Statistics, shard_name
+from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, ShardTable, Split, Statistics, shard_name
 from shard_reader.format.checksum import sha256_file
 
 HERE = Path(__file__).parent / "v1"
@@ -135,7 +135,7 @@ def write_dataset(
     manifest = Manifest(
         fields=fields,
         formats=("tfrecord", "hdf5"),
-        splits={"train": Split(records=records, shards=made)},
+        splits={"train": Split(records=records, shards=ShardTable.of(made))},
         class_names=names,
         statistics=Statistics(split="train", pixels=8, mean=(0.25, 0.5, 0.75), std=(0.1, 0.2, 0.3)),
         counts=Counts(ignored=1, planned=records, written=records, rejected=0),
