@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,10 @@ class Made:
     def write(self) -> list[WrittenShard]:
         return [write_shard(task, self.job, None, Watcher()) for task in self.tasks]
 
+    def publish(self) -> None:
+        self.write()
+        publish(self.publication)
+
     def folder(self, written: WrittenShard) -> Path:
         assert self.output.files.local is not None
         return self.output.files.local / self.work.shards / written.task.name
@@ -110,10 +115,9 @@ def splits(output: Path) -> Any:
 
 
 def test_publishing_again_changes_nothing(made: Made, raw_shards: Path, tmp_path: Path) -> None:
-    written = made.write()
-    publish(written, made.publication)
+    made.publish()
     before = (tmp_path / "out/dataset.json").read_bytes()
-    publish([*written[::-1], written[0]], made.publication)  # an engine may do a shard twice
+    publish(made.publication)
     assert (tmp_path / "out/dataset.json").read_bytes() == before
     assert splits(tmp_path / "out") == splits(raw_shards)
 
@@ -131,14 +135,14 @@ def test_a_publication_that_ends_before_a_paper_goes_on(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(LocalDirectory, "write", fail)
-        publish(written, made.publication)
+        publish(made.publication)
     assert not (tmp_path / "out/dataset.json").exists()
     kept = made.write()  # of which none is made again
     assert kept == written
-    publish(kept, made.publication)
+    publish(made.publication)
     after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert {"README.md", "croissant.json", "metadata.parquet", "dataset.json"} <= set(after)
-    publish(kept, made.publication)
+    publish(made.publication)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == after
 
 
@@ -147,7 +151,7 @@ def test_publishing_goes_on_where_it_was_cut_off(made: Made, raw_shards: Path, t
     for path in sorted(made.folder(written[1]).glob("*.tfrecord*")):
         path.rename(tmp_path / "out" / path.name)
     assert made.write() == written  # all of them are found, wherever their files are
-    publish(written, made.publication)
+    publish(made.publication)
     assert splits(tmp_path / "out") == splits(raw_shards)
 
 
@@ -162,7 +166,7 @@ def test_a_second_attempt_at_a_shard_does_no_harm(
         patch.setattr(write, "_finished", lambda *a: calls.append(None) or (real(*a) if len(calls) > 8 else None))
         first, second = made.write(), made.write()
     assert first == second
-    publish(second, made.publication)
+    publish(made.publication)
     assert splits(tmp_path / "out") == splits(raw_shards)
 
 
@@ -170,9 +174,10 @@ def test_a_shard_that_is_gone_is_an_error_and_no_dataset(made: Made, tmp_path: P
     written = made.write()
     shutil.rmtree(made.folder(written[2]))
     with pytest.raises(JobError, match="is gone"):
-        publish(written, made.publication)
-    with pytest.raises(JobError, match="of 4 shards, 3 were written"):
-        publish(written[1:], made.publication)
+        publish(made.publication)
+    made.write()
+    with pytest.raises(JobError, match="of 5 shards, 4 were written"):
+        publish(replace(made.publication, shards=5))
     assert not (tmp_path / "out/dataset.json").exists()
 
 
@@ -181,7 +186,7 @@ def test_too_many_rejects_are_found_before_anything_gets_its_name(class_folders:
     (bad / "a/bad.jpg").write_bytes(b"bad")
     made = Made(bad, tmp_path / "out", scratch(tmp_path))
     with pytest.raises(JobError, match="of 61 images, at least 1 cannot be used"):
-        publish(made.write(), made.publication)
+        made.publish()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["_work"]
 
 
@@ -273,7 +278,7 @@ def test_an_input_that_fails_for_a_while_is_tried_again(
     made: Made, raw_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = flaky(monkeypatch, "a/000.jpg", TimeoutError(), OSError(errno.EIO, "I/O"), ConnectionResetError())
-    publish(made.write(), made.publication)
+    made.publish()
     assert len(tried) == 4
     assert splits(tmp_path / "out") == splits(raw_shards)
 
@@ -303,7 +308,7 @@ def test_an_input_that_is_gone_or_another_is_rejected(class_folders: Path, tmp_p
         size = (copy / "a/000.jpg").stat().st_size
         (copy / "a/000.jpg").write_bytes(b"123")
         message = f"has 3 bytes, and had {size} when it was listed"
-    publish(made.write(), made.publication)
+    made.publish()
     expected = f'"reason": "{reason}", "message": "{message}"'
     assert expected in (tmp_path / "out/rejects.jsonl").read_text()
 
