@@ -18,7 +18,6 @@ import io
 import json
 import os
 import platform
-import random
 import subprocess
 import sys
 import tempfile
@@ -183,7 +182,7 @@ def same_references(task: ShardTask, count: int) -> Iterator[ShardTask]:
 
 def copy(finished: Path, tasks: list[ShardTask], job: Job, classes: int) -> None:
     """Make every shard but the first of the files of the first."""
-    numbers, dtype = random.Random(0), np.dtype(index_dtype(job.fields))
+    numbers, dtype = np.random.default_rng(0), np.dtype(index_dtype(job.fields))
     source = finished / tasks[0].name
     (shard,) = source.glob("*.tfrecord")
     index = (source / index_name(shard.name)).read_bytes()
@@ -200,11 +199,11 @@ def copy(finished: Path, tasks: list[ShardTask], job: Job, classes: int) -> None
             else:
                 os.link(links[path], target / path.name.replace(tasks[0].name, task.name))
         rows = np.frombuffer(index, dtype, offset=len(index) - task.records * dtype.itemsize).copy()
-        rows["content_hash"] = [numbers.getrandbits(63) for _ in rows]
+        rows["content_hash"] = numbers.integers(0, 1 << 63, len(rows))
         changed = index[: -rows.nbytes] + rows.tobytes()
         (target / index_name(shard.name.replace(tasks[0].name, task.name))).write_bytes(changed)
-        counted = numbers.sample(range(classes), min(COUNTED, classes))
-        counts = np.array([counted, [numbers.randrange(1, 9) for _ in counted]], "<u2")
+        labels = np.arange(classes) if classes <= COUNTED else np.unique(numbers.integers(0, classes, COUNTED))
+        counts = np.array([labels, numbers.integers(1, 9, len(labels))], "<u2")
         body["listed"]["classes"] = ["<u2", base64.b64encode(counts.tobytes()).decode()]
         text = json.dumps(body).replace(tasks[0].name, task.name)
         old, new = (hashlib.sha256(data).hexdigest() for data in (index, changed))

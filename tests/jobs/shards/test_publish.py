@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,11 @@ from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, claimed
 from beam_jobs.shards.publish import Publication, publish
 from beam_jobs.shards.record import image_fields
-from beam_jobs.shards.write import measure_shard, write_shard
+from beam_jobs.shards.write import hash_shard, hashes_of, measure_shard, write_shard
 from beam_jobs.shards.written_shard import WrittenShard
 from beam_jobs.sources import Layout
 from beam_jobs.sources.folder import Folder
+from shard_reader import open_dataset
 from shard_reader.format import Fingerprint, Manifest
 from shard_reader.storage import local as storage
 from shard_reader.storage import retry
@@ -246,6 +249,41 @@ def test_what_is_said_of_a_finished_shard_may_be_nonsense(made: Made, content: b
     written = made.write()
     (made.folder(written[0]) / "written.json").write_bytes(content)
     assert made.write() == written
+
+
+def test_a_finished_shard_of_an_earlier_version_is_written_again(made: Made, raw_shards: Path, tmp_path: Path) -> None:
+    written = made.write()
+    path = made.folder(written[0]) / "written.json"
+    body = json.loads(path.read_text())
+    assert body["listed"].pop("classes")
+    # As before class counts were read from the files: they were a value of the shard.
+    path.write_text(json.dumps(body | {"classes": {"0": 99}, "hosts": 0, "thumbnails": 0}))
+    before = inodes(made, written)
+    assert made.write() == written
+    assert sum(a != b for a, b in zip(before, inodes(made, written), strict=True)) == len(before) // 4
+    publish(made.publication)
+    assert splits(tmp_path / "out") == splits(raw_shards)
+
+
+def test_shards_of_several_runs_are_counted_as_those_of_one(made: Made, raw_shards: Path, tmp_path: Path) -> None:
+    """A job that was killed after two shards, and went on."""
+    for number, task in enumerate(made.tasks):
+        write_shard(task, replace(made.job, run_id=f"run {number // 2}"), None, Watcher())
+    made.publish()
+    assert splits(tmp_path / "out") == splits(raw_shards)
+    for split, found in splits(tmp_path / "out").items():
+        data = open_dataset(tmp_path / "out", split)
+        assert found.classes == Counter(data.manifest.class_names[data[number]["label"]] for number in range(len(data)))
+
+
+def test_hashes_of_an_earlier_run_are_found_without_a_listing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one for each task, the time would grow with the square of their number."""
+    monkeypatch.setattr(LocalDirectory, "names", lambda self, name="": pytest.fail("lists"))
+    first = [hash_shard(task, made.job, None, Watcher()) for task in made.tasks]
+    hashes = [hashes_of(task, made.job, made.output.files).tolist() for task in made.tasks]
+    monkeypatch.setattr("beam_jobs.shards.write.hash_reference", lambda *_: pytest.fail("hashes again"))
+    assert [hash_shard(task, made.job, None, Watcher()) for task in made.tasks] == first
+    assert [hashes_of(task, made.job, made.output.files).tolist() for task in made.tasks] == hashes
 
 
 def test_a_straggler_of_a_job_that_was_overwritten_leaves_nothing(made: Made, tmp_path: Path) -> None:
