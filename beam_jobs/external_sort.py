@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 __all__ = ["EqualHashes", "Spill", "find_equal_hashes"]
 
+_TOGETHER = 1 << 16  # hashes that are added together
 _ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u8")])
 
 
@@ -88,13 +89,26 @@ def find_equal_hashes(blocks: Iterable[NDArray[np.uint64]], directory: Path) -> 
     """
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         spill, first = Spill(Path(folder)), 0
-        for block in blocks:
+        for block in _joined(blocks):
             _add_hashes(spill, block, first)
             first += len(block)
         found = [_equal_in_bucket(np.frombuffer(data, _ROW)) for data in spill.buckets() if data]
     both = np.concatenate([np.empty((2, 0), np.uint64), *found], axis=1)
     places, firsts = both[:, np.argsort(both[0])]
     return EqualHashes(places, firsts)
+
+
+def _joined(blocks: Iterable[NDArray[np.uint64]]) -> Iterator[NDArray[np.uint64]]:
+    """The same hashes in blocks that are not small: a shard may have a few, of very many shards."""
+    waiting, held = list[NDArray[np.uint64]](), 0
+    for block in blocks:
+        waiting.append(block)
+        held += len(block)
+        if held >= _TOGETHER:
+            yield np.concatenate(waiting)
+            waiting, held = [], 0
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def _add_hashes(spill: Spill, block: NDArray[np.uint64], first: int) -> None:

@@ -13,19 +13,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow import ipc
 
 from shard_reader.format.fields import Field, extent_columns
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import map_file
 
-__all__ = ["added_columns", "join_parts", "write_part"]
+__all__ = ["PART_NAME", "added_columns", "join_parts", "write_part"]
+
+PART_NAME: Final = "metadata.arrow"
+"""The name of the rows of one shard."""
 
 _ROWS: Final = 1 << 16  # of a row group, and in memory
+_WRITTEN: Final = ipc.IpcWriteOptions(compression="lz4")
+_READ: Final = ipc.IpcReadOptions(use_threads=False)  # threads take longer to begin than to read a part
 _TYPES: Final = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
 
 
 def write_part(path: Path, shard: Path, format: str, rows: NDArray[np.void], fields: Mapping[str, Field]) -> None:
-    """Write the rows of one shard.
+    """Write the rows of one shard, as a file of Arrow, which is opened faster than one of Parquet.
 
     Args:
         path: the new file.
@@ -35,29 +41,31 @@ def write_part(path: Path, shard: Path, format: str, rows: NDArray[np.void], fie
         fields: the fields of its records.
     """
     data, schema = map_file(shard), _schema(fields)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pa.OSFile(str(path), "wb") as file, ipc.new_file(file, schema, options=_WRITTEN) as writer:
         for start in range(0, len(rows), _ROWS):
             block = rows[start : start + _ROWS]
             columns = [_column(name, fields[name], format, data, block) for name in schema.names]
-            writer.write_batch(pa.record_batch(columns, schema=schema), _ROWS)
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def join_parts(
-    path: Path, parts: Iterable[tuple[str, Path]], fields: Mapping[str, Field], class_names: Sequence[str] | None
+    path: Path, parts: Iterable[tuple[str, bytes]], fields: Mapping[str, Field], class_names: Sequence[str] | None
 ) -> None:
     """Write one file of all parts, each with the split of its rows, and with the names of their labels."""
     names = None if class_names is None else _texts([name.encode() for name in class_names])
-    batches = _batches(parts, fields, names)
-    with pq.ParquetWriter(path, _joined_schema(fields, names is not None)) as writer:
-        waiting, held = list[pa.RecordBatch](), 0
-        for batch in batches:
-            waiting.append(batch)
-            held += len(batch)
-            if held >= _ROWS:
-                writer.write_table(pa.Table.from_batches(waiting), _ROWS)
-                waiting, held = [], 0
+    joined = _joined_schema(fields, names is not None)
+    with pq.ParquetWriter(path, joined) as writer:
+        waiting, splits, held = list[pa.RecordBatch](), list[tuple[str, int]](), 0
+        for split, part in parts:
+            for batch in _batches(part):
+                waiting.append(batch)
+                splits.append((split, len(batch)))
+                held += len(batch)
+                if held >= _ROWS:
+                    writer.write_table(_joined(waiting, splits, joined, fields, names), _ROWS)
+                    waiting, splits, held = [], [], 0
         if waiting:
-            writer.write_table(pa.Table.from_batches(waiting), _ROWS)
+            writer.write_table(_joined(waiting, splits, joined, fields, names), _ROWS)
 
 
 def added_columns(fields: Mapping[str, Field], has_names: bool) -> dict[str, str]:
@@ -132,18 +140,26 @@ def _list(value: Any) -> list[Any]:
     return [text.decode() for text in value]
 
 
-def _batches(
-    parts: Iterable[tuple[str, Path]], fields: Mapping[str, Field], names: pa.Array | None
-) -> Iterator[pa.RecordBatch]:
-    schema, added = _joined_schema(fields, names is not None), added_columns(fields, names is not None)
-    split_name = added.pop("split")
-    for split, path in parts:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS, use_threads=False):
-                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-                columns[split_name] = _texts([split.encode()] * len(batch))
-                columns |= {name: _named(columns[field], names) for field, name in added.items()}
-                yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
+def _batches(part: bytes) -> Iterator[pa.RecordBatch]:
+    with ipc.open_file(part, options=_READ) as file:
+        yield from map(file.get_batch, range(file.num_record_batches))
+
+
+def _joined(
+    batches: Sequence[pa.RecordBatch],
+    splits: Sequence[tuple[str, int]],
+    schema: pa.Schema,
+    fields: Mapping[str, Field],
+    names: pa.Array | None,
+) -> pa.Table:
+    """The rows of several batches, with the columns that no part has. A part may have few rows, of very many parts."""
+    table = pa.Table.from_batches(batches).combine_chunks()
+    columns = {name: table.column(name) for name in table.schema.names}
+    added = added_columns(fields, names is not None)
+    columns[added.pop("split")] = _texts([split.encode() for split, rows in splits for _ in range(rows)])
+    for field, name in added.items():
+        columns[name] = pa.chunked_array([_named(chunk, names) for chunk in columns[field].chunks])
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _named(labels: pa.Array, names: pa.Array) -> pa.Array:

@@ -361,6 +361,8 @@ def _type_text(field: Field) -> str:
 
 def _is_text(text: str) -> bool:
     """Whether both formats can hold a text: HDF5 texts have no NUL, and UTF-8 has no half of a surrogate pair."""
+    if text.isascii():
+        return "\0" not in text
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:

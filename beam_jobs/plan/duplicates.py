@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.external_sort import find_equal_hashes
+from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.plan.near_duplicates import NearDuplicates, distance, find_near_duplicates
 from shard_reader.format import index
 from shard_reader.format.fields import Field, extent_columns
@@ -160,7 +161,12 @@ class _Records:
 
     def hashes(self, *names: str) -> Iterator[NDArray[np.uint64]]:
         """Two columns of hashes of each shard, uint64 `[n, 2]`; of a single column the second one is of ones."""
-        return (_hashes(self._output, file, records, self._fields, names) for _, file, records in self._files)
+
+        def read(described: tuple[str, ShardFile, int]) -> NDArray[np.uint64]:
+            _, file, records = described
+            return _hashes(self._output, file, records, self._fields, names)
+
+        return in_order(read, self._files, readers_of(self._output))
 
     def at(self, place: int) -> _Record:
         """The values of a record."""

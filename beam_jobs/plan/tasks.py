@@ -25,6 +25,7 @@ __all__ = [
     "read_tasks",
     "reference_at",
     "shard_count",
+    "task_name",
 ]
 
 TASKS_NAME = "shards.jsonl"
@@ -51,7 +52,12 @@ class ShardTask:
     @property
     def name(self) -> str:
         """The name of the shard, which is the same on every run."""
-        return f"{self.split}-{self.number:05d}-of-{self.count:05d}"
+        return task_name(self.split, self.number, self.count)
+
+
+def task_name(split: str, number: int, count: int) -> str:
+    """The name of the task of a shard: `train-00003-of-00012`."""
+    return f"{split}-{number:05d}-of-{count:05d}"
 
 
 def shard_count(records: int, rule: ShardRule, largest: int, record_bytes: float) -> int:

@@ -1,7 +1,7 @@
 """The job as a Beam pipeline. Tasks cross a shuffle; references and image bytes never do.
 
 ```
-OUTPUT ── ListShards ── ShardTask ── WriteShards ── WrittenShard ── all of them ── Publish ── manifest
+OUTPUT ── ListShards ── ShardTask ── WriteShards ── WrittenShard ── their number ── Publish ── manifest
   └── ListMeasured ── ShardTask ── MeasureShards ── ChannelSums ── summed ── to WriteShards  (--normalize dataset only)
 OUTPUT ── ListInputs ── ShardTask ── HashInputs      (--drop-duplicates only; a pipeline of its own, before the plan)
 ```
@@ -9,12 +9,13 @@ OUTPUT ── ListInputs ── ShardTask ── HashInputs      (--drop-duplica
 
 # The launcher makes the plan, and the pipeline has the same size for any number of shards. Its only element is OUTPUT's
 # name, from which workers read the tasks; a task names the bytes of a plan file with its references. So no engine's
-# limit on the size of a pipeline or of an element (Dataflow: 10 MB for a job) limits the dataset.
+# limit on the size of a pipeline or of an element (Dataflow: 10 MB for a job) limits the dataset. The other way, no
+# description of a shard crosses a shuffle either: publishing reads them in OUTPUT.
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ def build(pipeline: beam.Pipeline, job: Job, publication: Publication, run: str)
         statistics = beam.pvalue.AsSingleton(sums | "SumStatistics" >> beam.CombineGlobally(_total))
     shards = pipeline | "ListShards" >> ListShards(job.output)
     written = shards | "WriteShards" >> WriteShards(job, run, statistics)
-    _ = written | "Gather" >> beam.combiners.ToList() | "Publish" >> beam.Map(_publish, publication, run)
+    _ = written | "Count" >> beam.combiners.Count.Globally() | "Publish" >> beam.Map(_publish, publication, run)
 
 
 @dataclass
@@ -166,15 +167,16 @@ def _tasks(output: str, split: str | None, name: str) -> Iterator[ShardTask]:
     return (task for task in read_tasks(directory(output), PLAN + name) if split in (None, task.split))
 
 
-def _publish(written: Sequence[WrittenShard], publication: Publication, run: str) -> None:
+def _publish(count: int, publication: Publication, run: str) -> None:
+    # The number says that all are there. It may be too large: an engine may do a task twice.
     if not run:
-        inline_calls.call(publish, written, publication)
+        inline_calls.call(publish, publication)
         return
     workers = workers_of(run)
     try:
         workers.check()
         workers.before_publishing()
-        publish(written, publication)
+        publish(publication)
     except Exception as error:
         workers.stop(error)  # keeps the error, of which Beam passes on only the text
         raise

@@ -6,21 +6,20 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.meter import Meter
+from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, read_tasks
 from beam_jobs.shards.output import PLAN, Work
-from beam_jobs.shards.written_shard import WRITTEN_NAME, WrittenShard
+from beam_jobs.shards.written_shard import WrittenShard, read_written
 from beam_jobs.terminal import print_warning
 from shard_reader.storage.directory import Directory
 
 __all__ = ["ShardLog", "log_file"]
 
 _SECONDS = 10.0  # between two looks at OUTPUT
-_READERS = 16  # threads, since a store takes a while for each description
 
 
 @contextlib.contextmanager
@@ -118,12 +117,11 @@ class ShardLog:
         """The finished shards but the known ones."""
         found = set(self._files.names(self._work.shards)) - known
         if found:
-            tasks = [task for task in read_tasks(self._files, PLAN + TASKS_NAME) if task.name in found]
-            with ThreadPoolExecutor(_READERS) as readers:
-                yield from readers.map(self._read, tasks)
+            tasks = (task for task in read_tasks(self._files, PLAN + TASKS_NAME) if task.name in found)
+            yield from in_order(self._read, tasks, readers_of(self._files))
 
     def _read(self, task: ShardTask) -> WrittenShard:
-        return WrittenShard.from_json(task, self._files.read(f"{self._work.shards}/{task.name}/{WRITTEN_NAME}"))
+        return read_written(task, self._work, self._files)[0]
 
 
 def _line(shard: WrittenShard, is_kept: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -19,19 +19,19 @@ from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.papers import name_of, write_papers
-from beam_jobs.metadata.parquet import join_parts
+from beam_jobs.metadata.parquet import PART_NAME, join_parts
 from beam_jobs.metadata.pictures import pictures
 from beam_jobs.metadata.tfds import metadata_files
 from beam_jobs.options import MaxRejects, PrepareOptions
+from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.plan.duplicates import list_duplicates, list_near_duplicates
 from beam_jobs.plan.listing import Listing
 from beam_jobs.plan.order import LISTING_REJECTS_NAME, PlannedInputs, statistics_split
+from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, read_tasks, task_name
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
-from beam_jobs.shards.record import common_shape
-from beam_jobs.shards.thumbnails import chosen
-from beam_jobs.shards.written_shard import WrittenShard, hosts_of, rejects_of, suspects_of, thumbnails_of
-from beam_jobs.sources.files.interface import DROPPED, Layout, Reject, Suspect, Thumbnail
+from beam_jobs.shards.written_shard import AllShards, each_written
+from beam_jobs.sources.files.interface import Layout, Reject, Thumbnail
 from shard_reader.errors import ShardsError
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import (
@@ -43,7 +43,6 @@ from shard_reader.format.manifest import (
     THUMBNAILS_NAME,
     Counts,
     Fingerprint,
-    Host,
     Manifest,
     ShardTable,
     Split,
@@ -57,8 +56,6 @@ from shard_reader.storage.open import directory
 
 __all__ = ["Publication", "check_rejects", "publication_of", "publish"]
 
-_HOSTS, _COUNTED_HOSTS = 1000, 100_000  # in the manifest, and in memory
-_OTHERS = "..."
 _PIECE = 1 << 20  # bytes of a file that are written together
 
 
@@ -129,31 +126,25 @@ def publication_of(
     )
 
 
-def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
-    """Make a dataset of every finished shard. Can be called again after an interruption.
+def publish(publication: Publication) -> None:
+    """Make a dataset of the finished shards of the plan in OUTPUT. Can be called again after an interruption.
 
     Raises:
         JobError: too many images were rejected, or all of them, or a shard or its files are missing.
     """
-    order = {name: number for number, name in enumerate(publication.splits)}
-    # An engine may have done a task twice: one result for each shard.
-    by_name = {shard.task.name: shard for shard in written}
-    shards = sorted(by_name.values(), key=lambda shard: (order[shard.task.split], shard.task.number))
-    if len(shards) != publication.shards:
-        raise JobError(f"of {publication.shards} shards, {len(shards)} were written; run the command again")
     output = directory(publication.output)
-    rejected = publication.listing_rejected + sum(shard.rejected for shard in shards)
-    inputs = publication.planned + publication.listing_rejected
-    defects = (reject for reject in _rejects(shards, publication, output) if reject.reason not in DROPPED)
-    check_rejects(rejected - publication.listing_dropped, defects, inputs, publication.max_rejects)
-    if not any(shard.shard.records for shard in shards):
-        first = "".join(f"\n  {_named(reject)}" for reject in islice(_rejects(shards, publication, output), 3))
-        raise JobError(f"none of {inputs} images can be used, and a dataset has a record. The first:{first}")
-    if output.local is not None:
-        for shard in shards:
-            _rename(shard, output.local, publication.work)
-    manifest = replace(_manifest(shards, rejected, publication), hosts=_hosts(shards, publication.work, output))
-    manifest = _with_files(manifest, shards, publication, output)
+    with _scratch(output, publication.work) as scratch:
+        # The descriptions of all shards are in OUTPUT, and not in memory: the class counts alone may be gigabytes.
+        shards = AllShards(
+            each_written(read_tasks(output, PLAN + TASKS_NAME), publication.work, output),
+            publication.splits,
+            output.lines(PLAN + LISTING_REJECTS_NAME),
+            scratch,
+        )
+        _check(shards, publication)
+        if output.local is not None:
+            _rename(shards, publication, output.local)
+        manifest = _with_files(_manifest(shards, publication), shards, publication, output, scratch)
     # A dataset is visible when its manifest is. After a power cut, a manifest on disk must imply the names of the
     # shards on disk, and a removed `_work` the manifest: so the directory is synced before and after.
     text = manifest.to_json().encode()
@@ -165,15 +156,28 @@ def publish(written: Sequence[WrittenShard], publication: Publication) -> None:
         sync(output.local)
 
 
+def _check(shards: AllShards, publication: Publication) -> None:
+    """Check that there are enough shards, images and usable inputs, before anything gets its name."""
+    found = sum(map(len, shards.shards.values()))
+    if found != publication.shards:
+        raise JobError(f"of {publication.shards} shards, {found} were written; run the command again")
+    rejected = publication.listing_rejected + shards.rejected
+    inputs = publication.planned + publication.listing_rejected
+    check_rejects(rejected - publication.listing_dropped, shards.first_defects, inputs, publication.max_rejects)
+    if not any(shard.records for split in shards.shards.values() for shard in split):
+        first = "".join(f"\n  {_named(reject)}" for reject in shards.first)
+        raise JobError(f"none of {inputs} images can be used, and a dataset has a record. The first:{first}")
+
+
 def _with_files(
-    manifest: Manifest, shards: Sequence[WrittenShard], publication: Publication, output: Directory
+    manifest: Manifest, shards: AllShards, publication: Publication, output: Directory, scratch: Path
 ) -> Manifest:
     """Write the files beside the shards. Returns the manifest with their checksums, and the counts of duplicates."""
-    output.write(REJECTS_NAME, map(Reject.to_line, _rejects(shards, publication, output)))
-    output.write(SUSPECTS_NAME, map(Suspect.to_line, _suspects(shards, publication.work, output)))
-    output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, chosen(_thumbnails(shards, publication.work, output))))
-    manifest = _with_duplicates(manifest, output, publication)
-    _write_parquet(shards, publication, output)
+    for path in shards.lists:
+        output.write(path.name, _pieces(path))
+    output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, shards.thumbnails))
+    manifest = _with_duplicates(manifest, output, publication, scratch)
+    _write_parquet(publication, output, scratch)
     others = {**metadata_files(manifest, name_of(output.uri(""))), **_pictures(manifest, publication.output)}
     for name, data in others.items():
         output.write(name, [data])
@@ -200,61 +204,28 @@ def _named(reject: Reject) -> str:
     return f"{printable(reject.uri)}: {reject.reason}: {printable(reject.message)}"
 
 
-def _rename(shard: WrittenShard, output: Path, work: Work) -> None:
-    """Give the files of a shard their final names, unless an earlier call has done so."""
-    names = [name for file in shard.shard.files.values() for name in (file.path, index_name(file.path))]
-    for name in (*names, *(name for name in shard.beside if name != PARQUET_NAME)):
-        source = output / work.shards / shard.task.name / name
-        if source.exists():
-            os.replace(source, output / name)
-        elif not (output / name).exists():
-            raise JobError(f"{source}: is gone; run the command again")
+def _rename(shards: AllShards, publication: Publication, output: Path) -> None:
+    """Give the files of all shards their final names, unless an earlier call has done so."""
+    finished = f"{output}/{publication.work.shards}"
+    for split, found in shards.shards.items():
+        for number, (shard, beside) in enumerate(zip(found, shards.beside[split], strict=True)):
+            folder = f"{finished}/{task_name(split, number, len(found))}"
+            for name in (
+                *(name for file in shard.files.values() for name in (file.path, index_name(file.path))),
+                *beside,
+            ):
+                try:
+                    os.replace(f"{folder}/{name}", f"{output}/{name}")
+                except FileNotFoundError:
+                    if not os.path.exists(f"{output}/{name}"):
+                        raise JobError(f"{folder}/{name}: is gone; run the command again") from None
 
 
-def _rejects(shards: Iterable[WrittenShard], publication: Publication, output: Directory) -> Iterator[Reject]:
-    yield from map(Reject.from_line, output.lines(PLAN + LISTING_REJECTS_NAME))
-    for shard in shards:
-        if shard.rejected:
-            yield from rejects_of(shard.task, publication.work, output)
-
-
-def _suspects(shards: Iterable[WrittenShard], work: Work, output: Directory) -> Iterator[Suspect]:
-    for shard in shards:
-        if shard.suspects:
-            yield from suspects_of(shard.task, work, output)
-
-
-def _thumbnails(shards: Iterable[WrittenShard], work: Work, output: Directory) -> Iterator[tuple[int, Thumbnail]]:
-    for shard in shards:
-        if shard.thumbnails:
-            yield from thumbnails_of(shard.task, work, output)
-
-
-def _hosts(shards: Iterable[WrittenShard], work: Work, output: Directory) -> dict[str, Host]:
-    """The web servers with the most images, and the others together as "..."."""
-    found: dict[str, tuple[int, int]] = {}
-    for shard in shards:
-        for host, (images, size) in hosts_of(shard.task, work, output).items() if shard.hosts else ():
-            before = found.get(host, (0, 0))
-            found[host] = before[0] + images, before[1] + size
-        if len(found) > _COUNTED_HOSTS:
-            found = _largest(found, _COUNTED_HOSTS // 2)
-    return {host: Host(images=images, bytes=size) for host, (images, size) in _largest(found, _HOSTS).items()}
-
-
-def _largest(hosts: Mapping[str, tuple[int, int]], count: int) -> dict[str, tuple[int, int]]:
-    """The hosts with the most images, sorted by that, and the sum of the others."""
-    ordered = sorted((host for host in hosts if host != _OTHERS), key=lambda host: (-hosts[host][0], host))
-    others = [hosts[host] for host in [*ordered[count:], *hosts.keys() & {_OTHERS}]]
-    rest = {_OTHERS: (sum(images for images, _ in others), sum(size for _, size in others))} if others else {}
-    return {host: hosts[host] for host in ordered[:count]} | rest
-
-
-def _with_duplicates(manifest: Manifest, output: Directory, publication: Publication) -> Manifest:
+def _with_duplicates(manifest: Manifest, output: Directory, publication: Publication, scratch: Path) -> Manifest:
     """List the records with the same bytes, and those that look alike. Returns the manifest with their counts."""
     counts, warnings = Counter[str](), list[str]()
 
-    def lines(scratch: Path) -> Iterator[bytes]:
+    def lines() -> Iterator[bytes]:
         found = list_duplicates(manifest, output, scratch)
         if publication.near_distance is not None:
             near = list_near_duplicates(manifest, output, scratch, publication.near_distance, warnings.append)
@@ -266,8 +237,7 @@ def _with_duplicates(manifest: Manifest, output: Directory, publication: Publica
             counts[f"{kind}contradictions"] += line["contradiction"]
             yield json.dumps(line).encode() + b"\n"
 
-    with _scratch(output, publication.work) as scratch:
-        output.write(DUPLICATES_NAME, lines(scratch))
+    output.write(DUPLICATES_NAME, lines())
     found = replace(
         manifest.counts,
         duplicates=counts["duplicates"],
@@ -280,14 +250,21 @@ def _with_duplicates(manifest: Manifest, output: Directory, publication: Publica
     return replace(manifest, counts=found, warnings=(*manifest.warnings, *warnings))
 
 
-def _write_parquet(shards: Sequence[WrittenShard], publication: Publication, output: Directory) -> None:
+def _write_parquet(publication: Publication, output: Directory, scratch: Path) -> None:
     """Join the rows of all shards to one table."""
-    with _scratch(output, publication.work) as scratch:
-        parts = _parts(shards, publication.work, output, scratch)
-        joined = scratch / PARQUET_NAME
-        join_parts(joined, parts, publication.fields, publication.class_names)
-        with joined.open("rb") as file:
-            output.write(PARQUET_NAME, iter(functools.partial(file.read, _PIECE), b""))
+    joined, shards = scratch / PARQUET_NAME, publication.work.shards
+
+    def read(task: ShardTask) -> tuple[str, bytes]:
+        return task.split, output.read(f"{shards}/{task.name}/{PART_NAME}")
+
+    parts = in_order(read, read_tasks(output, PLAN + TASKS_NAME), readers_of(output))
+    join_parts(joined, parts, publication.fields, publication.class_names)
+    output.write(PARQUET_NAME, _pieces(joined))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from iter(functools.partial(file.read, _PIECE), b"")
 
 
 def _pictures(manifest: Manifest, place: str) -> dict[str, bytes]:
@@ -297,17 +274,6 @@ def _pictures(manifest: Manifest, place: str) -> dict[str, bytes]:
         raise JobError(f"{error}; run the command again") from error
 
 
-def _parts(shards: Iterable[WrittenShard], work: Work, output: Directory, scratch: Path) -> Iterator[tuple[str, Path]]:
-    """The split and the rows of each shard: those of a store are copied, one after the other."""
-    for shard in shards:
-        name = f"{work.shards}/{shard.task.name}/{PARQUET_NAME}"
-        if output.local is not None:
-            yield shard.task.split, output.local / name
-        else:
-            (scratch / "part").write_bytes(output.read(name))
-            yield shard.task.split, scratch / "part"
-
-
 @contextlib.contextmanager
 def _scratch(output: Directory, work: Work) -> Iterator[Path]:
     # On OUTPUT's disk, where `_work` goes with all that a process that is killed leaves in it.
@@ -315,60 +281,53 @@ def _scratch(output: Directory, work: Work) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _classes(shards: Sequence[WrittenShard], class_names: tuple[str, ...] | None) -> dict[str, int] | None:
-    """Number of records of each class."""
-    counts = sum((Counter(shard.classes) for shard in shards), Counter[int]())
+def _classes(counts: Mapping[int, int], class_names: tuple[str, ...] | None) -> dict[str, int] | None:
+    """Number of records of each class, by its name, from those by its number."""
     if class_names is not None:
-        return {name: counts[number] for number, name in enumerate(class_names)}
-    return {str(number): counts[number] for number in sorted(counts)} or None
+        return {name: counts.get(number, 0) for number, name in enumerate(class_names)}
+    return {str(number): count for number, count in counts.items()} or None
 
 
-def _manifest(shards: Sequence[WrittenShard], rejected: int, publication: Publication) -> Manifest:
-    splits = {}
-    for name in publication.splits:
-        own = [shard for shard in shards if shard.task.split == name]
-        splits[name] = Split(
-            records=sum(shard.shard.records for shard in own),
-            shards=ShardTable.of(shard.shard for shard in own),
-            classes=_classes(own, publication.class_names) if publication.count_classes else None,
+def _manifest(shards: AllShards, publication: Publication) -> Manifest:
+    classes = shards.classes
+    splits = {
+        name: Split(
+            records=sum(shard.records for shard in found),
+            shards=ShardTable.of(found),
+            classes=_classes(classes[name], publication.class_names) if publication.count_classes else None,
         )
+        for name, found in shards.shards.items()
+    }
+    fields = publication.fields
+    if shards.shape is not None:  # the shape that all images have: what was seen decides, and not an option
+        fields = fields | {"image": replace(fields["image"], shape=shards.shape)}
     return Manifest(
-        fields=_seen_fields(shards, publication.fields),
+        fields=fields,
         formats=publication.formats,
         splits=splits,
         class_names=publication.class_names,
-        statistics=_statistics(shards, publication.splits),
+        statistics=_statistics(shards.sums),
         counts=Counts(
             ignored=publication.layout.ignored,
             planned=publication.planned,
             written=sum(split.records for split in splits.values()),
-            rejected=rejected,
-            suspects=sum(shard.suspects for shard in shards),
+            rejected=publication.listing_rejected + shards.rejected,
+            suspects=shards.suspects,
             excluded=publication.excluded,
-            changed=_changed(shards),
+            changed={kind: shards.changed[kind] for kind in CHANGES if shards.changed[kind]},
         ),
         seed=publication.seed,
         options=publication.options,
         fingerprint=publication.fingerprint,
         left_out=publication.layout.left_out,
         warnings=publication.layout.warnings,
+        hosts=shards.hosts,
     )
 
 
-def _seen_fields(shards: Iterable[WrittenShard], fields: dict[str, Field]) -> dict[str, Field]:
-    """The fields, with the shape that all images have: what was seen decides, and not an option."""
-    seen = functools.reduce(common_shape, (shard.shape for shard in shards))
-    return fields if seen is None else fields | {"image": replace(fields["image"], shape=seen)}
-
-
-def _changed(shards: Iterable[WrittenShard]) -> dict[str, int]:
-    changed = sum((Counter(shard.changed) for shard in shards), Counter[str]())
-    return {kind: changed[kind] for kind in CHANGES if changed[kind]}
-
-
-def _statistics(shards: Iterable[WrittenShard], splits: Sequence[str]) -> Statistics | None:
-    split = statistics_split(splits)
-    sums = sum((shard.sums for shard in shards if shard.task.split == split), ChannelSums())
+def _statistics(all_sums: Mapping[str, ChannelSums]) -> Statistics | None:
+    split = statistics_split(list(all_sums))
+    sums = all_sums[split]
     if sums.pixels == 0 or sums.mixed:
         return None
     mean, std = sums.mean_std()

@@ -16,9 +16,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -30,18 +29,19 @@ from numpy.typing import NDArray
 from beam_jobs.errors import JobError
 from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.metadata.dali import dali_index
-from beam_jobs.metadata.parquet import write_part
+from beam_jobs.metadata.parquet import PART_NAME, write_part
 from beam_jobs.meter import Meter
+from beam_jobs.parallel import in_order
 from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.record import Prepared, Shape, common_shape, hash_reference, labels_of, prepare_reference
 from beam_jobs.shards.thumbnails import Thumbnails
-from beam_jobs.shards.written_shard import WRITTEN_NAME, Listed, ShardMetrics, WrittenShard
+from beam_jobs.shards.written_shard import UNREADABLE, WRITTEN_NAME, Listed, ShardMetrics, WrittenShard, read_written
 from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.fields import Field
-from shard_reader.format.manifest import PARQUET_NAME, Shard, ShardFile, dali_name, index_name, shard_name
+from shard_reader.format.manifest import Shard, ShardFile, dali_name, index_name, shard_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync, write_whole
@@ -107,7 +107,9 @@ def store(records: Iterable[Mapping[str, Any]], paths: Mapping[str, Path], field
 def hash_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> int:
     """Store the hash of each input of one task, in the form of `hash_reference`, and return their number."""
     output, name = _directory(job.output), f"{job.work.hashed}/{task.name}"
-    if Path(name).name in output.names(job.work.hashed):
+    # Read, and not looked for in a listing: that would be a listing of all tasks for each of them.
+    with contextlib.suppress(FileNotFoundError):
+        output.read(name)
         watcher.keeps(task.records, 0)
         return task.records
     hashes, decoding = list[bytes](), _decoding(job)
@@ -150,8 +152,8 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     """The description of a finished shard; None unless all its files are there, with the right checksums."""
     folder = f"{job.work.shards}/{task.name}"
     try:
-        written = WrittenShard.from_json(task, output.read(f"{folder}/{WRITTEN_NAME}"))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        written, _ = read_written(task, job.work, output)
+    except (FileNotFoundError, *UNREADABLE):
         return None
     names = {format: file.path for format, file in written.shard.files.items()}
     if names != {format: shard_name(task.split, task.number, task.count, format) for format in job.formats}:
@@ -171,7 +173,7 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
 def _beside(shard: Shard, job: Job) -> set[str]:
     """The names of the files beside a shard that are not in the manifest."""
     indexed = [file.path for format, file in shard.files.items() if job.dali_index and SHARD_FORMATS[format].in_tfds]
-    return {PARQUET_NAME, *map(dali_name, indexed)}
+    return {PART_NAME, *map(dali_name, indexed)}
 
 
 def _checksums(output: Directory, names: Iterable[str]) -> Iterator[str]:
@@ -240,10 +242,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         suspects=len(suspects),
         shape=shape,
         sums=sums,
-        classes=dict(classes),
         changed=dict(changed),
-        hosts=len(hosts),
-        thumbnails=len(thumbnails.kept()),
         beside={name: sha256_file(attempt / name) for name in sorted(_beside(shard, job))},
         metrics=ShardMetrics(
             run_id=job.run_id,
@@ -254,7 +253,13 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
             rejects=dict(Counter(reject.reason for reject in rejects)),
         ),
     )
-    listed = Listed(rejects=rejects, suspects=suspects, hosts=hosts, thumbnails=thumbnails.kept())
+    listed = Listed(
+        rejects=rejects,
+        suspects=suspects,
+        classes=np.array([[*classes], [*classes.values()]], np.int64),
+        hosts=hosts,
+        thumbnails=thumbnails.kept(),
+    )
     write_whole(attempt / WRITTEN_NAME, [written.to_json(listed)])
     return written
 
@@ -263,7 +268,7 @@ def _write_beside(shard: Shard, job: Job, attempt: Path) -> None:
     """Write the shard's rows of `metadata.parquet` and, if asked for, its index for DALI."""
     format, file = next(iter(shard.files.items()))
     rows = index.load(attempt, file, shard.records, job.fields)
-    write_part(attempt / PARQUET_NAME, attempt / file.path, format, rows, job.fields)
+    write_part(attempt / PART_NAME, attempt / file.path, format, rows, job.fields)
     for indexed in shard.files.values():
         if dali_name(indexed.path) in _beside(shard, job):
             (attempt / dali_name(indexed.path)).write_bytes(dali_index(attempt / indexed.path))
@@ -274,7 +279,7 @@ def _secure(task: ShardTask, shard: Shard, attempt: Path, job: Job) -> None:
     output = _directory(job.output)
     paths = [path for file in shard.files.values() for path in (file.path, index_name(file.path))]
     targets = {path: path for path in (*paths, *_beside(shard, job))}
-    targets[PARQUET_NAME] = f"{job.work.shards}/{task.name}/{PARQUET_NAME}"
+    targets[PART_NAME] = f"{job.work.shards}/{task.name}/{PART_NAME}"
     for path, target in targets.items():
         if output.local is None:
             output.put(attempt / path, target)
@@ -341,30 +346,15 @@ def each_image(
     task: ShardTask, job: Job, watcher: Watcher, make: Callable[[Reference, Begin], _T]
 ) -> Iterator[tuple[Reference, _T]]:
     """Each reference of a shard with the result of `make`, in order. Threads work on the next few."""
-    references = enumerate(read_references(_directory(job.output), task))
 
-    def prepare(position: int, reference: Reference) -> tuple[Reference, _T]:
+    def prepare(numbered: tuple[int, Reference]) -> tuple[Reference, _T]:
+        position, reference = numbered
         watcher.begins(position)
         result = reference, make(reference, functools.partial(watcher.decodes, position))
         watcher.ends(position)
         return result
 
-    if job.threads == 1:
-        for position, reference in references:
-            yield prepare(position, reference)
-        return
-    pending: deque[Future[tuple[Reference, _T]]] = deque()
-    with ThreadPoolExecutor(job.threads) as pool:
-        try:
-            for position, reference in references:
-                pending.append(pool.submit(prepare, position, reference))
-                # Two for each thread: enough that a slow image keeps no thread idle, and a bound on memory.
-                if len(pending) > 2 * job.threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return in_order(prepare, enumerate(read_references(_directory(job.output), task)), job.threads)
 
 
 def _index(path: Path, format: str, records: int, fields: Mapping[str, Field]) -> ShardFile:

@@ -54,15 +54,18 @@ class ClassFolders:
         self._common: list[str] | None = None
         self._levels = [_Level(nested)]
         self._images = 0
+        self._folder: str | None = None  # of the last path
         self._words: set[str] | None = set()  # before the numbers in all names; None if some names are not so
 
     def add(self, path: str) -> None:
         """Take note of the path of an image."""
-        *folders, name = path.split("/")
+        folder, _, name = path.rpartition("/")
         self._images += 1
-        numbered = _NUMBERED.fullmatch(name)
         if self._words is not None:
-            self._words = self._words | {numbered[1]} if numbered and len(self._words) < _MAX_WORDS else None
+            self._add_words(name)
+        if folder == self._folder:
+            return  # the levels have it
+        self._folder, folders = folder, folder.split("/") if folder else []
         if self._common is None:
             self._common = folders
             self._levels = [_Level(self._nested) for _ in range(len(folders) + 1)]
@@ -71,6 +74,12 @@ class ClassFolders:
             del self._common[same:], self._levels[same + 1 :]
         for depth, level in enumerate(self._levels):
             level.add(folders[depth:])
+
+    def _add_words(self, name: str) -> None:
+        words, numbered = self._words or set(), _NUMBERED.fullmatch(name)
+        self._words = words if numbered and len(words) < _MAX_WORDS else None
+        if numbered:
+            words.add(numbered[1])
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -285,7 +294,7 @@ class Folder(Source):
         if entry.problem is not None:
             return entry.problem
         found = self._folders.label(entry.id)
-        return found if isinstance(found, Problem) else entry._replace(label=found[0], split=found[1])
+        return found if isinstance(found, Problem) else Entry(entry.id, entry.size, None, *found)
 
     def uri(self, entry: Entry | Reference) -> str:
         """The address of a file."""

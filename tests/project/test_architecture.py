@@ -43,6 +43,7 @@ LAYERS = {
         "beam_jobs.images.changes",
         "beam_jobs.terminal",
         "beam_jobs.external_sort",
+        "beam_jobs.parallel",
         "beam_jobs.signals",
         "beam_jobs.processes",
         "beam_jobs.sources.files",

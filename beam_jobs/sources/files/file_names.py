@@ -36,7 +36,7 @@ def is_ignored(path: str) -> bool:
     """Whether a file is hidden, or has a suffix of files that commonly lie beside images."""
     # Only these: any other file that is not an image is rejected, since it may be an image that was damaged.
     hidden = path.startswith(".") or "/." in path
-    return hidden or posixpath.splitext(path)[1].lower() in _IGNORED_SUFFIXES
+    return hidden or path[path.rfind(".") :].lower() in _IGNORED_SUFFIXES
 
 
 class LeftOutFiles:

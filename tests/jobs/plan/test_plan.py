@@ -24,6 +24,12 @@ from beam_jobs.sources import Entry, Problem, Reference, Source
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader.storage.local import LocalDirectory
 
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=10),
+    max_leaves=12,
+)
+texts = st.text(st.characters(exclude_categories=[]), max_size=6)  # with surrogates, as names that are not UTF-8 have
 ids = st.lists(st.text("abé/0\n", min_size=1, max_size=8), unique=True, min_size=2, max_size=80)
 
 
@@ -43,6 +49,34 @@ class Listed(Source):
 
 def entries(names: list[str]) -> list[Entry]:
     return [Entry(name, len(name)) for name in names]
+
+
+@given(texts, st.integers(-1, 1 << 40), values, values, st.dictionaries(texts, values, max_size=10), st.booleans())
+def test_lines_are_those_of_json(
+    id: str, size: int, place: object, label: object, fields: dict[str, object], has_problem: bool
+) -> None:
+    entry = Entry(id, size, place, label, "val", fields, (3, 4), Problem("a", "b") if has_problem else None)
+    assert plan._entry_json(entry) == json.dumps(entry)
+    assert plan._entry_json(Entry(id)) == json.dumps(Entry(id))
+    assert plan._reference_json(Reference(id, size, place, fields)) == json.dumps(Reference(id, size, place, fields))
+    for bad in (Entry(id, size, {1, 2}), Entry(id, size, None, None, None, {"a": b"b"})):
+        with pytest.raises(TypeError):
+            plan._entry_json(bad)
+
+
+@pytest.mark.parametrize("piece", [1, 100, 1 << 16])
+def test_lines_that_are_parsed_and_written_together_are_the_same(
+    tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Entry(f"{'x' * (number % 50)}{number}", number, label=number % 3) for number in range(300)]
+    before = arranged(found, tmp_path / "before")
+    monkeypatch.setattr(plan, "_PIECE", piece)
+    after = arranged(found, tmp_path / "after")
+    for one, other in zip(before.ordered.values(), after.ordered.values(), strict=True):
+        assert one.path.read_bytes() == other.path.read_bytes()
+        assert one.ends.read_bytes() == other.ends.read_bytes()
+        lines = one.path.read_bytes().splitlines(keepends=True)
+        assert one.starts([0, 1, 300]) == [0, len(lines[0]), sum(map(len, lines))]
 
 
 def arranged(

@@ -58,12 +58,10 @@ def written(folder: Path, number: int, run_id: str) -> None:
         "suspects": 0,
         "shape": None,
         "sums": asdict(ChannelSums()),
-        "classes": {},
         "changed": {},
-        "hosts": 0,
-        "thumbnails": 0,
         "beside": {},
         "metrics": metrics,
+        "listed": {"rejects": [], "suspects": [], "classes": ["<u2", ""], "hosts": {}, "thumbnails": []},
     }
     place = folder / WORK.shards / name
     place.mkdir(parents=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,11 @@ from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, claimed
 from beam_jobs.shards.publish import Publication, publish
 from beam_jobs.shards.record import image_fields
-from beam_jobs.shards.write import measure_shard, write_shard
+from beam_jobs.shards.write import hash_shard, hashes_of, measure_shard, write_shard
 from beam_jobs.shards.written_shard import WrittenShard
 from beam_jobs.sources import Layout
 from beam_jobs.sources.folder import Folder
+from shard_reader import open_dataset
 from shard_reader.format import Fingerprint, Manifest
 from shard_reader.storage import local as storage
 from shard_reader.storage import retry
@@ -90,6 +94,10 @@ class Made:
     def write(self) -> list[WrittenShard]:
         return [write_shard(task, self.job, None, Watcher()) for task in self.tasks]
 
+    def publish(self) -> None:
+        self.write()
+        publish(self.publication)
+
     def folder(self, written: WrittenShard) -> Path:
         assert self.output.files.local is not None
         return self.output.files.local / self.work.shards / written.task.name
@@ -110,10 +118,9 @@ def splits(output: Path) -> Any:
 
 
 def test_publishing_again_changes_nothing(made: Made, raw_shards: Path, tmp_path: Path) -> None:
-    written = made.write()
-    publish(written, made.publication)
+    made.publish()
     before = (tmp_path / "out/dataset.json").read_bytes()
-    publish([*written[::-1], written[0]], made.publication)  # an engine may do a shard twice
+    publish(made.publication)
     assert (tmp_path / "out/dataset.json").read_bytes() == before
     assert splits(tmp_path / "out") == splits(raw_shards)
 
@@ -131,14 +138,14 @@ def test_a_publication_that_ends_before_a_paper_goes_on(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(LocalDirectory, "write", fail)
-        publish(written, made.publication)
+        publish(made.publication)
     assert not (tmp_path / "out/dataset.json").exists()
     kept = made.write()  # of which none is made again
     assert kept == written
-    publish(kept, made.publication)
+    publish(made.publication)
     after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert {"README.md", "croissant.json", "metadata.parquet", "dataset.json"} <= set(after)
-    publish(kept, made.publication)
+    publish(made.publication)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == after
 
 
@@ -147,7 +154,7 @@ def test_publishing_goes_on_where_it_was_cut_off(made: Made, raw_shards: Path, t
     for path in sorted(made.folder(written[1]).glob("*.tfrecord*")):
         path.rename(tmp_path / "out" / path.name)
     assert made.write() == written  # all of them are found, wherever their files are
-    publish(written, made.publication)
+    publish(made.publication)
     assert splits(tmp_path / "out") == splits(raw_shards)
 
 
@@ -162,7 +169,7 @@ def test_a_second_attempt_at_a_shard_does_no_harm(
         patch.setattr(write, "_finished", lambda *a: calls.append(None) or (real(*a) if len(calls) > 8 else None))
         first, second = made.write(), made.write()
     assert first == second
-    publish(second, made.publication)
+    publish(made.publication)
     assert splits(tmp_path / "out") == splits(raw_shards)
 
 
@@ -170,9 +177,10 @@ def test_a_shard_that_is_gone_is_an_error_and_no_dataset(made: Made, tmp_path: P
     written = made.write()
     shutil.rmtree(made.folder(written[2]))
     with pytest.raises(JobError, match="is gone"):
-        publish(written, made.publication)
-    with pytest.raises(JobError, match="of 4 shards, 3 were written"):
-        publish(written[1:], made.publication)
+        publish(made.publication)
+    made.write()
+    with pytest.raises(JobError, match="of 5 shards, 4 were written"):
+        publish(replace(made.publication, shards=5))
     assert not (tmp_path / "out/dataset.json").exists()
 
 
@@ -181,7 +189,7 @@ def test_too_many_rejects_are_found_before_anything_gets_its_name(class_folders:
     (bad / "a/bad.jpg").write_bytes(b"bad")
     made = Made(bad, tmp_path / "out", scratch(tmp_path))
     with pytest.raises(JobError, match="of 61 images, at least 1 cannot be used"):
-        publish(made.write(), made.publication)
+        made.publish()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["_work"]
 
 
@@ -243,6 +251,41 @@ def test_what_is_said_of_a_finished_shard_may_be_nonsense(made: Made, content: b
     assert made.write() == written
 
 
+def test_a_finished_shard_of_an_earlier_version_is_written_again(made: Made, raw_shards: Path, tmp_path: Path) -> None:
+    written = made.write()
+    path = made.folder(written[0]) / "written.json"
+    body = json.loads(path.read_text())
+    assert body["listed"].pop("classes")
+    # As before class counts were read from the files: they were a value of the shard.
+    path.write_text(json.dumps(body | {"classes": {"0": 99}, "hosts": 0, "thumbnails": 0}))
+    before = inodes(made, written)
+    assert made.write() == written
+    assert sum(a != b for a, b in zip(before, inodes(made, written), strict=True)) == len(before) // 4
+    publish(made.publication)
+    assert splits(tmp_path / "out") == splits(raw_shards)
+
+
+def test_shards_of_several_runs_are_counted_as_those_of_one(made: Made, raw_shards: Path, tmp_path: Path) -> None:
+    """A job that was killed after two shards, and went on."""
+    for number, task in enumerate(made.tasks):
+        write_shard(task, replace(made.job, run_id=f"run {number // 2}"), None, Watcher())
+    made.publish()
+    assert splits(tmp_path / "out") == splits(raw_shards)
+    for split, found in splits(tmp_path / "out").items():
+        data = open_dataset(tmp_path / "out", split)
+        assert found.classes == Counter(data.manifest.class_names[data[number]["label"]] for number in range(len(data)))
+
+
+def test_hashes_of_an_earlier_run_are_found_without_a_listing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one for each task, the time would grow with the square of their number."""
+    monkeypatch.setattr(LocalDirectory, "names", lambda self, name="": pytest.fail("lists"))
+    first = [hash_shard(task, made.job, None, Watcher()) for task in made.tasks]
+    hashes = [hashes_of(task, made.job, made.output.files).tolist() for task in made.tasks]
+    monkeypatch.setattr("beam_jobs.shards.write.hash_reference", lambda *_: pytest.fail("hashes again"))
+    assert [hash_shard(task, made.job, None, Watcher()) for task in made.tasks] == first
+    assert [hashes_of(task, made.job, made.output.files).tolist() for task in made.tasks] == hashes
+
+
 def test_a_straggler_of_a_job_that_was_overwritten_leaves_nothing(made: Made, tmp_path: Path) -> None:
     made.output.clear()
     with pytest.raises((JobError, OSError)):
@@ -273,7 +316,7 @@ def test_an_input_that_fails_for_a_while_is_tried_again(
     made: Made, raw_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = flaky(monkeypatch, "a/000.jpg", TimeoutError(), OSError(errno.EIO, "I/O"), ConnectionResetError())
-    publish(made.write(), made.publication)
+    made.publish()
     assert len(tried) == 4
     assert splits(tmp_path / "out") == splits(raw_shards)
 
@@ -303,7 +346,7 @@ def test_an_input_that_is_gone_or_another_is_rejected(class_folders: Path, tmp_p
         size = (copy / "a/000.jpg").stat().st_size
         (copy / "a/000.jpg").write_bytes(b"123")
         message = f"has 3 bytes, and had {size} when it was listed"
-    publish(made.write(), made.publication)
+    made.publish()
     expected = f'"reason": "{reason}", "message": "{message}"'
     assert expected in (tmp_path / "out/rejects.jsonl").read_text()
 
