@@ -119,6 +119,8 @@ class WrittenShard:
     def from_json(cls, task: ShardTask, body: Mapping[str, Any]) -> WrittenShard:
         """The inverse of `to_json`, without the lists."""
         files = {format: ShardFile(**file) for format, file in body["shard"]["files"].items()}
+        if any(file.index_crc32c is None for file in files.values()):
+            raise ValueError("an earlier version wrote the index")
         shard = Shard(records=body["shard"]["records"], files=files)
         return cls(
             task=task,

@@ -51,7 +51,7 @@ def written(folder: Path, number: int, run_id: str) -> None:
     name = f"train-{number:05d}-of-00003"
     times = dict.fromkeys(STAGES, 1.0)
     metrics = {"run_id": run_id, "seconds": 3, "bytes_read": 10, "cpu": times, "wall": times, "rejects": {"damaged": 1}}
-    file = {"path": f"{name}.tfrecord", "bytes": 7, "sha256": "", "index_sha256": ""}
+    file = {"path": f"{name}.tfrecord", "bytes": 7, "sha256": "0" * 64, "index_sha256": "0" * 64, "index_crc32c": 1}
     body = {
         "shard": {"records": 2, "files": {"tfrecord": file}},
         "rejected": 1,

@@ -34,7 +34,7 @@ def task(number: int, split: str = "train") -> ShardTask:
 
 def written(number: int, split: str = "train", **changes: Any) -> WrittenShard:
     times = dict.fromkeys(STAGES, 1.0)
-    file = ShardFile(path=f"{split}-{number}.tfrecord", bytes=7, sha256="a", index_sha256="b")
+    file = ShardFile(path=f"{split}-{number}.tfrecord", bytes=7, sha256="a" * 64, index_sha256="b" * 64, index_crc32c=1)
     values: dict[str, Any] = {
         "task": task(number, split),
         "shard": Shard(records=2, files={"tfrecord": file}),
