@@ -275,7 +275,7 @@ def test_pixels_in_four_bytes_are_resampled_as_those_in_three(
     assert rgbx_below(view) is rgbx_of(view) is rgbx and rgbx_below(dense) is None
     assert rgbx_below(rgbx[..., 1:]) is None
     assert np.array_equal(packed(view), dense) and packed(view).flags.c_contiguous
-    box = (source[1] / 8, 0.0, source[1] / 2, float(source[0]))
+    box = (float(source[1] // 8), 0.0, float(max(1, source[1] // 2)), float(source[0]))
     found = [resampled(pixels, box, size, filter) for pixels in (view, dense)]
     assert np.array_equal(*found)
     # Each channel alone, as grey: no channel reaches into another one.
