@@ -55,7 +55,8 @@ class ImageOptions:
     encoding, and lets a JPEG file that needs no change keep its bytes. A `dtype` other than uint8 keeps the precision
     of 16-bit images. Colours are RGB, 0 to 255.
     `reject_suspects` rejects images that a decoder reads with a complaint. `max_work` is the number of pixels that a
-    decoder goes over: those of the image, times the passes over them.
+    decoder goes over: those of the image, times the passes over them. Unless `exact_decode`, a decoder reduces a JPEG
+    that is far larger than its stored size.
     """
 
     width: int
@@ -74,6 +75,7 @@ class ImageOptions:
     max_bytes: int = MAX_BYTES
     max_work: int = MAX_WORK
     reject_suspects: bool = False
+    exact_decode: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Images/s of `image-shards prepare` against other programs that do this work.
 
-    python benchmarks/prepare.py FOLDER [--images 20000] [--runs 5] [--workers 2] [--peers PYTHON]
+    python benchmarks/prepare.py FOLDER [--images 20000] [--runs 5] [--workers 2] [--peers PYTHON] [--only SIDE,...]
 
 FOLDER holds class folders of JPEGs; they are repeated, as links, up to the number of images. All sides read the
 same files and write JPEGs of quality 90 with a short side of 256 pixels. Each run is a whole process, start-up
@@ -8,8 +8,9 @@ included; the sides take turns, another first each round, so that a machine that
 run the records are counted: image-shards must have all of them, and the table has the losses of each peer. The table
 is for benchmarks/README.md.
 
-PYTHON is an interpreter with benchmarks/requirements-peers.txt; without it the hand-written pool is the only peer.
-img2dataset reads URLs: an nginx started here serves the files on the loopback interface.
+PYTHON is an interpreter with benchmarks/requirements-peers.txt; without it the hand-written pools are the only peers.
+SIDEs are parts of names of sides. img2dataset reads URLs: an nginx started here serves the files on the loopback
+interface.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import itertools
 import json
 import os
 import platform
+import resource
 import shutil
 import socket
 import statistics
@@ -72,15 +74,17 @@ class Side:
 def main() -> None:
     """Time all sides in turn and print the table."""
     options = parse()
-    sides = ours_and_pool(options.workers) + (peers(options.peers, options.workers) if options.peers else [])
+    sides = ours_and_pools(options.workers) + (peers(options.peers, options.workers) if options.peers else [])
+    if options.only:
+        sides = [side for side in sides if any(part in side.name for part in options.only.split(","))]
     with tempfile.TemporaryDirectory() as directory:
         images = repeated(options.folder, Path(directory) / "images", options.images)
         few = repeated(options.folder, Path(directory) / "few", min(options.images, WARM_UP))
         with served(Path(directory)) if options.peers else contextlib.nullcontext() as address:
             for folder in (images, few):
                 list_urls(folder, address)
-            rates, lost = rounds(sides, images, few, options)
-    print_table(options, rates, lost)
+            rounds_of = rounds(sides, images, few, options)
+    print_table(options, *rounds_of)
 
 
 def parse() -> argparse.Namespace:
@@ -91,6 +95,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with litdata and img2dataset")
+    parser.add_argument("--only", metavar="SIDE,...", help="these sides alone, by parts of their names")
     return parser.parse_args()
 
 
@@ -104,17 +109,23 @@ def repeated(source: Path, target: Path, count: int) -> Path:
     return target
 
 
-def ours_and_pool(workers: int) -> list[Side]:
+def ours_and_pools(workers: int) -> list[Side]:
     """The sides that run in this interpreter."""
-    settings = ["--size", "256", "--filter", "lanczos", "--quality", "90", "--workers", str(workers)]
 
-    def ours(images: Path, output: str) -> list[str]:
-        return [sys.executable, "-m", "beam_jobs", "prepare", str(images), output, *settings]
+    def ours(filter: str) -> Callable[[Path, str], list[str]]:
+        settings = ["--size", "256", "--filter", filter, "--quality", "90", "--workers", str(workers)]
+        return lambda images, output: [sys.executable, "-m", "beam_jobs", "prepare", str(images), output, *settings]
 
-    def pool(images: Path, output: str) -> list[str]:
-        return [sys.executable, PEERS, "pillow", str(images), output, "--workers", str(workers)]
+    def pool(name: str) -> Callable[[Path, str], list[str]]:
+        return lambda images, output: [sys.executable, PEERS, name, str(images), output, "--workers", str(workers)]
 
-    return [Side("image-shards prepare", ours, count_tfrecords), Side("Pillow pool, TFRecord", pool, count_tfrecords)]
+    commands = {
+        "image-shards prepare": ours("lanczos"),
+        "image-shards prepare --filter area": ours("area"),
+        "Pillow pool, TFRecord": pool("pillow"),
+        "OpenCV pool, TFRecord": pool("opencv"),
+    }
+    return [Side(name, command, count_tfrecords) for name, command in commands.items()]
 
 
 def peers(python: str, workers: int) -> list[Side]:
@@ -134,32 +145,40 @@ def peers(python: str, workers: int) -> list[Side]:
 
 def rounds(
     sides: Sequence[Side], images: Path, few: Path, options: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Images/s of each side, round by round, and how many images it lost in the worst."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, int]]:
+    """Images/s and CPU seconds of each side, round by round, and how many images it lost in the worst."""
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
+    cpu: dict[str, list[float]] = {side.name: [] for side in sides}
     lost: dict[str, int] = dict.fromkeys(rates, 0)
     for run in range(options.runs + 1):
         first = run % len(sides)
         for side in (*sides[first:], *sides[:first]):
-            count = options.images if run else min(options.images, WARM_UP)
-            seconds, found = timed(side, images if run else few)
+            count = options.images if run else sum(1 for _ in few.glob("*/*"))
+            seconds, work, found = timed(side, images if run else few)
             if side is sides[0] and found != count:
                 raise SystemExit(f"{side.name}: {found} records of {count} images")
             if run:
                 lost[side.name] = max(lost[side.name], abs(count - found))
                 rates[side.name].append(count / seconds)
+                cpu[side.name].append(work)
                 print(f"round {run}, {side.name}: {count / seconds:.0f} images/s", file=sys.stderr)
-    return rates, lost
+    return rates, cpu, lost
 
 
-def timed(side: Side, images: Path) -> tuple[float, int]:
-    """Seconds of a process from start to end, and how many records it has made."""
+def timed(side: Side, images: Path) -> tuple[float, float, int]:
+    """Seconds of a process from start to end, those of the CPUs for it, and how many records it has made."""
     with tempfile.TemporaryDirectory() as directory:
         output = os.path.join(directory, "output")
-        began = time.perf_counter()
+        began, before = time.perf_counter(), cpu_of_processes()
         captured(side.command(images, output), directory)
-        seconds = time.perf_counter() - began
-        return seconds, side.count(output)
+        seconds, work = time.perf_counter() - began, cpu_of_processes() - before
+        return seconds, work, side.count(output)
+
+
+def cpu_of_processes() -> float:
+    """Seconds of the CPUs in all processes that were waited for, and in theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def captured(command: list[str], temporary: str) -> str:
@@ -231,8 +250,10 @@ def wait_for(port: int) -> None:
     raise SystemExit("nginx does not start")
 
 
-def print_table(options: argparse.Namespace, rates: dict[str, list[float]], lost: dict[str, int]) -> None:
-    """Versions; then medians, the range of each, and the ratios to image-shards, round by round."""
+def print_table(
+    options: argparse.Namespace, rates: dict[str, list[float]], cpu: dict[str, list[float]], lost: dict[str, int]
+) -> None:
+    """Versions; then medians, the range of each, and the ratios to the first side, round by round."""
     here = {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     print(f"{options.images} images, {options.workers} workers, {options.runs} runs of each in turn;")
     print(", ".join(f"{name} {number}" for name, number in here.items()), end="")
@@ -240,13 +261,20 @@ def print_table(options: argparse.Namespace, rates: dict[str, list[float]], lost
         there = json.loads(captured([options.peers, PEERS, "--versions"], tempfile.gettempdir()))
         server = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.strip().split("/")[-1]
         print(f"; the peers' {', '.join(f'{name} {number}' for name, number in there.items())}, nginx {server}", end="")
-    print(":\n\n| | images/s (median) | least | most | image-shards to this | images lost |\n|---|---|---|---|---|---|")
-    ours = next(iter(rates.values()))
+    columns = ("", "images/s (median)", "least", "most", "first to this", "CPU, ms an image", "this to first", "lost")
+    print(f":\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    first, work = next(iter(rates.values())), next(iter(cpu.values()))
     for name, those in rates.items():
-        ratios = [a / b for a, b in zip(ours, those, strict=True)]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if those is not ours else ""
-        bounds = f"{statistics.median(those):.0f} | {min(those):.0f} | {max(those):.0f}"
-        print(f"| {name} | {bounds} | {ratio} | {lost[name]} |")
+        shown = (statistics.median(those), min(those), max(those))
+        bounds = " | ".join(f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}" for rate in shown)
+        spent = statistics.median(cpu[name]) / options.images * 1e3
+        print(f"| {name} | {bounds} | {ratio(first, those)} | {spent:.1f} | {ratio(cpu[name], work)} | {lost[name]} |")
+
+
+def ratio(these: Sequence[float], those: Sequence[float]) -> str:
+    """The median ratio and its range, round by round."""
+    ratios = [a / b for a, b in zip(these, those, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

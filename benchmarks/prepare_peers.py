@@ -1,25 +1,27 @@
 """The peers of benchmarks/prepare.py, each a whole process of its own.
 
-    python benchmarks/prepare_peers.py {pillow,litdata,img2dataset} INPUT OUTPUT --workers 2
+    python benchmarks/prepare_peers.py {pillow,draft,opencv,litdata,img2dataset} INPUT OUTPUT --workers 2
     python benchmarks/prepare_peers.py {litdata,img2dataset} OUTPUT --count
     python benchmarks/prepare_peers.py --versions
 
 Each makes JPEGs of quality 90 with a short side of 256 pixels. INPUT is a folder of class folders, for
-img2dataset a file of URLs. litdata and img2dataset need benchmarks/requirements-peers.txt, Pillow's pool needs
-TensorFlow; each peer imports only its own packages.
+img2dataset a file of URLs. litdata and img2dataset need benchmarks/requirements-peers.txt, the pools need TensorFlow;
+"draft" is Pillow's pool that decodes large JPEGs at 1/2, 1/4 or 1/8. Each peer imports only its own packages.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import io
 import json
 import multiprocessing
 import platform
 import sys
 import tarfile
-from collections.abc import Iterator
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 if "img2dataset" in sys.argv:  # in its processes, too: webdataset would import, three times, what litdata needs
@@ -31,30 +33,64 @@ PACKAGES = ("litdata", "torch", "img2dataset", "opencv-python-headless", "pillow
 def main() -> None:
     """Run a peer, or count its records, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peer", nargs="?", choices=("pillow", "litdata", "img2dataset"))
+    parser.add_argument("peer", nargs="?", choices=("pillow", "draft", "opencv", "litdata", "img2dataset"))
     parser.add_argument("paths", nargs="*", metavar="[INPUT] OUTPUT")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--count", action="store_true", help="print the number of records in OUTPUT")
     parser.add_argument("--versions", action="store_true", help="print the versions of Python and of the peers")
     options = parser.parse_args()
     if options.versions:
-        print(json.dumps({"python": platform.python_version()} | {name: version(name) for name in PACKAGES}))
+        print(json.dumps({"python": platform.python_version()} | dict(installed())))
     elif options.count:
         print({"litdata": count_litdata, "img2dataset": count_img2dataset}[options.peer](*options.paths))
     else:
-        run = {"pillow": pillow_pool, "litdata": litdata_optimize, "img2dataset": img2dataset_download}[options.peer]
+        run = {
+            "pillow": functools.partial(pool, resized),
+            "draft": functools.partial(pool, resized_from_draft),
+            "opencv": functools.partial(pool, resized_by_opencv),
+            "litdata": litdata_optimize,
+            "img2dataset": img2dataset_download,
+        }[options.peer]
         run(*options.paths, options.workers)
 
 
-def resized(path: str) -> bytes:
-    """A JPEG whose short side is 256 pixels."""
+def installed() -> Iterator[tuple[str, str]]:
+    """The packages of the peers that are installed, and their versions."""
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield name, version(name)
+
+
+def resized(path: str, draft: bool = False) -> bytes:
+    """A JPEG whose short side is 256 pixels; with `draft`, of pixels that are reduced to twice that size at least."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:
+        if draft:
+            image.draft("RGB", (512, 512))
         covering = ImageOps.cover(image.convert("RGB"), (256, 256), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     covering.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def resized_from_draft(path: str) -> bytes:
+    """The same with `draft`."""
+    return resized(path, draft=True)
+
+
+def resized_by_opencv(path: str) -> bytes:
+    """A JPEG whose short side is 256 pixels, by OpenCV's area filter. Profiles are left aside."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    pixels = cv2.imread(path)
+    height, width = pixels.shape[:2]
+    scale = 256 / min(width, height)
+    size = (max(256, round(width * scale)), max(256, round(height * scale)))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    payload: bytes = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    return payload
 
 
 def labelled(images: str) -> list[tuple[str, int]]:
@@ -64,13 +100,13 @@ def labelled(images: str) -> list[tuple[str, int]]:
     return [(str(path), classes[path.parent.name]) for path in paths]
 
 
-def pillow_pool(images: str, output: str, workers: int) -> None:
+def pool(work: Callable[[str], bytes], images: str, output: str, workers: int) -> None:
     """The usual script written by hand: a pool that decodes, resizes and encodes, and one writer."""
     import tensorflow as tf
 
     samples = labelled(images)
-    with multiprocessing.Pool(workers) as pool, tf.io.TFRecordWriter(output) as writer:
-        payloads = pool.imap(resized, (path for path, _ in samples), chunksize=16)
+    with multiprocessing.Pool(workers) as processes, tf.io.TFRecordWriter(output) as writer:
+        payloads = processes.imap(work, (path for path, _ in samples), chunksize=16)
         for (_, label), payload in zip(samples, payloads, strict=True):
             features = {
                 "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[payload])),

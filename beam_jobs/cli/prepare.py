@@ -147,6 +147,7 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
     add("--only-shrink", action="store_true", help="never make an image larger (cover, inside, pad)")
     add("--filter", choices=FILTERS, default="lanczos", metavar="FILTER",
         help=", ".join(FILTERS).replace("lanczos", "lanczos (default)"))  # fmt: skip
+    add("--exact-decode", action="store_true", help="decode large JPEGs at their full size")
     add("--quality", type=integer(1, 100), metavar="1..100", help=f"quality of {_qualities()};"
         " without it, a JPEG file that needs no change keeps its bytes")  # fmt: skip
     add("--pad-color", type=color, metavar="COLOR", help="color of the border of --fit pad (default: black)")
@@ -321,6 +322,7 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
         max_bytes=found.max_bytes,
         max_work=found.max_work,
         reject_suspects=found.reject_suspects,
+        exact_decode=found.exact_decode,
     )
 
 
@@ -356,6 +358,8 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         raise UsageError("--size: --fit none keeps the size of each image; leave one out")
     if found.only_shrink and fit not in ("cover", "inside", "pad"):
         raise UsageError(f"--only-shrink: is for --fit cover, inside or pad, not for {fit}")
+    if found.exact_decode and (fit == "none" or found.filter == "nearest"):
+        raise UsageError("--exact-decode: --fit none and --filter nearest decode whole images already; leave it out")
     if found.pad_color is not None and fit != "pad":
         raise UsageError(f"--pad-color: is for --fit pad, not for {fit}; leave it out")
 

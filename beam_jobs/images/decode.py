@@ -2,6 +2,9 @@
 
 Pillow reads all headers, and the pixels of all formats but two: libjpeg-turbo (through simplejpeg) decodes JPEG, which
 is faster and tells of damage, and OpenCV decodes PNG and TIFF with 16-bit colours, of which Pillow keeps only 8 bits.
+
+Both of the first decode a JPEG at 1/2, 1/4 or 1/8 of its sides where this leaves twice the pixels that are stored
+(`Geometry.reduction`): they leave out the high frequencies of its blocks.
 """
 
 from __future__ import annotations
@@ -19,18 +22,19 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from beam_jobs.images.colour import keeps_colours, to_srgb
 from beam_jobs.images.files import png
 from beam_jobs.images.files.depth import has_more_bits
 from beam_jobs.images.files.jpeg import decode_jpeg
 from beam_jobs.images.files.tiff import check_planes, colours_of_palette, has_more_bands, is_negative
 from beam_jobs.images.files.unread import unread
 from beam_jobs.images.files.work import check_exif, check_file, check_image
-from beam_jobs.images.geometry import turned
+from beam_jobs.images.geometry import Geometry, plan_geometry, reduced, turned
+from beam_jobs.images.pixels.colour import keeps_colours, srgb_pixels, to_srgb
+from beam_jobs.images.pixels.rgbx import colours_of, rgbx_below
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 
-__all__ = ["Decoded", "check_size", "decode", "ignore_image_warnings", "image_formats", "image_of", "to_8_bits"]
+__all__ = ["Decoded", "check_size", "decode", "ignore_image_warnings", "image_formats", "to_8_bits"]
 
 _ORIENTATION = 0x0112
 _DEEP_COLOURS = re.compile("(LA|RGB|RGBX|RGBA|RGBa);16.*")
@@ -47,13 +51,15 @@ _LARGEST_PROFILE = 1 << 24  # bytes: profiles of printers have three million
 class Decoded(NamedTuple):
     """The pixels of a file.
 
-    `pixels` are upright, uint8 or uint16, `[height, width, channels]`: grey, RGB, or RGB with transparency.
+    `pixels` are upright, uint8 or uint16, `[height, width, channels]`: grey, RGB, or RGB with transparency. They can be
+    reduced by the decoder. `stored` are the width and the height of the whole image, as it lies in the file.
     `orientation` is the Exif orientation of the file. `clean` is True for a JPEG file that every decoder reads alike:
     it is undamaged, and its colours are grey, or YCbCr, in sRGB. `changes` are kinds of `CHANGES`, for parts that
     were left out of the file, or converted. `suspect` is the complaint of the decoder, or "".
     """
 
     pixels: Pixels
+    stored: tuple[int, int]
     orientation: int = 1
     clean: bool = False
     changes: tuple[str, ...] = ()
@@ -78,6 +84,8 @@ def check_size(width: int, height: int, options: ImageOptions) -> None:
 
 def decode(data: bytes, options: ImageOptions) -> Decoded:
     """The pixels of an image file in any format of Pillow; of an animation the first frame.
+
+    A JPEG that is far larger than the options ask for is reduced by its decoder.
 
     Colours become sRGB by the ICC profile in the file. A profile that is broken, or of another colour space than the
     pixels, is ignored. 16-bit pixels keep their depth, unless a profile changes their colours: these become 8-bit.
@@ -112,7 +120,7 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
         with Image.open(io.BytesIO(data), formats=image_formats()) as image:
             check_size(*image.size, options)
             check_image(image, options.max_work)
-            decoded = _decode(image, data, keep=options.channels == "keep")
+            decoded = _decode(image, data, options)
             check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
             return decoded
     except UnidentifiedImageError:
@@ -136,30 +144,56 @@ def image_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _decode(image: Image.Image, data: bytes, *, keep: bool) -> Decoded:
+def _decode(image: Image.Image, data: bytes, options: ImageOptions) -> Decoded:
     profile = image.info.get("icc_profile")
     if profile and len(profile) > _LARGEST_PROFILE:
         raise BadInput("too-large", f"its colour profile has {len(profile):,} bytes, more than {_LARGEST_PROFILE:,}")
+    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB", "CMYK"):
+        return _decode_jpeg(image, data, profile, options)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        check_planes(image, keep=keep)
+        check_planes(image, keep=options.channels == "keep")
         # Pillow and OpenCV turn a TIFF upright when they load it, and Pillow then reports an orientation of 1: the
         # original one is read before.
         orientation, broken = _orientation(image)
         bands = ("bands",) if has_more_bands(image) else ()
         pixels, converted = _decode_other(image, data, profile)
-        return Decoded(pixels, orientation, changes=(*converted, *broken, *bands, *_pages(image)))
-    is_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB", "CMYK")
-    decoded, complaint = _decode_jpeg(data, image.mode) if is_jpeg else (None, "")
+        size = pixels.shape[:2] if orientation in range(5, 9) else pixels.shape[1::-1]
+        return Decoded(pixels, size, orientation, changes=(*converted, *broken, *bands, *_pages(image)))
+    pixels, converted = _decode_other(image, data, profile)
+    orientation, broken = _orientation(image)
+    changes = (*converted, *broken, *_pages(image))
+    return Decoded(_upright(pixels, orientation), pixels.shape[1::-1], orientation, changes=changes)
+
+
+def _decode_jpeg(image: Image.Image, data: bytes, profile: bytes | None, options: ImageOptions) -> Decoded:
+    stored, (orientation, broken) = image.size, _orientation(image)
+    geometry = plan_geometry(*stored, orientation, options)
+    # "nearest" asks for single pixels of the file.
+    scale = 1 if options.exact_decode or options.filter == "nearest" else geometry.reduction
+    decoded, complaint = _by_libjpeg(data, image.mode, geometry, scale)
     if decoded is None or image.mode == "CMYK":
         clean = False
+        image.draft(None, (stored[0] // scale, stored[1] // scale))
         pixels, converted = _decode_other(image, data, profile)
     else:
         clean = image.format == "JPEG" and not complaint and _is_grey_or_ycc(data)
         clean = clean and keeps_colours(image.mode, profile)
         pixels, converted = _in_srgb(decoded, profile, grey=image.mode == "L")
-    orientation, broken = _orientation(image)
-    upright = np.ascontiguousarray(turned(pixels, orientation))
-    return Decoded(upright, orientation, clean, (*converted, *broken, *_pages(image)), complaint)
+    upright = _upright(pixels, orientation)
+    return Decoded(upright, stored, orientation, clean, (*converted, *broken, *_pages(image)), complaint)
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    whole = rgbx_below(pixels)
+    if whole is None:
+        return np.ascontiguousarray(turned(pixels, orientation))
+    if orientation not in range(2, 9):
+        return pixels
+    # A pixel as one number: NumPy copies it much faster than its bytes.
+    numbers = turned(whole.view(np.uint32), orientation)
+    upright = np.empty((*numbers.shape[:2], 4), np.uint8)
+    upright.view(np.uint32)[:] = numbers
+    return colours_of(upright)
 
 
 def _orientation(image: Image.Image) -> tuple[int, tuple[str, ...]]:
@@ -184,12 +218,18 @@ def _pages(image: Image.Image) -> tuple[str, ...]:
         return (kind,) if kind else ()
 
 
-def _decode_jpeg(data: bytes, mode: str) -> tuple[Pixels | None, str]:
-    """The pixels of a JPEG and the complaint about them; None if only Pillow can read the file."""
+def _by_libjpeg(data: bytes, mode: str, geometry: Geometry, scale: int) -> tuple[Pixels | None, str]:
+    """The pixels of a JPEG by libjpeg-turbo and the complaint about them; None if only Pillow can read the file."""
+    # The resizer takes pixels of four bytes as they are.
+    four = mode == "RGB" and geometry.resizes
+    least = reduced(geometry.stored, scale)
     try:
-        return decode_jpeg(data, "GRAY" if mode == "L" else mode)
+        pixels, complaint = decode_jpeg(data, "GRAY" if mode == "L" else "RGBX" if four else mode, least)
     except ValueError:
         return None, ""
+    if pixels.shape[1::-1] != least:  # the two parsers of its header disagree
+        raise BadInput("damaged", f"states {geometry.stored[0]}x{geometry.stored[1]} pixels, and has others")
+    return colours_of(pixels) if four else pixels, complaint
 
 
 def _is_grey_or_ycc(data: bytes) -> bool:
@@ -315,22 +355,17 @@ def _in_srgb(pixels: Pixels, profile: bytes | None, *, grey: bool) -> tuple[Pixe
     """Pixels in sRGB, by the profile of their colours (of their first channel, if `grey`), and the kinds of changes."""
     if keeps_colours("L" if grey else "RGB", profile):
         return pixels, ()
-    original = image_of(to_8_bits(pixels[..., : 1 if grey else 3]))
-    converted_image = to_srgb(original, profile)
-    if converted_image is original:
+    # No copy of pixels that lie in four bytes each.
+    colours = pixels if pixels.shape[2] == (1 if grey else 3) else pixels[..., : 1 if grey else 3]
+    converted = srgb_pixels(to_8_bits(colours), profile)
+    if converted is None:
         return pixels, ()
     changes = ("profile", "depth") if pixels.dtype == np.uint16 else ("profile",)
-    converted = _array(converted_image)
     if converted.shape == pixels.shape:
         return converted, changes
     opacity = to_8_bits(pixels[..., 3:])
     shape = (*pixels.shape[:2], pixels.shape[2] - opacity.shape[2])
     return np.concatenate([np.broadcast_to(converted, shape), opacity], 2), changes
-
-
-def image_of(pixels: NDArray[np.uint8]) -> Image.Image:
-    """A Pillow image of `[height, width, channels]`."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:

@@ -10,10 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from beam_jobs.options import ImageOptions
 
-__all__ = ["Geometry", "plan_geometry", "turned"]
+__all__ = ["Geometry", "plan_geometry", "reduced", "turned"]
 
 # The orientations that need each step to become upright, in this order (Exif 2.32, section 4.6.4).
 _TRANSPOSED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+
+_SCALES = (8, 4, 2, 1)  # the sides of a JPEG's blocks, over those that a decoder makes of them
+_SPARE = 2  # times the pixels in each direction that a reduced image keeps, at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,30 @@ class Geometry:
         """Whether any step changes the image."""
         return self.orientation != 1 or self.resizes or self.pads
 
+    @property
+    def reduction(self) -> int:
+        """The largest of 8, 4, 2 and 1 by which a decoder may divide the sides of the stored image.
+
+        The part that the final image shows keeps at least twice as many pixels as the final image, in each direction.
+        """
+        spare = min(self.box[2] / self.scaled[0], self.box[3] / self.scaled[1]) / _SPARE
+        # Rounded up, the sides of a smaller image would not tell its reduction.
+        return next((scale for scale in _SCALES if scale <= spare), 1) if max(self.stored) >= _SCALES[0] else 1
+
+    def box_in(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """`box` in upright pixels of this size: that of the upright image, or of one that a decoder has reduced.
+
+        The sides of a reduced image are rounded up: the last column and the last row of the stored image can stand for
+        a part of a pixel.
+        """
+        whole = self.upright
+        scale = next(scale for scale in reversed(_SCALES) if reduced(whole, scale) == (width, height))
+        # Turned, the last column can be the first.
+        left = width - whole[0] / scale if self.orientation in _MIRRORED else 0.0
+        top = height - whole[1] / scale if self.orientation in _UPSIDE_DOWN else 0.0
+        left, top = left + self.box[0] / scale, top + self.box[1] / scale
+        return left, top, min(self.box[2] / scale, width - left), min(self.box[3] / scale, height - top)
+
     def boxes(self, boxes: ArrayLike, *, upright: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Boxes as parts of the final image, including its border, and a mask of the boxes that are left.
 
@@ -103,6 +130,11 @@ class Geometry:
         x = ((x - left) / width * self.scaled[0] + self.offset[0]) / self.size[0]
         y = ((y - top) / height * self.scaled[1] + self.offset[1]) / self.size[1]
         return np.stack([y, x], 1)
+
+
+def reduced(size: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Width and height of an image that a decoder has divided by `scale`: rounded up."""
+    return -(-size[0] // scale), -(-size[1] // scale)
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -1,19 +1,17 @@
 """From an image file, or from pixels, to the payload that is stored. Pure functions, no Beam.
 
-`decode.py` reads files, `geometry.py` computes sizes. Here cykooz-resizer resamples, with the filters of Pillow, and
-libjpeg-turbo (through simplejpeg) encodes. benchmarks/README.md compares their speed with Pillow's.
+`decode.py` reads files, `geometry.py` computes sizes, `pixels/` resamples with the filters of Pillow, and libjpeg-turbo
+(through simplejpeg) encodes. benchmarks/README.md compares their speed with Pillow's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import cykooz_resizer as cykooz
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +22,7 @@ from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
 from beam_jobs.images.measures.perceptual_hash import PerceptualHashes, perceptual_hashes
 from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.images.pixels.resample import resampled
 from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
@@ -33,32 +32,13 @@ from shard_reader.format.image_codecs.table import IMAGE_CODECS
 __all__ = ["Observer", "Payload", "codec_versions", "fit", "prepare_image"]
 
 
-_RESAMPLING = {
-    "lanczos": cykooz.ResizeAlg.convolution(cykooz.FilterType.lanczos3),
-    "bicubic": cykooz.ResizeAlg.convolution(cykooz.FilterType.catmull_rom),
-    "bilinear": cykooz.ResizeAlg.convolution(cykooz.FilterType.bilinear),
-    "area": cykooz.ResizeAlg.convolution(cykooz.FilterType.box),
-    "nearest": cykooz.ResizeAlg.nearest(),
-}
-
-_PIXEL_TYPES = {
-    (np.dtype(np.uint8), 1): cykooz.PixelType.U8,
-    (np.dtype(np.uint8), 3): cykooz.PixelType.U8x3,
-    (np.dtype(np.uint8), 4): cykooz.PixelType.U8x4,
-    (np.dtype(np.uint16), 1): cykooz.PixelType.U16,
-    (np.dtype(np.uint16), 3): cykooz.PixelType.U16x3,
-    (np.dtype(np.uint16), 4): cykooz.PixelType.U16x4,
-}
-
 _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
 # To be raised with every change that gives other pixels for the same file and options: it is part of the fingerprint.
-_PIXELS_VERSION = "4"
+_PIXELS_VERSION = "5"
 # OpenCV comes by four names, and is an extra, as pillow-heif is.
 _OPENCV = [f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")]
 _LIBRARIES = ["cykooz-resizer", "h5py", "numpy", *_OPENCV, "pillow", "simplejpeg", "pillow-heif"]
-
-_thread = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +96,14 @@ def prepare_image(
         BadInput: the file is not an image, or is damaged or too large; or the pixels have another dtype or shape.
     """
     meter = meter or Meter()
-    decoded = decode(data, options) if isinstance(data, bytes) else Decoded(_checked(data, options))
+    decoded = decode(data, options) if isinstance(data, bytes) else _checked(data, options)
     meter.lap("decode")
     if decoded.suspect and options.reject_suspects:
         raise BadInput("suspect", decoded.suspect)
-    height, width = decoded.pixels.shape[:2]
-    stored = (height, width) if decoded.orientation in range(5, 9) else (width, height)
-    geometry = plan_geometry(*stored, decoded.orientation, options)
+    geometry = plan_geometry(*decoded.stored, decoded.orientation, options)
     kept = _with_channels(_with_depth(decoded.pixels, options), options)
-    fitted = fit(kept, geometry, options)
     # Decoders may return rows in any layout; encoders need them one after the other.
-    pixels: NDArray[Any] = np.ascontiguousarray(fitted)
+    pixels: NDArray[Any] = np.ascontiguousarray(fit(kept, geometry, options))
     meter.lap("resize")
     same = decoded.clean and not geometry.changes and kept.shape == decoded.pixels.shape
     codec = IMAGE_CODECS[options.encoding]
@@ -164,7 +141,7 @@ def _changes(decoded: Decoded, kept: Pixels, geometry: Geometry, options: ImageO
     return tuple(kind for kind in CHANGES if applies.get(kind) or kind in decoded.changes)
 
 
-def _checked(pixels: Pixels, options: ImageOptions) -> Pixels:
+def _checked(pixels: Pixels, options: ImageOptions) -> Decoded:
     """Pixels of a source after a check, `[height, width, channels]`, in this machine's byte order."""
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
     native = pixels.dtype.newbyteorder("=")
@@ -173,7 +150,7 @@ def _checked(pixels: Pixels, options: ImageOptions) -> Pixels:
             f" got {pixels.dtype} {list(pixels.shape)}")  # fmt: skip
     check_size(shape[1], shape[0], options)
     checked: Pixels = np.ascontiguousarray(pixels, native).reshape(shape)
-    return checked
+    return Decoded(checked, shape[1::-1])
 
 
 def _with_depth(pixels: Pixels, options: ImageOptions) -> Pixels:
@@ -212,7 +189,7 @@ def _grey(pixels: Pixels) -> Pixels:
 
 
 def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions) -> Pixels:
-    """Crop, resize and pad upright pixels, `[height, width, channels]`.
+    """Crop, resize and pad upright pixels, `[height, width, channels]`, that a decoder may have reduced.
 
     Raises:
         BadInput: the result would be too large, as for a very long and thin image.
@@ -223,21 +200,9 @@ def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions) -> Pixels:
         was = f"{geometry.upright[0]}x{geometry.upright[1]}"
         raise BadInput("too-large", f"{was} would become {width}x{height} pixels; try --fit crop or pad")
     if geometry.resizes:
-        pixels = _resized(pixels, geometry, options.filter)
+        box = geometry.box_in(pixels.shape[1], pixels.shape[0])
+        pixels = resampled(pixels, box, geometry.scaled, options.filter)
     return _padded(pixels, geometry, options.pad_color) if geometry.pads else pixels
-
-
-def _resized(pixels: Pixels, geometry: Geometry, filter: str) -> Pixels:
-    height, width, channels = pixels.shape
-    kind = _PIXEL_TYPES[pixels.dtype, channels]
-    source = cykooz.ImageData(width, height, kind, pixels.tobytes())
-    result = cykooz.ImageData(*geometry.scaled, kind)
-    if not hasattr(_thread, "resizer"):
-        _thread.resizer = cykooz.Resizer()  # one for each thread, since it has buffers
-    box = cykooz.CropBox(*geometry.box)
-    _thread.resizer.resize(source, result, cykooz.ResizeOptions(_RESAMPLING[filter], crop_box=box))
-    resized: NDArray[Any] = np.frombuffer(result.get_buffer(), pixels.dtype)
-    return resized.reshape(*geometry.scaled[::-1], channels)
 
 
 def _padded(pixels: Pixels, geometry: Geometry, color: tuple[int, int, int]) -> Pixels:

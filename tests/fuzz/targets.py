@@ -20,12 +20,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
+from support.pictures import profile
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import decode
 from beam_jobs.images.files import png
 from beam_jobs.images.files.unread import unread
+from beam_jobs.images.pixels.colour import srgb_pixels
+from beam_jobs.images.pixels.matrix_profile import some_colours
 from beam_jobs.metadata.card import read_card
 from beam_jobs.metadata.croissant import croissant
 from beam_jobs.metadata.page import page
@@ -226,10 +229,14 @@ def _thumbnail(data: bytes) -> None:
 
 
 def _files(data: bytes) -> None:
-    """The parts of image files that this project parses by itself, and the headers. Only tiny images are decoded."""
+    """The parts of image files that this project parses by itself, and the headers. Only tiny images are decoded.
+
+    Those of JPEGs are decoded twice: reduced, too.
+    """
     unread(data)
     for simpler in png.simpler(data):
         assert len(simpler) <= len(data) + 8
+    decode(data, replace(_OPTIONS, fit="stretch", width=1, height=1))
     decode(data, _OPTIONS)
 
 
@@ -254,6 +261,14 @@ def _card(data: bytes) -> None:
         card = read_card(str(path))
     page(manifest, card, "photos")
     json.dumps(croissant(manifest, card, "photos", "0" * 64, 1))
+
+
+def _profile(data: bytes) -> None:
+    """Pixels with any bytes for a profile, which is cached by its bytes: sRGB of the same size, or as they are."""
+    pixels = some_colours()
+    for given in (pixels, pixels[..., :1]):
+        found = srgb_pixels(given, data)
+        assert found is None or found.shape[:2] == given.shape[:2]
 
 
 def _source(suffix: str, **options: Any) -> Callable[[bytes], None]:
@@ -365,6 +380,10 @@ def _examples() -> Sequence[bytes]:
     return [payload.tobytes() for _, payload in tfrecord.read_records(np.frombuffer(shard, np.uint8), "golden")]
 
 
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_PROFILE = profile()
+
+
 def _images() -> Sequence[bytes]:
     """One of each common format, and some kinds with much to parse."""
     plain = [_image(format) for format in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "ICO", "JPEG2000")]
@@ -406,6 +425,7 @@ TARGETS: Mapping[str, Target] = {
     "image-header": Target(_headers, _images, (ValueError,)),
     "http-range": Target(_http, lambda: [_ANSWER, _CHUNKED], (OSError,)),
     "image-file": Target(_files, _images, (BadInput,)),
+    "colour-profile": Target(_profile, lambda: [_SRGB.tobytes(), _PROFILE], ()),
     "thumbnail": Target(_thumbnail, _images, ()),
     "lists": Target(_lists, lambda: [_LINES], ()),
     "card": Target(_card, lambda: [_CARD], (UsageError,)),

@@ -56,6 +56,7 @@ LAYERS = {
         "beam_jobs.report",
         "beam_jobs.options",
         "beam_jobs.images.files",
+        "beam_jobs.images.pixels",
         "beam_jobs.images",
         "beam_jobs.plan",
         "beam_jobs.shards",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -143,18 +144,47 @@ DEEP = {
 }
 
 
-def profile(*, gamma: float = 1.8, space: bytes = b"RGB ") -> bytes:
-    """An ICC profile of version 2: a wide gamut (ProPhoto's), or grey, with a gamma."""
-    curve = b"curv" + bytes(4) + struct.pack(">IH2x", 1, round(gamma * 256))
+PROPHOTO = ((0.7977, 0.2880, 0.0), (0.1352, 0.7119, 0.0), (0.0313, 0.0001, 0.8249))
+DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+
+
+def gamma_curve(gamma: float) -> bytes:
+    """The curve of a profile: a gamma."""
+    return b"curv" + bytes(4) + struct.pack(">IH2x", 1, round(gamma * 256))
+
+
+def table_curve(values: np.ndarray) -> bytes:
+    """The curve of a profile: a table of values from 0 to 1."""
+    numbers = (np.asarray(values) * 65_535).round().astype(">u2")
+    return b"curv" + bytes(4) + struct.pack(">I", len(numbers)) + numbers.tobytes()
+
+
+def srgb_curve() -> bytes:
+    """The curve of a profile: sRGB's, and Display P3's, as a formula."""
+    numbers = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    return b"para" + bytes(4) + struct.pack(">H2x5i", 3, *(round(number * 65_536) for number in numbers))
+
+
+def profile(
+    *,
+    gamma: float = 1.8,
+    space: bytes = b"RGB ",
+    primaries: Sequence[Sequence[float]] = PROPHOTO,
+    curves: Sequence[bytes] | None = None,
+    more: Mapping[bytes, bytes] | None = None,
+) -> bytes:
+    """An ICC profile of version 2: a wide gamut (ProPhoto's), or grey, with a gamma; `more` are its further tags."""
+    curve = gamma_curve(gamma)
     text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(79)
     fixed = lambda *v: b"XYZ " + bytes(4) + struct.pack(">3i", *(round(x * 65_536) for x in v))  # noqa: E731
     tags = {b"desc": text, b"cprt": b"text" + bytes(8), b"wtpt": fixed(0.9642, 1, 0.8249)}
     if space == b"GRAY":
         tags[b"kTRC"] = curve
     else:
-        primaries = ((0.7977, 0.2880, 0.0), (0.1352, 0.7119, 0.0), (0.0313, 0.0001, 0.8249))
         tags |= {name + b"XYZ": fixed(*xyz) for name, xyz in zip((b"r", b"g", b"b"), primaries, strict=True)}
-        tags |= {name + b"TRC": curve for name in (b"r", b"g", b"b")}
+        tags |= {name + b"TRC": one for name, one in zip((b"r", b"g", b"b"), curves or [curve] * 3, strict=True)}
+    tags |= more or {}
     table, body, start = b"", b"", 128 + 4 + 12 * len(tags)
     for name, value in tags.items():
         table += name + struct.pack(">II", start + len(body), len(value))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
-from beam_jobs.sources.files.interface import BadInput, Pixels
+from beam_jobs.sources.files.interface import BadInput
 
 __all__ = ["decode_jpeg"]
 
@@ -16,19 +18,22 @@ _SCAN = b"\xda"
 _BARE = (0x00, 0x01, *range(0xD0, 0xDA), 0xFF)  # markers without a length, which no header has, and fill bytes
 
 
-def decode_jpeg(data: bytes, colorspace: str) -> tuple[Pixels, str]:
+def decode_jpeg(data: bytes, colorspace: str, least: tuple[int, int] = (0, 0)) -> tuple[NDArray[np.uint8], str]:
     """The pixels of a JPEG, `[height, width, channels]`, and libjpeg-turbo's complaint, "" if it has none.
 
     Args:
         data: the file.
-        colorspace: "GRAY", "RGB", or "CMYK", of a file of this kind.
+        colorspace: "GRAY", "RGB", "RGBX", or "CMYK", of a file of this kind.
+        least: a width and a height. The image is decoded at the smallest size, of those that libjpeg-turbo makes of its
+            blocks, that has at least these: at these, if they are one of its sizes. 0 stands for the image's own.
 
     Raises:
         BadInput: pixels are missing.
         ValueError: libjpeg-turbo cannot decode the file at all.
     """
+    size = {"min_width": least[0], "min_height": least[1]}
     try:
-        return simplejpeg.decode_jpeg(data, colorspace), ""
+        return simplejpeg.decode_jpeg(data, colorspace, **size), ""
     except ValueError as error:
         complaint = str(error)
     # Of several complaints this is the first one.
@@ -37,9 +42,9 @@ def decode_jpeg(data: bytes, colorspace: str) -> tuple[Pixels, str]:
     # simplejpeg never reads on after a complaint about the header.
     tidy = _without_garbage(data) if "extraneous" in complaint else data
     if len(tidy) < len(data):
-        pixels, further = decode_jpeg(tidy, colorspace)
+        pixels, further = decode_jpeg(tidy, colorspace, least)
         return pixels, f"{complaint}; {further}" if further else complaint
-    return simplejpeg.decode_jpeg(data, colorspace, strict=False), complaint
+    return simplejpeg.decode_jpeg(data, colorspace, strict=False, **size), complaint
 
 
 def _without_garbage(data: bytes) -> bytes:

@@ -1,0 +1,3 @@
+"""Arithmetic on decoded pixels: colours and sizes."""
+
+__all__: list[str] = []
