@@ -11,6 +11,7 @@ from beam_jobs.cli.options.downloads import add_downloads
 from beam_jobs.cli.options.duplicates import add_duplicates, duplicate_options
 from beam_jobs.cli.options.papers import add_papers, place_and_card
 from beam_jobs.cli.options.planning import add_planning, planning_options
+from beam_jobs.cli.options.restart_markers import add_restart_markers, restart_markers
 from beam_jobs.cli.parser import command_parser, listed
 from beam_jobs.cli.values import byte_size, color, image_size, integer, max_rejects, names, source_kind, split_parts
 from beam_jobs.errors import JobError, UsageError
@@ -149,6 +150,7 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
         help=", ".join(FILTERS).replace("lanczos", "lanczos (default)"))  # fmt: skip
     add("--quality", type=integer(1, 100), metavar="1..100", help=f"quality of {_qualities()};"
         " without it, a JPEG file that needs no change keeps its bytes")  # fmt: skip
+    add_restart_markers(add)
     add("--pad-color", type=color, metavar="COLOR", help="color of the border of --fit pad (default: black)")
     add("--background", type=color, default="white", metavar="COLOR",
         help="color below transparent pixels (default: white)")  # fmt: skip
@@ -311,6 +313,7 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
         filter=found.filter,
         encoding=encoding,
         quality=found.quality,
+        restart_markers=restart_markers(found, encoding),
         dtype=dtype,
         normalize=found.normalize,
         only_shrink=found.only_shrink,

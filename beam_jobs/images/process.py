@@ -1,7 +1,7 @@
 """From an image file, or from pixels, to the payload that is stored. Pure functions, no Beam.
 
-`decode.py` reads files, `geometry.py` computes sizes. Here cykooz-resizer resamples, with the filters of Pillow, and
-libjpeg-turbo (through simplejpeg) encodes. benchmarks/README.md compares their speed with Pillow's.
+`decode.py` reads files, `geometry.py` computes sizes. Here cykooz-resizer resamples, with the filters of Pillow.
+benchmarks/README.md compares its speed with Pillow's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _PIXEL_TYPES = {
 _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
 # To be raised with every change that gives other pixels for the same file and options: it is part of the fingerprint.
-_PIXELS_VERSION = "4"
+_PIXELS_VERSION = "5"
 # OpenCV comes by four names, and is an extra, as pillow-heif is.
 _OPENCV = [f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")]
 _LIBRARIES = ["cykooz-resizer", "h5py", "numpy", *_OPENCV, "pillow", "simplejpeg", "pillow-heif"]
