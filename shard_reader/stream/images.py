@@ -252,7 +252,7 @@ class BatchImages:
                 pending.fail(place, error)
                 continue
             try:
-                (self._transform if wanted is None else self._transform.of_part)(pixels, draws, target)
+                self._transform.of_part(pixels, draws, target)
             except Exception as error:
                 target[...] = 0
                 pending.fail_transform(place, error)

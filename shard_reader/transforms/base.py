@@ -84,7 +84,7 @@ class Transform(ABC):
 
 
 class PartTransform(Transform):
-    """A transform that uses one part of an image, which its size and the draws decide: a decoder may give that alone."""
+    """A transform that uses one part of an image, by its size and the draws: a decoder may give that alone."""
 
     __slots__ = ()
 

@@ -28,7 +28,7 @@ class ComposedTransform:
         keeps_image: whether one of them may use the input image later.
     """
 
-    __slots__ = ("_alone", "_calls", "_first", "is_random", "keeps_image", "steps")
+    __slots__ = ("_alone", "_calls", "_first", "_part_calls", "is_random", "keeps_image", "steps")
 
     def __init__(self, steps: Sequence[Transform]) -> None:
         self.steps = tuple(steps)
@@ -39,10 +39,8 @@ class ComposedTransform:
         while first > 0 and self.steps[first].in_place:
             first -= 1
         self._alone, self._calls = first, tuple[Callable[..., Image], ...](self.steps)
-        # A subclass with a `__call__` of its own wants the whole image.
-        first_step = self.steps[0] if self.steps else None
-        takes_parts = isinstance(first_step, PartTransform) and type(first_step).__call__ is PartTransform.__call__
-        self._first = first_step if takes_parts else None
+        self._first = _first_of_parts(self.steps)
+        self._part_calls = self._calls if self._first is None else (self._of_part, *self._calls[1:])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return compose, ([step.function if isinstance(step, _Function) else step for step in self.steps],)
@@ -82,8 +80,8 @@ class ComposedTransform:
         return None if self._first is None else self._first.part(height, width, draws)  # type: ignore[arg-type]
 
     def of_part(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
-        """As a call, with the pixels of the part, and the draws that `part` was called with."""
-        return self._run((self._of_part, *self._calls[1:]), image, draws, out)
+        """As a call, with the pixels of the part that `part` has named, and the draws that it was called with."""
+        return self._run(self._part_calls, image, draws, out)
 
     def _of_part(self, image: Image, draws: Draws | None, out: Image | None = None) -> Image:
         assert self._first is not None
@@ -102,6 +100,13 @@ class ComposedTransform:
 
     def __repr__(self) -> str:
         return f"[{', '.join(map(repr, self.steps))}]"
+
+
+def _first_of_parts(steps: Sequence[Transform]) -> PartTransform | None:
+    """The first transform, if it uses a part alone. A subclass with a `__call__` of its own wants the whole image."""
+    if steps and isinstance(steps[0], PartTransform) and type(steps[0]).__call__ is PartTransform.__call__:
+        return steps[0]
+    return None
 
 
 Transforms = (

@@ -13,8 +13,8 @@ _LEFT = 2  # times the size that is wanted: with fewer pixels, a decoder's filte
 class Part(NamedTuple):
     """A part of an image, in pixels of the whole image.
 
-    `scale` is 1, 2, 4 or 8: a decoder may give 1/scale of the pixels in each direction, rounded up. `top` and `left` are
-    multiples of it.
+    `scale` is 1, 2, 4 or 8: a decoder may give 1/scale of the pixels in each direction, rounded up. `top` and `left`
+    are multiples of it.
     """
 
     top: int

@@ -25,6 +25,10 @@ _ATTEMPTS = 10
 # evenly. Up to 1.5, photos are as near to Lanczos' as with area, in a seventh of the time.
 _BILINEAR_UP_TO = 1.5
 
+# Bilinear to twice the size, and then the mean of 2 x 2 pixels: 45 dB and more from area up to this factor, as near to
+# Lanczos', and in half of the time.
+_HALVED_UP_TO = 2.5
+
 
 @dataclass(frozen=True, slots=True)
 class _Sized(PartTransform):
@@ -136,7 +140,8 @@ class RandomResizedCrop(_Sized):
     If ten parts do not fit, the middle is taken, as large as `ratio` allows. This is Inception's augmentation
     (Szegedy and others, 2015, "Going deeper with convolutions", section 6) as torchvision defines it.
 
-    It scales bilinearly, or by area where the part is more than 1.5 times the size in a direction.
+    It scales bilinearly where the part is at most 1.5 times the size in each direction, by area above 2.5, and between
+    bilinearly to twice the size, and from there by area.
 
     Args:
         size: side of a square, or (height, width), in pixels.
@@ -183,9 +188,13 @@ class RandomResizedCrop(_Sized):
         # The part and the result would overlap in the same memory.
         if out is not None and np.may_share_memory(image, out):
             image = image.copy()
-        shape = self.shape
-        shrinks = image.shape[0] > _BILINEAR_UP_TO * shape[0] or image.shape[1] > _BILINEAR_UP_TO * shape[1]
-        return resize(image, shape, "area" if shrinks else "bilinear", out)
+        height, width = self.shape
+        factor = max(image.shape[0] / height, image.shape[1] / width)
+        if factor <= _BILINEAR_UP_TO:
+            return resize(image, self.shape, "bilinear", out)
+        if factor <= _HALVED_UP_TO:
+            image = resize(image, (2 * height, 2 * width), "bilinear", None)
+        return resize(image, self.shape, "area", out)
 
     def box(self, height: int, width: int, draws: Draws) -> tuple[int, int, int, int]:
         """The next part of an image of this size: top, left, height and width, in pixels."""

@@ -131,7 +131,7 @@ class ImageCodec(ABC):
 
         Args:
             quality: 1 to 100; None for the default.
-            restart_markers: in a JPEG, at the end of each row of units ("row"), several times in it ("auto"), or "none".
+            restart_markers: in a JPEG, at the end of each row of coding units ("row"), more often ("auto"), or "none".
         """
 
 

@@ -1,4 +1,4 @@
-"""JPEG (ITU-T T.81): decoded by libjpeg-turbo through simplejpeg, encoded through Pillow, which writes restart markers."""
+"""JPEG (ITU-T T.81), by libjpeg-turbo: decoded through simplejpeg, encoded through Pillow, for its restart markers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Jpeg"]
 
 # Units of a row between two restart markers: a marker costs some five bytes, and the fewer units, the less of an image
 # that a crop does not need is decoded.
-_INTERVALS = (6, 5, 4, 3, 2)
+_INTERVALS = (4, 3, 5, 2, 6, 7)
 
 
 class Jpeg(ImageCodec):
@@ -86,7 +86,14 @@ class Jpeg(ImageCodec):
         pillow, grey = optional_module("PIL.Image"), pixels.shape[2] == 1
         image, buffer = pillow.fromarray(pixels[..., 0] if grey else pixels), io.BytesIO()
         interval = _interval(pixels.shape[1], 8 if grey else 16, restart_markers)
-        image.save(buffer, "JPEG", quality=quality or self.quality, subsampling="4:2:0", restart_marker_blocks=interval)
+        sampling = "4:4:4" if grey else "4:2:0"
+        image.save(
+            buffer,
+            "JPEG",
+            quality=quality or self.quality,
+            subsampling=sampling,
+            restart_marker_blocks=interval,
+        )
         return buffer.getvalue()
 
 
