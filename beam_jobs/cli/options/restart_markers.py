@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Callable
 from typing import get_args
 
+from beam_jobs.cli.parser import listed
 from beam_jobs.errors import UsageError
 from shard_reader.format.image_codecs.codec import RestartMarkers
+from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
 __all__ = ["add_restart_markers", "restart_markers"]
 
@@ -22,10 +24,12 @@ def restart_markers(found: argparse.Namespace, encoding: str) -> RestartMarkers:
     """The option of a command line.
 
     Raises:
-        UsageError: it is given for another encoding than JPEG.
+        UsageError: it is given for an encoding without them.
     """
-    if found.restart_markers is not None and encoding != "jpeg":
+    if found.restart_markers is not None and not IMAGE_CODECS[encoding].has_restart_markers:
+        having = listed([name for name, codec in IMAGE_CODECS.items() if codec.has_restart_markers], "and")
         raise UsageError(
-            f"--restart-markers {found.restart_markers}: JPEGs have them, the encoding is {encoding}: leave it out"
+            f"--restart-markers {found.restart_markers} is for {having}, the encoding is {encoding}: leave it out"
         )
-    return found.restart_markers or "auto"
+    markers: RestartMarkers = found.restart_markers or "auto"
+    return markers

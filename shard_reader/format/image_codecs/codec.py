@@ -67,6 +67,8 @@ class ImageCodec(ABC):
     """Whether a file of this encoding that needs no change is stored as it is."""
     decodes_faster: ClassVar[bool] = False
     """Whether `decode` has a faster, less exact way."""
+    has_restart_markers: ClassVar[bool] = False
+    """Whether `encode` has a choice of restart markers, at which parts can be cut out."""
     in_tfds: ClassVar[bool] = False
     """Whether TensorFlow Datasets decodes it as an `Image` feature."""
     packages: ClassVar[tuple[str, ...]] = ()

@@ -34,7 +34,7 @@ class Jpeg(ImageCodec):
     dtypes = ("uint8",)
     max_side = 65_500  # of libjpeg
     quality = 90
-    keeps_files = decodes_faster = in_tfds = True
+    keeps_files = decodes_faster = has_restart_markers = in_tfds = True
     packages = ("simplejpeg",)
 
     def matches(self, start: bytes) -> bool:
@@ -102,8 +102,8 @@ def _interval(width: int, unit: int, restart_markers: RestartMarkers) -> int:
     units = -(-width // unit)
     if restart_markers == "none":
         return 0
-    divisors = [] if restart_markers == "row" else [interval for interval in _INTERVALS if units % interval == 0]
-    return divisors[0] if divisors else units
+    parts = [interval for interval in _INTERVALS if interval < units and units % interval == 0]
+    return parts[0] if parts and restart_markers == "auto" else units
 
 
 def _decoded(

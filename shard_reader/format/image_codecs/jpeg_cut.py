@@ -20,7 +20,7 @@ from shard_reader.transforms.part import Part
 __all__ = ["Cut", "cut"]
 
 _MOST_BYTES = 1 << 24  # of a payload: the search for markers takes up to 10 times as much memory
-_MOST_STUFFED = 16  # one of so many bytes: a coded 255 is followed by a 0, and is one of 100 to 200 bytes
+_STUFFED = 16  # at most one of so many bytes is a coded 255, with a 0 after it, and one at the end of each segment
 _MOST_SEGMENTS = 64  # of a header; 10 are usual
 _PAYS = 1 << 14  # pixels: a cut takes as long as decoding 10,000 to 15,000
 _BASELINE, _EXTENDED, _TABLES, _QUANTIZATION, _INTERVAL, _SCAN = 0xC0, 0xC1, 0xC4, 0xDB, 0xDD, 0xDA
@@ -150,7 +150,7 @@ def _bounds(payload: Bytes, scan: int, count: int) -> NDArray[np.int64] | None:
     """
     data = payload[scan:]
     found = data == 0xFF
-    if np.count_nonzero(found) > count + len(data) // _MOST_STUFFED or 3 * count > len(data):
+    if np.count_nonzero(found) > 2 * count + len(data) // _STUFFED or 3 * count > len(data):
         return None
     places = found.nonzero()[0]
     if not len(places) or places[-1] + 2 != len(data):

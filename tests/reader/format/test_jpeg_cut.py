@@ -317,7 +317,18 @@ def test_tables_and_sampling_are_those_of_simplejpeg(channels: int, quality: int
 
 @pytest.mark.parametrize(
     ("width", "channels", "interval"),
-    [(256, 3, 4), (341, 3, 2), (384, 3, 4), (400, 3, 5), (272, 3, 17), (16, 3, 1), (784, 3, 7), (256, 1, 4), (5, 1, 1)],
+    [
+        (256, 3, 4),
+        (341, 3, 2),
+        (384, 3, 4),
+        (400, 3, 5),
+        (272, 3, 17),
+        (64, 3, 2),
+        (16, 3, 1),
+        (784, 3, 7),
+        (256, 1, 4),
+        (5, 1, 1),
+    ],
 )
 def test_the_interval_divides_a_row(width: int, channels: int, interval: int) -> None:
     pixels = np.zeros((40, width, channels), np.uint8)
