@@ -19,8 +19,8 @@ from shard_reader.transforms.part import Part
 
 __all__ = ["Cut", "cut"]
 
-_MOST_BYTES = 1 << 24  # of a payload: the search for markers takes up to 10 times as much memory
-_STUFFED = 16  # at most one of so many bytes is a coded 255, with a 0 after it, and one at the end of each segment
+_MOST_BYTES = 1 << 24  # of a payload: the search for markers takes up to 15 times as much memory
+_STUFFED = 4  # one of so many bytes, at most, is a coded 255, with a 0 after it; in photos one of 200
 _MOST_SEGMENTS = 64  # of a header; 10 are usual
 _PAYS = 1 << 14  # pixels: a cut takes as long as decoding 10,000 to 15,000
 _BASELINE, _EXTENDED, _TABLES, _QUANTIZATION, _INTERVAL, _SCAN = 0xC0, 0xC1, 0xC4, 0xDB, 0xDD, 0xDA
