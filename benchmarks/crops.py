@@ -1,17 +1,21 @@
-"""CPU time of random crops, and of whole images, from JPEGs with restart markers and without.
+"""CPU time of crops, of whole images and of the job, for JPEGs with restart markers and without.
 
     python benchmarks/crops.py PHOTOS [--sizes 256 512] [--rounds 9] [--work FOLDER]
 
 `image-shards prepare` makes a dataset of PHOTOS for each size (of the short side) and each choice of
-`--restart-markers`. The rows of the first table are streams in one thread, with `RandomResizedCrop(224)` or
-`CenterCrop(224)`. The rows of the second are decoders that know nothing of this project, with the payloads of these
-datasets. All rows take turns in one process, an epoch of PHOTOS each; the first round is not counted. A number is the
-median of the CPU time of the rounds, a ratio that of the ratios within a round.
+`--restart-markers`. The rows of the first table are streams in one thread. Those of the second are decoders that know
+nothing of this project, with the payloads of these datasets. Those of the third are the job's way from a file to a
+payload. "former" is as before there were markers: with simplejpeg as the encoder, and with `area` for all factors above
+1.5.
+
+All rows take turns in one process, every few images, and each of them has the same images in a round. The first round
+is not counted. A number is the median of the CPU time of the rounds, a ratio that of the ratios within a round.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import statistics
 import subprocess
@@ -21,27 +25,42 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from beam_jobs.cli.prepare import parse as parse_options
+from beam_jobs.images.process import prepare_image
+from beam_jobs.sources.files.interface import BadInput
 from shard_reader import CenterCrop, Dataset, RandomResizedCrop, Resize, open_dataset
+from shard_reader.format.image_codecs.jpeg import Jpeg
+from shard_reader.transforms import standard
 
 MARKERS = ("none", "row", "auto")
 CROP = 224
+TURN = 50  # images
+Rows = dict[str, Callable[[int], object]]
+"""Names, and functions that do the work of a turn, by its number."""
 
 
 def main() -> None:
     """Make the datasets, and print the tables."""
     options = parse()
+    cv2.setNumThreads(1)  # its idle threads take time of the CPU, too
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(options.work or temporary)
         for size in options.sizes:
             data = {markers: prepared(Path(options.photos), work, size, markers) for markers in MARKERS}
             print_sizes(size, data)
-            print_streams(size, data, options.rounds)
-            print_decoders(size, data, options.rounds)
+            images, rounds = len(data["none"]), options.rounds
+            print_table(f"stream, short side {size}", streams(data), images, rounds)
+            print_table(f"decoder, short side {size}", decoders(data), images, rounds)
+            print_table(f"job, `--size {size}`", jobs(size, Path(options.photos)), images, rounds)
 
 
 def parse() -> argparse.Namespace:
@@ -65,46 +84,51 @@ def prepared(photos: Path, work: Path, size: int, markers: str) -> Dataset:
 
 def print_sizes(size: int, data: Mapping[str, Dataset]) -> None:
     """The bytes of the payloads."""
-    lengths = {markers: sum(len(one) for one in payloads(dataset)) for markers, dataset in data.items()}
-    print(f"\nShort side {size}, {len(data['none'])} photos, bytes of a JPEG:", end=" ")
-    print(", ".join(f"{name} {total / len(data['none']):,.0f} ({total / lengths['none'] - 1:+.2%})"
-          for name, total in lengths.items()), "\n")  # fmt: skip
+    means = {markers: statistics.mean(map(len, payloads(dataset))) for markers, dataset in data.items()}
+    bytes_of = ", ".join(f"{name} {mean:,.0f} ({mean / means['none'] - 1:+.2%})" for name, mean in means.items())
+    print(f"\nShort side {size}, {len(data['none'])} photos, bytes of a JPEG: {bytes_of}\n")
 
 
-def print_streams(size: int, data: Mapping[str, Dataset], rounds: int) -> None:
-    """Streams with crops."""
-    rows: dict[str, Callable[[], object]] = {}
-    for exact in (True, False):
-        for markers in MARKERS:
-            name = f"RandomResizedCrop, {markers}{', exact' if exact else ''}"
-            rows[name] = epoch(data[markers], RandomResizedCrop(CROP, exact=exact))
+def streams(data: Mapping[str, Dataset]) -> Rows:
+    """Streams with crops, and with a resize."""
+    rows: Rows = {"RandomResizedCrop, former": former(batches(data["none"], RandomResizedCrop(CROP, exact=True)))}
     for markers in MARKERS:
-        rows[f"CenterCrop, {markers}"] = epoch(data[markers], CenterCrop(CROP))
-    for exact in (True, False):
-        rows[f"Resize(64), none{', exact' if exact else ''}"] = epoch(data["none"], Resize(64, exact=exact))
-    print_table(f"stream, short side {size}", rows, len(data["none"]), rounds)
+        rows[f"RandomResizedCrop, {markers}"] = batches(data[markers], RandomResizedCrop(CROP))
+    for markers in MARKERS:
+        rows[f"CenterCrop, {markers}"] = batches(data[markers], CenterCrop(CROP))
+    for name, exact in (("former", True), ("none", False)):
+        rows[f"Resize(64), {name}"] = batches(data["none"], Resize(64, exact=exact))
+    return rows
 
 
-def epoch(data: Dataset, transform: Any) -> Callable[[], object]:
-    """A function that reads an epoch."""
-    stream = data.stream(batch_size=50, image=transform, fields=("image",), threads=1, verify="never")
-    return lambda: sum(len(batch["image"]) for batch in stream)
+def batches(data: Dataset, transform: Any) -> Callable[[int], object]:
+    """The batches of a stream."""
+    stream = data.stream(batch_size=TURN, image=transform, fields=("image",), threads=1, verify="never")
+    return lambda turn: stream.batch(0, turn)
 
 
-def print_decoders(size: int, data: Mapping[str, Dataset], rounds: int) -> None:
+def former(run: Callable[[int], object]) -> Callable[[int], object]:
+    """With the resize that `RandomResizedCrop` had before."""
+
+    def replaced(turn: int) -> None:
+        with patch.object(standard, "_HALVED_UP_TO", 0.0):
+            run(turn)
+
+    return replaced
+
+
+def decoders(data: Mapping[str, Dataset]) -> Rows:
     """Whole images by other decoders."""
-    decoders: dict[str, Callable[[bytes], object]] = {
+    found: dict[str, Callable[[bytes], object]] = {
         "simplejpeg": simplejpeg.decode_jpeg,
         "Pillow": lambda payload: np.asarray(Image.open(io.BytesIO(payload))),
         **tensorflow_decoders(),
         **torchvision_decoders(),
     }
-    rows = {
-        f"{name}, {markers}": decoding(decode, payloads(data[markers]))
-        for name, decode in decoders.items()
-        for markers in MARKERS
+    stored = {markers: payloads(dataset) for markers, dataset in data.items()}
+    return {
+        f"{name}, {markers}": each(decode, stored[markers]) for name, decode in found.items() for markers in MARKERS
     }
-    print_table(f"decoder, short side {size}", rows, len(data["none"]), rounds)
 
 
 def tensorflow_decoders() -> dict[str, Callable[[bytes], object]]:
@@ -113,8 +137,9 @@ def tensorflow_decoders() -> dict[str, Callable[[bytes], object]]:
         import tensorflow as tf
     except ModuleNotFoundError:
         return {}
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    with contextlib.suppress(RuntimeError):  # it has begun, with the first size
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.threading.set_intra_op_parallelism_threads(1)
     window = tf.constant([16, 16, CROP, CROP])
     return {
         "tf.io.decode_jpeg": lambda payload: tf.io.decode_jpeg(payload, 3),
@@ -132,9 +157,48 @@ def torchvision_decoders() -> dict[str, Callable[[bytes], object]]:
     return {"torchvision": lambda payload: decode_jpeg(torch.frombuffer(bytearray(payload), dtype=torch.uint8))}
 
 
-def decoding(decode: Callable[[bytes], object], images: list[bytes]) -> Callable[[], object]:
-    """A function that decodes images."""
-    return lambda: [decode(image) for image in images] and None
+def jobs(size: int, photos: Path) -> Rows:
+    """The job, with the former encoder and with each choice of markers."""
+    files = [path.read_bytes() for path in sorted(photos.rglob("*.*"))]
+    ways = {markers: each(preparing(size, markers), files) for markers in MARKERS}
+    return {"prepare_image, former": with_simplejpeg(ways["none"])} | {
+        f"prepare_image, {markers}": way for markers, way in ways.items()
+    }
+
+
+def preparing(size: int, markers: str) -> Callable[[bytes], object]:
+    """A function from a file to its payload."""
+    image = parse_options(["prepare", "in", "out", "--size", str(size), "--restart-markers", markers]).image
+
+    def run(data: bytes) -> None:
+        with contextlib.suppress(BadInput):
+            prepare_image(data, image)
+
+    return run
+
+
+def with_simplejpeg(run: Callable[[int], object]) -> Callable[[int], object]:
+    """With an encoder that knows no markers."""
+
+    def encode(self: Jpeg, pixels: Any, quality: int | None, restart_markers: str) -> bytes:
+        encoded: bytes = simplejpeg.encode_jpeg(pixels, quality or self.quality, "RGB", "420")
+        return encoded
+
+    def replaced(turn: int) -> None:
+        with patch.object(Jpeg, "encode", encode):
+            run(turn)
+
+    return replaced
+
+
+def each(work: Callable[[bytes], object], images: list[bytes]) -> Callable[[int], object]:
+    """A function that works on the images of a turn."""
+
+    def run(turn: int) -> None:
+        for image in images[turn * TURN : (turn + 1) * TURN]:
+            work(image)
+
+    return run
 
 
 def payloads(data: Dataset) -> list[bytes]:
@@ -143,22 +207,27 @@ def payloads(data: Dataset) -> list[bytes]:
     return [shard.payload(row).tobytes() for shard, row in places]
 
 
-def print_table(title: str, rows: Mapping[str, Callable[[], object]], images: int, rounds: int) -> None:
-    """Measure rows in turns; the first is the one that the others are compared with."""
+def print_table(title: str, rows: Rows, images: int, rounds: int) -> None:
+    """Measure rows in turns; the first of its kind is the one that the others are compared with."""
     found: dict[str, list[float]] = {name: [] for name in rows}
+    turns = images // TURN
     for _ in range(rounds + 1):
-        for name, run in rows.items():
-            start = time.process_time()
-            run()
-            found[name].append((time.process_time() - start) / images * 1e6)
-    print(f"| {title} | us of CPU for an image (median) | times as fast as the first of its kind |\n|---|---|---|")
+        seconds = dict.fromkeys(rows, 0.0)
+        for turn in range(turns):
+            for name, run in rows.items():
+                start = time.process_time()
+                run(turn)
+                seconds[name] += time.process_time() - start
+        for name in rows:
+            found[name].append(seconds[name] / (turns * TURN) * 1e6)
+    print(f"| {title} | CPU µs for an image (median) | times as fast as the first of its kind |\n|---|---|---|")
     kinds: dict[str, list[float]] = {}
     for name, times in found.items():
         kind = kinds.setdefault(name.split(",")[0], times)
-        ratios = [first / time for first, time in zip(kind[1:], times[1:], strict=True)]
+        ratios = [first / own for first, own in zip(kind[1:], times[1:], strict=True)]
         bounds = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"| {name} | {statistics.median(times[1:]):,.0f} | {bounds} |")
-    print()
+    print(flush=True)
 
 
 if __name__ == "__main__":

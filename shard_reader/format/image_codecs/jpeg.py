@@ -84,7 +84,8 @@ class Jpeg(ImageCodec):
 
     def encode(self, pixels: Pixels, quality: int | None, restart_markers: RestartMarkers = "auto") -> bytes:
         pillow, grey = optional_module("PIL.Image"), pixels.shape[2] == 1
-        image, buffer = pillow.fromarray(pixels[..., 0] if grey else pixels), io.BytesIO()
+        image = pillow.frombytes("L" if grey else "RGB", pixels.shape[1::-1], pixels.data)
+        buffer = io.BytesIO()
         interval = _interval(pixels.shape[1], 8 if grey else 16, restart_markers)
         sampling = "4:4:4" if grey else "4:2:0"
         image.save(
