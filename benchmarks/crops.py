@@ -3,10 +3,10 @@
     python benchmarks/crops.py PHOTOS [--sizes 256 512] [--rounds 9] [--work FOLDER]
 
 `image-shards prepare` makes a dataset of PHOTOS for each size (of the short side) and each choice of
-`--restart-markers`. The rows of the first table are streams in one thread. Those of the second are decoders that know
-nothing of this project, with the payloads of these datasets. Those of the third are the job's way from a file to a
-payload. "former" is as before there were markers: with simplejpeg as the encoder, and with `area` for all factors above
-1.5.
+`--restart-markers`. The rows of the first table are what one thread of a stream does with a payload: decode it, or a
+part of it, and transform it. Those of the second are decoders that know nothing of this project, with the payloads of
+these datasets. Those of the third are the job's way from a file to a payload. "former" is as before there were markers:
+with simplejpeg as the encoder, whole images, and `area` for all factors above 1.5.
 
 All rows take turns in one process, every few images, and each of them has the same images in a round. The first round
 is not counted. A number is the median of the CPU time of the rounds, a ratio that of the ratios within a round.
@@ -37,13 +37,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from beam_jobs.cli.prepare import parse as parse_options
 from beam_jobs.images.process import prepare_image
 from beam_jobs.sources.files.interface import BadInput
-from shard_reader import CenterCrop, Dataset, RandomResizedCrop, Resize, open_dataset
+from shard_reader import CenterCrop, Dataset, Draws, RandomResizedCrop, Resize, Transform, open_dataset
+from shard_reader.format.image_codecs.codec import Scratch
 from shard_reader.format.image_codecs.jpeg import Jpeg
+from shard_reader.format.image_codecs.table import decode_image
 from shard_reader.transforms import standard
+from shard_reader.transforms.compose import compose
 
 MARKERS = ("none", "row", "auto")
 CROP = 224
-TURN = 50  # images
+TURN = 25  # images
 Rows = dict[str, Callable[[int], object]]
 """Names, and functions that do the work of a turn, by its number."""
 
@@ -58,7 +61,7 @@ def main() -> None:
             data = {markers: prepared(Path(options.photos), work, size, markers) for markers in MARKERS}
             print_sizes(size, data)
             images, rounds = len(data["none"]), options.rounds
-            print_table(f"stream, short side {size}", streams(data), images, rounds)
+            print_table(f"crop, short side {size}", crops(data), images, rounds)
             print_table(f"decoder, short side {size}", decoders(data), images, rounds)
             print_table(f"job, `--size {size}`", jobs(size, Path(options.photos)), images, rounds)
 
@@ -89,22 +92,35 @@ def print_sizes(size: int, data: Mapping[str, Dataset]) -> None:
     print(f"\nShort side {size}, {len(data['none'])} photos, bytes of a JPEG: {bytes_of}\n")
 
 
-def streams(data: Mapping[str, Dataset]) -> Rows:
-    """Streams with crops, and with a resize."""
-    rows: Rows = {"RandomResizedCrop, former": former(batches(data["none"], RandomResizedCrop(CROP, exact=True)))}
-    for markers in MARKERS:
-        rows[f"RandomResizedCrop, {markers}"] = batches(data[markers], RandomResizedCrop(CROP))
-    for markers in MARKERS:
-        rows[f"CenterCrop, {markers}"] = batches(data[markers], CenterCrop(CROP))
-    for name, exact in (("former", True), ("none", False)):
-        rows[f"Resize(64), {name}"] = batches(data["none"], Resize(64, exact=exact))
-    return rows
+def crops(data: Mapping[str, Dataset]) -> Rows:
+    """Crops and a resize, as a thread of a stream makes them."""
+    random = RandomResizedCrop(CROP)
+    rows: Rows = {
+        "RandomResizedCrop, former": former(made(data["none"], RandomResizedCrop(CROP, exact=True), whole=True))
+    }
+    rows |= {f"RandomResizedCrop, {markers}": made(data[markers], random) for markers in MARKERS}
+    rows["CenterCrop, former"] = made(data["none"], CenterCrop(CROP), whole=True)
+    rows |= {f"CenterCrop, {markers}": made(data[markers], CenterCrop(CROP)) for markers in MARKERS}
+    rows["Resize(64), former"] = made(data["none"], Resize(64), whole=True)
+    return rows | {"Resize(64), none": made(data["none"], Resize(64))}
 
 
-def batches(data: Dataset, transform: Any) -> Callable[[int], object]:
-    """The batches of a stream."""
-    stream = data.stream(batch_size=TURN, image=transform, fields=("image",), threads=1, verify="never")
-    return lambda turn: stream.batch(0, turn)
+def made(data: Dataset, transform: Transform, *, whole: bool = False) -> Callable[[int], object]:
+    """From payloads to transformed images, each from the whole image or from a part."""
+    chain, field, images, scratch = compose(transform), data.fields["image"], payloads(data), Scratch()
+    sizes = list(zip(data.column("height").tolist(), data.column("width").tolist(), strict=True))
+    out = np.empty((*transform.shape, 3), np.uint8)  # type: ignore[attr-defined]
+
+    def run(turn: int) -> None:
+        for record in range(turn * TURN, (turn + 1) * TURN):
+            draws, payload = Draws(1, record), np.frombuffer(images[record], np.uint8)
+            if whole:
+                chain(decode_image(payload, field, *sizes[record], scratch=scratch), draws, out)
+            else:
+                part = chain.part(*sizes[record], draws)
+                chain.of_part(decode_image(payload, field, *sizes[record], scratch=scratch, part=part), draws, out)
+
+    return run
 
 
 def former(run: Callable[[int], object]) -> Callable[[int], object]:
