@@ -11,6 +11,7 @@ from typing import Any
 from beam_jobs.metadata.card import Card
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader.format.fields import FORMAT_VERSION, MAX_PIXELS
+from shard_reader.format.image_codecs.codec import RestartMarkers
 from shard_reader.format.manifest import canonical_json
 from shard_reader.storage.secrets import without_secrets
 
@@ -56,7 +57,8 @@ class ImageOptions:
     of 16-bit images. Colours are RGB, 0 to 255.
     `reject_suspects` rejects images that a decoder reads with a complaint. `max_work` is the number of pixels that a
     decoder goes over: those of the image, times the passes over them. Unless `exact_decode`, a decoder reduces a JPEG
-    that is far larger than its stored size.
+    that is far larger than its stored size. `restart_markers` are those of JPEGs that are encoded; files that keep
+    their bytes keep their markers.
     """
 
     width: int
@@ -76,6 +78,7 @@ class ImageOptions:
     max_work: int = MAX_WORK
     reject_suspects: bool = False
     exact_decode: bool = False
+    restart_markers: RestartMarkers = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

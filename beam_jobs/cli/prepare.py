@@ -9,6 +9,7 @@ from typing import Any
 
 from beam_jobs.cli.options.downloads import add_downloads
 from beam_jobs.cli.options.duplicates import add_duplicates, duplicate_options
+from beam_jobs.cli.options.jpeg import add_jpeg, exact_decode, restart_markers
 from beam_jobs.cli.options.papers import add_papers, place_and_card
 from beam_jobs.cli.options.planning import add_planning, planning_options
 from beam_jobs.cli.parser import command_parser, listed
@@ -147,9 +148,9 @@ def _add_pixels(parser: argparse.ArgumentParser) -> None:
     add("--only-shrink", action="store_true", help="never make an image larger (cover, inside, pad)")
     add("--filter", choices=FILTERS, default="lanczos", metavar="FILTER",
         help=", ".join(FILTERS).replace("lanczos", "lanczos (default)"))  # fmt: skip
-    add("--exact-decode", action="store_true", help="decode large JPEGs at their full size")
     add("--quality", type=integer(1, 100), metavar="1..100", help=f"quality of {_qualities()};"
         " without it, a JPEG file that needs no change keeps its bytes")  # fmt: skip
+    add_jpeg(add)
     add("--pad-color", type=color, metavar="COLOR", help="color of the border of --fit pad (default: black)")
     add("--background", type=color, default="white", metavar="COLOR",
         help="color below transparent pixels (default: white)")  # fmt: skip
@@ -312,6 +313,7 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
         filter=found.filter,
         encoding=encoding,
         quality=found.quality,
+        restart_markers=restart_markers(found, encoding),
         dtype=dtype,
         normalize=found.normalize,
         only_shrink=found.only_shrink,
@@ -322,7 +324,7 @@ def _image_options(found: argparse.Namespace) -> ImageOptions:
         max_bytes=found.max_bytes,
         max_work=found.max_work,
         reject_suspects=found.reject_suspects,
-        exact_decode=found.exact_decode,
+        exact_decode=exact_decode(found, fit),
     )
 
 
@@ -358,8 +360,6 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         raise UsageError("--size: --fit none keeps the size of each image; leave one out")
     if found.only_shrink and fit not in ("cover", "inside", "pad"):
         raise UsageError(f"--only-shrink: is for --fit cover, inside or pad, not for {fit}")
-    if found.exact_decode and (fit == "none" or found.filter == "nearest"):
-        raise UsageError("--exact-decode: --fit none and --filter nearest decode whole images already; leave it out")
     if found.pad_color is not None and fit != "pad":
         raise UsageError(f"--pad-color: is for --fit pad, not for {fit}; leave it out")
 

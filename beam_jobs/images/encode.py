@@ -24,10 +24,11 @@ def encode(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None
     """The payload of pixels, `[height, width, channels]`, C-contiguous, uint8 or uint16.
 
     Args:
-        options: the encoding, its quality, the dtype, and the normalization.
+        options: the encoding, its quality and restart markers, the dtype, and the normalization.
         statistics: the sums of the dataset, needed for `normalize="dataset"`.
     """
-    return IMAGE_CODECS[options.encoding].encode(_as_stored(pixels, options, statistics), options.quality)
+    stored = _as_stored(pixels, options, statistics)
+    return IMAGE_CODECS[options.encoding].encode(stored, options.quality, options.restart_markers)
 
 
 def _as_stored(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """From an image file, or from pixels, to the payload that is stored. Pure functions, no Beam.
 
-`decode.py` reads files, `geometry.py` computes sizes, `pixels/` resamples with the filters of Pillow, and libjpeg-turbo
-(through simplejpeg) encodes. benchmarks/README.md compares their speed with Pillow's.
+`decode.py` reads files, `geometry.py` computes sizes, `pixels/` resamples with the filters of Pillow.
+benchmarks/README.md compares their speed with Pillow's.
 """
 
 from __future__ import annotations

@@ -287,7 +287,8 @@ def _stages(stream: Stream, sample: _PickedRecords, options: BenchmarkOptions) -
         return
 
     def decode(place: int) -> Any:
-        return decode_image(payloads[place], field, *shapes[place], fast=options.fast)
+        part = chain.part(*shapes[place], Draws(0, place))
+        return decode_image(payloads[place], field, *shapes[place], fast=options.fast, part=part)
 
     if not codec.is_raw:
         yield "decode", _per_image(decode, places)
@@ -314,7 +315,7 @@ def _look_up(stream: Stream, steps: int) -> None:
 
 
 def _transform(chain: ComposedTransform, pixels: Any, place: int, target: Any) -> None:
-    chain(pixels, Draws(0, place), target)
+    chain.of_part(pixels, Draws(0, place), target)
 
 
 def _per_image(work: Callable[[int], object], places: range) -> float:

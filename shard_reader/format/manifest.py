@@ -49,15 +49,15 @@ manifest in which each field has a `feature`, the name of the one it is read fro
 in the image's own header if their `feature` is the image's. Where no feature is a unique text, there is no field `id`:
 a record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
 
-**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width,
-channel), `id` (UTF-8, unique in the dataset), `height`, `width`, `original_height`, `original_width` (the pixels of
-the upright input, before it is cropped, resized or padded), `content_hash` (the first 64 bits of the XXH3-128 of the
-input), `phash`, `dhash` (two perceptual hashes of 64 bits of the stored image without its border; both 0 for an image
-of one colour, which has none; all three hashes as signed integers), `label` (the index into `class_names`, or a number
-of the inputs' own; a list of them where a record has several; absent where the inputs have no labels), and fields that
-the inputs bring along, of any name. `objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts
-of the stored image's height and width. All fields that begin with `objects/` have an element for each of the
-n objects.
+**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width, channel; a
+JPEG may have restart markers, at which a reader may cut a part out of it), `id` (UTF-8, unique in the dataset),
+`height`, `width`, `original_height`, `original_width` (the pixels of the upright input, before it is cropped, resized
+or padded), `content_hash` (the first 64 bits of the XXH3-128 of the input), `phash`, `dhash` (two perceptual hashes of
+64 bits of the stored image without its border; both 0 for an image of one colour, which has none; all three hashes as
+signed integers), `label` (the index into `class_names`, or a number of the inputs' own; a list of them where a record
+has several; absent where the inputs have no labels), and fields that the inputs bring along, of any name.
+`objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts of the stored image's height and width. All
+fields that begin with `objects/` have an element for each of the n objects.
 
 **TFRecord.** Plain framing with masked CRC-32C around a `tf.train.Example`: `int64_list`, `float_list`, and
 `bytes_list` for strings and for `image`. A scalar has one value, an array all of its values, row by row.

@@ -219,7 +219,15 @@ class BatchImages:
         positions, origin = pending.lookup.positions, pending.places.start
         scratch = None if self._transform.keeps_image else Scratch()
         for place, shard, start, length, checksum, height, width in pending.lookup.payloads(part):
-            target = pending.images[place - origin]
+            target, wanted = pending.images[place - origin], None
+            draws = Draws(seed, int(positions[place])) if self._transform.is_random else None
+            try:
+                if shard is not None:
+                    wanted = self._transform.part(height, width, draws)
+            except Exception as error:
+                target[...] = 0
+                pending.fail_transform(place, error)
+                continue
             try:
                 if shard is None:
                     raise ValueError("is in a shard that is not open")
@@ -229,15 +237,22 @@ class BatchImages:
                     if found is None:
                         raise ValueError(_MISMATCH)
                     payload = found
-                image, most = shard.fields["image"], shard.max_pixels
-                pixels = decode_image(payload, image, height, width, fast=self._fast, scratch=scratch, max_pixels=most)
+                pixels = decode_image(
+                    payload,
+                    shard.fields["image"],
+                    height,
+                    width,
+                    fast=self._fast,
+                    scratch=scratch,
+                    max_pixels=shard.max_pixels,
+                    part=wanted,
+                )
             except (CorruptionError, ValueError, OSError) as error:
                 target[...] = 0
                 pending.fail(place, error)
                 continue
             try:
-                draws = Draws(seed, int(positions[place])) if self._transform.is_random else None
-                self._transform(pixels, draws, target)
+                self._transform.of_part(pixels, draws, target)
             except Exception as error:
                 target[...] = 0
                 pending.fail_transform(place, error)

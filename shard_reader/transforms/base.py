@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.part import Part
 
-__all__ = ["Shape", "Transform", "qualified_name"]
+__all__ = ["PartTransform", "Shape", "Transform", "qualified_name"]
 
 Image = NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -50,7 +51,7 @@ class Transform(ABC):
         super().__init_subclass__(**options)
         # A subclass of a transform may keep images in its `__call__` though its base class does not: a wrong True costs
         # memory, a wrong False would change images that are in use.
-        if "__call__" in vars(cls) and "keeps_image" not in vars(cls):
+        if vars(cls).keys() & {"__call__", "of_part"} and "keeps_image" not in vars(cls):
             cls.keeps_image = True
 
     @abstractmethod
@@ -80,6 +81,31 @@ class Transform(ABC):
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in getattr(self, "__dict__", {}).items())
         return f"{qualified_name(type(self))}({settings})"
+
+
+class PartTransform(Transform):
+    """A transform that uses one part of an image, by its size and the draws: a decoder may give that alone."""
+
+    __slots__ = ()
+
+    keeps_image = False
+
+    @abstractmethod
+    def part(self, height: int, width: int, draws: Draws) -> Part:
+        """The part of an image of this size."""
+
+    @abstractmethod
+    def of_part(self, image: Image, out: Image | None = None) -> Image:
+        """The result for the pixels of the part, which may have been decoded at its scale. `out` is as on a call.
+
+        Raises:
+            ValueError: this image cannot be transformed. The message continues "the image".
+        """
+
+    def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
+        """The result of `of_part` for the part of an image, `[h, w, channels]`, of the same dtype."""
+        part = self.part(image.shape[0], image.shape[1], draws)  # type: ignore[arg-type]  # where it is not random
+        return self.of_part(image[part.rows, part.columns], out)
 
 
 def qualified_name(value: Any) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.transforms.base import Shape, Transform, qualified_name
+from shard_reader.transforms.base import PartTransform, Shape, Transform, qualified_name
 from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.part import Part
 
 __all__ = ["ComposedTransform", "Transforms", "compose"]
 
@@ -27,7 +28,7 @@ class ComposedTransform:
         keeps_image: whether one of them may use the input image later.
     """
 
-    __slots__ = ("_alone", "_into", "is_random", "keeps_image", "steps")
+    __slots__ = ("_alone", "_calls", "_first", "_part_calls", "is_random", "keeps_image", "steps")
 
     def __init__(self, steps: Sequence[Transform]) -> None:
         self.steps = tuple(steps)
@@ -37,8 +38,9 @@ class ComposedTransform:
         first = max(0, len(self.steps) - 1)
         while first > 0 and self.steps[first].in_place:
             first -= 1
-        self._alone: tuple[Callable[..., Image], ...] = self.steps[:first]
-        self._into: tuple[Callable[..., Image], ...] = self.steps[first:]
+        self._alone, self._calls = first, tuple[Callable[..., Image], ...](self.steps)
+        self._first = _first_of_parts(self.steps)
+        self._part_calls = self._calls if self._first is None else (self._of_part, *self._calls[1:])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return compose, ([step.function if isinstance(step, _Function) else step for step in self.steps],)
@@ -71,16 +73,40 @@ class ComposedTransform:
         """
         if draws is None and self.is_random:
             raise TypeError(f"draws=None: {self!r} needs the draws of a record, as Draws(key, position)")
-        for step in self._alone:
-            image = step(image, draws)
-        for step in self._into:
-            image = step(image, draws, out)
+        return self._run(self._calls, image, draws, out)
+
+    def part(self, height: int, width: int, draws: Draws | None) -> Part | None:
+        """The part of an image of this size that the first transform uses; None where it wants the whole image."""
+        return None if self._first is None else self._first.part(height, width, draws)  # type: ignore[arg-type]
+
+    def of_part(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
+        """As a call, with the pixels of the part that `part` has named, and the draws that it was called with."""
+        return self._run(self._part_calls, image, draws, out)
+
+    def _of_part(self, image: Image, draws: Draws | None, out: Image | None = None) -> Image:
+        assert self._first is not None
+        return self._first.of_part(image, out)
+
+    def _run(
+        self, calls: Sequence[Callable[..., Image]], image: Image, draws: Draws | None, out: Image | None
+    ) -> Image:
+        for call in calls[: self._alone]:
+            image = call(image, draws)
+        for call in calls[self._alone :]:
+            image = call(image, draws, out)
         if out is None or image is out:
             return image
         return _put(image, out)
 
     def __repr__(self) -> str:
         return f"[{', '.join(map(repr, self.steps))}]"
+
+
+def _first_of_parts(steps: Sequence[Transform]) -> PartTransform | None:
+    """The first transform, if it uses a part alone. A subclass with a `__call__` of its own wants the whole image."""
+    if steps and isinstance(steps[0], PartTransform) and type(steps[0]).__call__ is PartTransform.__call__:
+        return steps[0]
+    return None
 
 
 Transforms = (

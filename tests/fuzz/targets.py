@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -40,9 +41,11 @@ from beam_jobs.sources import BadInput, Problem, Reference, SourceOptions
 from beam_jobs.sources.known import open_source
 from shard_reader import open_dataset
 from shard_reader.errors import ShardsError, StateError
-from shard_reader.format import Manifest, index, index_name
+from shard_reader.format import Field, Manifest, index, index_name
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.image_codecs.table import read_header
+from shard_reader.format.image_codecs import jpeg_cut
+from shard_reader.format.image_codecs.jpeg import Jpeg
+from shard_reader.format.image_codecs.table import codec_of, decode_image, read_header
 from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     MANIFEST_NAME,
@@ -54,6 +57,7 @@ from shard_reader.format.manifest import (
 from shard_reader.format.shard_formats import example, hdf5, tfrecord
 from shard_reader.storage.http_ranges import HttpRanges
 from shard_reader.storage.open import directory
+from shard_reader.transforms.part import Part
 
 __all__ = ["FOUND", "TARGETS", "Target", "check"]
 
@@ -187,6 +191,34 @@ def _heap_seed() -> bytes:
 
 def _headers(data: bytes) -> None:
     read_header(np.frombuffer(data, np.uint8))
+
+
+def _jpeg_part(data: bytes) -> None:
+    """A part of a JPEG, by the first four bytes. Where the whole image is decoded, the part is the same."""
+    payload = np.frombuffer(data[4:], np.uint8)
+    header = read_header(payload)
+    height, width = header.height, header.width
+    if len(data) < 8 or header.encoding != "jpeg" or height * width > 1 << 14:
+        return
+    field = Field(dtype="uint8", shape=(None, None, header.channels), encoding="jpeg")
+    top, left = data[0] % height, data[1] % width
+    part = Part(top, left, 1 + data[2] % (height - top), 1 + data[3] % (width - left))
+    with patch.object(jpeg_cut, "_PAYS", -(1 << 30)):
+        cut = jpeg_cut.cut(payload, height, width, part)
+        assert cut is None or len(cut.data) <= len(payload)
+        found = decode_image(payload, field, height, width, part=part)
+    assert found.shape == (part.height, part.width, header.channels)
+    with contextlib.suppress(ValueError):
+        whole = codec_of(field).decode(payload, field, height, width, False, None)
+        assert np.array_equal(found, whole[part.rows, part.columns])
+
+
+def _jpegs_with_markers() -> Sequence[bytes]:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+    grey = np.ascontiguousarray(pixels[..., :1])
+    return [
+        bytes((17, 33, 9, 20)) + Jpeg().encode(image, None, "auto") for image in (pixels, grey, pixels[:, :64].copy())
+    ]
 
 
 def _http(data: bytes) -> None:
@@ -423,6 +455,7 @@ TARGETS: Mapping[str, Target] = {
     "example": Target(_example, _examples, (ValueError,)),
     "hdf5-heap": Target(_heap, lambda: [_heap_seed()], (ShardsError,)),
     "image-header": Target(_headers, _images, (ValueError,)),
+    "jpeg-part": Target(_jpeg_part, _jpegs_with_markers, (ValueError,)),
     "http-range": Target(_http, lambda: [_ANSWER, _CHUNKED], (OSError,)),
     "image-file": Target(_files, _images, (BadInput,)),
     "colour-profile": Target(_profile, lambda: [_SRGB.tobytes(), _PROFILE], ()),

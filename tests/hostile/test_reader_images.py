@@ -1,7 +1,8 @@
-"""Images of a few hundred bytes that claim billions of pixels. They cost nothing, however they are read."""
+"""Images of a few hundred bytes that claim billions of pixels, and JPEGs of nothing but markers. They cost little."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from support.crafted import BOMBS, SIDE, crafted_dataset, fields_of
 from support.limits import limited, limited_command
 
 from shard_reader import CenterCrop, CorruptionError, ManifestError, open_dataset
+from shard_reader.format.image_codecs.jpeg import Jpeg
 
 # A sound image first, then the bomb: in memory of the size of the sound one, the bomb would be found by chance.
 READ = """
@@ -110,3 +112,59 @@ def test_a_sound_image_is_decoded_as_before(tmp_path: Path) -> None:
         path = crafted_dataset(tmp_path / encoding, [(make(SIDE, SIDE), SIDE, SIDE)], fields_of(encoding))
         (batch,) = open_dataset(path).stream(batch_size=1, image=CenterCrop(8))
         assert batch["image"].shape == (1, 8, 8, 3) and not batch["image"].any()
+
+
+CUT = """
+import sys
+from shard_reader import CenterCrop, CorruptionError, Flip, RandomResizedCrop, Resize, open_dataset
+
+data = open_dataset(sys.argv[1])
+for image in (CenterCrop(8), Resize(8), [RandomResizedCrop(8, (0.001, 0.01)), Flip()]):
+    for verify in ("always", "never"):
+        try:
+            (batch,) = data.stream(batch_size=1, image=image, verify=verify)
+            print(batch["image"].std())
+        except CorruptionError as error:
+            print(error)
+"""
+_HEADER = Jpeg().encode(np.full((SIDE, SIDE, 1), 77, np.uint8), 90, "row")
+
+
+def with_markers(height: int, width: int, interval: int, scan: bytes) -> bytes:
+    """A grey JPEG of any size, with a marker after each `interval` blocks."""
+    header = bytearray(_HEADER[: _HEADER.index(b"\xff\xda") + 10])
+    frame, restart = header.index(b"\xff\xc0"), header.index(b"\xff\xdd")
+    header[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    header[restart + 4 : restart + 6] = struct.pack(">H", interval)
+    return bytes(header) + scan
+
+
+def segments(count: int) -> bytes:
+    """Segments of one block each, with the markers after them."""
+    block = Jpeg().encode(np.full((8, 8, 1), 77, np.uint8), 90, "none")
+    block = block[block.index(b"\xff\xda") + 10 : -2]
+    eight = b"".join(block + bytes((0xFF, 0xD0 + number)) for number in range(8))
+    return (eight * (count // 8 + 1))[: count * (len(block) + 2) - 2] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("data", "height", "width", "said"),
+    [
+        (with_markers(4000, 4000, 1, segments(250_000)), 4000, 4000, "0.0"),
+        (with_markers(4000, 4000, 1, segments(249_999)), 4000, 4000, "the image"),
+        (with_markers(6000, 6000, 1, b"\xff\xd9"), 6000, 6000, "the image"),
+        (with_markers(1000, 1000, 1, b"\xff" * (15 << 20) + b"\xff\xd9"), 1000, 1000, "the image"),
+        (with_markers(1000, 1000, 1, b"\xff\xd0" * (7 << 20) + b"\xff\xd9"), 1000, 1000, "the image"),
+        (with_markers(1000, 1000, 125, b"\xff\0" * (7 << 20) + b"\xff\xd9"), 1000, 1000, "the image"),
+        (with_markers(1000, 65_000, 1, segments(9)), 16, 16, "pixels, not 16x16"),
+    ],
+    ids=["as many as there can be", "one less", "none", "bytes of 255", "markers alone", "zeros alone", "another size"],
+)
+def test_a_jpeg_of_nothing_but_markers_costs_little(
+    tmp_path: Path, data: bytes, height: int, width: int, said: str
+) -> None:
+    path = crafted_dataset(tmp_path / "shards", [(data, height, width)], fields_of("jpeg"))
+    result = limited(CUT, path)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 6 and all(said in line for line in lines), result.stdout

@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from types import ModuleType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.format.fields import Field
+from shard_reader.transforms.part import Part
 
-__all__ = ["Bytes", "ImageCodec", "ImageHeader", "Pixels", "Scratch", "optional_module"]
+__all__ = ["Bytes", "ImageCodec", "ImageHeader", "Pixels", "RestartMarkers", "Scratch", "optional_module"]
 
 
 Bytes = NDArray[np.uint8]
 Pixels = NDArray[Any]
+RestartMarkers = Literal["auto", "row", "none"]
 
 
 class ImageHeader(NamedTuple):
@@ -65,6 +67,8 @@ class ImageCodec(ABC):
     """Whether a file of this encoding that needs no change is stored as it is."""
     decodes_faster: ClassVar[bool] = False
     """Whether `decode` has a faster, less exact way."""
+    has_restart_markers: ClassVar[bool] = False
+    """Whether `encode` has a choice of restart markers, at which parts can be cut out."""
     in_tfds: ClassVar[bool] = False
     """Whether TensorFlow Datasets decodes it as an `Image` feature."""
     packages: ClassVar[tuple[str, ...]] = ()
@@ -102,14 +106,34 @@ class ImageCodec(ABC):
             ModuleNotFoundError: a package is missing; the message names the extra.
         """
 
+    def decode_part(
+        self, payload: Bytes, field: Field, height: int, width: int, fast: bool, scratch: Scratch | None, part: Part
+    ) -> Pixels | None:
+        """The pixels of a part of an image, or every `part.scale`-th of them, from less work than the whole image.
+
+        Those at scale 1 are exactly those of `decode`. Damage elsewhere in the payload may not be noticed.
+
+        Args:
+            height: that of the whole image; this and the others are as in `decode`.
+
+        Returns:
+            None where the whole image has to be decoded, and wherever it has a damage to tell.
+
+        Raises:
+            ModuleNotFoundError: a package is missing; the message names the extra.
+        """
+        del payload, field, height, width, fast, scratch, part
+        return None
+
     @abstractmethod
-    def encode(self, pixels: Pixels, quality: int | None) -> bytes:
+    def encode(self, pixels: Pixels, quality: int | None, restart_markers: RestartMarkers = "auto") -> bytes:
         """The payload of pixels, `[height, width, channels]`, C-contiguous, of one of `dtypes` and `channels`.
 
         Equal pixels give equal bytes, with the same packages on any machine of the same architecture.
 
         Args:
             quality: 1 to 100; None for the default.
+            restart_markers: in a JPEG, at the end of each row of coding units ("row"), more often ("auto"), or "none".
         """
 
 

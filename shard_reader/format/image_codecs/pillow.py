@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from shard_reader.format.fields import Field
-from shard_reader.format.image_codecs.codec import Bytes, ImageCodec, ImageHeader, Pixels, Scratch, optional_module
+from shard_reader.format.image_codecs.codec import (
+    Bytes,
+    ImageCodec,
+    ImageHeader,
+    Pixels,
+    RestartMarkers,
+    Scratch,
+    optional_module,
+)
 
 __all__ = ["PillowCodec"]
 
@@ -57,7 +65,7 @@ class PillowCodec(ImageCodec):
             raise ValueError(f"cannot be decoded: {error}") from error
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 
-    def encode(self, pixels: Pixels, quality: int | None) -> bytes:
+    def encode(self, pixels: Pixels, quality: int | None, restart_markers: RestartMarkers = "auto") -> bytes:
         settings = dict(self.settings)
         if self.quality is not None:
             settings["quality"] = quality or self.quality

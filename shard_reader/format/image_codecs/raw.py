@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shard_reader.format.fields import IMAGE_DTYPES, Field
-from shard_reader.format.image_codecs.codec import Bytes, ImageCodec, ImageHeader, Pixels, Scratch
+from shard_reader.format.image_codecs.codec import Bytes, ImageCodec, ImageHeader, Pixels, RestartMarkers, Scratch
 
 __all__ = ["Raw"]
 
@@ -38,5 +38,5 @@ class Raw(ImageCodec):
             raise ValueError(f"has {payload.size} bytes, not the pixels of {width}x{height}")
         return pixels.reshape(height, width, channels)
 
-    def encode(self, pixels: Pixels, quality: int | None) -> bytes:
+    def encode(self, pixels: Pixels, quality: int | None, restart_markers: RestartMarkers = "auto") -> bytes:
         return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()

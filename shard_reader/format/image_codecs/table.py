@@ -15,6 +15,7 @@ from shard_reader.format.image_codecs.jpeg import Jpeg
 from shard_reader.format.image_codecs.png import Png
 from shard_reader.format.image_codecs.raw import Raw
 from shard_reader.format.image_codecs.webp import WebP
+from shard_reader.transforms.part import Part
 
 __all__ = [
     "IMAGE_CODECS",
@@ -87,6 +88,7 @@ def decode_image(
     fast: bool = False,
     scratch: Scratch | None = None,
     max_pixels: int = MAX_PIXELS,
+    part: Part | None = None,
 ) -> NDArray[Any]:
     """The pixels of one payload, `[height, width, channels]` of the field's dtype.
 
@@ -96,6 +98,7 @@ def decode_image(
         fast: decode JPEGs with libjpeg-turbo's fast integer DCT and chroma upsampling, which are less exact.
         scratch: memory to decode JPEGs into; the pixels are valid until it is used again.
         max_pixels: the most pixels of an encoded image.
+        part: give this part alone; a JPEG's at 1/scale of its size in each direction, rounded up.
 
     Raises:
         ValueError: the payload is not an image of this size, or the size is above the bound.
@@ -108,6 +111,10 @@ def decode_image(
             f"has {width}x{height} pixels, more than max_pixels={max_pixels}: pass a larger number to open_dataset if"
             " you trust the dataset"
         )
+    if part is not None:
+        pixels = codec.decode_part(payload, field, height, width, fast, scratch, part)
+        if pixels is not None:
+            return pixels
     image = codec.decode(payload, field, height, width, fast, scratch)
     # A sound payload of another image, as in a mixed-up file, must not reach a batch: shapes are checked for all
     # codecs.
@@ -115,4 +122,4 @@ def decode_image(
     expected = (height, width, image.shape[2] if channels is None else channels)
     if image.shape != expected:
         raise ValueError(f"decodes to {image.shape}, not to {expected}")
-    return image
+    return image if part is None else image[part.rows, part.columns]

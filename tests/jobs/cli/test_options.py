@@ -42,6 +42,8 @@ def test_defaults() -> None:
         ("--normalize imagenet", {"encoding": "raw", "dtype": "float32", "quality": None}),
         ("--dtype float16", {"encoding": "raw", "dtype": "float16", "normalize": "none"}),
         ("--quality 75", {"encoding": "jpeg", "quality": 75}),
+        ("", {"restart_markers": "auto"}),
+        ("--encoding jpeg --restart-markers row", {"restart_markers": "row"}),
         ("--fit none", {"fit": "none", "width": 0, "height": 0}),
         ("--fit inside --only-shrink", {"fit": "inside", "width": 256, "only_shrink": True}),
         ("--exact-decode", {"exact_decode": True}),
@@ -194,6 +196,13 @@ def test_a_fraction_of_rejects_is_exact() -> None:
 def test_what_does_not_decide_the_result_is_not_in_the_fingerprint() -> None:
     assert options("--workers 1 --max-rejects 3").deciding() == options("--workers 2").deciding()
     assert options("--seed 1").deciding() != options().deciding()
+    markers = [options(f"--restart-markers {name}").deciding() for name in ("auto", "row", "none")]
+    assert markers[0] == options().deciding() and markers[0] != markers[1] != markers[2] != markers[0]
+
+
+def test_restart_markers_are_for_jpeg() -> None:
+    with pytest.raises(UsageError, match="--restart-markers none is for jpeg, the encoding is png: leave it out"):
+        options("--encoding png --restart-markers none")
 
 
 @pytest.mark.parametrize("text", ["dataflow", "dataflowrunner", "DataflowRunner", "apache_beam.runners.DataflowRunner"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from support.pictures import (
 from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.images.process import prepare_image
 from beam_jobs.options import FITS
+from shard_reader.format.image_codecs.codec import RestartMarkers
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
 
@@ -100,6 +102,14 @@ def test_a_jpeg_that_needs_no_change_keeps_its_bytes() -> None:
         assert passed(data, fit=how, only_shrink=True, width=100, height=100)
     for how in FITS:
         assert passed(data, fit=how, width=40, height=30)
+
+
+@pytest.mark.parametrize(("markers", "found"), [("auto", 5), ("row", 2), ("none", 0)])
+def test_restart_markers_are_those_of_the_options(markers: RestartMarkers, found: int) -> None:
+    """Of 64x48 pixels, in units of 16x16; a file that is kept has its own, or none."""
+    options = replace(OPTIONS, encoding="jpeg", restart_markers=markers)
+    assert len(re.findall(rb"\xff[\xd0-\xd7]", prepare_image(saved(picture()), options).data)) == found
+    assert passed(saved(picture(), "JPEG"), restart_markers=markers)
 
 
 def test_a_jpeg_that_needs_a_change_is_encoded_again() -> None:
