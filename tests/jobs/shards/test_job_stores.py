@@ -99,9 +99,15 @@ def archive(folder: Path, kind: str) -> bytes:
     return buffer.getvalue()
 
 
+# Each kind and each store in CI; scripts/nightly has all pairs.
+PAIRS = [(kind, name) for kind in ("tar", "zip", "webdataset") for name in ("moto", "gcs", "nginx")]
+IN_CI = {("tar", "moto"), ("zip", "gcs"), ("webdataset", "nginx")}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["tar", "zip", "webdataset"])
-@pytest.mark.parametrize("name", ["moto", "gcs", "nginx"])
+@pytest.mark.parametrize(
+    ("kind", "name"), [pytest.param(*pair, marks=() if pair in IN_CI else pytest.mark.nightly) for pair in PAIRS]
+)
 def test_archives_are_read_by_ranges(
     kind: str, name: str, class_folders: Path, tmp_path: Path, new_store: Callable[[str], Store]
 ) -> None:

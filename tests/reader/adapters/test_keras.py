@@ -484,7 +484,9 @@ for adapter in sys.argv[2:]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=() if name == "tensorflow" else pytest.mark.nightly) for name in BACKENDS]
+)
 def test_memory_is_flat_over_20_epochs(backend: str, jpeg_shards: Path) -> None:
     adapters = ("ShardSequence", "as_dataset") if backend == "tensorflow" else ("ShardSequence",)
     for used in run(backend, MEMORY, jpeg_shards, *adapters):
