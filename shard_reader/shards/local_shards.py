@@ -84,7 +84,8 @@ class LocalShards:
         try:
             return self._add(number)
         except (CorruptionError, OSError) as error:
-            # The error is kept in place of the shard; its traceback would keep every frame that it went through.
+            # The error is kept in place of the shard; tracebacks, also that of its cause, would keep every frame.
+            error.__context__ = None
             return error.with_traceback(None)
 
     def _add(self, number: int) -> _MappedShard:

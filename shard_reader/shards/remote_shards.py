@@ -84,6 +84,7 @@ class RemoteShards:
             try:
                 found[number] = self._open[number] = future.result()
             except (CorruptionError, OSError) as error:
+                error.__context__ = None  # its traceback would keep every frame that it went through, as this one would
                 found[number] = error.with_traceback(None)  # type: ignore[assignment]
         if missing:
             self._bound()

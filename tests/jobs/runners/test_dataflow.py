@@ -113,7 +113,7 @@ def test_the_steps_have_the_names_of_the_pipeline(service: Service, buckets: Pat
     submit("gs://in", "gs://out", *WITH_IMAGE)
     names = {transform.unique_name for transform in service.pipeline.components.transforms.values()}
     steps = {name for name in names if "/" not in name and not name.startswith("ref_")}
-    assert steps == {"ListShards", "WriteShards", "Gather", "Publish"}
+    assert steps == {"ListShards", "WriteShards", "Count", "Publish"}
 
 
 def test_nothing_is_staged_but_the_pipeline(service: Service, buckets: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def flip(path: Path, start: int) -> None:
 
 def extent(path: Path, name: str, format: str) -> int:
     """Where a value of the damaged record begins."""
-    shard = open_dataset(path, format=format)._shards[SHARD]
+    shard = open_dataset(path, format=format)._shards.record(SHARD, 0)
     return int(shard.rows[f"{name}_offset" if name else "offset"][ROW])
 
 
