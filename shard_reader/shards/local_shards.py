@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ class LocalShards:
 
     # There is no lock, which a fork could leave locked: two threads may both map a shard, and one map is dropped.
 
+    _every: tuple[ref[LocalShards], ...] = ()
+
     def __init__(
         self,
         directory: Path,
@@ -44,6 +47,8 @@ class LocalShards:
         self._arguments = (directory, shards, fields, format, max_pixels)
         self._directory, self._shards, self._fields, self._format = str(directory), shards, fields, format
         self.max_pixels = max_pixels
+        # A new tuple: other threads may go through the former one.
+        LocalShards._every = (*map(ref, LocalShards._alive()), ref(self))
         self._open: OrderedDict[int, _MappedShard] = OrderedDict()
         # When the files of each shard are looked at again, by `time.monotonic`.
         self._check_at = np.zeros(len(shards))
@@ -93,10 +98,15 @@ class LocalShards:
         shard = self._mapped(number)
         self._open[number] = shard
         self._check_at[number] = self._next_check()
-        # A lookup that uses one of these keeps its map alive.
-        while len(self._open) > MOST_OPEN:
-            self._drop_oldest()
+        # Of all datasets of this process together. A lookup that uses one of these keeps its map alive.
+        while sum(len(one._open) for one in LocalShards._alive()) > MOST_OPEN:
+            max(LocalShards._alive(), key=lambda one: len(one._open))._drop_oldest()
         return shard
+
+    @classmethod
+    def _alive(cls) -> list[LocalShards]:
+        """The shards of all datasets of this process."""
+        return [found for one in cls._every if (found := one()) is not None]
 
     def _mapped(self, number: int) -> _MappedShard:
         try:
@@ -104,7 +114,7 @@ class LocalShards:
         except OSError as error:
             if error.errno != errno.ENOMEM or not self._open:
                 raise
-        # The process has too many maps: those of other datasets, too.
+        # The process has too many maps: those of other libraries, too.
         for _ in range(-(-len(self._open) // 2)):
             self._drop_oldest()
         return _MappedShard.map(self._directory, self._shards, number, self._fields, self._format, self.max_pixels)

@@ -22,8 +22,8 @@ __all__ = ["CHECK_SECONDS", "MOST_LOOKED_UP", "MOST_OPEN", "OUTSIDE", "OpenShard
 
 OUTSIDE = "its index points outside of it: the index was damaged, or changed after it was opened"
 
-# A shard takes two maps, and the kernel allows a process 65,530 of them. Two lookups of `MOST_LOOKED_UP` records in
-# shards of their own may keep shards alive that are no longer open.
+# A shard takes two maps, and the kernel allows a process 65,530 of them. Two lookups of each dataset, of
+# `MOST_LOOKED_UP` records in shards of their own, may keep shards alive that are no longer open.
 MOST_OPEN = 20_000
 MOST_LOOKED_UP = 4_096
 CHECK_SECONDS = 1.0  # between two looks at the sizes of a mapped shard's files

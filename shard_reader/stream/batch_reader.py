@@ -16,7 +16,7 @@ from shard_reader.order.record_set import RecordSet
 from shard_reader.printable import printable
 from shard_reader.remote.stats import Counters, Stats
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
-from shard_reader.shards.shard import MOST_LOOKED_UP, MOST_OPEN, OpenShard
+from shard_reader.shards.shard import MOST_LOOKED_UP, OpenShard
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.cache_schedule import CacheSchedule
 from shard_reader.stream.images import BatchImages
@@ -71,7 +71,7 @@ class BatchReader:
     def most_records(self) -> int:
         """The most records to look up at a time."""
         # Each record may be in a shard of its own, and two lookups are in use at a time.
-        return _LOOKUP_RECORDS if self._data.shard_count <= MOST_OPEN else MOST_LOOKED_UP
+        return _LOOKUP_RECORDS if self._data.shard_count <= MOST_LOOKED_UP else MOST_LOOKED_UP
 
     @property
     def specs(self) -> dict[str, Spec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import multiprocessing
 import os
@@ -196,6 +197,15 @@ def test_more_shards_than_maps_are_kept(raw_shards: Path, monkeypatch: pytest.Mo
     ids = [data[n]["id"] for n in (0, 40, 0, 20, 47)]
     assert ids[0] == ids[2]
     assert len(data._shards._open) == 1
+
+
+def test_datasets_share_the_maps_of_a_process(raw_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    monkeypatch.setattr("shard_reader.shards.local_shards.MOST_OPEN", 4)
+    one, other = open_dataset(raw_shards), open_dataset(raw_shards)
+    every = (one, other, one, other)
+    assert [[data[n]["id"] for n in (0, 20, 40)] for data in every] == [[one[n]["id"] for n in (0, 20, 40)]] * 4
+    assert len(one._shards._open) + len(other._shards._open) <= 4 and one._shards._open and other._shards._open
 
 
 def test_more_shards_than_the_kernel_maps(raw_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,7 +305,6 @@ def test_more_shards_than_may_be_open_are_read_a_few_at_a_time(
     raw_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [batch["id"].tolist() for batch in stream(raw_shards, batch_size=4)]
-    monkeypatch.setattr("shard_reader.stream.batch_reader.MOST_OPEN", 2)
     monkeypatch.setattr("shard_reader.stream.batch_reader.MOST_LOOKED_UP", 1)
     one = stream(raw_shards, batch_size=4)
     assert one._reader.most_records == 1
