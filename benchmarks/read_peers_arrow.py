@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,25 +42,27 @@ def datasets(task: str, dataset: str, written: str) -> Epoch:
 
 
 def lancedb(task: str, dataset: str, written: str) -> Epoch:
-    """LanceDB: its StreamingDataset, a random order of all records, decoded by two threads of its own."""
+    """LanceDB: its StreamingDataset, a random order of all records, decoded by two threads of its own.
+
+    It draws the order of an epoch when it is made, so each epoch makes one, as its documentation says.
+    """
     import lancedb as library
     from lancedb.streaming import StreamingDataset
     from torch.utils.data import DataLoader
 
     decode = decoder(task, Records(dataset).shape)
     table = library.connect(written).open_table("images")
-    data = StreamingDataset(
-        table,
-        shuffle_seed=0,
-        read_batch_size=BATCH,
-        transform=lambda rows: decoded(rows, decode),
-        transform_parallelism=WORKERS,
-    )
-    loader = DataLoader(data, batch_size=BATCH, collate_fn=collated, num_workers=0)
+    number = itertools.count()
 
     def epoch() -> Iterator[tuple[Any, Any]]:
-        data.epoch += 1
-        yield from loader
+        data = StreamingDataset(
+            table,
+            epoch=next(number),
+            read_batch_size=BATCH,
+            transform=lambda rows: decoded(rows, decode),
+            transform_parallelism=WORKERS,
+        )
+        yield from DataLoader(data, batch_size=BATCH, collate_fn=collated)
 
     return epoch
 
