@@ -18,7 +18,7 @@ import read_peers
 from feed_ours import JAX, KERAS, TENSORFLOW, TORCH, arrived, ready
 from feed_timing import measure
 from read_data import Records
-from read_peers import BATCH, SIZE, WORKERS
+from read_decode import BATCH, SIZE, WORKERS
 from read_timing import Epoch, Reader
 
 

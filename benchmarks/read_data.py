@@ -34,15 +34,17 @@ class Data:
 
 
 BOTH = ("--format", "tfrecord", "--format", "hdf5")
+JPEG = ("--size", "256", "--quality", "90")
 RAW_32 = ("--size", "32", "--fit", "crop", "--encoding", "raw")  # they are 32x32; with "none", they might not be
 MANY = ("--size", str(TINY), "--fit", "crop", "--encoding", "raw", "--channels", "grey")
 SMALL = ("--shard-bytes", "16MB")
 DATA = {
-    "jpeg": Data("photos", 6000, 600, ("--size", "256", "--quality", "90", *BOTH)),
+    "jpeg": Data("photos", 6000, 600, (*JPEG, *BOTH)),
+    "jpeg-none": Data("photos", 6000, 600, (*JPEG, *BOTH, "--restart-markers", "none")),
     "raw-224": Data("photos", 10000, 600, ("--size", "224", "--fit", "crop", "--encoding", "raw", *BOTH)),
     "raw-32": Data("cifar10", 50000, 3000, (*RAW_32, *BOTH)),
     "raw-32-100": Data("cifar10", 50000, 3000, (*RAW_32, *BOTH, "--shards", "100")),
-    "remote-jpeg": Data("photos", 30000, 600, ("--size", "256", "--quality", "90", *SMALL)),
+    "remote-jpeg": Data("photos", 30000, 600, (*JPEG, *SMALL)),
     "remote-raw": Data("photos", 13000, 600, ("--size", "224", "--fit", "crop", "--encoding", "raw", *SMALL)),
     "tiny-13k": Data("arrays", 13_000, 1_000, MANY),
     "tiny-130k": Data("arrays", 130_000, 5_000, MANY),

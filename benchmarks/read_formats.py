@@ -1,6 +1,7 @@
 """Shards in the format of each peer of benchmarks/read.py: the same payloads in the same order.
 
-    PYTHON benchmarks/read_formats.py {ffcv,dali,webdataset,litdata,mosaicml,grain,memmap} DATASET OUTPUT
+    PYTHON benchmarks/read_formats.py {ffcv,dali,webdataset,litdata,mosaicml,grain,datasets,lancedb,spdl,memmap} \\
+                                      DATASET OUTPUT
 
 PYTHON is the peer's own interpreter; a missing package is reported as JSON. tf.data reads the TFRecords of a dataset
 as they are; DALI, too, with an index beside them.
@@ -12,13 +13,16 @@ import argparse
 import json
 import struct
 import tarfile
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from read_data import Record, Records
 
 CHUNK_BYTES = 64 << 20  # what litdata and MosaicML take by default, and for WebDataset's tar files
+ARROW_ROWS = 1000  # what `datasets` writes at once
 LABEL = struct.Struct("<q")  # before the payload, where the peer stores nothing but bytes
 
 
@@ -147,6 +151,47 @@ def write_grain(records: Records, output: Path) -> None:
     writer.close()
 
 
+def arrow_batches(records: Records) -> Iterator[Any]:
+    """Arrow's record batches of payloads and labels."""
+    import pyarrow as pa
+
+    schema = pa.schema({"image": pa.binary(), "label": pa.int64()})
+    for begin in range(0, len(records), ARROW_ROWS):
+        rows = [records[number] for number in range(begin, min(begin + ARROW_ROWS, len(records)))]
+        columns = {"image": [row.payload.tobytes() for row in rows], "label": [row.label for row in rows]}
+        yield pa.RecordBatch.from_pydict(columns, schema)
+
+
+def write_datasets(records: Records, output: Path) -> None:
+    """A dataset of Hugging Face datasets, as `save_to_disk` writes one."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    Dataset(pa.Table.from_batches(arrow_batches(records))).save_to_disk(output)
+
+
+def write_lancedb(records: Records, output: Path) -> None:
+    """A table of LanceDB."""
+    import lancedb
+
+    first, *rest = arrow_batches(records)
+    table = lancedb.connect(output).create_table("images", first)
+    for batch in rest:
+        table.add(batch)
+    table.optimize()
+
+
+def write_spdl(records: Records, output: Path) -> None:
+    """Files of JPEGs, or one .npy file of all pixels, and one of the labels."""
+    output.mkdir()
+    np.save(output / "labels.npy", [record.label for record in records])
+    if is_raw(records):
+        write_memmap(records, output / "images.npy")
+    else:
+        for number, record in enumerate(records):
+            (output / f"{number:06d}.jpg").write_bytes(record.payload)
+
+
 def write_memmap(records: Records, output: Path) -> None:
     """One .npy file of all pixels."""
     images = np.lib.format.open_memmap(output, "w+", np.uint8, (len(records), *records.shape))
@@ -162,6 +207,9 @@ WRITERS = {
     "litdata": write_litdata,
     "mosaicml": write_mosaicml,
     "grain": write_grain,
+    "datasets": write_datasets,
+    "lancedb": write_lancedb,
+    "spdl": write_spdl,
     "memmap": write_memmap,
 }
 

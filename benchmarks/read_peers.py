@@ -17,21 +17,19 @@ from typing import Any
 
 import numpy as np
 from read_data import Records
+from read_decode import BATCH, PYTHON, RATIO, SCALE, SIZE, WORKERS, collated, decoder, torch_options
 from read_formats import LABEL
+from read_peers_arrow import datasets, lancedb, spdl, spdl_decoder
 from read_timing import Epoch, Reader, measure
-
-BATCH = 256
-SIZE = 224
-WORKERS = 2
-SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 def ffcv(task: str, dataset: str, written: str, quasi: bool = False) -> Epoch:
     """FFCV: a random order of all records; memory maps (os_cache), which is for data that fit in memory.
 
-    Its decoder always has the fast DCT (TJFLAG_FASTDCT in libffcv.cpp). Batches are the arrays that it makes anyway,
-    without ToTensor. Tried: `batches_ahead` of 2, 3 and 6 are the same; for small images one thread is a tenth faster
-    than two; Numba's threads by TBB (which libopencv-dev brings along) are faster than its own, by OpenMP much slower.
+    Its decoder always has the fast DCT (TJFLAG_FASTDCT in libffcv.cpp), and interpolates chroma. Batches are the arrays
+    that it makes anyway, without ToTensor. Tried: `batches_ahead` of 2, 3 and 6 are the same; for small images one
+    thread is a tenth faster than two; Numba's threads by TBB (which libopencv-dev brings along) are faster than its
+    own, by OpenMP much slower.
     """
     from ffcv.fields.decoders import (
         CenterCropRGBImageDecoder,
@@ -116,25 +114,27 @@ def dali(task: str, dataset: str, written: str) -> Epoch:
 
 
 def dali_fast(task: str, dataset: str, written: str) -> Epoch:
-    """With the fast DCT."""
+    """With the fast DCT; it interpolates chroma all the same."""
     return dali_pipeline(task, dataset, written, fast=True)
 
 
-def tf_data(task: str, dataset: str, written: str, dct: str = "INTEGER_ACCURATE") -> Epoch:
+def tf_data(task: str, dataset: str, written: str, fast: bool = False) -> Epoch:
     """tf.data on our TFRecords, tuned by hand: two threads of its own, order not kept.
 
     Its order is that of a buffer of 1,024 records. Tried: AUTOTUNE, and TensorFlow's common threads, are no faster.
-    Raw images are parsed and decoded a batch at a time: one by one is much slower for small ones.
+    Raw images are parsed and decoded a batch at a time: one by one is much slower for small ones. `fast` is the fast
+    DCT and chroma without interpolation, as in our reader's `fast`.
     """
     import tensorflow as tf
 
     records = Records(dataset)
+    method = {"dct_method": "INTEGER_FAST" if fast else "INTEGER_ACCURATE", "fancy_upscaling": not fast}
     features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
 
     def crop(jpeg: Any) -> Any:
         shape = tf.io.extract_jpeg_shape(jpeg)
         top, left = (shape[0] - SIZE) // 2, (shape[1] - SIZE) // 2
-        image = tf.io.decode_and_crop_jpeg(jpeg, [top, left, SIZE, SIZE], channels=3, dct_method=dct)
+        image = tf.io.decode_and_crop_jpeg(jpeg, [top, left, SIZE, SIZE], channels=3, **method)
         return tf.ensure_shape(image, (SIZE, SIZE, 3))
 
     def random_resized_crop(jpeg: Any) -> Any:
@@ -147,7 +147,7 @@ def tf_data(task: str, dataset: str, written: str, dct: str = "INTEGER_ACCURATE"
             use_image_if_no_bounding_boxes=True,
         )
         window = tf.stack([begin[0], begin[1], size[0], size[1]])
-        image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method=dct)
+        image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, **method)
         image = tf.cast(tf.image.resize(image, (SIZE, SIZE)), tf.uint8)
         return tf.image.random_flip_left_right(image)
 
@@ -172,58 +172,8 @@ def tf_data(task: str, dataset: str, written: str, dct: str = "INTEGER_ACCURATE"
 
 
 def tf_data_fast(task: str, dataset: str, written: str) -> Epoch:
-    """With the fast DCT."""
-    return tf_data(task, dataset, written, "INTEGER_FAST")
-
-
-def decoder(task: str, shape: tuple[int, int, int]) -> Callable[[Any], np.ndarray]:
-    """From a payload to an image, for peers that leave it to Python: simplejpeg and OpenCV, which are faster than the
-    peers' own Pillow."""
-    if task == "raw":
-        return lambda payload: np.frombuffer(payload, np.uint8).reshape(shape)
-    import cv2
-    import simplejpeg
-
-    cv2.setNumThreads(0)
-    generator = np.random.default_rng()
-
-    def crop(payload: Any) -> np.ndarray:
-        image = simplejpeg.decode_jpeg(payload, "RGB")
-        top, left = (image.shape[0] - SIZE) // 2, (image.shape[1] - SIZE) // 2
-        return image[top : top + SIZE, left : left + SIZE]
-
-    def random_resized_crop(payload: Any) -> np.ndarray:
-        image = simplejpeg.decode_jpeg(payload, "RGB")
-        top, left, height, width = random_box(*image.shape[:2], generator)
-        image = cv2.resize(image[top : top + height, left : left + width], (SIZE, SIZE))
-        return image[:, ::-1] if generator.random() < 0.5 else image
-
-    return crop if task == "crop" else random_resized_crop
-
-
-def random_box(height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a crop, drawn as torchvision does; the middle, if ten draws do not fit."""
-    for _ in range(10):
-        area = height * width * generator.uniform(*SCALE)
-        ratio = np.exp(generator.uniform(*np.log(RATIO)))
-        h, w = round(np.sqrt(area / ratio)), round(np.sqrt(area * ratio))
-        if 0 < h <= height and 0 < w <= width:
-            return generator.integers(height - h + 1), generator.integers(width - w + 1), h, w
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
-
-
-def collated(samples: list[tuple[np.ndarray, int]]) -> tuple[Any, Any]:
-    """A batch of PyTorch's tensors."""
-    import torch
-
-    images, labels = zip(*samples, strict=True)
-    return torch.from_numpy(np.stack(images)), torch.tensor(labels)
-
-
-def torch_options() -> dict[str, Any]:
-    """Of PyTorch's DataLoader, for all that use it."""
-    return {"num_workers": WORKERS, "persistent_workers": True, "prefetch_factor": 4}
+    """With the fast DCT and chroma without interpolation."""
+    return tf_data(task, dataset, written, fast=True)
 
 
 def webdataset(task: str, dataset: str, written: str) -> Epoch:
@@ -335,7 +285,6 @@ def grain_access(dataset: str, written: str) -> Callable[[int], Any]:
 
 
 FFCV = ("ffcv", "numba", "torch", "numpy", "opencv-python-headless")
-PYTHON = ("torch", "numpy", "simplejpeg", "opencv-python-headless")
 READERS = {
     "ffcv": Reader(ffcv, FFCV),
     "ffcv-quasi": Reader(ffcv_quasi, FFCV),
@@ -347,6 +296,10 @@ READERS = {
     "litdata": Reader(litdata, ("litdata", *PYTHON), litdata_access),
     "mosaicml": Reader(mosaicml, ("mosaicml-streaming", *PYTHON), mosaicml_access),
     "grain": Reader(grain, ("grain", "array-record", *PYTHON), grain_access),
+    "datasets": Reader(datasets, ("datasets", "pyarrow", *PYTHON)),
+    "lancedb": Reader(lancedb, ("lancedb", "pylance", "pyarrow", *PYTHON)),
+    "spdl": Reader(spdl, ("spdl", *PYTHON)),
+    "spdl-own": Reader(spdl_decoder, ("spdl", "spdl-io")),
 }
 
 if __name__ == "__main__":

@@ -70,20 +70,27 @@ def measure(description: str | None, readers: Mapping[str, Reader]) -> None:
 
 
 def epochs(epoch: Epoch, records: int, seconds: float, before: Callable[[], None]) -> Rate:
-    """Of whole epochs, after one that is not timed and in which images are counted."""
-    count = sum(len(labels) for _, labels in epoch())
-    if count < records:
-        raise SystemExit(f"{count} images of {records}")
-    done, elapsed, busy = 0, 0.0, 0.0
+    """Of whole epochs, after one that is not timed.
+
+    The images of the batches are counted, as some readers fill the last batch up. An epoch has `records` at least.
+    """
+    whole_epoch(epoch, records)
+    count, elapsed, busy = 0, 0.0, 0.0
     while elapsed < seconds:
         before()
         began, busy_before = time.perf_counter(), cpu_seconds()
-        for _ in epoch():
-            pass
+        count += whole_epoch(epoch, records)
         elapsed += time.perf_counter() - began
         busy += cpu_seconds() - busy_before
-        done += 1
-    return {"rate": done * records / elapsed, "cpu": busy / (done * records)}
+    return {"rate": count / elapsed, "cpu": busy / count}
+
+
+def whole_epoch(epoch: Epoch, records: int) -> int:
+    """Read one. Returns the number of images that came."""
+    count = sum(len(labels) for _, labels in epoch())
+    if count < records:
+        raise SystemExit(f"{count} images of {records}")
+    return count
 
 
 def random(access: Callable[[int], Any], records: int, seconds: float) -> Rate:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from read_peers import BATCH, PYTHON, SIZE, collated, decoder, torch_options
+from read_decode import BATCH, PYTHON, SIZE, collated, decoder, torch_options
 from read_timing import Epoch
 from remote_timing import Streamer, measure
 
