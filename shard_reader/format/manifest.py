@@ -421,6 +421,8 @@ def with_checksum(body: Mapping[str, Any]) -> str:
 def _indented(value: Any, depth: int = 1) -> str:
     """JSON with a line for each value of an object, and for each object of a list; other lists are in one line."""
     # `json.dumps` has a line for each number of a list: a fifth of a large manifest would be spaces.
+    if depth > _DEEPEST:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
     if isinstance(value, dict) and value:
         lines = [f"{json.dumps(name, ensure_ascii=False)}: {_indented(one, depth + 1)}" for name, one in value.items()]
         first, last = "{}"
