@@ -47,7 +47,7 @@ from beam_jobs.shards.write import write_shard
 from beam_jobs.shards.written_shard import WRITTEN_NAME
 from beam_jobs.sources.files.interface import Layout
 from beam_jobs.sources.folder import Folder
-from shard_reader.format.fields import index_dtype
+from shard_reader.format import index
 from shard_reader.format.manifest import Fingerprint, index_name
 from shard_reader.storage.open import directory
 
@@ -181,10 +181,10 @@ def same_references(task: ShardTask, count: int) -> Iterator[ShardTask]:
 
 def copy(finished: Path, tasks: list[ShardTask], job: Job, classes: int) -> None:
     """Make every shard but the first of the files of the first."""
-    numbers, dtype = np.random.default_rng(0), np.dtype(index_dtype(job.fields))
+    numbers = np.random.default_rng(0)
     source = finished / tasks[0].name
     (shard,) = source.glob("*.tfrecord")
-    index = (source / index_name(shard.name)).read_bytes()
+    first = (source / index_name(shard.name)).read_bytes()
     body: dict[str, Any] = json.loads((source / WRITTEN_NAME).read_text())
     plain = [path for path in source.iterdir() if path.name not in (WRITTEN_NAME, index_name(shard.name))]
     links = dict.fromkeys(plain, b"")
@@ -197,15 +197,18 @@ def copy(finished: Path, tasks: list[ShardTask], job: Job, classes: int) -> None
                 Path(os.fsdecode(links[path])).write_bytes(path.read_bytes())
             else:
                 os.link(links[path], target / path.name.replace(tasks[0].name, task.name))
-        rows = np.frombuffer(index, dtype, offset=len(index) - task.records * dtype.itemsize).copy()
+        start, end, dtype = index.extent(task.records, job.fields)
+        rows = np.frombuffer(first[start:end], dtype).copy()
         rows["content_hash"] = numbers.integers(0, 1 << 63, len(rows))
-        changed = index[: -rows.nbytes] + rows.tobytes()
+        changed = index.to_bytes(rows)
         (target / index_name(shard.name.replace(tasks[0].name, task.name))).write_bytes(changed)
         labels = np.arange(classes) if classes <= COUNTED else np.unique(numbers.integers(0, classes, COUNTED))
         counts = np.array([labels, numbers.integers(1, 9, len(labels))], "<u2")
         body["listed"]["classes"] = ["<u2", base64.b64encode(counts.tobytes()).decode()]
         text = json.dumps(body).replace(tasks[0].name, task.name)
-        old, new = (hashlib.sha256(data).hexdigest() for data in (index, changed))
+        old, new = (hashlib.sha256(data).hexdigest() for data in (first, changed))
+        crc = json.loads(text)["shard"]["files"]["tfrecord"]["index_crc32c"]
+        text = text.replace(f'"index_crc32c": {crc}', f'"index_crc32c": {index.checksums_crc32c(rows)}')
         (target / WRITTEN_NAME).write_text(text.replace(old, new))
 
 
