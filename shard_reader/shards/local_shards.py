@@ -68,18 +68,15 @@ class LocalShards:
         return self._checked_blocks(numbers, Located(shards, which, rows))
 
     def record(self, number: int, row: int) -> OpenShard:
-        shard = self[number]
+        if self._check_at[number] <= time.monotonic():
+            self._drop_shrunk(np.array([number]))
+        shard = self._open.get(number) or self._add(number)
         if not self._checked.is_full:
             block = self._blocks[[number]] + row // index.BLOCK
             if self._checked.lacks(block)[0]:
                 shard.index.check(row // index.BLOCK)
                 self._checked.add(block)
         return shard
-
-    def __getitem__(self, number: int) -> _MappedShard:
-        """Shard `number`, opened if it is not open."""
-        self._drop_shrunk(np.array([number]))
-        return self._open.get(number) or self._add(number)
 
     def close(self) -> None:
         """Drop the maps. A map that arrays view lives as long as they do."""
