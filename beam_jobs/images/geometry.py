@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from beam_jobs.options import ImageOptions
+from shard_reader.transforms.part import SCALES, scale_for
 
 __all__ = ["Geometry", "plan_geometry", "reduced", "turned"]
 
 # The orientations that need each step to become upright, in this order (Exif 2.32, section 4.6.4).
 _TRANSPOSED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
-
-_SCALES = (8, 4, 2, 1)  # the sides of a JPEG's blocks, over those that a decoder makes of them
-_SPARE = 2  # times the pixels in each direction that a reduced image keeps, at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +66,10 @@ class Geometry:
 
         The part that the final image shows keeps at least twice as many pixels as the final image, in each direction.
         """
-        spare = min(self.box[2] / self.scaled[0], self.box[3] / self.scaled[1]) / _SPARE
         # Rounded up, the sides of a smaller image would not tell its reduction.
-        return next((scale for scale in _SCALES if scale <= spare), 1) if max(self.stored) >= _SCALES[0] else 1
+        if max(self.stored) < SCALES[0]:
+            return 1
+        return scale_for(self.box[3], self.box[2], self.scaled[::-1])
 
     def box_in(self, width: int, height: int) -> tuple[float, float, float, float]:
         """`box` in upright pixels of this size: that of the upright image, or of one that a decoder has reduced.
@@ -79,7 +78,7 @@ class Geometry:
         a part of a pixel.
         """
         whole = self.upright
-        scale = next(scale for scale in reversed(_SCALES) if reduced(whole, scale) == (width, height))
+        scale = next(scale for scale in (1, *reversed(SCALES)) if reduced(whole, scale) == (width, height))
         # Turned, the last column can be the first.
         left = width - whole[0] / scale if self.orientation in _MIRRORED else 0.0
         top = height - whole[1] / scale if self.orientation in _UPSIDE_DOWN else 0.0

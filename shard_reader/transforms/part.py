@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Part", "scale_for"]
+__all__ = ["SCALES", "Part", "scale_for"]
 
-_SCALES = (8, 4, 2)  # those of a JPEG's discrete cosine transform
+SCALES = (8, 4, 2)
+"""The numbers by which a decoder can divide the sides of a JPEG: its blocks have sides of 8."""
+
 _LEFT = 2  # times the size that is wanted: with fewer pixels, a decoder's filter would be seen
 
 
@@ -34,7 +36,10 @@ class Part(NamedTuple):
         return slice(self.left, self.left + self.width)
 
 
-def scale_for(height: int, width: int, shape: tuple[int, int]) -> int:
-    """The largest scale at which pixels are still twice as many as those of `shape`, in each direction."""
-    most = min(height // (_LEFT * shape[0]), width // (_LEFT * shape[1]))
-    return next((scale for scale in _SCALES if scale <= most), 1)
+def scale_for(height: float, width: float, shape: tuple[int, int]) -> int:
+    """The largest scale at which pixels are still twice as many as those of `shape`, in each direction; 1 if none is.
+
+    The job and streams have the same rule.
+    """
+    most = min(height / (_LEFT * shape[0]), width / (_LEFT * shape[1]))
+    return next((scale for scale in SCALES if scale <= most), 1)
