@@ -97,7 +97,8 @@ class LazyIndex:
         rows = self.rows[block * BLOCK : (block + 1) * BLOCK]
         if crc32c(rows.view(np.uint8)) != self.checksums[block]:
             first = block * BLOCK
-            raise CorruptionError(f"{self.path}: rows {first} to {first + len(rows) - 1} are damaged (CRC mismatch)")
+            damaged = f"rows {first} to {first + len(rows) - 1} are damaged (CRC mismatch)"
+            raise CorruptionError(f"{self.path}: {damaged}; `image-shards index` makes the index again")
 
 
 def map_lazily(directory: str, shard: ShardFile, records: int, fields: Mapping[str, Field]) -> LazyIndex:
