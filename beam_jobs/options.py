@@ -23,8 +23,8 @@ __all__ = [
     "NEAR_DUPLICATES",
     "NORMALIZATIONS",
     "ImageOptions",
+    "JobOptions",
     "MaxRejects",
-    "PrepareOptions",
     "ShardRule",
     "SplitRule",
     "fingerprint",
@@ -113,7 +113,7 @@ class MaxRejects:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareOptions:
+class JobOptions:
     """All options of `image-shards prepare`, after checks.
 
     `duplicate_labels` is one of DUPLICATE_LABELS, for duplicates to be dropped that have several labels; None refuses

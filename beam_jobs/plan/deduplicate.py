@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError
 from beam_jobs.external_sort import EqualHashes, find_equal_hashes
-from beam_jobs.options import PrepareOptions
+from beam_jobs.options import JobOptions
 from beam_jobs.plan.duplicates import (
     LABELS,
     MOST_IN_GROUP,
@@ -55,7 +55,7 @@ def deduplicate(
     ordered: Ordered,
     files: Directory,
     name: str,
-    options: PrepareOptions,
+    options: JobOptions,
     class_names: Sequence[str] | None,
     scratch: Path,
 ) -> Deduplicated:
@@ -89,7 +89,7 @@ def deduplicate(
     return Deduplicated(_Merged(dropped, nearly), (), ", ".join(texts), warnings)
 
 
-def _equal(hashes: Hashes, options: PrepareOptions, scratch: Path) -> EqualHashes:
+def _equal(hashes: Hashes, options: JobOptions, scratch: Path) -> EqualHashes:
     if not options.drop_duplicates:
         return EqualHashes(np.empty(0, np.uint64), np.empty(0, np.uint64))
     return find_equal_hashes((block[:, :2] for block in hashes()), scratch)

@@ -8,7 +8,7 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.images.process import codec_versions
-from beam_jobs.options import PrepareOptions, fingerprint
+from beam_jobs.options import JobOptions, fingerprint
 from beam_jobs.plan.order import Inputs
 from shard_reader.format.manifest import Fingerprint
 
@@ -18,7 +18,7 @@ __all__ = ["check_same", "fingerprint_of", "identity"]
 _ONLY_IF_GIVEN = ("options.image.", "options.source.", "options.exclude", "fingerprint.codecs.")
 
 
-def fingerprint_of(options: PrepareOptions, inputs: Inputs) -> Fingerprint:
+def fingerprint_of(options: JobOptions, inputs: Inputs) -> Fingerprint:
     """The fingerprint of the dataset that a job makes."""
     return Fingerprint(
         inputs=inputs.fingerprint,

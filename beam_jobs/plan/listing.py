@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
-from beam_jobs.options import PrepareOptions
+from beam_jobs.options import JobOptions
 from beam_jobs.plan.catalog import Catalog, Schema
 from beam_jobs.plan.fingerprint import fingerprint_of
 from beam_jobs.plan.order import Inputs, scan
@@ -49,7 +49,7 @@ class Listing:
         return self.spill
 
 
-def list_input(options: PrepareOptions, source: Source, why: str, spill: Spill | None) -> Listing:
+def list_input(options: JobOptions, source: Source, why: str, spill: Spill | None) -> Listing:
     """List INPUT. Prints its kind and size, and the progress of a long listing.
 
     Raises:
@@ -111,7 +111,7 @@ def _not_excluded(inputs: Inputs) -> tuple[str, ...]:
     return (f"--exclude: {counted(len(inputs.unknown), 'id')} of the file no input has: {named}{more}",)
 
 
-def _check_boxes(options: PrepareOptions, schema: Schema) -> None:
+def _check_boxes(options: JobOptions, schema: Schema) -> None:
     """Refuse fields that look like boxes and would not move with the pixels.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.options import PrepareOptions
+from beam_jobs.options import JobOptions
 from beam_jobs.plan.listing import Listing
 from beam_jobs.runners.local import is_local
 from beam_jobs.shards.job import Job
@@ -23,7 +23,7 @@ _REMOTE_THREADS = 32  # of a process: at 50 ms for each image of a store, they k
 _COUNTS = ("max_num_workers", "num_workers", "parallelism")  # options of engines
 
 
-def job_of(options: PrepareOptions, listing: Listing, output: str, work: Work, shared: str | None) -> Job:
+def job_of(options: JobOptions, listing: Listing, output: str, work: Work, shared: str | None) -> Job:
     """The values of a job.
 
     Args:
@@ -67,7 +67,7 @@ def job_of(options: PrepareOptions, listing: Listing, output: str, work: Work, s
     )
 
 
-def with_threads(job: Job, options: PrepareOptions, tasks: int) -> Job:
+def with_threads(job: Job, options: JobOptions, tasks: int) -> Job:
     """The job with its threads and decoders for this machine."""
     # With several decoders in each process, the last few shards of a job still keep every CPU busy.
     if not is_local(options.beam):
@@ -82,7 +82,7 @@ def robots_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("robots-*.txt"))
 
 
-def _requests(options: PrepareOptions) -> int:
+def _requests(options: JobOptions) -> int:
     """The most requests to a host of one worker. The processes of this machine share theirs."""
     if is_local(options.beam):
         return options.source.requests_per_host

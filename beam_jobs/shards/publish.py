@@ -22,7 +22,7 @@ from beam_jobs.metadata.papers import name_of, write_papers
 from beam_jobs.metadata.parquet import PART_NAME, join_parts
 from beam_jobs.metadata.pictures import pictures
 from beam_jobs.metadata.tfds import metadata_files
-from beam_jobs.options import MaxRejects, PrepareOptions
+from beam_jobs.options import JobOptions, MaxRejects
 from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.plan.duplicates import list_duplicates, list_near_duplicates
 from beam_jobs.plan.listing import Listing
@@ -85,7 +85,7 @@ class Publication:
 
 
 def publication_of(
-    options: PrepareOptions, listing: Listing, inputs: PlannedInputs, shards: Mapping[str, int], tasks: int, job: Job
+    options: JobOptions, listing: Listing, inputs: PlannedInputs, shards: Mapping[str, int], tasks: int, job: Job
 ) -> Publication:
     """The values of the manifest that are known before the first shard.
 

@@ -18,7 +18,13 @@ from shard_reader.storage.open import directory, local_path
 __all__ = ["open_source", "recognised"]
 
 # Each in a module of its own, imported when it is needed: most workers need one.
-_CLASSES = {"folder": "Folder", "table": "Table", "coco": "Coco", "archive": "Archive", "records": "RecordFiles"}
+_CLASSES = {
+    "folder": ("folder", "Folder"),
+    "table": ("tabular.table", "Table"),
+    "coco": ("detection.coco", "Coco"),
+    "archive": ("archive", "Archive"),
+    "records": ("records", "RecordFiles"),
+}
 
 
 def open_source(options: SourceOptions) -> Source:
@@ -30,8 +36,8 @@ def open_source(options: SourceOptions) -> Source:
     kind = options.kind or "folder"
     if ":" in kind:
         return _own(kind)(options)
-    found = getattr(importlib.import_module(f"beam_jobs.sources.{kind}"), _CLASSES[kind])
-    source: Source = found(options)
+    module, name = _CLASSES[kind]
+    source: Source = getattr(importlib.import_module(f"beam_jobs.sources.{module}"), name)(options)
     return source
 
 

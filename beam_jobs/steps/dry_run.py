@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from beam_jobs.external_sort import Spill
-from beam_jobs.options import PrepareOptions
+from beam_jobs.options import JobOptions
 from beam_jobs.plan.listing import list_input
 from beam_jobs.plan.order import PlannedInputs, statistics_split
 from beam_jobs.runners.jobs import worker_count
@@ -158,7 +158,7 @@ class DryRun:
         return lines
 
 
-def dry_run(options: PrepareOptions, source: Source, why: str) -> DryRun:
+def dry_run(options: JobOptions, source: Source, why: str) -> DryRun:
     """Make the plan of a job in a temporary folder.
 
     Args:
@@ -186,7 +186,7 @@ def dry_run(options: PrepareOptions, source: Source, why: str) -> DryRun:
     return _described(options, output_state(output, listing.fingerprint), plan, tally, sample, elapsed)
 
 
-def _described(options: PrepareOptions, state: str, plan: Plan, tally: Tally, sample: Sample, elapsed: float) -> DryRun:
+def _described(options: JobOptions, state: str, plan: Plan, tally: Tally, sample: Sample, elapsed: float) -> DryRun:
     """The plan with estimates. `elapsed` is the time until the first image of a job on this machine."""
     inputs, shards, schema = plan.inputs, plan.shards, plan.listing.schema
     cpus, workers = _cpus(options, plan.tasks)
@@ -226,7 +226,7 @@ def _split(images: int, shards: int, sample: Sample) -> SplitPlan:
     )
 
 
-def _passes(options: PrepareOptions, inputs: PlannedInputs, tally: Tally, sample: Sample, fixed: float) -> list[Pass]:
+def _passes(options: JobOptions, inputs: PlannedInputs, tally: Tally, sample: Sample, fixed: float) -> list[Pass]:
     """The steps that read images, in their order. The last one writes the shards, with `fixed` CPU seconds for them."""
     everything = list(inputs.ordered)
 
@@ -248,7 +248,7 @@ def _passes(options: PrepareOptions, inputs: PlannedInputs, tally: Tally, sample
 
 
 def _estimate(
-    options: PrepareOptions, passes: tuple[Pass, ...], cpus: int | None, images: int, sample: Sample, elapsed: float
+    options: JobOptions, passes: tuple[Pass, ...], cpus: int | None, images: int, sample: Sample, elapsed: float
 ) -> Estimate:
     seconds = sum(one.cpu_seconds for one in passes)
     start, clock = 0.0, seconds
@@ -267,7 +267,7 @@ def _estimate(
     )
 
 
-def _cpus(options: PrepareOptions, shards: int) -> tuple[int | None, str]:
+def _cpus(options: JobOptions, shards: int) -> tuple[int | None, str]:
     """The number of CPUs that work at a time, if the options say it, and the workers in words."""
     if is_local(options.beam):
         return min(options.workers, available_cpus()), f"{counted(options.workers, 'worker')} here"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs.options import PrepareOptions
+from beam_jobs.options import JobOptions
 from beam_jobs.plan.deduplicate import Deduplicated
 from beam_jobs.plan.listing import Listing
 from beam_jobs.plan.order import PlannedInputs, plan_inputs
@@ -37,7 +37,7 @@ class Run:
     `workers` is None if this process alone sees INPUT or OUTPUT.
     """
 
-    options: PrepareOptions
+    options: JobOptions
     scratch: Path
     workers: Workers | None
 
@@ -126,7 +126,7 @@ def take_sample(run: Run, listing: Listing, inputs: PlannedInputs, images: int =
 
 
 @contextlib.contextmanager
-def worker_processes(options: PrepareOptions) -> Iterator[Workers | None]:
+def worker_processes(options: JobOptions) -> Iterator[Workers | None]:
     """The processes of this machine. The first one starts at once, for the sample."""
     if _in_process(options):
         yield None
@@ -136,5 +136,5 @@ def worker_processes(options: PrepareOptions) -> Iterator[Workers | None]:
         yield workers
 
 
-def _in_process(options: PrepareOptions) -> bool:
+def _in_process(options: JobOptions) -> bool:
     return options.source.input.startswith(_IN_PROCESS) or options.output.startswith(_IN_PROCESS)

@@ -15,7 +15,7 @@ from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.metadata.papers import foreign_papers, write_papers
 from beam_jobs.meter import Meter
-from beam_jobs.options import PrepareOptions
+from beam_jobs.options import JobOptions
 from beam_jobs.plan.deduplicate import Deduplicated, deduplicate
 from beam_jobs.plan.fingerprint import check_same, identity
 from beam_jobs.plan.listing import Listing, list_input
@@ -56,7 +56,7 @@ class _Reached:
     begun: bool = False
 
 
-def prepare(options: PrepareOptions) -> str:
+def prepare(options: JobOptions) -> str:
     """Make the dataset, and return the text about it.
 
     Raises:
@@ -95,7 +95,7 @@ def prepare(options: PrepareOptions) -> str:
         raise
 
 
-def _check_places(options: PrepareOptions) -> None:
+def _check_places(options: JobOptions) -> None:
     """Refuse places that no job could use, before any of them is read."""
     input = options.source.input
     source, target = local_path(input), local_path(options.output)
@@ -118,7 +118,7 @@ def _check_places(options: PrepareOptions) -> None:
     check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **given})
 
 
-def _nothing_to_do(options: PrepareOptions, source: Source, why: str, finished: Manifest, output: Output) -> str:
+def _nothing_to_do(options: JobOptions, source: Source, why: str, finished: Manifest, output: Output) -> str:
     """The text about a finished dataset, after a check that the same inputs and options made it.
 
     With a card, its papers are written again.
@@ -146,7 +146,7 @@ def _name_foreign_papers(output: Output) -> None:
         )
 
 
-def _report(options: PrepareOptions, output: Output) -> str:
+def _report(options: JobOptions, output: Output) -> str:
     """Write the report, if there is to be one, and return the last line of the summary about it."""
     if not options.report:
         return ""
@@ -159,7 +159,7 @@ def _report(options: PrepareOptions, output: Output) -> str:
 
 
 def _make_dataset(
-    options: PrepareOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: IO[bytes] | None
+    options: JobOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: IO[bytes] | None
 ) -> tuple[Manifest, Meter]:
     """List, plan and write. Returns the manifest, and the time of all workers."""
     # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
@@ -191,7 +191,7 @@ def _make_dataset(
 
 
 @contextlib.contextmanager
-def _explained(output: Output, options: PrepareOptions) -> Iterator[_Reached]:
+def _explained(output: Output, options: JobOptions) -> Iterator[_Reached]:
     """Add the work that is kept to the messages of errors."""
     reached = _Reached()
     try:
@@ -217,7 +217,7 @@ def _explain(error: BaseException, output: Output, reached: _Reached, overwrite:
     raise Interrupted(f"interrupted; {kept or (removed if reached.removed else 'OUTPUT is as it was')}") from None
 
 
-def _check_left(options: PrepareOptions, output: Output, job: dict[str, Any]) -> None:
+def _check_left(options: JobOptions, output: Output, job: dict[str, Any]) -> None:
     """Refuse to resume if the finished shards in OUTPUT are of another job."""
     if options.overwrite:
         return
@@ -286,7 +286,7 @@ def _finished(output: Output, tasks: int) -> str:
     return f"{output.finished()} of {tasks} shards finished"
 
 
-def _measured(options: PrepareOptions, plan: Plan) -> int:
+def _measured(options: JobOptions, plan: Plan) -> int:
     """Number of images that are read a second time, for the statistics."""
     if options.image.normalize != "dataset":
         return 0

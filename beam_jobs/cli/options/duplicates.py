@@ -27,7 +27,7 @@ def add_duplicates(parser: argparse.ArgumentParser) -> None:
 
 
 def duplicate_options(found: argparse.Namespace) -> dict[str, Any]:
-    """The options as arguments of `PrepareOptions`.
+    """The options as arguments of `JobOptions`.
 
     Raises:
         UsageError: two options contradict each other.

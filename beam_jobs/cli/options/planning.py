@@ -21,7 +21,7 @@ def add_planning(parser: argparse.ArgumentParser) -> None:
 
 
 def planning_options(found: argparse.Namespace) -> dict[str, Any]:
-    """The options, by their names in `PrepareOptions`.
+    """The options, by their names in `JobOptions`.
 
     Raises:
         UsageError: an option is without the one that it is for, or the log is no file of this machine.

@@ -7,11 +7,11 @@ import pytest
 from beam_jobs.cli.commands import choose
 from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import UsageError
-from beam_jobs.options import MaxRejects, PrepareOptions, ShardRule, SplitRule
+from beam_jobs.options import JobOptions, MaxRejects, ShardRule, SplitRule
 from beam_jobs.sources.files.interface import SourceOptions
 
 
-def options(line: str = "") -> PrepareOptions:
+def options(line: str = "") -> JobOptions:
     return parse(["prepare", "in", "out", *line.split()])
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from beam_jobs.cli.prepare import parse
-from beam_jobs.options import PrepareOptions
+from beam_jobs.options import JobOptions
 from beam_jobs.report.origin import prepare_command, without_places
 from shard_reader.format import Counts, Field, Fingerprint, Manifest
 
 
-def manifest_of(options: PrepareOptions, **more: Any) -> Manifest:
+def manifest_of(options: JobOptions, **more: Any) -> Manifest:
     return Manifest(
         fields={"image": Field(dtype="uint8", shape=(None, None, 3), encoding="jpeg")},
         formats=options.formats,

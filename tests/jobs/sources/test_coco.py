@@ -13,7 +13,7 @@ import pytest
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources import Entry, Layout, LeftOut, Reference
-from beam_jobs.sources.coco import Coco
+from beam_jobs.sources.detection.coco import Coco
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader.format import Field
 

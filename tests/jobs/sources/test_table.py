@@ -22,7 +22,7 @@ from beam_jobs.sources import BadInput, Entry, Layout, LeftOut, Reference
 from beam_jobs.sources.files.interface import SourceOptions
 from beam_jobs.sources.known import recognised
 from beam_jobs.sources.paths import Paths
-from beam_jobs.sources.table import Table
+from beam_jobs.sources.tabular.table import Table
 from shard_reader.format import Field
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.command import REPOSITORY
 
-from beam_jobs.options import ImageOptions, MaxRejects, PrepareOptions, ShardRule, SplitRule, fingerprint
+from beam_jobs.options import ImageOptions, JobOptions, MaxRejects, ShardRule, SplitRule, fingerprint
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader import open_dataset
 from shard_reader.format import MANIFEST_NAME, Manifest, index, index_name
@@ -171,7 +171,7 @@ def test_the_option_fingerprint_is_frozen() -> None:
         dtype="uint8",
         normalize="none",
     )
-    options = PrepareOptions(
+    options = JobOptions(
         source=SourceOptions(input="in"),
         output="out",
         image=image,
