@@ -19,10 +19,9 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, file_problem, is_ignored
 from beam_jobs.sources.files.interface import Entry, Layout, Problem, Reference, Source, SourceOptions, refuse_options
 from shard_reader.printable import printable
-from shard_reader.storage.directory import Stored
 from shard_reader.storage.open import directory
 
 __all__ = ["ClassFolders", "Folder"]
@@ -260,7 +259,7 @@ class Folder(Source):
             if is_ignored(file.name):
                 self._left_out.add(file.name)
                 continue
-            problem = _problem(file)
+            problem = file_problem(file)
             if problem is None:
                 self._usable += 1
                 self._folders.add(file.name)
@@ -283,7 +282,7 @@ class Folder(Source):
         folders = self._folders
         return Layout(
             text=folders.text,
-            left_out=self._left_out.named(self._command, self._head),
+            left_out=self._left_out.named(self._command, self._head, self._boxes),
             warnings=folders.warnings(f"INPUT {self.options.input}"),
             class_names=folders.class_names,
             splits=folders.splits,
@@ -313,6 +312,10 @@ class Folder(Source):
         place = self.options.input.rstrip("/")
         return f"image-shards prepare {shlex.quote(f'{place}/{name}')} OUTPUT --root {shlex.quote(place)}"
 
+    def _boxes(self, source: str) -> str:
+        """The command that reads the folder as a source of boxes."""
+        return f"image-shards prepare {shlex.quote(self.options.input)} OUTPUT --source {source}"
+
     def _head(self, name: str) -> bytes:
         try:
             return self._directory.read(name, 0, _HEAD)
@@ -329,14 +332,3 @@ class Folder(Source):
                 " images, or a file that ends as .csv, .tar or .tfrecord, or say with --record what binary records hold"
             )
         raise UsageError(f"INPUT {self.options.input}: does not exist{self._directory.missing()}")
-
-
-def _problem(file: Stored) -> Problem | None:
-    """The defect of a file that cannot be an input."""
-    if not file.regular:
-        return Problem("not-a-file", "is a link to nowhere, a pipe or a device")
-    try:
-        file.name.encode()
-    except UnicodeEncodeError:
-        return Problem("file-name", "the name is not UTF-8")
-    return None

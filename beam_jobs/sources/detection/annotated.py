@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.file_names import SPLIT_NAMES
 from beam_jobs.sources.files.interface import (
     DOWNLOADS,
     Entry,
+    Problem,
     Reference,
     Source,
     SourceOptions,
@@ -17,10 +19,11 @@ from beam_jobs.sources.paths import Paths
 from beam_jobs.terminal import counted
 from shard_reader.format.fields import Field
 
-__all__ = ["BBOX", "LABEL", "Annotated", "object_fields", "objects_text"]
+__all__ = ["BBOX", "LABEL", "Annotated", "SplitFolders", "object_fields", "objects_text", "splits_text"]
 
 BBOX, LABEL = "objects/bbox", "objects/label"
 """The fields of all sources of objects: boxes, and the class of each."""
+_OF_PATHS = ("root", "box_frame", "no_urls", "below", *DOWNLOADS)
 
 
 def object_fields() -> dict[str, Field]:
@@ -35,23 +38,53 @@ def objects_text(images: int, objects: int, classes: int | None = None, empty: i
     return f"{counted(images, 'image')} with {counted(objects, 'object')}{of_classes}{without}"
 
 
+def splits_text(splits: tuple[str, ...] | None) -> str:
+    """The splits of a listing in words; empty for none."""
+    return f", in splits ({', '.join(splits)})" if splits else ""
+
+
+class SplitFolders:
+    """Splits by the first folders of paths, if all of them are named so: known after the last path."""
+
+    def __init__(self) -> None:
+        self._names: set[str] | None = set()  # None: not splits
+
+    def add(self, path: str) -> None:
+        """Take note of the path of an image."""
+        top, slash, _ = path.partition("/")
+        if self._names is not None and slash:
+            self._names = self._names | {top.lower()} if top.lower() in SPLIT_NAMES else None
+
+    @property
+    def splits(self) -> tuple[str, ...] | None:
+        """The names of the splits in lower case; None if there are none."""
+        return tuple(name for name in SPLIT_NAMES if name in (self._names or ())) or None
+
+    def of(self, path: str) -> str | Problem | None:
+        """The split of an image."""
+        top, slash, _ = path.partition("/")
+        if self.splits and not slash:
+            return Problem("no-split", "lies beside the split folders")
+        return top.lower() if self.splits else None
+
+
 class Annotated(Source):
     """A source whose entries have the path of an image as their place, or no place."""
 
-    def __init__(self, options: SourceOptions, what: str, folder: str, taken: tuple[str, ...] = ()) -> None:
+    def __init__(self, options: SourceOptions, what: str, folder: str, taken: tuple[str, ...] = _OF_PATHS) -> None:
         """Nothing is read yet.
 
         Args:
             options: the options of the source.
             what: INPUT in messages about options without a meaning.
             folder: the folder that paths are relative to where `--root` names none.
-            taken: options that the source has beside those of paths.
+            taken: the options that the source has.
 
         Raises:
             UsageError: an option does not fit the source, or its root cannot be read.
         """
         super().__init__(options)
-        refuse_options(options, what, taken=("root", "box_frame", "no_urls", "below", *DOWNLOADS, *taken))
+        refuse_options(options, what, taken=taken)
         self._paths = Paths(options.root or folder, options, "--root" if options.root else "INPUT")
         self._usable = 0
         self._first = ""  # problem
