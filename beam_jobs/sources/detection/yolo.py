@@ -158,7 +158,12 @@ class Yolo(Annotated):
         if found.names is None and found.classes is not None:
             self._warnings.append(f"{self._yaml} has the number of classes, and no names")
         first = next(iter(found.splits.values()))[0]
-        self._prefix = next((prefix for prefix in self._prefixes(found.path) if self._find(prefix, first)), "")
+        known = [prefix for prefix in self._prefixes(found.path) if self._find(prefix, first) is not None]
+        self._prefix = next(iter(known), "")
+        if not known and found.path and self.options.root is None and self._find("", first) is not None:
+            self._warnings.append(
+                f"{self._yaml} has the path {printable(found.path)}, which has no such images: took its own folder"
+            )
         parts = list[Part]()
         for split, places in found.splits.items():
             of_split = [self._part(split, place) for place in places]

@@ -17,6 +17,7 @@ __all__ = ["DataYaml", "is_data_yaml", "read_data_yaml"]
 _MOST_BYTES: Final = 1 << 20
 _SPLITS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 _SILENT: Final = {"path", "names", "nc", "channels", "kpt_shape", "author", "license", "licence", "version", "url"}
+_DEEPEST: Final = 20
 _HEAD = 1 << 16
 _KEYS = tuple(re.compile(pattern, re.MULTILINE) for pattern in (rb"^(train|val)\s*:", rb"^(names|nc)\s*:"))
 
@@ -98,9 +99,15 @@ def _mapping(folder: Directory, name: str, called: str) -> dict[str, Any]:
         raise UsageError(f"{called}: {error.strerror or error}") from error
     # All values as texts: a class "no" would be False, and "1e3" a number. No tag makes an object, or runs anything.
     try:
-        # A few lines of aliases can stand for terabytes, and no description needs one.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.BaseLoader)):
-            raise UsageError(f"{called}: has an alias (*name); write the value again")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            # A few lines of aliases can stand for terabytes, and no description needs one. The parser takes a time that
+            # grows with the square of the depth.
+            if isinstance(event, yaml.AliasEvent):
+                raise UsageError(f"{called}: has an alias (*name); write the value again")
+            if depth > _DEEPEST:
+                raise UsageError(f"{called}: nests lists and keys more than {_DEEPEST} levels deep")
         found = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(f"{called}: is not YAML ({printable(' '.join(str(error).split())[:200])})") from error
