@@ -55,9 +55,9 @@ def test_images_are_files_where_no_url_is_wanted(option: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("annotations", "box", "left_out"),
     [
-        ({"segments": [[0, 0.1, 0.2, 0.5, 0.1, 0.3, 0.9]]}, [0.1, 0.1, 0.5, 0.9], ["polygons of 1 objects"]),
-        ({"pose": [[0, 0.5, 0.5, 0.25, 0.5, 0.1, 0.2, 2]]}, [0.375, 0.25, 0.625, 0.75], ["keypoints of 1 objects"]),
-        ({"obb": [[0, 0.1, 0.3, 0.3, 0.1, 0.5, 0.3, 0.3, 0.5]]}, [0.1, 0.1, 0.5, 0.5], ["polygons of 1 objects"]),
+        ({"segments": [[0, 0.1, 0.2, 0.5, 0.1, 0.3, 0.9]]}, [0.1, 0.1, 0.5, 0.9], ["polygons of 1 object"]),
+        ({"pose": [[0, 0.5, 0.5, 0.25, 0.5, 0.1, 0.2, 2]]}, [0.375, 0.25, 0.625, 0.75], ["keypoints of 1 object"]),
+        ({"obb": [[0, 0.1, 0.3, 0.3, 0.1, 0.5, 0.3, 0.3, 0.5]]}, [0.1, 0.1, 0.5, 0.5], ["polygons of 1 object"]),
         ({**BOXES, "segments": [[1, 0, 0, 1, 0, 1, 1]]}, [0.375, 0.25, 0.625, 0.75], ["segments of annotations"]),
     ],
     ids=["segments", "pose", "obb", "both"],
