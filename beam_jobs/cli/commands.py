@@ -47,7 +47,7 @@ def choose(arguments: Sequence[str]) -> tuple[Command, Sequence[str]]:
         UsageError: there is no such command.
         SystemExit: after `help`, `--help` and `--version`.
     """
-    from beam_jobs import __version__
+    from shard_reader import __version__
 
     top = Parser(
         prog="image-shards",
