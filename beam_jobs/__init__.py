@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from beam_jobs.api import plan, prepare
+    from beam_jobs.api import dry_run, prepare
     from beam_jobs.errors import JobError, UsageError
     from beam_jobs.prepare_options import PrepareOptions
     from beam_jobs.serving import preprocess
@@ -26,7 +26,7 @@ __all__ = [
     "ProgressReport",
     "UsageError",
     "__version__",
-    "plan",
+    "dry_run",
     "prepare",
     "preprocess",
 ]
@@ -39,7 +39,7 @@ _MODULES = {
     "PrepareResult": "steps.result",
     "ProgressReport": "steps.result",
     "UsageError": "errors",
-    "plan": "api",
+    "dry_run": "api",
     "prepare": "api",
     "preprocess": "serving",
 }

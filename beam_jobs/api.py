@@ -18,7 +18,7 @@ from beam_jobs.steps import prepare as steps
 from beam_jobs.steps.dry_run import DryRun
 from beam_jobs.steps.result import OnProgress, PrepareResult
 
-__all__ = ["plan", "prepare"]
+__all__ = ["dry_run", "prepare"]
 
 
 def prepare(
@@ -43,12 +43,12 @@ def prepare(
     """
     job = _job_options(options)
     if options.price is not None:
-        raise UsageError("price: is for `plan`; leave it out")
+        raise UsageError("price: is for `dry_run`; leave it out")
     with _as_guest(on_progress is not None if quiet is None else quiet):
         return steps.prepare(job, on_progress)
 
 
-def plan(options: PrepareOptions, *, quiet: bool = True) -> DryRun:
+def dry_run(options: PrepareOptions, *, quiet: bool = True) -> DryRun:
     """The plan of a job, with estimates of its time and size, as `--dry-run` prints it. Nothing is written.
 
     Args:

@@ -51,7 +51,7 @@ class PrepareOptions:
         classes: the file with the names of the classes, or the names themselves in a list.
         exclude: the file with the ids of inputs to leave out, or the ids themselves in a list.
         max_bytes, shard_bytes: a number of bytes, or a text such as "512MiB".
-        price: for `plan` alone.
+        price: for `dry_run` alone.
         beam: options of Apache Beam: `{"runner": "FlinkRunner", "flink_master": "localhost:8081"}`.
     """
 

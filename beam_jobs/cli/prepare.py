@@ -117,13 +117,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         " cover, then cut the center; pad: inside, then add a border; stretch: ignore the aspect ratio; none: keep the"
         " size (default: cover for N, crop for WxH)")  # fmt: skip
     add("--format", choices=tuple(FORMATS), action="append", dest="formats", metavar="FORMAT",
-        help="tfrecord or hdf5; give it twice for both (default: tfrecord)")  # fmt: skip
+        help="tfrecord (default) or hdf5; give it twice for both")  # fmt: skip
     add("--split", type=split_parts, metavar="NAME=F,...", help="divide images by a hash of their id, as"
         " train=0.9,val=0.1 (default: the splits of INPUT, or all in train)")  # fmt: skip
     add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{listed(tuple(IMAGE_CODECS), 'or')} (default:"
         f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
-        help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
+        help="processes on this machine (default: one a CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
         " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")

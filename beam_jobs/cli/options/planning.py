@@ -15,8 +15,8 @@ __all__ = ["add_planning", "planning_options"]
 def add_planning(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     add = parser.add_argument_group("plan and log").add_argument
-    add("--json", action="store_true", help="print the result, or the plan of --dry-run, as one object of JSON")
-    add("--price", type=_price, metavar="P", help="price of one CPU for an hour: --dry-run adds up what the job costs")
+    add("--json", action="store_true", help="print the result, or the plan of --dry-run, in JSON")
+    add("--price", type=_price, metavar="P", help="price of a CPU hour: --dry-run adds up the cost")
     add("--log-json", metavar="FILE", help="write a line of JSON for each shard: counts, bytes, times")
 
 
