@@ -16,7 +16,7 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.processes import in_parallel
 from beam_jobs.tools.dataset_files import manifest_at, need_packages, need_shard_packages
 from beam_jobs.tools.exporting import folder, parquet, webdataset
-from beam_jobs.tools.exporting.records import Exporter
+from beam_jobs.tools.exporting.records import Exporter, folder_name
 from shard_reader import open_dataset
 from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import Manifest
@@ -53,9 +53,10 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The records of one shard."""
+    """The records of one shard. `place` is the name of the split, as it is in names of files."""
 
     split: str
+    place: str
     number: int
     parts: int
     records: range
@@ -106,7 +107,7 @@ def export(
             done += written
             on_progress(done, total)
         for name in chosen:
-            TARGETS[to].finish(scratch, name, sum(part.split == name for part in parts))
+            TARGETS[to].finish(scratch, _place(manifest, name), sum(part.split == name for part in parts))
         if path.exists():
             path.rmdir()
         scratch.rename(path)
@@ -142,14 +143,19 @@ def _parts(manifest: Manifest, split: str) -> Iterator[_Part]:
     records = np.asarray(manifest.splits[split].shards.records)
     ends = np.cumsum(records).tolist()
     for number, (end, count) in enumerate(zip(ends, records.tolist(), strict=True)):
-        yield _Part(split, number, len(ends), range(end - count, end))
+        yield _Part(split, _place(manifest, split), number, len(ends), range(end - count, end))
+
+
+def _place(manifest: Manifest, split: str) -> str:
+    names = list(manifest.splits)
+    return folder_name(split, names.index(split), names)
 
 
 def _write(place: str, root: str, to: str, part: _Part) -> int:
     """Write the records of a shard; their number."""
     try:
         with open_dataset(place, part.split) as data:
-            TARGETS[to].write(Exporter(data), part.records, Path(root), part.split, part.number, part.parts)
+            TARGETS[to].write(Exporter(data), part.records, Path(root), part.place, part.number, part.parts)
     except ShardsError as error:
         raise JobError(f"{error}; `image-shards verify` lists all damage") from error
     return len(part.records)

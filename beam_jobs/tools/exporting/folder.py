@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.tools.exporting.records import BOXES, POINTS, ExportedRecord, Exporter, file_name, folder_name
+from beam_jobs.tools.exporting.records import ExportedRecord, Exporter, file_name, folder_name
 
 __all__ = ["finish", "write"]
 
@@ -58,4 +58,4 @@ def _line(exporter: Exporter, record: ExportedRecord, name: str) -> dict[str, An
     line: dict[str, Any] = {"file_name": name, "id": record.id}
     if exporter.has_label:
         line["label"] = exporter.named(record.label)
-    return line | {{BOXES: "bbox", POINTS: "point"}.get(name, name): value for name, value in record.values.items()}
+    return line | exporter.flat_values(record)

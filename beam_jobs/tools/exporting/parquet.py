@@ -72,7 +72,7 @@ def _row(exporter: Exporter, record: ExportedRecord) -> dict[str, Any]:
         if name.startswith(_OBJECTS):
             row.setdefault("objects", {})[_child(name)] = value
         else:
-            row[name] = value
+            row[exporter.columns[name]] = value
     return row
 
 
@@ -86,7 +86,7 @@ def _features(exporter: Exporter) -> dict[str, Any]:
         if name.startswith(_OBJECTS):
             features.setdefault("objects", {})[_child(name)] = _feature(exporter, name, field)
         else:
-            features[name] = _feature(exporter, name, field)
+            features[exporter.columns[name]] = _feature(exporter, name, field)
     return features
 
 

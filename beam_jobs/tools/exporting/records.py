@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import JobError, UsageError
 from shard_reader import Dataset
 from shard_reader.format.fields import FIELD_DTYPES, INPUT_FIELDS, Field
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of, decode_image
@@ -21,6 +21,7 @@ __all__ = ["BOXES", "OBJECT_LABELS", "POINTS", "ExportedRecord", "Exporter", "fi
 BOXES: Final = "objects/bbox"
 POINTS: Final = "objects/point"
 OBJECT_LABELS: Final = "objects/label"
+_TAKEN: Final = ("file_name", "image", "id", "label", "objects")  # columns that are no fields
 _ROWS: Final = 256  # whose values are read together
 _LONGEST_NAME: Final = 120  # bytes, to which a number and a suffix are added: file systems allow 255
 # Letters and digits of any language, spaces, and the other characters that every file system has.
@@ -57,6 +58,8 @@ class Exporter:
         known = {*FIELD_DTYPES, *INPUT_FIELDS}
         self.fields: dict[str, Field] = {n: f for n, f in data.fields.items() if not f.is_image and n not in known}
         """The fields beside the image, the id and the label."""
+        self.columns = _column_names(self.fields)
+        """The names of their columns."""
         self.has_label = "label" in data.fields
         self._image = data.manifest.fields["image"]
         self.suffix, self._encodes = _file_type(data, self._image)
@@ -66,9 +69,20 @@ class Exporter:
 
         Raises:
             CorruptionError: a record is damaged.
+            JobError: a label has no class.
         """
         for first in range(start, stop, _ROWS):
             yield from self._block(range(first, min(stop, first + _ROWS)))
+
+    def flat_values(self, record: ExportedRecord) -> dict[str, Any]:
+        """The fields of a record with the names of their columns: boxes are `bbox`, and points `point`.
+
+        Labels of objects are the names of their classes, where classes have names.
+        """
+        values = dict(record.values)
+        if OBJECT_LABELS in values:
+            values[OBJECT_LABELS] = self.named(values[OBJECT_LABELS])
+        return {self.columns[name]: value for name, value in values.items()}
 
     def named(self, label: int | list[int] | None) -> int | str | list[int] | list[str] | None:
         """A label with the name of its class, where classes have names."""
@@ -87,16 +101,29 @@ class Exporter:
         for place, number in enumerate(numbers):
             height, width = (int(column[place]) for column in sizes)
             values = {n: self._value(n, column[place], height, width) for n, column in columns.items()}
-            label = None if labels[place] is None else plain(labels[place])
+            # -1 stands for a record without a label.
+            label = None if labels[place] is None or plain(labels[place]) == -1 else plain(labels[place])
+            self._check_label(number, label)
+            self._check_label(number, values.get(OBJECT_LABELS))
             yield ExportedRecord(
                 number=number,
                 id=bytes(ids[place]).decode("utf-8", "backslashreplace"),
                 image=self._file(number, height, width),
                 suffix=self.suffix,
-                # -1 stands for a record without a label.
-                label=None if label == -1 else label,
+                label=label,
                 values=values,
             )
+
+    def _check_label(self, number: int, label: Any) -> None:
+        """Refuse a label without a class.
+
+        Raises:
+            JobError: there is no such class.
+        """
+        for one in label if isinstance(label, list) else [label]:
+            if self.class_names is not None and isinstance(one, int) and not 0 <= one < len(self.class_names):
+                classes = f"the {len(self.class_names)} classes have the numbers from 0 on"
+                raise JobError(f"{self.data.describe(number)}: has the label {one}, and {classes}")
 
     def _file(self, number: int, height: int, width: int) -> bytes:
         payload = self.data.payload(number)
@@ -117,6 +144,18 @@ class Exporter:
         if len(shape) > 1 and isinstance(found, list) and found and not isinstance(found[0], list):
             return np.asarray(found).reshape(-1, *(side or 1 for side in shape[1:])).tolist()
         return found
+
+
+def _column_names(fields: Iterable[str]) -> dict[str, str]:
+    """The names of columns for fields, each different: a field `bbox` beside boxes is `bbox_`."""
+    special = {BOXES: "bbox", POINTS: "point"}
+    columns = {name: special[name] for name in fields if name in special}
+    for name in fields:
+        column = name
+        while column in {*_TAKEN, *columns.values()} and name not in special:
+            column += "_"
+        columns.setdefault(name, column)
+    return columns
 
 
 def boxes_in_pixels(boxes: NDArray[np.float64], height: int, width: int) -> list[list[float]]:

@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.tools.exporting.records import BOXES, POINTS, Exporter
+from beam_jobs.tools.exporting.records import Exporter
 
 __all__ = ["finish", "write"]
 
@@ -31,7 +31,7 @@ def write(exporter: Exporter, numbers: range, root: Path, split: str, part: int,
             values: dict[str, Any] = {"id": record.id}
             if exporter.has_label:
                 values["label"] = exporter.named(record.label)
-            values |= {{BOXES: "bbox", POINTS: "point"}.get(name, name): one for name, one in record.values.items()}
+            values |= exporter.flat_values(record)
             _add(archive, f"{key}.json", json.dumps(values, ensure_ascii=False).encode())
 
 

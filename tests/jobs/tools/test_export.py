@@ -20,7 +20,7 @@ from beam_jobs import PrepareOptions, prepare
 from beam_jobs.cli.main import main
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.tools.exporting.export import TARGETS, export
-from beam_jobs.tools.exporting.records import ExportedRecord, boxes_in_pixels, file_name, folder_name
+from beam_jobs.tools.exporting.records import ExportedRecord, _column_names, boxes_in_pixels, file_name, folder_name
 from shard_reader import open_dataset
 
 NAMES = ("cat", "pet/dog", "ünï")
@@ -224,6 +224,15 @@ def test_the_command_says_what_it_wrote(shards: Path, tmp_path: Path, capsys: py
     assert capsys.readouterr().out == f"{tmp_path}/out: 15 of train, 5 of val\n"
     assert main(words) == 2
     assert "is not an empty folder" in capsys.readouterr().err
+
+
+@given(st.lists(st.sampled_from(["bbox", "bbox_", "objects/bbox", "objects", "file_name", "a"]), unique=True))
+def test_no_two_fields_have_one_column(names: list[str]) -> None:
+    columns = _column_names(names)
+    assert list(columns) != [] or not names
+    assert set(columns) == set(names) and len(set(columns.values())) == len(names)
+    assert not set(columns.values()) & {"file_name", "image", "id", "label", "objects"}
+    assert columns.get("objects/bbox", "bbox") == "bbox" and columns.get("a", "a") == "a"
 
 
 @given(st.text(min_size=1), st.integers(0, 99_999_999))
