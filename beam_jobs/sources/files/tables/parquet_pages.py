@@ -233,7 +233,6 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         return _signed(data, at)
     if kind == 8:
         length, at = _unsigned(data, at)
-        data[at + length]  # noqa: B018 - the header goes on after it
         return None, at + length
     if kind == 12:
         return _struct(data, at, depth + 1)
