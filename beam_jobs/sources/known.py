@@ -13,6 +13,7 @@ from beam_jobs.sources.archive import is_archive
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, TABLES, is_ignored, is_records
 from beam_jobs.sources.files.interface import Source, SourceOptions
 from beam_jobs.sources.tabular.arrow_schema import column_of_images, is_arrow
+from beam_jobs.sources.tabular.metadata_files import metadata_of
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory, local_path
 
@@ -21,6 +22,7 @@ __all__ = ["open_source", "recognised"]
 # Each in a module of its own, imported when it is needed: most workers need one.
 _CLASSES = {
     "folder": ("folder", "Folder"),
+    "imagefolder": ("tabular.image_folder", "ImageFolder"),
     "table": ("tabular.table", "Table"),
     "arrow": ("tabular.arrow", "ArrowFiles"),
     "coco": ("detection.coco", "Coco"),
@@ -67,6 +69,8 @@ def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
         return _with_images(options, "", kind) or (replace(options, kind=kind), f"from the name {name}")
     try:
         place = directory(options.input)
+        if (metadata := metadata_of(place)) is not None:
+            return replace(options, kind="imagefolder"), f"from {metadata}, which names images"
         kind = _kind_of_folder(place)
         file = _arrow_file(place) if kind in ("folder", "table") else None
     except (ValueError, TypeError, ImportError) as error:

@@ -30,6 +30,7 @@ from beam_jobs.sources.files.interface import (
 from beam_jobs.sources.files.tables.rows import KINDS, Rows
 from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
 from beam_jobs.sources.tabular.columns import PATH_COLUMNS, RowColumns, column, listed, no_value, recognise
+from beam_jobs.sources.tabular.parts import columns_of_parts, order_of_classes, rows_of_parts
 from shard_reader.format.fields import Field
 from shard_reader.storage.open import directory, is_url
 from shard_reader.storage.secrets import unsigned
@@ -116,29 +117,18 @@ class Table(Source):
         parts = self._find_parts()
         if self.options.root is not None or self.options.below is not None:
             self._paths.check_root()
-        names = parts[0].columns()
-        if not parts[0].same_columns:
-            names = tuple(dict.fromkeys(name for part in parts for name in part.columns()))
-        if not names:
-            raise parts[0].refused(f"has no {'column' if parts[0].same_columns else 'line with a JSON object'}")
+        names = columns_of_parts(parts)
         self._kind, self._typed, self._parts = parts[0].kind, parts[0].typed, len(parts)
         self._columns = columns = self._recognise(names)
         self._fixed = parts[0].fields(columns.fields)
-        orders = {part.categories(columns.label) for part in parts} if columns.label is not None else set()
-        self._order = orders.pop() if len(orders) == 1 else None
-        for part in parts:
-            if part.same_columns and set(part.columns()) != set(names):
-                raise part.refused(
-                    f"has the columns {listed(part.columns())}; {parts[0].name} has {listed(names)}:"
-                    " the files of a folder are one table, with the same columns"
-                )
-            for number, values in part.rows(columns.wanted):
-                entry = self._entry(part, number, values)
-                self._rows += 1
-                self._usable += entry.problem is None
-                if entry.problem is not None and not self._first:
-                    self._first = entry.problem.message
-                yield entry
+        self._order = order_of_classes(parts, columns.label)
+        for part, number, values in rows_of_parts(parts, names, columns.wanted):
+            entry = self._entry(part, number, values)
+            self._rows += 1
+            self._usable += entry.problem is None
+            if entry.problem is not None and not self._first:
+                self._first = entry.problem.message
+            yield entry
         if not self._rows and parts[0].same_columns:
             raise self._refused(f"has no row, only the columns {listed(names)}")
 
