@@ -27,8 +27,8 @@ __all__ = [
     "values_of",
 ]
 
-_USUAL = ("image", "images", "img", "imgs", "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "bytes")
-_USUAL_NAMES = frozenset(_USUAL) | {"content", "data", "image_data", "pixel_values"}
+_NAMES = ("image", "images", "img", "imgs", "picture", "photo", "image_bytes", "image_data", "bytes")
+_RANKS = {name: rank for rank, name in enumerate(_NAMES)}  # of usual names
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,8 @@ def image_columns(schema: Any) -> list[ImageColumn]:
             continue
         feature = features.get(field.name)
         is_feature = isinstance(feature, dict) and feature.get("_type") == "Image"
-        lower = field.name.lower()
-        usual = _USUAL.index(lower) if lower in _USUAL else len(_USUAL)
-        sure = is_feature or image.is_struct or lower in _USUAL_NAMES
+        usual = _RANKS.get(field.name.lower(), len(_RANKS))
+        sure = is_feature or image.is_struct or usual < len(_RANKS)
         found.append((not is_feature, not sure, image.is_list, usual, len(found), image.name, sure, image))
     return [ImageColumn(one[-1].name, one[-1].is_struct, one[-1].is_list, one[-2]) for one in sorted(found)]
 

@@ -44,8 +44,8 @@ class ParquetRows(Rows):
             for name in columns:
                 if not is_taken(kind := file.schema_arrow.field(name).type):
                     raise self.refused(
-                        f'column "{name}" is {kind}, which cannot be read: images are, with --source arrow,'
-                        " and other columns can be left out by naming those to keep (--fields)"
+                        f'column "{name}" is {kind}, which is no field: name the columns to keep with --fields; for'
+                        " images in it, give --source arrow"
                     )
                 self._check_chunks(file, name)
         number = 0
