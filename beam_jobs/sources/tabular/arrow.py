@@ -188,7 +188,8 @@ class ArrowFiles(Source):
         others = {name: kind for name, kind in schema.others.items() if name in (self.options.fields or ())}
         for name, kind in others.items():
             raise file.refused(f'column "{name}" is {kind}, which cannot be a field; leave it out of --fields')
-        names = [name for name in schema.columns if name != f"{image.name}.path" or self._asks(name)]
+        paths = {f"{one.name}.path" for one in schema.images}
+        names = [name for name in schema.columns if name not in paths or self._asks(name)]
         if image.name not in names:
             names.append(image.name)
         splits = () if self._splits.names else ("split",)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.members import ranges
-from beam_jobs.sources.files.tables.image_columns import Column, Group, ImageColumn, values_of
+from beam_jobs.sources.files.tables.image_columns import Column, Group, ImageColumn, checked, values_of
 from beam_jobs.sources.files.tables.page_bodies import Damaged, Read
 from shard_reader.storage.directory import Directory
 
@@ -70,11 +70,7 @@ class IpcImages:
         with self._directory.open(self.name) as file, self._errors():
             message = next(_messages(ranges(file), file.seek(0, 2)))
             with pa.ipc.open_stream(_Sparse(ranges(file), [message]).buffer) as reader:
-                names = reader.schema.names
-                if len(set(names)) < len(names):
-                    twice = next(name for number, name in enumerate(names) if name in names[:number])
-                    raise self.refused(f'two columns are named "{twice}"; rename one')
-                return reader.schema
+                return checked(reader.schema)
 
     def groups(self, image: ImageColumn, columns: Sequence[Column]) -> Iterator[Group]:
         """Every record batch: the values of its rows in these columns, and the places of their images.
@@ -170,6 +166,7 @@ class _Batch:
         self._memory = _Sparse(read, messages)
         with pa.ipc.open_stream(self._memory.buffer) as reader:
             self._batch = reader.read_next_batch()
+        self._batch.validate()  # of the lengths of arrays and buffers
         self._image = image
 
     def rows(self, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
@@ -304,10 +301,28 @@ def _parsed(message: bytes) -> tuple[int, int, bool]:
         (body,) = struct.unpack_from("<q", message, place) if place else (0,)
         if kind == _DICTIONARY:
             header = _table(message, header, 1)
-        compressed = kind in (_DICTIONARY, _BATCH) and _slot(message, header, 3) > 0
-    except (struct.error, IndexError) as error:
+        compressed = False
+        if kind in (_DICTIONARY, _BATCH):
+            compressed = _slot(message, header, 3) > 0
+            _check_batch(message, header, body)
+    except (struct.error, IndexError, ValueError) as error:
         raise Damaged("is no Arrow, or damaged") from error
     return kind, body, compressed
+
+
+def _check_batch(message: bytes, table: int, body: int) -> None:
+    """Check the lengths of a record batch, some of which would end the process in PyArrow."""
+    place = _slot(message, table, 0)
+    (rows,) = struct.unpack_from("<q", message, place) if place else (0,)
+    lengths = [rows]
+    for number in (1, 2):  # the length and the number of nulls of each array; the place and the length of each buffer
+        if _slot(message, table, number):
+            vector = _table(message, table, number)
+            (count,) = struct.unpack_from("<I", message, vector)
+            lengths += np.frombuffer(message, "<i8", 2 * count, vector + 4).tolist()
+    # A row of images takes bytes of offsets, and a value of others takes at least a bit.
+    if rows > body or min(lengths) < 0 or max(lengths) > 8 * body:
+        raise Damaged("is damaged: a record batch has a column of an impossible length")
 
 
 def _slot(message: bytes, table: int, number: int) -> int:

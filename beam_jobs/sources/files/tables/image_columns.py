@@ -19,6 +19,7 @@ __all__ = [
     "Column",
     "Group",
     "ImageColumn",
+    "checked",
     "class_names",
     "columns_of",
     "features_of",
@@ -92,6 +93,31 @@ def _is_binary(kind: Any) -> bool:
     from pyarrow import types
 
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def checked(schema: Any) -> Any:
+    """A schema in which each name is a text, and is there once.
+
+    Raises:
+        Damaged: two columns, or two children of one, have the same name.
+        UnicodeDecodeError: a name is no text.
+    """
+    from pyarrow import types
+
+    waiting: list[tuple[str, Any]] = [("columns", schema)]
+    while waiting:
+        what, fields = waiting.pop()
+        names = [field.name for field in fields]
+        if len(set(names)) < len(names):
+            twice = next(name for number, name in enumerate(names) if name in names[:number])
+            raise Damaged(f'two {what} are named "{twice}"; rename one')
+        for field in fields:
+            kind = field.type
+            while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+                kind = kind.value_type
+            if types.is_struct(kind):
+                waiting.append((f'children of "{field.name}"', kind))
+    return schema
 
 
 def columns_of(schema: Any) -> tuple[dict[str, Column], dict[str, Any]]:

@@ -28,7 +28,8 @@ __all__ = ["Body", "Damaged", "PlainBody", "Values", "body_of", "varint"]
 
 _CUT = 1 << 16  # bytes that Snappy packs at a time
 _WINDOW = 1 << 12  # bytes of Snappy's elements at a time
-_LARGEST = 1 << 27  # bytes of a page to unpack whole, or of a range beside a value
+_FARTHEST = 1 << 20  # bytes between a value and the cut before it
+_LARGEST = 1 << 27  # bytes of a page to unpack whole
 _CODECS = {"GZIP": "gzip", "ZSTD": "zstd", "BROTLI": "brotli", "LZ4": "lz4_raw"}
 
 Read = Callable[[int, int], bytes]
@@ -142,7 +143,7 @@ class SnappyBody:
     def _cut(self, start: int) -> tuple[int, int]:
         """The last cut before a byte."""
         cut = self._cuts[bisect_right(self._cuts, start, key=lambda cut: cut[0]) - 1]
-        if start - cut[0] > _LARGEST:
+        if start - cut[0] > _FARTHEST:
             raise Damaged(f"is packed by an unusual Snappy, without random access; {_REMEDY}")
         return cut
 

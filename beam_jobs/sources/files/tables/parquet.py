@@ -10,7 +10,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BadInput
 from beam_jobs.sources.files.members import ranges
 from beam_jobs.sources.files.tables.arrow import bounded_values, fixed_field, is_taken, text_columns
-from beam_jobs.sources.files.tables.image_columns import Column, Group, ImageColumn, text_tops, values_of
+from beam_jobs.sources.files.tables.image_columns import Column, Group, ImageColumn, checked, text_tops, values_of
 from beam_jobs.sources.files.tables.page_bodies import Damaged
 from beam_jobs.sources.files.tables.parquet_pages import chunk_of, places
 from beam_jobs.sources.files.tables.row_files import Rows
@@ -127,8 +127,7 @@ class ParquetImages(ParquetRows):
             UsageError: the file is damaged, or of another kind.
         """
         with self._file() as file:
-            self.named_once(file.schema_arrow.names)
-            return file.schema_arrow
+            return checked(file.schema_arrow)
 
     def groups(self, image: ImageColumn, columns: Sequence[Column]) -> Iterator[Group]:
         """Every row group: the values of its rows in these columns, and the places of their images.
@@ -139,8 +138,8 @@ class ParquetImages(ParquetRows):
         with self._file(text_tops(columns)) as file, self._directory.open(self.name) as raw:
             leaves = [leaf.path for leaf in map(file.schema.column, range(len(file.schema)))]
             wanted = {column.name: _leaves(leaves, column) for column in columns}
-            parts = [leaf.split(".") for leaf in leaves if leaf.partition(".")[0] == image.name]
-            (path,) = [".".join(one) for one in parts if not image.is_struct or one[-1] == "bytes"][:1]
+            own = [leaf for leaf in leaves if leaf == image.name or leaf.startswith(f"{image.name}.")]
+            path = next(leaf for leaf in own if not image.is_struct or leaf.endswith(".bytes"))
             for number in range(file.num_row_groups):
                 self._check_leaves(file, number, [leaf for those in wanted.values() for leaf in those])
                 chunk = chunk_of(file, number, path)

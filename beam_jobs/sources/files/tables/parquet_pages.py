@@ -24,7 +24,8 @@ Place = list[Any]
 
 _HEADER = 1 << 12  # bytes of the header of a page, and the most with statistics in it
 _LARGEST_HEADER = 1 << 24
-_MOST_VALUES = 1 << 24  # of a page
+_MOST_VALUES = 1 << 22  # of a page
+_MOST_KEPT = 1 << 18  # values of a dictionary, whose places are in memory
 _DEEPEST = 8  # levels of structs in a header
 _PLAIN, _DICTIONARIES, _RLE = 0, (2, 8), 3
 _DATA, _INDEX, _DICTIONARY, _DATA_2 = 0, 1, 2, 3
@@ -77,7 +78,7 @@ def places(read: Read, chunk: Chunk) -> Iterator[Place | None]:
         if packed > chunk.end - at:
             raise Damaged("a page is longer than its column")
         if kind == _DICTIONARY:
-            count = _count(_struct_of(header, 7))
+            count = _count(_struct_of(header, 7), _MOST_KEPT)
             dictionary = list(_plain(body_of(chunk.codec, read, at, packed, size), 0, count))
         elif kind in (_DATA, _DATA_2):
             page = _Page(read, chunk, header, at)
@@ -264,8 +265,8 @@ def _number(header: dict[int, Any], number: int) -> int:
     return found
 
 
-def _count(header: dict[int, Any]) -> int:
+def _count(header: dict[int, Any], most: int = _MOST_VALUES) -> int:
     count = _number(header, 1)
-    if count > _MOST_VALUES:
+    if count > most:
         raise Damaged(f"has {count:,} values in a page")
     return count
