@@ -34,9 +34,9 @@ _PREPARE = """\
 Turn images into shards of TFRecord and HDF5.
 
 INPUT is a folder of images, in class folders (INPUT/cat/1.jpg), split folders (INPUT/train/cat/1.jpg) or
-flat; a table (.csv .tsv .jsonl .parquet); COCO instances (.json); an archive (.tar .zip); or records (.tfrecord
-.h5 .npy .npz). OUTPUT is a new or empty directory, or the unfinished dataset of the same command, which then
-continues. Both are paths, or URLs such as gs://bucket/photos."""
+flat; a table (.csv .tsv .jsonl .parquet), or images in .parquet or .arrow; COCO instances (.json); an archive
+(.tar .zip); or records (.tfrecord .h5 .npy .npz). OUTPUT is a new or empty directory, or the unfinished dataset
+of the same command, which then continues. Both are paths, or URLs such as gs://bucket/photos."""
 
 _EXAMPLE = "image-shards prepare photos shards --size 256 --split train=0.9,val=0.1"
 

@@ -19,8 +19,8 @@ _AS_GIVEN = (*_COLUMNS, "box_format", "box_frame", "record", "nested_classes", "
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     add = parser.add_argument_group("where images and labels are").add_argument
-    add("--source", type=source_kind, metavar="S", help=f"{', '.join(SOURCES)}, or the"
-        " module:Class of your own source (default: recognised from INPUT)")  # fmt: skip
+    add("--source", type=source_kind, metavar="S", help=f"{', '.join(SOURCES)}, or your"
+        " own module:Class (default: recognised from INPUT)")  # fmt: skip
     add("--root", metavar="DIR", help="folder of relative paths in a table (default: the table's)")
     add("--below", metavar="DIR", help="reject paths of a table that lead out of this folder")
     add("--no-urls", action="store_true", help="reject paths of a table that are URLs")
