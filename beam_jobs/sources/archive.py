@@ -73,10 +73,10 @@ class Archive(Source):
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
         columns = ("label_column", "label_separator", "split_column", "fields")
-        refuse_options(options, "an archive", taken=(*columns, "image_key", "nested_classes"))
+        refuse_options(options, "an archive", taken=(*columns, "image_key", "nested_classes", "class_pattern"))
         self._files = Files(options)
         self._columns = Columns(options, ("label",), frozenset({"height", "width"}))
-        self._folders = ClassFolders(options.nested_classes)
+        self._folders = ClassFolders(options.nested_classes, options.class_pattern)
         self._names: list[str] = []
         self._splits = Splits([])
         self._image = (options.image_key or "").lower().removeprefix(".")  # the component, or "" for any image
@@ -131,7 +131,7 @@ class Archive(Source):
             text += " in WebDataset layout"
         images = f"images in .{self._image}" if self._image else ""
         folders = self._folders
-        if self._labels:
+        if self._labels and self.options.class_pattern is None:
             text += f" ({images}{', ' if images else ''}labels from {' and '.join(sorted(self._labels))})"
             if folders.splits and splits is None:
                 splits, text = folders.splits, f"{text}, in split folders ({', '.join(folders.splits)})"
@@ -145,6 +145,7 @@ class Archive(Source):
             warnings=folders.warnings(called),
             class_names=folders.class_names,
             splits=splits or folders.splits,
+            unlabelled=folders.unlabelled,
         )
 
     def resolve(self, entry: Entry) -> Entry | Problem:
@@ -157,7 +158,7 @@ class Archive(Source):
             return split
         split = entry.split or split
         found = self._folders.label(_inner(entry.id[len(self._files.id(archive, "")) :]))
-        if self._labels:
+        if self._labels and self.options.class_pattern is None:
             folder = None if isinstance(found, Problem) or self.options.split_column is not None else found[1]
             return entry._replace(split=split or folder)
         return found if isinstance(found, Problem) else entry._replace(label=found[0], split=split or found[1])

@@ -5,6 +5,7 @@ INPUT/cat/1.jpg          class folders: the label is the first folder, sorted by
 INPUT/pet/cat/1.jpg      nested ones (--nested-classes): the label is "pet/cat"
 INPUT/train/cat/1.jpg    split folders, recognised by their names
 INPUT/1.jpg              flat: no labels
+INPUT/train/cat.0.jpg    classes in names (--class-pattern), recognised where INPUT/test/1.jpg has none
 ```
 
 An id is the path of the file relative to INPUT, with forward slashes.
@@ -19,10 +20,10 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
+from beam_jobs.sources.files.class_names import NamedClasses
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, file_problem, is_ignored
 from beam_jobs.sources.files.interface import Entry, Layout, Problem, Reference, Source, SourceOptions, refuse_options
 from shard_reader.printable import printable
-from shard_reader.storage.directory import Stored
 from shard_reader.storage.open import directory
 
 __all__ = ["ClassFolders", "Folder"]
@@ -46,9 +47,15 @@ class ClassFolders:
     Folders that contain everything, of which archives often have one, are skipped: classes are below them.
     """
 
-    def __init__(self, nested: bool = False) -> None:
-        """With `nested`, a class is a whole path of folders; otherwise it is the first folder."""
-        self._nested = nested
+    def __init__(self, nested: bool = False, pattern: str | None = None) -> None:
+        """With `nested`, a class is a whole path of folders; otherwise it is the first folder, or found by `pattern`.
+
+        Raises:
+            UsageError: the pattern cannot be used.
+        """
+        if nested and pattern is not None:
+            raise UsageError("--class-pattern: does not go with --nested-classes; leave one out")
+        self._nested, self._named = nested, NamedClasses(pattern)
         # The common folders of all paths are known after the last one, and paths are not kept. So names are collected
         # at every depth that may turn out to be the first.
         self._common: list[str] | None = None
@@ -63,6 +70,7 @@ class ClassFolders:
         self._images += 1
         if self._words is not None:
             self._add_words(name)
+        self._named.add(path)
         if folder == self._folder:
             return  # the levels have it
         self._folder, folders = folder, folder.split("/") if folder else []
@@ -83,13 +91,31 @@ class ClassFolders:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The sorted classes; None if there are no folders, or only splits."""
-        return self._level.class_names
+        """The sorted classes; None if there are no folders, or only splits, and no classes in names."""
+        return self._named.names() if self._by_name else self._level.class_names
 
     @property
     def splits(self) -> tuple[str, ...] | None:
-        """The names of splits in lower case; None if the first folders are not splits."""
-        return self._level.splits
+        """The names of splits in lower case; None if the first folders are not splits, and names have none."""
+        return (self._named.splits() if self._by_name else None) or self._level.splits
+
+    @functools.cached_property
+    def unlabelled(self) -> frozenset[str]:
+        """The splits in whose names no image has a class, where others have."""
+        if not self._by_name:
+            return frozenset()
+        return frozenset(split for split in self.splits or () if not self._named.has_label(split))
+
+    @functools.cached_property
+    def _by_name(self) -> bool:
+        """Whether classes are in the names of images."""
+        if self._named.pattern is not None:
+            return True
+        return not self._level.class_names and self._named.recognised(self._level.splits or ())
+
+    def _inside(self, path: str) -> list[str]:
+        """The folders of a path, without those that contain everything."""
+        return path.split("/")[self._depth : -1]
 
     def warnings(self, called: str) -> tuple[str, ...]:
         """What the folders may be instead of classes. `called` names INPUT in messages.
@@ -97,6 +123,9 @@ class ClassFolders:
         Raises:
             UsageError: the folders are certainly not classes.
         """
+        if self._by_name:
+            self._named.check(called)
+            return ()
         names = self.class_names or ()
         self._refuse(names, called)
         found = [self._flat(self._words or set())] if not names else [*self._roles(names), *self._few(names)]
@@ -142,19 +171,38 @@ class ClassFolders:
         if not 2 <= len(words) <= self._images // 2:
             return ""
         return (
-            f"has no class folders, but names that begin with {_listed(sorted(words)[:3])}: if these are classes, move"
-            " the images into folders of these names, or give a table with the path and the label of each image"
+            f"has no class folders, but names that begin with {_listed(sorted(words)[:3])}: if these are classes, give"
+            r" --class-pattern '(?P<label>\D+?)[-._ ]?\d+\.\w+'"
         )
 
     @property
     def text(self) -> str:
         """The folders in words."""
         inside = f" inside {'/'.join((self._common or [])[: self._depth])}" if self._depth else ""
-        return self._level.text + inside
+        if not self._by_name:
+            return self._level.text + inside
+        names, splits = self._named.names(), self._level.splits
+        what = f"images with {'1 class' if len(names) == 1 else f'{len(names)} classes'} in their names"
+        if self._named.pattern is None:
+            what += f", as {names[0]}.0.jpg"
+        if self.unlabelled:
+            what += f", none in {', '.join(sorted(self.unlabelled))}"
+        split_folders = f"split folders ({', '.join(sorted(splits))}) of " if splits else ""
+        return f"{split_folders}{what}{inside}"
 
     def label(self, path: str) -> tuple[str | None, str | None] | Problem:
         """The class and the split of an image, each None if there are none."""
-        return self._level.label(path.split("/")[self._depth : -1])
+        if not self._by_name:
+            return self._level.label(self._inside(path))
+        label, split = found if (found := self._named.find(path)) is not None else (None, None)
+        if split is None:
+            split = self._level.split(self._inside(path))
+            if split is None and self._level.splits:
+                return Problem("no-split", "lies beside the split folders")
+        if found is None and split not in self.unlabelled:
+            how = f"--class-pattern {self._named.pattern}" if self._named.pattern else "that of a class and a number"
+            return Problem("no-class", f"its name does not match {how}")
+        return label, split
 
     @functools.cached_property
     def _depth(self) -> int:
@@ -212,9 +260,12 @@ class _Level:
             return f"split folders ({', '.join(sorted(self._tops))}) of {text}"
         return f"{text}, {' and '.join(among)} among them" if among else text
 
+    def split(self, folders: list[str]) -> str | None:
+        return folders[0].lower() if self._has_splits and folders else None
+
     def label(self, folders: list[str]) -> tuple[str | None, str | None] | Problem:
         # The first folders are splits only if all of them are named so: "train" among classes may be a vehicle.
-        split = folders[0].lower() if self._has_splits and folders else None
+        split = self.split(folders)
         folders = folders[1:] if split else folders
         if self._has_splits and split is None:
             beside = "the split or class folders, in none of them" if self.class_names else "the split folders"
@@ -239,12 +290,12 @@ class Folder(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        refuse_options(options, "a folder", taken=("nested_classes",))
+        refuse_options(options, "a folder", taken=("nested_classes", "class_pattern"))
         try:
             self._directory = directory(options.input)
         except (ValueError, TypeError, ImportError) as error:
             raise UsageError(f"INPUT {options.input}: {error}") from error
-        self._folders = ClassFolders(options.nested_classes)
+        self._folders = ClassFolders(options.nested_classes, options.class_pattern)
         self._usable = self._unusable = 0
         self._left_out = LeftOutFiles()
         self._first: str | None = None
@@ -260,7 +311,7 @@ class Folder(Source):
             if is_ignored(file.name):
                 self._left_out.add(file.name)
                 continue
-            problem = _problem(file)
+            problem = file_problem(file)
             if problem is None:
                 self._usable += 1
                 self._folders.add(file.name)
@@ -283,10 +334,11 @@ class Folder(Source):
         folders = self._folders
         return Layout(
             text=folders.text,
-            left_out=self._left_out.named(self._command, self._head),
+            left_out=self._left_out.named(self._command, self._head, self._boxes),
             warnings=folders.warnings(f"INPUT {self.options.input}"),
             class_names=folders.class_names,
             splits=folders.splits,
+            unlabelled=folders.unlabelled,
         )
 
     def resolve(self, entry: Entry) -> Entry | Problem:
@@ -313,6 +365,10 @@ class Folder(Source):
         place = self.options.input.rstrip("/")
         return f"image-shards prepare {shlex.quote(f'{place}/{name}')} OUTPUT --root {shlex.quote(place)}"
 
+    def _boxes(self, source: str) -> str:
+        """The command that reads the folder as a source of boxes."""
+        return f"image-shards prepare {shlex.quote(self.options.input)} OUTPUT --source {source}"
+
     def _head(self, name: str) -> bytes:
         try:
             return self._directory.read(name, 0, _HEAD)
@@ -329,14 +385,3 @@ class Folder(Source):
                 " images, or a file that ends as .csv, .tar or .tfrecord, or say with --record what binary records hold"
             )
         raise UsageError(f"INPUT {self.options.input}: does not exist{self._directory.missing()}")
-
-
-def _problem(file: Stored) -> Problem | None:
-    """The defect of a file that cannot be an input."""
-    if not file.regular:
-        return Problem("not-a-file", "is a link to nowhere, a pipe or a device")
-    try:
-        file.name.encode()
-    except UnicodeEncodeError:
-        return Problem("file-name", "the name is not UTF-8")
-    return None

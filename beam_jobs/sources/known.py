@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.archive import is_archive
-from beam_jobs.sources.files.file_names import SPLIT_NAMES, TABLES, is_ignored, is_records
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, TABLES, is_ignored, is_records, split_place
 from beam_jobs.sources.files.interface import Source, SourceOptions
 from beam_jobs.sources.tabular.arrow_schema import column_of_images, is_arrow
 from beam_jobs.sources.tabular.metadata_files import metadata_of
@@ -26,6 +26,9 @@ _CLASSES = {
     "table": ("tabular.table", "Table"),
     "arrow": ("tabular.arrow", "ArrowFiles"),
     "coco": ("detection.coco", "Coco"),
+    "yolo": ("detection.yolo", "Yolo"),
+    "ndjson": ("detection.ndjson", "Ndjson"),
+    "voc": ("detection.voc", "Voc"),
     "archive": ("archive", "Archive"),
     "records": ("records", "RecordFiles"),
 }
@@ -34,6 +37,7 @@ _CLASSES = {
 _DATASET_FILES = frozenset({"README.md", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"})
 _DATASET_FOLDERS = frozenset({*SPLIT_NAMES, "data", "default"})
 _MOST_FOLDERS = 20
+_WHY = {"folder": "the default", "yolo": "from its data.yaml or label files", "voc": "from its XML files of objects"}
 
 
 def open_source(options: SourceOptions) -> Source:
@@ -65,9 +69,11 @@ def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
     kind = _kind_of_file(name)
     if local and local.exists() and not (local.is_file() or local.is_dir()):
         raise UsageError(f"INPUT {options.input}: is a pipe, a device or a socket; give a file or a folder")
-    if kind and (local.is_file() if local and local.exists() else True):
-        return _with_images(options, "", kind) or (replace(options, kind=kind), f"from the name {name}")
     try:
+        if kind and (local.is_file() if local and local.exists() else True):
+            if name.lower().endswith(".ndjson") and _is_ndjson(options.input):
+                return replace(options, kind="ndjson"), "from its first line"
+            return _with_images(options, "", kind) or (replace(options, kind=kind), f"from the name {name}")
         place = directory(options.input)
         if (metadata := metadata_of(place)) is not None:
             return replace(options, kind="imagefolder"), f"from {metadata}, which names images"
@@ -77,7 +83,7 @@ def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
         raise UsageError(f"INPUT {options.input}: {error}") from error
     if file is not None and (found := _with_images(options, file, kind)) is not None:
         return found
-    return replace(options, kind=kind), "the default" if kind == "folder" else "from the files in it"
+    return replace(options, kind=kind), _WHY.get(kind, "from the files in it")
 
 
 def _with_images(options: SourceOptions, name: str, kind: str) -> tuple[SourceOptions, str] | None:
@@ -117,6 +123,8 @@ def _kind_of_file(name: str) -> str | None:
         return "table"
     if lower.endswith(".json"):
         return "coco"
+    if lower.endswith((".yaml", ".yml")):
+        return "yolo"
     if is_archive(name):
         return "archive"
     return "records" if is_records(name) else None
@@ -132,7 +140,26 @@ def _kind_of_folder(place: Directory, folder: str = "") -> str:
         kinds = {_kind_of_file(name) for name in names if name.endswith(".parquet")}
     # Files of several kinds, such as a table beside images, are a folder of images with other files.
     (kind,) = kinds if len(kinds) == 1 else (None,)
-    return kind or "folder"
+    return kind or _kind_of_images(place, names, f"{folder}/" if folder else "")
+
+
+def _kind_of_images(place: Directory, names: list[str], below: str) -> str:
+    """The kind of a folder of images by the annotations in it."""
+    from beam_jobs.sources.detection.voc import is_voc
+    from beam_jobs.sources.detection.yolo import has_labels, yaml_in
+
+    if not below and yaml_in(place, names) is not None:
+        return "yolo"
+    if {"images", "labels"} <= set(names) and has_labels(place, below):
+        return "yolo"
+    return "voc" if is_voc(place, names, below) else "folder"
+
+
+def _is_ndjson(place: str) -> bool:
+    from beam_jobs.sources.detection.ndjson import is_ndjson
+
+    folder, name = split_place(place)
+    return is_ndjson(directory(folder), name)
 
 
 def _own(name: str) -> type[Source]:

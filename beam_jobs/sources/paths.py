@@ -76,10 +76,20 @@ class Paths:
             raise UsageError(f"{self._option} {self._place}: is no folder; give the one that paths are relative to")
 
     def check(self, path: str) -> None:
-        """Check that a file can have such a path, and may, without access to the file.
+        """Check that a file can have such a path, and may, without access to the file. The path is counted.
 
         Raises:
             BadInput: no file can have it, it may not be read, or the package that reads such URLs is not installed.
+        """
+        place = self._reaches(path, self.allow(path))
+        if place in self.reached or len(self.reached) < _REACHED:
+            self.reached[place] = self.reached.get(place, 0) + 1
+
+    def allow(self, path: str) -> str:
+        """As `check`, for a path that is not counted. Returns the scheme of a URL, "" for another path.
+
+        Raises:
+            BadInput: as `check`.
         """
         if "\0" in path:
             raise BadInput("bad-path", f"the path {path!r} has a NUL character, which no path has")
@@ -88,9 +98,7 @@ class Paths:
             self._check_url(path, scheme)
         if self._below is not None and not self._is_inside(path):
             raise BadInput("outside", f"the path {path!r} leads out of --below {self._below}")
-        place = self._reaches(path, scheme)
-        if place in self.reached or len(self.reached) < _REACHED:
-            self.reached[place] = self.reached.get(place, 0) + 1
+        return scheme
 
     def _check_url(self, path: str, scheme: str) -> None:
         if self._options.no_urls:
@@ -197,9 +205,11 @@ class Paths:
         return not local or self._place.startswith(_WEB) or self._root.answers("-")
 
     def folder(self, path: str) -> Directory:
-        """The folder at a relative path, which ends with a slash; "" is the root."""
+        """The folder at a path, which ends with a slash; "" is the root. One outside of it was allowed before."""
         if not path:
             return self._root
+        if is_url(path) or path.startswith("/"):
+            return directory(path)
         local = self._root.local
         return directory(self._beside(path)) if local is None else LocalDirectory(local / path)
 

@@ -7,10 +7,23 @@ import posixpath
 import re
 from collections.abc import Callable
 
+from beam_jobs.sources.files.interface import Problem
 from shard_reader.format.manifest import LeftOut
+from shard_reader.storage.directory import Stored
 from shard_reader.storage.open import is_url
 
-__all__ = ["SPLIT_NAMES", "TABLES", "LeftOutFiles", "is_ignored", "is_records", "records_kind", "split_place"]
+__all__ = [
+    "SPLIT_NAMES",
+    "TABLES",
+    "LeftOutFiles",
+    "file_problem",
+    "is_ignored",
+    "is_records",
+    "is_voc_xml",
+    "is_yolo",
+    "records_kind",
+    "split_place",
+]
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
 """The names of splits, in lower case, and in the order that a dataset lists them in."""
@@ -23,11 +36,9 @@ _IGNORED_SUFFIXES = frozenset(
     {".cff", ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".mat", ".md", ".parquet", ".tsv", ".txt", ".xml"}
     | {".yaml", ".yml"}
 )
-_WHY = {
-    ".mat": "not images; nothing reads files of MATLAB",
-    ".xml": "not images; nothing reads boxes of Pascal VOC yet",
-}
-_YOLO = re.compile(rb"\d+( -?[\d.]+){4,}")  # a line: a class, and a box or a polygon
+_WHY = {".mat": "not images; nothing reads files of MATLAB"}
+_YOLO = re.compile(rb"\d+( -?[\d.]+([eE][-+]?\d+)?){4,}")  # a line: a class, and a box or a polygon
+_VOC = re.compile(rb"<annotation[\s>]")
 _EXAMPLES = 4  # names to keep of each kind
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
@@ -58,39 +69,70 @@ class LeftOutFiles:
         self._kinds[kind] = (count + 1, sorted([*names, path])[:_EXAMPLES])
 
     def named(
-        self, command: Callable[[str], str] | None = None, head: Callable[[str], bytes] = lambda _: b""
+        self,
+        command: Callable[[str], str] | None = None,
+        head: Callable[[str], bytes] = lambda _: b"",
+        boxes: Callable[[str], str] | None = None,
     ) -> tuple[LeftOut, ...]:
         """Each kind of file, with the reason.
 
         Args:
             command: gives the command that reads a file of annotations, if there is one.
             head: gives the first bytes of a file.
+            boxes: gives the command that reads INPUT as a source of boxes, by its name.
         """
         return tuple(
             LeftOut(
                 what=f"{count:,} {kind or 'other'} {'file' if count == 1 else 'files'}, as {names[0]}",
-                why=why or _why(kind, names, command, head),
+                why=why or _why(kind, names, command, head, boxes),
                 files=count,
             )
             for (kind, why), (count, names) in sorted(self._kinds.items())
         )
 
 
-def _why(kind: str, names: list[str], command: Callable[[str], str] | None, head: Callable[[str], bytes]) -> str:
+def _why(
+    kind: str,
+    names: list[str],
+    command: Callable[[str], str] | None,
+    head: Callable[[str], bytes],
+    boxes: Callable[[str], str] | None,
+) -> str:
     if kind in TABLES:
         how = command(names[0]) if command else "unpack the images, and give the table as INPUT"
         return f"not images; if it has labels, as a table with a path in each row: {how}"
     if kind == ".json" and command:
         return f"not images; if it has annotations of COCO: {command(names[0])}"
-    if kind == ".txt" and any(_is_yolo(head(name)) for name in names):
-        return "not images; nothing reads boxes of YOLO yet"
+    for suffix, is_kind, called, source in (
+        (".txt", is_yolo, "YOLO", "yolo"),
+        (".xml", is_voc_xml, "Pascal VOC", "voc"),
+    ):
+        if kind == suffix and any(is_kind(head(name)) for name in names):
+            how = boxes(source) if boxes else f"unpack the images, and give the folder with --source {source}"
+            return f"not images; boxes of {called}: {how}"
     return _WHY.get(kind, "not images")
 
 
-def _is_yolo(head: bytes) -> bool:
+def is_yolo(head: bytes) -> bool:
     """Whether a file has boxes in each line, given its first bytes."""
     lines = head[: head.rfind(b"\n") + 1 or None].splitlines()
     return bool(lines) and all(_YOLO.fullmatch(line.strip()) for line in lines)
+
+
+def is_voc_xml(head: bytes) -> bool:
+    """Whether a file is an annotation of Pascal VOC, given its first bytes."""
+    return _VOC.search(head) is not None
+
+
+def file_problem(file: Stored) -> Problem | None:
+    """The defect of a file that cannot be an input."""
+    if not file.regular:
+        return Problem("not-a-file", "is a link to nowhere, a pipe or a device")
+    try:
+        file.name.encode()
+    except UnicodeEncodeError:
+        return Problem("file-name", "the name is not UTF-8")
+    return None
 
 
 def is_records(name: str) -> bool:

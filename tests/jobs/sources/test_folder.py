@@ -9,7 +9,7 @@ import pytest
 from support.sources import found_archive, make_tar
 
 from beam_jobs.errors import UsageError
-from beam_jobs.plan.catalog import Catalog
+from beam_jobs.plan.schema.catalog import Catalog
 from beam_jobs.sources import Problem, Reference
 from beam_jobs.sources.files.interface import SourceOptions
 from beam_jobs.sources.folder import Folder
@@ -261,7 +261,8 @@ def test_folders_that_are_no_classes_are_refused(tmp_path: Path, names: list[str
 
 def test_files_that_look_like_labels_are_named_with_what_reads_them(tmp_path: Path) -> None:
     place = folder(tmp_path, "cat/1.jpg", "cat/1.xml", "labels.csv", "README.md", "a.json", "classes.txt", "cat/2.txt")
-    (place / "cat/2.txt").write_text("0 0.5 0.5 0.25 0.125\n1 .5 .5 1 1\n")
+    (place / "cat/2.txt").write_text("0 0.5 0.5 0.25 0.125\n1 .5 .5 1 9.5e-05\n")
+    (place / "cat/1.xml").write_text("<annotation verified='yes'>")
     reasons = {one.what: one.why for one in Found(str(place)).layout.left_out}
     assert reasons == {
         "1 .csv file, as labels.csv": "not images; if it has labels, as a table with a path in each row:"
@@ -269,10 +270,12 @@ def test_files_that_look_like_labels_are_named_with_what_reads_them(tmp_path: Pa
         "1 .json file, as a.json": "not images; if it has annotations of COCO:"
         f" image-shards prepare {place}/a.json OUTPUT --root {place}",
         "1 .md file, as README.md": "not images",
-        "2 .txt files, as cat/2.txt": "not images; nothing reads boxes of YOLO yet",
-        "1 .xml file, as cat/1.xml": "not images; nothing reads boxes of Pascal VOC yet",
+        "2 .txt files, as cat/2.txt": f"not images; boxes of YOLO: image-shards prepare {place} OUTPUT --source yolo",
+        "1 .xml file, as cat/1.xml": f"not images; boxes of Pascal VOC: image-shards prepare {place} OUTPUT --source"
+        " voc",
     }
     (place / "cat/2.txt").write_text("a note about 5 cats\n")
-    assert "2 .txt files, as cat/2.txt" in {
+    (place / "cat/1.xml").write_text("<kml/>")
+    assert {"2 .txt files, as cat/2.txt", "1 .xml file, as cat/1.xml"} <= {
         one.what for one in Found(str(place)).layout.left_out if one.why == "not images"
     }

@@ -19,7 +19,7 @@ from beam_jobs.sources.files.tables.json_lists import JsonLists, is_too_deep
 from beam_jobs.sources.files.tables.parquet import ParquetRows
 from beam_jobs.sources.files.tables.row_files import LARGEST_ROW, Rows
 
-__all__ = ["KINDS", "Rows"]
+__all__ = ["KINDS", "Rows", "json_objects"]
 
 _LARGEST_CELL = 1 << 24  # characters: a quote that is not closed would take the rest of the file into memory
 
@@ -225,3 +225,12 @@ KINDS: Mapping[str, type[Rows]] = {
     **{f"{suffix}.gz": kind for suffix, kind in _TEXTS.items()},
 }
 """The class that reads files of each suffix."""
+
+
+def json_objects(directory: Directory, name: str) -> Iterator[tuple[int, dict[str, Any] | BadInput]]:
+    """The number and the object of each line of a JSONL that is not empty, or the defect of the line.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    return _JsonLines(directory, name)._objects()
