@@ -136,6 +136,7 @@ setup(
         "jax": [*JAX, *DECODE],
         "keras": ["keras>=3.12", *DECODE],
         "pandas": PANDAS,
+        "preprocess": [*JPEG_AND_PNG, *PIXELS],
         "report": [*REPORT, *DECODE],
         "s3": S3,
         "tf": [*TENSORFLOW, *DECODE],

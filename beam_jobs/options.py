@@ -114,7 +114,7 @@ class MaxRejects:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """All options of `image-shards prepare`, after checks.
+    """The options of a job, after checks: those that `PrepareOptions` and the command line have.
 
     `duplicate_labels` is one of DUPLICATE_LABELS, for duplicates to be dropped that have several labels; None refuses
     them. `near_duplicates` is one of NEAR_DUPLICATES, for images whose perceptual hashes differ in at most
@@ -145,8 +145,6 @@ class JobOptions:
     max_seconds: int = MAX_SECONDS
     reject_crashers: bool = False
     overwrite: bool = False
-    dry_run: bool = False
-    as_json: bool = False
     price: float | None = None
     log_json: str | None = None
     report: bool = False

@@ -6,7 +6,9 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
@@ -21,7 +23,7 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 _Process = TypeVar("_Process", bound="WorkerProcess")
 
-_GUARD = "guard it with `if __name__ == '__main__'`, which spawned processes need"
+_starting = threading.Lock()
 
 
 class ProcessDiedError(Exception):
@@ -55,6 +57,20 @@ def signals_wait() -> Iterator[None]:
             signal.raise_signal(received)
 
 
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main module from a process that is started, which would import it, as `spawn` does."""
+    # The work of these processes lies in modules. A script without a guard would run again in each of them, and a
+    # notebook has no file to import.
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
 class WorkerProcess:
     """A process that does one task after the other, and the pipe to it.
 
@@ -73,7 +89,8 @@ class WorkerProcess:
         self.pipe, other = context.Pipe()
         self._process = context.Process(target=serve, args=(other, *arguments), daemon=True)
         try:
-            self._process.start()
+            with _without_main():
+                self._process.start()
         except OSError as error:
             raise JobError(f"a worker process cannot be started ({error.strerror})") from error
         finally:
@@ -106,7 +123,7 @@ class WorkerProcess:
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             return f"{name}, by the system for want of memory, or by hand" if -code == signal.SIGKILL else name
-        return f"exit status {code}; if this was called from a script, {_GUARD}"
+        return f"exit status {code}"
 
     def kill(self) -> None:
         """End the process at once. Its unfinished task is lost."""
@@ -201,8 +218,5 @@ def _result(process: WorkerProcess) -> Any:
     try:
         _, value = process.receive()
     except ProcessDiedError:
-        raise JobError(
-            "a worker process died, perhaps for want of memory; try fewer --workers. If this was called from a script,"
-            f" {_GUARD}"
-        ) from None
+        raise JobError("a worker process died, perhaps for want of memory; try fewer --workers") from None
     return value

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 from shard_reader.printable import printable, printable_lines
@@ -19,6 +20,7 @@ __all__ = [
     "ProgressLine",
     "counted",
     "is_verbose",
+    "output_of",
     "print_status",
     "print_warning",
     "progress_bar",
@@ -57,6 +59,20 @@ def set_output(level: int) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(_LogFormatter("%(name)s: %(message)s"))
         logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+@contextlib.contextmanager
+def output_of(level: int) -> Iterator[None]:
+    """Set how much this process prints, and its loggers, for the time of a call."""
+    loggers = [logging.getLogger(name) for name in (*_STORES, "apache_beam")]
+    before, levels = _output.level, [logger.level for logger in loggers]
+    set_output(level)
+    try:
+        yield
+    finally:
+        _output.level = before
+        for logger, kept in zip(loggers, levels, strict=True):
+            logger.setLevel(kept)
 
 
 def is_verbose() -> bool:

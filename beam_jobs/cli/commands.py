@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "report": Command("make an HTML page with pictures of a dataset", "beam_jobs.cli.datasets", "report"),
     "verify": Command("check every byte of a dataset", "beam_jobs.cli.datasets", "verify"),
     "index": Command("index TFRecords of other programs, or repair indexes", "beam_jobs.cli.datasets", "index"),
+    "export": Command("write a dataset as files of other programs", "beam_jobs.cli.datasets", "export"),
     "benchmark": Command("measure how fast a dataset is read, and explain it", "beam_jobs.cli.datasets", "benchmark"),
 }
 
@@ -47,7 +48,7 @@ def choose(arguments: Sequence[str]) -> tuple[Command, Sequence[str]]:
         UsageError: there is no such command.
         SystemExit: after `help`, `--help` and `--version`.
     """
-    from beam_jobs import __version__
+    from shard_reader import __version__
 
     top = Parser(
         prog="image-shards",

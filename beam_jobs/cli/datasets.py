@@ -20,7 +20,7 @@ from shard_reader.printable import printable, printable_json, printable_lines
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
 
-__all__ = ["benchmark", "index", "inspect", "report", "verify"]
+__all__ = ["benchmark", "export", "index", "inspect", "report", "verify"]
 
 _T = TypeVar("_T")
 
@@ -42,6 +42,16 @@ and dataset.json. The files stay unchanged. In a dataset of `prepare`, write mis
 
 Splits are read from the files' names (train-00000-of-00010, cifar10-test.tfrecord-00000-of-00001, val.tfrecord),
 and otherwise all files are train. Height and width come from the images, not from features."""
+
+_EXPORT = """\
+Write the records of a dataset as files that other programs read: ids, labels, fields and boxes. FORMAT is
+
+folder: SPLIT/CLASS/NAME.jpg, with SPLIT/metadata.jsonl, as ImageFolder of Hugging Face reads it;
+webdataset: tar archives with NAME.jpg, NAME.cls and NAME.json;
+parquet: data/SPLIT-00000-of-00001.parquet, with images inside, as the Hugging Face Hub shows them.
+
+Encoded images keep their bytes. Raw ones become PNG files."""
+_TARGETS = ("folder", "webdataset", "parquet")
 
 _BENCHMARK = """\
 Read a split as training would, for some seconds. Print the speed, the cost of each stage, and possible improvements."""
@@ -157,6 +167,40 @@ def index(arguments: Sequence[str]) -> int:
     for text in lines:
         _print(printable(text))
     return 1 if problems else 0
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Run `image-shards export`, and return the exit status.
+
+    Raises:
+        JobError: the dataset cannot be read, or the files cannot be written.
+    """
+    example = "image-shards export shards photos-again --to folder"
+    parser = _parser("export", "DATASET DIR --to FORMAT [--split NAME]", _EXPORT, example)
+    parser.add_argument("target", metavar="DIR", help="a new folder for the files")
+    parser.add_argument("--to", choices=_TARGETS, required=True, metavar="FORMAT", help=", ".join(_TARGETS))
+    parser.add_argument("--split", action="append", default=[], metavar="NAME", help="a split; may be repeated"
+        " (default: all)")  # fmt: skip
+    _add_workers(parser)
+    found = parser.parse_all(arguments[1:])
+
+    from beam_jobs.tools.exporting.export import export as export_dataset
+
+    line = ProgressLine()
+    made = _reading(
+        lambda: export_dataset(
+            found.dataset,
+            found.target,
+            found.to,
+            splits=found.split,
+            workers=found.workers,
+            on_progress=lambda done, total: line.show(f"{done:,} of {total:,} records"),
+        )
+    )
+    line.clear()
+    counts = ", ".join(f"{count:,} of {printable(split)}" for split, count in made.splits.items())
+    _print(f"{printable(found.target)}: {counts}")
+    return 0
 
 
 def benchmark(arguments: Sequence[str]) -> int:

@@ -13,19 +13,15 @@ from beam_jobs.cli.options.pixels import add_pixels, image_options
 from beam_jobs.cli.options.places import place
 from beam_jobs.cli.options.planning import add_planning, planning_options
 from beam_jobs.cli.options.sources import add_sources, source_options
-from beam_jobs.cli.parser import command_parser, listed
+from beam_jobs.cli.parser import Parser, command_parser, listed
 from beam_jobs.cli.values import byte_size, image_size, integer, max_rejects, split_parts
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.images.decode import ignore_image_warnings
-from beam_jobs.options import (
-    FITS,
-    JobOptions,
-    ShardRule,
-    SplitRule,
-)
+from beam_jobs.options import FITS, JobOptions, ShardRule, SplitRule
+from beam_jobs.prepare_options import read_config, words_of
 from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.sources.files.class_names import read_class_names, read_ids
-from beam_jobs.steps.prepare import prepare
+from beam_jobs.steps.prepare import plan, prepare
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_for
 from shard_reader.format.manifest import FORMATS
 from shard_reader.printable import printable_lines
@@ -38,9 +34,9 @@ _PREPARE = """\
 Turn images into shards of TFRecord and HDF5.
 
 INPUT is a folder of images, in class folders (INPUT/cat/1.jpg), split folders (INPUT/train/cat/1.jpg) or
-flat; a table (.csv .tsv .jsonl .parquet); COCO instances (.json); an archive (.tar .zip); or records (.tfrecord
-.h5 .npy .npz). OUTPUT is a new or empty directory, or the unfinished dataset of the same command, which then
-continues. Both are paths, or URLs such as gs://bucket/photos."""
+flat; a table (.csv .tsv .jsonl .parquet), or images in .parquet or .arrow; COCO instances (.json); an archive
+(.tar .zip); or records (.tfrecord .h5 .npy .npz). OUTPUT is a new or empty directory, or the unfinished dataset
+of the same command, which then continues. Both are paths, or URLs such as gs://bucket/photos."""
 
 _EXAMPLE = "image-shards prepare photos shards --size 256 --split train=0.9,val=0.1"
 
@@ -57,10 +53,18 @@ def parse(arguments: Sequence[str]) -> JobOptions:
         UsageError: an option is wrong; the message names it, its value, and the allowed values.
         SystemExit: after `--help`.
     """
+    return _parsed(arguments)[0]
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[JobOptions, argparse.Namespace]:
+    """The options of a job, and all that was parsed."""
     parser = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EXAMPLE, _NOTES)
     _add_arguments(parser)
-    beam = _add_beam_arguments(parser, arguments)
-    found, unknown = parser.parse_known_args(arguments[1:])
+    places, words = _with_config(arguments[1:])
+    beam = _add_beam_arguments(parser, words)
+    found, unknown = parser.parse_known_args([*places, *words])
+    if places and len(unknown) == len(places) and not any(word.startswith("-") for word in unknown):
+        found, unknown = parser.parse_known_args(words)  # the command line has places of its own
     if unknown:
         parser.refuse(unknown, "neither image-shards nor Apache Beam has it")
     given = {n: v for n, v in vars(found).items() if n in beam and v != parser.get_default(n)}
@@ -70,7 +74,27 @@ def parse(arguments: Sequence[str]) -> JobOptions:
     for name in ("direct_num_workers", "direct_running_mode"):
         if name in given:
             raise UsageError(f"--{name}: give --workers, which says the same of this project's processes")
-    return _build(found, given)
+    return _build(found, given), found
+
+
+def _with_config(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """INPUT and OUTPUT in the file of `--config`; and its options, followed by those of the command line, which count.
+
+    Raises:
+        UsageError: the file cannot be used.
+    """
+    finder = Parser(prog="image-shards prepare", add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    path = finder.parse_known_args(words)[0].config
+    if path is None:
+        return [], list(words)
+    values = read_config(path)
+    if any(word.partition("=")[0] == "--format" for word in words):  # which adds up
+        values.pop("format", None)
+    places: dict[str, Any] = {name: values.pop(name) for name in ("input", "output") if name in values}
+    if len(places) == 1:
+        raise UsageError(f"--config {path}: has {' '.join(places)} alone; give input and output, or none of them")
+    return words_of(places), [*words_of(values), *words]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,16 +117,17 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         " cover, then cut the center; pad: inside, then add a border; stretch: ignore the aspect ratio; none: keep the"
         " size (default: cover for N, crop for WxH)")  # fmt: skip
     add("--format", choices=tuple(FORMATS), action="append", dest="formats", metavar="FORMAT",
-        help="tfrecord or hdf5; give it twice for both (default: tfrecord)")  # fmt: skip
+        help="tfrecord (default) or hdf5; give it twice for both")  # fmt: skip
     add("--split", type=split_parts, metavar="NAME=F,...", help="divide images by a hash of their id, as"
         " train=0.9,val=0.1 (default: the splits of INPUT, or all in train)")  # fmt: skip
     add("--encoding", choices=tuple(IMAGE_CODECS), metavar="E", help=f"{listed(tuple(IMAGE_CODECS), 'or')} (default:"
         f" {codec_for('uint8').name}; {codec_for('float32').name} for other dtypes than uint8)")  # fmt: skip
     add("--workers", type=integer(1), default=available_cpus(), metavar="N",
-        help="processes on this machine (default: one for each CPU, here %(default)s)")  # fmt: skip
+        help="processes on this machine (default: one a CPU, here %(default)s)")  # fmt: skip
     add("--max-rejects", type=max_rejects, default="0.01", metavar="N|F", help="fail if more inputs than"
         " this number or fraction cannot be used (default: 0.01)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and estimates, and write nothing")
+    add("--config", metavar="FILE", help="a YAML file with options by their names: `size: 256`")
     add("--report", action="store_true", help="write report.html, too: the dataset in pictures")
     add("--overwrite", action="store_true", help="first remove the finished or unfinished dataset in OUTPUT")
 
@@ -206,9 +231,18 @@ def run(arguments: Sequence[str]) -> int:
         JobError: the job failed, or cannot start.
     """
     ignore_image_warnings()
-    summary = prepare(parse(arguments))
+    options, found = _parsed(arguments)
+    if found.dry_run:
+        planned = plan(options)
+        _print(planned.to_json() if found.json else planned.to_text())
+        return 0
+    result = prepare(options)
     try:
-        print(printable_lines(without_secrets(summary)), flush=True)  # noqa: T201
+        _print(result.to_json() if found.json else result.text)
     except OSError as error:  # a script that reads the summary has to know that it is missing
         raise JobError(f"the dataset is whole, but standard output cannot be written ({error.strerror})") from error
     return 0
+
+
+def _print(text: str) -> None:
+    print(printable_lines(without_secrets(text)), flush=True)  # noqa: T201

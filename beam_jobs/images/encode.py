@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.images.decode import to_8_bits
-from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums, MeanStd
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import Pixels
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
@@ -20,7 +20,7 @@ __all__ = ["encode", "to_16_bits"]
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def encode(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None) -> bytes:
+def encode(pixels: Pixels, options: ImageOptions, statistics: MeanStd | None) -> bytes:
     """The payload of pixels, `[height, width, channels]`, C-contiguous, uint8 or uint16.
 
     Args:
@@ -31,7 +31,7 @@ def encode(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None
     return IMAGE_CODECS[options.encoding].encode(stored, options.quality, options.restart_markers)
 
 
-def _as_stored(pixels: Pixels, options: ImageOptions, statistics: ChannelSums | None) -> NDArray[Any]:
+def _as_stored(pixels: Pixels, options: ImageOptions, statistics: MeanStd | None) -> NDArray[Any]:
     """Normalized pixels of the stored dtype."""
     if options.dtype == "uint8":
         return to_8_bits(pixels)
@@ -46,7 +46,7 @@ def to_16_bits(pixels: Pixels) -> NDArray[np.uint16]:
     return pixels.astype(np.uint16) * np.uint16(scale)
 
 
-def _normalized(pixels: Pixels, how: str, statistics: ChannelSums | None) -> NDArray[np.float32]:
+def _normalized(pixels: Pixels, how: str, statistics: MeanStd | None) -> NDArray[np.float32]:
     values = pixels.astype(np.float32)
     if how == "none":  # 0 to 255 for both depths, so that a dataset of both has one range
         if pixels.dtype == np.uint16:
@@ -61,9 +61,7 @@ def _normalized(pixels: Pixels, how: str, statistics: ChannelSums | None) -> NDA
     return values
 
 
-def _center_and_scale(
-    pixels: Pixels, how: str, statistics: ChannelSums | None
-) -> tuple[Sequence[float], Sequence[float]]:
+def _center_and_scale(pixels: Pixels, how: str, statistics: MeanStd | None) -> tuple[Sequence[float], Sequence[float]]:
     if how == "symmetric":
         return (0.5,), (0.5,)
     if how == "imagenet":

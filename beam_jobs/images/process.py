@@ -21,7 +21,7 @@ from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
 from beam_jobs.images.encode import encode, to_16_bits
 from beam_jobs.images.geometry import Geometry, plan_geometry
 from beam_jobs.images.measures.perceptual_hash import PerceptualHashes, perceptual_hashes
-from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums, MeanStd
 from beam_jobs.images.pixels.resample import resampled
 from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
@@ -76,7 +76,7 @@ def codec_versions() -> dict[str, str]:
 def prepare_image(
     data: bytes | Pixels,
     options: ImageOptions,
-    statistics: ChannelSums | None = None,
+    statistics: MeanStd | None = None,
     observer: Observer | None = None,
     meter: Meter | None = None,
 ) -> Payload:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.errors import JobError
-from beam_jobs.runners.beam_import import without_import_warnings
+from beam_jobs.runners.beam_import import with_plain_labels, without_import_warnings
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.workers import Workers
 from beam_jobs.terminal import is_verbose
@@ -130,5 +130,6 @@ def make_pipeline(add_steps: AddSteps, beam_options: Mapping[str, Any], run: str
         from apache_beam.options.pipeline_options import PipelineOptions
 
     pipeline = beam.Pipeline(runner, PipelineOptions([], **beam_options))
-    add_steps(pipeline, run)
+    with with_plain_labels():
+        add_steps(pipeline, run)
     return pipeline

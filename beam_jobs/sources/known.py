@@ -12,6 +12,8 @@ from beam_jobs.errors import UsageError
 from beam_jobs.sources.archive import is_archive
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, TABLES, is_ignored, is_records, split_place
 from beam_jobs.sources.files.interface import Source, SourceOptions
+from beam_jobs.sources.tabular.arrow_schema import column_of_images, is_arrow
+from beam_jobs.sources.tabular.metadata_files import metadata_of
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory, local_path
 
@@ -20,7 +22,9 @@ __all__ = ["open_source", "recognised"]
 # Each in a module of its own, imported when it is needed: most workers need one.
 _CLASSES = {
     "folder": ("folder", "Folder"),
+    "imagefolder": ("tabular.image_folder", "ImageFolder"),
     "table": ("tabular.table", "Table"),
+    "arrow": ("tabular.arrow", "ArrowFiles"),
     "coco": ("detection.coco", "Coco"),
     "yolo": ("detection.yolo", "Yolo"),
     "ndjson": ("detection.ndjson", "Ndjson"),
@@ -29,6 +33,10 @@ _CLASSES = {
     "records": ("records", "RecordFiles"),
 }
 
+# Of datasets by Hugging Face, on the Hub or saved to a disk.
+_DATASET_FILES = frozenset({"README.md", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"})
+_DATASET_FOLDERS = frozenset({*SPLIT_NAMES, "data", "default"})
+_MOST_FOLDERS = 20
 _WHY = {"folder": "the default", "yolo": "from its data.yaml or label files", "voc": "from its XML files of objects"}
 
 
@@ -65,15 +73,52 @@ def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
         if kind and (local.is_file() if local and local.exists() else True):
             if name.lower().endswith(".ndjson") and _is_ndjson(options.input):
                 return replace(options, kind="ndjson"), "from its first line"
-            return replace(options, kind=kind), f"from the name {name}"
-        kind = _kind_of_folder(directory(options.input))
+            return _with_images(options, "", kind) or (replace(options, kind=kind), f"from the name {name}")
+        place = directory(options.input)
+        if (metadata := metadata_of(place)) is not None:
+            return replace(options, kind="imagefolder"), f"from {metadata}, which names images"
+        kind = _kind_of_folder(place)
+        file = _arrow_file(place) if kind in ("folder", "table") else None
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(f"INPUT {options.input}: {error}") from error
+    if file is not None and (found := _with_images(options, file, kind)) is not None:
+        return found
     return replace(options, kind=kind), _WHY.get(kind, "from the files in it")
+
+
+def _with_images(options: SourceOptions, name: str, kind: str) -> tuple[SourceOptions, str] | None:
+    """The options for a file of INPUT with images in it, and the reason; None for another file."""
+    shown = name or posixpath.basename(options.input)
+    if kind not in ("table", "folder", "arrow") or not is_arrow(shown) or options.path_column is not None:
+        return None
+    try:
+        column = column_of_images(directory(options.input), name)
+    except (UsageError, OSError, ValueError, ImportError):
+        return None  # the source says why
+    if column is None:
+        return None
+    return replace(options, kind="arrow"), f'from the column "{column}" of {shown}, which has images'
+
+
+def _arrow_file(place: Directory, folder: str = "", depth: int = 3) -> str | None:
+    """The first file of Parquet or Arrow of a folder without images, or of the folders of a dataset in it."""
+    names = sorted(name for name in place.names(folder) if not name.startswith("."))
+    files = [name for name in names if is_arrow(name)]
+    others = [name for name in names if not is_ignored(name) and not is_arrow(name)]
+    if files:
+        return None if others else f"{folder}{files[0]}"
+    # No more folders than these are looked into: listing those of classes takes a while in a store.
+    is_dataset = _DATASET_FILES & set(names) or len(others) == 1 or {n.lower() for n in others} <= _DATASET_FOLDERS
+    if not depth or not is_dataset or len(others) > _MOST_FOLDERS:
+        return None
+    found = (_arrow_file(place, f"{folder}{name}/", depth - 1) for name in others)
+    return next((name for name in found if name is not None), None)
 
 
 def _kind_of_file(name: str) -> str | None:
     lower = name.lower()
+    if lower.endswith(".arrow"):
+        return "arrow"
     if lower.endswith(TABLES):
         return "table"
     if lower.endswith(".json"):

@@ -20,6 +20,7 @@ from beam_jobs.shards.output import PLAN, Work
 from beam_jobs.shards.publish import check_rejects
 from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.sources.files.interface import Reference
+from beam_jobs.steps.result import OnProgress
 from beam_jobs.steps.sample import Sample, sample_shard
 
 __all__ = ["Plan", "Run", "make_plan", "take_sample", "worker_processes"]
@@ -32,14 +33,15 @@ _IN_PROCESS = ("memory:",)  # places that only this process sees
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of the command: its options, a folder for data larger than memory, and its worker processes.
+    """One run of a job: its options, a folder for data larger than memory, and its worker processes.
 
-    `workers` is None if this process alone sees INPUT or OUTPUT.
+    `workers` is None if this process alone sees INPUT or OUTPUT. `on_progress` is called with the progress.
     """
 
     options: JobOptions
     scratch: Path
     workers: Workers | None
+    on_progress: OnProgress | None = None
 
     @property
     def shared(self) -> str | None:

@@ -34,8 +34,9 @@ from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.shards.write import hashes_of
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
-from beam_jobs.steps.dry_run import dry_run
+from beam_jobs.steps.dry_run import DryRun, dry_run
 from beam_jobs.steps.planner import Plan, Run, make_plan, worker_processes
+from beam_jobs.steps.result import OnProgress, PrepareResult
 from beam_jobs.steps.summary import Progress, summary
 from beam_jobs.terminal import counted, print_status, print_warning
 from beam_jobs.tools.dataset_files import REPORT_NAME
@@ -43,7 +44,7 @@ from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import MANIFEST_NAME, PAPER_NAMES, Manifest
 from shard_reader.storage.open import is_url, local_path
 
-__all__ = ["prepare"]
+__all__ = ["plan", "prepare"]
 
 _HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
 
@@ -56,8 +57,27 @@ class _Reached:
     begun: bool = False
 
 
-def prepare(options: JobOptions) -> str:
-    """Make the dataset, and return the text about it.
+def plan(options: JobOptions) -> DryRun:
+    """The plan of a job, of which nothing is written.
+
+    Raises:
+        UsageError: INPUT, OUTPUT or an option does not allow the job.
+        Interrupted: the user pressed Ctrl-C.
+        JobError: the listing alone rejects too many images, or the sample cannot be taken.
+    """
+    _check_places(options)
+    with _in_words(options):
+        found, why = recognised(options.source)
+        return dry_run(options, open_source(found), why)
+
+
+def prepare(options: JobOptions, on_progress: OnProgress | None = None) -> PrepareResult:
+    """Make the dataset.
+
+    Args:
+        options: the options of the job.
+        on_progress: called with the progress whenever it has changed, at most ten times a second. Its error ends the
+            job.
 
     Raises:
         UsageError: INPUT, OUTPUT or an option does not allow it.
@@ -68,22 +88,28 @@ def prepare(options: JobOptions) -> str:
     _check_places(options)
     if options.report:
         need_report_packages()
-    try:
+    with _in_words(options):
         found, why = recognised(options.source)
         source = open_source(found)
-        if options.dry_run:
-            plan = dry_run(options, source, why)
-            return plan.to_json() if options.as_json else plan.to_text()
         if not is_local(options.beam):
             options = replace(options, beam=check_engine(options.beam))
         with claimed(options.output, overwrite=options.overwrite) as output:
             finished = output.manifest()
             if finished is not None and not options.overwrite:
-                return _nothing_to_do(options, source, why, finished, output) + _report(options, output)
+                return _nothing_to_do(options, source, why, finished, output)
             with log_file(options.log_json) as log:
-                manifest, spent = _make_dataset(options, source, why, output, finished, log)
+                manifest, spent = _make_dataset(options, source, why, output, finished, log, on_progress)
             _name_foreign_papers(output)
-            return summary(manifest, options.output, time.monotonic() - began, spent) + _report(options, output)
+            seconds = time.monotonic() - began
+            text = summary(manifest, options.output, seconds, spent)
+            return _result(options, output, manifest, text, seconds, was_finished=False)
+
+
+@contextlib.contextmanager
+def _in_words(options: JobOptions) -> Iterator[None]:
+    """Turn Ctrl-C, and the errors that the libraries of stores raise, into errors of a job."""
+    try:
+        yield
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
     except (JobError, OSError):
@@ -118,8 +144,8 @@ def _check_places(options: JobOptions) -> None:
     check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **given})
 
 
-def _nothing_to_do(options: JobOptions, source: Source, why: str, finished: Manifest, output: Output) -> str:
-    """The text about a finished dataset, after a check that the same inputs and options made it.
+def _nothing_to_do(options: JobOptions, source: Source, why: str, finished: Manifest, output: Output) -> PrepareResult:
+    """The result for a finished dataset, after a check that the same inputs and options made it.
 
     With a card, its papers are written again.
     """
@@ -130,11 +156,12 @@ def _nothing_to_do(options: JobOptions, source: Source, why: str, finished: Mani
     here = identity(list_input(options, source, why, None).fingerprint, options.deciding())
     check_same(identity(finished.fingerprint, finished.options), here, options.output)
     counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
-    if not options.card:
-        return f"{options.output}: is finished, nothing to do ({counts})"
-    write_papers(output.files, finished, output.files.read(MANIFEST_NAME), options.card)
-    _name_foreign_papers(output)
-    return f"{options.output}: is finished ({counts}); {' and '.join(PAPER_NAMES)} are written with the new facts"
+    text = f"{options.output}: is finished, nothing to do ({counts})"
+    if options.card:
+        write_papers(output.files, finished, output.files.read(MANIFEST_NAME), options.card)
+        _name_foreign_papers(output)
+        text = f"{options.output}: is finished ({counts}); {' and '.join(PAPER_NAMES)} are written with the new facts"
+    return _result(options, output, finished, text, 0.0, was_finished=True)
 
 
 def _name_foreign_papers(output: Output) -> None:
@@ -146,25 +173,42 @@ def _name_foreign_papers(output: Output) -> None:
         )
 
 
-def _report(options: JobOptions, output: Output) -> str:
-    """Write the report, if there is to be one, and return the last line of the summary about it."""
-    if not options.report:
-        return ""
-    try:
-        made = make_report(options.output)
-    except ShardsError as error:
-        raise JobError(f"the dataset is whole, but its report cannot be made: {error}") from error
-    output.files.write(REPORT_NAME, [made.html])
-    return f"\nreport:\n  {made.describe(output.files.uri(REPORT_NAME))}"
+def _result(
+    options: JobOptions, output: Output, manifest: Manifest, text: str, seconds: float, *, was_finished: bool
+) -> PrepareResult:
+    """The result of a job, with the report, if there is to be one, and the last line of the summary about it."""
+    report = None
+    if options.report:
+        try:
+            made = make_report(options.output)
+        except ShardsError as error:
+            raise JobError(f"the dataset is whole, but its report cannot be made: {error}") from error
+        report = output.files.uri(REPORT_NAME)
+        output.files.write(REPORT_NAME, [made.html])
+        text += f"\nreport:\n  {made.describe(report)}"
+    return PrepareResult(
+        output=options.output,
+        manifest=manifest,
+        seconds=seconds,
+        was_finished=was_finished,
+        report=report,
+        text=text,
+    )
 
 
 def _make_dataset(
-    options: JobOptions, source: Source, why: str, output: Output, finished: Manifest | None, log: IO[bytes] | None
+    options: JobOptions,
+    source: Source,
+    why: str,
+    output: Output,
+    finished: Manifest | None,
+    log: IO[bytes] | None,
+    on_progress: OnProgress | None,
 ) -> tuple[Manifest, Meter]:
     """List, plan and write. Returns the manifest, and the time of all workers."""
     # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
     with _explained(output, options) as reached, output.scratch() as scratch, worker_processes(options) as workers:
-        run = Run(options, scratch, workers)
+        run = Run(options, scratch, workers, on_progress)
         import_beam_meanwhile()  # in a thread, while this one lists
         listing = list_input(options, source, why, Spill(scratch))
         job = identity(listing.fingerprint, options.deciding())
@@ -240,7 +284,8 @@ def _find_duplicates(run: Run, listing: Listing, output: Output) -> Deduplicated
     print_status(f"HashInputs: {reads} {counted(ordered.records, 'image')}, to find duplicates")
     progress = Progress(ordered.records, listing.inputs.count, inputs, options.max_rejects)
     add = functools.partial(add_hashing, with_threads(job, options, tasks) if job.hash_pixels else job)
-    _run_tasks(run, output.lock, add, tasks, progress, functools.partial(_hashed, output, tasks))
+    step = _Step("HashInputs", "parts", tasks, output.hashed)
+    _run_tasks(run, output.lock, add, step, progress)
     parts = list(read_tasks(output.files, PLAN + HASH_TASKS_NAME))
     found = deduplicate(
         lambda: (hashes_of(task, job, output.files) for task in parts),
@@ -255,10 +300,6 @@ def _find_duplicates(run: Run, listing: Listing, output: Output) -> Deduplicated
     for line in found.warnings:
         print_warning(line)
     return found
-
-
-def _hashed(output: Output, tasks: int) -> str:
-    return f"HashInputs: {output.hashed()} of {tasks} parts done"
 
 
 def _write(run: Run, plan: Plan, output: Output, log: ShardLog) -> None:
@@ -279,11 +320,7 @@ def _write(run: Run, plan: Plan, output: Output, log: ShardLog) -> None:
     with output.staging() as staging:
         job = replace(job, staging=staging, thumbnail_share=share_of(plan.inputs.planned))
         add = functools.partial(add_writing, job, publication)
-        _run_tasks(run, output.lock, add, plan.tasks, progress, functools.partial(_finished, output, plan.tasks), check)
-
-
-def _finished(output: Output, tasks: int) -> str:
-    return f"{output.finished()} of {tasks} shards finished"
+        _run_tasks(run, output.lock, add, _Step("WriteShards", "shards", plan.tasks, output.finished), progress, check)
 
 
 def _measured(options: JobOptions, plan: Plan) -> int:
@@ -293,26 +330,67 @@ def _measured(options: JobOptions, plan: Plan) -> int:
     return plan.inputs.ordered[statistics_split(list(plan.shards))].records
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step of the pipeline: the noun and the number of its tasks, and a function that counts the finished ones."""
+
+    name: str
+    unit: str
+    tasks: int
+    finished: Callable[[], int]
+
+    def text(self) -> str:
+        """The finished tasks in words."""
+        return f"{self.name}: {self.finished()} of {self.tasks} {self.unit} finished"
+
+
 def _run_tasks(
     run: Run,
     lock: Lock,
     add: AddSteps,
-    tasks: int,
+    step: _Step,
     progress: Progress,
-    tasks_done: Callable[[], str],
     check: Callable[[], None] | None = None,
 ) -> None:
-    """Run a pipeline of `tasks` tasks, as long as this job has the lock of OUTPUT. `check` may end it, too."""
+    """Run a pipeline of one step, as long as this job has the lock of OUTPUT. `check` may end it, too."""
     options, workers = run.options, run.workers
     if workers is not None:
-        workers.watcher, workers.count, workers.before_publishing = progress, min(options.workers, tasks), lock.renew
+        workers.watcher, workers.count = progress, min(options.workers, step.tasks)
+        workers.before_publishing = lock.renew
         progress.in_work = workers.in_work
+    report = _Reporter(run, step, progress)
+
+    def checked() -> None:
+        (check or lock.check)()
+        report()
+
     run_pipeline(
         add,
         options.beam,
         workers,
         progress=progress.text,
-        tasks_done=tasks_done,
-        check=check or lock.check,
+        tasks_done=step.text,
+        check=checked,
         scratch=run.scratch,
     )
+    report()
+
+
+class _Reporter:
+    """Calls `on_progress` of a run if the progress has changed."""
+
+    def __init__(self, run: Run, step: _Step, progress: Progress) -> None:
+        self._run, self._step, self._progress = run, step, progress
+        self._last: tuple[int, int] | None = None
+
+    def __call__(self) -> None:
+        if self._run.on_progress is None:
+            return
+        report = self._progress.report(self._step.name)
+        # No engine tells the images that its workers have finished.
+        if not is_local(self._run.options.beam):
+            step = self._step
+            report = replace(report, done=step.finished(), total=step.tasks, unit=step.unit)
+        if self._last != (report.done, report.rejected):
+            self._last = report.done, report.rejected
+            self._run.on_progress(report)

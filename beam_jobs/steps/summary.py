@@ -20,6 +20,7 @@ from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.output import Output
 from beam_jobs.shards.publish import check_rejects
 from beam_jobs.sources.files.interface import DROPPED, Reject
+from beam_jobs.steps.result import ProgressReport
 from beam_jobs.terminal import counted, progress_bar, progress_text, rate_text, size_text
 from shard_reader.format.fields import FIELD_DTYPES, Field
 from shard_reader.format.image_codecs.table import codec_of
@@ -86,6 +87,13 @@ class Progress(Watcher):
         shown = progress_bar if as_bar else progress_text
         seconds = time.monotonic() - self._began
         return shown(self._done, self._steps, "images", seconds, f"{self._rejected} rejected{self._slow()}", self._kept)
+
+    def report(self, step: str) -> ProgressReport:
+        """The progress as numbers."""
+        seconds = time.monotonic() - self._began
+        return ProgressReport(
+            step=step, done=self._done, total=self._steps, unit="images", rejected=self._rejected, seconds=seconds
+        )
 
     def _slow(self) -> str:
         """The images in work, where none has been finished for a while."""

@@ -144,6 +144,16 @@ class Records(ABC):
         shard, row = self._find(record)
         return shard.image(row)
 
+    def payload(self, record: int) -> NDArray[np.uint8]:
+        """The stored bytes of one image, `[n]`, checked: an encoded file, or raw pixels.
+
+        Raises:
+            IndexError: there is no such record.
+            CorruptionError: the image is damaged.
+        """
+        shard, row = self._find(record)
+        return shard.payload(row)
+
     def column(self, name: str, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[Any]:
         """A field of several records, by default of all.
 

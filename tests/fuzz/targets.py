@@ -21,7 +21,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageCms
+from pyarrow import parquet
 from support.pictures import profile
 
 from beam_jobs.errors import JobError, UsageError
@@ -38,6 +40,8 @@ from beam_jobs.report.reading.lists import read_lists
 from beam_jobs.report.reading.pictures import picture_of_jpeg
 from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.sources import BadInput, Problem, Reference, SourceOptions
+from beam_jobs.sources.files.tables.page_bodies import Damaged, Values
+from beam_jobs.sources.files.tables.parquet_pages import Chunk, places
 from beam_jobs.sources.known import open_source
 from shard_reader import open_dataset
 from shard_reader.errors import ShardsError, StateError
@@ -343,6 +347,46 @@ def _read(source: Any, entry: Any) -> None:
         source.read(Reference(entry.id, entry.size, entry.place, frame=entry.frame))
 
 
+def _pages(data: bytes) -> None:
+    """A column of images in pages of Parquet; the first byte chooses the codec, and whether they are in lists."""
+    codecs = ("UNCOMPRESSED", "SNAPPY", "ZSTD")
+    first = data[0] if data else 0
+    chunk = Chunk(
+        start=1, end=len(data), codec=codecs[first % 3], definition=1 + 2 * (first > 2), repetition=first > 2, rows=20
+    )
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        Path(folder, "x").write_bytes(data)
+        values = Values(directory(folder))
+        for place in places(lambda start, end: data[start:end], chunk):
+            if place is not None:
+                values.read("x", place)
+
+
+def _chunks() -> Sequence[bytes]:
+    """Columns of images as PyArrow writes them."""
+    images = [b"x" * 9, bytes(200), None, np.random.default_rng(0).bytes(100)] * 5
+    found = []
+    for number, codec in enumerate(("none", "snappy", "zstd") * 2):
+        column = pa.array([[image] for image in images] if number > 2 else images)
+        for more in ({}, {"use_dictionary": False, "data_page_version": "2.0"}):
+            parquet.write_table(pa.table({"x": column}), stored := io.BytesIO(), compression=codec, **more)
+            part = parquet.ParquetFile(stored).metadata.row_group(0).column(0)
+            start = part.dictionary_page_offset or part.data_page_offset
+            found.append(bytes([number]) + stored.getvalue()[start : start + part.total_compressed_size])
+    return found
+
+
+def _streams() -> Sequence[bytes]:
+    """A stream and a file of Arrow with images."""
+    images = [{"bytes": bytes(20), "path": "x.jpg"}, None]
+    table = pa.table({"image": images, "label": [1, 0], "objects": [{"a": [1.0], "b": ["x"]}, None]})
+    streams = [io.BytesIO(), io.BytesIO()]
+    for stream, new in zip(streams, (pa.ipc.new_stream, pa.ipc.new_file), strict=True):
+        with new(stream, table.schema) as writer:
+            writer.write_table(table)
+    return [stream.getvalue() for stream in streams]
+
+
 _OPTIONS = ImageOptions(
     width=8,
     height=8,
@@ -354,8 +398,16 @@ _OPTIONS = ImageOptions(
     normalize="none",
     max_pixels=64,
 )
-_KINDS = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".json": "coco", ".npy": "records", ".npz": "records"}
-_KINDS |= {".ndjson": "ndjson"}
+_KINDS = {
+    ".arrow": "arrow",
+    ".csv": "table",
+    ".tsv": "table",
+    ".jsonl": "table",
+    ".json": "coco",
+    ".ndjson": "ndjson",
+    ".npy": "records",
+    ".npz": "records",
+}
 
 
 @cache
@@ -504,6 +556,8 @@ TARGETS: Mapping[str, Target] = {
     "jsonl": Target(
         _source(".jsonl"), lambda: [_JSONL.encode(), b"[" + _JSONL[:-1].replace("\n", ",").encode() + b"]"], _INPUT
     ),
+    "parquet-pages": Target(_pages, _chunks, (Damaged,)),
+    "arrow": Target(_source(".arrow"), _streams, _INPUT),
     "tar": Target(_source(".tar"), _tars, _INPUT),
     "zip": Target(_source(".zip"), _zips, _INPUT),
     "npy": Target(_source(".npy"), lambda: _arrays(".npy"), _INPUT),

@@ -81,9 +81,10 @@ except ShardsError as error:
 def test_commands_open_only_regular_files(path: Path, name: str) -> None:
     (path / name).unlink()
     put_fifo(path / name)
-    for command in ("verify", "inspect", "index"):
+    for command in ("verify", "inspect", "index", "export"):
         workers = () if command == "inspect" else ("--workers", "1")
-        result = limited_command(command, path, *workers, seconds=30)
+        more = (path.parent / "out", "--to", "folder") if command == "export" else ()
+        result = limited_command(command, path, *more, *workers, seconds=30)
         if command == "index" and name == TFRECORD:
             continue  # its index is whole
         assert result.returncode == 1, (command, result.stdout, result.stderr)
@@ -212,6 +213,7 @@ def test_names_reach_no_terminal_as_they_are(path: Path) -> None:
         ("verify", path),
         ("benchmark", path, "--seconds", "1"),
         ("benchmark", path, "--split", "\x1b[31m"),
+        ("export", path, path.parent / "out", "--to", "folder", "--workers", "1"),
         ("inspect", f"{path}\x1b[31m"),
         ("verify", "\x1b[2J"),
     ]
@@ -329,3 +331,28 @@ def test_lists_of_any_bytes_are_damage(tmp_path: Path, format: str) -> None:
         except ValueError:
             continue
         assert all(isinstance(text, bytes) for text in found)
+
+
+@pytest.mark.parametrize("to", ["folder", "webdataset", "parquet"])
+def test_an_export_writes_below_its_folder_alone(path: Path, tmp_path: Path, to: str) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["class_names"] = ["../../escaped"]
+        manifest["splits"]["../escaped"] = manifest["splits"].pop("train")
+        manifest["splits"]["/escaped"] = manifest["splits"]["../escaped"]
+
+    change_manifest(path, change)
+    result = limited_command("export", path, tmp_path / "deep/er/out", "--to", to, "--workers", "1")
+    assert result.returncode == 0, result.stderr
+    assert sorted(name.name for name in tmp_path.iterdir()) == ["deep", "shards"]
+    assert not Path("/escaped").exists()
+    escaped = [found for found in tmp_path.rglob("*escaped*") if not found.is_relative_to(tmp_path / "deep/er/out")]
+    assert not escaped and [found for found in tmp_path.rglob("*escaped*")]
+
+
+def test_a_label_without_a_class_is_no_other_class(tmp_path: Path) -> None:
+    make, _ = BOMBS["png"]
+    images = [(make(SIDE, SIDE), SIDE, SIDE)] * 3
+    crafted_dataset(tmp_path / "shards", images, fields_of("png", (SIDE, SIDE, 3)), label=-2)
+    result = limited_command("export", tmp_path / "shards", tmp_path / "out", "--to", "folder", "--workers", "1")
+    assert result.returncode == 1 and "has the label -2, and the 1 classes have the numbers from 0 on" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -27,6 +27,7 @@ from support.images import write_image
 from support.pages import LANGUAGES, blocks, run_page
 from support.servers import Store
 
+import beam_jobs
 import shard_reader
 from beam_jobs.cli.prepare import parse
 from beam_jobs.sources.known import recognised
@@ -226,6 +227,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     named = set(re.findall(r"^::: ([\w.]+)$", PAGES["reference/api.md"], re.MULTILINE))
     assert {f"shard_reader.{name}" for name in shard_reader.__all__} <= named
     assert {f"shard_reader.{name}" for name in ("tf_data", "keras", "torch", "jax")} <= named
+    assert {f"beam_jobs.{name}" for name in beam_jobs.__all__ if name != "__version__"} <= named
     assert {f"beam_jobs.sources.{name}" for name in importlib.import_module("beam_jobs.sources").__all__} <= named
 
 

@@ -61,6 +61,11 @@ def test_the_worker_processes_load_neither_beam_nor_tensorflow() -> None:
     assert not found & {"apache_beam", "tensorflow", "keras", "tqdm"}
 
 
+def test_a_served_model_loads_decoders_and_nothing_of_a_job() -> None:
+    found = loaded("beam_jobs.serving", Path(numpy.__file__).parent.parent)
+    assert found == {"PIL", "beam_jobs", "cykooz_resizer", "numpy", "shard_reader", "simplejpeg", "cython_runtime"}
+
+
 def test_the_reader_never_imports_the_jobs() -> None:
     for path in (REPOSITORY / "shard_reader").rglob("*.py"):
         assert "beam_jobs" not in path.read_text("utf-8"), path

@@ -54,6 +54,8 @@ EXAMPLES: Mapping[str, Example] = {
     "hdf5": Example(["image-shards verify shards"]),
     "beam": Example([PREPARE, READ_NEW, "image-shards prepare photos new-h5 --format hdf5"]),
     "pandas": Example(["python -c {" + OPEN + "frame = data.to_pandas(); print(frame['class'].value_counts())}"]),
+    "preprocess": Example(["python -c {from beam_jobs import preprocess; "
+                           "print(preprocess('photos/cat/0.jpg', 'shards').shape)}"]),
     "report": Example(["image-shards report shards"]),
     "heic": Example(["python -c {" + HEIC + "}", "image-shards prepare heic new --size 64", READ_NEW], also="beam"),
     "dataflow": Example([PREPARE, "python -c {import apache_beam.runners.dataflow.dataflow_runner, gcsfs}"]),

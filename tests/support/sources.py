@@ -86,8 +86,13 @@ def found_records(path: object, **options: Any) -> Found:
 
 def refused_records(path: object, **options: Any) -> str:
     """The message of a UsageError, without what is before the file's own name."""
+    return refusal(RecordFiles, path, **options)
+
+
+def refusal(kind: type[Source], path: object, **options: Any) -> str:
+    """The message of a source's UsageError, without what is before the file's own name."""
     with pytest.raises(UsageError) as caught:
-        found_records(path, **options)
+        Found(kind(SourceOptions(input=str(path), **options)))
     return str(caught.value).replace(f"INPUT {path}", "INPUT")
 
 

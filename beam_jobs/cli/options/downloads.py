@@ -19,7 +19,7 @@ def add_downloads(parser: argparse.ArgumentParser) -> None:
     add("--requests-per-host", type=integer(1, _MOST_REQUESTS), default=8, metavar="N",
         help="most requests at a time to one host (default: 8)")  # fmt: skip
     add("--download-seconds", type=integer(1), default=60, metavar="N", help="longest time for one image (default: 60)")
-    add("--ignore-opt-out", action="store_true", help="use images despite noai and similar headers: only if you may")
+    add("--ignore-opt-out", action="store_true", help="use images despite noai and similar headers, if you may")
     add("--respect-robots", action="store_true", help="reject images that robots.txt disallows")
 
 

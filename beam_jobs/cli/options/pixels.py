@@ -41,8 +41,8 @@ def add_pixels(parser: argparse.ArgumentParser) -> None:
         help="reject image files with more bytes (default: 512MiB)")  # fmt: skip
     add("--max-work", type=integer(1), default=MAX_WORK, metavar="N",
         help="reject images whose decoder would touch more pixels, passes counted (default: %(default)s)")  # fmt: skip
-    add("--max-seconds", type=integer(1), default=MAX_SECONDS, metavar="S", help="fail if the decoding of one image"
-        " takes longer (default: %(default)s)")  # fmt: skip
+    add("--max-seconds", type=integer(1), default=MAX_SECONDS, metavar="S",
+        help="fail if an image takes longer to decode (default: %(default)s)")  # fmt: skip
 
 
 def image_options(found: argparse.Namespace) -> ImageOptions:

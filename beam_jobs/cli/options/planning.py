@@ -15,8 +15,8 @@ __all__ = ["add_planning", "planning_options"]
 def add_planning(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     add = parser.add_argument_group("plan and log").add_argument
-    add("--json", action="store_true", help="with --dry-run: print the plan as one object of JSON")
-    add("--price", type=_price, metavar="P", help="price of one CPU for an hour: --dry-run adds up what the job costs")
+    add("--json", action="store_true", help="print the result, or the plan of --dry-run, in JSON")
+    add("--price", type=_price, metavar="P", help="price of a CPU hour: --dry-run adds up the cost")
     add("--log-json", metavar="FILE", help="write a line of JSON for each shard: counts, bytes, times")
 
 
@@ -26,13 +26,12 @@ def planning_options(found: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UsageError: an option is without the one that it is for, or the log is no file of this machine.
     """
-    for name in ("json", "price"):
-        if getattr(found, name) and not found.dry_run:
-            raise UsageError(f"--{name}: is for --dry-run; give that, too, or leave it out")
+    if found.price and not found.dry_run:
+        raise UsageError("--price: is for --dry-run; give that, too, or leave it out")
     if found.log_json is not None and (found.dry_run or is_url(found.log_json)):
         why = "--dry-run writes no shards; leave it out" if found.dry_run else "is a URL; give a file of this machine"
         raise UsageError(f"--log-json {found.log_json}: {why}")
-    return {"dry_run": found.dry_run, "as_json": found.json, "price": found.price, "log_json": found.log_json}
+    return {"price": found.price, "log_json": found.log_json}
 
 
 def _price(text: str) -> float:

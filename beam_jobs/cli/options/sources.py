@@ -19,24 +19,24 @@ _AS_GIVEN = (*_COLUMNS, "box_format", "box_frame", "record", "nested_classes", "
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
     add = parser.add_argument_group("where images and labels are").add_argument
-    add("--source", type=source_kind, metavar="S", help=f"{', '.join(SOURCES)}, or the"
-        " module:Class of your own source (default: recognised from INPUT)")  # fmt: skip
-    add("--root", metavar="DIR", help="the folder of relative paths in a table (default: the table's folder)")
-    add("--below", metavar="DIR", help="reject paths of a table outside of this folder; links are followed")
+    add("--source", type=source_kind, metavar="S", help=f"{', '.join(SOURCES)}, or your"
+        " own module:Class (default: recognised from INPUT)")  # fmt: skip
+    add("--root", metavar="DIR", help="folder of relative paths in a table (default: the table's)")
+    add("--below", metavar="DIR", help="reject paths of a table that lead out of this folder")
     add("--no-urls", action="store_true", help="reject paths of a table that are URLs")
-    add("--path-column", metavar="C", help="the column with the path of each image (default: path, file, ...)")
-    add("--label-column", metavar="C", help="the column with labels: names, numbers or lists (default: label, ...)")
+    add("--path-column", metavar="C", help="column with the path of each image (default: path, ...)")
+    add("--label-column", metavar="C", help="column of names, numbers or lists (default: label, ...)")
     add("--label-separator", metavar="T", help="the text between several labels in a cell, as '|'")
-    add("--split-column", metavar="C", help="the column with the split of each image (default: split, if it exists)")
+    add("--split-column", metavar="C", help="column with the split of each image (default: split)")
     add("--path-suffix", metavar="TEXT", help="text to add to each path, as .jpg")
-    add("--id-column", metavar="C", help="the column with unique ids (default: the path or the row)")
+    add("--id-column", metavar="C", help="column with unique ids (default: the path or the row)")
     add("--fields", type=names, metavar="C,...", help="columns to store as fields of the records (default: all)")
-    add("--boxes", type=names, metavar="C,...", help="one column with lists of boxes, or four columns for one box")
+    add("--boxes", type=names, metavar="C,...", help="column of lists of boxes, or four columns for one box")
     add("--box-format", choices=BOX_FORMATS, default="xyxy", metavar="B",
         help="xyxy (default), xywh or yxyx in pixels; rel-xyxy and so on from 0 to 1")  # fmt: skip
     add("--box-frame", choices=("stored", "upright"), metavar="F", help="whether boxes are of the"
         " stored image (default) or of the upright one, with EXIF orientation applied (default of YOLO)")  # fmt: skip
-    add("--points", type=names, metavar="C,...", help="one column with lists of points, or two columns, x and y")
+    add("--points", type=names, metavar="C,...", help="column of lists of points, or two columns, x and y")
     add("--image-key", metavar="K", help="feature, array or suffix (of a WebDataset) with images")
     add("--record", metavar="SPEC", help="layout of binary records, as label:u1,image:u1[3,32,32]")
     add("--classes", metavar="FILE", help="file with the class names, one a line (default: sorted)")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.sources.files.interface import Pixels
 
-__all__ = ["ChannelSums"]
+__all__ = ["ChannelSums", "MeanStd"]
 
 _ROWS = 256  # of 255 squared: less than 2 to the 24
+
+
+class MeanStd(Protocol):
+    """The statistics of a dataset, as far as a normalization needs them."""
+
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, of pixels scaled to 0..1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 BOX_FORMATS = ("xyxy", "xywh", "yxyx", "rel-xyxy", "rel-xywh", "rel-yxyx")
-SOURCES = ("folder", "table", "coco", "yolo", "ndjson", "voc", "archive", "records")
+SOURCES = ("folder", "imagefolder", "table", "arrow", "coco", "yolo", "ndjson", "voc", "archive", "records")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ class Avif(PillowCodec):
     """
 
     name, label, media_type = "avif", "AVIF", "image/avif"
+    suffix = ".avif"
     channels = (1, 3, 4)
     max_side = 32_768  # the limit of libavif's decoder
     quality = 75  # photos are as near to the original as with JPEG at 90, in two thirds of the bytes

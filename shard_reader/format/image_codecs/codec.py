@@ -53,6 +53,8 @@ class ImageCodec(ABC):
     """In messages."""
     media_type: ClassVar[str]
     """As the Internet Assigned Numbers Authority registers it."""
+    suffix: ClassVar[str | None] = None
+    """The usual end of a file's name; None: a payload is no file."""
     channels: ClassVar[tuple[int, ...]]
     """The numbers of channels that an image may have: 1 (grey), 3 (RGB), 4 (RGB and opacity)."""
     dtypes: ClassVar[tuple[str, ...]]

@@ -30,6 +30,7 @@ class Jpeg(ImageCodec):
     """Grey, or colours with half the resolution in both directions (4:2:0)."""
 
     name, label, media_type = "jpeg", "JPEG", "image/jpeg"
+    suffix = ".jpg"
     channels = (1, 3)
     dtypes = ("uint8",)
     max_side = 65_500  # of libjpeg

@@ -11,6 +11,7 @@ class Png(PillowCodec):
     """Grey, colours, or colours with opacity."""
 
     name, label, media_type = "png", "PNG", "image/png"
+    suffix = ".png"
     channels = (1, 3, 4)
     max_side = 65_500  # the format allows more; the job's sums over pixels need this bound
     in_tfds = True

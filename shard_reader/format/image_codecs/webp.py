@@ -11,6 +11,7 @@ class WebP(PillowCodec):
     """Colours, with opacity or without; it has no grey images."""
 
     name, label, media_type = "webp", "WebP", "image/webp"
+    suffix = ".webp"
     channels = (3, 4)
     max_side = 16_383  # 14 bits
     quality = 90

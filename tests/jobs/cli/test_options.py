@@ -139,7 +139,10 @@ def test_other_options(line: str, name: str, expected: object) -> None:
         ("--boxes a,b", "--boxes a,b: give one column of lists, or 4 columns"),
         ("--points a,b,c", "--points a,b,c: give one column of lists, or 2 columns"),
         ("--fields a,,b", "expected names with commas between"),
-        ("--source tables", "expected one of folder, table, coco, archive, records, or module:Class, got 'tables'"),
+        (
+            "--source tables",
+            "expected one of folder, imagefolder, table, arrow, coco, archive, records, or module:Class, got 'tables'",
+        ),
         ("--classes nowhere/classes.txt", "--classes nowhere/classes.txt: No such file or directory"),
     ],
 )

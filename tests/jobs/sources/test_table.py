@@ -193,8 +193,8 @@ def test_types_of_parquet(tmp_path: Path) -> None:
 def test_columns_that_are_no_fields(tmp_path: Path, values: Any, kind: str) -> None:
     path = stored(tmp_path, {"path": ["1.jpg"], "odd": values, "x": [1]})
     assert refusal(path) == (
-        f'column "odd" is {kind}, which cannot be read: images inside of a table are not, and other columns'
-        " can be left out by naming those to keep (--fields)"
+        f'column "odd" is {kind}, which is no field: name the columns to keep with --fields; for images in it,'
+        " give --source arrow"
     )
     assert listed(path, fields=("x",))[0] == [Entry("1.jpg", fields={"x": 1})]
 

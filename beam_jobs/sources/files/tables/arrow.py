@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from beam_jobs.sources.files.tables.page_bodies import Damaged
+from beam_jobs.sources.files.tables.row_files import LARGEST_ROW
 from shard_reader.format.fields import Field
 
-__all__ = ["fixed_field", "is_string", "is_taken", "python_values", "text_columns"]
+__all__ = ["bounded_values", "fixed_field", "is_string", "is_taken", "python_values", "text_columns"]
 
 
 def is_taken(kind: Any) -> bool:
@@ -62,6 +64,24 @@ def python_values(column: Any) -> list[Any]:
         column = compute.cast(column, pa.string())
     values: list[Any] = column.to_pylist()
     return values
+
+
+def bounded_values(column: Any, name: str) -> Iterable[Any]:
+    """The values of a column, of which a few bytes in a file do not fill the memory.
+
+    Raises:
+        Damaged: a text is too long.
+    """
+    from pyarrow import compute, types
+
+    if not types.is_dictionary(column.type) or not is_string(column.type.value_type):
+        return python_values(column)
+    sizes = compute.binary_length(column.dictionary)
+    if (compute.max(sizes).as_py() or 0) > LARGEST_ROW:
+        raise Damaged(f'column "{name}" has a text of more than {LARGEST_ROW:,} bytes')
+    if (compute.sum(sizes.take(column.indices)).as_py() or 0) > LARGEST_ROW:
+        return (value.as_py() for value in column)
+    return python_values(column.dictionary_decode())
 
 
 def fixed_field(kind: Any) -> Field | None:

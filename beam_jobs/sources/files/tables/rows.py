@@ -1,7 +1,4 @@
-"""Files of rows: CSV, TSV, JSONL (also `.gz`), JSON lists and Parquet, read a row at a time.
-
-Of Parquet, only needed columns are read.
-"""
+"""Files of rows: CSV, TSV, JSONL (also `.gz`), JSON lists and Parquet, read a row at a time."""
 
 from __future__ import annotations
 
@@ -13,74 +10,25 @@ import itertools
 import json
 import re
 import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
-from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BadInput
-from beam_jobs.sources.files.tables.arrow import fixed_field, is_string, is_taken, python_values, text_columns
 from beam_jobs.sources.files.tables.json_lists import JsonLists, is_too_deep
-from shard_reader.format.fields import Field
-from shard_reader.storage.directory import Directory
+from beam_jobs.sources.files.tables.parquet import ParquetRows
+from beam_jobs.sources.files.tables.row_files import LARGEST_ROW, Rows
 
 __all__ = ["KINDS", "Rows", "json_objects"]
 
 _LARGEST_CELL = 1 << 24  # characters: a quote that is not closed would take the rest of the file into memory
-_LARGEST_ROW = 1 << 24  # bytes, over all of its lines
-_LARGEST_CHUNK = 1 << 29  # bytes of a column in a row group of Parquet
-_BATCH = 4096  # rows of Parquet at a time
-_BUFFER = 1 << 20  # bytes of each column of Parquet
 
 
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line
 
 
-class Rows(ABC):
-    """One file of rows. `unit` is the noun of their numbers, which begin at 1."""
-
-    kind = ""
-    unit = "line"
-    typed = True
-    same_columns = True  # whether all files of a table have to have the same columns
-
-    def __init__(self, directory: Directory, name: str) -> None:
-        self._directory, self.name = directory, name
-
-    @abstractmethod
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns; "" for a column without a name.
-
-        Raises:
-            UsageError: the file is of another kind, or damaged.
-        """
-
-    @abstractmethod
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
-        """The number of each row, with the values of these columns or the defect of the row.
-
-        Raises:
-            UsageError: the file is damaged, or a column has values of an unsupported type.
-        """
-
-    def fields(self, columns: Sequence[str]) -> Mapping[str, Field]:
-        """The types of the columns, as far as the file declares them."""
-        return {}
-
-    def categories(self, column: str) -> tuple[str, ...] | None:
-        """The names of an ordered categorical column in their order; None for another column."""
-        return None
-
-    def refused(self, message: str) -> UsageError:
-        """An error that names the file."""
-        return UsageError(f"INPUT {self._directory.uri(self.name)}: {message}")
-
-    def _named_once(self, columns: Sequence[str]) -> tuple[str, ...]:
-        for number, name in enumerate(columns):
-            if name and name in columns[:number]:
-                raise self.refused(f'two columns are named "{name}"; rename one')
-        return tuple(columns)
+class _TextRows(Rows):
+    """A file of lines."""
 
     def _lines(self) -> Generator[str, None, None]:
         """Every line as text, with its line break."""
@@ -115,9 +63,9 @@ class Rows(ABC):
 
     def _bounded_lines(self, file: Any) -> Iterator[bytes]:
         """Each line, none of which may fill the memory: of a few bytes, gzip makes a thousand times as many."""
-        for number, line in enumerate(iter(functools.partial(file.readline, _LARGEST_ROW + 1), b""), 1):
-            if len(line) > _LARGEST_ROW:
-                raise self.refused(f"line {number}: has more than {_LARGEST_ROW:,} bytes; is it a table?")
+        for number, line in enumerate(iter(functools.partial(file.readline, LARGEST_ROW + 1), b""), 1):
+            if len(line) > LARGEST_ROW:
+                raise self.refused(f"line {number}: has more than {LARGEST_ROW:,} bytes; is it a table?")
             yield line
 
     def _renamed(self, end: str) -> str:
@@ -128,14 +76,14 @@ class Rows(ABC):
         return f"iconv -f {encoding} -t UTF-8 {self.name} > {self._renamed('utf8')}"
 
 
-class _Csv(Rows):
+class _Csv(_TextRows):
     kind = "CSV"
     typed = False
 
     def columns(self) -> tuple[str, ...]:
         with closing(self._cells()) as cells:
             for _, header in cells:
-                return self._named_once([name.strip() for name in header])
+                return self.named_once([name.strip() for name in header])
         raise self.refused("is empty; its first line names the columns")
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
@@ -176,7 +124,7 @@ class _Csv(Rows):
                     return
                 except OverflowError:
                     raise self.refused(
-                        f"line {number}: a row that begins here has more than {_LARGEST_ROW:,} characters; is a quote"
+                        f"line {number}: a row that begins here has more than {LARGEST_ROW:,} characters; is a quote"
                         " not closed?"
                     ) from None
                 except csv.Error as error:
@@ -206,7 +154,7 @@ class _RowOfLines:
     def __next__(self) -> str:
         line = next(self._lines)
         self.size += len(line)
-        if self.size > _LARGEST_ROW:
+        if self.size > LARGEST_ROW:
             raise OverflowError
         return line
 
@@ -218,7 +166,7 @@ class _Tsv(_Csv):
         return "\t"
 
 
-class _JsonLines(Rows):
+class _JsonLines(_TextRows):
     kind = "JSONL"
     same_columns = False  # any line may lack a key
 
@@ -269,98 +217,11 @@ class _JsonArray(_JsonLines):
             raise self.refused(str(error)) from error
 
 
-class _Parquet(Rows):
-    kind = "Parquet"
-    unit = "row"
-
-    def columns(self) -> tuple[str, ...]:
-        with self._file() as file:
-            return self._named_once(file.schema_arrow.names)
-
-    def fields(self, columns: Sequence[str]) -> Mapping[str, Field]:
-        with self._file() as file:
-            found = {name: fixed_field(file.schema_arrow.field(name).type) for name in columns}
-        return {name: field for name, field in found.items() if field is not None}
-
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any] | BadInput]]:
-        with self._file() as file:
-            schema = file.schema_arrow
-            for name in columns:
-                if not is_taken(kind := file.schema_arrow.field(name).type):
-                    raise self.refused(
-                        f'column "{name}" is {kind}, which cannot be read: images inside of a table are not,'
-                        " and other columns can be left out by naming those to keep (--fields)"
-                    )
-                self._check_chunks(file, name)
-        number = 0
-        # Texts that are stored once are kept once: written out for each row, a few bytes could fill the memory.
-        with self._file(text_columns(schema, columns)) as file:
-            for batch in file.iter_batches(_BATCH, columns=list(columns)):
-                values = [self._values(batch.column(name), name) for name in columns]
-                for row in zip(*values, strict=True):
-                    number += 1
-                    yield number, row
-
-    def _check_chunks(self, file: Any, column: str) -> None:
-        """Check that no part of a column, which a page may be as large as, is unpacked to more than memory allows."""
-        metadata = file.metadata
-        for group in range(metadata.num_row_groups):
-            for place in range(metadata.num_columns):
-                chunk = metadata.row_group(group).column(place)
-                if chunk.path_in_schema.partition(".")[0] == column and chunk.total_uncompressed_size > _LARGEST_CHUNK:
-                    raise self.refused(
-                        f'column "{column}" has {chunk.total_uncompressed_size:,} bytes in row group {group}; write it'
-                        " again in smaller row groups, or leave it out with --fields"
-                    )
-
-    def _values(self, column: Any, name: str) -> Iterable[Any]:
-        from pyarrow import compute, types
-
-        if not types.is_dictionary(column.type) or not is_string(column.type.value_type):
-            return python_values(column)
-        sizes = compute.binary_length(column.dictionary)
-        if (compute.max(sizes).as_py() or 0) > _LARGEST_ROW:
-            raise self.refused(f'column "{name}" has a text of more than {_LARGEST_ROW:,} bytes')
-        if (compute.sum(sizes.take(column.indices)).as_py() or 0) > _LARGEST_ROW:
-            return (value.as_py() for value in column)
-        return python_values(column.dictionary_decode())
-
-    def categories(self, column: str) -> tuple[str, ...] | None:
-        from pyarrow import types
-
-        with self._file() as file:
-            if not getattr(file.schema_arrow.field(column).type, "ordered", False):
-                return None
-            batch = next(file.iter_batches(1, columns=[column]), None)
-            if batch is None or not types.is_dictionary(batch.column(column).type):
-                return None
-            names = batch.column(column).dictionary.to_pylist()
-        return tuple(names) if all(isinstance(name, str) and name == name.strip() for name in names) else None
-
-    @contextmanager
-    def _file(self, once: Sequence[str] = ()) -> Iterator[Any]:
-        """The file, open. The texts of the columns in `once` are kept once each."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        with self._directory.open(self.name) as raw:
-            try:
-                with parquet.ParquetFile(raw, buffer_size=_BUFFER, read_dictionary=list(once)) as file:
-                    yield file
-            except (pa.ArrowException, UnicodeDecodeError) as error:
-                raise self.refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-            except OSError as error:
-                if error.errno is not None or type(error) is not OSError:
-                    raise
-                # An OSError without a number is Arrow's error for a damaged page, not one of the disk.
-                raise self.refused(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-
-
 _TEXTS: Mapping[str, type[Rows]] = {".csv": _Csv, ".tsv": _Tsv, ".jsonl": _JsonLines, ".ndjson": _JsonLines}
 KINDS: Mapping[str, type[Rows]] = {
     **_TEXTS,
     ".json": _JsonArray,
-    ".parquet": _Parquet,
+    ".parquet": ParquetRows,
     **{f"{suffix}.gz": kind for suffix, kind in _TEXTS.items()},
 }
 """The class that reads files of each suffix."""

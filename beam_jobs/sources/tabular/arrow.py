@@ -1,0 +1,357 @@
+"""Images inside of Parquet and Arrow files, as the Hugging Face Hub and `datasets.save_to_disk` have them.
+
+```
+INPUT.parquet                                    one file
+INPUT/data/train-00000-of-00005.parquet          the Hub; splits are words in the names, or folders
+INPUT/train/data-00000-of-00001.arrow            save_to_disk of a DatasetDict: streams of Arrow; also files of Arrow
+```
+
+The column of images is `struct<bytes, path>`, binary, or a list of either, of which the first is read. Of a struct
+without bytes, the path is read, as that of a table. An id is the file and the number of the row in it, from 0, in eight
+digits: "data/train-00000-of-00005.parquet/00000012". Classes come from the metadata of Hugging Face; a label that is
+null or -1 is none. Every other column is a field. A column `objects` of structs of lists has fields `objects/name`.
+
+The plan sorts images by hashes, and so they are read in any order, by every worker. A worker that unpacked a row group
+for one image would read the dataset as many times as a row group has rows. So the listing finds the range of each image
+in its file, without reading the images (`files/tables/page_bodies.py`), and a worker reads that range and nothing else.
+Measured for photos of 100 kB in pages of Snappy: the listing reads 7 % of the bytes from a disk, and the workers
+all bytes once, and a half again. In a store, the listing reads pieces of the files, and so nearly all bytes: twice.
+Memory does not depend on the size of a row group. Pages of other codecs, such as zstd, are unpacked whole for each
+image, the last few are kept, and one of more than 128 MiB is an error with the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.file_names import SPLIT_NAMES, split_place
+from beam_jobs.sources.files.interface import (
+    DOWNLOADS,
+    BadInput,
+    Entry,
+    Label,
+    Layout,
+    LeftOut,
+    Problem,
+    Reference,
+    Source,
+    SourceOptions,
+    refuse_options,
+)
+from beam_jobs.sources.files.many_images import Files, Splits, count
+from beam_jobs.sources.files.tables.image_columns import Group
+from beam_jobs.sources.files.tables.page_bodies import Damaged, Values
+from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
+from beam_jobs.sources.tabular.arrow_schema import ArrowFile, FileSchema, arrow_file, is_arrow
+from beam_jobs.sources.tabular.columns import RowColumns, listed, recognise
+from shard_reader.format.fields import Field
+
+__all__ = ["ArrowFiles"]
+
+_CACHE = "cache-"  # files that datasets keeps beside those of a dataset
+
+
+class ArrowFiles(Source):
+    """A Parquet or Arrow file with images, or a folder of them, on a disk or in an object store."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        super().__init__(options)
+        columns = ("id_column", "label_column", "label_separator", "split_column", "fields", "boxes", "points")
+        more = ("image_key", "box_format", "box_frame", "root", "no_urls", "below", *DOWNLOADS)
+        refuse_options(options, "Parquet or Arrow with images", taken=(*columns, *more))
+        self._files = Files(options)
+        folder = options.input if self._files.directory.exists() else split_place(options.input)[0]
+        self._paths = Paths(options.root or folder, options, "--root" if options.root else "INPUT")
+        self._values = Values(self._files.directory)
+        self._names: list[str] = []
+        self._kind = ""
+        self._splits = Splits([])
+        self._columns: RowColumns | None = None
+        self._schema = FileSchema()
+        self._rows = self._usable = 0
+        self._any_label = False
+        self._objects: str | None = None  # the column with the classes of objects
+        self._own: dict[str, str] = {}  # the names of fields by those of columns
+        self._first = ""  # problem
+
+    def entries(self) -> Iterator[Entry]:
+        """An entry for each row.
+
+        Raises:
+            UsageError: INPUT has no such file, or one is damaged, has no column of images, or other columns.
+        """
+        if self.options.root is not None or self.options.below is not None:
+            self._paths.check_root()
+        self._names = self._files.find(_is_wanted, "Parquet or Arrow file (.parquet, .arrow)")
+        files = [arrow_file(self._files.directory, name) for name in self._names]
+        self._kind = files[0].kind
+        if len({file.kind for file in files}) > 1:
+            raise self._refused("holds Parquet and Arrow files; give a folder that holds one kind, or one file")
+        by_column = self.options.split_column is not None
+        self._splits = Splits([] if by_column else _below_common(self._names))
+        for entry in self._files.others(_is_wanted, self._names):
+            if is_arrow(entry.id):
+                self._files.left_out.add(entry.id, "kept by datasets beside a dataset")
+                continue
+            self._note(entry)
+            yield entry
+        self._recognise(files[0])
+        for file, name, short in zip(files, self._names, _below_common(self._names), strict=True):
+            schema = file.schema if file is not files[0] else None
+            if schema is not None and (problem := self._schema.difference(FileSchema(schema), files[0].name)):
+                raise file.refused(problem)
+            split = self._splits.of(short)
+            for entry in self._entries(file, name, split):
+                self._note(entry)
+                yield entry
+
+    def layout(self) -> Layout:
+        """The fields, the classes of the metadata, and the splits.
+
+        Raises:
+            UsageError: no row can be used.
+        """
+        if not self._usable:
+            raise self._refused(f"has no image that can be used{self._first}" if self._rows else "has no row")
+        columns, schema = self._columns, self._schema
+        assert columns is not None  # a row was seen
+        article = "an" if self._kind == "Arrow" else "a"
+        files = count(len(self._names), f"{article} {self._kind} file", f"{self._kind} files")
+        what = f"{self._splits.text}{files} of {count(self._rows, '1 row', 'rows')}"
+        lists = ", the first of each list" if schema.image.is_list else ""
+        text = f"{what}; " + ", ".join([f'images in column "{columns.image}"{lists}', *columns.texts])
+        fields = columns.types({self._own[name]: field for name, field in schema.fixed(columns.fields).items()})
+        names = schema.classes.get(columns.label or "") if self._any_label else None
+        if self._objects is not None:
+            fields["objects/label"] = Field(dtype="int64", shape=(None,))
+            names = schema.classes[self._objects]
+        return Layout(
+            text=text,
+            left_out=(*self._files.left_out.named(), *self._left_out(columns)),
+            warnings=self._warnings(columns),
+            class_names=names,
+            splits=self._splits.names,
+            fields=fields,
+            boxes=columns.box_formats,
+            points=columns.point_formats,
+            reached=self._paths.reached,
+        )
+
+    def read(self, reference: Reference) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            BadInput: the file is damaged, or has become shorter since the listing.
+        """
+        if isinstance(reference.place, str):
+            return self._paths.read(reference.place, self.reading)
+        name, *place = reference.place
+        try:
+            return self._values.read(name, place)
+        except Damaged as error:
+            raise BadInput("damaged", str(error)) from error
+
+    def size(self, reference: Reference) -> int:
+        """The number of bytes of an image; -1 for the path of a file elsewhere."""
+        return self._paths.size(reference.place) if isinstance(reference.place, str) else reference.size
+
+    def uri(self, entry: Entry | Reference) -> str:
+        """The address of the file, followed by the number of the row, or by an id of a column; or that of a path."""
+        if isinstance(entry.place, str) and entry.place:
+            return self._paths.uri(entry.place)
+        if self.options.id_column is not None and entry.place:
+            return f"{self._files.directory.uri(entry.place[0])}#{entry.id}"
+        return f"{self._files.directory.uri('')}/{entry.id}"
+
+    def host(self, reference: Reference) -> str:
+        """The web server of a path; empty for another place."""
+        return self._paths.host(reference.place) if isinstance(reference.place, str) else super().host(reference)
+
+    def answers(self, reference: Reference) -> bool:
+        """Whether the folder of the file can be reached."""
+        place = reference.place
+        return self._paths.answers(place) if isinstance(place, str) else self._files.directory.answers(place[0])
+
+    def _note(self, entry: Entry) -> None:
+        self._usable += entry.problem is None
+        if entry.problem is not None and not self._first:
+            self._first = f"; {entry.id}: {entry.problem.message}"
+
+    def _recognise(self, file: ArrowFile) -> None:
+        try:
+            self._schema = schema = FileSchema(file.schema)
+        except Damaged as error:
+            raise file.refused(str(error)) from error
+        image = schema.choose(self.options.image_key, file)
+        others = {name: kind for name, kind in schema.others.items() if name in (self.options.fields or ())}
+        for name, kind in others.items():
+            raise file.refused(f'column "{name}" is {kind}, which cannot be a field; leave it out of --fields')
+        paths = {f"{one.name}.path" for one in schema.images}
+        names = [name for name in schema.columns if name not in paths or self._asks(name)]
+        if image.name not in names:
+            names.append(image.name)
+        splits = () if self._splits.names else ("split",)
+        self._columns = columns = recognise(
+            names, self.options, image.name, self._refused, label=schema.only_label, splits=splits
+        )
+        boxes = self.options.boxes[0] if self.options.boxes else None
+        objects = schema.object_classes(boxes)
+        self._objects = objects if columns.label is None and objects in columns.fields else None
+        self._own = {name: schema.field(name, boxes) for name in columns.fields}
+        self._own |= {self._objects: "objects/label"} if self._objects is not None else {}
+
+    def _asks(self, name: str) -> bool:
+        options = self.options
+        return name in (options.id_column, options.label_column, options.split_column, *(options.fields or ()))
+
+    def _entries(self, file: ArrowFile, name: str, split: str | Problem | None) -> Iterator[Entry]:
+        """The entries of one file."""
+        columns, schema = self._columns, self._schema
+        assert columns is not None  # the file was recognised
+        wanted = [one for one in columns.wanted if one != columns.image]
+        path = f"{columns.image}.path"
+        read = [schema.columns[one] for one in wanted]
+        read += [schema.columns[path]] if path in schema.columns and path not in wanted else []
+        names, row = [one.name for one in read], 0
+        for group in file.groups(schema.image, read):
+            places, broken = _Places(group), f"{file.group} {group.number} cannot be read"
+            for values in group.rows:
+                place = next(places)
+                problem = Problem("damaged", f"{broken}: {place}") if isinstance(place, str) else None
+                problem = split if isinstance(split, Problem) else problem
+                known = split if isinstance(split, str) else None
+                found = dict(zip(names, values, strict=True))
+                yield self._entry(name, row, place if isinstance(place, list) else None, found, known, problem)
+                row += 1
+        self._rows += row
+
+    def _entry(
+        self,
+        name: str,
+        number: int,
+        place: list[Any] | None,
+        row: Mapping[str, Any],
+        split: str | None,
+        problem: Problem | None,
+    ) -> Entry:
+        columns = self._columns
+        assert columns is not None  # the row was read by them
+        id, where = self._files.id(name, f"{number:08d}"), f"{self._files.base(name)} row {number}"
+        size = place[-1] if place is not None else -1
+        entry = Entry(id, size, [name, *place] if place is not None else "")
+        if problem is not None:
+            return entry._replace(problem=Problem(problem.reason, f"{where}: {problem.message}"))
+        try:
+            if place is None:
+                entry = entry._replace(place=self._path_of(row))
+            label = self._label(row, where)
+            self._any_label = self._any_label or label is not None
+            if self._objects is not None:
+                self._check_objects(row[self._objects])
+            entry = entry._replace(label=label, split=split, fields=columns.fields_of(row, self._own))
+            entry = entry._replace(split=columns.split_of(row)) if columns.split is not None else entry
+            return entry._replace(id=columns.id_of(row, id))
+        except BadInput as bad:
+            entry = entry._replace(place="") if bad.reason in UNREACHED else entry
+            return entry._replace(problem=Problem(bad.reason, f"{where}: {bad}"))
+
+    def _path_of(self, row: Mapping[str, Any]) -> str:
+        """The path of an image without bytes."""
+        columns = self._columns
+        assert columns is not None  # the row was read by them
+        path = row.get(f"{columns.image}.path")
+        path = path[0] if isinstance(path, list) and path else path
+        if not isinstance(path, str) or not path:
+            raise BadInput("no-image", f'column "{columns.image}" is empty; it is to have an image')
+        path = with_slashes(path)
+        self._paths.check(path)
+        return path
+
+    def _label(self, row: Mapping[str, Any], where: str) -> Label | None:
+        """The label of a row by its name; None if it is missing."""
+        columns = self._columns
+        assert columns is not None  # the row was read by them
+        if columns.label is None or row[columns.label] is None:
+            return None
+        names = self._schema.classes.get(columns.label)
+        value = row[columns.label]
+        if names is None:
+            return columns.label_of(row, where)
+        if value == -1:
+            return None
+        numbers = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, int) and 0 <= one < len(names) for one in numbers):
+            message = f'column "{columns.label}" is {value!r:.80}: the schema names {len(names):,} classes, from 0'
+            raise BadInput("bad-label", message)
+        found = [names[one] for one in numbers]
+        return found if isinstance(value, list) else found[0]
+
+    def _check_objects(self, numbers: Any) -> None:
+        names = self._schema.classes[self._objects or ""]
+        if not all(isinstance(one, int) and 0 <= one < len(names) for one in numbers or ()):
+            raise BadInput("bad-label", f"objects have the classes {numbers!r:.80}: the schema names {len(names):,}")
+
+    def _left_out(self, columns: RowColumns) -> Iterator[LeftOut]:
+        """The columns that are not read, with the reason."""
+        yield from columns.not_read()
+        schema, image = self._schema, self._schema.image
+        if image.is_list:
+            yield LeftOut(what=f'all but the first image of each list in "{image.name}"', why="a record has one image")
+        if (path := f"{image.name}.path") in schema.columns and not self._asks(path):
+            yield LeftOut(what=path, why="names of files; --fields or --id-column keeps them")
+        others = [one.name for one in schema.images if one.name != image.name]
+        if others:
+            yield LeftOut(what=f"columns {listed(others)}", why="a record has one image; --image-key chooses another")
+        if schema.others:
+            kinds = ", ".join(f"{name} ({kind})" for name, kind in list(schema.others.items())[:4])
+            yield LeftOut(what=f"columns {kinds}", why="fields hold numbers, texts, and lists of either")
+        unnamed = [name for name in columns.fields if name in schema.classes and name != self._objects]
+        if unnamed:
+            yield LeftOut(what=f"names of the classes of {listed(unnamed)}", why="they are fields of whole numbers")
+
+    def _warnings(self, columns: RowColumns) -> tuple[str, ...]:
+        several = [
+            name for name in self._schema.classes if name in columns.fields and self._schema.columns[name].child is None
+        ]
+        if columns.label is not None or len(several) < 2:
+            return ()
+        called = self._files.called("")
+        return (f"{called}: {listed(several)} have classes, and none is the label: choose with --label-column",)
+
+    def _refused(self, message: str) -> UsageError:
+        return UsageError(f"INPUT {self.options.input}: {message}")
+
+
+class _Places:
+    """The places of a group's images; after damage, the reason for each further row."""
+
+    def __init__(self, group: Group) -> None:
+        self._places, self._broken = group.places, ""
+
+    def __next__(self) -> list[Any] | str | None:
+        if self._broken:
+            return self._broken
+        try:
+            return next(self._places)
+        except StopIteration:
+            self._broken = "has fewer images than rows"
+        except Damaged as error:
+            self._broken = str(error)
+        return self._broken
+
+
+def _is_wanted(name: str) -> bool:
+    return is_arrow(name) and not name.startswith(_CACHE)
+
+
+def _below_common(names: Sequence[str]) -> list[str]:
+    """Names without folders that contain all of them and are no splits, such as a configuration of the Hub."""
+    names = list(names)
+    while names and all("/" in name for name in names):
+        tops = {name.partition("/")[0] for name in names}
+        if len(tops) > 1 or tops.pop().lower() in SPLIT_NAMES:
+            break
+        names = [name.partition("/")[2] for name in names]
+    return names

@@ -1,0 +1,212 @@
+"""The records of a dataset as image files, with their values as those of JSON."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.errors import JobError, UsageError
+from shard_reader import Dataset
+from shard_reader.format.fields import FIELD_DTYPES, INPUT_FIELDS, Field
+from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of, decode_image
+
+__all__ = ["BOXES", "OBJECT_LABELS", "POINTS", "ExportedRecord", "Exporter", "file_name", "folder_name"]
+
+BOXES: Final = "objects/bbox"
+POINTS: Final = "objects/point"
+OBJECT_LABELS: Final = "objects/label"
+_TAKEN: Final = ("file_name", "image", "id", "label", "objects")  # columns that are no fields
+_ROWS: Final = 256  # whose values are read together
+_LONGEST_NAME: Final = 120  # bytes, to which a number and a suffix are added: file systems allow 255
+# Letters and digits of any language, spaces, and the other characters that every file system has.
+_UNSAFE: Final = re.compile(r"[^\w .()+=@,~-]|^[. ]+|[. ]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedRecord:
+    """A record to export.
+
+    `number` is its number in its split. `image` are the bytes of an image file with the suffix `suffix`. `label` is the
+    number of its class, a list of several, or None. `values` are its further fields, as in JSON: boxes are x, y, width
+    and height in pixels, points x and y in pixels.
+    """
+
+    number: int
+    id: str
+    image: bytes
+    suffix: str
+    label: int | list[int] | None
+    values: Mapping[str, Any]
+
+
+class Exporter:
+    """Turns the records of a split into those to export.
+
+    Raises:
+        UsageError: no image file holds such pixels.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+        self.class_names = data.class_names
+        known = {*FIELD_DTYPES, *INPUT_FIELDS}
+        self.fields: dict[str, Field] = {n: f for n, f in data.fields.items() if not f.is_image and n not in known}
+        """The fields beside the image, the id and the label."""
+        self.columns = _column_names(self.fields)
+        """The names of their columns."""
+        self.has_label = "label" in data.fields
+        self._image = data.manifest.fields["image"]
+        self.suffix, self._encodes = _file_type(data, self._image)
+
+    def records(self, start: int, stop: int) -> Iterator[ExportedRecord]:
+        """The records from `start` to `stop`, in stored order.
+
+        Raises:
+            CorruptionError: a record is damaged.
+            JobError: a label has no class.
+        """
+        for first in range(start, stop, _ROWS):
+            yield from self._block(range(first, min(stop, first + _ROWS)))
+
+    def flat_values(self, record: ExportedRecord) -> dict[str, Any]:
+        """The fields of a record with the names of their columns: boxes are `bbox`, and points `point`.
+
+        Labels of objects are the names of their classes, where classes have names.
+        """
+        values = dict(record.values)
+        if OBJECT_LABELS in values:
+            values[OBJECT_LABELS] = self.named(values[OBJECT_LABELS])
+        return {self.columns[name]: value for name, value in values.items()}
+
+    def named(self, label: int | list[int] | None) -> int | str | list[int] | list[str] | None:
+        """A label with the name of its class, where classes have names."""
+        if label is None or self.class_names is None:
+            return label
+        if isinstance(label, list):
+            return [self.class_names[one] for one in label]
+        return self.class_names[label]
+
+    def _block(self, numbers: range) -> Iterator[ExportedRecord]:
+        data = self.data
+        ids = data.ids(numbers)
+        sizes = [data.column(name, numbers) for name in ("height", "width")]
+        labels = data.column("label", numbers) if self.has_label else [None] * len(numbers)
+        columns = {name: data.column(name, numbers) for name in self.fields}
+        for place, number in enumerate(numbers):
+            height, width = (int(column[place]) for column in sizes)
+            values = {n: self._value(n, column[place], height, width) for n, column in columns.items()}
+            # -1 stands for a record without a label.
+            label = None if labels[place] is None or plain(labels[place]) == -1 else plain(labels[place])
+            self._check_label(number, label)
+            self._check_label(number, values.get(OBJECT_LABELS))
+            yield ExportedRecord(
+                number=number,
+                id=bytes(ids[place]).decode("utf-8", "backslashreplace"),
+                image=self._file(number, height, width),
+                suffix=self.suffix,
+                label=label,
+                values=values,
+            )
+
+    def _check_label(self, number: int, label: Any) -> None:
+        """Refuse a label without a class.
+
+        Raises:
+            JobError: there is no such class.
+        """
+        for one in label if isinstance(label, list) else [label]:
+            if self.class_names is not None and isinstance(one, int) and not 0 <= one < len(self.class_names):
+                classes = f"the {len(self.class_names)} classes have the numbers from 0 on"
+                raise JobError(f"{self.data.describe(number)}: has the label {one}, and {classes}")
+
+    def _file(self, number: int, height: int, width: int) -> bytes:
+        payload = self.data.payload(number)
+        if not self._encodes:
+            return payload.tobytes()
+        pixels = decode_image(payload, self._image, height, width)
+        codec = next(codec for codec in IMAGE_CODECS.values() if codec.suffix == self.suffix)
+        return codec.encode(np.ascontiguousarray(pixels), None)
+
+    def _value(self, name: str, value: Any, height: int, width: int) -> Any:
+        found = plain(value)
+        if name == BOXES:
+            return boxes_in_pixels(np.asarray(value, np.float64).reshape(-1, 4), height, width)
+        if name == POINTS:
+            return (np.asarray(value, np.float64).reshape(-1, 2) * [height, width])[:, ::-1].tolist()
+        shape = self.fields[name].shape
+        # Lists of rows are stored flat.
+        if len(shape) > 1 and isinstance(found, list) and found and not isinstance(found[0], list):
+            return np.asarray(found).reshape(-1, *(side or 1 for side in shape[1:])).tolist()
+        return found
+
+
+def _column_names(fields: Iterable[str]) -> dict[str, str]:
+    """The names of columns for fields, each different: a field `bbox` beside boxes is `bbox_`."""
+    special = {BOXES: "bbox", POINTS: "point"}
+    columns = {name: special[name] for name in fields if name in special}
+    for name in fields:
+        column = name
+        while column in {*_TAKEN, *columns.values()} and name not in special:
+            column += "_"
+        columns.setdefault(name, column)
+    return columns
+
+
+def boxes_in_pixels(boxes: NDArray[np.float64], height: int, width: int) -> list[list[float]]:
+    """Boxes `[n, 4]` (ymin, xmin, ymax, xmax), in parts of the image, as x, y, width and height in pixels."""
+    # In 64 bits: the way back gives the same numbers of 32 bits.
+    corners = boxes * [height, width, height, width]
+    ymin, xmin, ymax, xmax = corners.T
+    return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], 1).tolist()  # type: ignore[no-any-return]
+
+
+def plain(value: Any) -> Any:
+    """A value of a column as JSON has it. A number that is no number is a missing value."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _file_type(data: Dataset, image: Field) -> tuple[str, bool]:
+    """The suffix of image files, and whether the stored bytes have to be encoded for them."""
+    codec = codec_of(image)
+    if codec.suffix is not None:
+        return codec.suffix, False
+    channels = image.shape[2]
+    for other in IMAGE_CODECS.values():
+        lossless = other.suffix is not None and other.quality is None
+        if lossless and image.dtype in other.dtypes and (channels is None or channels in other.channels):
+            assert other.suffix is not None
+            return other.suffix, True
+    colours = "" if channels is None else f" and {channels} channels"
+    raise UsageError(
+        f"{data.name}: its images are of {image.dtype}{colours}, and no image file holds those; read them with"
+        " shard_reader, and save arrays"
+    )
+
+
+def folder_name(name: str, number: int, names: Sequence[str]) -> str:
+    """The folder of a class, different for each: its name, with "_" for characters that some file systems lack."""
+    safe = _safe(name)
+    return safe if [_safe(one).lower() for one in names].count(safe.lower()) == 1 else f"{safe}_{number}"
+
+
+def file_name(record: ExportedRecord) -> str:
+    """The name of an image's file: the end of its id, and its number in the split, which no other file has."""
+    stem = re.sub(r"\.\w{1,5}$", "", record.id.rstrip("/").rpartition("/")[2])
+    return f"{_safe(stem)}_{record.number:08d}{record.suffix}"
+
+
+def _safe(name: str) -> str:
+    safe = _UNSAFE.sub("_", name) or "_"
+    return safe.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
