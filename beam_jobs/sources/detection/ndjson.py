@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from beam_jobs.sources.detection.annotated import Annotated, object_fields, objects_text
 from beam_jobs.sources.detection.rows import BOX_FORM, KINDS, Rows
@@ -32,7 +32,7 @@ __all__ = ["Ndjson", "is_ndjson"]
 
 _HEAD = 1 << 16
 _DATASET = re.compile(rb'\s*\{[^\n]*"type"\s*:\s*"dataset"')
-_OF_IMAGE = "image"  # the type of a line
+_OF_IMAGE: Final = "image"  # the type of a line
 _READ = {"type", "file", "url", "width", "height", "split", "annotations"}
 _SILENT = {"id", "hash", "bytes", "size"}  # nobody misses them
 _HEADER = {"type", "task", "class_names", "name", "description", "version", "license", "url", "bytes", "created_at"}
