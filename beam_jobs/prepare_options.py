@@ -88,6 +88,7 @@ class PrepareOptions:
     classes: Place | Sequence[str] | None = None
     exclude: Place | Sequence[str] | None = None
     nested_classes: bool = False
+    class_pattern: str | None = None
 
     user_agent: str | None = None
     requests_per_host: int | None = None
