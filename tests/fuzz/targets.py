@@ -324,6 +324,24 @@ def _source(suffix: str, **options: Any) -> Callable[[bytes], None]:
     return run
 
 
+def _beside(place: str, kind: str, files: Mapping[str, bytes]) -> Callable[[bytes], None]:
+    """A source of a folder, with the bytes in one of its files."""
+
+    def run(data: bytes) -> None:
+        with tempfile.TemporaryDirectory(dir=_memory()) as directory:
+            for name, content in {**files, place: data}.items():
+                path = Path(directory, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            source = open_source(SourceOptions(input=directory, kind=kind, below=directory))
+            entries = list(source.entries())
+            source.layout()
+            for entry in entries:
+                source.resolve(entry)
+
+    return run
+
+
 def _read(source: Any, entry: Any) -> None:
     with contextlib.suppress(BadInput, OSError):  # of this image alone
         source.read(Reference(entry.id, entry.size, entry.place, frame=entry.frame))
@@ -386,6 +404,7 @@ _KINDS = {
     ".tsv": "table",
     ".jsonl": "table",
     ".json": "coco",
+    ".ndjson": "ndjson",
     ".npy": "records",
     ".npz": "records",
 }
@@ -449,6 +468,15 @@ _COCO = {
     "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 2, 2], "area": 4.0, "iscrowd": 0}],
     "categories": [{"id": 7, "name": "cat"}],
 }
+_YOLO = {"data.yaml": b"train: images\nnames: [cat, dog]\n", "images/1.jpg": b"", "labels/1.txt": b"0 .5 .5 1 1\n"}
+_LABELS = b"0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.2 0.1 0.2 0.3\n"
+_YAML = b"path: .\ntrain: [images]\nval: images.txt\nnc: 2\nkpt_shape: [2, 3]\nnames: {0: cat, 1: 'no'}\n"
+_VOC = {"JPEGImages/1.jpg": b"", "Annotations/1.xml": b"", "ImageSets/Main/train.txt": b"1\n"}
+_XML = b"""<?xml version="1.0"?><annotation><size><width>4</width><height>4</height></size><object><name>cat</name>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3.5</ymax></bndbox><difficult>1</difficult></object></annotation>"""
+_NDJSON = b"""{"type": "dataset", "task": "detect", "class_names": {"0": "cat"}}
+{"file": "1.jpg", "width": 4, "height": 4, "split": "train", "annotations": {"boxes": [[0, 0.5, 1, 1, 1]]}}
+"""
 _CSV = 'path,label,split,w,tags\na.jpg,cat,train,1.5,"x;y"\nb.jpg,dog,val,,\n'
 _JSONL = '{"path": "a.jpg", "label": "cat", "n": 1}\n{"path": "b.jpg", "label": ["dog"], "boxes": [[0, 0, 1, 1]]}\n'
 _ANSWER = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 8\r\nContent-Range: bytes 0-7/100\r\n\r\npayload!"
@@ -515,6 +543,15 @@ TARGETS: Mapping[str, Target] = {
     "lists": Target(_lists, lambda: [_LINES], ()),
     "card": Target(_card, lambda: [_CARD], (UsageError,)),
     "coco": Target(_source(".json"), lambda: [json.dumps(_COCO).encode()], _INPUT),
+    "yolo-labels": Target(_beside("labels/1.txt", "yolo", _YOLO), lambda: [_LABELS], _INPUT),
+    "yolo-yaml": Target(
+        _beside("data.yaml", "yolo", _YOLO | {"images.txt": b"./images/1.jpg"}), lambda: [_YAML], _INPUT
+    ),
+    "voc": Target(_beside("Annotations/1.xml", "voc", _VOC), lambda: [_XML], _INPUT),
+    "voc-set": Target(
+        _beside("ImageSets/Main/train.txt", "voc", _VOC | {"Annotations/1.xml": _XML}), lambda: [b"1\n2 1\n"], _INPUT
+    ),
+    "ndjson": Target(_source(".ndjson", no_urls=True), lambda: [_NDJSON], _INPUT),
     "csv": Target(_source(".csv"), lambda: [_CSV.encode(), _CSV.replace(",", ";").encode("utf-16")], _INPUT),
     "jsonl": Target(
         _source(".jsonl"), lambda: [_JSONL.encode(), b"[" + _JSONL[:-1].replace("\n", ",").encode() + b"]"], _INPUT

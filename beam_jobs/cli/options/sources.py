@@ -42,7 +42,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     add("--classes", metavar="FILE", help="file with the class names, one a line (default: sorted)")
     add("--exclude", metavar="FILE", help="file with an id on each line: these inputs are left out")
     add("--nested-classes", action="store_true", help="name classes by whole paths of folders, as pet/cat")
-    add("--class-pattern", metavar="RE", help=r"classes are the group label of names, as '(?P<label>\w+)\.\d+\.jpg'")
+    add("--class-pattern", metavar="RE", help=r"take classes from names, as '(?P<label>\w+)\.\d+\.jpg'")
 
 
 def source_options(found: argparse.Namespace) -> SourceOptions:

@@ -12,12 +12,13 @@ Coordinates are parts of the image, 0 to 1. Source: docs.ultralytics.com/dataset
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.sources.detection.annotated import BBOX, LABEL
 from beam_jobs.sources.files.interface import BadInput, LeftOut
+from beam_jobs.terminal import counted
 
 __all__ = ["BOX_FORM", "KINDS", "Rows", "parse_number"]
 
@@ -47,7 +48,7 @@ class Rows:
     polygons: int = 0
     keypoints: int = 0
 
-    def fields(self, rows: Sequence[tuple[str, str, Sequence[Any]]]) -> dict[str, Any]:
+    def fields(self, rows: Iterable[tuple[str, str, Sequence[Any]]]) -> dict[str, Any]:
         """The fields of the objects of an image.
 
         Args:
@@ -56,22 +57,23 @@ class Rows:
         Raises:
             BadInput: a row cannot be used; the message begins with its place.
         """
-        labels, found = [], []
+        labels, found, counts = [], [], dict.fromkeys(KINDS, 0)
         for where, kind, numbers in rows:
+            counts[kind] += 1
             try:
                 labels.append(self._label(numbers))
                 found.append(_box(kind, numbers))
             except BadInput as bad:
                 raise BadInput(bad.reason, f"{where}: {bad}") from None
-        self.objects += len(rows)
-        self.polygons += sum(kind in ("segments", "obb") for _, kind, _ in rows)
-        self.keypoints += sum(kind == "pose" for _, kind, _ in rows)
+        self.objects += len(found)
+        self.polygons += counts["segments"] + counts["obb"]
+        self.keypoints += counts["pose"]
         return {BBOX: found, LABEL: labels}
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """The parts of objects that are not stored."""
         counts = {"polygons": self.polygons, "keypoints": self.keypoints}
-        return tuple(LeftOut(what=f"{kind} of {n:,} objects", why=_WHY) for kind, n in counts.items() if n)
+        return tuple(LeftOut(what=f"{kind} of {counted(n, 'object')}", why=_WHY) for kind, n in counts.items() if n)
 
     def _label(self, numbers: Sequence[Any]) -> int:
         number: Any = numbers[0] if numbers else None

@@ -16,6 +16,7 @@ below the folder of the dataset. Source: docs.ultralytics.com/datasets/detect.
 
 from __future__ import annotations
 
+import io
 import posixpath
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,7 +46,7 @@ _USUAL = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _CLASS_FILES = ("classes.txt", "labels/classes.txt")
 _YAML = (".yaml", ".yml")
 _HEAD = 4096
-_LABEL_FILES = Reading(max_bytes=1 << 24)
+_LABEL_FILES = Reading(max_bytes=1 << 22)  # about a hundred thousand boxes
 
 
 def yaml_in(folder: Directory, names: list[str]) -> str | None:
@@ -284,12 +285,12 @@ class Yolo(Annotated):
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise BadInput("bad-annotation", f"{name} is not UTF-8 at byte {error.start}") from error
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):
-            words = line.split()
-            if words:
-                rows.append((f"{name} line {number}", self._kind(len(words)), [parse_number(word) for word in words]))
-        return self._rows.fields(rows)
+        lines = ((number, line.split()) for number, line in enumerate(io.StringIO(text), 1))
+        return self._rows.fields(
+            (f"{name} line {number}", self._kind(len(words)), [parse_number(word) for word in words])
+            for number, words in lines
+            if words
+        )
 
     def _kind(self, numbers: int) -> str:
         """The kind of a line, by its length: the description says whether lines have keypoints."""

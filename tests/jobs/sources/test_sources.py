@@ -137,8 +137,16 @@ def as_hdf5(photos: list[Path], root: Path, into: Path) -> list[Any]:
     return [into / "photos.h5", "--id-column", "name"]
 
 
+def as_class_pattern(photos: list[Path], root: Path, into: Path) -> list[Any]:
+    for path in photos:
+        link = into / "in" / f"of {path.parent.name}" / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    return [into / "in", "--class-pattern", "of (?P<label>.+)/[^/]+"]
+
+
 FORMS: list[Callable[[list[Path], Path, Path], list[Any]]] = [
-    *(as_csv, as_parquet, as_jsonl, as_tsv, as_tar, as_webdataset, as_zip, as_tfrecords, as_hdf5),
+    *(as_csv, as_parquet, as_jsonl, as_tsv, as_tar, as_webdataset, as_zip, as_tfrecords, as_hdf5, as_class_pattern),
 ]
 
 
@@ -438,6 +446,11 @@ def test_a_source_that_is_not_there(line: str, message: str, tmp_path: Path) -> 
         (["part-0.parquet", "part-1.parquet"], "table"),
         (["images.npy", "labels.npy"], "records"),
         (["1.tar", "1.jpg"], "folder"),
+        (["JPEGImages/1.jpg", "Annotations/1.xml"], "voc"),
+        (["images/train/1.jpg", "labels/train/1.txt"], "yolo"),
+        (["train/images/1.jpg", "train/labels/1.txt", "val/images/2.jpg", "val/labels/2.txt"], "yolo"),
+        (["images/1.png", "labels/1.png"], "folder"),
+        (["1.jpg", "1.xml", "data.yaml"], "folder"),
         ([], "folder"),
     ],
 )
@@ -445,6 +458,26 @@ def test_what_a_folder_is_is_recognised(files: list[str], kind: str, tmp_path: P
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
+    assert recognised(SourceOptions(input=str(tmp_path)))[0].kind == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("1.xml", "<annotation>", "voc"),
+        ("1.xml", "<kml>", "folder"),
+        ("pets.yaml", "train: images\nnames: [cat]\n", "yolo"),
+        ("dvc.yaml", "stages:\n  train: x\n", "folder"),
+        ("labels/1.txt", "0 0.5 0.5 1e-05 1\n", "yolo"),
+        ("labels/1.txt", "a photo of a cat\n", "folder"),
+    ],
+)
+def test_files_of_boxes_beside_images_are_recognised_by_their_content(
+    name: str, text: str, kind: str, tmp_path: Path
+) -> None:
+    for path, content in (("1.jpg", ""), ("images/1.jpg", ""), (name, text)):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
     assert recognised(SourceOptions(input=str(tmp_path)))[0].kind == kind
 
 

@@ -194,7 +194,7 @@ def test_polygons_and_keypoints_are_named_and_their_boxes_kept(tmp_path: Path) -
     (entry,) = source.entries.values()
     assert entry.fields["objects/bbox"] == [CORNERS]
     assert [one.what for one in source.layout.left_out] == [
-        "keypoints of 1 objects",
+        "keypoints of 1 object",
         "download of the description",
         "flip_idx of the description",
     ]
