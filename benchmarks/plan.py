@@ -34,7 +34,7 @@ sys.path.insert(0, os.environ.get("PLANNED_BY") or str(Path(__file__).resolve().
 from beam_jobs.external_sort import Spill
 from beam_jobs.options import SplitRule
 from beam_jobs.plan import order as plan
-from beam_jobs.plan.catalog import Catalog
+from beam_jobs.plan.schema.catalog import Catalog
 from beam_jobs.plan.tasks import plan_shards
 from beam_jobs.sources import Entry, Layout, Problem, Reference, Source
 from beam_jobs.sources.files.interface import SourceOptions

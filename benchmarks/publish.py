@@ -36,8 +36,8 @@ from plan import MIB, PeakMemory
 
 from beam_jobs.cli.prepare import parse
 from beam_jobs.external_sort import Spill
-from beam_jobs.plan.catalog import Catalog
 from beam_jobs.plan.order import plan_inputs, scan
+from beam_jobs.plan.schema.catalog import Catalog
 from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, first_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.options import JobOptions
-from beam_jobs.plan.catalog import Catalog, Schema
 from beam_jobs.plan.fingerprint import fingerprint_of
 from beam_jobs.plan.order import Inputs, scan
+from beam_jobs.plan.schema.catalog import Catalog, Schema
 from beam_jobs.sources.files.interface import Layout, Source
 from beam_jobs.sources.files.many_images import without_split
 from beam_jobs.terminal import counted, print_status, print_warning

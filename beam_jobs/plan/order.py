@@ -25,7 +25,7 @@ import numpy as np
 from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.options import SplitRule
-from beam_jobs.plan.catalog import Catalog, Schema
+from beam_jobs.plan.schema.catalog import Catalog, Schema
 from beam_jobs.plan.splits import split_names, splitter, train_among
 from beam_jobs.sources.files.interface import DROPPED, Entry, Problem, Reference, Reject, Source
 from shard_reader.storage.open import is_url

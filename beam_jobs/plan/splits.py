@@ -18,7 +18,7 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.options import SplitRule
-from beam_jobs.plan.catalog import Schema
+from beam_jobs.plan.schema.catalog import Schema
 from beam_jobs.sources.files.interface import Reference
 
 __all__ = ["FOLDER", "TRAIN", "Splitter", "group_key", "split_names", "splitter", "train_among"]

@@ -98,7 +98,7 @@ def prepare_reference(
         with turn:
             meter.restart()  # to wait for a turn is no work
             payload = prepare_image(data, job.image, statistics, observer, meter)
-        frame = Frame(payload.geometry, reference.frame, job.source.box_frame == "upright")
+        frame = Frame(payload.geometry, reference.frame, job.source.boxes_are_upright)
         moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
     except BadInput as error:
         if data is not None and thumbnails is not None:

@@ -12,7 +12,7 @@ from beam_jobs.sources.files.interface import BOX_FORMATS, DOWNLOADS, SOURCES, S
 __all__ = ["add_sources", "source_options"]
 
 _COLUMNS = ("id_column", "label_column", "label_separator", "split_column", "fields", "boxes", "points", "image_key")
-_AS_GIVEN = (*_COLUMNS, "box_format", "box_frame", "record", "nested_classes", "no_urls", *DOWNLOADS)
+_AS_GIVEN = (*_COLUMNS, "box_format", "box_frame", "record", "nested_classes", "class_pattern", "no_urls", *DOWNLOADS)
 """Options of sources that are passed on as they are."""
 
 
@@ -34,14 +34,15 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     add("--boxes", type=names, metavar="C,...", help="one column with lists of boxes, or four columns for one box")
     add("--box-format", choices=BOX_FORMATS, default="xyxy", metavar="B",
         help="xyxy (default), xywh or yxyx in pixels; rel-xyxy and so on from 0 to 1")  # fmt: skip
-    add("--box-frame", choices=("stored", "upright"), default="stored", metavar="F", help="whether boxes"
-        " are of the stored image (default) or of the upright one, with EXIF orientation applied")  # fmt: skip
+    add("--box-frame", choices=("stored", "upright"), metavar="F", help="whether boxes are of the"
+        " stored image (default) or of the upright one, with EXIF orientation applied (default of YOLO)")  # fmt: skip
     add("--points", type=names, metavar="C,...", help="one column with lists of points, or two columns, x and y")
     add("--image-key", metavar="K", help="feature, array or suffix (of a WebDataset) with images")
     add("--record", metavar="SPEC", help="layout of binary records, as label:u1,image:u1[3,32,32]")
     add("--classes", metavar="FILE", help="file with the class names, one a line (default: sorted)")
     add("--exclude", metavar="FILE", help="file with an id on each line: these inputs are left out")
     add("--nested-classes", action="store_true", help="name classes by whole paths of folders, as pet/cat")
+    add("--class-pattern", metavar="RE", help=r"classes are the group label of names, as '(?P<label>\w+)\.\d+\.jpg'")
 
 
 def source_options(found: argparse.Namespace) -> SourceOptions:

@@ -24,25 +24,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
+from beam_jobs.sources.detection.annotated import Annotated, object_fields, objects_text
 from beam_jobs.sources.files.annotations import boxes
 from beam_jobs.sources.files.file_names import split_place
-from beam_jobs.sources.files.interface import (
-    DOWNLOADS,
-    BadInput,
-    Entry,
-    Layout,
-    LeftOut,
-    Problem,
-    Reference,
-    Source,
-    SourceOptions,
-    refuse_options,
-)
+from beam_jobs.sources.files.interface import BadInput, Entry, Layout, LeftOut, Problem, Reference, SourceOptions
 from beam_jobs.sources.files.tables.json_lists import JsonLists
-from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
-from beam_jobs.terminal import counted
+from beam_jobs.sources.paths import UNREACHED, with_slashes
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 from shard_reader.storage.open import directory
@@ -55,22 +43,18 @@ _UNREAD_SILENTLY = {"date_captured", "flickr_url", "license"}  # nobody misses t
 _IDS: Mapping[str, tuple[int | None, ...]] = {"image_id": (), "objects/id": (None,), "objects/category_id": (None,)}
 
 
-class Coco(Source):
+class Coco(Annotated):
     """The images of a JSON file in the format of COCO, with their boxes."""
 
     def __init__(self, options: SourceOptions) -> None:
-        super().__init__(options)
-        taken = ("root", "box_frame", "no_urls", "below", *DOWNLOADS)
-        refuse_options(options, "COCO instances", taken=taken)
         folder, self._name = split_place(options.input)
-        self._paths = Paths(options.root or folder, options, "--root" if options.root else "INPUT")
+        super().__init__(options, "COCO instances", folder)
         self._folder = directory(folder)
         self._root = ""  # the folder of images, relative to the root of `_paths`
         self._categories: dict[int | str, str] = {}
         self._labels: dict[int | str, int] = {}
         self._text_ids: set[str] = set()
-        self._images = self._objects = self._usable = 0
-        self._first = ""  # problem
+        self._images = self._objects = 0
         self._lists = JsonLists(self._folder, self._name)
         self._unread: dict[str, set[str]] = {name: set() for name in _SECTIONS}  # keys
         self._warnings: list[str] = []
@@ -82,8 +66,7 @@ class Coco(Source):
         Raises:
             UsageError: INPUT is missing, or not in this format.
         """
-        if self.options.root is not None or self.options.below is not None:
-            self._paths.check_root()
+        self._check_root()
         self._root = self._find_root()
         with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
             spill = Spill(Path(folder))
@@ -97,11 +80,7 @@ class Coco(Source):
             self._number_categories()
             # The first 32 digits of a line are the hash of the image's id.
             for _, lines in itertools.groupby(spill.lines(), lambda line: line[:32]):
-                for entry in self._join([json.loads(line[32:]) for line in lines]):
-                    self._usable += entry.problem is None
-                    if entry.problem is not None and not self._first:
-                        self._first = entry.problem.message
-                    yield entry
+                yield from self._counted(self._join([json.loads(line[32:]) for line in lines]))
 
     def layout(self) -> Layout:
         """The fields of boxes, and the names of the categories.
@@ -109,17 +88,14 @@ class Coco(Source):
         Raises:
             UsageError: INPUT has no image.
         """
-        if not self._usable:
-            raise self._refused(f"has no image that can be used{self._first and '; '}{self._first}")
-        fields = {name: Field(dtype="int64", shape=(None,)) for name in ("objects/label", "objects/is_crowd")}
-        fields["objects/bbox"] = Field(dtype="float32", shape=(None, 4))
+        self._check_usable()
+        fields = object_fields() | {"objects/is_crowd": Field(dtype="int64", shape=(None,))}
         fields["objects/area"] = Field(dtype="float32", shape=(None,))
         for name, shape in _IDS.items():
             fields[name] = Field(dtype="string" if name in self._text_ids else "int64", shape=shape)
-        images, objects = counted(self._images, "image"), counted(self._objects, "object")
-        classes = "1 class" if len(self._categories) == 1 else f"{len(self._categories)} classes"
+        found = objects_text(self._images, self._objects, len(self._categories))
         return Layout(
-            text=f"COCO instances of {images} with {objects} in {classes}; images in {self._where()}",
+            text=f"COCO instances of {found}; images in {self._where()}",
             left_out=self._left_out(),
             warnings=tuple(self._warnings),
             class_names=tuple(self._categories[number] for number in self._labels),
@@ -136,27 +112,9 @@ class Coco(Source):
             if keys
         )
 
-    def read(self, reference: Reference) -> bytes:
-        """The bytes of a file."""
-        return self._paths.read(str(reference.place), self.reading)
-
-    def host(self, reference: Reference) -> str:
-        """The web server of a file; empty for another place."""
-        return self._paths.host(str(reference.place))
-
-    def size(self, reference: Reference) -> int:
-        """The number of bytes of a file on a disk, otherwise -1."""
-        return self._paths.size(str(reference.place))
-
     def uri(self, entry: Entry | Reference) -> str:
         """The address of a file; for an entry without a file, its place in the JSON file."""
-        if entry.place is None:
-            return f"{self._folder.uri(self._name)}#{entry.id}"
-        return self._paths.uri(str(entry.place))
-
-    def answers(self, reference: Reference) -> bool:
-        """Whether the folder of images can be reached."""
-        return self._paths.answers(str(reference.place))
+        return f"{self._folder.uri(self._name)}#{entry.id}" if entry.place is None else super().uri(entry)
 
     def _find_root(self) -> str:
         """The folder named like the end of the file's name, here or one folder up, or ""."""
@@ -319,9 +277,6 @@ class Coco(Source):
             [item["bbox"]] = boxes([box], "xywh")
         except BadInput as error:
             raise BadInput("bad-box", f"{name}: {error}") from error
-
-    def _refused(self, message: str) -> UsageError:
-        return UsageError(f"INPUT {self.options.input}: {message}")
 
 
 def _image(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,9 @@ class SourceOptions:
     `kind` is one of SOURCES or "module:Class". Columns are the columns of a table, the keys of a WebDataset's JSON, or
     the features or arrays of records. `boxes` and `points` name columns: one with lists, or one for each coordinate.
     `box_format` is the form of a box's four numbers, in pixels, or with "rel-" in parts of the image; points are in the
-    same unit. `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image.
+    same unit. `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image; None
+    stands for the usual one of the source. `class_pattern` is a regular expression of the names of images, whose group
+    `label` is the class.
     With `no_urls` no path of a table may be a URL, and with `below` all have to lead below that place. DOWNLOADS are
     about images by URL.
     """
@@ -71,10 +73,11 @@ class SourceOptions:
     boxes: tuple[str, ...] | None = None
     points: tuple[str, ...] | None = None
     box_format: str = "xyxy"
-    box_frame: str = "stored"
+    box_frame: str | None = None
     image_key: str | None = None
     record: str | None = None
     nested_classes: bool = False
+    class_pattern: str | None = None
     no_urls: bool = False
     below: str | None = None
     user_agent: str | None = None
@@ -82,6 +85,12 @@ class SourceOptions:
     download_seconds: int = 60
     ignore_opt_out: bool = False
     respect_robots: bool = False
+
+    @property
+    def boxes_are_upright(self) -> bool:
+        """Whether annotations are of the image as it is shown, with its orientation applied."""
+        # The library that YOLO's files are for measures and shows images upright.
+        return self.box_frame == "upright" or (self.box_frame is None and self.kind == "yolo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +240,8 @@ class Layout:
     numbers) to one of BOX_FORMATS, and `points` maps fields with points (lists of two numbers) to "xy", "yx", "rel-xy"
     or "rel-yx". Fields that begin with "objects/" are lists with an element for each object: an object whose box has
     left the image is removed from all of them. `untyped` is True if all values are texts: a field becomes one of
-    numbers if all its texts can be read as numbers. `left_out` names everything beside the images that is not read,
+    numbers if all its texts can be read as numbers. Inputs without a label are no rejects in the splits of `unlabelled`:
+    their label is stored as -1. A declared "objects/label" may hold names where `class_names` is None. `left_out` names everything beside the images that is not read,
     with the reason. `warnings` say how INPUT was understood, and what to type if it is something else. `reached` has
     the number of paths for each host, or folder of this machine, that a table names.
     """
@@ -245,6 +255,7 @@ class Layout:
     boxes: Mapping[str, str] = field(default_factory=dict)
     points: Mapping[str, str] = field(default_factory=dict)
     untyped: bool = False
+    unlabelled: frozenset[str] = frozenset()
     reached: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property

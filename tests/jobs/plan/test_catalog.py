@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from beam_jobs.errors import UsageError
-from beam_jobs.plan.catalog import Catalog, Schema
+from beam_jobs.plan.schema.catalog import Catalog, Schema
 from beam_jobs.sources import Entry, Label, Layout, Problem
 from shard_reader.format import Field
 

@@ -17,8 +17,8 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.options import ShardRule, SplitRule
 from beam_jobs.plan import order as plan
 from beam_jobs.plan import tasks
-from beam_jobs.plan.catalog import Catalog
 from beam_jobs.plan.order import PlannedInputs
+from beam_jobs.plan.schema.catalog import Catalog
 from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, shard_count
 from beam_jobs.sources import Entry, Problem, Reference, Source
 from beam_jobs.sources.files.interface import SourceOptions

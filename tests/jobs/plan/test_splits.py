@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.options import SplitRule
-from beam_jobs.plan.catalog import Catalog, Schema
 from beam_jobs.plan.order import PlannedInputs, plan_inputs, scan, statistics_split
+from beam_jobs.plan.schema.catalog import Catalog, Schema
 from beam_jobs.plan.splits import splitter
 from beam_jobs.sources import Entry, Layout, Reference, Source
 from beam_jobs.sources.files.interface import SourceOptions

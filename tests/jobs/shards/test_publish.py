@@ -20,7 +20,7 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.options import MaxRejects
 from beam_jobs.plan import order as plan
 from beam_jobs.plan import tasks
-from beam_jobs.plan.catalog import Catalog
+from beam_jobs.plan.schema.catalog import Catalog
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, claimed
 from beam_jobs.shards.publish import Publication, publish

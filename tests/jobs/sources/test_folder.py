@@ -9,7 +9,7 @@ import pytest
 from support.sources import found_archive, make_tar
 
 from beam_jobs.errors import UsageError
-from beam_jobs.plan.catalog import Catalog
+from beam_jobs.plan.schema.catalog import Catalog
 from beam_jobs.sources import Problem, Reference
 from beam_jobs.sources.files.interface import SourceOptions
 from beam_jobs.sources.folder import Folder
