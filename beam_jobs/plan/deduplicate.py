@@ -73,7 +73,7 @@ def deduplicate(
     Raises:
         JobError: inputs with the same bytes have several labels, and no option says which to keep.
     """
-    inputs = HashedInputs(_equal(hashes, options, scratch), ordered, files, name)
+    inputs = HashedInputs(_equal(hashes, options, scratch), ordered, files, name, class_names is not None)
     dropped = dropped_inputs(inputs, options.duplicate_labels, class_names)
     texts = [f"{counted(len(dropped.equal.places), 'duplicate')} will be left out"] * options.drop_duplicates
     if options.near_distance is None or not options.acts_on_near_duplicates:
@@ -180,12 +180,14 @@ class HashedInputs:
         ordered: all inputs, in one order.
         files: a directory with a copy of the file of that order.
         name: the name of that copy.
+        named: whether labels have names.
     """
 
     equal: EqualHashes
     ordered: Ordered
     files: Directory
     name: str
+    named: bool = False
 
     def contradicting(self) -> NDArray[np.bool_]:
         """Which of the inputs with the bytes of an earlier one have other labels."""
@@ -201,7 +203,7 @@ class HashedInputs:
     def labels(self, rank: int) -> Labels:
         """The labels of an input, sorted."""
         values = self._reference(rank).values
-        return sorted_labels(values.get(name) for name in LABELS)
+        return sorted_labels((values.get(name) for name in LABELS), named=self.named)
 
     def _reference(self, rank: int) -> Reference:
         start, end = self.ordered.starts([rank, rank + 1])

@@ -53,10 +53,11 @@ class Contradictions:
         return bool(labels) and labels != (first_labels or self._said.setdefault(first, labels))
 
 
-def sorted_labels(values: Iterable[Any]) -> Labels:
-    """Whole numbers, and those of lists, sorted."""
+def sorted_labels(values: Iterable[Any], *, named: bool) -> Labels:
+    """Whole numbers, and those of lists, sorted. Where labels have names, -1 is no label."""
     listed = (value if isinstance(value, list) else [value] for value in values)
-    return tuple(sorted(label for labels in listed for label in labels if isinstance(label, int)))
+    numbers = (label for labels in listed for label in labels if isinstance(label, int))
+    return tuple(sorted(label for label in numbers if label >= 0 or not named))
 
 
 def named_labels(labels: Labels, class_names: Sequence[str] | None) -> list[int | str]:
@@ -151,7 +152,7 @@ class _Records:
     # All formats have the same records: one of them is read.
     def __init__(self, manifest: Manifest, output: Directory) -> None:
         self._output, self._format = output, manifest.formats[0]
-        self._fields = manifest.fields
+        self._fields, self._named = manifest.fields, manifest.class_names is not None
         self._files = [
             (name, shard.files[self._format], shard.records)
             for name, split in manifest.splits.items()
@@ -175,7 +176,8 @@ class _Records:
         row = self._row(file, records, place + records - int(self._ends[number]))
         start = int(row["id_offset"])
         id = self._output.read(file.path, start, start + int(row["id_length"])).decode()
-        labels = sorted_labels(self._value(file, row, name) for name in LABELS if name in self._fields)
+        values = (self._value(file, row, name) for name in LABELS if name in self._fields)
+        labels = sorted_labels(values, named=self._named)
         return _Record(id, split, labels, int(row["content_hash"]), int(row["phash"]))
 
     def _row(self, file: ShardFile, records: int, number: int) -> np.void:

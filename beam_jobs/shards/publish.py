@@ -282,7 +282,9 @@ def _scratch(output: Directory, work: Work) -> Iterator[Path]:
 
 
 def _classes(counts: Mapping[int, int], class_names: tuple[str, ...] | None) -> dict[str, int] | None:
-    """Number of records of each class, by its name, from those by its number."""
+    """Number of records of each class, by its name, from those by its number; None for a split without labels."""
+    if class_names is not None and counts and all(number < 0 for number in counts):
+        return None
     if class_names is not None:
         return {name: counts.get(number, 0) for number, name in enumerate(class_names)}
     return {str(number): count for number, count in counts.items()} or None

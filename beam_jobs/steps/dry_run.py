@@ -284,7 +284,8 @@ def _cpus(options: JobOptions, shards: int) -> tuple[int | None, str]:
 
 def _largest(labels: Counter[int], names: tuple[str, ...] | None) -> dict[str, int]:
     """The largest classes, first the one with the most records."""
-    ordered = sorted(labels.items(), key=lambda item: (-item[1], item[0]))[:_LARGEST]
+    known = ((label, number) for label, number in labels.items() if label >= 0 or names is None)
+    ordered = sorted(known, key=lambda item: (-item[1], item[0]))[:_LARGEST]
     return {names[label] if names is not None and 0 <= label < len(names) else str(label): n for label, n in ordered}
 
 

@@ -240,10 +240,10 @@ class Layout:
     numbers) to one of BOX_FORMATS, and `points` maps fields with points (lists of two numbers) to "xy", "yx", "rel-xy"
     or "rel-yx". Fields that begin with "objects/" are lists with an element for each object: an object whose box has
     left the image is removed from all of them. `untyped` is True if all values are texts: a field becomes one of
-    numbers if all its texts can be read as numbers. Inputs without a label are no rejects in the splits of `unlabelled`:
-    their label is stored as -1. A declared "objects/label" may hold names where `class_names` is None. `left_out` names everything beside the images that is not read,
-    with the reason. `warnings` say how INPUT was understood, and what to type if it is something else. `reached` has
-    the number of paths for each host, or folder of this machine, that a table names.
+    numbers if all its texts can be read as numbers. In the splits of `unlabelled`, inputs may have no label: -1 is
+    stored. A declared "objects/label" may hold names where `class_names` is None. `left_out` names everything beside
+    the images that is not read, with the reason. `warnings` say how INPUT was understood, and what to type if it is
+    something else. `reached` has the number of paths for each host, or folder of this machine, that a table names.
     """
 
     text: str
