@@ -71,7 +71,7 @@ class ArrowFiles(Source):
         self._columns: RowColumns | None = None
         self._schema = FileSchema()
         self._rows = self._usable = 0
-        self._any_label = False
+        self._labelled: dict[str | None, bool] = {}  # whether any image of a split has a label
         self._objects: str | None = None  # the column with the classes of objects
         self._own: dict[str, str] = {}  # the names of fields by those of columns
         self._first = ""  # problem
@@ -123,7 +123,9 @@ class ArrowFiles(Source):
         lists = ", the first of each list" if schema.image.is_list else ""
         text = f"{what}; " + ", ".join([f'images in column "{columns.image}"{lists}', *columns.texts])
         fields = columns.types({self._own[name]: field for name, field in schema.fixed(columns.fields).items()})
-        names = schema.classes.get(columns.label or "") if self._any_label else None
+        any_label = any(self._labelled.values())
+        names = schema.classes.get(columns.label or "") if any_label else None
+        unlabelled = frozenset(split for split, some in self._labelled.items() if split is not None and not some)
         if self._objects is not None:
             fields["objects/label"] = Field(dtype="int64", shape=(None,))
             names = schema.classes[self._objects]
@@ -136,6 +138,7 @@ class ArrowFiles(Source):
             fields=fields,
             boxes=columns.box_formats,
             points=columns.point_formats,
+            unlabelled=unlabelled if any_label else frozenset(),
             reached=self._paths.reached,
         )
 
@@ -247,11 +250,11 @@ class ArrowFiles(Source):
             if place is None:
                 entry = entry._replace(place=self._path_of(row))
             label = self._label(row, where)
-            self._any_label = self._any_label or label is not None
             if self._objects is not None:
                 self._check_objects(row[self._objects])
             entry = entry._replace(label=label, split=split, fields=columns.fields_of(row, self._own))
             entry = entry._replace(split=columns.split_of(row)) if columns.split is not None else entry
+            self._labelled[entry.split] = self._labelled.get(entry.split, False) or label is not None
             return entry._replace(id=columns.id_of(row, id))
         except BadInput as bad:
             entry = entry._replace(place="") if bad.reason in UNREACHED else entry

@@ -237,6 +237,22 @@ def test_a_dataset_without_labels(tmp_path: Path) -> None:
     assert (found(path).layout.class_names, found(path).entries["00000000"].label) == (None, None)
 
 
+def test_a_split_without_labels(tmp_path: Path) -> None:
+    """The labels of a test on the Hub are all -1: its images are no rejects, as those of a split with labels are."""
+    pixels = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(pixels, "png")
+    for name, labels in (("train", [1, 0, None]), ("test", [-1, -1, -1])):
+        columns = {"image": images(*[pixels.getvalue()] * 3), "label": labels}
+        stored(tmp_path / f"in/{name}-00000-of-00001.parquet", columns, {"label": classes("a", "b")})
+    assert found(tmp_path / "in").layout.unlabelled == {"test"}
+    output = prepared(tmp_path / "in", tmp_path / "out", "--fit", "none", "--max-rejects", 1)
+    test, train = (open_dataset(output, split) for split in ("test", "train"))
+    assert [record["label"] for record in test] == [-1] * 3
+    assert (test.class_names, train.manifest.splits["train"].classes) == (("a", "b"), {"a": 1, "b": 1})
+    (line,) = (output / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == "train-00000-of-00001.parquet/00000002"
+
+
 def test_other_columns_become_fields(tmp_path: Path) -> None:
     columns = {
         "image": images(b"1", path="a.jpg"),
