@@ -141,7 +141,7 @@ def test_other_options(line: str, name: str, expected: object) -> None:
         ("--fields a,,b", "expected names with commas between"),
         (
             "--source tables",
-            "expected one of folder, imagefolder, table, arrow, coco, archive, records, or module:Class, got 'tables'",
+            "expected one of folder, imagefolder, table, arrow, coco, yolo, ndjson, voc, archive, records, or module:Class, got 'tables'",
         ),
         ("--classes nowhere/classes.txt", "--classes nowhere/classes.txt: No such file or directory"),
     ],
