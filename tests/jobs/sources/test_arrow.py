@@ -24,6 +24,7 @@ from beam_jobs.sources.files.interface import SourceOptions
 from beam_jobs.sources.files.tables import page_bodies
 from beam_jobs.sources.files.tables.page_bodies import SnappyBody, Values
 from beam_jobs.sources.known import recognised
+from beam_jobs.sources.tabular import arrow
 from beam_jobs.sources.tabular.arrow import ArrowFiles
 from shard_reader import open_dataset
 from shard_reader.format import Field
@@ -362,6 +363,17 @@ def test_parquet_of_images_and_of_paths(columns: dict[str, Any], kind: str, tmp_
     assert recognised(SourceOptions(input=str(path), path_column="x"))[0].kind == "table"
 
 
+def test_sounds_are_no_images(tmp_path: Path) -> None:
+    """Hugging Face has them in the same structs."""
+    columns = {"audio": images(b"1", path="a.wav"), "photo": images(b"2")}
+    path = stored(tmp_path / "x.parquet", columns, {"audio": {"_type": "Audio"}, "photo": {"_type": "Image"}})
+    listing = found(path)
+    assert listing.read("00000000") == b"2" and listing.entries["00000000"].fields == {"audio/path": "a.wav"}
+    path = stored(tmp_path / "x.parquet", {"audio": images(b"1")}, {"audio": {"_type": "Audio"}})
+    assert refused(path).startswith("INPUT: has no column of images")
+    assert recognised(SourceOptions(input=str(path)))[0].kind == "table"
+
+
 def test_files_that_are_left_out_and_files_that_are_rejects(tmp_path: Path) -> None:
     for name in ("dataset_info.json", "state.json"):
         (tmp_path / name).write_text("{}")
@@ -476,6 +488,16 @@ def test_large_pages_without_random_access_are_refused(monkeypatch: pytest.Monke
         ' 2,014 bytes is packed with zstd, without random access; write the file again with compression="snappy", or'
         " with smaller pages"
     )
+
+
+@pytest.mark.parametrize(("codec", "warned"), [("zstd", True), ("snappy", False)])
+def test_slow_pages_are_named(codec: str, warned: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(arrow, "_MANY_BYTES", 1000)
+    path = stored(
+        tmp_path / "x.parquet", {"image": images(*(RANDOM.bytes(9000) for _ in range(20)))}, compression=codec
+    )
+    expected = f"INPUT {path}: to read an image, 20 times as much is unpacked"
+    assert [warning.startswith(expected) for warning in found(path).layout.warnings] == [True] * warned
 
 
 def test_pages_that_are_unpacked_whole_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
