@@ -25,6 +25,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from beam_jobs.images.files import png
 from beam_jobs.images.files.depth import has_more_bits
 from beam_jobs.images.files.jpeg import decode_jpeg
+from beam_jobs.images.files.packages import required
 from beam_jobs.images.files.tiff import check_planes, colours_of_palette, has_more_bands, is_negative
 from beam_jobs.images.files.unread import unread
 from beam_jobs.images.files.work import check_exif, check_file, check_image
@@ -43,7 +44,7 @@ _FORMATS = (
     *("DDS", "DIB", "ICNS", "PCX", "QOI", "SGI", "XBM", "XPM"),
     "TGA",  # last: it has no magic number, and files of other formats can look like it
 )
-_PAGED = {"TIFF": "pages", "GIF": "frames", "WEBP": "frames", "PNG": "frames", "MPO": "frames", "AVIF": "frames"}
+_PAGED = {"TIFF": "pages", **dict.fromkeys(("GIF", "WEBP", "PNG", "MPO", "AVIF", "HEIF"), "frames")}
 _XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 _LARGEST_PROFILE = 1 << 24  # bytes: profiles of printers have three million
 
@@ -124,7 +125,7 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
             check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
             return decoded
     except UnidentifiedImageError:
-        raise BadInput("not-an-image", unread(data)) from None
+        raise unread(data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadInput("too-large", str(error)) from error
     except (MemoryError, BadInput):
@@ -140,7 +141,8 @@ def image_formats() -> tuple[str, ...]:
     # A list of formats leaves out those that would run another program on untrusted bytes, as EPS runs Ghostscript.
     Image.init()
     with contextlib.suppress(ImportError):
-        importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+        heif = importlib.import_module("pillow_heif")
+        heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
@@ -202,7 +204,7 @@ def _orientation(image: Image.Image) -> tuple[int, tuple[str, ...]]:
     for name in _XMP:
         image.info.pop(name, None)
     try:
-        check_exif(image.info.get("exif", b""))
+        check_exif(image.info.get("exif") or b"")  # None in a HEIC file without it
         return image.getexif().get(_ORIENTATION, 1), ()
     except Exception:  # the parsers of Pillow raise errors of many classes
         return 1, ("metadata",)
@@ -342,10 +344,7 @@ def _opencv(pixels: str) -> Any:
         BadInput: it is not installed; the message names the extra.
     """
     # Imported when it is needed: it takes a while, and few images need it. So it is an extra, of 160 MB.
-    try:
-        cv2 = importlib.import_module("cv2")
-    except ModuleNotFoundError as error:
-        raise BadInput("missing-package", f"{pixels} need {error.name}: pip install 'image-shards[decode]'") from None
+    cv2 = required("cv2", "decode", pixels)
     cv2.setNumThreads(0)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2

@@ -308,12 +308,3 @@ def test_other_files_are_named(data: bytes, name: str) -> None:
     found = problem(data)
     assert found.reason in ("not-an-image", "damaged")
     assert name in str(found)
-
-
-def test_heic_is_read_where_its_package_is_installed() -> None:
-    heif = pytest.importorskip("pillow_heif")
-    file = io.BytesIO()
-    heif.from_pillow(picture(64, 48)).save(file, quality=95)
-    pixels = decode(file.getvalue())
-    assert pixels.shape == (48, 64, 3)
-    assert np.abs(pixels.astype(int) - np.asarray(picture(64, 48))).mean() < 4
