@@ -50,7 +50,8 @@ in the image's own header if their `feature` is the image's. Where no feature is
 a record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
 
 **Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width, channel; a
-JPEG may have restart markers, at which a reader may cut a part out of it), `id` (UTF-8, unique in the dataset),
+JPEG may have restart markers, at which a reader may cut a part out of it; a PNG has 16 bits a value where the `dtype`
+of its field is `uint16`, and 8 otherwise), `id` (UTF-8, unique in the dataset),
 `height`, `width`, `original_height`, `original_width` (the pixels of the upright input, before it is cropped, resized
 or padded), `content_hash` (the first 64 bits of the XXH3-128 of the input), `phash`, `dhash` (two perceptual hashes of
 64 bits of the stored image without its border; both 0 for an image of one colour, which has none; all three hashes as

@@ -73,11 +73,18 @@ class ImageCodec(ABC):
     """Whether TensorFlow Datasets decodes it as an `Image` feature."""
     packages: ClassVar[tuple[str, ...]] = ()
     """The modules that decoding it needs: the extra `decode` installs them."""
+    deep_packages: ClassVar[tuple[str, ...]] = ()
+    """The further modules that colours of another dtype than the usual one need."""
 
     def matches(self, start: bytes) -> bool:
         """Whether an image with these first 12 bytes is of this encoding."""
         del start
         return False
+
+    def packages_for(self, field: Field) -> tuple[str, ...]:
+        """The modules that decoding the images of a field needs."""
+        usual = field.dtype == self.dtypes[0] or (len(field.shape) == 3 and field.shape[2] == 1)
+        return self.packages if usual else (*self.packages, *self.deep_packages)
 
     @abstractmethod
     def header(self, payload: Bytes, field: Field | None = None) -> ImageHeader:
