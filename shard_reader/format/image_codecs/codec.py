@@ -54,7 +54,7 @@ class ImageCodec(ABC):
     media_type: ClassVar[str]
     """As the Internet Assigned Numbers Authority registers it."""
     channels: ClassVar[tuple[int, ...]]
-    """The numbers of channels that an image may have: 1 (grey), 3 (RGB), 4 (RGB and opacity)."""
+    """The numbers of channels that an image may have: 1 (grey), 3 (RGB), 4 (RGB and opacity), or of bands."""
     dtypes: ClassVar[tuple[str, ...]]
     """The dtypes of its pixels, the usual one first."""
     max_side: ClassVar[int]
