@@ -30,14 +30,14 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 def is_misread(image: TiffImagePlugin.TiffImageFile, *, keep: bool) -> bool:
     """Whether Pillow would misread a file, or lose a part of it. Call this before the image is loaded.
 
-    Its pixels are signed or floats, or 16-bit numbers that Pillow would take for 8-bit ones, or have a further band
-    that is not opacity and would be lost, though all channels are to be kept (`keep`).
+    Its pixels are signed, floats or 32-bit numbers, or 16-bit ones that Pillow would take for 8-bit ones, or have a
+    further band that is not opacity and would be lost, though all channels are to be kept (`keep`).
     """
     tags = image.tag_v2
     bits = tags.get(_BITS, (1,))
     if tags.get(_PLANES) == 2 and len(bits) > 1 and max(bits) > 8:
         return True
-    if any(one in _SAMPLE_FORMATS for one in tags.get(_SAMPLE_FORMAT, ())):
+    if max(bits) > 16 or any(one in _SAMPLE_FORMATS for one in tags.get(_SAMPLE_FORMAT, ())):
         return True
     return keep and has_more_bands(image)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.images.files.packages import required
-from beam_jobs.images.files.rasters.raster import Raster, check_shape, needs_floats
+from beam_jobs.images.files.rasters.raster import Raster, check_bytes, check_shape, needs_floats
 from beam_jobs.images.files.tiff import described
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
@@ -73,7 +73,8 @@ def _checked(page: Any, what: str, options: ImageOptions) -> tuple[int, int, int
     """
     height, width, bands = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
     dtype = "" if page.dtype is None else page.dtype.name
-    refused = BadInput("unsupported-mode", f"{what}, which is not read; convert it")
+    remedy = "convert it, or give --channels rgb" if options.channels == "keep" else "convert it"
+    refused = BadInput("unsupported-mode", f"{what}, which is not read; {remedy}")
     if dtype not in (*_INTEGERS, *_FLOATS) or page.bitspersample != 8 * page.dtype.itemsize or page.is_volumetric:
         raise refused
     if page.photometric not in (*_GREY, _RGB) or page.compression not in _COMPRESSIONS:
@@ -81,8 +82,7 @@ def _checked(page: Any, what: str, options: ImageOptions) -> tuple[int, int, int
     check_shape(height, width, bands, max(4, page.dtype.itemsize) if dtype in _FLOATS else page.dtype.itemsize, options)
     # A tile may be larger than the image, and there may be many of them.
     chunk = math.prod(int(side) for side in page.chunks)
-    side = math.isqrt(chunk)
-    check_shape(side, side, 1, page.dtype.itemsize, options)
+    check_bytes(f"strips or tiles of {chunk:,} values", chunk * page.dtype.itemsize, options)
     work = chunk * max(1, len(page.dataoffsets))
     if work > options.max_work:
         raise BadInput(

@@ -10,7 +10,7 @@ from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 
-__all__ = ["MOST_BANDS", "Raster", "check_shape", "chosen", "needs_floats"]
+__all__ = ["MOST_BANDS", "Raster", "check_bytes", "check_shape", "chosen", "needs_floats"]
 
 MOST_BANDS: Final = 16
 _PIXEL_BYTES: Final = 8  # of the largest pixel of other files
@@ -99,10 +99,19 @@ def check_shape(height: int, width: int, bands: int, itemsize: int, options: Ima
         raise BadInput("unsupported-mode", f"{bands} bands: an image has at most {MOST_BANDS}; leave some out")
     if width * height > options.max_pixels:
         raise BadInput("too-large", f"{width}x{height} pixels are more than the limit of {options.max_pixels}")
-    size, most = width * height * bands * itemsize, _PIXEL_BYTES * options.max_pixels
+    check_bytes(f"{width}x{height} pixels of {bands} bands", width * height * bands * itemsize, options)
+
+
+def check_bytes(what: str, size: int, options: ImageOptions) -> None:
+    """Check that values take no more memory than the largest image of other files.
+
+    Raises:
+        BadInput: they do.
+    """
+    most = _PIXEL_BYTES * options.max_pixels
     if size > most:
         raise BadInput(
             "too-large",
-            f"{width}x{height} pixels of {bands} bands take {size:,} bytes, more than the {most:,} of --max-pixels"
-            f" {options.max_pixels} in 16-bit colours with opacity",
+            f"{what} take {size:,} bytes, more than the {most:,} of --max-pixels {options.max_pixels} in 16-bit colours"
+            " with opacity",
         )
