@@ -269,7 +269,7 @@ def _files(data: bytes) -> None:
 
     Those of JPEGs are decoded twice: reduced, too.
     """
-    unread(data)
+    assert str(unread(data))
     for simpler in png.simpler(data):
         assert len(simpler) <= len(data) + 8
     decode(data, replace(_OPTIONS, fit="stretch", width=1, height=1))

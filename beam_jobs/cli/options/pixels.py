@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from beam_jobs.cli.options.jpeg import add_jpeg, exact_decode, restart_markers
 from beam_jobs.cli.parser import listed
@@ -92,7 +93,7 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         raise UsageError(f"--normalize {normalize} gives floats: give --dtype float32 or float16")
     if normalize != "none" and "float32" not in codec.dtypes:
         raise UsageError(
-            f"--normalize {normalize} gives floats, and --encoding {encoding} stores 8 bits: give --encoding"
+            f"--normalize {normalize} gives floats, and --encoding {encoding} stores integers: give --encoding"
             f" {_encodings(lambda codec: 'float32' in codec.dtypes)}, or normalise on the device, with the mean and std"
             " of the manifest"
         )
@@ -100,6 +101,12 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         others = _encodings(lambda codec: dtype in codec.dtypes)
         held = " and ".join(codec.dtypes)
         raise UsageError(f"--encoding {encoding} holds {held} pixels only: give --encoding {others} for {dtype}")
+    missing = () if dtype == codec.dtypes[0] or channels == "grey" else codec.deep_packages
+    for name in missing:
+        if find_spec(name) is None:
+            raise UsageError(
+                f"--encoding {encoding} needs {name} for colours of {dtype}: pip install 'image-shards[decode]'"
+            )
     if found.quality is not None and codec.quality is None:
         lossy = listed([codec.label for codec in IMAGE_CODECS.values() if codec.quality is not None], "and")
         raise UsageError(f"--quality {found.quality} is for {lossy}, the encoding is {encoding}: leave it out")
