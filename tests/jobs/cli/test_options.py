@@ -142,7 +142,7 @@ def test_other_options(line: str, name: str, expected: object) -> None:
         ("--fields a,,b", "expected names with commas between"),
         (
             "--source tables",
-            "expected one of folder, imagefolder, table, arrow, coco, yolo, ndjson, voc, archive, records, or module:Cl",
+            "expected one of folder, imagefolder, .*, archive, records, or module:Class, got 'tables'",
         ),
         ("--classes nowhere/classes.txt", "--classes nowhere/classes.txt: No such file or directory"),
     ],
