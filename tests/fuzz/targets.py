@@ -376,6 +376,17 @@ def _chunks() -> Sequence[bytes]:
     return found
 
 
+def _parquets() -> Sequence[bytes]:
+    """Files of Parquet with images and other columns."""
+    found = []
+    for codec, version in (("none", "1.0"), ("snappy", "2.0")):
+        images = [{"bytes": bytes(20), "path": "x.jpg"}, None]
+        table = pa.table({"image": images, "label": [1, 0], "objects": [{"a": [1.0], "b": ["x"]}, None]})
+        parquet.write_table(table, stored := io.BytesIO(), compression=codec, data_page_version=version)
+        found.append(stored.getvalue())
+    return found
+
+
 def _streams() -> Sequence[bytes]:
     """A stream and a file of Arrow with images."""
     images = [{"bytes": bytes(20), "path": "x.jpg"}, None]
@@ -400,6 +411,7 @@ _OPTIONS = ImageOptions(
 )
 _KINDS = {
     ".arrow": "arrow",
+    ".parquet": "arrow",
     ".csv": "table",
     ".tsv": "table",
     ".jsonl": "table",
@@ -558,6 +570,7 @@ TARGETS: Mapping[str, Target] = {
     ),
     "parquet-pages": Target(_pages, _chunks, (Damaged,)),
     "arrow": Target(_source(".arrow"), _streams, _INPUT),
+    "parquet": Target(_source(".parquet"), _parquets, _INPUT),
     "tar": Target(_source(".tar"), _tars, _INPUT),
     "zip": Target(_source(".zip"), _zips, _INPUT),
     "npy": Target(_source(".npy"), lambda: _arrays(".npy"), _INPUT),

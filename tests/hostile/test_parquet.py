@@ -89,3 +89,13 @@ def test_a_batch_that_claims_more_than_its_file(folder: Path) -> None:
         result = limited_command("prepare", folder / "x.arrow", folder.parent / "out", "--workers", 1)
         assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
         assert "ends too early" in result.stderr or "is damaged" in result.stderr
+
+
+def test_a_footer_that_ends_pyarrow(folder: Path) -> None:
+    """A wrong histogram of levels, which a fuzzer found: in a table, and with images."""
+    crash = Path(__file__).parents[1] / "fuzz/found/parquet/histogram-of-levels"
+    (folder / "x.parquet").write_bytes(crash.read_bytes())
+    for kind in ("arrow", "table"):
+        words = ["prepare", folder / "x.parquet", folder.parent / "out", "--source", kind, "--path-column", "label"]
+        result = limited_command(*(words if kind == "table" else words[:-2]))
+        assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
