@@ -24,7 +24,9 @@ import pyarrow as pa
 import pytest
 import yaml
 from pyarrow import parquet
+from support import detection
 from support.command import REPOSITORY, command, prepared
+from support.detection import Photo, Thing
 from support.images import write_image
 from support.pages import LANGUAGES, blocks, run_page
 from support.servers import Store
@@ -101,6 +103,14 @@ def write_inputs(folder: Path) -> None:
             (folder / "captioned" / split / name).write_bytes(data)
         rows = [f"{name},a cat on a chair" for name, *_ in of_split]
         (folder / "captioned" / split / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    drawn = [
+        Photo(f"{name}/{n}.jpg", 240 + n % 3, 230, [Thing(name, (10, 20, 110, 90))], "train" if n < 12 else "val")
+        for n in range(16)
+        for name in [("cat", "dog")[n % 2]]
+    ]
+    for form, name in ((detection.as_yolo, "yolo"), (detection.as_voc, "voc"), (detection.as_ndjson, "")):
+        form(drawn, folder / "photos", folder / name)
+    (folder / "photos.ndjson").rename(folder / "pets.ndjson")
     images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), np.arange(6) % 3
     np.savez(folder / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     (folder / "cifar-10-batches-bin").mkdir()
@@ -267,7 +277,7 @@ def test_the_table_of_sources_has_a_command_for_each(tmp_path: Path, monkeypatch
         found.append(kind)
         assert kind == (name.strip() or "records") or (name.strip(), kind) == ("your own", "custom_source:Database")
     assert found == [
-        *("folder", "imagefolder", "table", "arrow", "coco", "archive", "records", "records"),
+        *("folder", "imagefolder", "table", "arrow", "coco", "yolo", "ndjson", "voc", "archive", "records", "records"),
         "custom_source:Database",
     ]
 
