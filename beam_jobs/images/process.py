@@ -36,11 +36,12 @@ __all__ = ["Observer", "Payload", "codec_versions", "fit", "prepare_image"]
 _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
 # To be raised with every change that gives other pixels for the same file and options: it is part of the fingerprint.
-_PIXELS_VERSION = "5"
+_PIXELS_VERSION = "6"
 # OpenCV comes by four names, and is an extra, as pillow-heif is.
 _OPENCV = [f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")]
 _LIBRARIES = ["cykooz-resizer", "h5py", "numpy", *_OPENCV, "pillow", "simplejpeg", "pillow-heif"]
-_LIBRARIES += ["imagecodecs", "tifffile"]
+_LIBRARIES += ["imagecodecs", "tifffile", "pydicom", "python-gdcm"]
+_LIBRARIES += ["pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"]  # they decode for pydicom
 
 
 @dataclass(frozen=True, slots=True)
