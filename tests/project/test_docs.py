@@ -75,6 +75,22 @@ def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return directory
 
 
+def write_rasters(folder: Path) -> None:
+    """Scenes of four bands, heights as floats, and scans."""
+    import tifffile
+    from support.dicom import dicom
+
+    rng = np.random.default_rng(1)
+    for name in ("scenes", "heights", "scans"):
+        (folder / name).mkdir()
+    for n in range(3):
+        bands, settings = rng.integers(0, 4000, (30, 40, 4), np.uint16), {"planarconfig": "contig"}
+        tifffile.imwrite(folder / f"scenes/{n}.tif", bands, photometric="minisblack", **settings)
+        tifffile.imwrite(folder / f"heights/{n}.tif", rng.random((30, 40)).astype(np.float32))
+        values = rng.integers(-1000, 1000, (30, 40 + n), np.int16)
+        (folder / f"scans/{n}.dcm").write_bytes(dicom(values, RescaleSlope="1", RescaleIntercept="-24"))
+
+
 def write_inputs(folder: Path) -> None:
     """The inputs that pages name, each as people have it."""
     rng = np.random.default_rng(0)
@@ -111,6 +127,7 @@ def write_inputs(folder: Path) -> None:
     for form, name in ((detection.as_yolo, "yolo"), (detection.as_voc, "voc"), (detection.as_ndjson, "")):
         form(drawn, folder / "photos", folder / name)
     (folder / "photos.ndjson").rename(folder / "pets.ndjson")
+    write_rasters(folder)
     images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), np.arange(6) % 3
     np.savez(folder / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     (folder / "cifar-10-batches-bin").mkdir()
