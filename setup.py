@@ -63,6 +63,8 @@ S3 = ["s3fs>=2026.9,<2027"]
 GCS = ["gcsfs>=2026.9,<2027"]
 AZURE = ["adlfs>=2026.8,<2027"]
 HEIC = ["pillow-heif>=1.1,<2"]
+TIFF = ["imagecodecs>=2026.3", "tifffile>=2026.3"]  # of bands and floats; Pillow reads the others
+DICOM = ["pydicom>=3.0,<4"]
 PANDAS = ["pandas>=2.2"]
 HTTP = ["fsspec[http]>=2026.9,<2027"]
 DATAFLOW = [*BEAM, *DECODE, *GCS, "apache-beam[gcp]==2.77.*"]  # all that the worker image has
@@ -73,6 +75,8 @@ TEST = [
     *S3,
     *AZURE,
     *HEIC,
+    *TIFF,
+    *DICOM,
     *HTTP,
     *PANDAS,
     *JAX,
@@ -131,6 +135,7 @@ setup(
         "decode": DECODE,
         "gcs": GCS,
         "hdf5": HDF5,
+        "dicom": DICOM,
         "heic": HEIC,
         "http": HTTP,
         "jax": [*JAX, *DECODE],
@@ -139,6 +144,7 @@ setup(
         "preprocess": [*JPEG_AND_PNG, *PIXELS],
         "report": [*REPORT, *DECODE],
         "s3": S3,
+        "tiff": TIFF,
         "tf": [*TENSORFLOW, *DECODE],
         "torch": [*TORCH, *DECODE],
         "demo": DEMO,

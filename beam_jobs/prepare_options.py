@@ -88,6 +88,7 @@ class PrepareOptions:
     classes: Place | Sequence[str] | None = None
     exclude: Place | Sequence[str] | None = None
     nested_classes: bool = False
+    class_pattern: str | None = None
 
     user_agent: str | None = None
     requests_per_host: int | None = None
@@ -110,6 +111,7 @@ class PrepareOptions:
     channels: Literal["rgb", "grey", "keep"] | None = None
     dtype: Literal["uint8", "uint16", "float16", "float32"] | None = None
     normalize: Literal["none", "unit", "symmetric", "imagenet", "dataset", "per-image"] | None = None
+    dicom_window: str | tuple[float, float] | None = None
     max_pixels: int | None = None
     max_bytes: int | str | None = None
     max_work: int | None = None

@@ -234,15 +234,15 @@ def run(arguments: Sequence[str]) -> int:
     options, found = _parsed(arguments)
     if found.dry_run:
         planned = plan(options)
-        _print(planned.to_json() if found.json else planned.to_text())
+        _print(planned.to_json() if found.json else without_secrets(planned.to_text()))
         return 0
     result = prepare(options)
     try:
-        _print(result.to_json() if found.json else result.text)
+        _print(result.to_json() if found.json else without_secrets(result.text))
     except OSError as error:  # a script that reads the summary has to know that it is missing
         raise JobError(f"the dataset is whole, but standard output cannot be written ({error.strerror})") from error
     return 0
 
 
 def _print(text: str) -> None:
-    print(printable_lines(without_secrets(text)), flush=True)  # noqa: T201
+    print(printable_lines(text), flush=True)  # noqa: T201

@@ -13,9 +13,10 @@ import contextlib
 import functools
 import importlib
 import io
+import logging
 import re
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -25,8 +26,10 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from beam_jobs.images.files import png
 from beam_jobs.images.files.depth import has_more_bits
 from beam_jobs.images.files.jpeg import decode_jpeg
-from beam_jobs.images.files.tiff import check_planes, colours_of_palette, has_more_bands, is_negative
-from beam_jobs.images.files.unread import unread
+from beam_jobs.images.files.opencv import decode_rle4, is_rle4, opencv
+from beam_jobs.images.files.rasters.raster import Raster, chosen
+from beam_jobs.images.files.rasters.read import is_read_alone, read_raster
+from beam_jobs.images.files.tiff import colours_of_palette, has_more_bands, is_misread, is_negative
 from beam_jobs.images.files.work import check_exif, check_file, check_image
 from beam_jobs.images.geometry import Geometry, plan_geometry, reduced, turned
 from beam_jobs.images.pixels.colour import keeps_colours, srgb_pixels, to_srgb
@@ -43,7 +46,7 @@ _FORMATS = (
     *("DDS", "DIB", "ICNS", "PCX", "QOI", "SGI", "XBM", "XPM"),
     "TGA",  # last: it has no magic number, and files of other formats can look like it
 )
-_PAGED = {"TIFF": "pages", "GIF": "frames", "WEBP": "frames", "PNG": "frames", "MPO": "frames", "AVIF": "frames"}
+_PAGED = {"TIFF": "pages", **dict.fromkeys(("GIF", "WEBP", "PNG", "MPO", "AVIF", "HEIF"), "frames")}
 _XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 _LARGEST_PROFILE = 1 << 24  # bytes: profiles of printers have three million
 
@@ -51,7 +54,8 @@ _LARGEST_PROFILE = 1 << 24  # bytes: profiles of printers have three million
 class Decoded(NamedTuple):
     """The pixels of a file.
 
-    `pixels` are upright, uint8 or uint16, `[height, width, channels]`: grey, RGB, or RGB with transparency. They can be
+    `pixels` are upright, uint8, uint16 or float32, `[height, width, channels]`: grey, RGB, or RGB with transparency;
+    or with `bands` 1 to 16 channels, none of which is a transparency. They can be
     reduced by the decoder. `stored` are the width and the height of the whole image, as it lies in the file.
     `orientation` is the Exif orientation of the file. `clean` is True for a JPEG file that every decoder reads alike:
     it is undamaged, and its colours are grey, or YCbCr, in sRGB. `changes` are kinds of `CHANGES`, for parts that
@@ -64,12 +68,16 @@ class Decoded(NamedTuple):
     clean: bool = False
     changes: tuple[str, ...] = ()
     suspect: str = ""
+    bands: bool = False
 
 
 def ignore_image_warnings() -> None:
-    """Silence Pillow's warnings in this process."""
+    """Silence the warnings of Pillow in this process."""
     # After a warning, Pillow either reads the image all the same or raises an error.
     warnings.filterwarnings("ignore", module="PIL")
+    warnings.filterwarnings("ignore", module="pydicom")
+    for name in ("PIL.TiffImagePlugin", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def check_size(width: int, height: int, options: ImageOptions) -> None:
@@ -83,7 +91,7 @@ def check_size(width: int, height: int, options: ImageOptions) -> None:
 
 
 def decode(data: bytes, options: ImageOptions) -> Decoded:
-    """The pixels of an image file in any format of Pillow; of an animation the first frame.
+    """The pixels of an image file in any format of Pillow, or of a raster; of an animation the first frame.
 
     A JPEG that is far larger than the options ask for is reduced by its decoder.
 
@@ -117,14 +125,11 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
         # Pillow's own limit has to allow the same. It stays in force for sizes that a header does not tell.
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
-        with Image.open(io.BytesIO(data), formats=image_formats()) as image:
-            check_size(*image.size, options)
-            check_image(image, options.max_work)
-            decoded = _decode(image, data, options)
-            check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
-            return decoded
-    except UnidentifiedImageError:
-        raise BadInput("not-an-image", unread(data)) from None
+        decoded = None if is_read_alone(data) else _by_pillow(data, options)
+        if decoded is None:
+            decoded = _of_raster(read_raster(data, options), options)
+        check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
+        return decoded
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadInput("too-large", str(error)) from error
     except (MemoryError, BadInput):
@@ -134,13 +139,38 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
         raise BadInput("damaged", str(error) or type(error).__name__) from error
 
 
+def _by_pillow(data: bytes, options: ImageOptions) -> Decoded | None:
+    """The pixels of a file; None if Pillow cannot read the file, or would misread it."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=image_formats())
+    except UnidentifiedImageError:
+        return None
+    with image:
+        check_size(*image.size, options)
+        check_image(image, options.max_work)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and is_misread(image, keep=options.channels == "keep"):
+            return None
+        return _decode(image, data, options)
+
+
+def _of_raster(raster: Raster, options: ImageOptions) -> Decoded:
+    pixels, bands, changes = chosen(raster, options)
+    converted: tuple[str, ...] = ()
+    if raster.profile and not bands and pixels.shape[2] >= 3:
+        pixels, converted = _in_srgb(pixels, raster.profile, grey=False)
+    upright = np.ascontiguousarray(turned(pixels, raster.orientation))
+    size = pixels.shape[1], pixels.shape[0]
+    return Decoded(upright, size, raster.orientation, changes=(*changes, *converted), bands=bands)
+
+
 @functools.cache
 def image_formats() -> tuple[str, ...]:
     """The formats to read, as far as this Pillow has them."""
     # A list of formats leaves out those that would run another program on untrusted bytes, as EPS runs Ghostscript.
     Image.init()
     with contextlib.suppress(ImportError):
-        importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+        heif = importlib.import_module("pillow_heif")
+        heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
@@ -151,7 +181,6 @@ def _decode(image: Image.Image, data: bytes, options: ImageOptions) -> Decoded:
     if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB", "CMYK"):
         return _decode_jpeg(image, data, profile, options)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        check_planes(image, keep=options.channels == "keep")
         # Pillow and OpenCV turn a TIFF upright when they load it, and Pillow then reports an orientation of 1: the
         # original one is read before.
         orientation, broken = _orientation(image)
@@ -202,7 +231,7 @@ def _orientation(image: Image.Image) -> tuple[int, tuple[str, ...]]:
     for name in _XMP:
         image.info.pop(name, None)
     try:
-        check_exif(image.info.get("exif", b""))
+        check_exif(image.info.get("exif") or b"")  # None in a HEIC file without it
         return image.getexif().get(_ORIENTATION, 1), ()
     except Exception:  # the parsers of Pillow raise errors of many classes
         return 1, ("metadata",)
@@ -243,7 +272,7 @@ def _is_grey_or_ycc(data: bytes) -> bool:
 def _decode_other(image: Image.Image, data: bytes, profile: bytes | None) -> tuple[Pixels, tuple[str, ...]]:
     """The pixels of an image in sRGB, and the kinds of changes that this was."""
     layout, deep = _layout(image), has_more_bits(image, data)
-    rle = _is_rle4(image)
+    rle = is_rle4(image)
     image.load()
     if image.mode in ("CMYK", "LAB"):
         return _array(to_srgb(image, profile)), ("profile",) if profile else ()
@@ -251,7 +280,7 @@ def _decode_other(image: Image.Image, data: bytes, profile: bytes | None) -> tup
     deep = deep or _DEEP_COLOURS.fullmatch(layout) is not None
     pixels = _decode_deep_colours(image, data, layout) if _DEEP_COLOURS.fullmatch(layout) else None
     if rle:
-        pixels = _decode_rle4(data)
+        pixels = decode_rle4(data)
     if pixels is None:
         pixels = _deep_grey(image, layout) if image.mode.startswith(("I", "F")) else colours_of_palette(image)
     pixels = _array(image) if pixels is None else pixels
@@ -294,7 +323,7 @@ def _deep_grey(image: Image.Image, layout: str) -> Pixels:
 def _decode_deep_colours(image: Image.Image, data: bytes, layout: str) -> Pixels | None:
     """16-bit RGB or RGBA pixels, or None if only Pillow can read the file."""
     # Pillow has loaded the file before, and found it undamaged: OpenCV would not tell.
-    cv2 = _opencv("16-bit colours")
+    cv2 = opencv("16-bit colours")
     if image.format == "PNG":
         data = png.without_animation(data)  # of an animation, OpenCV reads the first frame, which need not be the image
     try:
@@ -311,44 +340,11 @@ def _decode_deep_colours(image: Image.Image, data: bytes, layout: str) -> Pixels
     return _unmultiplied(deep) if layout.startswith("RGBa") else deep
 
 
-def _is_rle4(image: Image.Image) -> bool:
-    """Whether an image is a BMP of runs of 4-bit colours. Call this before the image is loaded."""
-    tiles = getattr(image, "tile", None)
-    return bool(tiles and tiles[0][0] == "bmp_rle" and tiles[0][3][1] is True)
-
-
-def _decode_rle4(data: bytes) -> Pixels:
-    """The colours of a BMP of runs of 4-bit colours, uint8 `[height, width, 3]`."""
-    # Pillow 12.3 loses the second colour of each byte where a run gives its colours one by one.
-    pixels = _opencv("runs of 4-bit colours").imdecode(np.frombuffer(data, np.uint8), 1)
-    if pixels is None:
-        raise BadInput("unsupported-mode", "a bitmap of runs of 4-bit colours without a file's header; save it as PNG")
-    colours: Pixels = pixels[..., ::-1]
-    return colours
-
-
 def _unmultiplied(pixels: Pixels) -> Pixels:
     """16-bit colours, divided by the opacity that they were multiplied by."""
     colours, opacity = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
     colours = (colours * 65_535 + opacity // 2) // np.maximum(opacity, 1)
     return np.concatenate([colours.clip(0, 65_535).astype(np.uint16), pixels[..., 3:]], 2)
-
-
-@functools.cache
-def _opencv(pixels: str) -> Any:
-    """OpenCV, silent and without threads of its own, for `pixels`.
-
-    Raises:
-        BadInput: it is not installed; the message names the extra.
-    """
-    # Imported when it is needed: it takes a while, and few images need it. So it is an extra, of 160 MB.
-    try:
-        cv2 = importlib.import_module("cv2")
-    except ModuleNotFoundError as error:
-        raise BadInput("missing-package", f"{pixels} need {error.name}: pip install 'image-shards[decode]'") from None
-    cv2.setNumThreads(0)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
 
 
 def _in_srgb(pixels: Pixels, profile: bytes | None, *, grey: bool) -> tuple[Pixels, tuple[str, ...]]:

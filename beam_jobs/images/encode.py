@@ -21,7 +21,9 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def encode(pixels: Pixels, options: ImageOptions, statistics: MeanStd | None) -> bytes:
-    """The payload of pixels, `[height, width, channels]`, C-contiguous, uint8 or uint16.
+    """The payload of pixels, `[height, width, channels]`, C-contiguous, uint8, uint16 or float32.
+
+    Floats have no known range: they are stored as they are, or by their own mean and deviation.
 
     Args:
         options: the encoding, its quality and restart markers, the dtype, and the normalization.
@@ -48,11 +50,13 @@ def to_16_bits(pixels: Pixels) -> NDArray[np.uint16]:
 
 def _normalized(pixels: Pixels, how: str, statistics: MeanStd | None) -> NDArray[np.float32]:
     values = pixels.astype(np.float32)
+    has_range = pixels.dtype != np.float32
     if how == "none":  # 0 to 255 for both depths, so that a dataset of both has one range
         if pixels.dtype == np.uint16:
             values /= 257
         return values
-    values /= np.iinfo(pixels.dtype).max
+    if has_range:
+        values /= np.iinfo(pixels.dtype).max
     if how == "unit":
         return values
     mean, std = _center_and_scale(pixels, how, statistics)

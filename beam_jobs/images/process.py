@@ -23,6 +23,7 @@ from beam_jobs.images.geometry import Geometry, plan_geometry
 from beam_jobs.images.measures.perceptual_hash import PerceptualHashes, perceptual_hashes
 from beam_jobs.images.measures.statistics import ChannelSums, MeanStd
 from beam_jobs.images.pixels.resample import resampled
+from beam_jobs.images.pixels.viewable import viewable
 from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
@@ -35,10 +36,12 @@ __all__ = ["Observer", "Payload", "codec_versions", "fit", "prepare_image"]
 _LUMA = (19_595, 38_470, 7_471)  # of 65,536: ITU-R 601-2, as Pillow has it
 
 # To be raised with every change that gives other pixels for the same file and options: it is part of the fingerprint.
-_PIXELS_VERSION = "5"
+_PIXELS_VERSION = "6"
 # OpenCV comes by four names, and is an extra, as pillow-heif is.
 _OPENCV = [f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")]
 _LIBRARIES = ["cykooz-resizer", "h5py", "numpy", *_OPENCV, "pillow", "simplejpeg", "pillow-heif"]
+_LIBRARIES += ["imagecodecs", "tifffile", "pydicom", "python-gdcm"]
+_LIBRARIES += ["pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"]  # they decode for pydicom
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,11 @@ def prepare_image(
     if decoded.suspect and options.reject_suspects:
         raise BadInput("suspect", decoded.suspect)
     geometry = plan_geometry(*decoded.stored, decoded.orientation, options)
-    kept = _with_channels(_with_depth(decoded.pixels, options), options)
+    bands = decoded.bands
+    kept = _with_depth(decoded.pixels, options)
+    kept = kept if bands else _with_channels(kept, options)
     # Decoders may return rows in any layout; encoders need them one after the other.
-    pixels: NDArray[Any] = np.ascontiguousarray(fit(kept, geometry, options))
+    pixels: NDArray[Any] = np.ascontiguousarray(fit(kept, geometry, options, bands=bands))
     meter.lap("resize")
     same = decoded.clean and not geometry.changes and kept.shape == decoded.pixels.shape
     codec = IMAGE_CODECS[options.encoding]
@@ -116,9 +121,9 @@ def prepare_image(
     height, width, channels = pixels.shape
     changes = _changes(decoded, kept, geometry, options)
     if observer is not None:
-        observer(changes, decoded.suspect, decoded.pixels, pixels)
+        observer(changes, decoded.suspect, viewable(decoded.pixels, bands=bands), viewable(pixels, bands=bands))
         meter.lap("thumbnails")
-    hashes = perceptual_hashes(_without_border(pixels, geometry))
+    hashes = perceptual_hashes(viewable(_without_border(pixels, geometry), bands=bands))
     return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, hashes, changes, decoded.suspect)
 
 
@@ -183,13 +188,18 @@ def _over(pixels: Pixels, background: tuple[int, int, int]) -> Pixels:
 
 def _grey(pixels: Pixels) -> Pixels:
     """The luma of RGB pixels, as Pillow's "L": `[height, width, 1]`."""
+    if pixels.dtype == np.float32:
+        parts = (pixels[..., i : i + 1] * np.float32(weight / 65_536) for i, weight in enumerate(_LUMA))
+        return next(parts) + next(parts) + next(parts)
     red, green, blue = (pixels[..., i : i + 1].astype(np.uint32) * weight for i, weight in enumerate(_LUMA))
     grey: NDArray[Any] = ((red + green + blue + 0x8000) >> 16).astype(pixels.dtype)
     return grey
 
 
-def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions) -> Pixels:
+def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions, *, bands: bool = False) -> Pixels:
     """Crop, resize and pad upright pixels, `[height, width, channels]`, that a decoder may have reduced.
+
+    With `bands`, no channel is opacity.
 
     Raises:
         BadInput: the result would be too large, as for a very long and thin image.
@@ -201,19 +211,19 @@ def fit(pixels: Pixels, geometry: Geometry, options: ImageOptions) -> Pixels:
         raise BadInput("too-large", f"{was} would become {width}x{height} pixels; try --fit crop or pad")
     if geometry.resizes:
         box = geometry.box_in(pixels.shape[1], pixels.shape[0])
-        pixels = resampled(pixels, box, geometry.scaled, options.filter)
-    return _padded(pixels, geometry, options.pad_color) if geometry.pads else pixels
+        pixels = resampled(pixels, box, geometry.scaled, options.filter, bands)
+    return _padded(pixels, geometry, options.pad_color, bands=bands) if geometry.pads else pixels
 
 
-def _padded(pixels: Pixels, geometry: Geometry, color: tuple[int, int, int]) -> Pixels:
+def _padded(pixels: Pixels, geometry: Geometry, color: tuple[int, int, int], *, bands: bool) -> Pixels:
     height, width, channels = pixels.shape
     border: Pixels = np.array([[color]], np.uint8)
-    if channels == 1:
+    if channels == 1 or bands:
         border = _grey(border)
     elif channels == 4:
         border = np.array([[[*color, 255]]], np.uint8)
     (left, top), size = geometry.offset, geometry.size
-    border = to_16_bits(border) if pixels.dtype == np.uint16 else border
+    border = to_16_bits(border) if pixels.dtype == np.uint16 else border.astype(pixels.dtype)
     result: NDArray[Any] = np.broadcast_to(border, (size[1], size[0], channels)).copy()
     result[top : top + height, left : left + width] = pixels
     return result

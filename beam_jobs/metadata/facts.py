@@ -97,6 +97,7 @@ def _image(field: Field, options: Mapping[str, Any]) -> Iterator[str]:
     normalize = options.get("normalize", "none")
     if normalize != "none":
         yield f"The pixels were normalised ({normalize})."
-    channels = {1: "grey", 3: "RGB", 4: "RGB with opacity", None: "with its own channels"}[field.shape[2]]
+    names = {1: "grey", 3: "RGB", 4: "RGB with opacity", None: "with its own channels"}
+    channels = names.get(field.shape[2], f"{field.shape[2]} bands")
     quality = f", quality {options['quality']}" if options.get("quality") else ""
     yield f"Each image is stored as {field.encoding}, {field.dtype}, {channels}{quality}."

@@ -87,7 +87,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "Fields", ", ".join(f"{name} ({_type(field)})" for name, field in shown) + more
     if (found := manifest.statistics) is not None:
         mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (found.mean, found.std))
-        yield "Pixels", f"mean {mean}, standard deviation {std}, of {found.split}, as 0 to 1"
+        unit = "as 0 to 1" if found.scaled else "as they are"
+        yield "Pixels", f"mean {mean}, standard deviation {std}, of {found.split}, {unit}"
     if manifest.counts.excluded:
         yield "Excluded", f"{counted(manifest.counts.excluded, 'input')}, as --exclude says"
     if manifest.hosts:

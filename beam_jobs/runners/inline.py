@@ -13,6 +13,7 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from beam_jobs.errors import JobError
+from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.plan.tasks import ShardTask, reference_at
 from beam_jobs.shards.job import CLOCK_SECONDS, Job, Watcher, too_slow
 from beam_jobs.sources.files.interface import Reject
@@ -67,6 +68,8 @@ class _InlineCalls:
 
     def _do(self, work: Callable[..., Any], task: ShardTask, job: Job, statistics: Any) -> Any:
         """Do `work` in another thread, so that this one can give it up in the middle of a decoder's C code."""
+        # Of a decoder's warnings, some quote the texts of a file, such as names of patients.
+        ignore_image_warnings()
         attempt, result = _Attempt(self), Future[Any]()
 
         def run() -> None:

@@ -333,4 +333,4 @@ def _statistics(all_sums: Mapping[str, ChannelSums]) -> Statistics | None:
     if sums.pixels == 0 or sums.mixed:
         return None
     mean, std = sums.mean_std()
-    return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std)
+    return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std, scaled=sums.has_range)

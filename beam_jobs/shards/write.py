@@ -73,6 +73,11 @@ def write_shard(task: ShardTask, job: Job, statistics: ChannelSums | None, watch
         return kept
     if job.image.normalize == "dataset" and not (statistics and statistics.pixels):
         raise JobError("--normalize dataset: of the split that is measured, no image can be used")
+    if job.image.normalize == "dataset" and statistics is not None and statistics.mixed:
+        raise JobError(
+            "--normalize dataset: images of floats and images of integers have no common mean; prepare them apart, or"
+            " with --normalize per-image"
+        )
     try:
         with _attempt(task, job, output) as attempt:
             written = _write(task, job, statistics, watcher, attempt)

@@ -11,15 +11,14 @@ the archive. The rest after the dot is the component. The input is the component
 component that `--image-key` names ("jpg", "input.jpg"). `key.cls` is its label (a number, or else a name), `key.txt`
 its field "txt", and the object in `key.json` has further fields, and the label ("label", or the label column) if there
 is no `cls`. With `--image-key`, a single component that ends in ".cls" is the label, too. "height" and "width" in the
-JSON are left out unless `--fields` names them, since each record has its own. Other members are left out. Of members
-with one path, the last one counts.
+JSON are left out unless `--fields` names them, since each record has its own. `--boxes` and `--points` name lists in
+the JSON, and `--id-column` a text. Other members are left out. Of members with one path, the last one counts.
 
 If no input has such a label, and in archives without this layout, labels are those of `ClassFolders`.
 """
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 import tempfile
@@ -43,9 +42,8 @@ from beam_jobs.sources.files.interface import (
 )
 from beam_jobs.sources.files.many_images import Columns, Files, Splits, as_label, count
 from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_plain, read_zip, unpack
-from beam_jobs.sources.files.tables.json_lists import is_too_deep
 from beam_jobs.sources.folder import ClassFolders
-from beam_jobs.sources.joined_members import Joined
+from beam_jobs.sources.joined_members import Joined, json_object, refuse_nested, text_of
 from shard_reader.printable import printable
 
 __all__ = ["Archive", "is_archive"]
@@ -72,8 +70,9 @@ class Archive(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        columns = ("label_column", "label_separator", "split_column", "fields")
-        refuse_options(options, "an archive", taken=(*columns, "image_key", "nested_classes", "class_pattern"))
+        columns = ("id_column", "label_column", "label_separator", "split_column", "fields", "boxes", "points")
+        more = ("box_format", "box_frame", "image_key", "nested_classes", "class_pattern")
+        refuse_options(options, "an archive", taken=(*columns, *more))
         self._files = Files(options)
         self._columns = Columns(options, ("label",), frozenset({"height", "width"}))
         self._folders = ClassFolders(options.nested_classes, options.class_pattern)
@@ -135,11 +134,11 @@ class Archive(Source):
             text += f" ({images}{', ' if images else ''}labels from {' and '.join(sorted(self._labels))})"
             if folders.splits and splits is None:
                 splits, text = folders.splits, f"{text}, in split folders ({', '.join(folders.splits)})"
-            return Layout(text=text, left_out=left_out, splits=splits)
+            return self._layout(text=text, left_out=left_out, splits=splits)
         text += f" ({images})" if images else ""
         flat = folders.class_names is None and folders.splits is None
         text += " of images without classes" if flat else f" of {folders.text}"
-        return Layout(
+        return self._layout(
             text=text,
             left_out=left_out,
             warnings=folders.warnings(called),
@@ -147,6 +146,10 @@ class Archive(Source):
             splits=splits or folders.splits,
             unlabelled=folders.unlabelled,
         )
+
+    def _layout(self, **facts: Any) -> Layout:
+        of = self._columns.objects
+        return Layout(fields=of.types(), boxes=of.box_formats, points=of.point_formats, **facts)
 
     def resolve(self, entry: Entry) -> Entry | Problem:
         """The entry, completed with its split and, where folders are classes, its class."""
@@ -157,7 +160,7 @@ class Archive(Source):
         if isinstance(split, Problem):
             return split
         split = entry.split or split
-        found = self._folders.label(_inner(entry.id[len(self._files.id(archive, "")) :]))
+        found = self._folders.label(_inner(_id_of(entry)[len(self._files.id(archive, "")) :]))
         if self._labels and self.options.class_pattern is None:
             folder = None if isinstance(found, Problem) or self.options.split_column is not None else found[1]
             return entry._replace(split=split or folder)
@@ -165,7 +168,7 @@ class Archive(Source):
 
     def uri(self, entry: Entry | Reference) -> str:
         """The address of the archive, followed by the member's path."""
-        return f"{self._files.directory.uri('')}/{entry.id}"
+        return f"{self._files.directory.uri('')}/{_id_of(entry)}"
 
     def read(self, reference: Reference) -> bytes:
         """The bytes of a member.
@@ -174,6 +177,8 @@ class Archive(Source):
             BadInput: the bytes are damaged.
         """
         archive, *place = reference.place
+        if self.options.id_column is not None:
+            place.pop()
         return _read(lambda start, end: self._files.directory.read(archive, start, end), place)
 
     def answers(self, reference: Reference) -> bool:
@@ -211,8 +216,10 @@ class Archive(Source):
     def _entry(self, archive: str, member: Member) -> Entry:
         if member.problem is None:
             self._folders.add(_inner(member.name))
-        inner = _without_dot(member.name)
-        return Entry(self._files.id(archive, inner), member.size, [archive, *member.place], problem=member.problem)
+        id = self._files.id(archive, _without_dot(member.name))
+        # With ids of a column, the path goes along: folders and messages need it.
+        place = [archive, *member.place, *([] if self.options.id_column is None else [id])]
+        return Entry(id, member.size, place, problem=member.problem)
 
     def _sample(self, archive: str, file: BinaryIO, members: list[Member]) -> Iterator[Entry]:
         """The images of one key, with the values beside them."""
@@ -273,13 +280,13 @@ class Archive(Source):
                 raise BadInput(member.problem.reason, f"its .{kind} {member.problem.message}")
             if member.size > _VALUE_BYTES:
                 raise BadInput(f"bad-{kind}", f"its .{kind} has {member.size:,} bytes; {_VALUE_BYTES:,} can be read")
-        texts = {kind: _text(kind, _read(read, member.place)) for kind, member in beside.items()}
-        values = _json_object(texts["json"]) if "json" in texts else {}
+        texts = {kind: text_of(kind, _read(read, member.place)) for kind, member in beside.items()}
+        values = json_object(texts["json"]) if "json" in texts else {}
         if "txt" in texts:
             values["txt"] = texts["txt"]
         self._columns.see(values)
         values = {name: value for name, value in values.items() if self._columns.is_needed(name)}
-        _refuse_nested(values)
+        refuse_nested({n: value for n, value in values.items() if n not in self._columns.objects.names})
         if "cls" in texts:
             self._labels.add(f".{_suffix(beside['cls'])}")
             values.pop(self._columns.label or "", None)
@@ -295,6 +302,12 @@ class Archive(Source):
         if label is None or label == "" or isinstance(label, Problem):
             raise BadInput("bad-label", "its .cls is empty")
         return label
+
+
+def _id_of(entry: Entry | Reference) -> str:
+    """The id of an entry without a column of ids: the path of its member."""
+    *_, last = entry.place or [None]
+    return last if isinstance(last, str) else entry.id
 
 
 def _kind(name: str) -> str | None:
@@ -355,36 +368,3 @@ def _is_sample(members: list[Member]) -> bool:
 
 def _read(read: Any, place: list[int]) -> bytes:
     return read_plain(read, place) if len(place) == 2 else read_zip(read, place)
-
-
-def _text(kind: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"bad-{kind}", f"its .{kind} is not UTF-8 at byte {error.start}") from error
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    if is_too_deep(text):
-        raise BadInput("bad-json", "its .json nests lists and objects too deeply")
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput("bad-json", f"its .json is no JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise BadInput("bad-json", f"its .json is no object but {text.strip()[:40]!r}")
-    try:
-        json.dumps(values, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise BadInput("bad-json", f"its .json has half of a surrogate pair ({error.object[error.start]!r})") from error
-    return values
-
-
-def _refuse_nested(values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict | list) for v in value)):
-            raise BadInput(
-                "bad-json",
-                f"its .json has {name} nested: values are numbers, texts, and lists of them;"
-                " leave it out with --fields",
-            )

@@ -1,4 +1,7 @@
-"""The members of an archive by their keys, joined on disk, with links followed and replaced members gone."""
+"""The members of an archive by their keys, joined on disk, with links followed and replaced members gone.
+
+Also the values in members that are texts.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,17 @@ import hashlib
 import heapq
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from beam_jobs.external_sort import Spill
-from beam_jobs.sources.files.interface import Problem
+from beam_jobs.sources.files.interface import BadInput, Problem
 from beam_jobs.sources.files.members import Member
+from beam_jobs.sources.files.tables.json_lists import is_too_deep
 from shard_reader.printable import printable
 
-__all__ = ["Joined"]
+__all__ = ["Joined", "json_object", "refuse_nested", "text_of"]
 
 _BUCKETS = 64  # few, since there is a spill for each of maybe thousands of archives
 
@@ -87,3 +92,51 @@ def _hashed(text: str) -> bytes:
 def _parsed(line: bytes) -> Member:
     name, size, place, problem, link = json.loads(line[76:])
     return Member(name, size, place, Problem(*problem) if problem else None, link)
+
+
+def text_of(kind: str, data: bytes) -> str:
+    """The text of a member.
+
+    Raises:
+        BadInput: it is not UTF-8.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"bad-{kind}", f"its .{kind} is not UTF-8 at byte {error.start}") from error
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The object in a text.
+
+    Raises:
+        BadInput: it is no object of JSON, or nests too deeply.
+    """
+    if is_too_deep(text):
+        raise BadInput("bad-json", "its .json nests lists and objects too deeply")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput("bad-json", f"its .json is no JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise BadInput("bad-json", f"its .json is no object but {text.strip()[:40]!r}")
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput("bad-json", f"its .json has half of a surrogate pair ({error.object[error.start]!r})") from error
+    return values
+
+
+def refuse_nested(values: Mapping[str, Any]) -> None:
+    """Refuse values that no field can hold.
+
+    Raises:
+        BadInput: a value is an object, or a list of lists or objects.
+    """
+    for name, value in values.items():
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict | list) for v in value)):
+            raise BadInput(
+                "bad-json",
+                f"its .json has {name} nested: values are numbers, texts, and lists of them;"
+                " leave it out with --fields",
+            )

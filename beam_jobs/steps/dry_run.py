@@ -21,11 +21,11 @@ from beam_jobs.shards.output import Output, output_directory
 from beam_jobs.shards.record import image_fields, labels_of
 from beam_jobs.sources.files.interface import Reference, Source
 from beam_jobs.steps.planner import Plan, Run, make_plan, take_sample, worker_processes
+from beam_jobs.steps.result import plain_json
 from beam_jobs.steps.sample import Sample
 from beam_jobs.steps.summary import column, image_text, output_state, reached_lines
 from beam_jobs.terminal import counted, size_text
 from shard_reader.printable import printable
-from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
 
 __all__ = ["DryRun", "Estimate", "Pass", "SplitPlan", "Tally", "dry_run"]
@@ -122,8 +122,8 @@ class DryRun:
 
     def to_json(self) -> str:
         """One object of JSON."""
-        body = asdict(self) | {"output": without_secrets(self.output)}
-        return json.dumps({name: value for name, value in body.items() if name != "workers"}, indent=2)
+        body = plain_json({name: value for name, value in asdict(self).items() if name != "workers"})
+        return json.dumps(body, indent=2)
 
     def to_text(self) -> str:
         """The plan in words."""

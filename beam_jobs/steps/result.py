@@ -12,7 +12,7 @@ from shard_reader.format.manifest import MANIFEST_NAME, REJECTS_NAME, Counts, Ma
 from shard_reader.storage.open import directory
 from shard_reader.storage.secrets import without_secrets
 
-__all__ = ["OnProgress", "PrepareResult", "ProgressReport"]
+__all__ = ["OnProgress", "PrepareResult", "ProgressReport", "plain_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,8 @@ class PrepareResult:
             yield from map(Reject.from_line, directory(self.output).lines(REJECTS_NAME))
 
     def to_json(self) -> str:
-        """One object of JSON."""
-        return without_secrets(json.dumps(self._body(), indent=2))
+        """One object of JSON, without the secrets of URLs."""
+        return json.dumps(plain_json(self._body()), indent=2)
 
     def _body(self) -> dict[str, Any]:
         manifest, place = self.manifest, directory(self.output)
@@ -100,3 +100,13 @@ class PrepareResult:
 
     def __str__(self) -> str:
         return self.text
+
+
+def plain_json(value: Any) -> Any:
+    """A value of JSON, each text of which is without the secrets of URLs."""
+    # One by one: in a text of JSON, a secret may end with the backslash of an escape.
+    if isinstance(value, dict):
+        return {name: plain_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(inner) for inner in value]
+    return without_secrets(value) if isinstance(value, str) else value

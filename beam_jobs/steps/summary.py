@@ -204,7 +204,9 @@ def image_text(field: Field, options: Mapping[str, Any]) -> str:
     fit, box = options["fit"], f"{options['width']}x{options['height']}"
     sizes = {"cover": f"smallest that covers {box}", "inside": f"largest inside {box}", "none": "as it is"}
     how = f"{fit}, {options['filter']}" if fit != "none" else fit
-    colours = {1: ", grey", 3: "", 4: ", with transparency", None: ", grey or colour"}[channels]
+    # Raw pixels of four channels may be four bands, too.
+    four = ", 4 channels" if codec_of(field).is_raw else ", with transparency"
+    colours = {1: ", grey", 3: "", 4: four, None: ", grey or colour"}.get(channels, f", {channels} bands")
     codec = codec_of(field)
     quality = f" quality {options['quality'] or codec.quality}" if codec.quality is not None else ""
     if codec.keeps_files and not options["quality"] and (fit == "none" or options.get("only_shrink")):

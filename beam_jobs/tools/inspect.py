@@ -181,7 +181,8 @@ def _statistics_facts(manifest: Manifest) -> dict[str, Any] | None:
     found = manifest.statistics
     if found is None:
         return None
-    return {"split": found.split, "pixels": found.pixels, "mean": list(found.mean), "std": list(found.std)}
+    facts = {"split": found.split, "pixels": found.pixels, "mean": list(found.mean), "std": list(found.std)}
+    return facts if found.scaled else {**facts, "scaled": False}
 
 
 def _examples(path: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
@@ -282,7 +283,8 @@ def _statistics_lines(statistics: Mapping[str, Any] | None) -> list[str]:
     if statistics is None:
         return []
     mean, std = (" ".join(f"{value:.4f}" for value in statistics[name]) for name in ("mean", "std"))
-    return [f"statistics   mean {mean}, std {std} (of {_short(statistics['split'])}, 0 to 1)"]
+    unit = "0 to 1" if statistics.get("scaled", True) else "as they are"
+    return [f"statistics   mean {mean}, std {std} (of {_short(statistics['split'])}, {unit})"]
 
 
 def _option_lines(options: Mapping[str, Any]) -> Iterator[str]:

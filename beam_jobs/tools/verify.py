@@ -91,7 +91,7 @@ class Verification:
         need_shard_packages(self.manifest)
         image = self.manifest.fields["image"]
         if decode or image.feature is not None:
-            need_packages("decode", *codec_of(image).packages)
+            need_packages("decode", *codec_of(image).packages_for(image))
         if self._remote is not None:
             for name in (MANIFEST_NAME, *self.manifest.files):
                 copy_to_disk(files, name, self.path)

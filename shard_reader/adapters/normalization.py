@@ -32,7 +32,7 @@ def pixel_statistics(
     Args:
         data: a dataset. Its statistics are over every pixel of one split, as `prepare` wrote them.
         mean, std: values for each channel, of pixels scaled to 0..1, in place of the manifest's, such as those of a
-            pretrained model.
+            pretrained model; of inputs that are floats, of the values as they are.
 
     Raises:
         ValueError: the dataset has no statistics, its pixels are normalized already, or `mean` and `std` do not fit
@@ -43,9 +43,11 @@ def pixel_statistics(
         raise TypeError(f"{data!r} is no dataset: pass the result of open_dataset")
     if (mean is None) != (std is None):
         raise ValueError(f"mean={mean!r}, std={std!r}: give both or neither")
-    white = _white(data)
+    found = data.manifest.statistics if isinstance(data, Dataset) else None
+    scaled = found is None or found.scaled  # floats without a known range are taken as they are
+    white = _white(data) if scaled else _unscaled(data)
     if mean is None or std is None:
-        statistics = data.manifest.statistics if isinstance(data, Dataset) else None
+        statistics = found
         if statistics is None or not statistics.mean:
             raise ValueError(f"{data.name} has no statistics of its pixels: pass mean= and std=, of pixels from 0 to 1")
         # A channel of one value everywhere has a deviation of 0, which nothing can be divided by.
@@ -55,13 +57,18 @@ def pixel_statistics(
     for name, values in (("mean", mean), ("std", std)):
         fits = isinstance(values, Sequence) and len(values) == channels and all(map(math.isfinite, values))
         require(fits, name, values, f"must be {channels} numbers, one for each channel of {data.name}")
-    require(min(mean) >= 0 and max(mean) <= 1, "mean", mean, "must be of pixels scaled to 0..1")
-    require(min(std) > 0 and max(std) <= 1, "std", std, "must be of pixels scaled to 0..1, and above 0")
+    require(not scaled or (min(mean) >= 0 and max(mean) <= 1), "mean", mean, "must be of pixels scaled to 0..1")
+    require(not scaled or max(std) <= 1, "std", std, "must be of pixels scaled to 0..1, and above 0")
+    require(min(std) > 0, "std", std, "must be of pixels scaled to 0..1, and above 0")
     return PixelStatistics(tuple(value * white for value in mean), tuple(value * white for value in std))
 
 
 def _white(data: Records) -> float:
-    """The largest value of a pixel."""
+    """The largest value of a pixel.
+
+    Raises:
+        ValueError: the pixels are normalized already.
+    """
     dtype = data.fields["image"].dtype
     if dtype in _WHITE:
         return _WHITE[dtype]
@@ -73,3 +80,16 @@ def _white(data: Records) -> float:
             " they are, or prepare them as uint8"
         )
     return 255.0 if how == "none" else 1.0
+
+
+def _unscaled(data: Records) -> float:
+    """1 for floats as they are.
+
+    Raises:
+        ValueError: they are normalized already.
+    """
+    options = data.manifest.options.get("image") if isinstance(data, Dataset) else None
+    how = options.get("normalize") if isinstance(options, dict) else None
+    if how != "none":
+        raise ValueError(f"the pixels of {data.name} are normalized already ({how}): take them as they are")
+    return 1.0

@@ -18,7 +18,8 @@ def shown_pixels(image: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
     Args:
         image: `[height, width, channels]`, of any dtype of a stored image.
     """
-    image = image[..., :1] if image.shape[2] == 2 else image[..., :4]
+    if image.shape[2] not in (1, 3, 4):  # bands: the first three, or the first
+        image = image[..., : 3 if image.shape[2] > 4 else 1]
     if image.dtype == np.uint8:
         return image, ""
     if image.dtype == np.uint16 and image.max(initial=0) >= _DARK:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from shard_reader.format.fields import FIELD_DTYPES, INDEX_DTYPES, INPUT_FIELDS, MAX_VALUES, Field, index_dtype
-from shard_reader.format.image_codecs.table import is_pixel_array
+from shard_reader.format.image_codecs.table import codec_of, is_pixel_array
 from shard_reader.printable import excerpt, printable
 
 __all__ = ["MOST_CHANNELS", "field_problems", "least_bytes"]
@@ -17,7 +17,7 @@ __all__ = ["MOST_CHANNELS", "field_problems", "least_bytes"]
 _MOST_SIZES = 8  # of a shape
 _MOST_FIELDS = 4096
 _MOST_SIDE = 1 << 31
-MOST_CHANNELS = 4
+MOST_CHANNELS = 16
 _FRAME = 16  # bytes of a record's frame in a TFRecord, and of a reference in HDF5
 
 
@@ -72,11 +72,12 @@ def _of_image(image: Field) -> Iterator[str]:
         yield "$.fields.image: needs an encoding and a shape of height, width, channels"
         return
     sides, channels = image.shape[:2], image.shape[2]
+    most = max(codec_of(image).channels)
     if any(side is not None and not 0 < side < _MOST_SIDE for side in sides) or not (
-        channels is None or 0 < channels <= MOST_CHANNELS
+        channels is None or 0 < channels <= most
     ):
         shown = ", ".join("null" if size is None else str(size) for size in image.shape)
-        yield f"$.fields.image.shape: [{shown}] is that of no image: sides of 1 and more, and 1 to 4 channels"
+        yield f"$.fields.image.shape: [{shown}] is that of no image: sides of 1 and more, and 1 to {most} channels"
 
 
 def _of_columns(fields: Mapping[str, Field]) -> Iterator[str]:

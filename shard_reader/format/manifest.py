@@ -33,7 +33,8 @@ columns, with a value for each shard, in order: `records`, the number of records
 `index_crc32c`, the CRC-32C of the checksums at the end of the index. Without `index_crc32c`, indexes end with their
 rows. In earlier versions `shards` is a list of objects, each with `records` and, in `files`, an object for each format;
 a reader MUST read both. All formats hold the same records in the same order. `statistics` are the mean and standard
-deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any normalisation. `counts`
+deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any normalisation; of inputs
+that are floats those of the values themselves, without NaN, and then `scaled` is `false`. `counts`
 has one number for each way of an input, those of inputs with the bytes of another (`duplicates`, of which `leaks` are
 in another split, and `contradictions` have other labels), those of records that look like another (`near_duplicates`,
 `near_leaks`, `near_contradictions`; 0 if they were not looked for), that of stored images whose decoder complained
@@ -49,8 +50,9 @@ manifest in which each field has a `feature`, the name of the one it is read fro
 in the image's own header if their `feature` is the image's. Where no feature is a unique text, there is no field `id`:
 a record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
 
-**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width, channel; a
-JPEG may have restart markers, at which a reader may cut a part out of it), `id` (UTF-8, unique in the dataset),
+**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width, channel, of
+1 to 16 channels; a JPEG may have restart markers, at which a reader may cut a part out of it; a PNG has 16 bits a value
+where the `dtype` of its field is `uint16`, and 8 otherwise), `id` (UTF-8, unique in the dataset),
 `height`, `width`, `original_height`, `original_width` (the pixels of the upright input, before it is cropped, resized
 or padded), `content_hash` (the first 64 bits of the XXH3-128 of the input), `phash`, `dhash` (two perceptual hashes of
 64 bits of the stored image without its border; both 0 for an image of one colour, which has none; all three hashes as
@@ -226,12 +228,16 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """Mean and standard deviation of each channel, of pixels scaled to 0..1, over one split."""
+    """Mean and standard deviation of each channel, of pixels scaled to 0..1, over one split.
+
+    Those of inputs that are floats are not `scaled`: they have no known range.
+    """
 
     split: str
     pixels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scaled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +338,8 @@ class Manifest:
         # Without such inputs, a manifest has the text that earlier versions gave.
         if not self.counts.excluded:
             del body["counts"]["excluded"]
+        if self.statistics is not None and self.statistics.scaled:
+            del body["statistics"]["scaled"]
         if not self.hosts:  # of a dataset that is not from the web
             del body["hosts"]
         return with_checksum(body)
@@ -566,6 +574,7 @@ def _read_statistics(o: JsonObject) -> Statistics:
         pixels=o.count("pixels"),
         mean=o.sequence("mean", lambda e: e.get("", float, 0.0)),
         std=o.sequence("std", lambda e: e.get("", float, 0.0)),
+        scaled=o.get("scaled", bool, True) if "scaled" in o.value else True,
     )
 
 

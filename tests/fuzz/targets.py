@@ -27,7 +27,7 @@ from pyarrow import parquet
 from support.pictures import profile
 
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.images.decode import decode
+from beam_jobs.images.decode import decode, ignore_image_warnings
 from beam_jobs.images.files import png
 from beam_jobs.images.files.unread import unread
 from beam_jobs.images.pixels.colour import srgb_pixels
@@ -269,11 +269,34 @@ def _files(data: bytes) -> None:
 
     Those of JPEGs are decoded twice: reduced, too.
     """
-    unread(data)
+    assert str(unread(data))
     for simpler in png.simpler(data):
         assert len(simpler) <= len(data) + 8
     decode(data, replace(_OPTIONS, fit="stretch", width=1, height=1))
     decode(data, _OPTIONS)
+
+
+def _raster(data: bytes) -> None:
+    """DICOM, and TIFF of bands and floats, whichever a file is."""
+    ignore_image_warnings()
+    floats = replace(_OPTIONS, channels="keep", dtype="float32", encoding="raw", normalize="none")
+    with contextlib.suppress(BadInput):
+        decode(data, replace(_OPTIONS, dicom_window="default"))
+    decode(data, floats)
+
+
+def _rasters() -> Sequence[bytes]:
+    import tifffile
+    from support.dicom import dicom, rle
+
+    values = (np.arange(48).reshape(4, 4, 3) * 5).astype(np.uint8)
+    window = {"RescaleSlope": "1", "RescaleIntercept": "-1024", "WindowCenter": "40", "WindowWidth": "400"}
+    found = [dicom(values), rle(values), dicom(values[..., 0].astype(np.int16), **window)]
+    for kind, settings in (("float32", {}), ("uint16", {"compression": "zlib"}), ("int16", {"tile": (16, 16)})):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, values.astype(kind), photometric="minisblack", planarconfig="contig", **settings)
+        found.append(buffer.getvalue())
+    return found
 
 
 def _lists(data: bytes) -> None:
@@ -376,6 +399,17 @@ def _chunks() -> Sequence[bytes]:
     return found
 
 
+def _parquets() -> Sequence[bytes]:
+    """Files of Parquet with images and other columns."""
+    found = []
+    for codec, version in (("none", "1.0"), ("snappy", "2.0")):
+        images = [{"bytes": bytes(20), "path": "x.jpg"}, None]
+        table = pa.table({"image": images, "label": [1, 0], "objects": [{"a": [1.0], "b": ["x"]}, None]})
+        parquet.write_table(table, stored := io.BytesIO(), compression=codec, data_page_version=version)
+        found.append(stored.getvalue())
+    return found
+
+
 def _streams() -> Sequence[bytes]:
     """A stream and a file of Arrow with images."""
     images = [{"bytes": bytes(20), "path": "x.jpg"}, None]
@@ -400,6 +434,7 @@ _OPTIONS = ImageOptions(
 )
 _KINDS = {
     ".arrow": "arrow",
+    ".parquet": "arrow",
     ".csv": "table",
     ".tsv": "table",
     ".jsonl": "table",
@@ -538,6 +573,7 @@ TARGETS: Mapping[str, Target] = {
     "jpeg-part": Target(_jpeg_part, _jpegs_with_markers, (ValueError,)),
     "http-range": Target(_http, lambda: [_ANSWER, _CHUNKED], (OSError,)),
     "image-file": Target(_files, _images, (BadInput,)),
+    "raster": Target(_raster, _rasters, (BadInput,)),
     "colour-profile": Target(_profile, lambda: [_SRGB.tobytes(), _PROFILE], ()),
     "thumbnail": Target(_thumbnail, _images, ()),
     "lists": Target(_lists, lambda: [_LINES], ()),
@@ -558,6 +594,7 @@ TARGETS: Mapping[str, Target] = {
     ),
     "parquet-pages": Target(_pages, _chunks, (Damaged,)),
     "arrow": Target(_source(".arrow"), _streams, _INPUT),
+    "parquet": Target(_source(".parquet"), _parquets, _INPUT),
     "tar": Target(_source(".tar"), _tars, _INPUT),
     "zip": Target(_source(".zip"), _zips, _INPUT),
     "npy": Target(_source(".npy"), lambda: _arrays(".npy"), _INPUT),

@@ -20,9 +20,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
+from pyarrow import parquet
+from support import detection
 from support.command import REPOSITORY, command, prepared
+from support.detection import Photo, Thing
 from support.images import write_image
 from support.pages import LANGUAGES, blocks, run_page
 from support.servers import Store
@@ -71,6 +75,22 @@ def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return directory
 
 
+def write_rasters(folder: Path) -> None:
+    """Scenes of four bands, heights as floats, and scans."""
+    import tifffile
+    from support.dicom import dicom
+
+    rng = np.random.default_rng(1)
+    for name in ("scenes", "heights", "scans"):
+        (folder / name).mkdir()
+    for n in range(3):
+        bands, settings = rng.integers(0, 4000, (30, 40, 4), np.uint16), {"planarconfig": "contig"}
+        tifffile.imwrite(folder / f"scenes/{n}.tif", bands, photometric="minisblack", **settings)
+        tifffile.imwrite(folder / f"heights/{n}.tif", rng.random((30, 40)).astype(np.float32))
+        values = rng.integers(-1000, 1000, (30, 40 + n), np.int16)
+        (folder / f"scans/{n}.dcm").write_bytes(dicom(values, RescaleSlope="1", RescaleIntercept="-24"))
+
+
 def write_inputs(folder: Path) -> None:
     """The inputs that pages name, each as people have it."""
     rng = np.random.default_rng(0)
@@ -89,6 +109,25 @@ def write_inputs(folder: Path) -> None:
     (folder / "annotations/instances_val2017.json").write_text(json.dumps(coco))
     with tarfile.open(folder / "photos.tar", "w") as tar:
         tar.add(folder / "photos", "photos")
+    photos = [(path.name, path.parent.name, path.read_bytes()) for path in sorted(folder.glob("photos/*/*.jpg"))]
+    columns = {"image": [{"bytes": data, "path": name} for name, _, data in photos], "label": [n for _, n, _ in photos]}
+    (folder / "hub/data").mkdir(parents=True)
+    parquet.write_table(pa.table(columns), folder / "hub/data/train-00000-of-00001.parquet")
+    for split, of_split in (("train", photos[:8]), ("test", photos[8:10])):
+        (folder / "captioned" / split).mkdir(parents=True)
+        for name, _, data in of_split:
+            (folder / "captioned" / split / name).write_bytes(data)
+        rows = [f"{name},a cat on a chair" for name, *_ in of_split]
+        (folder / "captioned" / split / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    drawn = [
+        Photo(f"{name}/{n}.jpg", 240 + n % 3, 230, [Thing(name, (10, 20, 110, 90))], "train" if n < 12 else "val")
+        for n in range(16)
+        for name in [("cat", "dog")[n % 2]]
+    ]
+    for form, name in ((detection.as_yolo, "yolo"), (detection.as_voc, "voc"), (detection.as_ndjson, "")):
+        form(drawn, folder / "photos", folder / name)
+    (folder / "photos.ndjson").rename(folder / "pets.ndjson")
+    write_rasters(folder)
     images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), np.arange(6) % 3
     np.savez(folder / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     (folder / "cifar-10-batches-bin").mkdir()
@@ -245,14 +284,19 @@ def test_messages_of_the_page_about_trouble_are_those_of_the_code() -> None:
         assert len(longest) > 7 and longest in code, heading
 
 
-def test_the_table_of_sources_has_a_command_for_each() -> None:
+def test_the_table_of_sources_has_a_command_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
     found = []
     for name, line in SOURCES:
         options = parse(shlex.split(line)[1:])
         kind = recognised(options.source)[0].kind
         found.append(kind)
         assert kind == (name.strip() or "records") or (name.strip(), kind) == ("your own", "custom_source:Database")
-    assert found == ["folder", "table", "coco", "archive", "records", "records", "custom_source:Database"]
+    assert found == [
+        *("folder", "imagefolder", "table", "arrow", "coco", "yolo", "ndjson", "voc", "archive", "records", "records"),
+        "custom_source:Database",
+    ]
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ READ_NEW = (
     "python -c {from shard_reader import open_dataset; assert open_dataset('new', 'train')[0]['image'].ndim == 3}"
 )
 HEIC = "import pillow_heif; from PIL import Image; pillow_heif.register_heif_opener(); "
+TIFF = "import numpy, os, tifffile; os.makedirs('tiff'); "
+TIFF += "[tifffile.imwrite(f'tiff/{n}.tif', numpy.full((64, 64), n, 'float32')) for n in range(3)]"
+DICOM = "import os; from pydicom.data import get_testdata_file; os.makedirs('dicom'); "
+DICOM += "import shutil; shutil.copy(get_testdata_file('CT_small.dcm'), 'dicom')"
 HEIC += "[Image.new('RGB', (64, 64), (n, 9, 9)).save(f'heic/{n}.heic') for n in range(3)]"
 
 
@@ -58,6 +62,10 @@ EXAMPLES: Mapping[str, Example] = {
                            "print(preprocess('photos/cat/0.jpg', 'shards').shape)}"]),
     "report": Example(["image-shards report shards"]),
     "heic": Example(["python -c {" + HEIC + "}", "image-shards prepare heic new --size 64", READ_NEW], also="beam"),
+    "tiff": Example(["python -c {" + TIFF + "}", "image-shards prepare tiff new --size 64 --dtype float32", READ_NEW],
+                    also="beam"),
+    "dicom": Example(["python -c {" + DICOM + "}", "image-shards prepare dicom new --size 64 --dicom-window 40,400",
+                      READ_NEW], also="beam"),
     "dataflow": Example([PREPARE, "python -c {import apache_beam.runners.dataflow.dataflow_runner, gcsfs}"]),
     "tf": Example(["python -c {" + STREAM + "from shard_reader.tf_data import as_dataset; "
                    "images, *_ = next(iter(as_dataset(stream, inputs='image', targets='label')))" + FIRST + "}"]),

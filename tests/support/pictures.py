@@ -115,6 +115,7 @@ def tiff(pixels: np.ndarray, *, order: str = "<", bits: int = 16, data: bytes | 
     entries = {256: width, 257: height, 259: 1, 262: 2 if channels > 1 else 1, 277: channels, 278: height}
     entries |= {279: len(data), 273: where + 2 * len(depths), 258: bits if channels == 1 else where}
     numbers = {"orientation": 274, "planes": 284, "extra": 338, "photometric": 262, "sample_format": 339}
+    numbers |= {"compression": 259}
     entries |= {numbers[name]: value for name, value in tags.items()}
     directory = b""
     for tag, value in sorted(entries.items()):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from beam_jobs.cli.options.jpeg import add_jpeg, exact_decode, restart_markers
 from beam_jobs.cli.parser import listed
-from beam_jobs.cli.values import byte_size, color, integer
+from beam_jobs.cli.values import byte_size, color, dicom_window, integer
 from beam_jobs.errors import UsageError
 from beam_jobs.options import CHANNELS, FILTERS, MAX_SECONDS, MAX_WORK, NORMALIZATIONS, ImageOptions
 from shard_reader.format.fields import IMAGE_DTYPES, MAX_PIXELS
@@ -35,6 +36,7 @@ def add_pixels(parser: argparse.ArgumentParser) -> None:
         " with --normalize)")  # fmt: skip
     add("--normalize", choices=NORMALIZATIONS, default="none", metavar="HOW", help="unit: 0..1; symmetric: -1..1;"
         " imagenet, dataset, per-image: subtract that mean, divide by that deviation (default: none)")  # fmt: skip
+    add("--dicom-window", type=dicom_window, metavar="W", help="of DICOM: default (the file's own), or CENTER,WIDTH")
     add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N",
         help="reject images with more pixels (default: %(default)s)")  # fmt: skip
     add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE",
@@ -78,6 +80,7 @@ def image_options(found: argparse.Namespace) -> ImageOptions:
         max_work=found.max_work,
         reject_suspects=found.reject_suspects,
         exact_decode=exact_decode(found, fit),
+        dicom_window=found.dicom_window,
     )
 
 
@@ -92,7 +95,7 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         raise UsageError(f"--normalize {normalize} gives floats: give --dtype float32 or float16")
     if normalize != "none" and "float32" not in codec.dtypes:
         raise UsageError(
-            f"--normalize {normalize} gives floats, and --encoding {encoding} stores 8 bits: give --encoding"
+            f"--normalize {normalize} gives floats, and --encoding {encoding} stores integers: give --encoding"
             f" {_encodings(lambda codec: 'float32' in codec.dtypes)}, or normalise on the device, with the mean and std"
             " of the manifest"
         )
@@ -100,6 +103,12 @@ def _check_image_options(found: argparse.Namespace, fit: str, dtype: str, encodi
         others = _encodings(lambda codec: dtype in codec.dtypes)
         held = " and ".join(codec.dtypes)
         raise UsageError(f"--encoding {encoding} holds {held} pixels only: give --encoding {others} for {dtype}")
+    missing = () if dtype == codec.dtypes[0] or channels == "grey" else codec.deep_packages
+    for name in missing:
+        if find_spec(name) is None:
+            raise UsageError(
+                f"--encoding {encoding} needs {name} for colours of {dtype}: pip install 'image-shards[decode]'"
+            )
     if found.quality is not None and codec.quality is None:
         lossy = listed([codec.label for codec in IMAGE_CODECS.values() if codec.quality is not None], "and")
         raise UsageError(f"--quality {found.quality} is for {lossy}, the encoding is {encoding}: leave it out")

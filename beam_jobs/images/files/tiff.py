@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from beam_jobs.sources.files.interface import BadInput, Pixels
+from beam_jobs.sources.files.interface import Pixels
 
-__all__ = ["check_planes", "colours_of_palette", "described", "has_more_bands", "is_negative"]
+__all__ = ["colours_of_palette", "described", "has_more_bands", "is_misread", "is_negative"]
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _BANDS, _PLANES = 0x0102, 0x0103, 0x0106, 0x0115, 0x011C
 _COLOR_MAP, _EXTRA, _SAMPLE_FORMAT = 0x0140, 0x0152, 0x0153
@@ -23,31 +23,23 @@ _PHOTOMETRICS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YC
 _COMPRESSIONS = {7: "JPEG", 34712: "JPEG 2000", 34887: "LERC", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
 _ALPHAS = (1, 2)
 
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of TIFF and of BigTIFF."""
 
-def check_planes(image: TiffImagePlugin.TiffImageFile, *, keep: bool) -> None:
-    """Refuse a file that Pillow would misread. Call this before the image is loaded.
 
-    Args:
-        image: the image.
-        keep: whether all channels are to be kept.
+def is_misread(image: TiffImagePlugin.TiffImageFile, *, keep: bool) -> bool:
+    """Whether Pillow would misread a file, or lose a part of it. Call this before the image is loaded.
 
-    Raises:
-        BadInput: the pixels are signed, or 16-bit numbers that Pillow would take for 8-bit ones, or have a fourth band
-            that is not opacity and would be lost.
+    Its pixels are signed, floats or 32-bit numbers, or 16-bit ones that Pillow would take for 8-bit ones, or have a
+    further band that is not opacity and would be lost, though all channels are to be kept (`keep`).
     """
     tags = image.tag_v2
     bits = tags.get(_BITS, (1,))
     if tags.get(_PLANES) == 2 and len(bits) > 1 and max(bits) > 8:
-        raise BadInput("unsupported-mode", "a TIFF of 16-bit colours, one plane for each")
-    signs = {_SAMPLE_FORMATS[one] for one in tags.get(_SAMPLE_FORMAT, ()) if one in _SAMPLE_FORMATS}
-    if signs:
-        raise BadInput(
-            "unsupported-mode", f"{_text(tags)}: pixels have no known range; scale them to unsigned integers"
-        )
-    if keep and has_more_bands(image):
-        raise BadInput(
-            "unsupported-mode", f"{_text(tags)}: of further bands only opacity can be kept; --channels rgb drops them"
-        )
+        return True
+    if max(bits) > 16 or any(one in _SAMPLE_FORMATS for one in tags.get(_SAMPLE_FORMAT, ())):
+        return True
+    return keep and has_more_bands(image)
 
 
 def has_more_bands(image: TiffImagePlugin.TiffImageFile) -> bool:
@@ -81,11 +73,11 @@ def colours_of_palette(image: Image.Image) -> Pixels | None:
 
 def described(data: bytes) -> str | None:
     """A TIFF file that Pillow cannot read, in words; None for other files."""
-    if data[:4] not in (b"II*\0", b"MM\0*"):
+    if not data.startswith(MAGIC):
         return None
     file = io.BytesIO(data)
     try:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:16] if data[2] == 43 or data[3] == 43 else data[:8])
         file.seek(tags.next)
         tags.load(file)
         return _text(tags)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from beam_jobs.images.files.packages import installed, missing
 from beam_jobs.images.files.tiff import described
+from beam_jobs.sources.files.interface import BadInput
 
 __all__ = ["unread"]
 
 _BEGINNING = 4096  # bytes in which a kind shows
 _KINDS: Final = (
-    (rb".{4}ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", "HEIC; install pillow-heif to read it"),
     (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL, which is not read; convert it, as with djxl"),
     (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg\b", "an SVG drawing; render it first"),
-    (rb".{128}DICM", "DICOM, whose pixels need a window of values; convert it, as with pydicom"),
     (
         rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)",
         "a web page, perhaps an error in place of a download; fetch it again",
@@ -31,8 +31,20 @@ _KINDS: Final = (
 )
 
 
-def unread(data: bytes) -> str:
-    """The kind of a file that is not an image to Pillow, and what to do; a plain sentence for an unknown kind."""
+_HEIF: Final = re.compile(rb".{4}ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
+
+
+def unread(data: bytes) -> BadInput:
+    """The reject of a file that is not an image to Pillow: its kind, and what to do."""
+    if _HEIF.match(data):
+        if not installed("pillow_heif"):
+            return missing("pillow-heif", "heic", "HEIC images")
+        return BadInput("damaged", "a HEIC file whose header or image cannot be read; fetch or export it again")
+    return BadInput("not-an-image", _described(data))
+
+
+def _described(data: bytes) -> str:
+    """The kind of a file and what to do; a plain sentence for an unknown kind."""
     beginning = data[:_BEGINNING]
     for pattern, text in _KINDS:
         if re.match(pattern, beginning, re.DOTALL | re.IGNORECASE):

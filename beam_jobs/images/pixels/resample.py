@@ -26,18 +26,27 @@ _FILTERS: Final = {
 # Four plain channels are "CMYK" to the resizer: it multiplies those of "RGBA" by their opacity, and has no "RGBX".
 _MODES: Final = {1: "L", 3: "CMYK", 4: "RGBA"}
 _DEEP_TYPES: Final = {1: cykooz.PixelType.U16, 3: cykooz.PixelType.U16x3, 4: cykooz.PixelType.U16x4}
+_BAND_TYPES: Final = {"uint8": cykooz.PixelType.U8, "uint16": cykooz.PixelType.U16, "float32": cykooz.PixelType.F32}
 
 _NUDGE: Final = 2**-20  # pixels
 
 _thread = threading.local()
 
 
-def resampled(pixels: Pixels, box: tuple[float, float, float, float], size: tuple[int, int], filter: str) -> Pixels:
+def resampled(
+    pixels: Pixels,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    filter: str,
+    bands: bool = False,
+) -> Pixels:
     """The part `box` (left, top, width, height) of pixels, at `size` (width, height).
 
     Args:
-        pixels: uint8 or uint16 `[height, width, channels]`: grey, RGB, or RGB with opacity, by which colours count.
+        pixels: uint8 or uint16 `[height, width, channels]`: grey, RGB, or RGB with opacity, by which colours count; or
+            float32 of any number of channels.
         filter: a name of `FILTERS`.
+        bands: whether the channels are bands, in any number, of which none counts by another.
 
     Returns:
         The same dtype and channels, C-contiguous.
@@ -46,6 +55,8 @@ def resampled(pixels: Pixels, box: tuple[float, float, float, float], size: tupl
         _thread.resizer = cykooz.Resizer()  # one for each thread, since it has buffers
     options = cykooz.ResizeOptions(_FILTERS[filter], crop_box=cykooz.CropBox(*_safe_box(box, filter)))
     channels = pixels.shape[2]
+    if bands or pixels.dtype == np.float32:
+        return _each_band(pixels, size, options)
     if pixels.dtype == np.uint16:  # Pillow has no 16-bit colours: these are copied
         kind = _DEEP_TYPES[channels]
         source = cykooz.ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
@@ -58,6 +69,22 @@ def resampled(pixels: Pixels, box: tuple[float, float, float, float], size: tupl
     result = np.empty((*size[::-1], whole.shape[2]), np.uint8)
     _thread.resizer.resize_pil(_image_on(whole, channels), _image_on(result, channels), options)
     return packed(colours_of(result)) if channels == 3 else result
+
+
+def _each_band(pixels: Pixels, size: tuple[int, int], options: cykooz.ResizeOptions) -> Pixels:
+    """Bands, one after the other. A float is made of the floats around it: it is NaN if one of them is."""
+    if not hasattr(_thread, "plain"):
+        _thread.plain = cykooz.Resizer()
+        # Sums of floats depend on their order, and so on the vectors of a CPU; sums of integers do not.
+        _thread.plain.cpu_extensions = cykooz.CpuExtensions.none
+    result = np.empty((*size[::-1], pixels.shape[2]), pixels.dtype)
+    for band in range(pixels.shape[2]):
+        kind = _BAND_TYPES[pixels.dtype.name]
+        source = cykooz.ImageData(pixels.shape[1], pixels.shape[0], kind, pixels[..., band].tobytes())
+        target = cykooz.ImageData(*size, kind)
+        _thread.plain.resize(source, target, options)
+        result[..., band] = np.frombuffer(target.get_buffer(), pixels.dtype).reshape(size[::-1])
+    return result
 
 
 def _safe_box(box: tuple[float, float, float, float], filter: str) -> tuple[float, float, float, float]:

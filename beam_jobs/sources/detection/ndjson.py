@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from beam_jobs.sources.detection.annotated import Annotated, object_fields, objects_text
 from beam_jobs.sources.detection.rows import BOX_FORM, KINDS, Rows
@@ -32,7 +32,8 @@ __all__ = ["Ndjson", "is_ndjson"]
 
 _HEAD = 1 << 16
 _DATASET = re.compile(rb'\s*\{[^\n]*"type"\s*:\s*"dataset"')
-_OF_IMAGE: Final = "image"  # the type of a line
+_OF_IMAGE = "image"  # the type of a line
+_LINES = (_OF_IMAGE,)
 _READ = {"type", "file", "url", "width", "height", "split", "annotations"}
 _SILENT = {"id", "hash", "bytes", "size"}  # nobody misses them
 _HEADER = {"type", "task", "class_names", "name", "description", "version", "license", "url", "bytes", "created_at"}
@@ -141,7 +142,7 @@ class Ndjson(Annotated):
         if isinstance(value, BadInput):
             return Entry(f"line-{number}", problem=Problem(value.reason, f"{where}: {value}"))
         file, split = value.get("file"), value.get("split")
-        if value.get("type", _OF_IMAGE) != _OF_IMAGE or not isinstance(file, str) or not file:
+        if value.get("type", _OF_IMAGE) not in _LINES or not isinstance(file, str) or not file:
             message = f'{where}: is to be {{"type": "image", "file": ...}}'
             return Entry(f"line-{number}", problem=Problem("no-path", message))
         if split is not None and (not isinstance(split, str) or not re.fullmatch(r"[A-Za-z0-9_]+", split)):

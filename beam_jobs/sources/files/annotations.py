@@ -4,12 +4,75 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from beam_jobs.sources.files.interface import BadInput
+from beam_jobs.sources.files.interface import BadInput, SourceOptions
+from shard_reader.format.fields import Field
 
-__all__ = ["boxes", "check_box", "points"]
+__all__ = ["ObjectColumns", "boxes", "check_box", "points"]
+
+
+_BOXES, _POINTS = "objects/bbox", "objects/point"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectColumns:
+    """The columns with boxes and points, and the fields that become of them."""
+
+    boxes: tuple[str, ...]
+    points: tuple[str, ...]
+    format: str
+
+    @classmethod
+    def of(cls, options: SourceOptions) -> ObjectColumns:
+        """The columns of the options."""
+        return cls(options.boxes or (), options.points or (), options.box_format)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all of them."""
+        return (*self.boxes, *self.points)
+
+    @property
+    def made(self) -> dict[str, str]:
+        """The fields that they become, each with its first column."""
+        return {field: names[0] for field, names in ((_BOXES, self.boxes), (_POINTS, self.points)) if names}
+
+    def filled(self, fields: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a record with its boxes and points. A column that is not in the row has none.
+
+        Raises:
+            BadInput: a value is no box or point, or lists of objects differ in length.
+        """
+        found = dict(fields)
+        if self.boxes:
+            found[_BOXES] = boxes([row.get(name) for name in self.boxes], self.format)
+        if self.points:
+            found[_POINTS] = points([row.get(name) for name in self.points])
+        if self.names:
+            of_objects = {name: v for name, v in found.items() if name.startswith("objects/")}
+            counts = {n: 0 if v is None else len(v) for n, v in of_objects.items() if v is None or isinstance(v, list)}
+            if len(set(counts.values())) > 1:
+                counted = ", ".join(f"{count} in {name}" for name, count in counts.items())
+                raise BadInput("bad-box", f"as many elements as objects are to be in each of them, here are {counted}")
+        return found
+
+    def types(self) -> dict[str, Field]:
+        """The types of the fields."""
+        sides = {_BOXES: 4, _POINTS: 2}
+        return {name: Field(dtype="float32", shape=(None, sides[name])) for name in self.made}
+
+    @property
+    def box_formats(self) -> dict[str, str]:
+        """The field with boxes, and their form."""
+        return {_BOXES: self.format} if self.boxes else {}
+
+    @property
+    def point_formats(self) -> dict[str, str]:
+        """The field with points, and their form."""
+        return {_POINTS: "rel-xy" if self.format.startswith("rel-") else "xy"} if self.points else {}
 
 
 def boxes(values: Sequence[Any], format: str) -> list[list[float]]:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import UsageError
@@ -114,8 +113,11 @@ DOWNLOADS = ("user_agent", "requests_per_host", "download_seconds", "ignore_opt_
 Label = str | int | list[str] | list[int]
 """The name of a class, its number, or several of either."""
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-"""`[height, width]` or `[height, width, channels]`, with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+Pixels = NDArray[Any]
+"""`[height, width]` or `[height, width, channels]`, with 1 (grey), 3 (RGB) or 4 (RGBA) channels, uint8 or uint16.
+
+Those of a raster may be float32, or have other numbers of channels.
+"""
 
 
 def refuse_options(options: SourceOptions, what: str, *, taken: Collection[str]) -> None:

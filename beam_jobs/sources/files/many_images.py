@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.annotations import ObjectColumns
 from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
-from beam_jobs.sources.files.interface import Entry, Label, LeftOut, Problem, SourceOptions
+from beam_jobs.sources.files.interface import BadInput, Entry, Label, LeftOut, Problem, SourceOptions
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Stored
@@ -174,13 +175,14 @@ class Columns:
         self._options = options
         self._labels = labels
         self._left_out = left_out
+        self.objects = ObjectColumns.of(options)
         self._seen: dict[str, None] = {}  # an ordered set
         self.label: str | None = options.label_column
 
     def is_needed(self, name: str) -> bool:
         """Whether `fill` uses a value, so that it has to be read."""
         options = self._options
-        if name in (self.label, options.id_column, options.split_column):
+        if name in (self.label, options.id_column, options.split_column, *self.objects.names):
             return True
         return name in options.fields if options.fields is not None else name not in self._left_out
 
@@ -204,9 +206,12 @@ class Columns:
             if value is None or value == "" or not isinstance(value, (str, int)):
                 return entry._replace(problem=Problem(f"no-{attribute}", f"{name} is {value!r}, no text and no number"))
             replaced[attribute] = str(value)
-        special = (self.label, options.id_column, options.split_column)
-        replaced["fields"] = {n: v for n, v in values.items() if n not in special and self.is_needed(n)}
-        return entry._replace(**replaced)
+        special = (self.label, options.id_column, options.split_column, *self.objects.names)
+        fields = {n: v for n, v in values.items() if n not in special and self.is_needed(n)}
+        try:
+            return entry._replace(**replaced, fields=self.objects.filled(fields, values))
+        except BadInput as bad:
+            return entry._replace(**replaced, problem=Problem(bad.reason, str(bad)))
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """The values that are not read, with the reason."""
@@ -224,6 +229,7 @@ class Columns:
         options = self._options
         asked = [("--label-column", options.label_column), ("--id-column", options.id_column)]
         asked += [("--split-column", options.split_column), *(("--fields", name) for name in options.fields or ())]
+        asked += [*(("--boxes", one) for one in self.objects.boxes), *(("--points", n) for n in self.objects.points)]
         for option, name in asked:
             if name is not None and name not in self._seen:
                 there = ", ".join(sorted(self._seen)) or "none"

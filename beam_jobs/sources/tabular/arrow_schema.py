@@ -57,7 +57,7 @@ class FileSchema:
     def __init__(self, schema: Any = ()) -> None:
         self.images = image_columns(schema) if schema else []
         self.columns: dict[str, Column]
-        self.columns, self.others = columns_of(schema)
+        self.columns, self.others = columns_of(schema) if schema else ({}, {})
         features = features_of(schema) if schema else {}
         found = {name: class_names(features, name) for name in self.columns}
         self.classes = {name: names for name, names in found.items() if names is not None}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files.annotations import boxes, points
+from beam_jobs.sources.files.annotations import ObjectColumns
 from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.interface import BadInput, Label, LeftOut, SourceOptions
 from shard_reader.format.fields import Field
@@ -36,15 +36,14 @@ class RowColumns:
     id: str | None
     label: str | None
     split: str | None
-    boxes: tuple[str, ...]
-    points: tuple[str, ...]
+    objects: ObjectColumns
     fields: tuple[str, ...]
     left_out: tuple[str, ...]
 
     @property
     def wanted(self) -> list[str]:
         """The columns to read, each once."""
-        named = (self.image, self.id, self.label, self.split, *self.boxes, *self.points, *self.fields)
+        named = (self.image, self.id, self.label, self.split, *self.objects.names, *self.fields)
         return [name for name in dict.fromkeys(named) if name is not None]
 
     @property
@@ -54,7 +53,7 @@ class RowColumns:
         for what, name in (("ids", self.id), ("labels", self.label), ("split", self.split)):
             if name is not None:
                 found.append(f'{what} in "{name}"')
-        for what, several in (("boxes", self.boxes), ("points", self.points)):
+        for what, several in (("boxes", self.objects.boxes), ("points", self.objects.points)):
             if several:
                 found.append(f"{what} in " + ", ".join(f'"{name}"' for name in several))
         return [*found, f"fields {listed(self.fields)}"] if self.fields else found
@@ -101,38 +100,21 @@ class RowColumns:
         Raises:
             BadInput: a value is no box or point, or lists of objects differ in length.
         """
-        fields = {own[name] if own else name: row[name] for name in self.fields}
-        if self.boxes:
-            fields["objects/bbox"] = boxes([row[name] for name in self.boxes], self.options.box_format)
-        if self.points:
-            fields["objects/point"] = points([row[name] for name in self.points])
-        if self.boxes or self.points:
-            of_objects = {name: v for name, v in fields.items() if name.startswith("objects/")}
-            counts = {n: 0 if v is None else len(v) for n, v in of_objects.items() if v is None or isinstance(v, list)}
-            if len(set(counts.values())) > 1:
-                counted = ", ".join(f"{count} in {name}" for name, count in counts.items())
-                raise BadInput("bad-box", f"as many elements as objects are to be in each of them, here are {counted}")
-        return fields
+        return self.objects.filled({own[name] if own else name: row[name] for name in self.fields}, row)
 
     def types(self, known: Mapping[str, Field]) -> dict[str, Field]:
         """The types of fields: the known ones, and those of boxes and points."""
-        fields = dict(known)
-        if self.boxes:
-            fields["objects/bbox"] = Field(dtype="float32", shape=(None, 4))
-        if self.points:
-            fields["objects/point"] = Field(dtype="float32", shape=(None, 2))
-        return fields
+        return {**known, **self.objects.types()}
 
     @property
     def box_formats(self) -> dict[str, str]:
-        """The fields with boxes, and their form."""
-        return {"objects/bbox": self.options.box_format} if self.boxes else {}
+        """The field with boxes, and their form."""
+        return self.objects.box_formats
 
     @property
     def point_formats(self) -> dict[str, str]:
-        """The fields with points, and their form."""
-        parts_of_image = self.options.box_format.startswith("rel-")
-        return {"objects/point": "rel-xy" if parts_of_image else "xy"} if self.points else {}
+        """The field with points, and their form."""
+        return self.objects.point_formats
 
     def not_read(self) -> tuple[LeftOut, ...]:
         """The columns that are not read, with the reason."""
@@ -165,7 +147,8 @@ def recognise(
     Raises:
         UsageError: a column of the options is missing, or clashes with a field that boxes or points get.
     """
-    elsewhere = {image, options.id_column, *(options.fields or ()), *(options.boxes or ()), *(options.points or ())}
+    objects = ObjectColumns.of(options)
+    elsewhere = {image, options.id_column, *(options.fields or ()), *objects.names}
     others = [name for name in names if name not in elsewhere]
     found = column("--label-column", options.label_column, _LABEL_COLUMNS, names, options, others)
     label = found if found is not None or label not in others else label
@@ -179,20 +162,19 @@ def recognise(
         for one in several or ():
             column(option, one, (), names, options)
     id_column = column("--id-column", options.id_column, (), names, options)
-    taken = {image, id_column, label, split, *(options.boxes or ()), *(options.points or ())}
+    taken = {image, id_column, label, split, *objects.names}
     rest = tuple(name for name in names if name not in taken and not _INDEX.fullmatch(name))
     fields = rest if options.fields is None else options.fields
-    for made, given in (("objects/bbox", options.boxes), ("objects/point", options.points)):
-        if given and made in fields:
-            raise refused(f'the column "{made}" has the name that {given[0]} gets; rename it')
+    for made, source in objects.made.items():
+        if made in fields:
+            raise refused(f'the column "{made}" has the name that {source} gets; rename it')
     return RowColumns(
         options=options,
         image=image,
         id=id_column,
         label=label,
         split=split,
-        boxes=options.boxes or (),
-        points=options.points or (),
+        objects=objects,
         fields=fields,
         left_out=tuple(name for name in names if name not in taken.union(fields)),
     )

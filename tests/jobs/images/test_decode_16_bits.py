@@ -75,8 +75,12 @@ def test_16_bit_colours_are_turned(orientation: int) -> None:
         assert (geometry.stored, geometry.orientation) == ((7, 5), orientation)
 
 
-def test_16_bit_colours_in_planes_are_refused() -> None:
-    assert refused(tiff(numbers(3), planes=2)) == "unsupported-mode"
+def test_16_bit_colours_in_planes_are_read() -> None:
+    pytest.importorskip("imagecodecs")
+    tifffile = pytest.importorskip("tifffile")
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.moveaxis(numbers(3), 2, 0), planarconfig="separate", photometric="rgb")
+    assert np.array_equal(raw_pixels(file.getvalue(), dtype="uint16"), numbers(3))
 
 
 def test_12_bit_grey_is_scaled() -> None:

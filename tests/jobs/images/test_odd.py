@@ -87,7 +87,7 @@ REFUSED = {
     "broken.png": "not-an-image",
     "broken_data_stream.png": "damaged",
     "crash-0c7e0e8e11ce787078f00b5b0ca409a167f070e0.tif": "damaged",
-    "crash-2020-10-test.tif": "not-an-image",
+    "crash-2020-10-test.tif": "unsupported-mode",
     "decompression_bomb.gif": "too-large",
     "decompression_bomb.ico": "too-large",
     "truncated_image.png": "damaged",

@@ -11,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from support.command import prepared
 from support.images import write_image
 
@@ -108,6 +110,22 @@ def test_a_pre_pass_and_a_table(engine: list[str], class_folders: Path, tmp_path
     assert checksums(output) == checksums(expected)
     rejects = [json.loads(line) for line in (output / "rejects.jsonl").read_text().splitlines()]
     assert sorted(reject["reason"] for reject in rejects) == ["duplicate", "missing", "near-duplicate"]
+
+
+def test_images_inside_of_parquet(engine: list[str], photos: Path, tmp_path: Path) -> None:
+    files = sorted(path for path in photos.rglob("*") if path.is_file())
+    columns = {
+        "image": [{"bytes": path.read_bytes(), "path": path.name} for path in files],
+        "label": [path.parent.name for path in files],
+    }
+    (tmp_path / "in").mkdir()
+    parquet.write_table(pa.table(columns), tmp_path / "in/train-00000-of-00001.parquet", row_group_size=100)
+    expected = prepared(tmp_path / "in", tmp_path / "here", *OPTIONS)
+    process = start(tmp_path / "tmp", tmp_path / "in", tmp_path / "there", *OPTIONS, *engine)
+    errors = ended(process, tmp_path / "tmp")
+    assert process.returncode == 0, errors
+    assert checksums(tmp_path / "there") == checksums(expected)
+    assert json.loads((expected / "dataset.json").read_text())["splits"]["train"]["records"] == len(files)
 
 
 METRICS = """

@@ -15,7 +15,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import fsspec
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from support.fault_proxy import FaultProxy
 from support.servers import Store, first_of
 from support.store_jobs import OPTIONS, finished, is_as, run
@@ -120,6 +122,27 @@ def test_archives_are_read_by_ranges(
     finished(f"{store.url}/images.{suffix}", tmp_path / "out", store, options=options)
     found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     is_as(found, tmp_path / "expected")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_images_inside_of_files_are_read_by_ranges(
+    suffix: str, class_folders: Path, tmp_path: Path, new_store: Callable[[str], Store]
+) -> None:
+    store, path = new_store("moto"), tmp_path / f"train.{suffix}"
+    photos = sorted(class_folders.rglob("*.*"))
+    images = [{"bytes": photo.read_bytes(), "path": photo.name} for photo in photos]
+    table = pa.table({"image": images, "label": [photo.parent.name for photo in photos]})
+    if suffix == "parquet":
+        parquet.write_table(table, path, row_group_size=25)
+    else:
+        with pa.ipc.new_stream(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=25)
+    store.write(path.name, path.read_bytes())
+    options = "--size 16x12 --encoding raw --shards 2"
+    finished(path, tmp_path / "expected", options=options)
+    finished(f"{store.url}/{path.name}", tmp_path / "out", store, options=options)
+    is_as({file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}, tmp_path / "expected")
 
 
 # Requests

@@ -156,8 +156,8 @@ def test_inputs_that_hold_nothing(tmp_path: Path, bucket: str) -> None:
 
 
 def test_options_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--boxes x,y: has no meaning where INPUT is an archive; leave it out"):
-        found_archive(tmp_path, boxes=("x", "y"))
+    with pytest.raises(UsageError, match="--path-column x: has no meaning where INPUT is an archive; leave it out"):
+        found_archive(tmp_path, path_column="x")
 
 
 def test_archives_without_values_do_not_decide_for_the_others(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from beam_jobs.sources.files.interface import SourceOptions
 from beam_jobs.sources.files.tables import page_bodies
 from beam_jobs.sources.files.tables.page_bodies import SnappyBody, Values
 from beam_jobs.sources.known import recognised
+from beam_jobs.sources.tabular import arrow
 from beam_jobs.sources.tabular.arrow import ArrowFiles
 from shard_reader import open_dataset
 from shard_reader.format import Field
@@ -237,6 +238,22 @@ def test_a_dataset_without_labels(tmp_path: Path) -> None:
     assert (found(path).layout.class_names, found(path).entries["00000000"].label) == (None, None)
 
 
+def test_a_split_without_labels(tmp_path: Path) -> None:
+    """The labels of a test on the Hub are all -1: its images are no rejects, as those of a split with labels are."""
+    pixels = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(pixels, "png")
+    for name, labels in (("train", [1, 0, None]), ("test", [-1, -1, -1])):
+        columns = {"image": images(*[pixels.getvalue()] * 3), "label": labels}
+        stored(tmp_path / f"in/{name}-00000-of-00001.parquet", columns, {"label": classes("a", "b")})
+    assert found(tmp_path / "in").layout.unlabelled == {"test"}
+    output = prepared(tmp_path / "in", tmp_path / "out", "--fit", "none", "--max-rejects", 1)
+    test, train = (open_dataset(output, split) for split in ("test", "train"))
+    assert [record["label"] for record in test] == [-1] * 3
+    assert (test.class_names, train.manifest.splits["train"].classes) == (("a", "b"), {"a": 1, "b": 1})
+    (line,) = (output / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == "train-00000-of-00001.parquet/00000002"
+
+
 def test_other_columns_become_fields(tmp_path: Path) -> None:
     columns = {
         "image": images(b"1", path="a.jpg"),
@@ -344,6 +361,17 @@ def test_parquet_of_images_and_of_paths(columns: dict[str, Any], kind: str, tmp_
         assert options.kind == kind
         assert kind == "table" or " of x.parquet, which has images" in why
     assert recognised(SourceOptions(input=str(path), path_column="x"))[0].kind == "table"
+
+
+def test_sounds_are_no_images(tmp_path: Path) -> None:
+    """Hugging Face has them in the same structs."""
+    columns = {"audio": images(b"1", path="a.wav"), "photo": images(b"2")}
+    path = stored(tmp_path / "x.parquet", columns, {"audio": {"_type": "Audio"}, "photo": {"_type": "Image"}})
+    listing = found(path)
+    assert listing.read("00000000") == b"2" and listing.entries["00000000"].fields == {"audio/path": "a.wav"}
+    path = stored(tmp_path / "x.parquet", {"audio": images(b"1")}, {"audio": {"_type": "Audio"}})
+    assert refused(path).startswith("INPUT: has no column of images")
+    assert recognised(SourceOptions(input=str(path)))[0].kind == "table"
 
 
 def test_files_that_are_left_out_and_files_that_are_rejects(tmp_path: Path) -> None:
@@ -460,6 +488,16 @@ def test_large_pages_without_random_access_are_refused(monkeypatch: pytest.Monke
         ' 2,014 bytes is packed with zstd, without random access; write the file again with compression="snappy", or'
         " with smaller pages"
     )
+
+
+@pytest.mark.parametrize(("codec", "warned"), [("zstd", True), ("snappy", False)])
+def test_slow_pages_are_named(codec: str, warned: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(arrow, "_MANY_BYTES", 1000)
+    path = stored(
+        tmp_path / "x.parquet", {"image": images(*(RANDOM.bytes(9000) for _ in range(20)))}, compression=codec
+    )
+    expected = f"INPUT {path}: to read an image, 20 times as much is unpacked"
+    assert [warning.startswith(expected) for warning in found(path).layout.warnings] == [True] * warned
 
 
 def test_pages_that_are_unpacked_whole_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -145,8 +145,53 @@ def as_class_pattern(photos: list[Path], root: Path, into: Path) -> list[Any]:
     return [into / "in", "--class-pattern", "of (?P<label>.+)/[^/]+"]
 
 
+def as_images_in_parquet(photos: list[Path], root: Path, into: Path) -> list[Any]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {"jpg": [path.read_bytes() for path in photos], "label": [path.parent.name for path in photos]}
+    names = {"name": [path.stem for path in photos]}
+    parquet.write_table(pa.table(columns | names), into / "photos.parquet", row_group_size=100)
+    return [into / "photos.parquet", "--id-column", "name"]
+
+
+def in_features(photos: list[Path]) -> Any:
+    """A dataset of Hugging Face, with the files in it."""
+    datasets = pytest.importorskip("datasets")
+    names = sorted({path.parent.name for path in photos})
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
+    rows = {
+        "image": [{"bytes": path.read_bytes(), "path": path.name} for path in photos],
+        "label": [names.index(path.parent.name) for path in photos],
+    }
+    return datasets.Dataset.from_dict(rows, features)
+
+
+def as_files_of_the_hub(photos: list[Path], root: Path, into: Path) -> list[Any]:
+    data = in_features(photos)
+    for number in range(2):
+        data.shard(2, number).to_parquet(str(into / f"in/data/train-0000{number}-of-00002.parquet"))
+    return [into / "in", "--id-column", "image.path"]
+
+
+def as_saved_to_disk(photos: list[Path], root: Path, into: Path) -> list[Any]:
+    in_features(photos).save_to_disk(str(into / "in"), num_shards=2)
+    return [into / "in", "--id-column", "image.path"]
+
+
+def as_image_folder(photos: list[Path], root: Path, into: Path) -> list[Any]:
+    lines = ["file_name,label"]
+    for path in photos:
+        lines.append(f"{path.parent.name}/{path.name},{path.parent.name}")
+        (into / "in" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (into / "in" / path.parent.name / path.name).symlink_to(path)
+    (into / "in/metadata.csv").write_text("\n".join(lines))
+    return [into / "in"]
+
+
 FORMS: list[Callable[[list[Path], Path, Path], list[Any]]] = [
     *(as_csv, as_parquet, as_jsonl, as_tsv, as_tar, as_webdataset, as_zip, as_tfrecords, as_hdf5, as_class_pattern),
+    *(as_images_in_parquet, as_files_of_the_hub, as_saved_to_disk, as_image_folder),
 ]
 
 

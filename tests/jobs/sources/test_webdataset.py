@@ -206,3 +206,39 @@ def test_another_image_of_a_sample_is_left_out_by_name(tmp_path: Path) -> None:
         found_archive(path)
     (left_out,) = found_archive(path, image_key="left.jpg").layout.left_out
     assert (left_out.what, left_out.why) == ("1 .jpg file, as 1.right.jpg", "another image of its record")
+
+
+def test_boxes_points_and_ids_are_in_the_json(tmp_path: Path) -> None:
+    texts = [
+        '{"key": "x/1", "bbox": [[1, 2, 3, 4]], "spots": [5, 6], "objects/kind": ["a"], "age": 3}',
+        '{"key": "x/2", "bbox": [1, 2, 3, 4, 5, 6, 7, 8], "spots": [[1, 2], [3, 4]]}',
+        '{"key": "x/3"}',
+        '{"key": "x/4", "bbox": [[1, 2, 3]]}',
+        '{"key": "x/5", "bbox": [[1, 2, 3, 4]], "spots": [1, 2, 3, 4]}',
+        '{"bbox": []}',
+    ]
+    files = {f"{n}.jpg": b"" for n in range(6)} | {f"{n}.json": text.encode() for n, text in enumerate(texts)}
+    path = make_tar(tmp_path / "a.tar", files)
+    archive = found_archive(path, boxes=("bbox",), points=("spots",), box_format="xywh", id_column="key")
+    one, two, three = (archive.entries[f"x/{n}"].fields for n in (1, 2, 3))
+    assert (one["objects/bbox"], one["objects/point"], one["age"]) == ([[1, 2, 3, 4]], [[5, 6]], 3)
+    assert (two["objects/bbox"], two["objects/point"]) == ([[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2], [3, 4]])
+    assert (three["objects/bbox"], three["objects/point"]) == ([], [])
+    assert archive.layout.boxes == {"objects/bbox": "xywh"} and archive.layout.points == {"objects/point": "xy"}
+    assert archive.rejects == {
+        "x/4": ("bad-box", "the box [1, 2, 3] is not four numbers"),
+        "x/5": (
+            "bad-box",
+            "as many elements as objects are to be in each of them, here are 1 in objects/bbox, 2 in objects/point",
+        ),
+        "5.jpg": ("no-id", "key is None, no text and no number"),
+    }
+
+
+def test_ids_of_a_column_leave_folders_and_messages_their_paths(tmp_path: Path) -> None:
+    files = {"train/1.jpg": b"one", "train/1.json": b'{"key": "x", "label": 3}'}
+    archive = found_archive(make_tar(tmp_path / "a.tar", files), id_column="key")
+    assert archive.labels == {"x": (3, "train")}
+    assert archive.read("x") == b"one"
+    with pytest.raises(UsageError, match=r"--boxes box: INPUT .* has no such values; it has key, label"):
+        found_archive(tmp_path / "a.tar", boxes=("box",))

@@ -22,6 +22,7 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.tools.exporting.export import TARGETS, export
 from beam_jobs.tools.exporting.records import ExportedRecord, _column_names, boxes_in_pixels, file_name, folder_name
 from shard_reader import open_dataset
+from shard_reader.format.fields import INPUT_FIELDS
 
 NAMES = ("cat", "pet/dog", "ünï")
 
@@ -65,6 +66,8 @@ def records(place: Path) -> dict[str, Any]:
         data = open_dataset(place, split)
         for record in data:
             label = record.pop("label")
+            for name in INPUT_FIELDS:
+                record.pop(name, None)
             values = {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in record.items()}
             name = None if label < 0 else (data.class_names or ())[label]
             found[record["id"]] = split, name, {n: v for n, v in values.items() if v == v}
@@ -87,6 +90,42 @@ def test_a_folder_has_the_stored_bytes_and_a_line_for_each_record(shards: Path, 
         files = {str(path.relative_to(tmp_path / "out" / split)) for path in (tmp_path / "out" / split).rglob("*.jpg")}
         assert files == {line["file_name"] for line in lines}
     assert {path.name for path in (tmp_path / "out/train").iterdir()} == {"cat", "pet_dog", "ünï", "metadata.jsonl"}
+
+
+BACK: dict[str, dict[str, Any]] = {
+    "folder": {"boxes": "bbox"},
+    "webdataset": {"boxes": "bbox", "classes": NAMES},
+    "parquet": {"boxes": "objects.bbox"},
+}
+"""The options of `prepare` that read the files again."""
+
+
+@pytest.mark.parametrize("to", BACK)
+def test_out_and_in_again_gives_the_same_records(shards: Path, tmp_path: Path, to: str) -> None:
+    export(str(shards), str(tmp_path / "out"), to)
+    options: dict[str, Any] = {"fit": "none", "id_column": "id", "box_format": "xywh", "workers": 1}
+    again = prepare(
+        PrepareOptions(input=tmp_path / "out", output=tmp_path / "again", **options, **BACK[to]), quiet=True
+    )
+    assert again.counts.rejected == 0 and again.manifest.class_names == NAMES
+    assert records(tmp_path / "again") == records(shards)
+    for split in ("train", "val"):
+        assert stored(tmp_path / "again", split) == stored(shards, split)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", BACK)
+def test_the_photos_out_and_in_again_are_the_same(photos: Path, tmp_path: Path, to: str) -> None:
+    prepare(PrepareOptions(input=photos, output=tmp_path / "in", size=64, workers=2), quiet=True)
+    export(str(tmp_path / "in"), str(tmp_path / "out"), to, workers=2)
+    options: dict[str, Any] = {"fit": "none", "id_column": "id"}
+    classes = {"classes": tmp_path / "out/classes.txt"} if to == "webdataset" else {}
+    prepare(PrepareOptions(input=tmp_path / "out", output=tmp_path / "again", **options, **classes), quiet=True)
+    assert len(stored(tmp_path / "again", "train")) == 300
+    assert stored(tmp_path / "again", "train") == stored(tmp_path / "in", "train")
+    names = [open_dataset(tmp_path / name).class_names for name in ("in", "again")]
+    labels = [{r["id"]: r["label"] for r in open_dataset(tmp_path / name)} for name in ("in", "again")]
+    assert names[0] == names[1] and labels[0] == labels[1]
 
 
 def test_boxes_are_those_of_coco(shards: Path, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,10 +67,10 @@ def test_a_codec_gives_back_all_that_it_holds(codec: ImageCodec, channels: int, 
 
 @pytest.mark.parametrize("codec", ENCODED, ids=lambda codec: codec.name)
 def test_an_encoding_is_recognised_by_its_first_bytes(codec: ImageCodec) -> None:
-    for channels in codec.channels:
-        payload = as_array(codec.encode(drawn(20, 30, channels), None))
+    for channels, dtype in itertools.product(codec.channels, codec.dtypes):
+        payload = as_array(codec.encode(drawn(20, 30, channels, dtype), None))
         assert encoding_of(payload) == codec.name
-        assert read_header(payload) == (codec.name, 20, 30, channels, "uint8")
+        assert read_header(payload) == (codec.name, 20, 30, channels, dtype)
         assert Image.open(io.BytesIO(payload)).get_format_mimetype() == codec.media_type
         others = [other for other in CODECS if other is not codec]
         assert not any(other.matches(payload[:12].tobytes()) for other in others)
@@ -81,15 +83,19 @@ def test_quality_decides_the_bytes_and_the_error(codec: ImageCodec) -> None:
     assert len(codec.encode(pixels, 30)) < len(codec.encode(pixels, 95))
 
 
-@pytest.mark.parametrize("codec", ENCODED, ids=lambda codec: codec.name)
+@pytest.mark.parametrize(
+    ("codec", "dtype"),
+    [(codec, dtype) for codec in ENCODED for dtype in codec.dtypes],
+    ids=lambda value: getattr(value, "name", value),
+)
 @given(data=st.data())
-def test_damage_is_a_value_error_or_an_image(codec: ImageCodec, data: st.DataObject) -> None:
+def test_damage_is_a_value_error_or_an_image(codec: ImageCodec, dtype: str, data: st.DataObject) -> None:
     """Whatever bytes there are: no other error, and never an image of another size."""
-    payload = bytearray(codec.encode(drawn(9, 7, 3), None))
+    payload = bytearray(codec.encode(drawn(9, 7, 3, dtype), None))
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     del payload[data.draw(st.integers(len(payload) // 2, len(payload))) :]
-    field = Field(dtype="uint8", shape=(None, None, 3), encoding=codec.name)
+    field = Field(dtype=dtype, shape=(None, None, 3), encoding=codec.name)
     try:
         image = decode_image(as_array(bytes(payload)), field, 9, 7)
     except ValueError:
@@ -105,6 +111,54 @@ def test_a_payload_of_another_encoding_is_refused(codec: ImageCodec) -> None:
     for payload in (other.encode(drawn(9, 7, 3), None), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 7\n"):
         with pytest.raises(ValueError):
             decode_image(as_array(payload), field, 9, 7)
+
+
+# 16-bit PNG
+
+
+def deep_png(channels: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    pixels = drawn(20, 30, channels, "uint16")
+    return as_array(IMAGE_CODECS["png"].encode(pixels, None)), pixels
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_colours_of_an_earlier_index_are_8_bit_ones(channels: int) -> None:
+    """Which Pillow reads, so that datasets that were indexed keep their pixels."""
+    payload, pixels = deep_png(channels)
+    field = Field(dtype="uint8", shape=(None, None, channels), encoding="png")
+    assert np.array_equal(decode_image(payload, field, 20, 30), pixels >> 8)
+
+
+def test_16_bit_grey_among_colours_is_coloured() -> None:
+    payload, pixels = deep_png(1)
+    field = Field(dtype="uint16", shape=(None, None, 3), encoding="png")
+    assert np.array_equal(decode_image(payload, field, 20, 30), np.repeat(pixels, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        pytest.param(lambda data: data[: len(data) // 2], "cannot be decoded", id="cut off"),
+        pytest.param(lambda data: data[:90] + bytes([data[90] ^ 1]) + data[91:], "cannot be decoded", id="a bit"),
+        pytest.param(lambda data: IMAGE_CODECS["png"].encode(drawn(9, 7, 3, "uint16"), None), "7x9", id="size"),
+        pytest.param(lambda data: deep_png(4)[0].tobytes(), "4 channels, not 3", id="channels"),
+    ],
+)
+def test_damage_of_16_bit_colours_is_told_once(
+    damage: Callable[[bytes], bytes], problem: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libpng would write to the standard error of the process."""
+    field = Field(dtype="uint16", shape=(None, None, 3), encoding="png")
+    with pytest.raises(ValueError, match=problem):
+        decode_image(as_array(damage(deep_png(3)[0].tobytes())), field, 20, 30)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_16_bit_colours_need_opencv_alone() -> None:
+    png = IMAGE_CODECS["png"]
+    assert png.packages_for(Field(dtype="uint16", shape=(None, None, 3), encoding="png")) == ("PIL", "cv2")
+    assert png.packages_for(Field(dtype="uint16", shape=(None, None, 1), encoding="png")) == ("PIL",)
+    assert png.packages_for(Field(dtype="uint8", shape=(None, None, 3), encoding="png")) == ("PIL",)
 
 
 ENCODE = """
@@ -152,7 +206,7 @@ def test_the_default_of_pillow_would_depend_on_them(monkeypatch: pytest.MonkeyPa
 
 def test_defaults_and_questions() -> None:
     assert list(IMAGE_CODECS) == ["jpeg", "png", "webp", "avif", "raw"]
-    assert (codec_for("uint8").name, codec_for("float32").name) == ("jpeg", "raw")
+    assert (codec_for("uint8").name, codec_for("uint16").name, codec_for("float32").name) == ("jpeg", "raw", "raw")
     assert is_pixel_array(Field(dtype="uint8", shape=(2, 3, 3), encoding="raw"))
     assert not is_pixel_array(Field(dtype="uint8", shape=(None, None, 3), encoding="raw"))
     assert not is_pixel_array(Field(dtype="float32", shape=(2, 3, 3)))

@@ -56,6 +56,7 @@ def test_tensorflow_reads_jpegs_pixel_for_pixel(jpeg_shards: Path) -> None:
         "--size 16x12 --normalize unit --dtype float16",
         "--size 16 --encoding raw",
         "--size 16 --encoding png",
+        "--size 16x12 --encoding png --dtype uint16",
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # TensorFlow Datasets warns of NumPy, of protobuf and of itself

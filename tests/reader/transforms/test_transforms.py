@@ -586,7 +586,11 @@ def test_a_wrong_argument_is_named(make: Callable[[], object], error: type[Excep
         (Resize(9), picture().astype(np.int64), "has pixels of int64, which cannot be resized: make them uint8 or"),
         (Resize(9), picture()[:, :, 0], r"has the shape \(40, 50\) and cannot .*: give \(height, width, channels\)"),
         (Resize(9), picture()[:0], r"has the shape \(0, 50, 3\) and cannot be resized"),
-        (Resize(9), np.empty((9, 9, 9999), np.uint8), r"of \(9, 9, 9999\) uint8: OpenCV cannot resize it: "),
+        (
+            Resize(9, filter="bilinear"),
+            np.empty((9, 9, 9999), np.uint8),
+            r"of \(9, 9, 9999\) uint8: OpenCV cannot resize it: ",
+        ),
         ([Resize(9), channels_first], picture(), r"gives \(3, 9, 9\) uint8, the first image gave \(9, 9, 3\) uint8: "),
         ([Resize(9), as_floats], picture(), r"gives \(9, 9, 3\) float32, the first image gave \(9, 9, 3\) uint8: "),
         (CenterCrop(8), picture(), r"gives \(8, 8, 3\) uint8, the first image gave \(9, 9, 3\) uint8: transforms must"),

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _NAMES = ("image", "images", "img", "imgs", "picture", "photo", "image_bytes", "image_data", "bytes")
+_FEATURES = ("Image", "Value", None)  # types of Hugging Face that a column of images may have
 _RANKS = {name: rank for rank, name in enumerate(_NAMES)}  # of usual names
 
 
@@ -72,8 +73,11 @@ def image_columns(schema: Any) -> list[ImageColumn]:
         image = _image_column(field.name, field.type)
         if image is None:
             continue
-        feature = features.get(field.name)
-        is_feature = isinstance(feature, dict) and feature.get("_type") == "Image"
+        feature = _inner(features.get(field.name))
+        kind = feature.get("_type") if isinstance(feature, dict) else None
+        if kind not in _FEATURES:
+            continue  # a sound or a film, in the same structs
+        is_feature = kind == _FEATURES[0]
         usual = _RANKS.get(field.name.lower(), len(_RANKS))
         sure = is_feature or image.is_struct or usual < len(_RANKS)
         found.append((not is_feature, not sure, image.is_list, usual, len(found), image.name, sure, image))
@@ -126,10 +130,10 @@ def columns_of(schema: Any) -> tuple[dict[str, Column], dict[str, Any]]:
 
     found: dict[str, Column] = {}
     others: dict[str, Any] = {}
+    images = {image.name for image in image_columns(schema)}
     for field in schema:
         is_list = bool(types.is_list(field.type) or types.is_large_list(field.type))
         kind = field.type.value_type if is_list else field.type
-        image = _image_column(field.name, field.type)
         if is_taken(field.type):
             found[field.name] = Column(field.name, field.name, None, False, field.type)
         elif types.is_struct(kind):
@@ -137,9 +141,9 @@ def columns_of(schema: Any) -> tuple[dict[str, Column], dict[str, Any]]:
                 name = f"{field.name}.{child.name}"
                 if is_taken(child.type) and not (is_list and types.is_dictionary(child.type)) and "." not in child.name:
                     found[name] = Column(name, field.name, child.name, is_list, child.type)
-                elif image is None:
+                elif field.name not in images:
                     others[name] = child.type
-        elif image is None:
+        elif field.name not in images:
             others[field.name] = field.type
     return found, others
 

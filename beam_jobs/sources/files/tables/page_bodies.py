@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from shard_reader.storage.directory import Directory
 
-__all__ = ["Body", "Damaged", "PlainBody", "Values", "body_of", "varint"]
+__all__ = ["Body", "Damaged", "PlainBody", "Values", "body_of", "unpacked_for", "varint"]
 
 _CUT = 1 << 16  # bytes that Snappy packs at a time
 _WINDOW = 1 << 12  # bytes of Snappy's elements at a time
@@ -244,6 +244,11 @@ class Values:
                 data = _unpacked(codec, _whole(read, start, start + packed), size)
             self._pages[name, start] = data
         return data
+
+
+def unpacked_for(place: Sequence[Any]) -> int:
+    """The bytes that are unpacked to read one value."""
+    return int(place[3])
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:

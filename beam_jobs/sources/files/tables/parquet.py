@@ -12,7 +12,7 @@ from beam_jobs.sources.files.members import ranges
 from beam_jobs.sources.files.tables.arrow import bounded_values, fixed_field, is_taken, text_columns
 from beam_jobs.sources.files.tables.image_columns import Column, Group, ImageColumn, checked, text_tops, values_of
 from beam_jobs.sources.files.tables.page_bodies import Damaged
-from beam_jobs.sources.files.tables.parquet_pages import chunk_of, places
+from beam_jobs.sources.files.tables.parquet_pages import RowGroup, chunk_of, places, row_groups
 from beam_jobs.sources.files.tables.row_files import Rows
 from shard_reader.format.fields import Field
 
@@ -47,7 +47,7 @@ class ParquetRows(Rows):
                         f'column "{name}" is {kind}, which is no field: name the columns to keep with --fields; for'
                         " images in it, give --source arrow"
                     )
-                self._check_chunks(file, name)
+            self._check_chunks(columns)
         number = 0
         # Texts that are stored once are kept once: written out for each row, a few bytes could fill the memory.
         with self._file(text_columns(schema, columns)) as file:
@@ -57,14 +57,14 @@ class ParquetRows(Rows):
                     number += 1
                     yield number, row
 
-    def _check_chunks(self, file: Any, column: str) -> None:
+    def _check_chunks(self, columns: Sequence[str]) -> None:
         """Check that no part of a column, which a page may be as large as, is unpacked to more than memory allows."""
-        metadata = file.metadata
-        for group in range(metadata.num_row_groups):
-            for place in range(metadata.num_columns):
-                chunk = metadata.row_group(group).column(place)
-                if chunk.path_in_schema.partition(".")[0] == column and chunk.total_uncompressed_size > _LARGEST_CHUNK:
-                    raise self._too_large(column, chunk.total_uncompressed_size, group)
+        with self._directory.open(self.name) as raw:
+            for number, group in enumerate(row_groups(ranges(raw), raw.seek(0, 2))):
+                for column in group.columns:
+                    top = column.path.partition(".")[0]
+                    if top in columns and column.size > _LARGEST_CHUNK:
+                        raise self._too_large(top, column.size, number)
 
     def _too_large(self, column: str, size: int, group: int) -> UsageError:
         return self.refused(
@@ -105,7 +105,7 @@ class ParquetRows(Rows):
             yield
         except Damaged as error:
             raise self.refused(str(error)) from error
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, RuntimeError) as error:
             raise self.refused(f"{what}: {str(error).splitlines()[0]}") from error
         except OSError as error:
             if error.errno is not None or type(error) is not OSError:
@@ -140,29 +140,25 @@ class ParquetImages(ParquetRows):
             wanted = {column.name: _leaves(leaves, column) for column in columns}
             own = [leaf for leaf in leaves if leaf == image.name or leaf.startswith(f"{image.name}.")]
             path = next(leaf for leaf in own if not image.is_struct or leaf.endswith(".bytes"))
-            for number in range(file.num_row_groups):
-                self._check_leaves(file, number, [leaf for those in wanted.values() for leaf in those])
-                chunk = chunk_of(file, number, path)
-                found = places(ranges(raw), chunk) if chunk else iter(())
-                yield Group(number, self._group_rows(file, number, columns, wanted), found)
+            levels = file.schema.column(leaves.index(path))
+            needed = {leaf for those in wanted.values() for leaf in those}
+            for number, group in enumerate(row_groups(ranges(raw), raw.seek(0, 2))):
+                for column in group.columns:
+                    if column.path in needed and column.size > _LARGEST_CHUNK:
+                        raise self._too_large(column.path, column.size, number)
+                found = places(ranges(raw), chunk_of(group, path, levels))
+                yield Group(number, self._group_rows(file, number, group, columns, wanted), found)
 
     def _group_rows(
-        self, file: Any, number: int, columns: Sequence[Column], wanted: Mapping[str, Sequence[str]]
+        self, file: Any, number: int, group: RowGroup, columns: Sequence[Column], wanted: Mapping[str, Sequence[str]]
     ) -> Iterator[Sequence[Any]]:
         if not columns:
-            yield from ([] for _ in range(file.metadata.row_group(number).num_rows))
+            yield from ([] for _ in range(group.rows))
             return
         names = list(dict.fromkeys(leaf for leaves in wanted.values() for leaf in leaves))
         with self._errors(f"row group {number} cannot be read"):
             for batch in file.iter_batches(_BATCH, row_groups=[number], columns=names):
                 yield from zip(*(values_of(batch, column) for column in columns), strict=True)
-
-    def _check_leaves(self, file: Any, number: int, leaves: Sequence[str]) -> None:
-        part, wanted = file.metadata.row_group(number), set(leaves)
-        for place in range(part.num_columns):
-            chunk = part.column(place)
-            if chunk.path_in_schema in wanted and chunk.total_uncompressed_size > _LARGEST_CHUNK:
-                raise self._too_large(chunk.path_in_schema, chunk.total_uncompressed_size, number)
 
 
 def _leaves(leaves: Sequence[str], column: Column) -> list[str]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.sources.files.tables.page_bodies import Body, Damaged, PlainBody, Read, body_of, varint
 
-__all__ = ["Chunk", "Place", "chunk_of", "places"]
+__all__ = ["Chunk", "Place", "RowGroup", "chunk_of", "places", "row_groups"]
 
 Place = list[Any]
 """The place of a value, as `page_bodies` has it."""
@@ -26,8 +26,9 @@ _HEADER = 1 << 12  # bytes of the header of a page, and the most with statistics
 _LARGEST_HEADER = 1 << 24
 _MOST_VALUES = 1 << 22  # of a page
 _MOST_KEPT = 1 << 18  # values of a dictionary, whose places are in memory
-_DEEPEST = 8  # levels of structs in a header
+_DEEPEST = 16  # levels of structs in a header
 _PLAIN, _DICTIONARIES, _RLE = 0, (2, 8), 3
+_CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4 of Hadoop", "ZSTD", "LZ4")
 _DATA, _INDEX, _DICTIONARY, _DATA_2 = 0, 1, 2, 3
 
 
@@ -43,25 +44,70 @@ class Chunk:
     rows: int
 
 
-def chunk_of(file: Any, group: int, path: str) -> Chunk | None:
-    """The chunk of a column of binary values; `path` is its name in the schema of Parquet. None if there is none."""
-    part = file.metadata.row_group(group)
-    for number in range(part.num_columns):
-        column = part.column(number)
-        if column.path_in_schema != path:
-            continue
-        levels = file.schema.column(number)
-        first = [column.data_page_offset]
-        first += [column.dictionary_page_offset] if column.dictionary_page_offset else []
-        return Chunk(
-            start=min(first),
-            end=min(first) + column.total_compressed_size,
-            codec=column.compression,
-            definition=levels.max_definition_level,
-            repetition=levels.max_repetition_level,
-            rows=part.num_rows,
-        )
-    return None
+class StoredColumn(NamedTuple):
+    """A column of a row group, as the footer describes it. `path` is its name in the schema of Parquet."""
+
+    path: str
+    codec: str
+    size: int
+    packed: int
+    start: int
+
+
+class RowGroup(NamedTuple):
+    """A row group, as the footer describes it."""
+
+    rows: int
+    columns: list[StoredColumn]
+
+
+def row_groups(read: Read, size: int) -> Iterator[RowGroup]:
+    """The row groups of a file of `size` bytes.
+
+    PyArrow gives them, too, but a footer with wrong statistics ends its process there.
+
+    Raises:
+        Damaged: the footer is damaged.
+    """
+    (length,) = struct.unpack("<I", read(size - 8, size - 4).rjust(4, b"\0"))
+    data = read(max(0, size - 8 - length), size - 8)
+    try:
+        footer, _ = _struct(data, 0)
+        groups = footer[4]
+        for group in groups:
+            yield RowGroup(_number(group, 3), [_stored(column[3]) for column in group[1]])
+    except (IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise Damaged("has a damaged footer") from error
+
+
+def _stored(column: dict[int, Any]) -> StoredColumn:
+    starts = [_number(column, 9), *([_number(column, 11)] if column.get(11) else [])]
+    return StoredColumn(
+        path=".".join(part.decode() for part in column[3]),
+        codec=_CODECS[_number(column, 4)],
+        size=_number(column, 6),
+        packed=_number(column, 7),
+        start=min(starts),
+    )
+
+
+def chunk_of(group: RowGroup, path: str, levels: Any) -> Chunk:
+    """The chunk of a column of binary values, with its levels in the schema of Parquet.
+
+    Raises:
+        Damaged: the row group does not have it.
+    """
+    column = next((column for column in group.columns if column.path == path), None)
+    if column is None:
+        raise Damaged(f'has a row group without the column "{path}"')
+    return Chunk(
+        start=column.start,
+        end=column.start + column.packed,
+        codec=column.codec,
+        definition=levels.max_definition_level,
+        repetition=levels.max_repetition_level,
+        rows=group.rows,
+    )
 
 
 def places(read: Read, chunk: Chunk) -> Iterator[Place | None]:
@@ -234,10 +280,32 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         return _signed(data, at)
     if kind == 8:
         length, at = _unsigned(data, at)
-        return None, at + length
+        if at + length > len(data):
+            raise IndexError
+        return data[at : at + length], at + length
+    if kind in (9, 10):
+        return _list(data, at, depth)
     if kind == 12:
         return _struct(data, at, depth + 1)
     raise Damaged("has a page without a header")
+
+
+def _list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    count, kind = data[at] >> 4, data[at] & 15
+    at += 1
+    if count == 15:
+        count, at = _unsigned(data, at)
+    found: list[Any] = []
+    if depth > _DEEPEST:
+        raise Damaged("has a header that is too deep")
+    for _ in range(count):
+        if kind in (1, 2):  # a byte in a list, and none in a struct
+            data[at]
+            at += 1
+            continue
+        value, at = _value(data, at, kind, depth + 1)
+        found.append(value)
+    return found, at
 
 
 def _unsigned(data: bytes, at: int) -> tuple[int, int]:

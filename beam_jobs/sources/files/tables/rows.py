@@ -18,6 +18,7 @@ from beam_jobs.sources.files.interface import BadInput
 from beam_jobs.sources.files.tables.json_lists import JsonLists, is_too_deep
 from beam_jobs.sources.files.tables.parquet import ParquetRows
 from beam_jobs.sources.files.tables.row_files import LARGEST_ROW, Rows
+from shard_reader.storage.directory import Directory
 
 __all__ = ["KINDS", "Rows", "json_objects"]
 
