@@ -9,9 +9,11 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any, Final, Literal
 
 from beam_jobs.errors import UsageError
+from beam_jobs.safe_yaml import load_yaml
 from beam_jobs.sources.files.file_names import split_place
 from shard_reader.printable import excerpt, printable
 from shard_reader.storage.open import directory
@@ -194,10 +196,8 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def _read_yaml(path: str, called: str) -> Any:
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise UsageError(f"{called}: needs pyyaml: pip install 'image-shards[beam]'") from None
+    if find_spec("yaml") is None:
+        raise UsageError(f"{called}: needs pyyaml: pip install 'image-shards[beam]'")
     place, name = split_place(path)
     try:
         data = directory(place).read(name, 0, _MOST_BYTES + 1)
@@ -206,11 +206,9 @@ def _read_yaml(path: str, called: str) -> Any:
     if len(data) > _MOST_BYTES:
         raise UsageError(f"{called}: has more than {_MOST_BYTES:,} bytes; is it a file of options?")
     try:
-        return yaml.safe_load(data.decode("utf-8-sig"))
+        return load_yaml(data.decode("utf-8-sig"), called)
     except UnicodeDecodeError as error:
         raise UsageError(f"{called}: is not UTF-8 at byte {error.start}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"{called}: is no YAML: {printable(' '.join(str(error).split()))}") from error
 
 
 def _place(value: Any, name: str) -> str:

@@ -8,8 +8,9 @@ from datetime import date
 from typing import Any, Final
 
 from beam_jobs.errors import UsageError
+from beam_jobs.safe_yaml import load_yaml
 from beam_jobs.sources.files.file_names import split_place
-from shard_reader.printable import excerpt, printable
+from shard_reader.printable import excerpt
 from shard_reader.storage.open import directory
 from shard_reader.storage.secrets import without_secrets
 
@@ -84,16 +85,7 @@ def read_card(path: str) -> Card:
 
 
 def _mapping(path: str) -> dict[Any, Any]:
-    import yaml
-
-    text = read_text(path, "--card")
-    try:
-        # A few lines of aliases can stand for terabytes, and no card needs one.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise UsageError(f"--card {path}: has an alias (*name); write the value again")
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"--card {path}: is not YAML ({printable(' '.join(str(error).split())[:200])})") from error
+    found = load_yaml(read_text(path, "--card"), f"--card {path}")
     if not isinstance(found, dict):
         raise UsageError(f"--card {path}: must be keys and values, as `name: Photos of pets`")
     return found

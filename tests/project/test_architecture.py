@@ -44,6 +44,7 @@ LAYERS = {
         "beam_jobs.terminal",
         "beam_jobs.external_sort",
         "beam_jobs.parallel",
+        "beam_jobs.safe_yaml",
         "beam_jobs.signals",
         "beam_jobs.processes",
         "beam_jobs.sources.files",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from beam_jobs.errors import UsageError
+from beam_jobs.safe_yaml import load_yaml
 from beam_jobs.sources.files.interface import LeftOut
 from shard_reader.printable import excerpt, printable
 from shard_reader.storage.directory import Directory
@@ -17,7 +18,6 @@ __all__ = ["DataYaml", "is_data_yaml", "read_data_yaml"]
 _MOST_BYTES: Final = 1 << 20
 _SPLITS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 _SILENT: Final = {"path", "names", "nc", "channels", "kpt_shape", "author", "license", "licence", "version", "url"}
-_DEEPEST: Final = 20
 _HEAD = 1 << 16
 _KEYS = tuple(re.compile(pattern, re.MULTILINE) for pattern in (rb"^(train|val)\s*:", rb"^(names|nc)\s*:"))
 
@@ -89,28 +89,14 @@ def read_data_yaml(folder: Directory, name: str, called: str) -> DataYaml:
 
 
 def _mapping(folder: Directory, name: str, called: str) -> dict[str, Any]:
-    import yaml
-
     try:
         text = folder.read(name, most=_MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{called}: is not UTF-8 at byte {error.start}") from error
     except OSError as error:
         raise UsageError(f"{called}: {error.strerror or error}") from error
-    # All values as texts: a class "no" would be False, and "1e3" a number. No tag makes an object, or runs anything.
-    try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.BaseLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            # A few lines of aliases can stand for terabytes, and no description needs one. The parser takes a time that
-            # grows with the square of the depth.
-            if isinstance(event, yaml.AliasEvent):
-                raise UsageError(f"{called}: has an alias (*name); write the value again")
-            if depth > _DEEPEST:
-                raise UsageError(f"{called}: nests lists and keys more than {_DEEPEST} levels deep")
-        found = yaml.load(text, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"{called}: is not YAML ({printable(' '.join(str(error).split())[:200])})") from error
+    # A class may be named "no".
+    found = load_yaml(text, called, as_texts=True)
     if not isinstance(found, dict):
         raise UsageError(f"{called}: is no description of a dataset: expected keys such as train and names")
     return {key: None if value in ("", "null", "~", "Null", "NULL") else value for key, value in found.items()}
