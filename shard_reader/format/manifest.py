@@ -650,7 +650,8 @@ def _split_problems(split: Split, manifest: Manifest, least: int) -> Iterator[st
 
 def _statistics_problems(statistics: Statistics) -> Iterator[str]:
     for name, values in (("mean", statistics.mean), ("std", statistics.std)):
-        if len(values) > MOST_CHANNELS or not all(map(math.isfinite, values)):
+        is_known = len(values) == len(statistics.mean) <= MOST_CHANNELS
+        if not is_known or not all(map(math.isfinite, values)):
             yield f"$.statistics.{name}: must be a number for each channel"
 
 

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 from support.crafted import BOMBS, SIDE, change_manifest, crafted_dataset, fields_of
-from support.datasets import edit_shard
 from support.limits import limited, limited_command
+from support.stored import edit_shard
 
 from shard_reader import CorruptionError, DatasetError, ManifestError, open_dataset
 from shard_reader.format import Field, index
@@ -114,8 +114,8 @@ ABSURD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "deep version": (lambda m: m.update(version=nested(500)), "has format version"),
     "deep requires": (lambda m: m.update(requires=nested(500)), "requires[0]: expected str"),
     "statistics": (
-        lambda m: m.update(statistics={"split": "train", "pixels": 1, "mean": [0.5] * 9, "std": [1.0]}),
-        "statistics.mean: must be a number for each channel",
+        lambda m: m.update(statistics={"split": "train", "pixels": 1, "mean": [0.5] * 3, "std": [1.0]}),
+        "statistics.std: must be a number for each channel",
     ),
     "outside": (lambda m: edit_shard(m, "tfrecord", path="../../x"), "must be a plain file name"),
     "absolute": (lambda m: edit_shard(m, "tfrecord", path="/etc/passwd"), "must be a plain file name"),

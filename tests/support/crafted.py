@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from PIL import Image
-from support.datasets import write_manifest
+from support.stored import write_manifest
 
 from beam_jobs.shards.write import store
 from shard_reader.format import Field, shard_name

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from support.datasets import write_manifest
+from support.stored import write_manifest
 
 from beam_jobs.shards.write import store
 from shard_reader import Flip, RandomResizedCrop

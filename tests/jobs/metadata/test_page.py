@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.datasets import FIELDS
+from support.stored import FIELDS
 
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.page import page

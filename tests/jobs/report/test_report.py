@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from support.command import REPOSITORY, command, prepared
-from support.datasets import dataset, flip, record
 from support.images import write_image
 from support.messy import MESSY
 from support.report_text import sections
 from support.servers import Store
+from support.stored import dataset, flip, record
 
 from beam_jobs.cli.main import main
 from shard_reader.format.manifest import with_checksum

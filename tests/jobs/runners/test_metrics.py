@@ -52,7 +52,7 @@ def test_counters_are_the_sums_of_the_manifest(
     if is_inline:  # as in a worker of an engine
         monkeypatch.setattr("beam_jobs.steps.planner._IN_PROCESS", (str(tmp_path),))
     words = ["--size", "16", "--shards", "2", "--max-rejects", "1", "--workers", "1"]
-    text = prepare(parse(["prepare", str(images), str(tmp_path / "out"), *words]))
+    text = prepare(parse(["prepare", str(images), str(tmp_path / "out"), *words])).text
     (result,) = results
     found = result.metrics().query()
     counters = {

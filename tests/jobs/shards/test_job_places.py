@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from support.command import prepared
-from support.datasets import PNG
 from support.places import contents, copied, filled
 from support.store_jobs import OPTIONS, is_as
+from support.stored import PNG
 
 from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import UsageError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.command import command
-from support.datasets import edit_shard
 from support.foreign_records import GOLDEN, TFRECORD, indexed
+from support.stored import edit_shard
 
 from shard_reader.format import index_name
 from shard_reader.format.manifest import with_checksum

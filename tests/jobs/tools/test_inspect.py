@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from support.command import REPOSITORY, command, prepared
-from support.datasets import FIELDS, cut, dataset, flip, record, remove
 from support.images import write_image
 from support.servers import Store
+from support.stored import FIELDS, cut, dataset, flip, record, remove
 
 from beam_jobs.cli.commands import COMMANDS
 from beam_jobs.tools import inspect as inspecting

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import REPOSITORY, command
-from support.datasets import PNG, cut, dataset, edit_shard, flip, record, remove
+from support.stored import PNG, cut, dataset, edit_shard, flip, record, remove
 from support.torture import draws
 
 from beam_jobs.tools.verify import Verification

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.command import REPOSITORY, prepared
-from support.datasets import FIELDS, dataset, flip, record, write_manifest
 from support.remote_data import write_dataset
+from support.stored import FIELDS, dataset, flip, record, write_manifest
 
 from beam_jobs.shards.write import store
 from shard_reader import CorruptionError, Dataset, StoreError, mix, open_dataset

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import REPOSITORY
-from support.datasets import FIELDS, dataset, record, write_manifest
 from support.remote_data import write_dataset
+from support.stored import FIELDS, dataset, record, write_manifest
 
 from beam_jobs.shards.write import store
 from shard_reader import CorruptionError, mix, open_dataset

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
 from support.command import REPOSITORY, command
-from support.datasets import write_manifest
 from support.remote_data import OTHER_FIELDS
+from support.stored import write_manifest
 
 from beam_jobs.shards.write import store
 from beam_jobs.tools.verify import Verification

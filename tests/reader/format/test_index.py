@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command import REPOSITORY
-from support.datasets import dataset, edit_shard, flip, record
+from support.stored import dataset, edit_shard, flip, record
 
 from shard_reader import CenterCrop, open_dataset
 from shard_reader.errors import CorruptionError
