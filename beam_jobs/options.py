@@ -58,7 +58,7 @@ class ImageOptions:
     `reject_suspects` rejects images that a decoder reads with a complaint. `max_work` is the number of pixels that a
     decoder goes over: those of the image, times the passes over them. Unless `exact_decode`, a decoder reduces a JPEG
     that is far larger than its stored size. `restart_markers` are those of JPEGs that are encoded; files that keep
-    their bytes keep their markers.
+    their bytes keep their markers. `dicom_window` is "default", for the window of each file, or "CENTER,WIDTH".
     """
 
     width: int
@@ -79,6 +79,7 @@ class ImageOptions:
     reject_suspects: bool = False
     exact_decode: bool = False
     restart_markers: RestartMarkers = "auto"
+    dicom_window: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,17 @@ from beam_jobs.options import MAX_SIDE, MaxRejects
 from beam_jobs.sources.files.interface import SOURCES
 from shard_reader.arguments import parse_bytes
 
-__all__ = ["byte_size", "color", "image_size", "integer", "max_rejects", "names", "source_kind", "split_parts"]
+__all__ = [
+    "byte_size",
+    "color",
+    "dicom_window",
+    "image_size",
+    "integer",
+    "max_rejects",
+    "names",
+    "source_kind",
+    "split_parts",
+]
 
 
 def integer(low: int | None = None, high: int | None = None) -> Callable[[str], int]:
@@ -82,6 +92,19 @@ def split_parts(text: str) -> tuple[tuple[str, str], ...]:
         raise argparse.ArgumentTypeError(f"the parts of {text!r} sum to {float(total)!r}, not to 1")
     # One spelling for each value, since the text is a part of the fingerprint: 0.90 and .9 are 0.9.
     return tuple((name, f"{Decimal(fraction).normalize():f}") for name, fraction in parts)
+
+
+def dicom_window(text: str) -> str:
+    """`default`, or the center and the width of a window, in one spelling."""
+    if text == "default":
+        return text
+    number = r"-?[0-9]{1,9}(\.[0-9]{1,9})?"
+    parts = text.split(",")
+    if not re.fullmatch(f"{number},{number}", text) or float(parts[1]) <= 0:
+        raise argparse.ArgumentTypeError(
+            f"expected default, or CENTER,WIDTH as 40,400, with a width above 0: got {text!r}"
+        )
+    return ",".join(f"{float(part):g}" if float(part) == float(f"{float(part):g}") else part for part in parts)
 
 
 def byte_size(text: str) -> int:

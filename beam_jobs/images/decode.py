@@ -75,7 +75,9 @@ def ignore_image_warnings() -> None:
     """Silence the warnings of Pillow in this process."""
     # After a warning, Pillow either reads the image all the same or raises an error.
     warnings.filterwarnings("ignore", module="PIL")
-    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
+    for name in ("PIL.TiffImagePlugin", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def check_size(width: int, height: int, options: ImageOptions) -> None:

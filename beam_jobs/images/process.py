@@ -40,7 +40,8 @@ _PIXELS_VERSION = "5"
 # OpenCV comes by four names, and is an extra, as pillow-heif is.
 _OPENCV = [f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")]
 _LIBRARIES = ["cykooz-resizer", "h5py", "numpy", *_OPENCV, "pillow", "simplejpeg", "pillow-heif"]
-_LIBRARIES += ["imagecodecs", "tifffile"]
+_LIBRARIES += ["imagecodecs", "tifffile", "pydicom", "python-gdcm"]
+_LIBRARIES += ["pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"]  # they decode for pydicom
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from beam_jobs.cli.options.jpeg import add_jpeg, exact_decode, restart_markers
 from beam_jobs.cli.parser import listed
-from beam_jobs.cli.values import byte_size, color, integer
+from beam_jobs.cli.values import byte_size, color, dicom_window, integer
 from beam_jobs.errors import UsageError
 from beam_jobs.options import CHANNELS, FILTERS, MAX_SECONDS, MAX_WORK, NORMALIZATIONS, ImageOptions
 from shard_reader.format.fields import IMAGE_DTYPES, MAX_PIXELS
@@ -36,6 +36,7 @@ def add_pixels(parser: argparse.ArgumentParser) -> None:
         " with --normalize)")  # fmt: skip
     add("--normalize", choices=NORMALIZATIONS, default="none", metavar="HOW", help="unit: 0..1; symmetric: -1..1;"
         " imagenet, dataset, per-image: subtract that mean, divide by that deviation (default: none)")  # fmt: skip
+    add("--dicom-window", type=dicom_window, metavar="W", help="of DICOM: default (the file's own), or CENTER,WIDTH")
     add("--max-pixels", type=integer(1), default=MAX_PIXELS, metavar="N",
         help="reject images with more pixels (default: %(default)s)")  # fmt: skip
     add("--max-bytes", type=byte_size, default="512MiB", metavar="SIZE",
@@ -79,6 +80,7 @@ def image_options(found: argparse.Namespace) -> ImageOptions:
         max_work=found.max_work,
         reject_suspects=found.reject_suspects,
         exact_decode=exact_decode(found, fit),
+        dicom_window=found.dicom_window,
     )
 
 

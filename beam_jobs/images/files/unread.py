@@ -15,7 +15,6 @@ _BEGINNING = 4096  # bytes in which a kind shows
 _KINDS: Final = (
     (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL, which is not read; convert it, as with djxl"),
     (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg\b", "an SVG drawing; render it first"),
-    (rb".{128}DICM", "DICOM, whose pixels need a window of values; convert it, as with pydicom"),
     (
         rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)",
         "a web page, perhaps an error in place of a download; fetch it again",
