@@ -63,6 +63,8 @@ S3 = ["s3fs>=2026.9,<2027"]
 GCS = ["gcsfs>=2026.9,<2027"]
 AZURE = ["adlfs>=2026.8,<2027"]
 HEIC = ["pillow-heif>=1.1,<2"]
+TIFF = ["imagecodecs>=2025.8", "tifffile>=2025.8"]
+DICOM = ["pydicom>=3,<4"]  # packages for its rarer compressions have licenses of their own
 PANDAS = ["pandas>=2.2"]
 HTTP = ["fsspec[http]>=2026.9,<2027"]
 DATAFLOW = [*BEAM, *DECODE, *GCS, "apache-beam[gcp]==2.77.*"]  # all that the worker image has
@@ -73,6 +75,8 @@ TEST = [
     *S3,
     *AZURE,
     *HEIC,
+    *TIFF,
+    *DICOM,
     *HTTP,
     *PANDAS,
     *JAX,
@@ -140,6 +144,8 @@ setup(
         "s3": S3,
         "tf": [*TENSORFLOW, *DECODE],
         "torch": [*TORCH, *DECODE],
+        "tiff": TIFF,
+        "dicom": DICOM,
         "demo": DEMO,
         "docs": [*DOCS, *BEAM],
         "test": TEST,

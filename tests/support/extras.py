@@ -32,6 +32,9 @@ READ_NEW = (
 )
 HEIC = "import pillow_heif; from PIL import Image; pillow_heif.register_heif_opener(); "
 HEIC += "[Image.new('RGB', (64, 64), (n, 9, 9)).save(f'heic/{n}.heic') for n in range(3)]"
+TIFF = "import numpy, tifffile; [tifffile.imwrite(f'heic/{n}.tif', numpy.full((64, 64, 5), n, numpy.float32), "
+TIFF += "photometric='minisblack', planarconfig='contig', compression='lzw') for n in range(3)]"
+DICOM = "import shutil; from pydicom.data import get_testdata_file as f; shutil.copy(f('MR_small.dcm'), 'heic/mr.dcm')"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ EXAMPLES: Mapping[str, Example] = {
     "pandas": Example(["python -c {" + OPEN + "frame = data.to_pandas(); print(frame['class'].value_counts())}"]),
     "report": Example(["image-shards report shards"]),
     "heic": Example(["python -c {" + HEIC + "}", "image-shards prepare heic new --size 64", READ_NEW], also="beam"),
+    "tiff": Example(["python -c {" + TIFF + "}", "image-shards prepare heic new --size 64 --dtype float32"
+                     " --channels keep --max-rejects 1.0", READ_NEW], also="beam"),
+    "dicom": Example(["python -c {" + DICOM + "}", "image-shards prepare heic new --size 64 --dicom-window default"
+                      " --max-rejects 1.0", READ_NEW], also="beam"),
     "dataflow": Example([PREPARE, "python -c {import apache_beam.runners.dataflow.dataflow_runner, gcsfs}"]),
     "tf": Example(["python -c {" + STREAM + "from shard_reader.tf_data import as_dataset; "
                    "images, *_ = next(iter(as_dataset(stream, inputs='image', targets='label')))" + FIRST + "}"]),
