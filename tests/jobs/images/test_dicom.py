@@ -144,6 +144,11 @@ def test_a_reject_says_what_to_do(data: bytes, options: ImageOptions, words: str
     assert re.search(words, str(problem(data, options)))
 
 
+def test_texts_of_a_file_stay_in_one_line() -> None:
+    data = file(VALUES).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.\n0008.1.2.1\0")
+    assert "which is not read" in str(problem(data))
+
+
 def test_elements_and_runs_are_counted_before_they_are_parsed() -> None:
     assert problem(file(VALUES, ImageComments="x" * 9000), replace(DEEP, max_work=100_000)).reason == "too-much-work"
     head = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56)
