@@ -274,6 +274,8 @@ def _files(data: bytes) -> None:
         assert len(simpler) <= len(data) + 8
     decode(data, replace(_OPTIONS, fit="stretch", width=1, height=1))
     decode(data, _OPTIONS)
+    for options in ({"dtype": "float32", "channels": "keep"}, {"dicom_window": "default"}):
+        decode(data, replace(_OPTIONS, encoding="raw", **options))
 
 
 def _raster(data: bytes) -> None:

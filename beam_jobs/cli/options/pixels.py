@@ -32,8 +32,7 @@ def add_pixels(parser: argparse.ArgumentParser) -> None:
         help="color below transparent pixels (default: white)")  # fmt: skip
     add("--channels", choices=CHANNELS, default="rgb", metavar="CH",
         help="rgb, grey, or keep: as in the file (default: rgb)")  # fmt: skip
-    add("--dtype", choices=IMAGE_DTYPES, metavar="D", help="uint8, uint16, float16 or float32 (default: uint8; float32"
-        " with --normalize)")  # fmt: skip
+    add("--dtype", choices=IMAGE_DTYPES, metavar="D", help="uint8 (default), uint16, float16 or float32")
     add("--normalize", choices=NORMALIZATIONS, default="none", metavar="HOW", help="unit: 0..1; symmetric: -1..1;"
         " imagenet, dataset, per-image: subtract that mean, divide by that deviation (default: none)")  # fmt: skip
     add("--dicom-window", type=dicom_window, metavar="W", help="of DICOM: default (the file's own), or CENTER,WIDTH")

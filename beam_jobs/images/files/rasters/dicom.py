@@ -18,6 +18,7 @@ from beam_jobs.images.files.rasters.dicom_frame import check_frame
 from beam_jobs.images.files.rasters.raster import Raster, check_shape, needs_floats
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
+from shard_reader.printable import excerpt
 
 __all__ = ["is_dicom", "read_dicom"]
 
@@ -69,7 +70,7 @@ def read_dicom(data: bytes, options: ImageOptions) -> Raster:
     colours = str(dataset.get("PhotometricInterpretation", ""))
     is_grey, is_float = colours in _GREYS, "PixelData" not in dataset
     sign = "signed " if is_signed else ""
-    kind = "floats" if is_float else f"{sign}{bits}-bit {'grey' if is_grey else colours}"
+    kind = "floats" if is_float else f"{sign}{bits}-bit {'grey' if is_grey else excerpt(colours)}"
     what = f"a DICOM of {kind}"
     is_measured = is_signed or is_float or bits > 16
     if is_grey and options.dicom_window is None:  # before anything is decoded
@@ -101,6 +102,7 @@ def _dataset(pydicom: Any, data: bytes, options: ImageOptions) -> Any:
     Raises:
         BadInput: it has no pixels, or too many elements.
     """
+    # The rest of such a file shows no element.
     if _DEFLATED in data[:_META_BYTES]:
         raise BadInput("unsupported-mode", "a DICOM file that is deflated as a whole; save it without, as with dcmconv")
     places = [place for place in map(data.find, _PIXEL_DATA) if place >= 0]
@@ -179,19 +181,21 @@ def _decoded(pydicom: Any, dataset: Any, what: str, frames: int, options: ImageO
     try:
         decoder = pydicom.pixels.get_decoder(syntax)
     except NotImplementedError:
-        raise BadInput("unsupported-mode", f"{what}, in {syntax.name}, which is not read; convert it") from None
+        raise BadInput(
+            "unsupported-mode", f"{what}, in {excerpt(syntax.name)}, which is not read; convert it"
+        ) from None
     if not syntax.is_encapsulated:
         frame: NDArray[Any] = pydicom.pixels.pixel_array(dataset, index=0)
         return frame
     if not decoder.is_available:
-        raise BadInput("missing-package", f"{what}, in {syntax.name}: it needs a decoder: {_DECODERS}")
+        raise BadInput("missing-package", f"{what}, in {excerpt(syntax.name)}: it needs a decoder: {_DECODERS}")
     check_frame(pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=frames), syntax, dataset, options)
     try:
         frame = pydicom.pixels.pixel_array(dataset, index=0)
     except (RuntimeError, NotImplementedError) as error:
         more = f"; another decoder may read it: {_DECODERS}" if decoder.missing_dependencies else ""
         said = " ".join(str(error).split())
-        raise BadInput("damaged", f"{what}, in {syntax.name}: {said}{more}") from error
+        raise BadInput("damaged", f"{what}, in {excerpt(syntax.name)}: {said}{more}") from error
     return frame
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from beam_jobs.images.files.work import check_file
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput
+from shard_reader.printable import excerpt
 
 __all__ = ["check_frame"]
 
@@ -34,7 +35,9 @@ def check_frame(data: bytes, syntax: Any, dataset: Any, options: ImageOptions) -
     check_file(data, options.max_work)
     size = _jpeg_size(data) if data.startswith(b"\xff\xd8") else _jpeg2000_size(data)
     if size is None:
-        raise BadInput("unsupported-mode", f"a DICOM in {syntax.name}, whose frame is not that of a JPEG; convert it")
+        raise BadInput(
+            "unsupported-mode", f"a DICOM in {excerpt(syntax.name)}, whose frame is not that of a JPEG; convert it"
+        )
     if size != (columns, rows):
         raise BadInput("damaged", f"states {columns}x{rows} pixels, and its frame has {size[0]}x{size[1]}")
 
