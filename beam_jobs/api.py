@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,9 @@ from beam_jobs.steps.result import OnProgress, PrepareResult
 
 __all__ = ["dry_run", "prepare"]
 
+# A job sets the output, the filters of warnings and the folder of temporary files of its process.
+_turn = threading.RLock()
+
 
 def prepare(
     options: PrepareOptions, *, on_progress: OnProgress | None = None, quiet: bool | None = None
@@ -27,7 +31,7 @@ def prepare(
     """Turn images into shards, as the command does. It may be called from a script, a notebook or a service.
 
     An unfinished dataset of the same options is continued; a finished one is left as it is. Worker processes import
-    no main module: a script needs no guard.
+    no main module: a script needs no guard. Of several threads, one at a time runs a job; the others wait.
 
     Args:
         options: the options of the command.
@@ -68,7 +72,7 @@ def dry_run(options: PrepareOptions, *, quiet: bool = True) -> DryRun:
 @contextlib.contextmanager
 def _as_guest(quiet: bool) -> Iterator[None]:
     """Leave the process of the caller as it was: its output, its filters of warnings, and its interrupts."""
-    with terminal.output_of(terminal.QUIET if quiet else terminal.NORMAL), warnings.catch_warnings():
+    with _turn, terminal.output_of(terminal.QUIET if quiet else terminal.NORMAL), warnings.catch_warnings():
         ignore_image_warnings()
         try:
             yield

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -198,6 +201,20 @@ def test_the_process_of_the_caller_is_left_as_it_was(with_a_broken_one: Path, tm
     prepare(options(with_a_broken_one, tmp_path / "out"), quiet=True)
     after = [logger.level for logger in loggers], list(warnings.filters), list(sys.path), terminal._output.level
     assert before == after
+
+
+def test_threads_take_turns(with_a_broken_one: Path, tmp_path: Path) -> None:
+    before = tempfile.tempdir, terminal._output.level, list(warnings.filters)
+    seen: list[str] = []
+
+    def run(name: str) -> int:
+        chosen = options(with_a_broken_one, tmp_path / name)
+        return prepare(chosen, on_progress=lambda report: seen.append(name)).counts.written
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(run, "abc")) == [5, 5, 5]
+    assert len([name for name, _ in itertools.groupby(seen)]) == 3
+    assert (tempfile.tempdir, terminal._output.level, list(warnings.filters)) == before
 
 
 def test_names_may_be_lists(with_a_broken_one: Path, tmp_path: Path) -> None:
