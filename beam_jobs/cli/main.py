@@ -20,7 +20,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line. Returns the exit status: 0, 1 for a failure, 2 for wrong use, 130 for Ctrl-C."""
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        with terminal.output_of(terminal.NORMAL):
+            return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)  # before a job had begun: `prepare` turns later ones into `Interrupted`
 
@@ -30,7 +31,6 @@ def _run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Names of classes and files may have characters that the terminal cannot show.
             stream.reconfigure(errors="backslashreplace")
-    terminal.set_output(terminal.NORMAL)
     try:
         command, words = choose(arguments)
         try:

@@ -360,7 +360,7 @@ def test_odd_files_are_records_or_named(odd: Path, tmp_path: Path) -> None:
     rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text("utf-8").splitlines()]
     named = sorted([reject["id"] for reject in rejects] + [data[n]["id"] for n in range(len(data))])
     assert named == sorted(path.name for path in odd.iterdir())
-    assert {reject["reason"] for reject in rejects} == {"damaged", "not-an-image", "too-large"}
+    assert {reject["reason"] for reject in rejects} == {"damaged", "not-an-image", "too-large", "unsupported-mode"}
     assert "label" not in data[0]
     assert not (tmp_path / "out/label.labels.txt").exists()
 

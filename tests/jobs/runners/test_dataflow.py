@@ -65,7 +65,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 def submit(source: object, output: object, *words: str) -> str:
     """`image-shards prepare` in this process, so that it meets `service`; what it prints."""
     arguments = ["prepare", str(source), str(output), "--size=16", "--shards=2", *OPTIONS, *words]
-    return prepare(parse([*arguments, "--no_auth"]))
+    return prepare(parse([*arguments, "--no_auth"])).text
 
 
 @pytest.fixture

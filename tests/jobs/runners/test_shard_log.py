@@ -142,7 +142,6 @@ def test_a_file_that_cannot_be_written_is_found_before_the_job(class_folders: Pa
         (["--log-json", "log", "--dry-run"], "--log-json log: --dry-run writes no shards; leave it out"),
         (["--log-json", "out/log"], "--log-json out/log: lies inside OUTPUT out"),
         (["--log-json", "in/log"], "--log-json in/log: lies inside INPUT in"),
-        (["--json"], "--json: is for --dry-run; give that, too, or leave it out"),
         (["--price", "0.38"], "--price: is for --dry-run; give that, too, or leave it out"),
         (["--price", "-1", "--dry-run"], "expected a number above 0, as 0.38"),
         (["--price", "nan", "--dry-run"], "expected a number above 0, as 0.38, got 'nan'"),

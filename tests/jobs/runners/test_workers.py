@@ -140,7 +140,7 @@ def test_what_a_report_raises_ends_the_run(job: Job) -> None:
     [
         (signal.SIGSEGV, r"died \(SIGSEGV\).*leave the image out with --reject-crashers"),
         (signal.SIGKILL, r"died \(SIGKILL, by the system for want of memory, or by hand\).*try fewer --workers"),
-        (-3, r"died \(exit status 3; .*"),
+        (-3, r"died \(exit status 3\)\..*"),
     ],
 )
 def test_a_process_that_dies_is_an_error_that_names_the_image(job: Job, ending: int, message: str) -> None:

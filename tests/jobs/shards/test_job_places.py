@@ -26,7 +26,7 @@ def quick_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(source: object, output: object, *options: str) -> str:
-    return prepare(parse(["prepare", str(source), str(output), *OPTIONS.split(), *options]))
+    return prepare(parse(["prepare", str(source), str(output), *OPTIONS.split(), *options])).text
 
 
 def test_from_a_bucket_to_a_bucket(class_folders: Path, raw_shards: Path, bucket: str) -> None:

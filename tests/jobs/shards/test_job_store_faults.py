@@ -32,7 +32,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(source: str, output: str) -> str:
-    return prepare(parse(["prepare", source, output, *OPTIONS.split()]))
+    return prepare(parse(["prepare", source, output, *OPTIONS.split()])).text
 
 
 @pytest.mark.parametrize("method", ["cat_file", "put_file"])
