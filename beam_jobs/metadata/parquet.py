@@ -5,6 +5,8 @@ Each shard gives a part, made beside it from its file and its index. The parts a
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +21,7 @@ from shard_reader.format.fields import Field, extent_columns
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import map_file
 
-__all__ = ["PART_NAME", "added_columns", "join_parts", "write_part"]
+__all__ = ["PART_NAME", "added_columns", "errors_of_writing", "join_parts", "write_part"]
 
 PART_NAME: Final = "metadata.arrow"
 """The name of the rows of one shard."""
@@ -41,7 +43,11 @@ def write_part(path: Path, shard: Path, format: str, rows: NDArray[np.void], fie
         fields: the fields of its records.
     """
     data, schema = map_file(shard), _schema(fields)
-    with pa.OSFile(str(path), "wb") as file, ipc.new_file(file, schema, options=_WRITTEN) as writer:
+    with (
+        errors_of_writing(path),
+        pa.OSFile(str(path), "wb") as file,
+        ipc.new_file(file, schema, options=_WRITTEN) as writer,
+    ):
         for start in range(0, len(rows), _ROWS):
             block = rows[start : start + _ROWS]
             columns = [_column(name, fields[name], format, data, block) for name in schema.names]
@@ -54,7 +60,7 @@ def join_parts(
     """Write one file of all parts, each with the split of its rows, and with the names of their labels."""
     names = None if class_names is None else _texts([name.encode() for name in class_names])
     joined = _joined_schema(fields, names is not None)
-    with pq.ParquetWriter(path, joined) as writer:
+    with errors_of_writing(path), pq.ParquetWriter(path, joined) as writer:
         waiting, splits, held = list[pa.RecordBatch](), list[tuple[str, int]](), 0
         for split, part in parts:
             for batch in _batches(part):
@@ -66,6 +72,17 @@ def join_parts(
                     waiting, splits, held = [], [], 0
         if waiting:
             writer.write_table(_joined(waiting, splits, joined, fields, names), _ROWS)
+
+
+@contextlib.contextmanager
+def errors_of_writing(path: Path) -> Iterator[None]:
+    """Give the errors of Arrow about a full or broken disk the words of the system, and the name of the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def added_columns(fields: Mapping[str, Field], has_names: bool) -> dict[str, str]:

@@ -31,6 +31,8 @@ def write(exporter: Exporter, numbers: range, root: Path, split: str, part: int,
     import pyarrow as pa
     from pyarrow import parquet
 
+    from beam_jobs.metadata.parquet import errors_of_writing
+
     place = root / "data"
     place.mkdir(parents=True, exist_ok=True)
     features = _features(exporter)
@@ -41,7 +43,11 @@ def write(exporter: Exporter, numbers: range, root: Path, split: str, part: int,
     plain = {"image.bytes": "NONE", "image.path": "NONE"}
     columns = [name for name in features if name != next(iter(features))]
     compression = {**plain, **{name: "SNAPPY" for name in columns}}
-    with parquet.ParquetWriter(path, schema, compression=compression, use_dictionary=columns) as writer:
+    with (
+        errors_of_writing(path),
+        open(path, "wb") as file,  # of Python, which closes it also after an error of Arrow
+        parquet.ParquetWriter(file, schema, compression=compression, use_dictionary=columns) as writer,
+    ):
         for rows in _groups(exporter.records(numbers.start, numbers.stop)):
             table = pa.Table.from_pylist([_row(exporter, record) for record in rows], schema)
             writer.write_table(table, row_group_size=len(rows))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -244,6 +246,21 @@ def test_a_damaged_record_ends_it_and_nothing_is_left(shards: Path, tmp_path: Pa
     with pytest.raises(JobError, match=r"is damaged .*; `image-shards verify` lists all damage"):
         export(str(tmp_path / "shards"), str(tmp_path / "out"), to)
     assert [path.name for path in tmp_path.iterdir()] == ["shards"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small file system")
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_full_disk_ends_it_and_nothing_is_left(shards: Path, tmp_path: Path, to: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)], check=True)
+    try:
+        with pytest.raises(JobError, match="No space left on device") as caught:
+            export(str(shards), str(disk / "out"), to)
+        assert "\n" not in str(caught.value) and str(disk) in str(caught.value)
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_processes_write_what_one_writes(shards: Path, tmp_path: Path) -> None:
