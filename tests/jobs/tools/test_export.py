@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -248,12 +247,13 @@ def test_a_damaged_record_ends_it_and_nothing_is_left(shards: Path, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["shards"]
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small file system")
 @pytest.mark.parametrize("to", TARGETS)
 def test_a_full_disk_ends_it_and_nothing_is_left(shards: Path, tmp_path: Path, to: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("may not mount a tmpfs here")
     try:
         with pytest.raises(JobError, match="No space left on device") as caught:
             export(str(shards), str(disk / "out"), to)
