@@ -36,6 +36,7 @@ from beam_jobs.images.pixels.colour import keeps_colours, srgb_pixels, to_srgb
 from beam_jobs.images.pixels.rgbx import colours_of, rgbx_below
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
+from shard_reader.printable import printable
 
 __all__ = ["Decoded", "check_size", "decode", "ignore_image_warnings", "image_formats", "to_8_bits"]
 
@@ -136,7 +137,8 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
         raise
     # Decoders raise errors of many classes for damaged files. The bytes are in memory, so none is of a disk.
     except Exception as error:
-        raise BadInput("damaged", str(error) or type(error).__name__) from error
+        said = printable(" ".join(str(error).split()))  # it may quote the file
+        raise BadInput("damaged", said or type(error).__name__) from error
 
 
 def _by_pillow(data: bytes, options: ImageOptions) -> Decoded | None:

@@ -235,3 +235,7 @@ def test_nothing_of_a_patient_is_stored(tmp_path: Path) -> None:
         assert not [text for text in (PATIENT, "Doe", "SECRET-1", "19700101") if text.encode() in content], path
     shown = command("inspect", output).stdout
     assert PATIENT not in shown
+
+
+def test_a_line_break_in_a_file_is_none_in_its_message() -> None:
+    assert "Unknown" in str(problem(dicom(values("uint8")).replace(b"MONOCHROME2", b"\nONOCHROME2")))
