@@ -355,7 +355,7 @@ def test_a_dataset_of_bands_goes_to_batches(tmp_path: Path) -> None:
     assert command("verify", output, "--decode", "--workers", 1).stdout.startswith(f"{output}: whole; ")
     shown = command("inspect", output).stdout
     assert "float32 [20, 24, 6], raw" in shown and "as they are" in shown
-    assert command("report", output).returncode == 0
+    assert command("report", output, "--output", tmp_path / "report.html").returncode == 0
 
 
 def test_photos_are_the_same_in_every_container() -> None:
