@@ -48,7 +48,7 @@ class PrepareResult:
         manifest: its manifest.
         seconds: the time that the job took.
         was_finished: whether an earlier run had finished the dataset, and this one changed nothing.
-        report: the place of the report; None if there is none.
+        report: the place of the report; None without one.
         text: the summary that the command prints.
     """
 

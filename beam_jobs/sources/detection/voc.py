@@ -240,7 +240,7 @@ class Voc(Annotated):
                     _add(spill, posixpath.splitext(file.name)[0], [kind, place + file.name, file.size, problem])
 
     def _read_xml(self, named: _Named) -> tuple[_Named, bytes | BadInput | None]:
-        """The bytes of an XML file; None if there is none, or no image set names it."""
+        """The bytes of an XML file; None if it is missing, or no image set names it."""
         if named.xml is None or (self._sets is not None and not named.sets):
             return named, None
         try:

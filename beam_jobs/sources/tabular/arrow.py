@@ -9,7 +9,8 @@ INPUT/train/data-00000-of-00001.arrow            save_to_disk of a DatasetDict: 
 The column of images is `struct<bytes, path>`, binary, or a list of either, of which the first is read. Of a struct
 without bytes, the path is read, as that of a table. An id is the file and the number of the row in it, from 0, in eight
 digits: "data/train-00000-of-00005.parquet/00000012". Classes come from the metadata of Hugging Face; a label that is
-null or -1 is none. Every other column is a field. A column `objects` of structs of lists has fields `objects/name`.
+null or -1 stands for no label. Every other column is a field. A column `objects` of structs of lists has fields
+`objects/name`.
 
 The plan sorts images by hashes, and so they are read in any order, by every worker. A worker that unpacked a row group
 for one image would read the dataset as many times as a row group has rows. So the listing finds the range of each image

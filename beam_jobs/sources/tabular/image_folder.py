@@ -145,7 +145,7 @@ class ImageFolder(Source):
         return tuple(name for name in SPLIT_NAMES if name in tops) if tops and tops <= set(SPLIT_NAMES) else None
 
     def _images(self, spill: Spill) -> Iterator[Entry]:
-        """Note every image; an entry for a file that is none, and for one that no metadata can describe."""
+        """Note every image; an entry for a file of another kind, and for an image that no metadata can describe."""
         described: dict[str, Rows] = {}
         folders = set[str]()
         for file in self._directory.walk():
@@ -245,7 +245,7 @@ def _inside(part: str, value: Any, column: str) -> str:
     """The path of a row's image below INPUT.
 
     Raises:
-        BadInput: there is none, or it leads elsewhere.
+        BadInput: the value is missing, or leads elsewhere.
     """
     if not isinstance(value, str) or not value:
         raise BadInput("no-path", f'column "{column}" {no_value(value)}; it is to have the path of an image')

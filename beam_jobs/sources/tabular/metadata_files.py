@@ -33,7 +33,7 @@ def file_columns(names: Sequence[str]) -> list[str]:
 
 
 def metadata_of(place: Directory) -> str | None:
-    """The first file that describes the images of a folder, or of its split folders; None if there is none.
+    """The first file that describes the images of a folder, or of its split folders; None without one.
 
     The folder has something else in it that may be images.
     """

@@ -16,7 +16,7 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.processes import in_parallel
 from beam_jobs.tools.dataset_files import manifest_at, need_packages, need_shard_packages
 from beam_jobs.tools.exporting import folder, parquet, webdataset
-from beam_jobs.tools.exporting.records import Exporter, folder_name
+from beam_jobs.tools.exporting.records import Exporter, folder_names
 from shard_reader import open_dataset
 from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import Manifest
@@ -91,7 +91,8 @@ def export(
     need_shard_packages(manifest)
     need_packages("beam", *TARGETS[to].packages)
     chosen = _chosen(place, manifest, splits)
-    parts = [part for name in chosen for part in _parts(manifest, name)]
+    places = dict(zip(manifest.splits, folder_names(list(manifest.splits)), strict=True))
+    parts = [part for name in chosen for part in _parts(manifest, name, places[name])]
     total = sum(len(part.records) for part in parts)
     if chosen:
         with open_dataset(place, chosen[0]) as data:
@@ -107,13 +108,14 @@ def export(
             done += written
             on_progress(done, total)
         for name in chosen:
-            TARGETS[to].finish(scratch, _place(manifest, name), sum(part.split == name for part in parts))
+            TARGETS[to].finish(scratch, places[name], sum(part.split == name for part in parts))
         if path.exists():
             path.rmdir()
         scratch.rename(path)
     except OSError as error:
         raise JobError(f"{error.filename or target}: {error.strerror or error}") from error
     finally:
+        _exporter.cache_clear()  # of work in this process
         shutil.rmtree(scratch, ignore_errors=True)
     return Exported({name: manifest.splits[name].records for name in chosen})
 
@@ -139,23 +141,24 @@ def _chosen(place: str, manifest: Manifest, splits: Sequence[str]) -> list[str]:
     return [name for name in manifest.splits if not splits or name in splits]
 
 
-def _parts(manifest: Manifest, split: str) -> Iterator[_Part]:
+def _parts(manifest: Manifest, split: str, place: str) -> Iterator[_Part]:
     records = np.asarray(manifest.splits[split].shards.records)
     ends = np.cumsum(records).tolist()
     for number, (end, count) in enumerate(zip(ends, records.tolist(), strict=True)):
-        yield _Part(split, _place(manifest, split), number, len(ends), range(end - count, end))
+        yield _Part(split, place, number, len(ends), range(end - count, end))
 
 
-def _place(manifest: Manifest, split: str) -> str:
-    names = list(manifest.splits)
-    return folder_name(split, names.index(split), names)
+@functools.lru_cache(maxsize=1)
+def _exporter(place: str, split: str) -> Exporter:
+    """The exporter of a split. A process keeps it for the next part: there may be thousands, and one manifest."""
+    return Exporter(open_dataset(place, split))
 
 
 def _write(place: str, root: str, to: str, part: _Part) -> int:
     """Write the records of a shard; their number."""
     try:
-        with open_dataset(place, part.split) as data:
-            TARGETS[to].write(Exporter(data), part.records, Path(root), part.place, part.number, part.parts)
+        exporter = _exporter(place, part.split)
+        TARGETS[to].write(exporter, part.records, Path(root), part.place, part.number, part.parts)
     except ShardsError as error:
         raise JobError(f"{error}; `image-shards verify` lists all damage") from error
     return len(part.records)

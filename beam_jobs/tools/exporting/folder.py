@@ -6,12 +6,11 @@ A line of metadata.jsonl has `file_name`, `id`, `label` (the name of the class) 
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.tools.exporting.records import ExportedRecord, Exporter, file_name, folder_name
+from beam_jobs.tools.exporting.records import ExportedRecord, Exporter, file_name
 
 __all__ = ["finish", "write"]
 
@@ -46,12 +45,7 @@ def finish(root: Path, split: str, parts: int) -> None:
 def _folder(exporter: Exporter, record: ExportedRecord) -> str:
     if exporter.class_names is None or not isinstance(record.label, int):
         return ""
-    return f"{_folder_of(exporter.class_names, record.label)}/"
-
-
-@functools.cache
-def _folder_of(names: tuple[str, ...], label: int) -> str:
-    return folder_name(names[label], label, names)
+    return f"{exporter.class_folders[record.label]}/"
 
 
 def _line(exporter: Exporter, record: ExportedRecord, name: str) -> dict[str, Any]:

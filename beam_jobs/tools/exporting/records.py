@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +17,7 @@ from shard_reader import Dataset
 from shard_reader.format.fields import FIELD_DTYPES, INPUT_FIELDS, Field
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of, decode_image
 
-__all__ = ["BOXES", "OBJECT_LABELS", "POINTS", "ExportedRecord", "Exporter", "file_name", "folder_name"]
+__all__ = ["BOXES", "OBJECT_LABELS", "POINTS", "ExportedRecord", "Exporter", "file_name", "folder_names"]
 
 BOXES: Final = "objects/bbox"
 POINTS: Final = "objects/point"
@@ -55,6 +56,8 @@ class Exporter:
     def __init__(self, data: Dataset) -> None:
         self.data = data
         self.class_names = data.class_names
+        self.class_folders = folder_names(data.class_names or ())
+        """The folder of each class."""
         known = {*FIELD_DTYPES, *INPUT_FIELDS}
         self.fields: dict[str, Field] = {n: f for n, f in data.fields.items() if not f.is_image and n not in known}
         """The fields beside the image, the id and the label."""
@@ -195,10 +198,20 @@ def _file_type(data: Dataset, image: Field) -> tuple[str, bool]:
     )
 
 
-def folder_name(name: str, number: int, names: Sequence[str]) -> str:
-    """The folder of a class, different for each: its name, with "_" for characters that some file systems lack."""
-    safe = _safe(name)
-    return safe if [_safe(one).lower() for one in names].count(safe.lower()) == 1 else f"{safe}_{number}"
+def folder_names(names: Sequence[str]) -> list[str]:
+    """The folders of classes or splits, each different: the names, with "_" for characters that file systems lack."""
+    safe = [_safe(name) for name in names]
+    counts = Counter(name.lower() for name in safe)
+    folders, taken = list[str](), {name for name, count in counts.items() if count == 1}
+    for number, name in enumerate(safe):
+        folder = name
+        if counts[name.lower()] > 1:
+            folder = f"{name}_{number}"
+            while folder.lower() in taken:
+                folder += "_"
+        taken.add(folder.lower())
+        folders.append(folder)
+    return folders
 
 
 def file_name(record: ExportedRecord) -> str:

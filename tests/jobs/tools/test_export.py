@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from support.images import write_image
 
 from beam_jobs import PrepareOptions, prepare
+from beam_jobs.cli import datasets as datasets_cli
 from beam_jobs.cli.main import main
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.tools.exporting.export import TARGETS, export
-from beam_jobs.tools.exporting.records import ExportedRecord, _column_names, boxes_in_pixels, file_name, folder_name
+from beam_jobs.tools.exporting.records import ExportedRecord, _column_names, boxes_in_pixels, file_name, folder_names
 from shard_reader import open_dataset
 from shard_reader.format.fields import INPUT_FIELDS
 
@@ -274,6 +275,10 @@ def test_processes_write_what_one_writes(shards: Path, tmp_path: Path) -> None:
         assert one == two
 
 
+def test_the_help_names_every_format() -> None:
+    assert tuple(TARGETS) == datasets_cli._TARGETS
+
+
 def test_the_command_says_what_it_wrote(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["export", str(shards), str(tmp_path / "out"), "--to", "folder", "--workers", "1"]
     assert main(words) == 0
@@ -294,14 +299,19 @@ def test_no_two_fields_have_one_column(names: list[str]) -> None:
 @given(st.text(min_size=1), st.integers(0, 99_999_999))
 def test_no_id_leads_out_of_the_folder(id: str, number: int) -> None:
     record = ExportedRecord(number, id, b"", ".jpg", None, {})
-    for name in (file_name(record), folder_name(id, 0, [id])):
+    for name in (file_name(record), *folder_names([id])):
         assert os.path.basename(name) == name not in ("", ".", "..") and len(name.encode()) <= 200
         assert not set(name) & set('\\:*?"<>|\0\n') and not name.startswith(".")
 
 
-@given(st.lists(st.text(min_size=1), min_size=1, max_size=6, unique=True))
+@given(
+    st.lists(st.text(min_size=1), min_size=1, max_size=6, unique=True)
+    | st.lists(st.text("_0?*aA", min_size=1, max_size=4), min_size=2, max_size=8, unique=True)
+)
+@example(["?", "*", "__0", "__0_"])
+@example(["?", "*", "_?0", "_*0"])
 def test_two_classes_have_two_folders(names: list[str]) -> None:
-    folders = [folder_name(name, number, names) for number, name in enumerate(names)]
+    folders = folder_names(names)
     assert len({folder.lower() for folder in folders}) == len(names)
 
 

@@ -226,7 +226,7 @@ class _Batch:
 
 
 class _Lists:
-    """A column of lists: its values, and the first of each list, -1 if there is none."""
+    """A column of lists: its values, and the first of each list, -1 for an empty one."""
 
     def __init__(self, array: Any, memory: _Sparse) -> None:
         valid, offsets = array.buffers()[:2]
