@@ -125,4 +125,4 @@ def test_a_test_folder_without_labels_is_a_split_without_labels(tmp_path: Path) 
         result = command(name, output)
         assert result.returncode == 0, result.stdout + result.stderr
     plan = command("prepare", tmp_path / "in", tmp_path / "none", "--dry-run").stdout
-    assert "cat" in plan and "-1" not in plan
+    assert "  classes    2: cat 3, dog 3\n" in plan
