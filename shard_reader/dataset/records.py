@@ -117,8 +117,9 @@ class Records(ABC):
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, record: int) -> dict[str, Any]:
-        """One record: `image` (`[height, width, channels]`), `id` (str), `label` if the inputs had classes, and the
-        fields that the inputs brought along: numbers, str, arrays, and lists of str.
+        """One record: `image` (`[height, width, channels]`), further images (those of masks `[height, width]`), `id`
+        (str), `label` if the inputs had classes, and the fields that the inputs brought along: numbers, str, arrays,
+        lists of str, and bytes.
 
         Raises:
             IndexError: there is no such record.
@@ -129,30 +130,52 @@ class Records(ABC):
         shard = shard.holding(row, self.fields)
         try:
             names = [name for name, field in self.fields.items() if not field.is_image and name not in _LEFT_OUT]
-            values = {name: _as_python(shard.value(name, row)) for name in names}
-            return {"image": np.array(shard.image(row)), **values, "id": shard.id(row).decode()}
+            values = {name: _as_python(shard.value(name, row), self.fields[name]) for name in names}
+            images = {name: np.array(shard.image(row, name)) for name, field in self.fields.items() if field.is_image}
+            images = {name: _flat(pixels, self.fields[name]) for name, pixels in images.items()}
+            return {**images, **values, "id": shard.id(row).decode()}
         except UnicodeDecodeError as error:
             raise CorruptionError(f"{shard.describe(row)}: a text is no UTF-8 ({error.reason})") from error
 
-    def image(self, record: int) -> NDArray[Any]:
-        """The pixels of one record, `[height, width, channels]`; raw pixels as a read-only view of the memory map.
+    def image(self, record: int, field: str = "image") -> NDArray[Any]:
+        """The pixels of one record, `[height, width, channels]`, or `[height, width]` of a mask.
+
+        Raw pixels are a read-only view of the memory map.
+
+        Args:
+            field: the name of the image, for records that have several.
 
         Raises:
             IndexError: there is no such record.
+            KeyError: there is no such field.
+            ValueError: the field is no image.
             CorruptionError: the image is damaged.
         """
+        image = self._image_field(field)
         shard, row = self._find(record)
-        return shard.image(row)
+        return _flat(shard.image(row, field), image)
 
-    def payload(self, record: int) -> NDArray[np.uint8]:
+    def payload(self, record: int, field: str = "image") -> NDArray[np.uint8]:
         """The stored bytes of one image, `[n]`, checked: an encoded file, or raw pixels.
 
+        Args:
+            field: the name of the image, for records that have several.
+
         Raises:
             IndexError: there is no such record.
+            KeyError: there is no such field.
+            ValueError: the field is no image.
             CorruptionError: the image is damaged.
         """
+        self._image_field(field)
         shard, row = self._find(record)
-        return shard.payload(row)
+        return shard.payload(row, field)
+
+    def _image_field(self, name: str) -> Field:
+        field = self.fields[name]
+        if not field.is_image:
+            raise ValueError(f"field={name!r}: is no image; read it with data.column({name!r}, numbers)")
+        return field
 
     def column(self, name: str, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[Any]:
         """A field of several records, by default of all.
@@ -162,7 +185,7 @@ class Records(ABC):
 
         Raises:
             KeyError: there is no such field.
-            ValueError: the field is the image.
+            ValueError: the field is an image.
             IndexError: there is no such record.
             CorruptionError: a shard or a value is damaged.
         """
@@ -355,10 +378,14 @@ class Records(ABC):
         return self.locate(np.array([number])).shard(0)
 
 
-def _as_python(value: Any) -> Any:
-    """One value of a column as a Python int, float, str or list of str; arrays stay arrays."""
+def _as_python(value: Any, field: Field) -> Any:
+    """One value of a column as a Python int, float, str, bytes or list of str; arrays stay arrays."""
     if isinstance(value, bytes):
-        return value.decode()
+        return value if field.dtype == "bytes" else value.decode()
     if isinstance(value, list):
         return [text.decode() for text in value]
     return value.item() if isinstance(value, np.generic) else np.array(value)
+
+
+def _flat(pixels: NDArray[Any], field: Field) -> NDArray[Any]:
+    return pixels[..., 0] if field.is_flat else pixels

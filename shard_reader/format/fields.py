@@ -13,21 +13,33 @@ __all__ = [
     "FORMAT_NAME",
     "FORMAT_VERSION",
     "IMAGE_DTYPES",
+    "IMAGE_ROLES",
     "INDEX_DTYPES",
     "INPUT_FIELDS",
     "MAX_PIXELS",
     "MAX_VALUES",
+    "PAYLOADS",
+    "POINT_ROLES",
     "RESERVED_NAMES",
     "Field",
+    "extensions",
     "extent_columns",
     "extent_fields",
+    "further_images",
     "image_name",
     "index_dtype",
+    "size_columns",
 ]
 
 FORMAT_NAME: Final = "image-shards"
 FORMAT_VERSION: Final = 1
 IMAGE_DTYPES: Final = ("uint8", "uint16", "float16", "float32")
+IMAGE_ROLES: Final = ("photo", "mask", "depth")
+"""The roles of images: a photo is filtered, the values of a mask and of a depth map stay what they are."""
+POINT_ROLES: Final = {"boxes": 4, "points": 2, "keypoints": 3}
+"""The roles of lists that move with the pixels, and the numbers of an element."""
+PAYLOADS: Final = "payloads"
+"""The extension of manifests whose records have further images, or bytes."""
 INDEX_DTYPES: Final[Mapping[str, str]] = {"int64": "<i8", "float32": "<f4"}
 """The dtypes whose values an index holds, and their bytes there."""
 FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -75,21 +87,49 @@ class Field:
     """The type of one field.
 
     Attributes:
-        dtype: type of its values: `int64`, `float32`, `string`, or that of an image's pixels.
+        dtype: type of its values: `int64`, `float32`, `string`, `bytes`, or that of an image's pixels.
         shape: None stands for a size that differs between records: `(None,)` is a list, `(None, 4)` a list of boxes.
         encoding: encoding of the image, by its name in `image_codecs`; None if the field is not an image.
         feature: name of the feature in TFRecords of other programs; None for the field's own name.
+        role: how its values move with the pixels of the record. One of `IMAGE_ROLES` for an image, where None is a
+            photo; one of `POINT_ROLES` for a list of them; None for all others.
+        names: the names of keypoints, in order; empty where they are not known.
+        flip_pairs: the numbers of keypoints that change places in a mirrored image, as the left and the right eye.
     """
 
     dtype: str
     shape: tuple[int | None, ...] = ()
     encoding: str | None = None
     feature: str | None = None
+    role: str | None = None
+    names: tuple[str, ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_image(self) -> bool:
         """Whether its values are images."""
         return self.encoding is not None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether its pixels are filtered when the image is resized: those of masks and depth maps are not."""
+        return self.role in (None, "photo")
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the reader gives its images as `[height, width]`, without their single channel."""
+        return self.role == "mask" and self.shape[2:] == (1,)
+
+    @property
+    def kind(self) -> str:
+        """Its kind, for people: scalar, array, string, list, bytes or image."""
+        if self.is_image:
+            return "image"
+        if self.dtype == "bytes":
+            return "bytes"
+        if not self.is_fixed:
+            return "list"
+        return "array" if self.shape else "string" if self.dtype == "string" else "scalar"
 
     @property
     def is_fixed(self) -> bool:
@@ -107,16 +147,30 @@ def image_name(fields: Mapping[str, Field]) -> str | None:
     return next((name for name, field in fields.items() if field.is_image), None)
 
 
+def further_images(fields: Mapping[str, Field]) -> list[str]:
+    """The names of the images beside `image`."""
+    return [name for name, field in fields.items() if field.is_image and name != "image"]
+
+
+def extensions(fields: Mapping[str, Field]) -> list[str]:
+    """The extensions of the format that some fields need."""
+    has_payloads = bool(further_images(fields)) or any(field.dtype == "bytes" for field in fields.values())
+    return [PAYLOADS] if has_payloads else []
+
+
 def index_dtype(fields: Mapping[str, Field]) -> list[tuple[Any, ...]]:
     """The columns of an index: the extents of image and id, then those of every other field."""
     columns: list[tuple[Any, ...]] = list(BASE_COLUMNS.items())
     for name, field in fields.items():
-        if field.is_image or name in ("id", "height", "width"):
+        if name in ("image", "id", "height", "width"):
             continue
         if field.in_index:
             columns.append((name, INDEX_DTYPES[field.dtype], *([field.shape] if field.shape else [])))
-        else:
-            columns += zip(extent_columns(name), ("<u8", "<u4", "<u4"), strict=True)
+            continue
+        length = "<u8" if field.is_image or field.dtype == "bytes" else "<u4"
+        columns += zip(extent_columns(name), ("<u8", length, "<u4"), strict=True)
+        if field.is_image:
+            columns += zip(size_columns(name), ("<u4", "<u4"), strict=True)
     return columns
 
 
@@ -126,6 +180,12 @@ def extent_columns(name: str) -> tuple[str, str, str]:
     return f"{prefix}offset", f"{prefix}length", f"{prefix}crc32c"
 
 
+def size_columns(name: str) -> tuple[str, str]:
+    """The columns with the height and the width of an image."""
+    prefix = "" if name == "image" else f"{name}_"
+    return f"{prefix}height", f"{prefix}width"
+
+
 def extent_fields(fields: Mapping[str, Field]) -> list[str]:
-    """The fields that have an extent in an index: the image, strings and lists."""
+    """The fields that have an extent in an index: images, strings, lists and bytes."""
     return [name for name, field in fields.items() if not field.in_index]

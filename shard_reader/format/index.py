@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError, DatasetError
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import Field, extent_columns, extent_fields, index_dtype
+from shard_reader.format.fields import Field, extent_columns, extent_fields, further_images, index_dtype, size_columns
+from shard_reader.format.image_codecs.table import codec_of, read_size
 from shard_reader.format.manifest import MANIFEST_NAME, ShardFile, index_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
+from shard_reader.printable import printable
 from shard_reader.system.memory_map import map_file
 
 __all__ = [
@@ -54,7 +56,29 @@ def build(path: Path, format: str, fields: Mapping[str, Field]) -> NDArray[np.vo
         for offset, length, checksum in extents:
             spans = zip(block[offset].tolist(), block[length].tolist(), strict=True)
             block[checksum] = [crc32c(data[start : start + size]) for start, size in spans]
+    for name in further_images(fields):
+        _fill_sizes(path, rows, data, name, fields[name])
     return rows
+
+
+def _fill_sizes(path: Path, rows: NDArray[np.void], data: NDArray[np.uint8], name: str, field: Field) -> None:
+    """Fill the columns with the size of a further image.
+
+    Raises:
+        CorruptionError: an image has no header of its encoding.
+    """
+    height, width = size_columns(name)
+    if codec_of(field).is_raw and not field.is_fixed:
+        # Raw pixels have no header. Without a shape of their own, they are of the size of their record's image.
+        rows[height], rows[width] = rows["height"], rows["width"]
+        return
+    offset, length, _ = extent_columns(name)
+    for row in range(len(rows)):
+        start, size = int(rows[offset][row]), int(rows[length][row])
+        try:
+            rows[height][row], rows[width][row] = read_size(data[start : start + size], field)
+        except ValueError as error:
+            raise CorruptionError(f"{path}: row {row}: {printable(name)!r}: {printable(str(error))}") from error
 
 
 def to_bytes(rows: NDArray[np.void], *, has_checksums: bool = True) -> bytes:

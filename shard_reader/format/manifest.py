@@ -122,7 +122,15 @@ import numpy as np
 
 from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.format.field_checks import MOST_CHANNELS, field_problems, least_bytes
-from shard_reader.format.fields import FORMAT_NAME, FORMAT_VERSION, IMAGE_DTYPES, INDEX_DTYPES, Field
+from shard_reader.format.fields import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    IMAGE_DTYPES,
+    INDEX_DTYPES,
+    PAYLOADS,
+    Field,
+    extensions,
+)
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.json_object import JsonObject
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
@@ -187,7 +195,7 @@ ENCODINGS: Final = tuple(IMAGE_CODECS)
 _CHECKSUM: Final = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')
 _LAST: Final = 200  # the last characters of a manifest, in which the checksum stands
 _PART: Final = 1 << 20
-_EXTENSIONS: Final = frozenset[str]()  # the names of `requires` that this reader knows
+_EXTENSIONS: Final = frozenset({PAYLOADS})  # the names of `requires` that this reader knows
 _PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
 _NAMES: Final = 4096  # names that are checked together
 _PLAIN_NAMES: Final = re.compile(rf"(?:{_PLAIN_NAME.pattern}\n)*")
@@ -332,9 +340,11 @@ class Manifest:
                 "classes": split.classes,
             }
         for described in body["fields"].values():
-            # Only TFRecords of other programs have features; the key would be noise in every other manifest.
-            if described["feature"] is None:
-                del described["feature"]
+            # Most fields have none of these: the keys would be noise in every manifest.
+            for name in ("feature", "role", "names", "flip_pairs"):
+                if not described[name]:
+                    del described[name]
+        body["requires"] = sorted({*self.requires, *extensions(self.fields)})
         # Without such inputs, a manifest has the text that earlier versions gave.
         if not self.counts.excluded:
             del body["counts"]["excluded"]
@@ -487,13 +497,24 @@ def _read_files(o: JsonObject) -> dict[str, str]:
 
 
 def _read_field(o: JsonObject) -> Field:
-    has_encoding, has_feature = (o.value.get(key) is not None for key in ("encoding", "feature"))
+    has_encoding, has_feature, has_role = (o.value.get(key) is not None for key in ("encoding", "feature", "role"))
     return Field(
-        dtype=o.text("dtype", (*IMAGE_DTYPES, *INDEX_DTYPES, "string")),
+        dtype=o.text("dtype", (*IMAGE_DTYPES, *INDEX_DTYPES, "string", "bytes")),
         shape=o.sequence("shape", lambda e: None if e.value[""] is None else e.count("")),
         encoding=o.text("encoding", ENCODINGS) if has_encoding else None,
         feature=o.text("feature") if has_feature else None,
+        role=o.text("role") if has_role else None,
+        names=o.sequence("names", lambda e: e.text("")) if "names" in o.value else (),
+        flip_pairs=o.sequence("flip_pairs", _read_pair) if "flip_pairs" in o.value else (),
     )
+
+
+def _read_pair(element: JsonObject) -> tuple[int, int]:
+    pair = element.sequence("", lambda e: e.count(""))
+    if len(pair) != 2:
+        element.note(element.path, f"a pair has two numbers, here are {len(pair)}")
+        return 0, 0
+    return pair[0], pair[1]
 
 
 def _read_split(o: JsonObject) -> Split:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError, ShardsError
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import MAX_PIXELS, Field, extent_columns, extent_fields
+from shard_reader.format.fields import MAX_PIXELS, Field, extent_columns, extent_fields, size_columns
 from shard_reader.format.image_codecs.table import decode_image
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
@@ -67,13 +67,12 @@ class OpenShard:
 
     # Views of some columns take longer than mapping a file, and most shards of a shuffle never need them.
     @cached_property
-    def _extents(self) -> NDArray[np.void]:
-        return self.rows[["offset", "length", "crc32c", "height", "width"]]
+    def _extents(self) -> dict[str, NDArray[np.void]]:
+        return {name: self.rows[self._columns(name)] for name in extent_fields(self.fields)}
 
-    @cached_property
-    def _other_extents(self) -> dict[str, NDArray[np.void]]:
-        names = [name for name in extent_fields(self.fields) if not self.fields[name].is_image]
-        return {name: self.rows[list(extent_columns(name))] for name in names}
+    def _columns(self, name: str) -> list[str]:
+        is_image = self.fields[name].is_image
+        return [*extent_columns(name), *(size_columns(name) if is_image else ())]
 
     @property
     def is_mapped(self) -> bool:
@@ -119,39 +118,40 @@ class OpenShard:
             return f"{self.name}:{row}".encode()
         return self._extent("id", row).tobytes()
 
-    def image(self, row: int) -> NDArray[Any]:
-        """The pixels of one record, `[height, width, channels]`; raw pixels as a read-only view of the map.
+    def image(self, row: int, name: str = "image") -> NDArray[Any]:
+        """The pixels of an image of one record, `[height, width, channels]`; raw ones as a read-only view of the map.
 
         Raises:
             CorruptionError: the image is damaged.
         """
-        *_, height, width = self._extents[row].item()
-        payload = self.payload(row)
+        *_, height, width = self._extents[name][row].item()
+        payload = self.payload(row, name)
         try:
-            return decode_image(payload, self.fields["image"], height, width, max_pixels=self.max_pixels)
+            return decode_image(payload, self.fields[name], height, width, max_pixels=self.max_pixels)
         except (ValueError, OSError) as error:
-            raise self.damage(row, error) from error
+            raise self.damage(row, error, name) from error
 
-    def payload(self, row: int) -> NDArray[np.uint8]:
-        """The bytes of one image, checked: an encoded file, or raw pixels.
+    def payload(self, row: int, name: str = "image") -> NDArray[np.uint8]:
+        """The bytes of an image, checked: an encoded file, or raw pixels.
 
         Raises:
             CorruptionError: the bytes are damaged.
         """
-        start, length, checksum, _, _ = self._extents[row].item()
+        start, length, checksum, _, _ = self._extents[name][row].item()
         payload: NDArray[np.uint8] | None = self.stored(start, length)
         if payload is None or crc32c(payload) != checksum:
             payload = self.refetched(start, length, checksum)
         if payload is None:
-            raise self.damage(row, "is damaged (CRC mismatch)")
+            raise self.damage(row, "is damaged (CRC mismatch)", name)
         return payload
 
-    def damage(self, row: int, reason: object) -> CorruptionError:
+    def damage(self, row: int, reason: object, name: str = "image") -> CorruptionError:
         """The error for an unreadable image."""
-        return CorruptionError(f"{self.describe(row)}: the image {reason}")
+        what = "the image" if name == "image" else f"the image {printable(name)!r}"
+        return CorruptionError(f"{self.describe(row)}: {what} {reason}")
 
     def value(self, name: str, row: int) -> Any:
-        """A field of one record other than the image: a number or an array of the index, `bytes`, or a list.
+        """A field of one record that is no image: a number or an array of the index, `bytes`, or a list.
 
         Raises:
             CorruptionError: a string or a list is damaged.
@@ -167,12 +167,12 @@ class OpenShard:
             raise CorruptionError(f"{self.describe(row)}: {name!r} is damaged ({printable(str(error))})") from error
 
     def _extent(self, name: str, row: int) -> NDArray[np.uint8]:
-        """The bytes of a string or a list.
+        """The bytes of a string, of a list, or of a field of bytes.
 
         Raises:
             CorruptionError: the bytes are damaged.
         """
-        start, length, checksum = self._other_extents[name][row].item()
+        start, length, checksum = self._extents[name][row].item()
         data: NDArray[np.uint8] | None = self.stored(start, length)
         if data is None or crc32c(data) != checksum:
             data = self.refetched(start, length, checksum)
@@ -183,7 +183,7 @@ class OpenShard:
         return data
 
     def _decode(self, data: NDArray[np.uint8], field: Field) -> Any:
-        """A string or a list from its bytes."""
+        """Bytes, a string or a list from its bytes."""
         if not field.shape:
             return data.tobytes()
         return SHARD_FORMATS[self.format].value(data, field)

@@ -26,6 +26,7 @@ __all__ = [
     "encoding_of",
     "is_pixel_array",
     "read_header",
+    "read_size",
 ]
 
 IMAGE_CODECS: Final[Mapping[str, ImageCodec]] = {codec.name: codec for codec in (Jpeg(), Png(), WebP(), Avif(), Raw())}
@@ -78,6 +79,23 @@ def read_header(payload: NDArray[np.uint8]) -> ImageHeader:
     if encoding is None:
         raise ValueError(f"is no {encoded_labels()}: it begins with {payload[:8].tobytes()!r}")
     return IMAGE_CODECS[encoding].header(payload)
+
+
+def read_size(payload: NDArray[np.uint8], field: Field) -> tuple[int, int]:
+    """The height and the width in the header of an image; those of the field where pixels are raw.
+
+    Raises:
+        ValueError: it is not an image of the field's encoding.
+        ModuleNotFoundError: a package is missing.
+    """
+    codec = codec_of(field)
+    try:
+        header = codec.header(payload, field) if codec.is_raw else read_header(payload)
+    except ValueError as error:
+        raise ValueError(f"the image {error}") from error
+    if header.encoding != codec.name:
+        raise ValueError(f"the image is encoded as {header.encoding}, not as {codec.name}")
+    return header.height, header.width
 
 
 def decode_image(

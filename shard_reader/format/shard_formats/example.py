@@ -42,7 +42,7 @@ Values = list[slice] | list[int] | list[float]
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 BYTES, FLOATS, INTEGERS = 1, 2, 3
 """The kinds of a `Feature`: bytes_list, float_list and int64_list."""
-KINDS = {"string": BYTES, "float32": FLOATS, "int64": INTEGERS}
+KINDS = {"string": BYTES, "bytes": BYTES, "float32": FLOATS, "int64": INTEGERS}
 """The kind of each dtype of a field."""
 _UINT64 = (1 << 64) - 1
 _TAG_1, _TAG_2 = b"\x0a", b"\x12"  # fields 1 and 2, length-delimited

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import BASE_COLUMNS, Field, extent_columns, index_dtype
-from shard_reader.format.image_codecs.table import codec_of, read_header
+from shard_reader.format.fields import BASE_COLUMNS, Field, extent_columns, index_dtype, size_columns
+from shard_reader.format.image_codecs.table import read_size
 from shard_reader.format.shard_formats import example, tfrecord
 
 __all__ = ["example_rows"]
@@ -45,30 +45,16 @@ def _example_row(path: Path, offset: int, payload: NDArray[np.uint8], fields: Ma
                 row |= dict.fromkeys(extent_columns(name), 0)
             else:
                 row |= _columns(name, field, payload, features[feature], offset)
+            if field.is_image and name != "image":
+                row |= dict.fromkeys(size_columns(name), 0)
         if fields["height"].feature == image.feature is not None:
             start = row["offset"] - offset
-            row["height"], row["width"] = _size(payload[start : start + row["length"]], image)
+            row["height"], row["width"] = read_size(payload[start : start + row["length"]], image)
     except ValueError as error:
         raise CorruptionError(f"{path}: the record at byte {offset} is no Example of these fields: {error}") from error
     except KeyError as error:
         raise CorruptionError(f"{path}: the record at byte {offset} has no feature {error}") from error
     return tuple(row.values())
-
-
-def _size(payload: NDArray[np.uint8], field: Field) -> tuple[int, int]:
-    """The height and width of an image that has no such features.
-
-    Raises:
-        ValueError: it is not an image of the field's encoding.
-    """
-    codec = codec_of(field)
-    try:
-        header = codec.header(payload, field) if codec.is_raw else read_header(payload)
-    except ValueError as error:
-        raise ValueError(f"the image {error}") from error
-    if header.encoding != codec.name:
-        raise ValueError(f"the image is encoded as {header.encoding}, not as {codec.name}")
-    return header.height, header.width
 
 
 def _columns(

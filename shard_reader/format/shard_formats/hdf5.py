@@ -17,7 +17,6 @@ Source: the HDF5 File Format Specification 3.0, sections III.E (global heap) and
 from __future__ import annotations
 
 import json
-import math
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -54,35 +53,40 @@ class ShardWriter:
 
     def __init__(self, path: str | PathLike[str], fields: Mapping[str, Field]) -> None:
         self._fields = fields
-        self._columns: dict[str, list[Any]] = {name: [] for name in fields if name != "image"}
+        self._payloads = [name for name, field in fields.items() if field.is_image or field.dtype == "bytes"]
+        self._columns: dict[str, list[Any]] = {name: [] for name in fields if name not in self._payloads}
         self._disk = _Disk(path)
         # With the default libver, since equal records must give equal bytes, and those of "latest" vary.
         self._file = h5py.File(self._disk, "w")
         self._file.attrs["format_version"] = FORMAT_VERSION
-        image = fields["image"]
-        waits = codec_of(image).is_raw and not image.is_fixed
-        self._waiting = _Waiting(path, image) if waits else None
-        self._images = None if waits else _images(self._file, image)
+        self._waiting: dict[str, _Waiting] = {}
+        self._images: dict[str, _ArrayOfImages | _ListOfPayloads] = {}
+        for name in self._payloads:
+            field = fields[name]
+            if field.is_image and codec_of(field).is_raw and not field.is_fixed:
+                self._waiting[name] = _Waiting(path, field)
+            else:
+                self._images[name] = _dataset(self._file, name, field)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record: the payload of `image` as bytes, every other field as its value."""
+        """Add one record: the payloads of images as bytes, every other field as its value."""
         for name, column in self._columns.items():
             column.append(record[name])
-        if self._waiting is not None:
-            self._waiting.append(record)
-        elif self._images is not None:
-            self._images.append(record["image"])
+        for name, waiting in self._waiting.items():
+            waiting.append(record[name], int(record["height"]), int(record["width"]))
+        for name, images in self._images.items():
+            images.append(record[name])
         self._disk.check()
 
     def close(self) -> None:
         """Write the last chunk and the other fields. Without this the file is not a shard."""
-        if self._waiting is not None:
-            self._images = _images(self._file, self._waiting.field())
-            for payload in self._waiting:
-                self._images.append(payload)
+        for name, waiting in self._waiting.items():
+            images = self._images[name] = _dataset(self._file, name, waiting.field())
+            for payload in waiting:
+                images.append(payload)
                 self._disk.check()
-        if self._images is not None:
-            self._images.close()
+        for images in self._images.values():
+            images.close()
         for name, column in self._columns.items():
             _write_column(self._file, name, self._fields[name], column)
         self.abort()
@@ -92,8 +96,8 @@ class ShardWriter:
         """Close the file as it is."""
         self._file.close()
         self._disk.close()
-        if self._waiting is not None:
-            self._waiting.close()
+        for waiting in self._waiting.values():
+            waiting.close()
 
 
 class _Waiting:
@@ -104,13 +108,12 @@ class _Waiting:
         self._image, self._lengths = image, list[int]()
         self._shapes: set[tuple[int, ...]] = set()
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        payload, size = record["image"], (int(record["height"]), int(record["width"]))
+    def append(self, payload: bytes, height: int, width: int) -> None:
         self._file.write(payload)
         self._lengths.append(len(payload))
         if len(self._shapes) < 2:
             pixels = len(payload) // np.dtype(self._image.dtype).itemsize
-            self._shapes.add((*size, pixels // math.prod(size)))
+            self._shapes.add((height, width, pixels // (height * width)))
 
     def field(self) -> Field:
         """The field of the images, with their shape if all of them have one."""
@@ -127,12 +130,12 @@ class _Waiting:
 class _ArrayOfImages:
     """Writes raw images of one size as an array."""
 
-    def __init__(self, file: h5py.File, field: Field) -> None:
+    def __init__(self, file: h5py.File, name: str, field: Field) -> None:
         shape = tuple(size or 0 for size in field.shape)
         dtype = np.dtype(field.dtype).newbyteorder("<")
         rows = max(1, _CHUNK_BYTES // max(1, int(np.prod(shape)) * dtype.itemsize))
         self._dtype = field.dtype
-        self._images = _create(file, field, dtype, shape, (rows, *shape))
+        self._images = _create(file, name, field, dtype, shape, (rows, *shape))
         self._rows: list[NDArray[Any]] = []  # rows of the chunk that is not full yet
 
     def append(self, payload: bytes) -> None:
@@ -148,11 +151,11 @@ class _ArrayOfImages:
         self._rows.clear()
 
 
-class _ListOfImages:
-    """Writes images of any size or encoding, each as its payload."""
+class _ListOfPayloads:
+    """Writes images of any size or encoding, or other bytes, each as its payload."""
 
-    def __init__(self, file: h5py.File, field: Field) -> None:
-        self._images = _create(file, field, h5py.vlen_dtype(np.uint8), (), (_REFERENCES_PER_CHUNK,))
+    def __init__(self, file: h5py.File, name: str, field: Field) -> None:
+        self._images = _create(file, name, field, h5py.vlen_dtype(np.uint8), (), (_REFERENCES_PER_CHUNK,))
         self._written = 0
 
     def append(self, payload: bytes) -> None:
@@ -166,13 +169,17 @@ class _ListOfImages:
         self._images.resize(self._written, axis=0)
 
 
-def _images(file: h5py.File, field: Field) -> _ArrayOfImages | _ListOfImages:
-    return _ArrayOfImages(file, field) if is_pixel_array(field) else _ListOfImages(file, field)
+def _dataset(file: h5py.File, name: str, field: Field) -> _ArrayOfImages | _ListOfPayloads:
+    is_array = field.is_image and is_pixel_array(field)
+    return _ArrayOfImages(file, name, field) if is_array else _ListOfPayloads(file, name, field)
 
 
-def _create(file: h5py.File, field: Field, dtype: Any, shape: tuple[int, ...], chunks: tuple[int, ...]) -> h5py.Dataset:
-    images = file.create_dataset("image", (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks)
-    images.attrs["encoding"] = field.encoding
+def _create(
+    file: h5py.File, name: str, field: Field, dtype: Any, shape: tuple[int, ...], chunks: tuple[int, ...]
+) -> h5py.Dataset:
+    images = file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks)
+    if field.is_image:
+        images.attrs["encoding"] = field.encoding
     return images
 
 
@@ -276,13 +283,13 @@ def _columns(
     for name, field in fields.items():
         dataset = found[name]
         if field.is_image and dataset.ndim > 1:
-            columns["offset"], columns["length"] = _row_extents(dataset, len(data))
+            columns |= zip(extent_columns(name), _row_extents(dataset, len(data)), strict=False)
         elif field.in_index:
             if (dataset.dtype, dataset.shape[1:]) != (_DTYPES[field.dtype], field.shape):
                 raise CorruptionError(f"{path}: {name!r} is {dataset.dtype} {dataset.shape[1:]}, not {field.dtype}")
             columns[name] = dataset[:]
         else:
-            size = 1 if field.is_image or field.dtype == "string" else _DTYPES[field.dtype].itemsize
+            size = 1 if field.is_image or field.dtype in ("string", "bytes") else _DTYPES[field.dtype].itemsize
             offset, length = _heap_extents(data, _references(data, dataset), path, size)
             columns |= zip(extent_columns(name), (offset, length), strict=False)
     return columns

@@ -60,7 +60,7 @@ def test_a_manifest_goes_both_ways() -> None:
         ("fields.label.dtype", "string", "$.fields.label.dtype: is string, expected int64"),
         ("fields.image.encoding", "", "$.fields.image.encoding: expected one of"),
         ("fields.label.shape", [2, None], "$.fields.label.shape: only the first size may be null"),
-        ("fields.label.encoding", "png", "$.fields.label.encoding: only the field image has one"),
+        ("fields.label.encoding", "png", "$.fields.label.encoding: this field is no image"),
         ("fields.id.shape", [None], "$.fields.id.shape: must be empty"),
         ("fields.label.shape", [70000], "$.fields.label.shape: more than 65536 values"),
         ("fields.x", {"dtype": "string", "shape": [None, 2]}, "$.fields.x.shape: strings come alone or in a list"),
