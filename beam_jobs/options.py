@@ -16,9 +16,12 @@ from shard_reader.format.manifest import canonical_json
 from shard_reader.storage.secrets import without_secrets
 
 __all__ = [
+    "DEPTH_DTYPES",
+    "DEPTH_FILTERS",
     "DUPLICATE_LABELS",
     "FILTERS",
     "FITS",
+    "MASK_DTYPES",
     "MAX_SIDE",
     "NEAR_DUPLICATES",
     "NORMALIZATIONS",
@@ -42,6 +45,9 @@ CHANNELS = ("rgb", "grey", "keep")
 DUPLICATE_LABELS = ("first", "drop")
 NEAR_DUPLICATES = ("report", "drop", "group")
 FILTERS = ("lanczos", "bicubic", "bilinear", "area", "nearest")
+MASK_DTYPES = ("uint8", "uint16")
+DEPTH_DTYPES = ("uint16", "float32")
+DEPTH_FILTERS = ("nearest", "bilinear")
 NORMALIZATIONS = ("none", "unit", "symmetric", "imagenet", "dataset", "per-image")
 
 
@@ -80,6 +86,10 @@ class ImageOptions:
     exact_decode: bool = False
     restart_markers: RestartMarkers = "auto"
     dicom_window: str | None = None
+    mask_border: int = 0
+    mask_dtype: str = MASK_DTYPES[0]
+    depth_filter: str = DEPTH_FILTERS[0]
+    depth_dtype: str = DEPTH_DTYPES[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

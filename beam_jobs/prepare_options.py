@@ -92,6 +92,15 @@ class PrepareOptions:
     nested_classes: bool = False
     class_pattern: str | None = None
 
+    image_columns: Names | None = None
+    mask_column: str | None = None
+    segments: Literal["mask", "instances", "rle", "polygons"] | None = None
+    allow_missing: Names | None = None
+    mask_border: int | None = None
+    mask_dtype: Literal["uint8", "uint16"] | None = None
+    depth_filter: Literal["nearest", "bilinear"] | None = None
+    depth_dtype: Literal["uint16", "float32"] | None = None
+
     user_agent: str | None = None
     requests_per_host: int | None = None
     download_seconds: int | None = None

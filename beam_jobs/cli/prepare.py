@@ -13,6 +13,7 @@ from beam_jobs.cli.options.pixels import add_pixels, image_options
 from beam_jobs.cli.options.places import place
 from beam_jobs.cli.options.planning import add_planning, planning_options
 from beam_jobs.cli.options.sources import add_sources, source_options
+from beam_jobs.cli.options.targets import add_targets
 from beam_jobs.cli.parser import Parser, command_parser, listed
 from beam_jobs.cli.values import byte_size, image_size, integer, max_rejects, split_parts
 from beam_jobs.errors import JobError, UsageError
@@ -102,6 +103,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help=argparse.SUPPRESS)
     _add_common(parser)
     add_sources(parser)
+    add_targets(parser)
     add_downloads(parser)
     add_duplicates(parser)
     add_pixels(parser)

@@ -45,7 +45,8 @@ __all__ = [
 LISTING_REJECTS_NAME = "rejects.jsonl"
 _SAME_ID = "another input has the same id; give each image one row, with lists of its values"
 _ALL = "all-inputs"  # not a possible name of a split
-_ID_AND_SIZE_ONLY = Entry("")[2:-1]  # the other values of an entry that has only an id and a size
+_DESCRIBED = slice(2, 7)  # the values of an entry beside id and size, without its problem and its payloads
+_ID_AND_SIZE_ONLY = Entry("")[_DESCRIBED]  # those of an entry that has only an id and a size
 _PIECE = 1 << 16  # bytes of lines that are parsed, and of plan files that are written, together
 _FEW = 8  # values of an object: of more, `json.dumps` is the faster one
 
@@ -93,10 +94,10 @@ def scan(
             line = _entry_json(entry)
         except TypeError as error:
             raise UsageError(f"{entry.id}: what the source says of it is no JSON: {error}") from error
-        more = line.encode() if entry[2:-1] != _ID_AND_SIZE_ONLY else b""
+        more = line.encode() if entry[_DESCRIBED] != _ID_AND_SIZE_ONLY or entry.payloads else b""
         # Signed URLs have another signature and expiry on every run: they do not count.
         if isinstance(entry.place, str) and is_url(entry.place):
-            more = json.dumps(entry._replace(place=unsigned(entry.place))).encode()
+            more = _unsigned_json(entry).encode()
         total += int.from_bytes(hashlib.sha256(b"%s\0%d\n%s" % (name, entry.size, more)).digest())
         if spill is not None and not is_excluded:
             # The slash ends the seed, so that no other seed and id give the same text.
@@ -273,16 +274,25 @@ _text_json = json.JSONEncoder().encode
 
 
 def _entry_json(entry: Entry) -> str:
-    id, size, place, label, split, fields, frame, problem = entry
+    id, size, place, label, split, fields, frame, problem, payloads = entry
+    more = f", {json.dumps(payloads)}" if payloads else ""
     return (
         f"[{_text_json(id)}, {_json(size)}, {_json(place)}, {_json(label)}, {_json(split)}, {_object_json(fields)},"
-        f" {_json(frame)}, {_json(problem)}]"
+        f" {_json(frame)}, {_json(problem)}{more}]"
     )
 
 
+def _unsigned_json(entry: Entry) -> str:
+    """An entry whose places are URLs, as JSON, without their signatures."""
+    payloads = {n: unsigned(p) if isinstance(p, str) and is_url(p) else p for n, p in entry.payloads.items()}
+    values = entry._replace(place=unsigned(entry.place), payloads=payloads)
+    return json.dumps(values if payloads else values[:-1])
+
+
 def _reference_json(reference: Reference) -> str:
-    id, size, place, values, frame = reference
-    return f"[{_text_json(id)}, {_json(size)}, {_json(place)}, {_object_json(values)}, {_json(frame)}]"
+    id, size, place, values, frame, payloads = reference
+    more = f", {json.dumps(payloads)}" if payloads else ""
+    return f"[{_text_json(id)}, {_json(size)}, {_json(place)}, {_object_json(values)}, {_json(frame)}{more}]"
 
 
 def _object_json(values: Mapping[str, Any]) -> str:

@@ -44,10 +44,11 @@ class Job:
     `staging` is a folder on the worker's disk for shards before their upload; None for the system's temporary folder.
     `crashers` maps the ids of images that ended a worker process to the cause of its death. `threads` threads read a
     shard's images at the same time; at most `decoders` of them decode and encode. `boxes` and `points` are the fields
-    that move with the pixels, each with the form of its numbers. `reading` is for sources. An image that is decoded for
-    more than `max_seconds` fails the job. `thumbnail_share` is the bound on `id_key` of the candidates for thumbnails.
-    `hash_pixels` is True if the pre-pass decodes the inputs, for their perceptual hashes. `dali_index` writes an index
-    for DALI beside each TFRecord file. `run_id` is the run of the command.
+    that move with the pixels, each with the form of its numbers. `payloads` are the fields with further images or with
+    bytes, each with its role, and `segments` is the form of outlines. `reading` is for sources. An image that is
+    decoded for more than `max_seconds` fails the job. `thumbnail_share` is the bound on `id_key` of the candidates for
+    thumbnails. `hash_pixels` is True if the pre-pass decodes the inputs, for their perceptual hashes. `dali_index`
+    writes an index for DALI beside each TFRecord file. `run_id` is the run of the command.
     """
 
     source: SourceOptions
@@ -71,6 +72,8 @@ class Job:
     hash_pixels: bool = False
     dali_index: bool = False
     run_id: str = ""
+    payloads: Mapping[str, str] = field(default_factory=dict)
+    segments: str | None = None
 
 
 def too_slow(id: str, seconds: float) -> JobError:

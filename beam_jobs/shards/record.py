@@ -15,10 +15,11 @@ import numpy as np
 import xxhash
 
 from beam_jobs.errors import JobError
-from beam_jobs.images.annotations import Frame, check_objects, move_objects
 from beam_jobs.images.decode import check_size
 from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.images.process import Payload, prepare_image
+from beam_jobs.images.targets.further import payload_field
+from beam_jobs.images.targets.objects import Frame, check_objects, move_objects
 from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.job import Job
@@ -60,11 +61,19 @@ class Prepared:
     received: int = 0
 
 
-def image_fields(image: ImageOptions, others: Mapping[str, Field]) -> dict[str, Field]:
-    """The fields of a record, in the order of the manifest. `others` are the fields of the inputs."""
+def image_fields(
+    image: ImageOptions, others: Mapping[str, Field], payloads: Mapping[str, str] | None = None
+) -> dict[str, Field]:
+    """The fields of a record, in the order of the manifest.
+
+    Args:
+        others: the fields of the inputs.
+        payloads: the roles of further images and of bytes.
+    """
     size = (image.height, image.width) if image.fit in ("crop", "pad", "stretch") else (None, None)
     channels = {"rgb": 3, "grey": 1, "keep": None}[image.channels]
     fields = {"image": Field(dtype=image.dtype, shape=(*size, channels), encoding=image.encoding)}
+    fields |= {name: payload_field(role, image, size, channels) for name, role in (payloads or {}).items()}
     if "label" in others:
         fields["label"] = others["label"]
     number = Field(dtype="int64")

@@ -15,7 +15,7 @@ from shard_reader.arguments import as_integer, at_least_one, one_of, record_numb
 from shard_reader.dataset.display import Gallery, gallery, overview
 from shard_reader.dataset.frame import data_frame
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import INPUT_FIELDS, Field
+from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field
 from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
 from shard_reader.order.coverage import Coverage
 from shard_reader.order.shuffle import RecordOrder, Shuffle
@@ -137,7 +137,7 @@ class Records(ABC):
         except UnicodeDecodeError as error:
             raise CorruptionError(f"{shard.describe(row)}: a text is no UTF-8 ({error.reason})") from error
 
-    def image(self, record: int, field: str = "image") -> NDArray[Any]:
+    def image(self, record: int, field: str = IMAGE) -> NDArray[Any]:
         """The pixels of one record, `[height, width, channels]`, or `[height, width]` of a mask.
 
         Raw pixels are a read-only view of the memory map.
@@ -155,7 +155,7 @@ class Records(ABC):
         shard, row = self._find(record)
         return _flat(shard.image(row, field), image)
 
-    def payload(self, record: int, field: str = "image") -> NDArray[np.uint8]:
+    def payload(self, record: int, field: str = IMAGE) -> NDArray[np.uint8]:
         """The stored bytes of one image, `[n]`, checked: an encoded file, or raw pixels.
 
         Args:

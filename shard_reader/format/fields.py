@@ -12,6 +12,7 @@ __all__ = [
     "FIELD_DTYPES",
     "FORMAT_NAME",
     "FORMAT_VERSION",
+    "IMAGE",
     "IMAGE_DTYPES",
     "IMAGE_ROLES",
     "INDEX_DTYPES",
@@ -34,6 +35,8 @@ __all__ = [
 FORMAT_NAME: Final = "image-shards"
 FORMAT_VERSION: Final = 1
 IMAGE_DTYPES: Final = ("uint8", "uint16", "float16", "float32")
+IMAGE: Final = "image"
+"""The name of a record's first image."""
 IMAGE_ROLES: Final = ("photo", "mask", "depth")
 """The roles of images: a photo is filtered, the values of a mask and of a depth map stay what they are."""
 POINT_ROLES: Final = {"boxes": 4, "points": 2, "keypoints": 3}

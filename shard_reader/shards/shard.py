@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError, ShardsError
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import MAX_PIXELS, Field, extent_columns, extent_fields, size_columns
+from shard_reader.format.fields import IMAGE, MAX_PIXELS, Field, extent_columns, extent_fields, size_columns
 from shard_reader.format.image_codecs.table import decode_image
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
@@ -118,7 +118,7 @@ class OpenShard:
             return f"{self.name}:{row}".encode()
         return self._extent("id", row).tobytes()
 
-    def image(self, row: int, name: str = "image") -> NDArray[Any]:
+    def image(self, row: int, name: str = IMAGE) -> NDArray[Any]:
         """The pixels of an image of one record, `[height, width, channels]`; raw ones as a read-only view of the map.
 
         Raises:
@@ -131,7 +131,7 @@ class OpenShard:
         except (ValueError, OSError) as error:
             raise self.damage(row, error, name) from error
 
-    def payload(self, row: int, name: str = "image") -> NDArray[np.uint8]:
+    def payload(self, row: int, name: str = IMAGE) -> NDArray[np.uint8]:
         """The bytes of an image, checked: an encoded file, or raw pixels.
 
         Raises:
@@ -145,9 +145,9 @@ class OpenShard:
             raise self.damage(row, "is damaged (CRC mismatch)", name)
         return payload
 
-    def damage(self, row: int, reason: object, name: str = "image") -> CorruptionError:
+    def damage(self, row: int, reason: object, name: str = IMAGE) -> CorruptionError:
         """The error for an unreadable image."""
-        what = "the image" if name == "image" else f"the image {printable(name)!r}"
+        what = "the image" if name == IMAGE else f"the image {printable(name)!r}"
         return CorruptionError(f"{self.describe(row)}: {what} {reason}")
 
     def value(self, name: str, row: int) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from beam_jobs.cli.options.jpeg import add_jpeg, exact_decode, restart_markers
+from beam_jobs.cli.options.targets import target_options
 from beam_jobs.cli.parser import listed
 from beam_jobs.cli.values import byte_size, color, dicom_window, integer
 from beam_jobs.errors import UsageError
@@ -80,6 +81,7 @@ def image_options(found: argparse.Namespace) -> ImageOptions:
         reject_suspects=found.reject_suspects,
         exact_decode=exact_decode(found, fit),
         dicom_window=found.dicom_window,
+        **target_options(found, fit, encoding),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from beam_jobs.cli.options.places import place
+from beam_jobs.cli.options.targets import TARGET_COLUMNS
 from beam_jobs.cli.values import names, source_kind
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.interface import BOX_FORMATS, DOWNLOADS, SOURCES, SourceOptions
@@ -12,7 +13,17 @@ from beam_jobs.sources.files.interface import BOX_FORMATS, DOWNLOADS, SOURCES, S
 __all__ = ["add_sources", "source_options"]
 
 _COLUMNS = ("id_column", "label_column", "label_separator", "split_column", "fields", "boxes", "points", "image_key")
-_AS_GIVEN = (*_COLUMNS, "box_format", "box_frame", "record", "nested_classes", "class_pattern", "no_urls", *DOWNLOADS)
+_AS_GIVEN = (
+    *_COLUMNS,
+    "box_format",
+    "box_frame",
+    "record",
+    "nested_classes",
+    "class_pattern",
+    "no_urls",
+    *DOWNLOADS,
+    *TARGET_COLUMNS,
+)
 """Options of sources that are passed on as they are."""
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.plan.schema.columns import INTEGER, Column, Labels, converted, is_text, type_text
 from beam_jobs.sources.files.file_names import SPLIT_NAMES
-from beam_jobs.sources.files.interface import Entry, Label, Layout, Problem, Reference
-from shard_reader.format.fields import RESERVED_NAMES, Field, index_dtype
+from beam_jobs.sources.files.interface import SEGMENTATION, TEXT_SEGMENTS, Entry, Label, Layout, Problem, Reference
+from shard_reader.format.fields import ANY_ENCODING, RESERVED_NAMES, Field, index_dtype
 
 __all__ = ["Catalog", "Schema"]
 
@@ -29,7 +29,8 @@ class Schema:
     """The type of a record: its classes, its splits, and its fields but the image and the numbers about it.
 
     `count_classes` is True if there are few enough labels to count the records of each. Inputs of the splits in
-    `unlabelled` may have no label. `named_objects` is True if the classes of objects are names, or indexes into the
+    `unlabelled` may have no label. `payloads` has the roles of further images and of bytes, and `segments` the form of
+    outlines, as in `Layout`. `named_objects` is True if the classes of objects are names, or indexes into the
     file of `--classes`.
     """
 
@@ -45,6 +46,8 @@ class Schema:
     labels: Mapping[str, int] = field(default_factory=dict)
     unlabelled: frozenset[str] = frozenset()
     named_objects: bool = False
+    payloads: Mapping[str, str] = field(default_factory=dict)
+    segments: str | None = None
 
     def reference(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
         """The reference of an entry, with every value converted to the type of its field, and its split."""
@@ -70,7 +73,7 @@ class Schema:
                 values[own] = converted(value, self.fields[own])
             except (ValueError, TypeError, OverflowError):
                 return Problem("bad-field", f"{name} is {value!r:.80}, no {type_text(self.fields[own])}")
-        return Reference(entry.id, entry.size, entry.place, values, entry.frame), entry.split
+        return Reference(entry.id, entry.size, entry.place, values, entry.frame, entry.payloads), entry.split
 
     def _object_class(self, label: str | int) -> int | None:
         """The number of the class of an object; None for an unknown class."""
@@ -154,7 +157,16 @@ class Catalog:
         renamed = {name: name for name in layout.fields if name not in renamed} | renamed
         for name, own in renamed.items():
             fields[own] = layout.fields.get(name) or self._columns[name].field(layout.untyped)
-        _check_names(fields)
+        for role, names_of_role in (("boxes", layout.boxes), ("points", layout.points)):
+            for name in names_of_role:
+                if name in fields and fields[name].role is None:
+                    fields[name] = replace(fields[name], role=role)
+        if layout.segments in TEXT_SEGMENTS:
+            fields[SEGMENTATION] = Field(dtype="string", shape=(None,))
+        payloads = dict(layout.payloads)
+        if layout.segments is not None and layout.segments not in TEXT_SEGMENTS:
+            payloads[layout.segments] = "mask"
+        _check_names(fields, payloads)
         splits = layout.splits or tuple(sorted(self._splits, key=_split_key)) or None
         return Schema(
             class_names=names,
@@ -168,6 +180,8 @@ class Catalog:
             renamed=renamed,
             labels={name: number for number, name in enumerate(names or ())},
             unlabelled=layout.unlabelled,
+            payloads=payloads,
+            segments=layout.segments,
             named_objects=names is not None and _has_numbers(layout) and layout.class_names is None,
         )
 
@@ -216,8 +230,13 @@ def _split_key(name: str) -> tuple[int, str]:
     return (SPLIT_NAMES.index(lower) if lower in SPLIT_NAMES else len(SPLIT_NAMES), name)
 
 
-def _check_names(fields: Mapping[str, Field]) -> None:
+def _check_names(fields: Mapping[str, Field], payloads: Mapping[str, str]) -> None:
     """Check that TFRecord features, HDF5 datasets and columns of an index can have these names."""
+    for name in payloads:
+        if name in fields or name in RESERVED_NAMES:
+            raise UsageError(f"the field {name!r} of an image is there twice; leave one out with --fields")
+    images = {name: Field(dtype="uint8", shape=(None, None, 1), encoding=ANY_ENCODING) for name in payloads}
+    fields = {**fields, **images}
     for name in fields:
         parts = name.split("/")
         if not name.isprintable() or any(part in ("", ".", "..") for part in parts):

@@ -26,7 +26,7 @@ from typing import Any
 
 from beam_jobs.external_sort import Spill
 from beam_jobs.sources.detection.annotated import Annotated, object_fields, objects_text
-from beam_jobs.sources.files.annotations import boxes
+from beam_jobs.sources.files.annotations.objects import boxes
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import BadInput, Entry, Layout, LeftOut, Problem, Reference, SourceOptions
 from beam_jobs.sources.files.tables.json_lists import JsonLists

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from beam_jobs.errors import UsageError
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE_ROLES, Field
 from shard_reader.format.manifest import LeftOut
 from shard_reader.storage.secrets import host_of, without_secrets
 
@@ -23,7 +23,11 @@ __all__ = [
     "BOX_FORMATS",
     "DOWNLOADS",
     "DROPPED",
+    "ROLES",
+    "SEGMENTATION",
+    "SEGMENTS",
     "SOURCES",
+    "TEXT_SEGMENTS",
     "BadInput",
     "Entry",
     "Label",
@@ -42,6 +46,14 @@ __all__ = [
 ]
 
 BOX_FORMATS = ("xyxy", "xywh", "yxyx", "rel-xyxy", "rel-xywh", "rel-yxyx")
+ROLES = (*IMAGE_ROLES, "bytes")
+"""The roles of what a record has beside its first image: a further image, or bytes that are stored as they are."""
+SEGMENTS = ("mask", "instances", "rle", "polygons")
+"""The forms in which the outlines of objects are stored."""
+TEXT_SEGMENTS = ("rle", "polygons")
+"""Those of SEGMENTS that are texts, one for each object."""
+SEGMENTATION = "objects/segmentation"
+"""The field of these texts."""
 SOURCES = ("folder", "imagefolder", "table", "arrow", "coco", "yolo", "ndjson", "voc", "archive", "records")
 
 
@@ -55,6 +67,9 @@ class SourceOptions:
     same unit. `box_frame` is "stored" for annotations of the stored image, "upright" for those of the shown image; None
     stands for the usual one of the source. `class_pattern` is a regular expression of the names of images, whose group
     `label` is the class.
+    `image_columns` are the columns of images, of which the first is the record's image; each may end with a colon and
+    its role. `mask_column` is one more, whose field is `mask`. `allow_missing` names fields that an input may lack.
+    `segments` is one of SEGMENTS, for the outlines of objects; None leaves them out.
     With `no_urls` no path of a table may be a URL, and with `below` all have to lead below that place. DOWNLOADS are
     about images by URL.
     """
@@ -74,6 +89,10 @@ class SourceOptions:
     box_format: str = "xyxy"
     box_frame: str | None = None
     image_key: str | None = None
+    image_columns: tuple[str, ...] | None = None
+    mask_column: str | None = None
+    segments: str | None = None
+    allow_missing: tuple[str, ...] | None = None
     record: str | None = None
     nested_classes: bool = False
     class_pattern: str | None = None
@@ -156,7 +175,10 @@ class Entry(NamedTuple):
     `id` is unique. `size` is in bytes, -1 if it is not known before reading. `place` is the information that `read`
     needs beside the id. `fields` are the other values of its record: numbers, texts, and lists of either; None is a
     missing value. `frame` is the width and height that boxes and points in `fields` refer to, if known: an image of
-    another size is rejected. `place`, `label` and `fields` survive JSON unchanged.
+    another size is rejected. `payloads` has what `read_payload` needs for each of `Layout.payloads` that the input has,
+    and under "segments" the outlines of its objects, one for each: a list of polygons, each a flat list of x and y in
+    pixels, or an RLE of COCO, `{"size": [height, width], "counts": ...}`. `place`, `label`, `fields` and `payloads`
+    survive JSON unchanged.
     """
 
     id: str
@@ -167,16 +189,18 @@ class Entry(NamedTuple):
     fields: Mapping[str, Any] = {}
     frame: tuple[int, int] | None = None
     problem: Problem | None = None
+    payloads: Mapping[str, Any] = {}
 
 
 class Reference(NamedTuple):
-    """One input to read, with the values of all fields of its record but the image."""
+    """One input to read: the values of its record's fields, and the places of further images and of bytes."""
 
     id: str
     size: int
     place: Any = None
     values: Mapping[str, Any] = {}
     frame: tuple[int, int] | None = None
+    payloads: Mapping[str, Any] = {}
 
 
 DROPPED = ("duplicate", "near-duplicate")
@@ -241,11 +265,14 @@ class Layout:
     entries. `fields` are known types; the other types are inferred. `boxes` maps fields with boxes (lists of four
     numbers) to one of BOX_FORMATS, and `points` maps fields with points (lists of two numbers) to "xy", "yx", "rel-xy"
     or "rel-yx". Fields that begin with "objects/" are lists with an element for each object: an object whose box has
-    left the image is removed from all of them. `untyped` is True if all values are texts: a field becomes one of
-    numbers if all its texts can be read as numbers. In the splits of `unlabelled`, inputs may have no label: -1 is
-    stored. A declared "objects/label" may hold names where `class_names` is None. `left_out` names everything beside
-    the images that is not read, with the reason. `warnings` say how INPUT was understood, and what to type if it is
-    something else. `reached` has the number of paths for each host, or folder of this machine, that a table names.
+    left the image is removed from all of them. Of `points`, a field whose role is keypoints has lists of x, y (or y, x)
+    and visibility. `payloads` has the role of each field with a further image or with bytes, one of ROLES. `segments`
+    is the form in which the outlines of objects are stored, one of SEGMENTS. `untyped` is True if all values are texts:
+    a field becomes one of numbers if all its texts can be read as numbers. In the splits of `unlabelled`, inputs may
+    have no label: -1 is stored. A declared "objects/label" may hold names where `class_names` is None. `left_out` names
+    everything beside the images that is not read, with the reason. `warnings` say how INPUT was understood, and what to
+    type if it is something else. `reached` has the number of paths for each host, or folder of this machine, that a
+    table names.
     """
 
     text: str
@@ -256,6 +283,8 @@ class Layout:
     fields: Mapping[str, Field] = field(default_factory=dict)
     boxes: Mapping[str, str] = field(default_factory=dict)
     points: Mapping[str, str] = field(default_factory=dict)
+    payloads: Mapping[str, str] = field(default_factory=dict)
+    segments: str | None = None
     untyped: bool = False
     unlabelled: frozenset[str] = frozenset()
     reached: Mapping[str, int] = field(default_factory=dict, compare=False)
@@ -301,6 +330,13 @@ class Source(ABC):
             FileNotFoundError, PermissionError: the input is gone, or may not be read.
             OSError: the input cannot be read now, after retries for some seconds.
         """
+
+    def read_payload(self, reference: Reference, name: str) -> bytes | Pixels:
+        """A further image of an input, as `read` gives the first one; or the bytes of a field. Raises as `read` does.
+
+        Called for the fields of `Layout.payloads` that `reference.payloads` has.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no {name}")
 
     def layout(self) -> Layout:
         """The layout of INPUT. Called after the last entry.

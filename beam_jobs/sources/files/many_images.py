@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files.annotations import ObjectColumns
+from beam_jobs.sources.files.annotations.objects import ObjectColumns
 from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
 from beam_jobs.sources.files.interface import BadInput, Entry, Label, LeftOut, Problem, SourceOptions

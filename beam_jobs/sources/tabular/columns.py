@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files.annotations import ObjectColumns
+from beam_jobs.sources.files.annotations.objects import ObjectColumns
 from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.interface import BadInput, Label, LeftOut, SourceOptions
 from shard_reader.format.fields import Field

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.sources.files.tf_examples import LABELS
 from beam_jobs.tools.foreign.survey import FeatureSeen, Keys, Survey
-from shard_reader.format.fields import BASE_COLUMNS, INPUT_FIELDS, RESERVED_NAMES, Field
+from shard_reader.format.fields import BASE_COLUMNS, INDEX_DTYPES, INPUT_FIELDS, RESERVED_NAMES, Field
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.shard_formats import example
 
@@ -17,7 +17,7 @@ __all__ = ["ForeignFields", "infer"]
 _OWN_NAMES = RESERVED_NAMES.union(BASE_COLUMNS)
 _OWN_ENDS = ("_offset", "_length", "_crc32c", "/mask")  # ends of columns of the index, and of a batch
 _MOST_VALUES = 64  # of an array in the index; larger arrays are read from the records
-_DTYPES = {kind: dtype for dtype, kind in example.KINDS.items()}
+_DTYPES = {example.KINDS[dtype]: dtype for dtype in ("string", *INDEX_DTYPES)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_jobs.images.annotations import Frame, check_objects, move_objects
 from beam_jobs.images.geometry import plan_geometry
+from beam_jobs.images.targets.objects import Frame, check_objects, move_objects
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources import BadInput
 
