@@ -65,7 +65,9 @@ class BatchReader:
         self._stalls = Counters()
         self.fields = _check_fields(data, options.fields)
         self._check_names()
-        self._threads, fields = Threads(options.threads), {name: data.fields[name] for name in self.fields}
+        self._threads = Threads(options.threads)
+        self._fields = fields = {name: data.fields[name] for name in self.fields}
+        self._values = {name: field for name, field in fields.items() if not (field.is_image or field.in_index)}
         first, transforms = _transforms(data, fields, options)
         self._images = batch_images(data, order, transforms, seed, options, self._threads)
         moves = not first.keeps_places and bool(moving_fields(fields))
@@ -197,21 +199,16 @@ class BatchReader:
 
     def _finished(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
         batch: Batch = {}
-        fields = {name: self._data.fields[name] for name in self.fields}
-        values = {
-            name: lists.values(pending, name, field)
-            for name, field in fields.items()
-            if not (field.is_image or field.in_index)
-        }
+        values = {name: lists.values(pending, name, field) for name, field in self._values.items()}
         if self._objects is not None:
             self._objects.move(pending, values)
-        for name, field in fields.items():
-            if field.is_image:
+        for name, field in self._fields.items():
+            if name in self._images:
                 batch[name] = self._images[name].finish(pending)
-            elif field.in_index:
-                batch[name] = lists.fixed(pending, name, field)
-            else:
+            elif name in values:
                 batch |= lists.as_batch(pending, name, field, values[name], self.options.ragged)
+            else:
+                batch[name] = lists.fixed(pending, name, field)
         if not self._images:
             pending.fail_where_closed()
         weights = pending.lookup.weights[pending.places.start : pending.places.stop].copy()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.servers import Servers
 from support.stored import several, several_objects
 
 from shard_reader import CenterCrop, CorruptionError, Draws, Flip, RandomResizedCrop, Resize, mix, open_dataset
@@ -345,3 +346,37 @@ def test_photos_alone_take_any_transform(png: Path) -> None:
     )
     for batch in stream:
         assert np.array_equal(batch["right"], 255 - batch["image"])
+
+
+@pytest.mark.parametrize("way", ["ranges", "cache"])
+def test_remote_fields_that_are_not_asked_for_are_not_fetched(
+    way: str, folder: Path, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Large masks, so that no request takes them along.
+    local = several(tmp_path / "shards", count=6, size=(300, 320), encoding="raw", formats=FORMATS[:1])
+    store = servers.store("moto")
+    url = store.copy(local, f"several-{way}")
+    store.use(monkeypatch)
+    options: dict[str, Any] = {"cache": tmp_path / "cache"} if way == "cache" else {}
+    more: dict[str, Any] = {"batch_size": 3, "image": RANDOM, "seed": 6}
+    near = open_dataset(local)
+    fetched = {}
+    for fields in (("mask",), ("image",), ("mask", "audio"), FIELDS):
+        with open_dataset(url, **options) as far:
+            stream = far.stream(**more, fields=fields)
+            assert all(same(*pair) for pair in zip(stream, near.stream(**more, fields=fields), strict=True))
+            fetched[fields] = far.fetched().bytes_fetched
+    if way == "ranges":
+        mask = 6 * 300 * 320
+        indexes = sum(path.stat().st_size for path in local.glob("*.npy"))
+        assert mask <= fetched[("mask",)] <= mask + indexes + 4096
+        assert 3 * mask <= fetched[("image",)] <= 3 * mask + indexes + 4096
+
+
+def test_a_field_that_is_not_asked_for_is_not_looked_up(raw: Path) -> None:
+    data = open_dataset(raw)
+    alone = data.stream(batch_size=4)._reader.lookup(0, 0, 1)
+    assert set(alone.columns) == {"offset", "length", "crc32c", "height", "width", "label"}
+    assert list(alone.mapped) == ["image"]
+    mask = data.stream(batch_size=4, fields=("mask",))._reader.lookup(0, 0, 1)
+    assert not {"offset", "depth_offset"} & set(mask.columns) and list(mask.mapped) == ["mask"]
