@@ -155,7 +155,7 @@ def _shard(format: str, file: ShardFile) -> dict[str, Any]:
 
 
 def _record_sets(manifest: Manifest) -> list[dict[str, Any]]:
-    fields = {name: field for name, field in manifest.fields.items() if not field.is_image}
+    fields = {name: field for name, field in manifest.fields.items() if not field.is_payload}
     added = added_columns(fields, manifest.class_names is not None)
     split = added.pop("split")
     columns = [
