@@ -38,7 +38,7 @@ class Prepared:
     """One record, ready to be stored: its image, the values of its other fields, and the number of changes by kind.
 
     `shapes` are those of all images. `suspect` is the complaint of their decoders, or "". `host` is the web server that
-    the image comes from, if it does, and `received` the bytes of its file.
+    the image comes from, if it does, and `received` the bytes of its file. `stored` are the bytes of all payloads.
     """
 
     payload: Payload
@@ -48,6 +48,7 @@ class Prepared:
     changed: Mapping[str, int] = field(default_factory=dict)
     host: str = ""
     received: int = 0
+    stored: int = 0
 
 
 def image_fields(
@@ -127,6 +128,7 @@ def prepare_reference(
         changed={kind: count for kind, count in changed.items() if count},
         host=source.host(reference),
         received=_size(data),
+        stored=len(payload.data) + sum(len(one.data) for one in further.values()),
     )
 
 
