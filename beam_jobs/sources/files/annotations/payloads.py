@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from beam_jobs.errors import UsageError
-from beam_jobs.sources.files.interface import ROLES, SourceOptions
+from beam_jobs.sources.files.interface import ROLES, BadInput, Reading, SourceOptions
 from shard_reader.format.fields import IMAGE
+from shard_reader.storage.directory import Directory
 
-__all__ = ["PayloadColumns", "role_of_name"]
+__all__ = ["PayloadColumns", "read_file", "role_of_name"]
 
 _MASK = re.compile(
     r"(^|[^a-z])(mask|masks|seg|segmentation|label_?map|annotation|trimap|matte)([^a-z]|$)", re.IGNORECASE
@@ -70,3 +72,20 @@ def _split(text: str) -> tuple[str, str | None]:
     if role not in ROLES:
         raise UsageError(f"--image-columns {text}: {role!r} is no role; they are {', '.join(ROLES)}")
     return name, role
+
+
+def read_file(place: Directory, name: str, reading: Reading) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        BadInput: it is larger than `reading` allows, or no file.
+        OSError: it cannot be read.
+    """
+    try:
+        return place.read(name, most=reading.max_bytes)
+    except IsADirectoryError as error:
+        raise BadInput("not-a-file", f"{name} is a folder") from error
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise BadInput("too-large", f"{name}: {error.strerror} (--max-bytes)") from error
+        raise
