@@ -44,11 +44,12 @@ files (`bytes`), and for `...` those of all others. `fingerprint` identifies the
 decide the bytes.
 
 **Refused and ignored.** A reader MUST refuse a dataset with another `version`, with a name in `requires` that it does
-not know, or with a field whose `dtype`, `encoding` or `role` it does not know: the values of an unknown role would stay
-while the pixels move, and be wrong labels. It MUST ignore all other keys that it does not know, at any depth of the
-manifest; keys of lists of lines (`rejects.jsonl` and the others); features of a TFRecord and datasets of an HDF5 file
-that `fields` does not name; and files of the directory that the manifest does not name. It MUST refuse an index of
-another size or with other columns than those that follow from `fields`, and an extent that ends outside of its shard.
+not know, with fields that need a name that `requires` lacks, or with a field whose `dtype`, `encoding` or `role` it
+does not know: the values of an unknown role would stay while the pixels move, and be wrong labels. It MUST refuse an
+index of another size or with other columns than those that follow from `fields`, and an extent that ends outside of its
+shard. It MUST ignore all keys of the manifest and of the lists of lines (`rejects.jsonl` and the others) that it does
+not know, at any depth; features of a TFRecord and datasets of an HDF5 file that `fields` does not name; and files of
+the directory that the manifest does not name.
 
 **Fields.** A field has a `dtype`, a `shape` and, if it needs them, the keys `encoding`, `role`, `names` and
 `flip_pairs`. In `shape`, `null` stands for a size that differs between records: the first one alone, except for images.
@@ -703,6 +704,8 @@ def _read_fingerprint(o: JsonObject) -> Fingerprint:
 def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
     """Check that values fit together: counts add up, formats and fields are complete, and sizes are possible."""
     problems += field_problems(manifest.fields)
+    lacking = [name for name in extensions(manifest.fields) if name not in manifest.requires]
+    problems += [f"$.requires: lacks {name!r}, which the fields need" for name in lacking]
     if not manifest.formats:
         problems.append("$.formats: is empty")
     if problems:
