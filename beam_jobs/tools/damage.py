@@ -102,7 +102,7 @@ def _in_words(names: list[str], fields: Mapping[str, Field]) -> str:
 
 def _whole_rows(size: int, rows: NDArray[np.void], fields: Mapping[str, Field]) -> int:
     """Number of rows, from the first on, whose images and bytes are complete in a file of this size."""
-    payloads = [name for name, field in fields.items() if field.kind in ("image", "bytes")]
+    payloads = [name for name, field in fields.items() if field.is_payload]
     ends = (extent_columns(name)[:2] for name in payloads)
     gone = np.flatnonzero(np.any([rows[start] + rows[length] > size for start, length in ends], axis=0))
     return int(gone[0]) if len(gone) else len(rows)
