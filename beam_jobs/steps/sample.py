@@ -12,7 +12,7 @@ from typing import Any
 from beam_jobs.meter import Meter
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.job import Job, Watcher
-from beam_jobs.shards.record import Prepared
+from beam_jobs.shards.records.record import Prepared
 from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.shards.write import each_image, image_maker, store
 from beam_jobs.sources.files.interface import Reference, Reject

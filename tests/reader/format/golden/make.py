@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.options import ImageOptions
-from beam_jobs.shards.record import image_fields
+from beam_jobs.shards.records.record import image_fields
 from beam_jobs.shards.write import store
 from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, ShardTable, Split, Statistics, shard_name
 from shard_reader.format.checksum import sha256_file
