@@ -45,7 +45,7 @@ _ROLES = {
     "depth": "for each pixel a measured value, as its depth",
     "boxes": _FIELDS["objects/bbox"],
     "points": "y, x, as parts of the stored image's height and width",
-    "keypoints": "y, x as parts of the stored image's height and width, and 0 (not labelled), 1 (hidden) or 2 (visible)",
+    "keypoints": "y, x as parts of the stored image, and 0 (not labelled), 1 (hidden) or 2 (visible)",
 }
 _PLACES = {"mask": "the nearest pixel", "depth": "values in their own unit"}
 _MOST_NAMES = 40  # of keypoints
@@ -109,7 +109,8 @@ def _further_images(fields: Mapping[str, Field]) -> Iterator[str]:
     for name in further_images(fields):
         field = fields[name]
         kept = f", with {_PLACES[field.role]}" if field.role in _PLACES else ""
-        yield f"{name} was turned, resized and cropped like its image{kept}, and is stored as {field.encoding}, {field.dtype}."
+        stored = f"stored as {field.encoding}, {field.dtype}"
+        yield f"{name} was turned, resized and cropped like its image{kept}, and is {stored}."
 
 
 def _image(field: Field, options: Mapping[str, Any]) -> Iterator[str]:

@@ -29,6 +29,7 @@ _RETRY_SECONDS, _PREFETCH_BYTES = 60.0, 1 << 26
 _HUE: Final = 0.618  # the golden ratio: any number of colours in a row have hues that differ
 _IGNORED: Final = 255  # of masks in 8 bits: by convention, pixels of no class
 _OPACITY: Final = 0.55
+_MOST_NUMBER: Final = 1 << 30  # of a mask of floats
 
 
 def pictures(manifest: Manifest, place: str) -> dict[str, bytes]:
@@ -57,7 +58,10 @@ def coloured(mask: NDArray[Any]) -> NDArray[np.uint8]:
     Args:
         mask: `[height, width]`, or the first channel of `[height, width, channels]`. Numbers of any dtype.
     """
-    numbers = np.nan_to_num((mask if mask.ndim == 2 else mask[..., 0]).astype(np.float32)).astype(np.int64)
+    values = mask if mask.ndim == 2 else mask[..., 0]
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values.astype(np.float32)).clip(-_MOST_NUMBER, _MOST_NUMBER)
+    numbers = values.astype(np.int64)
     return _palette()[np.where(numbers == 0, 0, (numbers - 1) % _IGNORED + 1)]
 
 
@@ -82,10 +86,11 @@ def _tile(data: Dataset, number: int) -> NDArray[Any]:
     mask = coloured(_thinned(data.image(number, name)))
     rgb = _as_rgb(image)
     # The sizes of a mask and of its image may differ in records of other programs.
-    rows, columns = (np.arange(side) * own // side for side, own in zip(rgb.shape, mask.shape, strict=False))
+    rows, columns = (np.arange(side) * own // side for side, own in zip(rgb.shape[:2], mask.shape, strict=False))
     over = mask[rows][:, columns]
     share = over[..., 3:] * np.float32(_OPACITY / 255)
-    return np.rint(rgb * (1 - share) + over[..., :3] * share).astype(np.uint8)
+    blended: NDArray[np.uint8] = np.rint(rgb * (1 - share) + over[..., :3] * share).astype(np.uint8)
+    return blended
 
 
 def _opened(manifest: Manifest, place: str, split: str) -> Dataset:

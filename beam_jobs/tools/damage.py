@@ -84,7 +84,7 @@ def damage(
 def _damaged_fields(
     data: NDArray[np.uint8], rows: NDArray[np.void], fields: Mapping[str, Field]
 ) -> dict[int, list[str]]:
-    """The damaged images, bytes, strings and lists of each row, by the checksums of the index. Missing ones do not count."""
+    """The damaged payloads, strings and lists of each row, by the checksums of the index. Missing ones do not count."""
     damaged = dict[int, list[str]]()
     for name in extent_fields(fields):
         extents = zip(*(rows[column].tolist() for column in extent_columns(name)), strict=True)

@@ -103,7 +103,9 @@ def _of_role(path: str, field: Field) -> Iterator[str]:
         size = POINT_ROLES[role]
         # Each box or point is one of the list; the keypoints of an object are several.
         sizes = 3 if role == "keypoints" else 2
-        if (field.dtype, field.shape[:1], field.shape[-1:]) != ("float32", (None,), (size,)) or len(field.shape) != sizes:
+        if (field.dtype, field.shape[:1], field.shape[-1:]) != ("float32", (None,), (size,)) or len(
+            field.shape
+        ) != sizes:
             shape = f"[null, k, {size}]" if role == "keypoints" else f"[null, {size}]"
             yield f"{path}.shape: {role} are a list {shape} of float32"
             return

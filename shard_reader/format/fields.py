@@ -129,11 +129,6 @@ class Field:
         return self.role == "mask" and self.shape[2:] == (1,)
 
     @property
-    def is_payload(self) -> bool:
-        """Whether its values are images or other bytes, which are in no table."""
-        return self.is_image or self.dtype == "bytes"
-
-    @property
     def kind(self) -> str:
         """Its kind, for people: scalar, array, string, list, bytes or image."""
         if self.is_image:

@@ -134,11 +134,15 @@ ABSURD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "keypoints": (lambda m: m["fields"].update(k=points(shape=[None, 2**40, 3])), "k.shape: more than 65536 values"),
     "columns": (
-        lambda m: m["fields"].update({"label_height": vector(1), "label": image("png", None), "label_width": vector(1)}),
+        lambda m: m["fields"].update(
+            {"label_height": vector(1), "label": image("png", None), "label_width": vector(1)}
+        ),
         "label.dtype: is uint8, expected int64",
     ),
     "same columns": (
-        lambda m: m.update(requires=["payloads"], fields={**m["fields"], "a": image("png", None), "a_width": vector(1)}),
+        lambda m: m.update(
+            requires=["payloads"], fields={**m["fields"], "a": image("png", None), "a_width": vector(1)}
+        ),
         "two of them need an index column a_width",
     ),
     "raw mask": (

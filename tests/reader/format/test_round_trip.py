@@ -44,7 +44,9 @@ def other_fields(draw: st.DrawFn) -> Field:
     return Field(dtype=draw(st.sampled_from(["int64", "float32"])), shape=shape)
 
 
-names = st.text("ab/é_", min_size=1, max_size=4).filter(lambda name: "/" not in (name[0], name[-1]) and "//" not in name)
+names = st.text("ab/é_", min_size=1, max_size=4).filter(
+    lambda name: "/" not in (name[0], name[-1]) and "//" not in name
+)
 schemas = st.builds(
     lambda image, images, others: {"image": image, **images, **BASE, **others},
     image_fields(),
