@@ -293,6 +293,7 @@ class Records(ABC):
         lanes: int = 8,
         window: int = 4,
         image: Transforms = None,
+        transform: Mapping[str, Transforms] | None = None,
         fields: Iterable[str] | None = None,
         ragged: Literal["list", "pad"] | int = "list",
         fast: bool = False,
@@ -350,6 +351,7 @@ class Records(ABC):
         options = ReadOptions(
             fields=fields,
             image=image,
+            transform=transform,
             ragged=ragged,
             fast=fast,
             verify=verify,

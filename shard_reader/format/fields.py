@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields as attributes_of
 from typing import Any, Final
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "further_images",
     "image_name",
     "index_dtype",
+    "point_role",
     "size_columns",
 ]
 
@@ -41,6 +43,7 @@ IMAGE_ROLES: Final = ("photo", "mask", "depth")
 """The roles of images: a photo is filtered, the values of a mask and of a depth map stay what they are."""
 POINT_ROLES: Final = {"boxes": 4, "points": 2, "keypoints": 3}
 """The roles of lists that move with the pixels, and the numbers of an element."""
+_EARLIER_ROLES: Final = {"objects/bbox": "boxes", "objects/point": "points"}  # of datasets before fields had roles
 PAYLOADS: Final = "payloads"
 """The extension of manifests whose records have further images, or bytes."""
 INDEX_DTYPES: Final[Mapping[str, str]] = {"int64": "<i8", "float32": "<f4"}
@@ -108,10 +111,22 @@ class Field:
     names: tuple[str, ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
 
+    def __setstate__(self, state: list[Any]) -> None:
+        """Set the attributes of a pickled field; those of earlier versions have the first ones."""
+        attributes = attributes_of(self)
+        values = [*state, *(attribute.default for attribute in attributes[len(state) :])]
+        for attribute, value in zip(attributes, values, strict=True):
+            object.__setattr__(self, attribute.name, value)
+
     @property
     def is_image(self) -> bool:
         """Whether its values are images."""
         return self.encoding is not None
+
+    @property
+    def is_payload(self) -> bool:
+        """Whether its values are images or bytes, which no table holds."""
+        return self.is_image or self.dtype == "bytes"
 
     @property
     def is_filtered(self) -> bool:
@@ -153,6 +168,15 @@ def image_name(fields: Mapping[str, Field]) -> str | None:
 def further_images(fields: Mapping[str, Field]) -> list[str]:
     """The names of the images beside `image`."""
     return [name for name, field in fields.items() if field.is_image and name != "image"]
+
+
+def point_role(name: str, field: Field) -> str | None:
+    """The role of a list that moves with the pixels, one of `POINT_ROLES`; None for all other fields."""
+    if field.is_image or field.role is not None:
+        return field.role if field.role in POINT_ROLES else None
+    earlier = _EARLIER_ROLES.get(name)
+    is_so = earlier is not None and field.dtype == "float32" and field.shape == (None, POINT_ROLES[earlier])
+    return earlier if is_so else None
 
 
 def extensions(fields: Mapping[str, Field]) -> list[str]:

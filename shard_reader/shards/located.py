@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE, Field, extent_columns, size_columns
 from shard_reader.shards.shard import OpenShard
 from shard_reader.system.memory_map import Window
 
 __all__ = ["Located", "used_shards"]
 
-_EXTENT = ("offset", "length", "crc32c", "height", "width")  # the columns of an image
 _ROWS, _DATA, _SIZE, _DTYPE = range(4)  # the columns of `memory`
 _CLOSED = bytes(32)  # in place of `OpenShard.memory` for a shard that cannot be opened
 
@@ -70,7 +69,9 @@ class Located:
 
         An image has the columns of its extent.
         """
-        wanted = set(_EXTENT if any(field.is_image for field in fields.values()) else ()).union(fields)
+        wanted: set[str] = set()
+        for name, one in fields.items():
+            wanted.update((*extent_columns(name), *size_columns(name)) if one.is_image else (name,))
         addresses = self._bases(_ROWS)[self.which]
         columns: dict[str, NDArray[Any]] = {}
         kinds, firsts = np.unique(self.memory[:, _DTYPE], return_index=True)
@@ -91,17 +92,18 @@ class Located:
                 whole[places] = rows[name]
         return columns
 
-    def addresses(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    def addresses(self, columns: Mapping[str, NDArray[Any]], name: str = IMAGE) -> NDArray[np.int64]:
         """The address of each image's payload, int64 `[n]`, from the columns of the image."""
-        places: NDArray[np.int64] = self._bases(_DATA)[self.which] + columns["offset"].astype(np.int64)
+        offsets = columns[extent_columns(name)[0]]
+        places: NDArray[np.int64] = self._bases(_DATA)[self.which] + offsets.astype(np.int64)
         return places
 
-    def outside(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
+    def outside(self, columns: Mapping[str, NDArray[Any]], name: str = IMAGE) -> NDArray[np.bool_] | None:
         """The images that do not lie in their shards, by the columns of the image, bool `[n]`; None if all do."""
         # Whoever may write to an index can change it after it was checked. So the copied values are checked, before an
         # address is made of them. A shard that is not open has 0 bytes, and columns of zeros.
         sizes = self.memory[:, _SIZE].astype(np.uint64)
-        offsets, lengths = columns["offset"], columns["length"]
+        offsets, lengths = (columns[column] for column in extent_columns(name)[:2])
         longest = lengths.max(initial=0)
         # Usually no image could lie outside if it were as long as the longest: one comparison for each instead of two.
         if len(sizes) and sizes.min() >= longest and not (offsets > (sizes - longest)[self.which]).any():

@@ -147,8 +147,12 @@ class OpenShard:
 
     def damage(self, row: int, reason: object, name: str = IMAGE) -> CorruptionError:
         """The error for an unreadable image."""
-        what = "the image" if name == IMAGE else f"the image {printable(name)!r}"
-        return CorruptionError(f"{self.describe(row)}: {what} {reason}")
+        return CorruptionError(f"{self.describe(row)}: {self.called(name)} {reason}")
+
+    @staticmethod
+    def called(name: str) -> str:
+        """What messages call an image."""
+        return "the image" if name == IMAGE else f"the image {printable(name)!r}"
 
     def value(self, name: str, row: int) -> Any:
         """A field of one record that is no image: a number or an array of the index, `bytes`, or a list.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE, Field
 from shard_reader.order.shuffle import RecordOrder, Shuffle
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.located import Located
@@ -87,8 +87,8 @@ class RecordSource(Protocol):
     def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
         """The shard of each record, by its number among those of a split, and the record's place among `records`."""
 
-    def image(self, record: int) -> NDArray[Any]:
-        """The pixels of one record, `[height, width, channels]`.
+    def image(self, record: int, field: str = IMAGE) -> NDArray[Any]:
+        """The pixels of one record, `[height, width, channels]`, or `[height, width]` of a mask.
 
         Raises:
             IndexError: there is no such record.

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE, Field, size_columns
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.record_set import RecordSet
 from shard_reader.printable import printable
 from shard_reader.remote.stats import Counters, Stats
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
-from shard_reader.shards.shard import MOST_LOOKED_UP, OpenShard
+from shard_reader.shards.shard import MOST_LOOKED_UP
 from shard_reader.shards.source import RecordSource
+from shard_reader.stream.arrays import lists
+from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
+from shard_reader.stream.arrays.objects import Objects, moving_fields
+from shard_reader.stream.arrays.threads import Threads
 from shard_reader.stream.cache_schedule import CacheSchedule
-from shard_reader.stream.images import BatchImages
-from shard_reader.stream.lookup import Lookup, PendingBatch
+from shard_reader.stream.images import batch_images
 from shard_reader.stream.options import ReadOptions
+from shard_reader.transforms.compose import ComposedTransform, compose
 
 __all__ = ["Batch", "BatchReader", "Skipped", "Spec"]
 
@@ -61,10 +65,17 @@ class BatchReader:
         self._stalls = Counters()
         self.fields = _check_fields(data, options.fields)
         self._check_names()
-        has_image = any(data.fields[name].is_image for name in self.fields)
-        self._images = BatchImages(data, order, seed, options) if has_image else None
+        self._threads, fields = Threads(options.threads), {name: data.fields[name] for name in self.fields}
+        first, transforms = _transforms(data, fields, options)
+        self._images = batch_images(data, order, transforms, seed, options, self._threads)
+        moves = not first.keeps_places and bool(moving_fields(fields))
+        self._objects = Objects(fields, first, seed) if moves else None
+        # Further images, boxes and points move as the record's first image does, by its size.
+        sizes = size_columns(IMAGE) if moves or any(name != IMAGE for name in transforms) else ()
+        self._columns = {name: field for name, field in fields.items() if field.is_image or field.in_index}
+        self._columns |= {name: data.fields[name] for name in sizes}
         # The images that were checked, where once is enough: a damaged record that is skipped is found in each epoch.
-        once = has_image and options.verify in (None, "first-epoch") and options.on_error == "raise"
+        once = bool(self._images) and options.verify in (None, "first-epoch") and options.on_error == "raise"
         self._checked = RecordSet(len(data)) if once else None
 
     @property
@@ -79,10 +90,10 @@ class BatchReader:
         specs = {}
         for name in self.fields:
             field, ragged = self._data.fields[name], self.options.ragged
-            if field.is_image and self._images is not None:
-                specs[name] = Spec(self._images.dtype.name, self._images.shape)
+            if field.is_image:
+                specs[name] = Spec(self._images[name].dtype.name, self._images[name].array_shape)
             elif field.is_fixed:
-                specs[name] = Spec(field.dtype, field.shape)
+                specs[name] = Spec("string" if field.dtype == "bytes" else field.dtype, field.shape)
             elif ragged == "list":
                 specs[name] = Spec("list", ())
             else:
@@ -92,14 +103,14 @@ class BatchReader:
         return specs | {"weight": Spec("float32", ())}
 
     @property
-    def probed_image(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        """Shape and dtype of an image, where only a transform's result shows them; None until one was made."""
-        return None if self._images is None else self._images.probed
+    def probed_images(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and dtype of each image that was made since only a transform's result shows them."""
+        return {name: images.probed for name, images in self._images.items() if images.probed is not None}
 
-    @probed_image.setter
-    def probed_image(self, found: tuple[tuple[int, ...], np.dtype[Any]] | None) -> None:
-        if self._images is not None:
-            self._images.probed = found
+    @probed_images.setter
+    def probed_images(self, found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+        for name, probed in found.items():
+            self._images[name].probed = probed
 
     def lookup(self, epoch: int, first: int, stop: int) -> Lookup:
         """Look up the batches of steps `first` to `stop`, without it."""
@@ -165,8 +176,8 @@ class BatchReader:
             cold: announce the batch's bytes to the kernel.
         """
         pending = PendingBatch(lookup, places, self._verifies(lookup, places))
-        if self._images is not None:
-            self._images.begin(pending, cold=cold)
+        for images in self._images.values():
+            images.begin(pending, cold=cold)
         return pending
 
     def finish(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
@@ -186,15 +197,22 @@ class BatchReader:
 
     def _finished(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
         batch: Batch = {}
-        for name in self.fields:
-            field = self._data.fields[name]
-            if field.is_image and self._images is not None:
-                batch[name] = self._images.finish(pending)
+        fields = {name: self._data.fields[name] for name in self.fields}
+        values = {
+            name: lists.values(pending, name, field)
+            for name, field in fields.items()
+            if not (field.is_image or field.in_index)
+        }
+        if self._objects is not None:
+            self._objects.move(pending, values)
+        for name, field in fields.items():
+            if field.is_image:
+                batch[name] = self._images[name].finish(pending)
             elif field.in_index:
-                batch[name] = _fixed(pending, name, field)
+                batch[name] = lists.fixed(pending, name, field)
             else:
-                batch |= _ragged(pending, name, field, self.options.ragged)
-        if self._images is None:
+                batch |= lists.as_batch(pending, name, field, values[name], self.options.ragged)
+        if not self._images:
             pending.fail_where_closed()
         weights = pending.lookup.weights[pending.places.start : pending.places.stop].copy()
         skipped = self._skip_damaged(pending, weights)
@@ -219,8 +237,9 @@ class BatchReader:
 
     def close(self) -> None:
         """Stop the threads and free the buffers that nobody holds."""
-        if self._images is not None:
-            self._images.close()
+        self._threads.close()
+        for images in self._images.values():
+            images.close()
 
     def _verifies(self, lookup: Lookup, places: range) -> bool:
         """Whether the images at some places are checked against their checksums."""
@@ -247,18 +266,12 @@ class BatchReader:
         located, fetching = found.located, None
         if self.is_remote:
             located, fetching = fetch(located, self.fields, wanted=wanted, previous=previous, most_bytes=most)
-        fields = {name: self._data.fields[name] for name in self.fields}
-        columns = located.columns({name: field for name, field in fields.items() if field.is_image or field.in_index})
+        columns = located.columns(self._columns)
         found = replace(found, located=located, columns=columns, fetch=fetching)
-        if self._images is None or "offset" not in columns or fetching is not None:
+        if fetching is not None or not columns:
             return found
-        outside = located.outside(columns)
-        if outside is not None:
-            columns["offset"][outside] = columns["length"][outside] = 0
-            found = replace(found, outside=outside)
-        addresses = located.addresses(columns)
-        is_sound = self._images.are_sound(columns["length"])
-        return replace(found, addresses=addresses, window=self._images.window(addresses), is_sound=is_sound)
+        mapped = {name: images.payloads(found) for name, images in self._images.items()}
+        return replace(found, mapped=mapped) if mapped else found
 
     def _skip_damaged(self, pending: PendingBatch, weights: NDArray[np.float32]) -> list[Skipped]:
         """The skipped records of a batch; their weights become 0."""
@@ -300,57 +313,29 @@ def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str
     return names
 
 
-def _fixed(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
-    """A field of the index, `[n, *shape]`, as an array of its own."""
-    columns, places = pending.lookup.columns, pending.places
-    # Without an open shard there is no column: zeros stand in, and `fail_where_closed` reports the records.
-    if name not in columns:
-        return np.zeros((len(places), *(size or 0 for size in field.shape)), field.dtype)
-    return columns[name][places.start : places.stop].astype(field.dtype)
-
-
-def _ragged(
-    pending: PendingBatch, name: str, field: Field, how: Literal["list", "pad"] | int
-) -> dict[str, NDArray[Any]]:
-    """Strings as `bytes`, and lists as `how` says: see the option `ragged` of `Records.stream`.
+def _transforms(
+    data: RecordSource, fields: Mapping[str, Field], options: ReadOptions
+) -> tuple[ComposedTransform, dict[str, ComposedTransform]]:
+    """The transforms of the first image, which boxes and points follow, and those of each image field.
 
     Raises:
-        ValueError: a list is longer than `how` allows.
+        ValueError: there is no such image, or transforms do not say how they move pixels, and a field follows them.
+        TypeError: a value is not a transform.
     """
-    values = _values(pending, name, field)
-    if field.is_fixed or how == "list":
-        return {name: values}
-    lengths = np.array([len(value) for value in values], np.int64)
-    size = int(lengths.max(initial=0)) if how == "pad" else int(how)
-    for number in np.flatnonzero(lengths > size).tolist():
-        shard, row = pending.lookup.located.shard(pending.places.start + number)
-        raise ValueError(f"{shard.describe(row)}: {name!r} has {lengths[number]} elements, ragged={size}")
-    rest = tuple(part or 0 for part in field.shape[1:])
-    if field.dtype == "string":
-        padded = np.full((len(values), size), b"", object)
-    else:
-        padded = np.zeros((len(values), size, *rest), field.dtype)
-    for number, value in enumerate(values):
-        padded[number, : len(value)] = value
-    return {name: padded, f"{name}/mask": np.arange(size) < lengths[:, np.newaxis]}
-
-
-def _values(pending: PendingBatch, name: str, field: Field) -> NDArray[Any]:
-    """The value of each record, objects `[n]`. A damaged value is noted, and is empty."""
-    located = pending.lookup.located
-    values = np.empty(len(pending.places), object)
-    for number, place in enumerate(pending.places):
-        shard = located.shards[located.which[place]]
-        values[number] = _nothing(field)
-        if isinstance(shard, OpenShard):
-            try:
-                values[number] = shard.value(name, int(located.rows[place]))
-            except CorruptionError as error:
-                pending.failures.append((place, error))
-    return values
-
-
-def _nothing(field: Field) -> Any:
-    if not field.shape:
-        return b""
-    return [] if field.dtype == "string" else np.empty((0, *(size or 0 for size in field.shape[1:])), field.dtype)
+    own = {name: compose(value) for name, value in (options.transform or {}).items()}
+    for name in own:
+        if name not in data.fields or not data.fields[name].is_image:
+            images = printable(", ".join(name for name, field in data.fields.items() if field.is_image))
+            raise ValueError(f"transform={list(own)!r}: {name!r} is not one of the images {images}")
+    first = own.get(IMAGE) or compose(options.image)
+    for name in moving_fields(fields):
+        first.check_moves(name)
+    found = {}
+    for name, field in fields.items():
+        if field.is_image:
+            found[name] = chain = own.get(name, first)
+            if not field.is_filtered:
+                if name not in own:
+                    chain.check_moves(name)
+                found[name] = chain.by_nearest(keeps_values=name not in own)
+    return first, found

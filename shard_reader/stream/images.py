@@ -7,11 +7,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import os
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,20 +17,24 @@ from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
 from shard_reader.format.checksum import crc32c
+from shard_reader.format.fields import IMAGE, extent_columns, size_columns
 from shard_reader.format.image_codecs.codec import Scratch
 from shard_reader.format.image_codecs.table import decode_image, is_pixel_array
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import key
+from shard_reader.printable import printable
 from shard_reader.shards.source import RecordSource
-from shard_reader.stream.lookup import PendingBatch
+from shard_reader.stream.arrays.lookup import Lookup, Payloads, PendingBatch
+from shard_reader.stream.arrays.threads import Threads
 from shard_reader.stream.options import ReadOptions
 from shard_reader.system.buffers import BufferPool
-from shard_reader.system.cpus import available_cpus
 from shard_reader.system.memory_map import Window, announce
-from shard_reader.transforms.compose import ComposedTransform, compose
+from shard_reader.transforms.compose import ComposedTransform
 from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.part import Part
+from shard_reader.transforms.resize import resize
 
-__all__ = ["BatchImages"]
+__all__ = ["BatchImages", "FurtherImages", "batch_images"]
 
 _GATHERED = 1 << 14  # bytes: images up to this size are gathered together, larger ones copied one by one
 _TASK_RECORDS = 32  # the most records that a thread copies or decodes at a time
@@ -41,29 +43,40 @@ _MISMATCH = "is damaged (CRC mismatch)"
 
 
 class BatchImages:
-    """Makes the images of a stream's batches.
+    """Makes one image field of a stream's batches.
 
     Args:
+        name: the field.
+        transform: the transforms of its images.
         seed: the seed of random transforms.
+        threads: the threads of the stream.
 
     Attributes:
         probed: shape and dtype of an image, where only a transform's result shows them; None until one was made.
     """
 
-    def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:
-        self._data, self._order, self._seed, self._fast = data, order, seed, options.fast
+    def __init__(
+        self,
+        data: RecordSource,
+        order: BatchOrder,
+        name: str,
+        transform: ComposedTransform,
+        seed: int,
+        options: ReadOptions,
+        threads: Threads,
+    ) -> None:
+        self._data, self._order, self._name, self._transform = data, order, name, transform
+        self._seed, self._threads, self._fast = seed, threads, options.fast
         self._prefetch, self._on_error = options.prefetch, options.on_error
-        self._threads = available_cpus() if options.threads is None else options.threads
-        self._transform = compose(options.image)
-        self._shape = _image_shape(data, self._transform)
+        self._field = field = data.fields[name]
+        self._offset, self._length, self._crc32c = extent_columns(name)
+        self._shape = self._known_shape()
         self.probed: tuple[tuple[int, ...], np.dtype[Any]] | None = None
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._buffers: BufferPool | None = None
-        image = data.fields["image"]
         # Shards are little-endian. Pixels that need no decoding, transform or swapping are copied as bytes.
-        native = sys.byteorder == "little" or image.dtype == "uint8"
-        self._is_raw = is_pixel_array(image) and not self._transform.steps and native
-        size = math.prod(self.shape) * np.dtype(image.dtype).itemsize if self._is_raw else 0
+        native = sys.byteorder == "little" or field.dtype == "uint8"
+        self._is_raw = is_pixel_array(field) and not transform.steps and native
+        size = math.prod(self.shape) * np.dtype(field.dtype).itemsize if self._is_raw else 0
         self._is_gathered, self._row = 0 < size <= _GATHERED, np.dtype((np.void, size))
 
     @property
@@ -74,44 +87,67 @@ class BatchImages:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the pixels in a batch."""
-        return self._probe()[1] if self._shape is None else np.dtype(self._data.fields["image"].dtype)
+        return self._probe()[1] if self._shape is None else np.dtype(self._field.dtype)
 
-    def window(self, addresses: NDArray[np.int64]) -> Window | None:
-        """The window through which images at these addresses are gathered; None if they are not gathered."""
-        return Window(addresses, self._row) if self._is_gathered else None
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """`shape`, without the single channel of masks."""
+        return self.shape[:2] if self._field.is_flat and self.shape[2:] == (1,) else self.shape
 
-    def are_sound(self, lengths: NDArray[np.uint64]) -> bool:
-        """Whether images are gathered, and payloads of these lengths all have the right one."""
-        return self._is_gathered and bool((lengths == self._row.itemsize).all())
+    def payloads(self, lookup: Lookup) -> Payloads:
+        """The payloads of the images of a lookup, whose shards are in memory maps. Those outside become empty."""
+        columns, located = lookup.columns, lookup.located
+        outside = located.outside(columns, self._name)
+        if outside is not None:
+            columns[self._offset][outside] = columns[self._length][outside] = 0
+        addresses = located.addresses(columns, self._name)
+        is_sound = self._is_gathered and bool((columns[self._length] == self._row.itemsize).all())
+        return Payloads(addresses, Window(addresses, self._row) if self._is_gathered else None, is_sound, outside)
 
     def begin(self, pending: PendingBatch, *, cold: bool) -> None:
         """Have threads make the images of a batch. `cold`: announce the batch's bytes to the kernel first."""
         if cold:
-            announce(pending.lookup.extents(pending.places))
+            announce(pending.lookup.extents(pending.places, self._name))
         # Remote images lie in many small buffers, not in maps, so that even small ones are copied one by one.
         if not self._is_gathered or pending.lookup.fetch is not None:
             count = len(pending.places)
-            pending.images = self._buffer(count)
+            images = pending.images[self._name] = self._buffer(count)
             fill = self._copy if self._is_raw else self._decode
             # Two tasks for each thread, so that none is left waiting for the slowest part of the batch.
-            size = max(1, min(_TASK_RECORDS, -(-count // (2 * self._threads))))
-            tasks = (pending.places[start : start + size] for start in range(0, count, size))
-            pending.work = [self._submit(fill, pending, part) for part in tasks]
+            size = max(1, min(_TASK_RECORDS, -(-count // (2 * self._threads.count))))
+            for start in range(0, count, size):
+                task = functools.partial(fill, pending, images, pending.places[start : start + size])
+                pending.work.append(self._threads.submit(task))
 
     def finish(self, pending: PendingBatch) -> NDArray[Any]:
-        """The images, `[n, *shape]`, when they are done. An unreadable image is 0, and noted."""
+        """The images, `[n, *array_shape]`, when they are done. An unreadable image is 0, and noted."""
         for part in pending.work:
             part.result()
-        return self._gather(pending) if pending.images is None else pending.images
+        images = pending.images.get(self._name)
+        if images is None:
+            images = self._gather(pending)
+        shape = self.array_shape
+        return images if len(shape) == len(self.shape) else images.reshape(len(images), *shape)
 
     def close(self) -> None:
-        """Stop the threads and free the buffers that nobody holds."""
-        # After a fork the pool's threads are the parent's: a shutdown would wait for a lock that they may hold.
-        if self._pool is not None and self._pool[0] == os.getpid():
-            self._pool[1].shutdown(wait=False, cancel_futures=True)
+        """Free the buffers that nobody holds."""
         if self._buffers is not None:
             self._buffers.close()
-        self._pool = self._buffers = None
+        self._buffers = None
+
+    def _known_shape(self) -> tuple[int, ...] | None:
+        """The shape of every image in a batch; None where only a transform's result shows it."""
+        return _image_shape(self._data, self._name, self._transform.output_shape(self._field.shape))
+
+    def _part(self, lookup: Lookup, place: int, size: tuple[int, int], draws: Draws | None) -> Part | None:
+        """The part of an image of this height and width to decode; None for all of it."""
+        del lookup, place
+        return self._transform.part(*size, draws)
+
+    def _put(self, lookup: Lookup, place: int, pixels: NDArray[Any], draws: Draws | None, target: NDArray[Any]) -> None:
+        """Transform the pixels of the part."""
+        del lookup, place
+        self._transform.of_part(pixels, draws, target)
 
     def _probe(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and dtype of a transform's result, where only a call shows them."""
@@ -128,7 +164,8 @@ class BatchImages:
         """The first image; where damaged records are skipped, the first sound one."""
         for record in range(len(self._data)):
             try:
-                return self._data.image(record)
+                pixels = self._data.image(record, self._name)
+                return pixels[..., np.newaxis] if self._field.is_flat else pixels
             except CorruptionError:
                 if self._on_error == "raise" or record == len(self._data) - 1:
                     raise
@@ -144,34 +181,19 @@ class BatchImages:
             self._buffers = BufferPool(most * max(1, size), self._prefetch + _HELD)
         return self._buffers.array((records, *self.shape), self.dtype)
 
-    def _thread_pool(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
-            self._pool = (os.getpid(), ThreadPoolExecutor(self._threads, "shard_reader"))
-        return self._pool[1]
-
-    def _submit(self, fill: Callable[[PendingBatch, range], None], pending: PendingBatch, part: range) -> Future[None]:
-        try:
-            return self._thread_pool().submit(fill, pending, part)
-        except RuntimeError:
-            # Python is at its end, and its pools take no more tasks. A thread that is still in a loop, which Python
-            # waits for, does them by itself: otherwise it would lose its batches, and the process end with status 0.
-            done: Future[None] = Future()
-            fill(pending, part)
-            done.set_result(None)
-            return done
-
     def _gather(self, pending: PendingBatch) -> NDArray[Any]:
         """Small images, copied together."""
-        lookup, row, count = pending.lookup, self._row, len(pending.places)
-        places = slice(pending.places.start, pending.places.stop)
-        if lookup.window is not None and lookup.is_sound:
-            rows, bad = lookup.window[places], []
+        mapped, row, count = pending.lookup.mapped.get(self._name), self._row, len(pending.places)
+        places, window = slice(pending.places.start, pending.places.stop), None if mapped is None else mapped.window
+        if mapped is not None and window is not None and mapped.is_sound:
+            rows, bad = window[places], []
         else:
-            lengths = lookup.columns["length"][places] if lookup.window is not None else np.zeros(count, np.int64)
+            columns = pending.lookup.columns
+            lengths = columns[self._length][places] if window is not None else np.zeros(count, np.int64)
             good = np.flatnonzero(lengths == row.itemsize)
             bad, rows = np.flatnonzero(lengths != row.itemsize).tolist(), np.zeros(count, row)
-            if lookup.window is not None:
-                rows[good] = lookup.window[places.start + good]
+            if window is not None:
+                rows[good] = window[places.start + good]
         images = rows.view(np.uint8).view(self.dtype).reshape(count, *self.shape)
         for place in bad:
             self._fail_length(pending, places.start + place)
@@ -182,19 +204,18 @@ class BatchImages:
     def _verify(self, pending: PendingBatch, images: NDArray[Any], but: set[int]) -> None:
         """Check gathered images against their checksums."""
         for number, place in enumerate(pending.places):
-            if number not in but and crc32c(images[number]) != pending.lookup.columns["crc32c"][place]:
-                found = pending.refetched(place)
+            if number not in but and crc32c(images[number]) != pending.lookup.columns[self._crc32c][place]:
+                found = pending.refetched(place, self._name)
                 images[number] = 0 if found is None else found.view(self.dtype).reshape(self.shape)
                 if found is None:
-                    pending.fail(place, _MISMATCH)
+                    pending.fail(place, _MISMATCH, self._name)
 
-    def _copy(self, pending: PendingBatch, part: range) -> None:
+    def _copy(self, pending: PendingBatch, images: NDArray[Any], part: range) -> None:
         """Copy images one by one."""
-        assert pending.images is not None
         origin = pending.places.start
-        targets = pending.images.reshape(len(pending.images), -1).view(np.uint8)
+        targets = images.reshape(len(images), -1).view(np.uint8)
         size = targets.shape[1]
-        for place, shard, start, length, checksum, _, _ in pending.lookup.payloads(part):
+        for place, shard, start, length, checksum, _, _ in pending.lookup.payloads(part, self._name):
             target = targets[place - origin]
             if shard is None or length != size:
                 target[...] = 0
@@ -204,29 +225,28 @@ class BatchImages:
                 target[:] = shard.stored(start, length)
             except CorruptionError as error:
                 target[...] = 0
-                pending.fail(place, error)
+                pending.fail(place, error, self._name)
                 continue
             if pending.verify and crc32c(target) != checksum:
                 found = shard.refetched(start, length, checksum)
                 target[...] = 0 if found is None else found
                 if found is None:
-                    pending.fail(place, _MISMATCH)
+                    pending.fail(place, _MISMATCH, self._name)
 
-    def _decode(self, pending: PendingBatch, part: range) -> None:
+    def _decode(self, pending: PendingBatch, images: NDArray[Any], part: range) -> None:
         """Decode images, and transform them, into their places."""
-        assert pending.images is not None
         seed = key(self._seed, pending.lookup.epoch, "draws")
-        positions, origin = pending.lookup.positions, pending.places.start
+        lookup, origin, name = pending.lookup, pending.places.start, self._name
         scratch = None if self._transform.keeps_image else Scratch()
-        for place, shard, start, length, checksum, height, width in pending.lookup.payloads(part):
-            target, wanted = pending.images[place - origin], None
-            draws = Draws(seed, int(positions[place])) if self._transform.is_random else None
+        for place, shard, start, length, checksum, height, width in lookup.payloads(part, name):
+            target, wanted = images[place - origin], None
+            draws = Draws(seed, int(lookup.positions[place])) if self._transform.is_random else None
             try:
                 if shard is not None:
-                    wanted = self._transform.part(height, width, draws)
+                    wanted = self._part(lookup, place, (height, width), draws)
             except Exception as error:
                 target[...] = 0
-                pending.fail_transform(place, error)
+                pending.fail_transform(place, error, self._name)
                 continue
             try:
                 if shard is None:
@@ -239,7 +259,7 @@ class BatchImages:
                     payload = found
                 pixels = decode_image(
                     payload,
-                    shard.fields["image"],
+                    shard.fields[name],
                     height,
                     width,
                     fast=self._fast,
@@ -249,32 +269,89 @@ class BatchImages:
                 )
             except (CorruptionError, ValueError, OSError) as error:
                 target[...] = 0
-                pending.fail(place, error)
+                pending.fail(place, error, self._name)
                 continue
             try:
-                self._transform.of_part(pixels, draws, target)
+                self._put(lookup, place, pixels, draws, target)
             except Exception as error:
                 target[...] = 0
-                pending.fail_transform(place, error)
+                pending.fail_transform(place, error, self._name)
 
     def _fail_length(self, pending: PendingBatch, place: int) -> None:
-        length = pending.lookup.columns["length"][place] if "length" in pending.lookup.columns else 0
-        pending.fail(place, f"has {length} bytes, not the pixels of {self.shape}")
+        length = pending.lookup.columns[self._length][place] if self._length in pending.lookup.columns else 0
+        pending.fail(place, f"has {length} bytes, not the pixels of {self.shape}", self._name)
 
 
-def _image_shape(data: RecordSource, transform: ComposedTransform) -> tuple[int, ...] | None:
-    """The shape of every image in a batch; None where only a transform's result shows it."""
-    shape = transform.output_shape(data.fields["image"].shape)
+class FurtherImages(BatchImages):
+    """Makes a further image of each record, which moves with the first one, `image`.
+
+    Where the first one has another size, the further image is scaled to it before its transforms: a photo by area,
+    masks and depth maps by nearest.
+    """
+
+    def _known_shape(self) -> tuple[int, ...] | None:
+        shape = self._field.shape
+        if self._transform.steps:
+            shape = (*self._data.fields[IMAGE].shape[:2], shape[2])
+        return _image_shape(self._data, self._name, self._transform.output_shape(shape))
+
+    def _first_image(self) -> NDArray[Any]:
+        pixels = super()._first_image()
+        fields = {name: self._data.fields[name] for name in size_columns(IMAGE)}
+        height, width = (int(values[0]) for values in self._data.locate(np.zeros(1, np.int64)).columns(fields).values())
+        return self._scaled(pixels, (height, width))
+
+    def _scaled(self, pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+        """Pixels at the size of the record's first image."""
+        if pixels.shape[:2] == size:
+            return pixels
+        return resize(pixels, size, "area" if self._field.is_filtered else "nearest", None)
+
+    def _part(self, lookup: Lookup, place: int, size: tuple[int, int], draws: Draws | None) -> Part | None:
+        return self._transform.part(*size, draws) if lookup.image_size(place) == size else None
+
+    def _put(self, lookup: Lookup, place: int, pixels: NDArray[Any], draws: Draws | None, target: NDArray[Any]) -> None:
+        # The index says whether `pixels` are those of a part, or of the whole image.
+        own = tuple(int(lookup.columns[column][place]) for column in size_columns(self._name))
+        size = lookup.image_size(place)
+        if own == size or not self._transform.steps:
+            self._transform.of_part(pixels, draws, target)
+        else:
+            self._transform(self._scaled(pixels, size), draws, target)
+
+
+def batch_images(
+    data: RecordSource,
+    order: BatchOrder,
+    transforms: dict[str, ComposedTransform],
+    seed: int,
+    options: ReadOptions,
+    threads: Threads,
+) -> dict[str, BatchImages]:
+    """One maker for each image field of a stream, by the transforms of the fields."""
+    return {
+        name: (BatchImages if name == IMAGE else FurtherImages)(data, order, name, transform, seed, options, threads)
+        for name, transform in transforms.items()
+    }
+
+
+def _image_shape(data: RecordSource, name: str, shape: tuple[int | None, ...] | None) -> tuple[int, ...] | None:
+    """The shape of every image in a batch; None where only a transform's result shows it.
+
+    Raises:
+        ValueError: they may differ, and are no array.
+    """
     if shape is None:
         return None
+    images = "the images" if name == IMAGE else f"the images {printable(name)!r}"
     if shape[2] is None:
         raise ValueError(
-            f"the images of {data.name} may differ in channels (--channels keep) and then are no array: read"
+            f"{images} of {data.name} may differ in channels (--channels keep) and then are no array: read"
             " them one by one, or prepare them with --channels rgb or grey"
         )
     if None in shape:
         raise ValueError(
-            f"the images of {data.name} may differ in size (--fit cover, inside or none) and then are no array: pass"
+            f"{images} of {data.name} may differ in size (--fit cover, inside or none) and then are no array: pass"
             " image=CenterCrop(n), or prepare them with --fit crop, pad or stretch"
         )
     return tuple(size or 0 for size in shape)

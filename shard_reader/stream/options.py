@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -32,6 +32,8 @@ class ReadOptions:
     on_error: OnError
     threads: int | None
     prefetch: int
+    # The last one: pickles of earlier versions have none.
+    transform: Mapping[str, Transforms] | None = None
 
     def __post_init__(self) -> None:
         one_of("on_error", self.on_error, get_args(OnError))
@@ -49,6 +51,7 @@ class ReadOptions:
         if self.fields is not None:
             # An iterator would have no names left for the stream of another rank, which is made from these options.
             object.__setattr__(self, "fields", tuple(self.fields))
+        self._check_transform()
         if isinstance(self.ragged, str):
             one_of("ragged", self.ragged, ("list", "pad", "or a length"))
         else:
@@ -59,4 +62,16 @@ class ReadOptions:
 
     def to_plain(self) -> dict[str, Any]:
         """Each option by its name."""
-        return {option.name: getattr(self, option.name) for option in fields(self)}
+        # One that was pickled before an option was there has no value for it.
+        return {option.name: getattr(self, option.name) for option in fields(self) if hasattr(self, option.name)}
+
+    def _check_transform(self) -> None:
+        if self.transform is None:
+            return
+        if self.image is not None:
+            raise ValueError('image= and transform= exclude each other: give transform={"image": ...}')
+        if not isinstance(self.transform, Mapping) or not all(isinstance(name, str) for name in self.transform):
+            raise TypeError(
+                f"transform={self.transform!r}: must be transforms by the names of image fields, as"
+                ' {"image": [...], "mask": [...]}; for transforms of all images, image='
+            )

@@ -19,9 +19,9 @@ import numpy as np
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage, hash_sums
 from shard_reader.shards.fetch import Fetch
+from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
 from shard_reader.stream.batch_reader import BatchReader
 from shard_reader.stream.cache_schedule import CacheSchedule
-from shard_reader.stream.lookup import Lookup, PendingBatch
 
 try:
     import resource

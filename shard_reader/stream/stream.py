@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, at_least_one, record_numbers
+from shard_reader.format.fields import IMAGE
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
 from shard_reader.printable import printable
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.source import RecordSource
+from shard_reader.stream.arrays.lookup import Lookup
 from shard_reader.stream.batch_reader import Batch, BatchReader, Skipped, Spec
-from shard_reader.stream.lookup import Lookup
 from shard_reader.stream.loop import Loop
 from shard_reader.stream.options import ReadOptions
 from shard_reader.stream.position import Position, translated
@@ -86,7 +87,7 @@ class Stream:
             "order": self.order.to_plain(),
             "seed": self.seed,
             "options": self._reader.options.to_plain(),
-            "probed_image": self._reader.probed_image,
+            "probed_images": self._reader.probed_images,
             "position": self._position.to_plain(),
             "has_verified": self._reader.has_checked_all,
             "was_cold": self._was_cold,
@@ -99,7 +100,9 @@ class Stream:
         shuffle, lanes, window = (sizes.pop(name) for name in ("shuffle", "lanes", "window"))
         order = BatchOrder(record_order=data.record_order(shuffle, seed, lanes, window), **sizes)
         self.__init__(data, order, seed, ReadOptions(**state["options"]))  # type: ignore[misc]
-        self._reader.probed_image = state["probed_image"]
+        # Streams of earlier versions have one image.
+        earlier = state.get("probed_image")
+        self._reader.probed_images = state.get("probed_images", {} if earlier is None else {IMAGE: earlier})
         self._position.restore(state["position"])
         self._reader.has_checked_all, self._was_cold = state["has_verified"], state["was_cold"]
         self._fetched_before = None

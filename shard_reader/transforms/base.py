@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.move import Move
 from shard_reader.transforms.part import Part
 
 __all__ = ["PartTransform", "Shape", "Transform", "qualified_name"]
@@ -25,6 +26,7 @@ class Transform(ABC):
         strength: float = 0.2
         in_place = True  # shape and dtype stay, and `out` may be `image`
         keeps_image = False  # its result is an array of its own
+        keeps_places = True  # masks, boxes and keypoints stay as they are
 
         def __call__(self, image, draws, out=None):
             return np.clip(image * draws.uniform(1 - self.strength, 1 + self.strength), 0, 255).astype(image.dtype)
@@ -47,12 +49,23 @@ class Transform(ABC):
     images, or passes them on. Each image is then decoded into memory of its own. False lets the next image take the
     same memory, which is faster. A subclass with a `__call__` of its own states it again, or counts as True."""
 
+    keeps_places: ClassVar[bool] = False
+    """Whether every pixel stays in its place, as when colours change: masks, boxes and keypoints then stay as they are.
+    A transform that moves pixels has a method `move` instead. A stream with masks, boxes or keypoints takes no
+    transform with neither. A subclass with a `__call__` of its own states either again."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # A subclass of a transform may keep images in its `__call__` though its base class does not: a wrong True costs
         # memory, a wrong False would change images that are in use.
         if vars(cls).keys() & {"__call__", "of_part"} and "keeps_image" not in vars(cls):
             cls.keeps_image = True
+        # For the same reason: boxes that follow another geometry than the pixels would be wrong without a word.
+        if vars(cls).keys() & {"__call__", "of_part", "part"}:
+            if "keeps_places" not in vars(cls):
+                cls.keeps_places = False
+            if "move" not in vars(cls):
+                cls.move = Transform.move  # type: ignore[method-assign]
 
     @abstractmethod
     def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
@@ -77,6 +90,20 @@ class Transform(ABC):
         None, the default unless `in_place` is set, means that only a call shows the shape.
         """
         return shape if self.in_place else None
+
+    def move(self, height: int, width: int, draws: Draws) -> Move:
+        """The geometry of a call on an image of this size, for masks, boxes and keypoints to follow.
+
+        It must use as many draws as the call, in the same order: then it finds the same numbers. Transforms that keep
+        places need none; others have an `output_shape`, too.
+
+        Raises:
+            ValueError: this image cannot be transformed. The message continues "the image".
+            NotImplementedError: the transform does not say how it moves pixels.
+        """
+        if self.keeps_places:
+            return Move.whole(height, width)
+        raise NotImplementedError(f"{self!r} has no method move")
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in getattr(self, "__dict__", {}).items())

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from shard_reader.transforms.base import PartTransform, Shape, Transform, qualified_name
 from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.move import Move
+from shard_reader.transforms.nearest import Nearest
 from shard_reader.transforms.part import Part
 
 __all__ = ["ComposedTransform", "Transforms", "compose"]
@@ -83,6 +85,63 @@ class ComposedTransform:
         """As a call, with the pixels of the part that `part` has named, and the draws that it was called with."""
         return self._run(self._part_calls, image, draws, out)
 
+    @property
+    def keeps_places(self) -> bool:
+        """Whether every pixel shows the same place of the image after all of them."""
+        return all(map(_keeps_places, self.steps))
+
+    def moves(self, height: int, width: int, draws: Draws | None) -> list[Move]:
+        """The geometry of a call on an image of this size, step by step, by the draws of that call.
+
+        Raises:
+            ValueError: a transform cannot take an image of this size. The message continues "the image".
+        """
+        found = []
+        for step in self.steps:
+            if not _keeps_places(step):
+                move = step.move(height, width, draws)  # type: ignore[arg-type]  # where it is not random
+                move.check(height, width)
+                found.append(move)
+                height, width = move.height, move.width
+        return found
+
+    def check_moves(self, what: str) -> None:
+        """Check that `moves` knows the geometry.
+
+        Args:
+            what: a field that moves with the image, for the message.
+
+        Raises:
+            ValueError: a transform does not say how it moves pixels, or how many draws it uses before another one.
+        """
+        unknown: Transform | None = None  # one that keeps places, and uses any number of draws
+        for step in self.steps:
+            if _keeps_places(step):
+                unknown = step if step.is_random else unknown
+                continue
+            if not _has_move(step):
+                raise ValueError(
+                    f"{step!r} does not say how it moves pixels, and {what!r} has to follow: declare keeps_places ="
+                    " True (on the class, or on the function) if each pixel stays in its place, or write a method"
+                    f" move(height, width, draws); or leave {what!r} out of fields="
+                )
+            if step.output_shape((None, None, None)) is None:
+                raise ValueError(f"{step!r} moves pixels, and has no output_shape(shape): {what!r} has to follow")
+            if step.is_random and unknown is not None:
+                raise ValueError(
+                    f"{unknown!r} uses draws before {step!r}, and {what!r} has to follow without it: put {unknown!r}"
+                    " after it"
+                )
+
+    def by_nearest(self, *, keeps_values: bool) -> ComposedTransform:
+        """These transforms for masks and depth maps, whose pixels are chosen, never mixed.
+
+        Args:
+            keeps_values: leave out the transforms that keep places: colours change, masks do not.
+        """
+        steps = [step for step in self.steps if not (keeps_values and _keeps_places(step))]
+        return ComposedTransform([Nearest(step) if _has_move(step) else step for step in steps])
+
     def _of_part(self, image: Image, draws: Draws | None, out: Image | None = None) -> Image:
         assert self._first is not None
         return self._first.of_part(image, out)
@@ -149,6 +208,15 @@ class _Function(Transform):
 
     def __repr__(self) -> str:
         return _name_of(self.function)
+
+
+def _keeps_places(step: Transform) -> bool:
+    """Whether a transform keeps places; a function says so by an attribute."""
+    return bool(getattr(step.function, "keeps_places", False)) if isinstance(step, _Function) else step.keeps_places
+
+
+def _has_move(step: Transform) -> bool:
+    return type(step).move is not Transform.move
 
 
 def _transform(value: object) -> Transform:

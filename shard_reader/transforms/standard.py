@@ -14,6 +14,7 @@ import numpy as np
 
 from shard_reader.transforms.base import Image, PartTransform, Shape, Transform
 from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.move import Move
 from shard_reader.transforms.part import Part, scale_for
 from shard_reader.transforms.resize import Filter, flip, resize
 
@@ -77,13 +78,20 @@ class CenterCrop(_Sized):
 
     def of_part(self, image: Image, out: Image | None = None) -> Image:
         """The middle itself, `[*shape, channels]`: on a call, a view of the image."""
+        self._check(image.shape[0], image.shape[1])
+        return image
+
+    def move(self, height: int, width: int, draws: Draws | None = None) -> Move:
+        self._check(height, width)
+        return Move(self.part(height, width), *self.shape)
+
+    def _check(self, tall: int, wide: int) -> None:
         height, width = self.shape
-        if image.shape[0] < height or image.shape[1] < width:
+        if tall < height or wide < width:
             raise ValueError(
-                f"is {image.shape[1]}x{image.shape[0]}, smaller than the crop of {width}x{height}:"
+                f"is {wide}x{tall}, smaller than the crop of {width}x{height}:"
                 " ask for a smaller crop, or prepare larger images (--size)"
             )
-        return image
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,9 @@ class Resize(_Sized):
     def of_part(self, image: Image, out: Image | None = None) -> Image:
         """`[h, w, channels]` to `[*shape, channels]` of the same dtype."""
         return resize(image, self.shape, self.filter, out)  # where `image` is `out`, it has this size already
+
+    def move(self, height: int, width: int, draws: Draws | None = None) -> Move:
+        return Move(Part(0, 0, height, width), *self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +207,9 @@ class RandomResizedCrop(_Sized):
             image = resize(image, (2 * height, 2 * width), "bilinear", None)
         return resize(image, self.shape, "area", out)
 
+    def move(self, height: int, width: int, draws: Draws) -> Move:
+        return Move(Part(*self.box(height, width, draws)), *self.shape)
+
     def box(self, height: int, width: int, draws: Draws) -> tuple[int, int, int, int]:
         """The next part of an image of this size: top, left, height and width, in pixels."""
         box = self._exact_box(height, width, draws)
@@ -241,9 +255,13 @@ class Flip(Transform):
 
     def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
         """The mirrored image, or `image` itself."""
-        if draws.uniform() >= self.probability:
-            return image
-        return flip(image, out)
+        return flip(image, out) if self._is_mirrored(draws) else image
+
+    def move(self, height: int, width: int, draws: Draws) -> Move:
+        return Move.whole(height, width, is_mirrored=self._is_mirrored(draws))
+
+    def _is_mirrored(self, draws: Draws) -> bool:
+        return draws.uniform() < self.probability
 
 
 def _restore(transform: Resize | RandomResizedCrop, state: list[Any]) -> None:

@@ -28,6 +28,7 @@ LAYERS = {
         "shard_reader.storage",
         "shard_reader.remote",
         "shard_reader.shards",
+        "shard_reader.stream.arrays",
         "shard_reader.stream",
         "shard_reader.dataset",
         "shard_reader",

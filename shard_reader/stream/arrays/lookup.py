@@ -10,13 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
+from shard_reader.format.fields import IMAGE, extent_columns, size_columns
 from shard_reader.order.coverage import Coverage
 from shard_reader.shards.fetch import Fetch
 from shard_reader.shards.located import Located
 from shard_reader.shards.shard import OUTSIDE, OpenShard
 from shard_reader.system.memory_map import Window
 
-__all__ = ["Lookup", "PendingBatch"]
+__all__ = ["Lookup", "Payloads", "PendingBatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """The payloads of one image of each record, in memory maps.
+
+    Attributes:
+        addresses: their addresses, int64 `[n]`.
+        window: the window on the pixels, where they are gathered.
+        is_sound: every image to gather is there and has the right length.
+        outside: the images that do not lie in their shards, bool `[n]`; None if all do.
+    """
+
+    addresses: NDArray[np.int64]
+    window: Window | None
+    is_sound: bool
+    outside: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
@@ -30,10 +48,7 @@ class Lookup:
         weights: float32 `[n]`: 1, or 0 for padding.
         columns: the values from the indexes, an array `[n, ...]` each.
         fetch: requests that are under way; None where all shards are local.
-        addresses: addresses of the images' payloads; None without images, or where some are not in memory.
-        window: the window on the pixels, where they are gathered.
-        is_sound: every image to gather is there and has the right length.
-        outside: the images that do not lie in their shards, bool `[n]`; None if all do.
+        mapped: the payloads of each image field; empty without images, and where some are not in memory.
     """
 
     epoch: int
@@ -44,10 +59,7 @@ class Lookup:
     located: Located
     columns: dict[str, NDArray[Any]] = field(default_factory=dict)
     fetch: Fetch | None = None
-    addresses: NDArray[np.int64] | None = None
-    window: Window | None = None
-    is_sound: bool = False
-    outside: NDArray[np.bool_] | None = None
+    mapped: dict[str, Payloads] = field(default_factory=dict)
 
     def up_to(self, end: int) -> Lookup:
         """This lookup without the records from `end` on, before their columns and bytes are asked for."""
@@ -59,30 +71,36 @@ class Lookup:
             located=self.located[:end],
         )
 
-    def payloads(self, part: range) -> list[tuple[int, OpenShard | None, int, int, int, int, int]]:
-        """Place, shard (None: not open), offset, length, checksum, height and width of some records, as integers."""
-        places = slice(part.start, part.stop)
-        if "offset" not in self.columns:
+    def payloads(self, part: range, name: str) -> list[tuple[int, OpenShard | None, int, int, int, int, int]]:
+        """Place, shard (None: not open), offset, length, checksum, height and width of an image of some records, as
+        integers."""
+        places, columns = slice(part.start, part.stop), (*extent_columns(name), *size_columns(name))
+        if columns[0] not in self.columns:
             return [(place, None, 0, 0, 0, 0, 0) for place in part]
         shards = map(self.located.shards.__getitem__, self.located.which[places].tolist())
         return list(
             zip(
                 part,
                 (shard if isinstance(shard, OpenShard) else None for shard in shards),
-                *(self.columns[name][places].tolist() for name in ("offset", "length", "crc32c", "height", "width")),
+                *(self.columns[column][places].tolist() for column in columns),
                 strict=True,
             )
         )
 
-    def extents(self, part: range) -> list[tuple[int, int]]:
-        """Address and length of some payloads, in the order of their addresses."""
-        if self.addresses is None:
+    def extents(self, part: range, name: str) -> list[tuple[int, int]]:
+        """Address and length of an image of some records, in the order of their addresses."""
+        if name not in self.mapped:
             return []
         places = slice(part.start, part.stop)
-        addresses, lengths = self.addresses[places], self.columns["length"][places]
+        addresses, lengths = self.mapped[name].addresses[places], self.columns[extent_columns(name)[1]][places]
         # In the order of addresses, neighbours become one piece of advice to the kernel, and one read of the disk.
         order = np.argsort(addresses)
         return list(zip(addresses[order].tolist(), lengths[order].tolist(), strict=True))
+
+    def image_size(self, place: int) -> tuple[int, int]:
+        """Height and width of a record's first image."""
+        height, width = (int(self.columns[column][place]) for column in size_columns(IMAGE))
+        return height, width
 
 
 @dataclass(slots=True)
@@ -94,7 +112,7 @@ class PendingBatch:
         verify: whether payloads are checked against their checksums.
         step: its step in the epoch.
         coverage: coverage of its records.
-        images: the pixels, which threads fill in; None without images, and where they are gathered at the end.
+        images: the pixels of image fields, which threads fill in; without those that are gathered at the end.
         failures: the place of each unreadable record, and the error.
     """
 
@@ -103,7 +121,7 @@ class PendingBatch:
     verify: bool
     step: int = 0
     coverage: Coverage = field(default_factory=Coverage)
-    images: NDArray[Any] | None = None
+    images: dict[str, NDArray[Any]] = field(default_factory=dict)
     work: list[Future[None]] = field(default_factory=list)
     failures: list[tuple[int, Exception]] = field(default_factory=list)
 
@@ -118,39 +136,40 @@ class PendingBatch:
         if self.lookup.fetch is not None:
             self.lookup.fetch.cancel()
 
-    def refetched(self, place: int) -> NDArray[np.uint8] | None:
+    def refetched(self, place: int, name: str) -> NDArray[np.uint8] | None:
         """The payload of a damaged image from the store, or None if there is no sound one."""
-        shard, _ = self._shard(place)
-        columns = self.lookup.columns
-        where = (int(columns[name][place]) for name in ("offset", "length", "crc32c"))
+        shard, _ = self.shard(place)
+        where = (int(self.lookup.columns[column][place]) for column in extent_columns(name))
         return shard.refetched(*where) if isinstance(shard, OpenShard) else None
 
-    def fail(self, place: int, reason: object) -> None:
-        """Note that the image of a record cannot be read: its shard is not open, or for the reason."""
-        shard, row = self._shard(place)
+    def fail(self, place: int, reason: object, name: str) -> None:
+        """Note that an image of a record cannot be read: its shard is not open, or for the reason."""
+        shard, row = self.shard(place)
         # An error of the whole shard names the file already; naming the record as well would blame it.
         if isinstance(shard, Exception) or isinstance(reason, CorruptionError):
             self.failures.append((place, shard if isinstance(shard, Exception) else reason))  # type: ignore[arg-type]
             return
-        if self.lookup.outside is not None and self.lookup.outside[place]:
+        mapped = self.lookup.mapped.get(name)
+        if mapped is not None and mapped.outside is not None and mapped.outside[place]:
             self.failures.append((place, CorruptionError(f"{shard.uri}: row {row}: {OUTSIDE}")))
             return
-        failure = shard.damage(row, reason)
+        failure = shard.damage(row, reason, name)
         failure.__cause__ = reason if isinstance(reason, Exception) else None
         self.failures.append((place, failure))
 
-    def fail_transform(self, place: int, error: Exception) -> None:
+    def fail_transform(self, place: int, error: Exception, name: str = IMAGE) -> None:
         """Note the error of a transform, with the record that it was given."""
-        shard, row = self._shard(place)
+        shard, row = self.shard(place)
         assert isinstance(shard, OpenShard)  # it had an image
+        what = shard.called(name)
         # ValueError is how transforms reject an image, so its text continues "the image". Any other error is a bug in
         # the transform: its type and traceback stay as they are.
         if isinstance(error, ValueError):
-            explained = ValueError(f"{shard.describe(row)}: the image {error}")
+            explained = ValueError(f"{shard.describe(row)}: {what} {error}")
             explained.__cause__ = error
             self.failures.append((place, explained))
         else:
-            error.add_note(f"in the image of {shard.describe(row)}")
+            error.add_note(f"in {what} of {shard.describe(row)}")
             self.failures.append((place, error))
 
     def fail_where_closed(self) -> None:
@@ -165,9 +184,11 @@ class PendingBatch:
     def take_failures(self) -> list[tuple[int, Exception]]:
         """The failures, in the order of their places; they are dropped."""
         # They are dropped here to break a cycle: their tracebacks hold frames that hold this batch.
-        failures, self.failures = sorted(self.failures, key=lambda failure: failure[0]), []
+        # Threads note those of several images in any order.
+        failures, self.failures = sorted(self.failures, key=lambda failure: (failure[0], str(failure[1]))), []
         return failures
 
-    def _shard(self, place: int) -> tuple[OpenShard | CorruptionError | OSError, int]:
+    def shard(self, place: int) -> tuple[OpenShard | CorruptionError | OSError, int]:
+        """The shard of a record, or why it is not open, and the record's row."""
         located = self.lookup.located
         return located.shards[located.which[place]], int(located.rows[place])

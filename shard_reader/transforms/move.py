@@ -1,0 +1,115 @@
+"""The geometry of a transform, and the masks, boxes and points that move with an image."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_reader.transforms.part import Part
+
+__all__ = ["Move", "moved_boxes", "moved_keypoints", "moved_points"]
+
+Points = NDArray[Any]
+
+
+class Move(NamedTuple):
+    """The geometry of a transform on one image: it takes a part, scales that to a size, and may mirror the result.
+
+    Attributes:
+        part: the part, in pixels of the image that the transform is given. Its `scale` does not matter.
+        height, width: the size of the result, in pixels.
+        is_mirrored: whether the result is mirrored, left to right.
+    """
+
+    part: Part
+    height: int
+    width: int
+    is_mirrored: bool = False
+
+    @classmethod
+    def whole(cls, height: int, width: int, *, is_mirrored: bool = False) -> Move:
+        """That of a transform which keeps the size, and maybe mirrors the image."""
+        return cls(Part(0, 0, height, width), height, width, is_mirrored)
+
+    def check(self, height: int, width: int) -> None:
+        """Check that the part lies in an image of this size.
+
+        Raises:
+            ValueError: it does not. The message continues "the image".
+        """
+        top, left, tall, wide, _ = self.part
+        is_inside = 0 <= top < top + tall <= height and 0 <= left < left + wide <= width
+        if not (is_inside and self.height > 0 and self.width > 0):
+            raise ValueError(f"is {width}x{height}, and {self} is no move of it: its part must lie in the image")
+
+
+def moved_points(points: Points, height: int, width: int, moves: list[Move]) -> NDArray[np.float64]:
+    """Points after the moves of an image.
+
+    Args:
+        points: `[..., 2]`: y, x as parts of an image.
+        height, width: the size of that image, in pixels.
+
+    Returns:
+        float64 `[..., 2]`, as parts of the result. A coordinate below 0 or above 1 is outside of it.
+    """
+    found = np.array(points, np.float64)
+    for move in moves:
+        part = move.part
+        found *= (height, width)
+        found -= (part.top, part.left)
+        found /= (part.height, part.width)
+        if move.is_mirrored:
+            found[..., 1] = 1 - found[..., 1]
+        height, width = move.height, move.width
+    return found
+
+
+def moved_boxes(boxes: Points, height: int, width: int, moves: list[Move]) -> NDArray[np.float64]:
+    """Boxes after the moves of an image, clipped to the result.
+
+    Args:
+        boxes: `[..., 4]`: ymin, xmin, ymax, xmax as parts of an image.
+        height, width: the size of that image, in pixels.
+
+    Returns:
+        float64 `[..., 4]`. A box without a part in the result has no area.
+    """
+    corners = moved_points(np.reshape(boxes, (*boxes.shape[:-1], 2, 2)), height, width, moves)
+    found = corners.reshape(boxes.shape).clip(0, 1)
+    if _is_mirrored(moves):
+        found = found[..., [0, 3, 2, 1]]
+    return found
+
+
+def moved_keypoints(
+    keypoints: Points, height: int, width: int, moves: list[Move], flip_pairs: tuple[tuple[int, int], ...]
+) -> NDArray[np.float64]:
+    """Keypoints after the moves of an image. Those of visibility 0, which are nowhere, stay as they are.
+
+    Args:
+        keypoints: `[..., 3]`, or `[..., k, 3]` where there are pairs: y, x as parts of an image, visibility.
+        height, width: the size of that image, in pixels.
+        flip_pairs: the numbers of keypoints that change places in a mirrored image.
+
+    Returns:
+        float64 of the same shape. A keypoint outside of the result has a coordinate below 0 or above 1.
+    """
+    found = np.array(keypoints, np.float64)
+    is_somewhere = found[..., 2] != 0
+    found[..., :2] = np.where(
+        is_somewhere[..., np.newaxis], moved_points(found[..., :2], height, width, moves), found[..., :2]
+    )
+    if flip_pairs and _is_mirrored(moves):
+        order = np.arange(found.shape[-2])
+        for left, right in flip_pairs:
+            order[[left, right]] = right, left
+        found = found[..., order, :]
+    return found
+
+
+def _is_mirrored(moves: list[Move]) -> bool:
+    """Whether the image is mirrored after all moves: two mirrors undo each other."""
+    return bool(sum(move.is_mirrored for move in moves) % 2)

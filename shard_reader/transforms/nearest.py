@@ -1,0 +1,53 @@
+"""The moves of transforms on masks and depth maps, whose values are never mixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shard_reader.transforms.base import Image, Shape, Transform
+from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.resize import flip, resize
+
+__all__ = ["Nearest"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Nearest(Transform):
+    """Another transform's move, with the pixel whose centre is nearest in place of its filter.
+
+    This is OpenCV's INTER_NEAREST_EXACT, and torchvision's NEAREST_EXACT.
+    """
+
+    keeps_image = False
+
+    step: Transform
+
+    @property
+    def is_random(self) -> bool:  # type: ignore[override]  # that of the step
+        """Whether the step uses its draws."""
+        return self.step.is_random
+
+    @property
+    def in_place(self) -> bool:  # type: ignore[override]  # that of the step
+        """Whether the step keeps the shape."""
+        return self.step.in_place
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        return self.step.output_shape(shape)
+
+    def __call__(self, image: Image, draws: Draws, out: Image | None = None) -> Image:
+        """The moved pixels, `[h, w, channels]` of the same dtype: a view where nothing is scaled or mirrored."""
+        height, width = image.shape[:2]
+        move = self.step.move(height, width, draws)
+        move.check(height, width)
+        found = image[move.part.rows, move.part.columns]
+        if found.shape[:2] != (move.height, move.width):
+            if out is not None and np.may_share_memory(found, out):
+                found = found.copy()
+            found = resize(found, (move.height, move.width), "nearest", None if move.is_mirrored else out)
+        return flip(found, out) if move.is_mirrored else found
+
+    def __repr__(self) -> str:
+        return repr(self.step)
