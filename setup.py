@@ -64,6 +64,7 @@ GCS = ["gcsfs>=2026.9,<2027"]
 AZURE = ["adlfs>=2026.8,<2027"]
 HEIC = ["pillow-heif>=1.1,<2"]
 TIFF = ["imagecodecs>=2026.3", "tifffile>=2026.3"]  # of bands and floats; Pillow reads the others
+COCO = ["pycocotools>=2.0.8,<3"]  # outlines of objects as masks
 DICOM = ["pydicom>=3.0,<4"]
 PANDAS = ["pandas>=2.2"]
 HTTP = ["fsspec[http]>=2026.9,<2027"]
@@ -76,6 +77,7 @@ TEST = [
     *AZURE,
     *HEIC,
     *TIFF,
+    *COCO,
     *DICOM,
     *HTTP,
     *PANDAS,
@@ -90,6 +92,7 @@ TEST = [
     *("axe-playwright-python>=0.1.7", "playwright>=1.50"),  # a browser, and a check of accessibility
     *("tensorflow-datasets>=4.9.9", "torchdata>=0.11", "webdataset>=0.2.100"),
     *("datasets>=4", "mlcroissant>=1.1", "tfrecord>=1.14"),  # readers of the papers
+    "torchvision>=0.21",  # transforms of masks and boxes to compare with
     *("accelerate>=1.15", "pytorch-lightning>=2.6", "transformers>=5.24"),  # trainers around a StreamDataset
 ]
 
@@ -131,6 +134,7 @@ setup(
     extras_require={
         "azure": AZURE,
         "beam": BEAM,
+        "coco": COCO,
         "dataflow": DATAFLOW,
         "decode": DECODE,
         "gcs": GCS,

@@ -46,7 +46,7 @@ PARTS = (
     ("sums for the statistics", "beam_jobs.images.process", "ChannelSums.of"),
     ("sums for the statistics", "beam_jobs.images.process", "ChannelSums.__add__"),
     ("perceptual hashes", "beam_jobs.images.process", "perceptual_hashes"),
-    ("hash of the file", "beam_jobs.shards.record", "_hash"),
+    ("hash of the file", "beam_jobs.shards.records.record", "_hash"),
     ("Example", "shard_reader.format.shard_formats.example", "encode"),
     ("frame with CRC, write", "shard_reader.format.shard_formats.tfrecord", "write_record"),
     ("index, from the file read back", "shard_reader.format.index", "build"),

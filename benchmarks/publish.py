@@ -42,7 +42,7 @@ from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, first_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output
 from beam_jobs.shards.publish import Publication, publish
-from beam_jobs.shards.record import image_fields
+from beam_jobs.shards.records.record import image_fields
 from beam_jobs.shards.write import write_shard
 from beam_jobs.shards.written_shard import WRITTEN_NAME
 from beam_jobs.sources.files.interface import Layout

@@ -37,8 +37,9 @@ Check a dataset: the checksums of files and records, indexes, ids and counts, an
 Each problem is a line with its place and a remedy."""
 
 _INDEX = """\
-Make a dataset of TFRecord files of other programs (tf.train.Example, one image each): write an index beside each file,
-and dataset.json. The files stay unchanged. In a dataset of `prepare`, write missing and damaged indexes again.
+Make a dataset of TFRecord files of other programs (tf.train.Example): write an index beside each file, and
+dataset.json. The files stay unchanged. Further images of a record become fields, as masks and depth maps by their
+names. In a dataset of `prepare`, write missing and damaged indexes again.
 
 Splits are read from the files' names (train-00000-of-00010, cifar10-test.tfrecord-00000-of-00001, val.tfrecord),
 and otherwise all files are train. Height and width come from the images, not from features."""
@@ -140,6 +141,8 @@ def index(arguments: Sequence[str]) -> int:
     add(
         "--classes", metavar="FILE", help="class names in order, one a line (default: label.labels.txt, if it is there)"
     )
+    add("--bytes-key", action="append", default=[], dest="bytes_keys", metavar="K",
+        help="a feature of bytes that are no text, to be kept as a field; may be repeated")  # fmt: skip
     add("--raw", type=_raw_shape, metavar="HxWxC", help="size of images that are raw pixels, all of one size")
     add("--dali", action="store_true", help="write an index for NVIDIA DALI beside each TFRecord file, too")
     _add_workers(parser)
@@ -155,6 +158,7 @@ def index(arguments: Sequence[str]) -> int:
         id_key=found.id_key,
         classes=found.classes,
         raw=found.raw,
+        bytes_keys=tuple(found.bytes_keys),
     )
     line = ProgressLine()
     lines, problems = _reading(lambda: index_directory(options, found.workers, line.show))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from beam_jobs.options import ImageOptions
 from shard_reader.transforms.part import SCALES, scale_for
 
-__all__ = ["Geometry", "plan_geometry", "reduced", "turned"]
+__all__ = ["Geometry", "followed", "plan_geometry", "reduced", "turned"]
 
 # The orientations that need each step to become upright, in this order (Exif 2.32, section 4.6.4).
 _TRANSPOSED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
@@ -129,6 +130,28 @@ class Geometry:
         x = ((x - left) / width * self.scaled[0] + self.offset[0]) / self.size[0]
         y = ((y - top) / height * self.scaled[1] + self.offset[1]) / self.size[1]
         return np.stack([y, x], 1)
+
+
+def followed(first: Geometry, size: tuple[int, int], orientations: Iterable[int]) -> Geometry | None:
+    """The geometry of a further image of a record: the steps of the first one, in proportion to its size.
+
+    Args:
+        first: the geometry of the record's first image.
+        size: width and height of the further image, as it is stored.
+        orientations: the orientations that it may have. The first of them that gives the proportions counts.
+
+    Returns:
+        None if the proportions differ by more than the rounding of a side.
+    """
+    width, height = first.upright
+    for orientation in orientations:
+        wide, tall = size[::-1] if orientation in _TRANSPOSED else size
+        if abs(tall - wide * height / width) <= 1 or abs(wide - tall * width / height) <= 1:
+            across, down = wide / width, tall / height
+            left, top, right, bottom = first.box
+            box = (left * across, top * down, right * across, bottom * down)
+            return replace(first, stored=size, orientation=orientation, box=box)
+    return None
 
 
 def reduced(size: tuple[int, int], scale: int) -> tuple[int, int]:

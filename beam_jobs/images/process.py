@@ -19,7 +19,7 @@ from PIL import Image
 from beam_jobs.images.changes import CHANGES
 from beam_jobs.images.decode import Decoded, check_size, decode, to_8_bits
 from beam_jobs.images.encode import encode, to_16_bits
-from beam_jobs.images.geometry import Geometry, plan_geometry
+from beam_jobs.images.geometry import Geometry, followed, plan_geometry
 from beam_jobs.images.measures.perceptual_hash import PerceptualHashes, perceptual_hashes
 from beam_jobs.images.measures.statistics import ChannelSums, MeanStd
 from beam_jobs.images.pixels.resample import resampled
@@ -40,7 +40,7 @@ _PIXELS_VERSION = "5"
 # OpenCV comes by four names, and is an extra, as pillow-heif is.
 _OPENCV = [f"opencv-{kind}" for kind in ("python-headless", "python", "contrib-python-headless", "contrib-python")]
 _LIBRARIES = ["cykooz-resizer", "h5py", "numpy", *_OPENCV, "pillow", "simplejpeg", "pillow-heif"]
-_LIBRARIES += ["imagecodecs", "tifffile", "pydicom", "python-gdcm"]
+_LIBRARIES += ["imagecodecs", "tifffile", "pydicom", "python-gdcm", "pycocotools"]
 _LIBRARIES += ["pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"]  # they decode for pydicom
 
 
@@ -82,6 +82,7 @@ def prepare_image(
     statistics: MeanStd | None = None,
     observer: Observer | None = None,
     meter: Meter | None = None,
+    first: Geometry | None = None,
 ) -> Payload:
     """The payload for an image.
 
@@ -94,16 +95,18 @@ def prepare_image(
         statistics: the sums of the dataset, needed for `normalize="dataset"`.
         observer: is shown the image before and after.
         meter: takes the time of the stages.
+        first: the geometry of the record's first image, if this is a further one: its steps are taken in proportion.
 
     Raises:
-        BadInput: the file is not an image, or is damaged or too large; or the pixels have another dtype or shape.
+        BadInput: the file is not an image, or is damaged or too large; or the pixels have another dtype or shape; or
+            the image has other proportions than the first one.
     """
     meter = meter or Meter()
     decoded = decode(data, options) if isinstance(data, bytes) else _checked(data, options)
     meter.lap("decode")
     if decoded.suspect and options.reject_suspects:
         raise BadInput("suspect", decoded.suspect)
-    geometry = plan_geometry(*decoded.stored, decoded.orientation, options)
+    geometry = _geometry(decoded, options, first)
     bands = decoded.bands
     kept = _with_depth(decoded.pixels, options)
     kept = kept if bands else _with_channels(kept, options)
@@ -125,6 +128,17 @@ def prepare_image(
         meter.lap("thumbnails")
     hashes = perceptual_hashes(viewable(_without_border(pixels, geometry), bands=bands))
     return Payload(encoded, height, width, channels, ChannelSums.of(pixels), geometry, hashes, changes, decoded.suspect)
+
+
+def _geometry(decoded: Decoded, options: ImageOptions, first: Geometry | None) -> Geometry:
+    if first is None:
+        return plan_geometry(*decoded.stored, decoded.orientation, options)
+    orientation = decoded.orientation if decoded.orientation in range(1, 9) else 1
+    geometry = followed(first, decoded.stored, (orientation,))
+    if geometry is None:
+        size, whole = "x".join(map(str, decoded.stored)), "x".join(map(str, first.upright))
+        raise BadInput("wrong-size", f"has {size} pixels, and the image {whole}: other proportions")
+    return geometry
 
 
 def _without_border(pixels: Pixels, geometry: Geometry) -> Pixels:

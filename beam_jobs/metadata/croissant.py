@@ -13,7 +13,7 @@ from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.facts import defects, field_words, processing
 from beam_jobs.metadata.parquet import added_columns
 from beam_jobs.metadata.tfds import VERSION
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE, Field
 from shard_reader.format.manifest import FORMATS, MANIFEST_NAME, PARQUET_NAME, Manifest, ShardFile
 
 __all__ = ["croissant"]
@@ -155,7 +155,7 @@ def _shard(format: str, file: ShardFile) -> dict[str, Any]:
 
 
 def _record_sets(manifest: Manifest) -> list[dict[str, Any]]:
-    fields = {name: field for name, field in manifest.fields.items() if not field.is_image}
+    fields = {name: field for name, field in manifest.fields.items() if not field.is_payload}
     added = added_columns(fields, manifest.class_names is not None)
     split = added.pop("split")
     columns = [
@@ -167,11 +167,17 @@ def _record_sets(manifest: Manifest) -> list[dict[str, Any]]:
         "@type": "cr:RecordSet",
         "@id": "records",
         "name": "records",
-        "description": "All fields of the records but the image, which is in the shards.",
+        "description": f"All fields of the records but {_left_out(manifest.fields)} in the shards.",
         **({"key": _id_of("id")} if "id" in fields else {}),
         "field": columns,
     }
     return [_splits(manifest), *_classes(manifest), records]
+
+
+def _left_out(fields: Mapping[str, Field]) -> str:
+    """The fields that are no columns, in words."""
+    payloads = [name for name, field in fields.items() if field.is_payload]
+    return f"{', '.join(payloads)}, which are" if payloads != [IMAGE] else "the image, which is"
 
 
 def _splits(manifest: Manifest) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from beam_jobs.terminal import counted
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE, Field, further_images
 from shard_reader.format.manifest import DUPLICATES_NAME, REJECTS_NAME, SUSPECTS_NAME, Counts, Manifest
 
 __all__ = ["defects", "field_words", "processing"]
@@ -36,7 +36,19 @@ _FIELDS = {
     "label": "the number of the class",
     "objects/bbox": "ymin, xmin, ymax, xmax, as parts of the stored image's height and width",
     "objects/label": "the number of each object's class",
+    "objects/segmentation": "the outline of each object, as JSON",
+    "instances": "for each pixel the number of its object, from 1 on; 0 elsewhere",
 }
+_ROLES = {
+    "photo": "a further image of the record",
+    "mask": "for each pixel a number, as of its class",
+    "depth": "for each pixel a measured value, as its depth",
+    "boxes": _FIELDS["objects/bbox"],
+    "points": "y, x, as parts of the stored image's height and width",
+    "keypoints": "y, x as parts of the stored image, and 0 (not labelled), 1 (hidden) or 2 (visible)",
+}
+_PLACES = {"mask": "the nearest pixel", "depth": "values in their own unit"}
+_MOST_NAMES = 40  # of keypoints
 
 
 def processing(manifest: Manifest) -> list[str]:
@@ -62,14 +74,19 @@ def field_words(name: str, field: Field) -> tuple[str, str]:
     """The type of a field, and its meaning; the meaning is "" for a field of the inputs."""
     shape = ", ".join("n" if size is None else str(size) for size in field.shape)
     kind = f"{field.dtype} [{shape}]" if shape else field.dtype
-    return (f"{kind}, {field.encoding}" if field.encoding else kind), _FIELDS.get(name, "")
+    parts = [kind, *([field.encoding] if field.encoding else []), *([field.role] if field.role else [])]
+    meaning = _FIELDS.get(name) or _ROLES.get(field.role or "", "")
+    if field.names:
+        meaning += f": {', '.join(field.names[:_MOST_NAMES])}" + (", ..." if len(field.names) > _MOST_NAMES else "")
+    return ", ".join(parts), meaning
 
 
 def _processing(manifest: Manifest, options: Mapping[str, Any]) -> Iterator[str]:
     counts = manifest.counts
     inputs = counts.written + counts.rejected
     yield f"image-shards read {counted(inputs, 'input')} and stored {counted(counts.written, 'image')}."
-    yield from _image(manifest.fields["image"], options.get("image") or {})
+    yield from _image(manifest.fields[IMAGE], options.get("image") or {})
+    yield from _further_images(manifest.fields)
     if options.get("split"):
         by = f"groups of {options['group_by']}" if options.get("group_by") else "the hash of their ids"
         by = "class, in the same proportion each" if options.get("stratify") else by
@@ -86,6 +103,14 @@ def _processing(manifest: Manifest, options: Mapping[str, Any]) -> Iterator[str]
         yield near[options["near_duplicates"]]
     for kind, count in counts.changed.items():
         yield f"{counted(count, 'record')} changed in: {kind}."
+
+
+def _further_images(fields: Mapping[str, Field]) -> Iterator[str]:
+    for name in further_images(fields):
+        field = fields[name]
+        kept = f", with {_PLACES[field.role]}" if field.role in _PLACES else ""
+        stored = f"stored as {field.encoding}, {field.dtype}"
+        yield f"{name} was turned, resized and cropped like its image{kept}, and is {stored}."
 
 
 def _image(field: Field, options: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.facts import defects, field_words, processing
 from beam_jobs.terminal import counted, size_text
+from shard_reader.format.fields import PAYLOADS, extensions
 from shard_reader.format.manifest import PARQUET_NAME, PICTURE_NAMES, Manifest, Split
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
@@ -55,8 +56,11 @@ def page(manifest: Manifest, card: Card, name: str) -> str:
 
 def _header(manifest: Manifest, card: Card, name: str) -> dict[str, Any]:
     header: dict[str, Any] = {"pretty_name": card.name or name, **_licence(card.licence)}
+    names, roles = manifest.fields, {field.role for field in manifest.fields.values()}
     tasks = [("label", "image-classification"), ("objects/bbox", "object-detection")]
-    if found := [task for field, task in tasks if field in manifest.fields]:
+    role_tasks = [("mask", "image-segmentation"), ("keypoints", "keypoint-detection"), ("depth", "depth-estimation")]
+    found = [task for name, task in tasks if name in names] + [task for role, task in role_tasks if role in roles]
+    if found:
         header["task_categories"] = found
     sizes = (*_SIZES, *_MORE_SIZES)
     header["size_categories"] = [next((size for most, size in sizes if manifest.counts.written < most), "n>1T")]
@@ -126,7 +130,8 @@ def _use(manifest: Manifest) -> Iterator[str]:
     if any(format.in_tfds for format in known):
         yield "The shards are plain TFRecords: `tfds.builder_from_directory(FOLDER)` opens them, too.\n"
     if PARQUET_NAME in manifest.files:
-        yield f"`{PARQUET_NAME}` has all fields of the records but the images, for pandas and the viewer of the Hub.\n"
+        left_out = "images and bytes" if PAYLOADS in extensions(manifest.fields) else "the images"
+        yield f"`{PARQUET_NAME}` has all fields of the records but {left_out}, for pandas and the viewer of the Hub.\n"
 
 
 def _origin(card: Card) -> Iterator[str]:

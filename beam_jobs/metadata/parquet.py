@@ -101,7 +101,7 @@ def _free(name: str, fields: Mapping[str, Field]) -> str:
 
 def _schema(fields: Mapping[str, Field]) -> pa.Schema:
     # The id first, as people look for it; an index of other programs' records may have none.
-    names = sorted((name for name, field in fields.items() if not field.is_image), key=lambda name: name != "id")
+    names = sorted((name for name, field in fields.items() if not field.is_payload), key=lambda name: name != "id")
     return pa.schema([pa.field(name, _type(fields[name])) for name in names])
 
 

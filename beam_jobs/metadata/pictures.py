@@ -1,7 +1,12 @@
-"""The pictures of the card: three sheets of the first images of the largest split, whose order is a shuffle."""
+"""The pictures of the card: three sheets of the first images of the largest split, whose order is a shuffle.
+
+Masks lie over their images in colours.
+"""
 
 from __future__ import annotations
 
+import colorsys
+import functools
 import io
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +21,15 @@ from shard_reader.format.manifest import PICTURE_NAMES, Manifest
 from shard_reader.remote.client import StoreClient
 from shard_reader.storage.open import local_path
 
-__all__ = ["pictures"]
+__all__ = ["coloured", "pictures"]
 
 _COLUMNS, _ROWS, _SIDE, _GAP = 4, 2, 160, 8  # images of a sheet, and pixels
 _QUALITY: Final = 85
 _RETRY_SECONDS, _PREFETCH_BYTES = 60.0, 1 << 26
+_HUE: Final = 0.618  # the golden ratio: any number of colours in a row have hues that differ
+_IGNORED: Final = 255  # of masks in 8 bits: by convention, pixels of no class
+_OPACITY: Final = 0.55
+_MOST_NUMBER: Final = 1 << 30  # of a mask of floats
 
 
 def pictures(manifest: Manifest, place: str) -> dict[str, bytes]:
@@ -38,9 +47,50 @@ def pictures(manifest: Manifest, place: str) -> dict[str, bytes]:
     with _opened(manifest, place, split) as data:
         starts = range(0, min(len(data), sheet * len(PICTURE_NAMES)), sheet)
         return {
-            name: _sheet([data.image(number) for number in range(start, min(start + sheet, len(data)))])
+            name: _sheet([_tile(data, number) for number in range(start, min(start + sheet, len(data)))])
             for name, start in zip(PICTURE_NAMES, starts, strict=False)
         }
+
+
+def coloured(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    """A mask in colours, `[height, width, 4]`: pixels of 0 are transparent, and those to be ignored white.
+
+    Args:
+        mask: `[height, width]`, or the first channel of `[height, width, channels]`. Numbers of any dtype.
+    """
+    values = mask if mask.ndim == 2 else mask[..., 0]
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values.astype(np.float32)).clip(-_MOST_NUMBER, _MOST_NUMBER)
+    numbers = values.astype(np.int64)
+    return _palette()[np.where(numbers == 0, 0, (numbers - 1) % _IGNORED + 1)]
+
+
+@functools.cache
+def _palette() -> NDArray[np.uint8]:
+    """The colours of 0 to 255, RGBA."""
+    found = np.zeros((256, 4), np.uint8)
+    for number in range(1, _IGNORED):
+        value = (1.0, 0.7)[number // 8 % 2]
+        rgb = colorsys.hsv_to_rgb(number * _HUE % 1, (0.9, 0.55)[number // 16 % 2], value)
+        found[number] = [*(round(255 * part) for part in rgb), 255]
+    found[_IGNORED] = 255
+    return found
+
+
+def _tile(data: Dataset, number: int) -> NDArray[Any]:
+    """The image of a record, small, with its first mask over it."""
+    image = _thinned(data.image(number))
+    name = next((name for name, field in data.fields.items() if field.role == "mask"), None)
+    if name is None:
+        return image
+    mask = coloured(_thinned(data.image(number, name)))
+    rgb = _as_rgb(image)
+    # The sizes of a mask and of its image may differ in records of other programs.
+    rows, columns = (np.arange(side) * own // side for side, own in zip(rgb.shape[:2], mask.shape, strict=False))
+    over = mask[rows][:, columns]
+    share = over[..., 3:] * np.float32(_OPACITY / 255)
+    blended: NDArray[np.uint8] = np.rint(rgb * (1 - share) + over[..., :3] * share).astype(np.uint8)
+    return blended
 
 
 def _opened(manifest: Manifest, place: str, split: str) -> Dataset:
@@ -60,7 +110,7 @@ def _sheet(images: list[NDArray[Any]]) -> bytes:
     step = _SIDE + _GAP
     sheet = Image.new("RGB", (columns * step + _GAP, rows * step + _GAP), "white")
     for number, pixels in enumerate(images):
-        tile = ImageOps.contain(Image.fromarray(_as_rgb(_thinned(pixels))), (_SIDE, _SIDE))
+        tile = ImageOps.contain(Image.fromarray(_as_rgb(pixels)), (_SIDE, _SIDE))
         row, column = divmod(number, _COLUMNS)
         left, top = column * step + _GAP, row * step + _GAP
         sheet.paste(tile, (left + (_SIDE - tile.width) // 2, top + (_SIDE - tile.height) // 2))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE, Field
 from shard_reader.format.image_codecs.table import codec_of, is_pixel_array
 from shard_reader.format.manifest import TFDS_NAMES, Manifest, Split
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
@@ -53,8 +53,10 @@ def metadata_files(manifest: Manifest, name: str) -> dict[str, bytes]:
 
 
 def _dataset_info(manifest: Manifest, name: str, format: str) -> dict[str, Any]:
-    # For `as_supervised=True`.
-    pair = {"supervisedKeys": {"input": "image", "output": "label"}} if "label" in manifest.fields else {}
+    # For `as_supervised=True`: an image and its label or, without labels, an image and its mask.
+    outputs = ["label", *(name for name, field in manifest.fields.items() if field.role == "mask")]
+    output = next((name for name in outputs if name in manifest.fields and "/" not in name), None)
+    pair = {"supervisedKeys": {"input": IMAGE, "output": output}} if output else {}
     return {
         "name": name,
         "version": VERSION,
@@ -97,7 +99,9 @@ def _feature(name: str, field: Field, manifest: Manifest) -> dict[str, Any]:
         feature = _named("class_label_feature.ClassLabel", classLabel={"numClasses": str(len(manifest.class_names))})
     elif field.dtype == "string":
         feature = _named("text_feature.Text", text={})
-    elif name == f"{_OBJECTS}bbox":
+    elif field.dtype == "bytes":
+        feature = _named("tensor_feature.Tensor", tensor={"dtype": "string", "encoding": "none", "shape": {}})
+    elif name == f"{_OBJECTS}bbox" or field.role == "boxes":
         feature = _named("bounding_boxes.BBoxFeature", boundingBox=_BOX)
     elif one.shape:
         feature = _named("tensor_feature.Tensor", tensor=_tensor(one))

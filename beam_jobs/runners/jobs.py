@@ -13,7 +13,7 @@ from beam_jobs.plan.listing import Listing
 from beam_jobs.runners.local import is_local
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
-from beam_jobs.shards.record import image_fields
+from beam_jobs.shards.records.record import image_fields
 from beam_jobs.sources.files.interface import Reading
 from shard_reader.storage.open import is_url
 

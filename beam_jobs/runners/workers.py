@@ -278,7 +278,7 @@ def _do(reporter: _Reporter, message: tuple[ShardFunction, ShardTask, Job, Any])
 
 def _try(pipe: Connection) -> None:
     """Decode one image, in a process that was started for it alone."""
-    from beam_jobs.shards.record import prepare_reference
+    from beam_jobs.shards.records.record import prepare_reference
 
     _settle()
     reference, job = pipe.recv()

@@ -301,8 +301,8 @@ def _manifest(shards: AllShards, publication: Publication) -> Manifest:
         for name, found in shards.shards.items()
     }
     fields = publication.fields
-    if shards.shape is not None:  # the shape that all images have: what was seen decides, and not an option
-        fields = fields | {"image": replace(fields["image"], shape=shards.shape)}
+    # The shape that all images have: what was seen decides, and not an option.
+    fields = {**fields, **{name: replace(fields[name], shape=shape) for name, shape in shards.shapes.items()}}
     return Manifest(
         fields=fields,
         formats=publication.formats,

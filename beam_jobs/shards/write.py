@@ -34,7 +34,7 @@ from beam_jobs.meter import Meter
 from beam_jobs.parallel import in_order
 from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
-from beam_jobs.shards.record import Prepared, Shape, common_shape, hash_reference, labels_of, prepare_reference
+from beam_jobs.shards.records.record import Prepared, Shape, common_shapes, hash_reference, labels_of, prepare_reference
 from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.shards.written_shard import UNREADABLE, WRITTEN_NAME, Listed, ShardMetrics, WrittenShard, read_written
 from beam_jobs.sources.files.interface import Reference, Reject, Suspect
@@ -207,11 +207,11 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
     rejects, suspects, sums = list[Reject](), list[Suspect](), ChannelSums()
     classes, changed, hosts = Counter[int](), Counter[str](), dict[str, list[int]]()
     thumbnails = Thumbnails(job.thumbnail_share, task.split)
-    shape: Shape | None = None
+    shapes: dict[str, Shape] = {}
     began, meter = time.perf_counter(), Meter()
 
     def records() -> Iterator[Mapping[str, Any]]:
-        nonlocal sums, shape
+        nonlocal sums, shapes
         for _, (record, spent) in each_image(task, job, watcher, image_maker(job, statistics, thumbnails)):
             meter.restart()
             meter.add(spent)
@@ -224,10 +224,9 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
                 if record.host:
                     count = hosts.setdefault(record.host, [0, 0])
                     count[:] = count[0] + 1, count[1] + record.received
-                payload = record.payload
-                shape = common_shape(shape, (payload.height, payload.width, payload.channels))
-                if payload.suspect:
-                    suspects.append(Suspect(record.values["id"], task.split, payload.suspect))
+                shapes = common_shapes(shapes, record.shapes)
+                if record.suspect:
+                    suspects.append(Suspect(record.values["id"], task.split, record.suspect))
                 if job.count_classes:
                     classes.update(labels_of(record.values))
                 meter.lap("other")
@@ -245,7 +244,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         shard=shard,
         rejected=len(rejects),
         suspects=len(suspects),
-        shape=shape,
+        shapes=shapes,
         sums=sums,
         changed=dict(changed),
         beside={name: sha256_file(attempt / name) for name in sorted(_beside(shard, job))},

@@ -20,7 +20,7 @@ from beam_jobs.meter import STAGES
 from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.output import Work
-from beam_jobs.shards.record import Shape, common_shape
+from beam_jobs.shards.records.record import Shape, common_shapes
 from beam_jobs.shards.thumbnails import chosen
 from beam_jobs.sources.files.interface import DROPPED, Reject, Suspect, Thumbnail
 from shard_reader.format.manifest import REJECTS_NAME, SUSPECTS_NAME, Host, Shard, ShardFile
@@ -99,7 +99,7 @@ class WrittenShard:
     shard: Shard
     rejected: int
     suspects: int
-    shape: Shape | None
+    shapes: Mapping[str, Shape]
     sums: ChannelSums
     changed: Mapping[str, int]
     beside: Mapping[str, str]
@@ -127,7 +127,7 @@ class WrittenShard:
             shard=shard,
             rejected=body["rejected"],
             suspects=body["suspects"],
-            shape=None if body["shape"] is None else tuple(body["shape"]),
+            shapes={name: tuple(shape) for name, shape in body["shapes"].items()},
             sums=ChannelSums.from_json(body["sums"]),
             changed=body["changed"],
             beside=body["beside"],
@@ -196,7 +196,7 @@ class AllShards:
         shards: the shards of each split, in order.
         beside: for each of them the names of the files beside it that the manifest has not.
         sums: the sums over the pixels of each split.
-        shape: the shape that all images have.
+        shapes: the shape that all images of a field have.
         changed: the number of records of each kind of change.
         rejected: the number of rejects of the shards.
         suspects: the number of suspects.
@@ -216,7 +216,7 @@ class AllShards:
         self.beside: dict[str, list[tuple[str, ...]]] = {name: [] for name in splits}
         self._classes = {name: _LabelCounts() for name in splits}
         self.sums = dict.fromkeys(splits, ChannelSums())
-        self.shape: Shape | None = None
+        self.shapes: dict[str, Shape] = {}
         self.changed = Counter[str]()
         self._hosts: dict[str, tuple[int, int]] = {}
         self.rejected = self.suspects = 0
@@ -254,7 +254,7 @@ class AllShards:
             self.beside[split].append(tuple(name for name in written.beside if name != PART_NAME))
             self._classes[split].add(listed["classes"])
             self.sums[split] += written.sums
-            self.shape = common_shape(self.shape, written.shape)
+            self.shapes = common_shapes(self.shapes, written.shapes)
             self.changed.update(written.changed)
             self.rejected += written.rejected
             self.suspects += written.suspects

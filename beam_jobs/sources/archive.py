@@ -42,8 +42,8 @@ from beam_jobs.sources.files.interface import (
 )
 from beam_jobs.sources.files.many_images import Columns, Files, Splits, as_label, count
 from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_plain, read_zip, unpack
-from beam_jobs.sources.folder import ClassFolders
-from beam_jobs.sources.joined_members import Joined, json_object, refuse_nested, text_of
+from beam_jobs.sources.layouts.class_folders import ClassFolders
+from beam_jobs.sources.layouts.joined_members import Joined, json_object, refuse_nested, text_of
 from shard_reader.printable import printable
 
 __all__ = ["Archive", "is_archive"]

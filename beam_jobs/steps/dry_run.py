@@ -18,7 +18,7 @@ from beam_jobs.plan.order import PlannedInputs, statistics_split
 from beam_jobs.runners.jobs import worker_count
 from beam_jobs.runners.local import import_beam_meanwhile, is_local
 from beam_jobs.shards.output import Output, output_directory
-from beam_jobs.shards.record import image_fields, labels_of
+from beam_jobs.shards.records.record import image_fields, labels_of
 from beam_jobs.sources.files.interface import Reference, Source
 from beam_jobs.steps.planner import Plan, Run, make_plan, take_sample, worker_processes
 from beam_jobs.steps.result import plain_json

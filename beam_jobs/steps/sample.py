@@ -12,7 +12,7 @@ from typing import Any
 from beam_jobs.meter import Meter
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.job import Job, Watcher
-from beam_jobs.shards.record import Prepared
+from beam_jobs.shards.records.record import Prepared
 from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.shards.write import each_image, image_maker, store
 from beam_jobs.sources.files.interface import Reference, Reject
@@ -27,7 +27,7 @@ class Sample:
 
     Attributes:
         images: the number of images.
-        record_bytes: the size of a stored image.
+        record_bytes: the size of the stored images and bytes of a record.
         file_bytes: the size of a record in the files of all formats, with the indexes.
         input_bytes: the size of an input.
         cpu_seconds: the time for one image on one CPU, without its thumbnail.
@@ -85,7 +85,7 @@ class _Measured:
                 self._rejects.append(record)
                 self._unusable += max(0, reference.size)
             else:
-                self._stored += len(record.payload.data)
+                self._stored += record.stored
                 yield record.values
                 self.meter.lap("write")
 

@@ -30,13 +30,13 @@ from beam_jobs.tools.dataset_files import (
     read_manifest,
     save,
 )
-from beam_jobs.tools.foreign.fields import ForeignFields, infer
+from beam_jobs.tools.foreign.fields import ForeignFields, image_words, infer
 from beam_jobs.tools.foreign.split_files import missing_numbers, split_files
 from beam_jobs.tools.foreign.survey import Keys, Survey, find_keys, survey
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE, Field, further_images
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.manifest import (
     LOCK_NAME,
@@ -74,6 +74,7 @@ class IndexOptions:
     id_key: str | None = None
     classes: str | None = None
     raw: tuple[int, int, int] | None = None
+    bytes_keys: tuple[str, ...] = ()
 
     @property
     def said(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[li
     path = local_directory(options.path)
     if (path / MANIFEST_NAME).exists():
         if options.said:
-            name = next(iter(options.said)).replace("_", "-").replace("splits", "split")
+            name = next(iter(options.said)).replace("_", "-").replace("splits", "split").replace("keys", "key")
             raise UsageError(
                 f"--{name}: {path / MANIFEST_NAME} says it already; leave the option out, or, if the files were"
                 f" written by others, remove {MANIFEST_NAME} to index them again"
@@ -177,7 +178,7 @@ def _index_foreign(path: Path, options: IndexOptions, workers: int, show: Show) 
     keys = _keys(path, names, options)
     found, again = _survey(path, names, keys, workers, show)
     has_ids, why_not = _ids(names, keys, found, again, options)
-    schema = infer(_together(found), keys, options.label_key, has_ids)
+    schema = infer(_together(found), keys, options.label_key, has_ids, options.bytes_keys)
     class_names, origin = _class_names(path, schema, options)
     try:
         indexed = _index_files(path, names, schema.fields, workers, show)
@@ -356,10 +357,11 @@ def _summary(
         size = split.shards.bytes(TFRecord.name)
         files = counted(len(split.shards), "file")
         yield f"  {name:<10} {counted(split.records, 'record')}, {files}, {size_text(size)}"
-    image = manifest.fields["image"]
-    shape = ", ".join("*" if size is None else str(size) for size in image.shape)
+    image = manifest.fields[IMAGE]
     grey = "; grey ones are read as RGB" if schema.grey_as_rgb else ""
-    yield f"  image      from {image.feature}, {image.dtype} [{shape}], {image.encoding}{grey}"
+    yield f"  image      from {image.feature}, {image_words(image)}{grey}"
+    for name in further_images(manifest.fields):
+        yield f"  {name:<10} from {manifest.fields[name].feature}, {image_words(manifest.fields[name])}"
     names = f", {len(manifest.class_names)} names from {classes}" if manifest.class_names else ""
     lists = ", a list: not every record has exactly one" if schema.label and manifest.fields["label"].shape else ""
     yield f"  label      {f'from {schema.label}{names}{lists}' if schema.label else 'none'}"

@@ -17,7 +17,7 @@ from beam_jobs.terminal import counted, size_text
 from beam_jobs.tools.dataset_files import copy_to_disk, data_files, manifest_at, record_ids
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
-from shard_reader.format.fields import INPUT_FIELDS, Field
+from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field, extent_columns, further_images, size_columns
 from shard_reader.format.manifest import Manifest, Shard, ShardFile, index_name
 from shard_reader.printable import excerpt, printable
 from shard_reader.storage.directory import Directory
@@ -28,7 +28,7 @@ __all__ = ["describe", "facts"]
 _MOST_INDEXES = 64  # read for the sizes of images
 _MOST_ROWS = 1 << 21  # used of all these indexes together
 _RECORDS = 3
-_MOST_SPLITS, _MOST_FIELDS, _MOST_OPTION_LINES = 5, 8, 3
+_MOST_SPLITS, _MOST_FIELDS, _MOST_FURTHER, _MOST_OPTION_LINES = 5, 12, 4, 3
 # Options about the run instead of the result, and options that other lines show.
 _OPTIONS_LEFT_OUT = frozenset({"input", "output", "workers", "command", "formats", "kind", "shards", "shard_counts"})
 _OPTIONS_LEFT_OUT |= {"max_rejects", "beam", "runner", "why", "layout"}
@@ -146,7 +146,16 @@ def _split_facts(manifest: Manifest, name: str) -> dict[str, Any]:
 
 
 def _field_facts(field: Field) -> dict[str, Any]:
-    shown = {"dtype": field.dtype, "shape": list(field.shape), "encoding": field.encoding, "feature": field.feature}
+    shown = {
+        "kind": field.kind,
+        "dtype": field.dtype,
+        "shape": list(field.shape),
+        "encoding": field.encoding,
+        "role": field.role,
+        "names": list(field.names) or None,
+        "flip_pairs": [list(pair) for pair in field.flip_pairs] or None,
+        "feature": field.feature,
+    }
     return {name: value for name, value in shown.items() if value is not None}
 
 
@@ -167,10 +176,17 @@ def _size_facts(path: Path, manifest: Manifest, shards: list[Shard], of: int) ->
         return None
     format = manifest.formats[0]
     step = -(-sum(shard.records for shard in shards) // _MOST_ROWS)
-    names = ["height", "width", "length"]
+    images = {name: _size_columns(name) for name in (IMAGE, *further_images(manifest.fields))}
+    names = [column for columns in images.values() for column in columns.values()]
     every = np.concatenate([_rows(path, shard, format, manifest.fields)[names][::step].copy() for shard in shards])
-    shown = {name: _range(every[name]) for name in ("height", "width", "length")}
-    return {**shown, "indexes": len(shards), "of": of}
+    sizes = {name: {what: _range(every[c]) for what, c in columns.items()} for name, columns in images.items()}
+    further = {name: sizes[name] for name in images if name != IMAGE}
+    return {**sizes[IMAGE], "further": further, "indexes": len(shards), "of": of}
+
+
+def _size_columns(name: str) -> dict[str, str]:
+    """The columns of an index with height, width and stored bytes of an image."""
+    return dict(zip(("height", "width", "length"), (*size_columns(name), extent_columns(name)[1]), strict=True))
 
 
 def _range(values: NDArray[Any]) -> list[int]:
@@ -241,7 +257,8 @@ def _split_line(split: Mapping[str, Any]) -> str:
 
 def _field_line(field: Mapping[str, Any]) -> str:
     shape = ", ".join("*" if size is None else str(size) for size in field["shape"])
-    parts = [field["dtype"] + (f" [{shape}]" if shape else ""), field.get("encoding")]
+    parts = [field["dtype"] + (f" [{shape}]" if shape else ""), field.get("encoding"), field.get("role")]
+    parts += [counted(len(field["names"]), "name")] if "names" in field else []
     parts += [f"from {_short(field['feature'])}"] if "feature" in field else []
     return ", ".join(part for part in parts if part)
 
@@ -276,7 +293,8 @@ def _size_lines(sizes: Mapping[str, Any] | None) -> list[str]:
     lines = [f"sizes        smallest, median, largest{part}"]
     for name in ("height", "width"):
         lines.append(f"  {name:<10} {', '.join(map(str, sizes[name]))}")
-    return [*lines, f"  {'stored':<10} {', '.join(map(size_text, sizes['length']))}"]
+    lines.append(f"  {'stored':<10} {', '.join(map(size_text, sizes['length']))}")
+    return lines + _some(sizes["further"], _MOST_FURTHER, lambda one: ", ".join(map(size_text, one["length"])))
 
 
 def _statistics_lines(statistics: Mapping[str, Any] | None) -> list[str]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from beam_jobs.external_sort import find_equal_hashes
 from beam_jobs.processes import in_parallel
 from beam_jobs.terminal import counted, size_text
-from beam_jobs.tools.damage import dali_damage, damage
+from beam_jobs.tools.damage import dali_damage, damage, decoding_damage
 from beam_jobs.tools.dataset_files import (
     copy_to_disk,
     data_files,
@@ -39,7 +39,7 @@ from shard_reader import Dataset, open_dataset
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c, sha256_file
-from shard_reader.format.fields import Field, extent_columns
+from shard_reader.format.fields import IMAGE, Field, extent_columns
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile, index_name
 from shard_reader.system.memory_map import map_file
@@ -89,9 +89,10 @@ class Verification:
         self.path = files.local or Path(self._scratch.name if self._scratch is not None else "")
         self._remote = place if self._scratch is not None else None
         need_shard_packages(self.manifest)
-        image = self.manifest.fields["image"]
-        if decode or image.feature is not None:
-            need_packages("decode", *codec_of(image).packages_for(image))
+        # An index has the sizes in the headers of further images, and of the images of other programs.
+        for name, field in self.manifest.fields.items():
+            if field.is_image and (decode or name != IMAGE or field.feature is not None):
+                need_packages("decode", *codec_of(field).packages_for(field))
         if self._remote is not None:
             for name in (MANIFEST_NAME, *self.manifest.files):
                 copy_to_disk(files, name, self.path)
@@ -334,9 +335,8 @@ def _comparable(fields: Mapping[str, Field]) -> dict[str, str]:
     """The column of the index for each field that is the same in all formats."""
     # Lists are stored in other bytes by each format, and so their checksums differ.
     columns = {name: name for name, field in fields.items() if field.in_index}
-    images = [name for name, field in fields.items() if field.is_image]
-    texts = [name for name, field in fields.items() if field.dtype == "string" and not field.shape and name != "id"]
-    return columns | {name: extent_columns(name)[2] for name in [*images, *texts]}
+    same = [name for name, field in fields.items() if field.kind in ("image", "string", "bytes") and name != "id"]
+    return columns | {name: extent_columns(name)[2] for name in same}
 
 
 def _decoding_problems(task: _Task, format: str) -> Iterator[str]:
@@ -344,10 +344,8 @@ def _decoding_problems(task: _Task, format: str) -> Iterator[str]:
     # By the reader itself, so that every check that training would make is made.
     data = _opened(task.path, task.split, format)
     for record in range(task.first, task.first + task.shard.records):
-        try:
-            data[record]
-        except CorruptionError as error:
-            yield str(error).removeprefix(f"{task.path}/") + "; make the dataset again"
+        for problem in decoding_damage(data, record):
+            yield problem.removeprefix(f"{task.path}/") + "; make the dataset again"
 
 
 @functools.lru_cache(8)

@@ -101,14 +101,19 @@ def _of_role(path: str, field: Field) -> Iterator[str]:
         return
     if not field.is_image and role is not None:
         size = POINT_ROLES[role]
-        if field.dtype != "float32" or field.shape[:1] != (None,) or field.shape[-1] != size or len(field.shape) > 3:
-            yield f"{path}.shape: {role} are lists of {size} float32 numbers each"
+        # Each box or point is one of the list; the keypoints of an object are several.
+        sizes = 3 if role == "keypoints" else 2
+        if (field.dtype, field.shape[:1], field.shape[-1:]) != ("float32", (None,), (size,)) or len(
+            field.shape
+        ) != sizes:
+            shape = f"[null, k, {size}]" if role == "keypoints" else f"[null, {size}]"
+            yield f"{path}.shape: {role} are a list {shape} of float32"
             return
     if role != "keypoints":
         if field.names or field.flip_pairs:
             yield f"{path}: only keypoints have names and flip_pairs"
         return
-    most = field.shape[1] if len(field.shape) == 3 and field.shape[1] else 1
+    most = field.shape[1] or 0
     if count not in (0, most):
         yield f"{path}.names: are {count}, there are {most} keypoints"
     numbers = [number for pair in field.flip_pairs for number in pair]

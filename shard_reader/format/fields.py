@@ -124,6 +124,11 @@ class Field:
         return self.encoding is not None
 
     @property
+    def is_payload(self) -> bool:
+        """Whether its values are images or bytes, which no table holds."""
+        return self.is_image or self.dtype == "bytes"
+
+    @property
     def is_filtered(self) -> bool:
         """Whether its pixels are filtered when the image is resized: those of masks and depth maps are not."""
         return self.role in (None, "photo")

@@ -12,7 +12,7 @@ OUT/
   duplicates.jsonl                           one line for each record with the bytes of an earlier one
   thumbnails.jsonl                           small pictures of rejects, suspects and changed images
   dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
-  metadata.parquet                           the fields of all records but the image, as one table
+  metadata.parquet                           the fields of all records but images and bytes, as one table
   README.md  card-1.jpg  croissant.json      a page for people, its pictures, and Croissant's description
   train-00000-of-00002.tfrecord.idx          the index of a shard for DALI (`--dali-index`)
 ```
@@ -20,66 +20,134 @@ OUT/
 A directory without `dataset.json` MUST NOT be read as a dataset: the manifest is renamed into place
 when everything else is there.
 
-**Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`; a reader MUST refuse any other
-version and MUST ignore keys that it does not know. `requires` is a list of names of extensions: a reader MUST refuse a
-dataset with a name that it does not know (version 1 has none). `files` maps the name of each file beside shards that a
-reader may rely on to its SHA-256. The last key is `checksum`, the SHA-256 of the manifest's text without it and without
-the comma before it, up to the last newline. `fields` maps each field's name to its `dtype` (`int64`, `float32`,
-`string`; the image's own), its `shape` (`null` where the size differs between records: for lists the first one alone)
-and, for the image, its `encoding`: `jpeg`, `png`, `webp`, `avif` or `raw`. `splits` maps a split's name to its
-`records`, its `shards` and, where records have labels, the number of records of each class in `classes`. `shards` are
-columns, with a value for each shard, in order: `records`, the number of records, and in `files`, for each format,
-`path`, `bytes`, `sha256`, `index_sha256` (each a single text, of 64 hexadecimal digits for each file) and
-`index_crc32c`, the CRC-32C of the checksums at the end of the index. Without `index_crc32c`, indexes end with their
-rows. In earlier versions `shards` is a list of objects, each with `records` and, in `files`, an object for each format;
-a reader MUST read both. All formats hold the same records in the same order. `statistics` are the mean and standard
-deviation of each channel over every pixel of one split, of pixels scaled to 0..1, before any normalisation; of inputs
-that are floats those of the values themselves, without NaN, and then `scaled` is `false`. `counts`
-has one number for each way of an input, those of inputs with the bytes of another (`duplicates`, of which `leaks` are
-in another split, and `contradictions` have other labels), those of records that look like another (`near_duplicates`,
-`near_leaks`, `near_contradictions`; 0 if they were not looked for), that of stored images whose decoder complained
-(`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the number of records that
-each kind of change has touched. `left_out` names everything beside the images that was not read, with the reason and
-the number of files, and `warnings` are sentences about the layout of the inputs. `hosts` is there where images come
-from web servers: for each of the 1,000 with the most images their number (`images`) and the bytes of their files
-(`bytes`), and for `...` those of all others. `fingerprint` identifies the inputs, and the options and codecs that
+**Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`. `requires` is a list of names of
+extensions: `payloads` stands in it where a record has a further image or a field of bytes (see Fields), and version 1
+has no other. A key that is missing has its default: an empty list for `requires`. `files` maps the name of each file
+beside shards that a reader may rely on to its SHA-256. The last key is `checksum`, the SHA-256 of the manifest's text
+without it and without the comma before it, up to the last newline. `fields` maps each field's name to its type (see
+Fields). `splits` maps a split's name to its `records`, its `shards` and, where records have labels, the number of
+records of each class in `classes`. `shards` are columns, with a value for each shard, in order: `records`, the number
+of records, and in `files`, for each format, `path`, `bytes`, `sha256`, `index_sha256` (each a single text, of 64
+hexadecimal digits for each file) and `index_crc32c`, the CRC-32C of the checksums at the end of the index. Without
+`index_crc32c`, indexes end with their rows. In earlier versions `shards` is a list of objects, each with `records` and,
+in `files`, an object for each format; a reader MUST read both. All formats hold the same records in the same order.
+`statistics` are the mean and standard deviation of each channel over every pixel of one split, of pixels scaled to
+0..1, before any normalisation; of inputs that are floats those of the values themselves, without NaN, and then `scaled`
+is `false`. `counts` has one number for each way of an input, those of inputs with the bytes of another (`duplicates`,
+of which `leaks` are in another split, and `contradictions` have other labels), those of records that look like another
+(`near_duplicates`, `near_leaks`, `near_contradictions`; 0 if they were not looked for), that of stored images whose
+decoder complained (`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the number
+of records that each kind of change has touched. `left_out` names everything beside the images that was not read, with
+the reason and the number of files, and `warnings` are sentences about the layout of the inputs. `hosts` is there where
+images come from web servers: for each of the 1,000 with the most images their number (`images`) and the bytes of their
+files (`bytes`), and for `...` those of all others. `fingerprint` identifies the inputs, and the options and codecs that
 decide the bytes.
+
+**Refused and ignored.** A reader MUST refuse a dataset with another `version`, with a name in `requires` that it does
+not know, with fields that need a name that `requires` lacks, or with a field whose `dtype`, `encoding` or `role` it
+does not know: the values of an unknown role would stay while the pixels move, and be wrong labels. It MUST refuse an
+index of another size or with other columns than those that follow from `fields`, and an extent that ends outside of its
+shard. It MUST ignore all keys of the manifest and of the lists of lines (`rejects.jsonl` and the others) that it does
+not know, at any depth; features of a TFRecord and datasets of an HDF5 file that `fields` does not name; and files of
+the directory that the manifest does not name.
+
+**Fields.** A field has a `dtype`, a `shape` and, if it needs them, the keys `encoding`, `role`, `names` and
+`flip_pairs`. In `shape`, `null` stands for a size that differs between records: the first one alone, except for images.
+The kind of a field follows from these:
+
+| kind | `dtype` | `shape` | a value |
+|---|---|---|---|
+| scalar | `int64`, `float32` | `[]` | one number |
+| array | `int64`, `float32` | `[a, b, ...]` | numbers, of the same shape in every record |
+| string | `string` | `[]` | one text in UTF-8 |
+| list | `int64`, `float32`, `string` | `[null, a, ...]`, of strings `[null]` | any number of elements |
+| bytes | `bytes` | `[]` | bytes of any content, also of none |
+| image | `uint8`, `uint16`, `float16`, `float32` | `[height, width, channels]` | pixels, in an `encoding` |
+
+`encoding` is `jpeg`, `png`, `webp`, `avif` or `raw`, of each image field for itself. Every record has the image
+`image`. Other image fields are *further images*: they have any name, and every record has each of them. A further image
+may differ in size from `image`; those that `prepare` writes have the height and the width of their record. Raw pixels
+of a further image without a fixed shape always have them. The PNG file of a field that is a mask has no palette: its
+grey values are the values.
+
+`role` says how values move with the pixels of `image`, when a reader crops, resizes or flips it:
+
+| `role` | of | meaning |
+|---|---|---|
+| none, `photo` | an image | Pixels are filtered. |
+| `mask` | an image | Pixels are numbers, of which the nearest stays. One channel is read as `[height, width]`. |
+| `depth` | an image | Pixels are measured values: they keep their unit, and no colour is managed. |
+| `boxes` | a list `[null, 4]` | ymin, xmin, ymax, xmax as parts of the image's height and width. |
+| `points` | a list `[null, 2]` | y and x as parts of the image's height and width. |
+| `keypoints` | a list `[null, k, 3]` | k points of each object: y, x as above, and a visibility (see below). |
+
+Lists with a role are of `float32`. `objects/bbox` without a role, as in earlier datasets, has the role `boxes` if it is
+such a list. The visibility of a keypoint is 0 (not labelled), 1 (hidden) or 2 (visible). One of visibility 0 is `0, 0,
+0`; one that a crop has cut off has coordinates below 0 or above 1. Keypoints may have `names`, a list of k texts in
+their order, and `flip_pairs`, a list of pairs of their numbers (`[[1, 2], [3, 4]]`, from 0 on): the two of a pair
+change places when an image is mirrored.
 
 **TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
 manifest in which each field has a `feature`, the name of the one it is read from. `height` and `width` are those
 in the image's own header if their `feature` is the image's. Where no feature is a unique text, there is no field `id`:
 a record's id is then its file's name and its row, as `train-00000-of-00002.tfrecord:17`.
 
-**Record.** `image` (the payload: an encoded file, or `raw` little-endian pixels in the order height, width, channel, of
-1 to 16 channels; a JPEG may have restart markers, at which a reader may cut a part out of it; a PNG has 16 bits a value
-where the `dtype` of its field is `uint16`, and 8 otherwise), `id` (UTF-8, unique in the dataset),
-`height`, `width`, `original_height`, `original_width` (the pixels of the upright input, before it is cropped, resized
-or padded), `content_hash` (the first 64 bits of the XXH3-128 of the input), `phash`, `dhash` (two perceptual hashes of
-64 bits of the stored image without its border; both 0 for an image of one colour, which has none; all three hashes as
-signed integers), `label` (the index into `class_names`, or a number of the inputs' own; a list of them where a record
-has several; absent where the inputs have no labels), and fields that the inputs bring along, of any name.
-`objects/bbox` is a list of boxes, `[n, 4]`: ymin, xmin, ymax, xmax as parts of the stored image's height and width. All
-fields that begin with `objects/` have an element for each of the n objects.
+**Record.** `image` (the payload, as that of each image: an encoded file, or `raw` little-endian pixels in the order
+height, width, channel, of 1 to 16 channels; a JPEG may have restart markers, at which a reader may cut a part out of
+it; a PNG has 16 bits a value where the `dtype` of its field is `uint16`, and 8 otherwise), `id` (UTF-8, unique in the
+dataset), `height`, `width` (those of `image`), `original_height`, `original_width` (the pixels of the upright input,
+before it is cropped, resized or padded), `content_hash` (the first 64 bits of the XXH3-128 of the input), `phash`,
+`dhash` (two perceptual hashes of 64 bits of the stored image without its border; both 0 for an image of one colour,
+which has none; all three hashes as signed integers), `label` (the index into `class_names`, or a number of the inputs'
+own; a list of them where a record has several; absent where the inputs have no labels), and fields that the inputs
+bring along, of any name. All fields that begin with `objects/` have an element for each of the n objects:
+`objects/bbox` its box, `objects/keypoints` its keypoints, `objects/label` its class, `objects/segmentation` a text of
+JSON with its outline: either an object with `size` (height and width of the stored image) and `counts`, the compressed
+run lengths of COCO, or a list of polygons, each a flat list `[y, x, y, x, ...]` of parts of the stored image's height
+and width. In an image `instances` of the role `mask`, a pixel is the number of its object in these lists, from 1 on,
+and 0 elsewhere. In an image `mask` made of outlines, it is the number of the class and 1, and 0 elsewhere.
 
-**TFRecord.** Plain framing with masked CRC-32C around a `tf.train.Example`: `int64_list`, `float_list`, and
-`bytes_list` for strings and for `image`. A scalar has one value, an array all of its values, row by row.
-Features are written in the order of their names' bytes. A shard without a record is a file of zero bytes.
+**Where values lie.** A shard is a file of TFRecord (plain framing with masked CRC-32C around a `tf.train.Example`) or
+of HDF5 (a dataset of each field's name, with a row for each record):
 
-**HDF5.** One dataset for each field, one row for each record. Where all raw images of a shard have one size, they are
-an array `[records, height, width, channels]`, chunked by rows, never compressed, whatever those of other shards are.
-All other images are variable-length `uint8`.
-Strings are variable-length UTF-8, other scalars and arrays of a fixed shape are of their dtype. Lists are of
-variable length, flat; lists of strings are strings of JSON. A `/` in a name makes a group. A shard without a
-record has datasets without a row.
+| kind | feature of a TFRecord | dataset of HDF5 |
+|---|---|---|
+| scalar | `int64_list`, `float_list`: one value | `<i8`, `<f4` of shape `[records]` |
+| array | `int64_list`, `float_list`: all values, row by row | `<i8`, `<f4` of shape `[records, a, b, ...]` |
+| string | `bytes_list`: one value | variable-length UTF-8 |
+| list of numbers | `int64_list`, `float_list`: all values, row by row | variable-length `<i8`, `<f4`, flat |
+| list of strings | `bytes_list`: all values | variable-length UTF-8: a list of JSON |
+| bytes | `bytes_list`: one value | variable-length `uint8` |
+| image | `bytes_list`: one value, the payload | variable-length `uint8`: the payload; or an array, see below |
 
-**Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian, a row for each record,
-in order. `offset` and `length` (`<u8`) say where the payload of `image` lies in the shard file, `id_offset` (`<u8`) and
-`id_length` (`<u4`) where the bytes of `id` lie, and `id_crc32c` (`<u4`) is their CRC-32C, not masked (all three zero
-where there is no `id`); `crc32c` (`<u4`) is that of the payload, `height` and `width` are `<u4`. Every other field of a
-fixed shape has a column of its own name and shape (`<i8` or `<f4`); a string or a list has the extent of its bytes and
-their CRC-32C, in NAME`_offset` (`<u8`), NAME`_length` (`<u4`) and NAME`_crc32c` (`<u4`): those of the text, of the
-list's message (TFRecord), of the array or the JSON (HDF5). A list that a TFRecord does not have is empty. The CRC-32C
-of no bytes is 0. After the rows stands the CRC-32C (`<u4`) of each block of 64 rows, the last of which may be shorter:
+Features are written in the order of their names' bytes. A TFRecord without a record is a file of zero bytes. Where all
+raw images of a field have one size in a shard of HDF5, they are an array `[records, height, width, channels]` of their
+`dtype`, chunked by rows, never compressed, whatever those of other shards are. An image's dataset has its `encoding` as
+an attribute. A `/` in a name makes a group. A shard of HDF5 without a record has datasets without a row.
+
+**Index.** A NumPy file (`.npy`, no pickle) beside each shard: a structured array, little-endian and without padding, a
+row for each record, in order. Its columns are, in this order, those of every index, and then those of each other field
+in the order of `fields`, but `image`, `id`, `height` and `width`:
+
+| column | dtype | meaning |
+|---|---|---|
+| `offset` | `<u8` | first byte of the payload of `image` in the shard file |
+| `length` | `<u8` | its bytes |
+| `id_offset` | `<u8` | first byte of `id`; 0 where there is no `id` |
+| `id_length` | `<u4` | its bytes; 0 where there is no `id` |
+| `id_crc32c` | `<u4` | their CRC-32C; 0 where there is no `id` |
+| `crc32c` | `<u4` | the CRC-32C of the payload of `image` |
+| `height`, `width` | `<u4` | pixels of `image` |
+| NAME | `<i8`, `<f4` | a scalar, or an array of the field's shape |
+| NAME`_offset` | `<u8` | first byte of a string, a list, bytes or a further image |
+| NAME`_length` | `<u4` | bytes of a string or a list; `<u8` for bytes and further images |
+| NAME`_crc32c` | `<u4` | their CRC-32C |
+| NAME`_height`, NAME`_width` | `<u4` | pixels of a further image |
+
+The bytes of a string are those of the text; of a list those of its message (TFRecord), of its array or of its JSON
+(HDF5); of an image those of its payload, which in an array of HDF5 are one row of it. A list that a TFRecord does not
+have is empty. Two fields whose columns would have one name cannot be in one dataset. CRC-32Cs are not masked; that of
+no bytes is 0. After the rows stands the CRC-32C (`<u4`) of each block of 64 rows, the last of which may be shorter:
 NumPy does not read so far. The index repeats parts of the shard, and can be made again from it.
 
 **Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
@@ -100,13 +168,12 @@ earlier one (`near` is true), with the number of bits in which its `phash` diffe
 (`distance`). A group is connected by pairs whose `phash` differs in at most `options.near_distance` bits, and whose
 `dhash` in four more. Groups of more than 1,000 are in `warnings` alone.
 
-**Papers.** `metadata.parquet` has the columns of all fields but the image, `split`, and, where labels have names, those
-in `label_name` (a list of them for a list of labels; `objects/label_name` for those of objects); a name that a field
-has gets a `_` at its end. `README.md` is a dataset card with the YAML header of the Hugging Face Hub, `croissant.json`
-the description in Croissant 1.1. Neither is in `files`: the last 64 hexadecimal digits of each are the SHA-256 of its
-own text with zeros in their place, so that an edited file is recognised, and kept. A `.idx` file has a line
-`OFFSET SIZE` for each record of a TFRecord file, in bytes, with its frame.
-"""
+**Papers.** `metadata.parquet` has the columns of all fields but images and bytes, `split`, and, where labels have
+names, those in `label_name` (a list of them for a list of labels; `objects/label_name` for those of objects); a name
+that a field has gets a `_` at its end. `README.md` is a dataset card with the YAML header of the Hugging Face Hub,
+`croissant.json` the description in Croissant 1.1. Neither is in `files`: the last 64 hexadecimal digits of each are the
+SHA-256 of its own text with zeros in their place, so that an edited file is recognised, and kept. A `.idx` file has a
+line `OFFSET SIZE` for each record of a TFRecord file, in bytes, with its frame."""
 
 from __future__ import annotations
 
@@ -183,7 +250,7 @@ LOCK_NAME: Final = "_image-shards.lock"
 TFDS_NAMES: Final = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
 """The files for TensorFlow Datasets."""
 PARQUET_NAME: Final = "metadata.parquet"
-"""The fields of all records but the image, as one table."""
+"""The fields of all records but images and bytes, as one table."""
 PICTURE_NAMES: Final = ("card-1.jpg", "card-2.jpg", "card-3.jpg")
 """The pictures of the card."""
 PAPER_NAMES: Final = ("README.md", "croissant.json")
@@ -637,6 +704,8 @@ def _read_fingerprint(o: JsonObject) -> Fingerprint:
 def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
     """Check that values fit together: counts add up, formats and fields are complete, and sizes are possible."""
     problems += field_problems(manifest.fields)
+    lacking = [name for name in extensions(manifest.fields) if name not in manifest.requires]
+    problems += [f"$.requires: lacks {name!r}, which the fields need" for name in lacking]
     if not manifest.formats:
         problems.append("$.formats: is empty")
     if problems:

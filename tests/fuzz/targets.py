@@ -32,6 +32,7 @@ from beam_jobs.images.files import png
 from beam_jobs.images.files.unread import unread
 from beam_jobs.images.pixels.colour import srgb_pixels
 from beam_jobs.images.pixels.matrix_profile import some_colours
+from beam_jobs.images.targets.masks import exact_values
 from beam_jobs.metadata.card import read_card
 from beam_jobs.metadata.croissant import croissant
 from beam_jobs.metadata.page import page
@@ -276,6 +277,14 @@ def _files(data: bytes) -> None:
     decode(data, _OPTIONS)
     for options in ({"dtype": "float32", "channels": "keep"}, {"dicom_window": "default"}):
         decode(data, replace(_OPTIONS, encoding="raw", **options))
+
+
+def _mask(data: bytes) -> None:
+    """A file as a mask and as a depth map: one number for each pixel, of the dtype that is stored."""
+    ignore_image_warnings()
+    found, _ = exact_values(data, "mask", _OPTIONS)
+    assert found.ndim == 3 and found.shape[2] == 1 and found.dtype == np.uint8
+    exact_values(data, "depth", replace(_OPTIONS, depth_dtype="float32"))
 
 
 def _raster(data: bytes) -> None:
@@ -575,6 +584,7 @@ TARGETS: Mapping[str, Target] = {
     "jpeg-part": Target(_jpeg_part, _jpegs_with_markers, (ValueError,)),
     "http-range": Target(_http, lambda: [_ANSWER, _CHUNKED], (OSError,)),
     "image-file": Target(_files, _images, (BadInput,)),
+    "mask": Target(_mask, lambda: [*_images(), *_rasters()], (BadInput,)),
     "raster": Target(_raster, _rasters, (BadInput,)),
     "colour-profile": Target(_profile, lambda: [_SRGB.tobytes(), _PROFILE], ()),
     "thumbnail": Target(_thumbnail, _images, ()),

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,38 @@ ABSURD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda m: m["fields"]["image"].update(shape=[60_000, 60_000, 3], encoding="raw"),
         "a record has at least 10800000016",
     ),
+    "role": (lambda m: m["fields"]["image"].update(role="R" * 1_000_000), "image.role: is 'RRR"),
+    "names": (lambda m: m["fields"]["label"].update(names=["a"] * 100_000), "only keypoints have names"),
+    "pairs": (
+        lambda m: m["fields"].update(k=points(flip_pairs=[[n, n + 1] for n in range(0, 200_000, 2)])),
+        "k.flip_pairs: must be pairs of different numbers from 0 to 3",
+    ),
+    "keypoints": (lambda m: m["fields"].update(k=points(shape=[None, 2**40, 3])), "k.shape: more than 65536 values"),
+    "columns": (
+        lambda m: m["fields"].update(
+            {"label_height": vector(1), "label": image("png", None), "label_width": vector(1)}
+        ),
+        "label.dtype: is uint8, expected int64",
+    ),
+    "same columns": (
+        lambda m: m.update(
+            requires=["payloads"], fields={**m["fields"], "a": image("png", None), "a_width": vector(1)}
+        ),
+        "two of them need an index column a_width",
+    ),
+    "raw mask": (
+        lambda m: m.update(requires=["payloads"], fields={**m["fields"], "a": image("raw", 60_000)}),
+        "a record has at least 10800000016",
+    ),
 }
+
+
+def points(**changes: Any) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [None, 4, 3], "role": "keypoints", **changes}
+
+
+def image(encoding: str, side: int | None) -> dict[str, Any]:
+    return {"dtype": "uint8", "shape": [side, side, 3], "encoding": encoding}
 
 
 def vector(size: int) -> dict[str, Any]:
@@ -331,6 +363,73 @@ def test_lists_of_any_bytes_are_damage(tmp_path: Path, format: str) -> None:
         except ValueError:
             continue
         assert all(isinstance(text, bytes) for text in found)
+
+
+def with_mask(path: Path, change: Callable[[np.ndarray], object], format: str = "tfrecord") -> Path:
+    """A dataset of records with a mask and bytes, whose index says something else."""
+    mask = Field(dtype="uint8", shape=(None, None, 3), encoding="png", role="mask")
+    fields = fields_of("png", mask=mask, note=Field(dtype="bytes"))
+    make, _ = BOMBS["png"]
+    payload = make(SIDE, SIDE)
+    crafted_dataset(path, [(payload, SIDE, SIDE)] * 3, fields, format, mask=payload, note=b"note")
+    file = next(path.glob("*.index.npy"))
+    rows = np.load(file)
+    change(rows)
+    file.write_bytes(index.to_bytes(rows))
+    checksums = {"index_sha256": sha256_file(file), "index_crc32c": index.checksums_crc32c(rows)}
+    return change_manifest(path, lambda m: edit_shard(m, format, **checksums))
+
+
+def at_row_1(column: str, value: int) -> Callable[[np.ndarray], object]:
+    def change(rows: np.ndarray) -> None:
+        rows[column][1] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("mask_offset", 2**40, "its index points outside of it"),
+        ("mask_length", 2**64 - 10, "its index points outside of it"),
+        ("note_offset", 2**64 - 10, "its index points outside of it"),
+        ("note_length", 2**63, "its index points outside of it"),
+        ("mask_offset", 4, "the image 'mask' is damaged (CRC mismatch)"),
+        ("note_offset", 4, "'note' is damaged (CRC mismatch)"),
+        ("mask_height", SIDE + 1, "the image 'mask' has a header that says 16x16 pixels, not 16x17"),
+        ("mask_width", 0, "the image 'mask' has a header that says 16x16 pixels, not 0x16"),
+        ("mask_height", 2**31, "the image 'mask' has 16x2147483648 pixels, more than max_pixels="),
+    ],
+)
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_an_index_that_lies_of_a_further_image_is_damage(
+    tmp_path: Path, format: str, column: str, value: int, said: str
+) -> None:
+    path = with_mask(tmp_path / "shards", at_row_1(column, value), format)
+    data = open_dataset(path)
+    assert data[0]["mask"].shape == data[2]["mask"].shape == (SIDE, SIDE, 3)
+    with pytest.raises(CorruptionError) as found:
+        data[1]
+    assert said in str(found.value) and str(found.value).isprintable()
+
+
+def test_commands_name_an_index_that_lies(tmp_path: Path) -> None:
+    path = with_mask(tmp_path / "shards", at_row_1("mask_height", 2**31))
+    result = limited_command("verify", path, "--decode", "--workers", "1")
+    assert result.returncode == 1 and "row 1, id '1.jpg': mask_height is not what the shard says" in result.stdout
+    assert limited_command("inspect", path).returncode == 0
+    assert limited_command("report", path, "--output", tmp_path / "report.html").returncode == 0
+    for to in ("folder", "webdataset", "parquet"):
+        result = limited_command("export", path, tmp_path / to, "--to", to, "--workers", "1")
+        assert result.returncode in (0, 1), result.stderr
+
+
+def test_a_header_that_lies_of_a_further_image_is_found_when_it_is_indexed(tmp_path: Path) -> None:
+    path = with_mask(tmp_path / "shards", lambda rows: None)
+    fields = open_dataset(path).fields
+    other = {**fields, "mask": replace(fields["mask"], encoding="jpeg")}
+    with pytest.raises(CorruptionError, match=r"row 0: 'mask': the image is encoded as png, not as jpeg"):
+        index.build(path / TFRECORD, "tfrecord", other)
 
 
 @pytest.mark.parametrize("to", ["folder", "webdataset", "parquet"])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support.hostile_images import LONG_ANIMATIONS, TOO_MUCH_WORK, progressive
 from support.images import write_image
 from support.limits import limited_command
@@ -27,6 +28,22 @@ def test_files_of_too_many_parts_are_rejects(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert rejects(tmp_path / "out") == dict.fromkeys(TOO_MUCH_WORK, "too-much-work")
     assert "3 images" in result.stdout
+
+
+@pytest.mark.slow
+def test_files_of_too_many_parts_are_no_masks_either(tmp_path: Path) -> None:
+    for number, (name, data) in enumerate(TOO_MUCH_WORK.items()):
+        write_image(tmp_path / f"in/images/{number}.png", number)
+        path = tmp_path / f"in/masks/{number}{Path(name).suffix}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    write_image(tmp_path / "in/images/good.png")
+    Image.new("L", (20, 16), 1).save(tmp_path / "in/masks/good.png")
+    words = ("--max-work", 100_000_000, "--max-rejects", "1.0", "--workers", 1)
+    result = limited_command("prepare", tmp_path / "in", tmp_path / "out", *words)
+    assert result.returncode == 0, result.stderr
+    assert set(rejects(tmp_path / "out").values()) == {"too-much-work"}
+    assert "out: 1 image in " in result.stdout
 
 
 def test_three_thousand_scans_by_default(tmp_path: Path) -> None:

@@ -54,20 +54,30 @@ class Frame:
 
 
 def move_objects(
-    values: Mapping[str, Any], boxes: Mapping[str, str], points: Mapping[str, str], frame: Frame
-) -> tuple[Mapping[str, Any], int]:
-    """The values of a record with its boxes and points as parts of the stored image, and the number of dropped boxes.
+    values: Mapping[str, Any],
+    boxes: Mapping[str, str],
+    points: Mapping[str, str],
+    frame: Frame,
+    keypoints: Mapping[str, int] | None = None,
+) -> tuple[Mapping[str, Any], NDArray[np.bool_] | None]:
+    """The values of a record with its boxes and points as parts of the stored image, and the objects that are left.
 
-    Boxes become `[n, 4]` (ymin, xmin, ymax, xmax), clipped to the image, points `[n, 2]` (y, x), and `objects/area`
-    pixels of the stored image. A box without an area in the image is dropped, with the object's element in every list
-    of objects.
+    Boxes become `[n, 4]` (ymin, xmin, ymax, xmax), clipped to the image, points `[n, 2]` (y, x), keypoints `[n, k, 3]`
+    (y, x, visibility), and `objects/area` pixels of the stored image. A box without an area in the image is dropped,
+    with the object's element in every list of objects.
+
+    Args:
+        keypoints: the fields of `points` that are keypoints, each with the number of an object's.
+
+    Returns:
+        The values; and of each object whether it is left, bool `[n]`, or None where there are no boxes.
 
     Raises:
         BadInput: the annotations are for an image of another size.
     """
     upright = frame.is_upright()
     if not boxes and not points:
-        return values, 0
+        return values, None
     moved = dict(values)
     width, height = frame.geometry.upright if upright else frame.geometry.stored
     keep: NDArray[np.bool_] | None = None
@@ -78,9 +88,12 @@ def move_objects(
         moved[name], inside = frame.geometry.boxes(pixels, upright=upright)
         keep = inside if keep is None else keep & inside
     for name, form in points.items():
-        moved[name] = frame.geometry.points(_yx(_array(values[name], 2), form, width, height), upright=upright)
+        if name in (keypoints or {}):
+            moved[name] = _moved_keypoints(values[name], (keypoints or {})[name], form, frame, upright)
+        else:
+            moved[name] = frame.geometry.points(_yx(_array(values[name], 2), form, width, height), upright=upright)
     if keep is None:
-        return moved, 0
+        return moved, None
     if _AREA in moved and frame.geometry.changes and len(moved[_AREA]) == len(keep):
         moved[_AREA] = _areas(moved[_AREA], next(moved[name] for name in boxes), frame.geometry)
     for name, value in moved.items():
@@ -90,7 +103,19 @@ def move_objects(
             if left and isinstance(left[0], list):  # the stored list is flat, with several values for each object
                 left = [each for one in left for each in one]
             moved[name] = value if keep.all() else left
-    return moved, int((~keep).sum())
+    return moved, keep
+
+
+def _moved_keypoints(values: Any, count: int, form: str, frame: Frame, upright: bool) -> NDArray[np.float64]:
+    """`[n, k, 3]`: y and x as parts of the stored image, and the visibility as it is.
+
+    A point that is not labelled has visibility 0, and stays 0, 0. One that has left the image keeps its place outside.
+    """
+    width, height = frame.geometry.upright if upright else frame.geometry.stored
+    given = np.asarray(values, np.float64).reshape(-1, 3)
+    points = frame.geometry.points(_yx(given[:, :2], form, width, height), upright=upright)
+    visibility = given[:, 2:]
+    return np.concatenate([np.where(visibility > 0, points, 0), visibility], 1).reshape(-1, count, 3)
 
 
 def _areas(areas: Sequence[Any], boxes: NDArray[np.float64], geometry: Geometry) -> list[Any]:

@@ -165,6 +165,8 @@ class Catalog:
             fields[SEGMENTATION] = Field(dtype="string", shape=(None,))
         payloads = dict(layout.payloads)
         if layout.segments is not None and layout.segments not in TEXT_SEGMENTS:
+            if layout.segments in payloads:
+                raise UsageError(f"--segments {layout.segments}: INPUT has a field of this name; give another form")
             payloads[layout.segments] = "mask"
         _check_names(fields, payloads)
         splits = layout.splits or tuple(sorted(self._splits, key=_split_key)) or None

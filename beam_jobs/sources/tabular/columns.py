@@ -9,6 +9,7 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.annotations.objects import ObjectColumns
+from beam_jobs.sources.files.annotations.payloads import PayloadColumns
 from beam_jobs.sources.files.class_names import one_hot
 from beam_jobs.sources.files.interface import BadInput, Label, LeftOut, SourceOptions
 from shard_reader.format.fields import Field
@@ -29,7 +30,7 @@ _SHOWN = 20  # columns of a long table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowColumns:
-    """The columns by their meaning. `image` has the paths of images, or images."""
+    """The columns by their meaning. `image` has the paths of images, or images; `payloads` those of further ones."""
 
     options: SourceOptions
     image: str
@@ -39,11 +40,13 @@ class RowColumns:
     objects: ObjectColumns
     fields: tuple[str, ...]
     left_out: tuple[str, ...]
+    payloads: PayloadColumns
 
     @property
     def wanted(self) -> list[str]:
         """The columns to read, each once."""
-        named = (self.image, self.id, self.label, self.split, *self.objects.names, *self.fields)
+        special = (self.image, self.id, self.label, self.split)
+        named = (*special, *self.objects.names, *self.payloads.columns.values(), *self.fields)
         return [name for name in dict.fromkeys(named) if name is not None]
 
     @property
@@ -56,6 +59,7 @@ class RowColumns:
         for what, several in (("boxes", self.objects.boxes), ("points", self.objects.points)):
             if several:
                 found.append(f"{what} in " + ", ".join(f'"{name}"' for name in several))
+        found += self.payloads.texts
         return [*found, f"fields {listed(self.fields)}"] if self.fields else found
 
     def id_of(self, row: Mapping[str, Any], default: str) -> str:
@@ -102,6 +106,29 @@ class RowColumns:
         """
         return self.objects.filled({own[name] if own else name: row[name] for name in self.fields}, row)
 
+    def paths_of(self, row: Mapping[str, Any], resolve: Callable[[str], str]) -> dict[str, str]:
+        """The paths of further images and of bytes. An empty value is a missing one.
+
+        Args:
+            row: the values of the row.
+            resolve: gives the place of a path, or raises `BadInput`.
+
+        Raises:
+            BadInput: a value is no path, or one that may not be read.
+        """
+        found = {}
+        for name, own in self.payloads.columns.items():
+            value = row[own]
+            if value is None or value == "" or value != value:
+                continue
+            if not isinstance(value, str):
+                raise BadInput("no-path", f'column "{own}" {no_value(value)}; it is to have the path of a file')
+            try:
+                found[name] = resolve(value)
+            except BadInput as bad:
+                raise BadInput(bad.reason, f'column "{own}": {bad}') from bad
+        return found
+
     def types(self, known: Mapping[str, Field]) -> dict[str, Field]:
         """The types of fields: the known ones, and those of boxes and points."""
         return {**known, **self.objects.types()}
@@ -133,6 +160,7 @@ def recognise(
     *,
     label: str | None = None,
     splits: Sequence[str] = ("split",),
+    payloads: PayloadColumns | None = None,
 ) -> RowColumns:
     """The columns by their meaning.
 
@@ -143,12 +171,14 @@ def recognise(
         refused: makes an error that names INPUT.
         label: the column of labels if the user gave none, and none has a usual name.
         splits: the usual names of a column of splits.
+        payloads: the columns of further images and of bytes; by default those of the options.
 
     Raises:
         UsageError: a column of the options is missing, or clashes with a field that boxes or points get.
     """
-    objects = ObjectColumns.of(options)
-    elsewhere = {image, options.id_column, *(options.fields or ()), *objects.names}
+    objects, payloads = ObjectColumns.of(options), payloads or PayloadColumns.of(options)
+    further = payloads.columns.values()
+    elsewhere = {image, options.id_column, *(options.fields or ()), *objects.names, *further}
     others = [name for name in names if name not in elsewhere]
     found = column("--label-column", options.label_column, _LABEL_COLUMNS, names, options, others)
     label = found if found is not None or label not in others else label
@@ -161,8 +191,10 @@ def recognise(
     for option, several in (("--fields", options.fields), ("--boxes", options.boxes), ("--points", options.points)):
         for one in several or ():
             column(option, one, (), names, options)
+    for option, name in payloads.options:
+        column(option, name, (), names, options)
     id_column = column("--id-column", options.id_column, (), names, options)
-    taken = {image, id_column, label, split, *objects.names}
+    taken = {image, id_column, label, split, *objects.names, *further}
     rest = tuple(name for name in names if name not in taken and not _INDEX.fullmatch(name))
     fields = rest if options.fields is None else options.fields
     for made, source in objects.made.items():
@@ -177,6 +209,7 @@ def recognise(
         objects=objects,
         fields=fields,
         left_out=tuple(name for name in names if name not in taken.union(fields)),
+        payloads=payloads,
     )
 
 

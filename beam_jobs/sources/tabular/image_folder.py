@@ -6,14 +6,16 @@ INPUT/1.jpg                 1.jpg,cat,7
 INPUT/train/metadata.csv    one for each split folder, with paths relative to it
 ```
 
-The column `file_name`, or one that ends in `_file_name`, has paths relative to the folder of its file. Every other
-column is a field, as of a table. An id is the path relative to INPUT. Splits are folders right below INPUT. Labels come
+The column `file_name`, or one that ends in `_file_name`, has paths relative to the folder of its file. Further such
+columns have further images: those of `mask_file_name` become the field `mask`. Every other column is a field, as of a
+table. An id is the path relative to INPUT. Splits are folders right below INPUT. Labels come
 from a column alone: where images are described, other folders are no classes, as in Hugging Face. An image without a
 row, and a row without its image, are rejects. Images and rows are joined on disk.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -25,6 +27,7 @@ from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
+from beam_jobs.sources.files.annotations.payloads import PayloadColumns, read_file
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, is_ignored
 from beam_jobs.sources.files.interface import (
     BadInput,
@@ -41,7 +44,7 @@ from beam_jobs.sources.files.many_images import count
 from beam_jobs.sources.files.tables.rows import KINDS, Rows
 from beam_jobs.sources.paths import with_slashes
 from beam_jobs.sources.tabular.columns import RowColumns, column, listed, no_value, recognise
-from beam_jobs.sources.tabular.metadata_files import METADATA, file_columns, is_metadata
+from beam_jobs.sources.tabular.metadata_files import METADATA, field_of, file_columns, is_metadata
 from beam_jobs.sources.tabular.parts import columns_of_parts, order_of_classes, rows_of_parts
 from shard_reader.format.fields import Field
 from shard_reader.storage.open import directory
@@ -49,6 +52,7 @@ from shard_reader.storage.open import directory
 __all__ = ["ImageFolder"]
 
 _MOST_TOPS = 1000  # folders right below INPUT that are kept
+_FILE, _ROW, _FURTHER = range(3)  # kinds of lines: a file, a row about one, and a further image of a row
 
 
 class ImageFolder(Source):
@@ -57,7 +61,7 @@ class ImageFolder(Source):
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
         columns = ("path_column", "id_column", "label_column", "split_column", "fields", "boxes", "points")
-        more = ("label_separator", "box_format", "box_frame")
+        more = ("label_separator", "box_format", "box_frame", "image_columns", "mask_column", "allow_missing")
         refuse_options(options, "a folder of images with metadata", taken=(*columns, *more))
         try:
             self._directory = directory(options.input)
@@ -117,6 +121,7 @@ class ImageFolder(Source):
             fields=columns.types(self._fixed),
             boxes=columns.box_formats,
             points=columns.point_formats,
+            payloads=columns.payloads.roles,
             untyped=not self._parts[0].typed,
         )
 
@@ -133,6 +138,10 @@ class ImageFolder(Source):
     def read(self, reference: Reference) -> bytes:
         """The bytes of a file."""
         return self._directory.read(_name(reference))
+
+    def read_payload(self, reference: Reference, name: str) -> bytes:
+        """The bytes of the file of another column."""
+        return read_file(self._directory, reference.payloads[name], self.reading)
 
     def answers(self, reference: Reference) -> bool:
         """Whether the folder of a missing file, or INPUT, can be reached."""
@@ -160,10 +169,9 @@ class ImageFolder(Source):
             elif not file.regular:
                 yield Entry(name, 0, problem=Problem("not-a-file", "is a link to nowhere, a pipe or a device"))
             else:
-                if len(self._tops) < _MOST_TOPS:
-                    self._tops.add(name.partition("/")[0] if "/" in name else "")
+                if len(folders) < _MOST_TOPS:
                     folders.add(posixpath.dirname(name))
-                self._add(spill, name, 0, [file.size])
+                self._add(spill, name, _FILE, [file.size])
         if not described:
             raise self._refused(f"has no {', '.join(METADATA[:-1])} or {METADATA[-1]}; give --source folder")
         self._folders = len(folders - described.keys())
@@ -181,45 +189,59 @@ class ImageFolder(Source):
         self._order = order_of_classes(parts, columns.label)
         for part, number, values in rows_of_parts(parts, names, columns.wanted):
             where = f"{part.name} {part.unit} {number}"
-            entry, own = None, f"{part.name}:{number}"
+            name, own = None, f"{part.name}:{number}"
             if isinstance(values, BadInput):
                 yield Entry(own, place="", problem=Problem(values.reason, f"{where}: {values}"))
                 continue
             row = dict(zip(columns.wanted, values, strict=True))
             try:
                 name = _inside(part.name, row[columns.image], columns.image)
+                if len(self._tops) < _MOST_TOPS:
+                    self._tops.add(name.partition("/")[0] if "/" in name else "")
+                payloads = columns.paths_of(row, functools.partial(_below, part.name))
+                for path in payloads.values():
+                    self._add(spill, path, _FURTHER, None)
                 entry = Entry(
                     columns.id_of(row, name),
                     place=name if columns.id is not None else None,
                     label=columns.label_of(row, where),
                     split=columns.split_of(row),
                     fields=columns.fields_of(row),
+                    payloads=payloads,
                 )
-                self._add(spill, name, 1, [where, entry])
+                self._add(spill, name, _ROW, [where, entry])
             except BadInput as bad:
                 problem = Problem(bad.reason, f"{where}: {bad}")
-                if bad.reason in ("no-path", "outside"):
+                if name is None:
                     yield Entry(own, place="", problem=problem)
                 else:
-                    self._add(spill, name, 1, [where, Entry(name, problem=problem)])
+                    self._add(spill, name, _ROW, [where, Entry(name, problem=problem)])
 
     def _recognise(self, names: Sequence[str], part: Rows) -> RowColumns:
         found = file_columns(names)
-        path = column("--path-column", self.options.path_column, found, names, self.options)
+        payloads = PayloadColumns.of(self.options)
+        given = payloads.image_or("--path-column", self.options.path_column)
+        usual = [name for name in found if name not in payloads.columns.values()]
+        path = column(
+            "--path-column" if payloads.image is None else "--image-columns", given, usual, names, self.options
+        )
         if path is None:
             raise part.refused(f"has no column file_name, nor one that ends so; it has {listed(names)}")
-        self._others = [name for name in found if name != path and name not in (self.options.fields or ())]
-        return recognise(
-            [name for name in names if name not in self._others], self.options, path, self._refused, splits=()
-        )
+        special = {path, *payloads.columns.values(), *(self.options.fields or ())}
+        self._others = [name for name in found if name not in special]
+        if self.options.image_columns is None:
+            payloads = payloads.with_columns({field_of(name): name for name in self._others})
+            self._others = [name for name in self._others if name not in payloads.columns.values()]
+        names = [name for name in names if name not in self._others]
+        return recognise(names, self.options, path, self._refused, splits=(), payloads=payloads)
 
     def _joined(self, spill: Spill) -> Iterator[Entry]:
         """The entry of each image with a row, and one with a problem for each without one, and for other rows."""
         for _, lines in itertools.groupby(spill.lines(), lambda line: line[:32]):
             found = [json.loads(line[33:]) for line in lines]
-            sizes = [size for name, number, (size, *_) in found if not number]
-            rows = [value for name, number, value in found if number]
-            if not rows:
+            sizes = [value[0] for name, number, value in found if number == _FILE]
+            rows = [value for name, number, value in found if number == _ROW]
+            if not rows and len(sizes) == len(found):  # no row names the file, nor for another column
                 message = f"no {posixpath.basename(self._parts[0].name)} has a row for it"
                 yield Entry(found[0][0], sizes[0], problem=Problem("no-row", message))
             for where, fields in rows:
@@ -235,7 +257,8 @@ class ImageFolder(Source):
 
     def _unread(self, columns: RowColumns) -> Iterator[LeftOut]:
         if self._others:
-            yield LeftOut(what=f"columns {listed(self._others)}", why=f"a record has one image, of {columns.image}")
+            why = f"--image-columns does not name them; the image is {columns.image}"
+            yield LeftOut(what=f"columns {listed(self._others)}", why=why)
 
     def _refused(self, message: str) -> UsageError:
         return UsageError(f"INPUT {self.options.input}: {message}")
@@ -249,6 +272,15 @@ def _inside(part: str, value: Any, column: str) -> str:
     """
     if not isinstance(value, str) or not value:
         raise BadInput("no-path", f'column "{column}" {no_value(value)}; it is to have the path of an image')
+    return _below(part, value)
+
+
+def _below(part: str, value: str) -> str:
+    """A path below INPUT, of a path in one of its files.
+
+    Raises:
+        BadInput: it leads elsewhere.
+    """
     name = posixpath.normpath(posixpath.join(posixpath.dirname(part), with_slashes(value)))
     if name.startswith(("/", "../")) or name in (".", ".."):
         raise BadInput("outside", f"the path {value!r:.80} leads out of INPUT")

@@ -10,7 +10,7 @@ from beam_jobs.sources.files.file_names import SPLIT_NAMES, is_ignored
 from beam_jobs.sources.files.tables.rows import KINDS
 from shard_reader.storage.directory import Directory
 
-__all__ = ["METADATA", "file_columns", "is_metadata", "metadata_of"]
+__all__ = ["METADATA", "field_of", "file_columns", "is_metadata", "metadata_of"]
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """The names of such files."""
@@ -30,6 +30,11 @@ def file_columns(names: Sequence[str]) -> list[str]:
         (name for name in names if name == _FILE_NAME or name.endswith(f"_{_FILE_NAME}")),
         key=lambda name: name != _FILE_NAME,
     )
+
+
+def field_of(column: str) -> str:
+    """The field of a further column with names of files: `mask` for `mask_file_name`."""
+    return column.removesuffix(f"_{_FILE_NAME}")
 
 
 def metadata_of(place: Directory) -> str | None:

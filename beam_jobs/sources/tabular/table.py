@@ -5,16 +5,20 @@ path,label,split,age        the path of the image, below the folder of the table
 cat/1.jpg,cat,train,7       every other column is a field of the record
 ```
 
+`--image-columns path,mask,depth` and `--mask-column` name columns with the paths of further images, or of files that
+are kept as bytes: they lie where the images lie. An empty cell is a missing image.
 An id is the path in the table, for a URL without its signature, or the value of `--id-column`. Each row is an image:
 several boxes of one image are a list in its row.
 """
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.annotations.payloads import IMAGE_SUFFIXES, PayloadColumns, role_of_name
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import (
     DOWNLOADS,
@@ -45,7 +49,8 @@ class Table(Source):
         super().__init__(options)
         columns = ("path_column", "id_column", "label_column", "split_column", "fields", "boxes", "points")
         more = ("root", "path_suffix", "label_separator", "box_format", "box_frame", "no_urls", "below", *DOWNLOADS)
-        refuse_options(options, "a table", taken=(*columns, *more))
+        further = ("image_columns", "mask_column", "allow_missing")
+        refuse_options(options, "a table", taken=(*columns, *more, *further))
         is_file = _suffix(options.input) in KINDS
         folder = split_place(options.input)[0] if is_file else options.input
         self._paths = Paths(options.root or folder, options, "--root" if options.root else "INPUT")
@@ -56,6 +61,7 @@ class Table(Source):
         self._first = ""  # problem
         self._fixed: Mapping[str, Field] = {}
         self._order: tuple[str, ...] | None = None  # of an ordered categorical label
+        self._like_images: list[str] = []  # fields whose first values look like paths of masks or depth maps
 
     def entries(self) -> Iterator[Entry]:
         """An entry for each row.
@@ -85,10 +91,12 @@ class Table(Source):
         return Layout(
             text=self._text(columns),
             left_out=columns.not_read(),
+            warnings=self._warnings(columns),
             class_names=self._order,
             fields=columns.types(self._fixed),
             boxes=columns.box_formats,
             points=columns.point_formats,
+            payloads=columns.payloads.roles,
             untyped=not self._typed,
             reached=self._paths.reached,
         )
@@ -96,6 +104,10 @@ class Table(Source):
     def read(self, reference: Reference) -> bytes:
         """The bytes of a file."""
         return self._paths.read(_path(reference), self.reading)
+
+    def read_payload(self, reference: Reference, name: str) -> bytes:
+        """The bytes of the file of another column."""
+        return self._paths.read(reference.payloads[name], self.reading)
 
     def size(self, reference: Reference) -> int:
         """The number of bytes of a file on a disk, otherwise -1."""
@@ -125,6 +137,8 @@ class Table(Source):
         for part, number, values in rows_of_parts(parts, names, columns.wanted):
             entry = self._entry(part, number, values)
             self._rows += 1
+            if entry.problem is None and not self._usable:
+                self._like_images = [name for name, value in entry.fields.items() if _is_mask(name, value)]
             self._usable += entry.problem is None
             if entry.problem is not None and not self._first:
                 self._first = entry.problem.message
@@ -153,7 +167,12 @@ class Table(Source):
         return [KINDS[_suffix(name)](inside, name) for name in names]
 
     def _recognise(self, names: Sequence[str]) -> RowColumns:
-        path = column("--path-column", self.options.path_column, PATH_COLUMNS, names, self.options)
+        payloads = PayloadColumns.of(self.options)
+        given = payloads.image_or("--path-column", self.options.path_column)
+        usual = [name for name in PATH_COLUMNS if name not in payloads.columns.values()]
+        path = column(
+            "--path-column" if payloads.image is None else "--image-columns", given, usual, names, self.options
+        )
         if path is None:
             raise self._refused(f"which column has the paths of images? give --path-column; it has {listed(names)}")
         return recognise(names, self.options, path, self._refused)
@@ -184,10 +203,27 @@ class Table(Source):
                 label=columns.label_of(row, where),
                 split=columns.split_of(row),
                 fields=columns.fields_of(row),
+                payloads=columns.paths_of(row, self._resolve),
             )
         except BadInput as bad:
             place = "" if bad.reason in UNREACHED else path
             return Entry(id, place=place, problem=Problem(bad.reason, f"{where}: {bad}"))
+
+    def _resolve(self, path: str) -> str:
+        """The path of a further image, which has the suffix of the option if it has none."""
+        path = with_slashes(path)
+        path += "" if posixpath.splitext(path)[1] else self.options.path_suffix or ""
+        self._paths.check(path)
+        return path
+
+    def _warnings(self, columns: RowColumns) -> tuple[str, ...]:
+        if not self._like_images:
+            return ()
+        names = ",".join((columns.image, *self._like_images))
+        return (
+            f"INPUT {self.options.input}: {listed(self._like_images)} seems to have paths of images, and is stored as"
+            f" texts: to store these images, give --image-columns {names}",
+        )
 
     def _text(self, columns: RowColumns) -> str:
         parts = f" in {self._parts} files" if self._parts > 1 else ""
@@ -203,6 +239,11 @@ def _suffix(place: str) -> str:
     name = place.rpartition("/")[2].lower()
     dot, suffix = name.removesuffix(".gz").rpartition(".")[1:]
     return dot + suffix + (".gz" if name.endswith(".gz") else "")
+
+
+def _is_mask(name: str, value: Any) -> bool:
+    """Whether a value seems to be the path of a mask or of a depth map."""
+    return role_of_name(name) != "photo" and isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _path(entry: Entry | Reference) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.sources.files.tf_examples import choose_image, framed, is_tensor, pixel_type, size_features
+from beam_jobs.tools.foreign.images_seen import FurtherImages, ImagesSeen
 from shard_reader.format.fields import MAX_VALUES
 from shard_reader.format.image_codecs.codec import ImageHeader
 from shard_reader.format.image_codecs.raw import Raw
@@ -53,7 +54,10 @@ class Keys:
 
 @dataclass(slots=True)
 class FeatureSeen:
-    """The values of one feature: their kinds, the number of records with it, and the numbers of values in a record."""
+    """The values of one feature: their kinds, the number of records with it, and the numbers of values in a record.
+
+    `further` are the images among them; None where a record has several values, or values that are no bytes.
+    """
 
     kinds: set[int] = field(default_factory=set)
     records: int = 0
@@ -62,6 +66,7 @@ class FeatureSeen:
     is_text: bool = True
     divisor: int = 0
     """The greatest common divisor of the numbers of values."""
+    further: FurtherImages | None = field(default_factory=FurtherImages)
 
     def see(self, kind: int, count: int, is_text: bool) -> None:
         """Add the values of one record."""
@@ -71,6 +76,8 @@ class FeatureSeen:
         if count:
             self.kinds.add(kind)
             self.is_text &= is_text
+        if (kind, count) != (example.BYTES, 1):
+            self.further = None
 
     def merge(self, other: FeatureSeen) -> None:
         """Add the values of another file."""
@@ -79,42 +86,30 @@ class FeatureSeen:
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
         self.divisor = math.gcd(self.divisor, other.divisor)
         self.is_text &= other.is_text
+        if self.further is None or other.further is None:
+            self.further = None
+        else:
+            self.further.merge(other.further)
 
 
 @dataclass(slots=True)
 class Survey:
     """The survey of one file, or of several together.
 
-    `types` maps encodings and dtypes of images to the first place of each. `ids` are 128 bits of each id, `[n, 2]`.
+    `images` are those of the feature of the image. `ids` are 128 bits of each id, `[n, 2]`.
     """
 
     records: int = 0
     features: dict[str, FeatureSeen] = field(default_factory=dict)
-    types: dict[tuple[str, str], str] = field(default_factory=dict)
-    channels: set[int] = field(default_factory=set)
-    heights: set[int] = field(default_factory=set)
-    widths: set[int] = field(default_factory=set)
+    images: ImagesSeen = field(default_factory=ImagesSeen)
     ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
-
-    def see_image(self, header: ImageHeader, place: str) -> None:
-        """Add one image."""
-        # Two different sizes are enough to know that sizes differ; all of them could fill memory.
-        self.types.setdefault((header.encoding, header.dtype), place)
-        self.channels.add(header.channels)
-        for sizes, size in ((self.heights, header.height), (self.widths, header.width)):
-            if len(sizes) < 2:
-                sizes.add(size)
 
     def merge(self, other: Survey) -> None:
         """Add the survey of another file, without its ids."""
         self.records += other.records
         for name, seen in other.features.items():
             self.features.setdefault(name, FeatureSeen()).merge(seen)
-        for kind, place in other.types.items():
-            self.types.setdefault(kind, place)
-        self.channels |= other.channels
-        self.heights |= set(list(other.heights)[:2])
-        self.widths |= set(list(other.widths)[:2])
+        self.images.merge(other.images)
 
 
 def find_keys(path: Path, image: str | None, id: str | None, raw: tuple[int, int, int] | None) -> Keys | None:
@@ -172,10 +167,10 @@ def survey(path: Path, keys: Keys) -> Survey:
         place = f"{path}: record {found.records}, at byte {start:,}"
         with _explained(path, place):
             features = example.features(payload)
-            found.see_image(_header(payload, features, keys, place), place)
+            found.images.see(_header(payload, features, keys, place), place)
             for name, feature in features.items():
                 if name != keys.image:
-                    _see(found.features.setdefault(name, FeatureSeen()), payload, feature)
+                    _see(found.features.setdefault(name, FeatureSeen()), payload, feature, place)
             if keys.id is not None:
                 ids.append(_id(payload, features, keys.id))
         found.records += 1
@@ -269,10 +264,12 @@ def _integer(payload: NDArray[np.uint8], features: Mapping[str, example.Feature]
     return values[0]
 
 
-def _see(seen: FeatureSeen, payload: NDArray[np.uint8], feature: example.Feature) -> None:
+def _see(seen: FeatureSeen, payload: NDArray[np.uint8], feature: example.Feature, place: str) -> None:
     values = example.values(payload, feature) if feature.kind == example.BYTES else []
     is_text = feature.kind == example.BYTES and all(isinstance(v, slice) and _is_text(payload[v]) for v in values)
     seen.see(feature.kind, example.count(payload, feature), is_text)
+    if seen.further is not None and len(values) == 1 and isinstance(values[0], slice):
+        seen.further.see(payload[values[0]], place)
 
 
 def _is_text(data: NDArray[np.uint8]) -> bool:

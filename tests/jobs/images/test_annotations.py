@@ -21,8 +21,9 @@ BOXES = [0, 0, 5, 20, 15, 5, 25, 15]  # one on the left, of which nothing is lef
 
 
 def moved(**values: Any) -> tuple[dict[str, Any], int]:
-    found, dropped = move_objects({"objects/bbox": BOXES, **values}, {"objects/bbox": "xyxy"}, {}, FRAME)
-    return dict(found), dropped
+    found, kept = move_objects({"objects/bbox": BOXES, **values}, {"objects/bbox": "xyxy"}, {}, FRAME)
+    assert kept is not None
+    return dict(found), int((~kept).sum())
 
 
 def test_what_belongs_to_a_dropped_box_is_dropped() -> None:
@@ -44,8 +45,9 @@ def test_lists_that_are_not_of_the_objects_are_refused(value: list[int]) -> None
 
 def test_no_objects_are_none() -> None:
     values = {"objects/bbox": list[float](), "objects/id": list[int]()}
-    found, dropped = move_objects(values, {"objects/bbox": "xyxy"}, {}, FRAME)
-    assert (np.shape(found["objects/bbox"]), found["objects/id"], dropped) == ((0, 4), [], 0)
+    found, kept = move_objects(values, {"objects/bbox": "xyxy"}, {}, FRAME)
+    assert kept is not None and len(kept) == 0
+    assert (np.shape(found["objects/bbox"]), found["objects/id"]) == ((0, 4), [])
 
 
 @pytest.mark.parametrize(

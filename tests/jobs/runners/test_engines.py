@@ -128,6 +128,23 @@ def test_images_inside_of_parquet(engine: list[str], photos: Path, tmp_path: Pat
     assert json.loads((expected / "dataset.json").read_text())["splits"]["train"]["records"] == len(files)
 
 
+def test_photos_with_masks(engine: list[str], photos: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(path for path in photos.rglob("*") if path.is_file())):
+        with Image.open(path) as image:
+            half = image.convert("L").resize((max(1, image.width // 2), max(1, image.height // 2)))
+        for name, save in (("images", path.suffix), ("masks", ".png")):
+            target = tmp_path / "in" / name / f"{number}{save}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            half.save(target) if name == "masks" else shutil.copy(path, target)
+    words = (*OPTIONS, "--fit", "pad", "--size", 96, "--mask-border", 255, "--max-rejects", "0.1")
+    expected = prepared(tmp_path / "in", tmp_path / "here", *words)
+    process = start(tmp_path / "tmp", tmp_path / "in", tmp_path / "there", *words, *engine)
+    errors = ended(process, tmp_path / "tmp")
+    assert process.returncode == 0, errors
+    assert checksums(tmp_path / "there") == checksums(expected)
+    assert json.loads((expected / "dataset.json").read_text())["fields"]["mask"]["role"] == "mask"
+
+
 METRICS = """
 import json, sys
 from apache_beam.runners.portability.portable_runner import PipelineResult

@@ -23,7 +23,7 @@ from support.servers import Store, first_of
 from support.store_jobs import OPTIONS, finished, is_as, run
 
 from beam_jobs.cli.prepare import parse
-from beam_jobs.shards import record
+from beam_jobs.shards.records import record
 from beam_jobs.steps.prepare import prepare
 
 # From bucket to bucket

@@ -24,7 +24,7 @@ from beam_jobs.plan.schema.catalog import Catalog
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.output import PLAN, Output, claimed
 from beam_jobs.shards.publish import Publication, publish
-from beam_jobs.shards.record import image_fields
+from beam_jobs.shards.records.record import image_fields
 from beam_jobs.shards.write import hash_shard, hashes_of, measure_shard, write_shard
 from beam_jobs.shards.written_shard import WrittenShard
 from beam_jobs.sources import Layout

@@ -40,7 +40,7 @@ def written(number: int, split: str = "train", **changes: Any) -> WrittenShard:
         "shard": Shard(records=2, files={"tfrecord": file}),
         "rejected": 0,
         "suspects": 0,
-        "shape": (8, 8, 3),
+        "shapes": {"image": (8, 8, 3)},
         "sums": ChannelSums(64, (1, 2, 3), (4, 5, 6)),
         "changed": {},
         "beside": {},
@@ -97,7 +97,13 @@ def test_sums_and_lists_are_those_of_all_shards(tmp_path: Path) -> None:
     rejects = [Reject(str(number), "", "read", "duplicate" if number % 2 else "damaged", "") for number in range(12)]
     described = [
         (
-            written(number, "val" if number == 3 else "train", rejected=3, suspects=1, shape=(8, 8 + number, 3)),
+            written(
+                number,
+                "val" if number == 3 else "train",
+                rejected=3,
+                suspects=1,
+                shapes={"image": (8, 8 + number, 3)},
+            ),
             lists(
                 {5: number},
                 rejects=rejects[3 * number : 3 * number + 3],
@@ -111,7 +117,7 @@ def test_sums_and_lists_are_those_of_all_shards(tmp_path: Path) -> None:
     found = AllShards(iter(described), ("train", "val"), [listed], tmp_path)
     assert [len(shards) for shards in found.shards.values()] == [3, 1]
     assert found.classes == {"train": {5: 3}, "val": {5: 3}}
-    assert (found.rejected, found.suspects, found.shape) == (12, 4, (8, None, 3))
+    assert (found.rejected, found.suspects, found.shapes) == (12, 4, {"image": (8, None, 3)})
     assert found.sums["train"] == ChannelSums(192, (3, 6, 9), (12, 15, 18))
     assert {name: host.images for name, host in found.hosts.items()} == {"one": 4, **{str(n): 1 for n in range(4)}}
     assert [reject.id for reject in found.first] == ["first", "0", "1"]

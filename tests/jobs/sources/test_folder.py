@@ -246,8 +246,8 @@ def test_plain_folders_give_no_warning(tmp_path: Path, names: list[str]) -> None
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["images/1.jpg", "masks/1.png"], "images, masks would be classes, and are images and what belongs to them"),
-        (["train/images/1.jpg", "train/masks/1.png"], "images, masks would be classes"),
+        (["images/1.jpg", "gt/1.jpg"], "gt, images would be classes, and are images and what belongs to them"),
+        (["train/images/1.jpg", "train/gt/1.jpg"], "gt, images would be classes"),
         (["train/train/cat.0.jpg", "train/train/dog.0.jpg"], "train would be classes, and are named like splits"),
         (["train/train/cat.0.jpg", "test1/test1/1.jpg"], "test1, train would be classes, and are named like splits"),
     ],

@@ -127,9 +127,9 @@ def test_columns_of_other_files(tmp_path: Path) -> None:
     described(tmp_path / "metadata.jsonl", rows)
     listing = found(tmp_path)
     assert list(listing.entries) == ["in.jpg"] and listing.entries["in.jpg"].fields == {"prompt": "x"}
-    assert [(one.what, one.why) for one in listing.layout.left_out] == [
-        ("columns output_file_name", "a record has one image, of input_file_name")
-    ]
+    assert listing.layout.payloads == {"output": "photo"} and not listing.layout.left_out
+    assert listing.entries["in.jpg"].payloads == {"output": "out.jpg"}
+    assert not listing.rejects  # the further image is no image without a row
     assert list(found(tmp_path, path_column="output_file_name").entries) == ["out.jpg"]
 
 

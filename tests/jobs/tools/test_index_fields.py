@@ -45,7 +45,7 @@ def test_features_that_are_not_in_every_record(tmp_path: Path) -> None:
     others = [{"n": 1, "t": b"x", "mixed": 1, "mask": b"\xff"}, {"n": [1, 2], "mixed": 0.5}, {}, {"n": [], "none": []}]
     write(tmp_path / "x.tfrecord", [first | second for first, second in zip(base, others, strict=True)])
     said = indexed(tmp_path)
-    assert "left out   mask: is bytes that are no text" in said
+    assert "left out   mask: is bytes that are no text\n" in said
     assert "left out   mixed: has values of several types" in said
     assert "left out   none: has no value in any record" in said
     data = open_dataset(tmp_path)
@@ -68,7 +68,7 @@ def test_named_features_and_patterns(tmp_path: Path) -> None:
     splits = ("--split", "train=part*", "--split", "test=held-out.rec")
     options = (*splits, "--image-key", "img_b", "--label-key", "y", "--id-key", "uid")
     said = indexed(tmp_path, *options, "--classes", tmp_path / "names.txt")
-    assert "  left out   img_a: is bytes that are no text\n" in said
+    assert "  img_a      from img_a, uint8 [16, 20, 3], jpeg, photo\n" in said
     train, test = (open_dataset(tmp_path, split) for split in ("train", "test"))
     assert (len(train), len(test), train[4]["label"], test[0]["id"]) == (5, 1, 1, "held-out.rec/0")
     assert train.fields["image"].shape == (6, 8, 3)

@@ -57,6 +57,50 @@ def test_what_a_dataset_holds() -> None:
     assert result.stdout == SHOWN.format(path=GOLDEN / "encoded")
 
 
+FURTHER = """\
+fields
+  image          uint8 [*, *, 3], png
+  id             string
+  height         int64
+  width          int64
+  mask           uint8 [*, *, 1], png, mask
+  instances      uint16 [*, *, 1], raw, mask
+  depth          uint16 [*, *, 1], png, depth
+  small          float32 [1, 1, 1], raw, depth
+  after          uint8 [*, *, 3], png, photo
+  audio/wav      bytes
+  objects/bbox   float32 [*, 4], boxes
+  objects/centre float32 [*, 2], points
+  ... 1 more
+classes      none
+sizes        smallest, median, largest
+  height     1, 1, 2
+  width      1, 2, 2
+  stored     0.1 kB, 0.1 kB, 0.1 kB
+  mask       0.1 kB, 0.1 kB, 0.1 kB
+  instances  0.0 kB, 0.0 kB, 0.0 kB
+  depth      0.1 kB, 0.1 kB, 0.1 kB
+  small      0.0 kB, 0.0 kB, 0.0 kB
+  ... 1 more
+"""
+
+
+def test_fields_of_every_kind() -> None:
+    facts = inspecting.facts(str(GOLDEN / "payloads"))
+    assert FURTHER in inspecting.describe(facts)
+    kinds = {name: (field["kind"], field.get("role")) for name, field in facts["fields"].items()}
+    assert kinds["mask"] == ("image", "mask") and kinds["audio/wav"] == ("bytes", None)
+    assert facts["fields"]["objects/keypoints"] == {
+        "kind": "list",
+        "dtype": "float32",
+        "shape": [None, 3, 3],
+        "role": "keypoints",
+        "names": ["nose", "left eye", "right eye"],
+        "flip_pairs": [[1, 2]],
+    }
+    assert facts["sizes"]["further"]["after"] == {"height": [2, 2, 2], "width": [3, 3, 3], "length": [78, 78, 78]}
+
+
 def test_what_prepare_wrote(raw_shards: Path) -> None:
     shown = command("inspect", raw_shards).stdout
     assert re.search(

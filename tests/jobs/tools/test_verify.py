@@ -9,17 +9,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.command import REPOSITORY, command
-from support.stored import PNG, cut, dataset, edit_shard, flip, record, remove
+from support.stored import FIELDS, PNG, cut, dataset, edit_shard, flip, record, remove, write_manifest
 from support.torture import draws
 
+from beam_jobs.shards.write import store
 from beam_jobs.tools.verify import Verification
-from shard_reader.format import index, index_name
+from shard_reader.format import Field, Shard, index, index_name, shard_name
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.manifest import with_checksum
 
@@ -28,6 +30,7 @@ GOLDEN = REPOSITORY / "tests/reader/format/golden/v1"
 SHARD = "train-00000-of-00002"
 
 TFRECORD, HDF5 = f"{SHARD}.tfrecord", f"{SHARD}.h5"
+BYTES = Field(dtype="bytes")
 
 
 @pytest.fixture
@@ -50,10 +53,18 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (path / "dataset.json").write_text(with_checksum(body), "utf-8")
 
 
-@pytest.mark.parametrize("version", ["v1", "earlier"])
-@pytest.mark.parametrize("name", ["encoded", "raw", "fields"])
-def test_the_golden_datasets_are_whole(name: str, version: str) -> None:
-    path = GOLDEN.parent / version / name
+@pytest.mark.parametrize(
+    "name", [f"{version}/{name}" for version in ("v1", "earlier") for name in ("encoded", "raw", "fields")]
+)
+def test_the_golden_datasets_are_whole(name: str) -> None:
+    check_whole(GOLDEN.parent / name)
+
+
+def test_the_golden_dataset_with_further_images_is_whole() -> None:
+    check_whole(GOLDEN / "payloads")
+
+
+def check_whole(path: Path) -> None:
     status, problems, last = verify(path, "--decode")
     assert (status, problems) == (0, [])
     assert last.startswith(f"{path}: whole; ")
@@ -101,6 +112,56 @@ def swap(suffix: str) -> Callable[[Path], None]:
         (path / "between").rename(other)
 
     return change
+
+
+def flip_field(field: str, place: int = 0, format: str = "hdf5") -> Callable[[Path], None]:
+    name = TFRECORD if format == "tfrecord" else HDF5
+    return lambda path: flip(path / name, int(index_rows(path, name)[f"{field}_offset"][0]) + place)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (flip_field("mask"), "row 0, id 'a': the image 'mask' is damaged (CRC mismatch); restore it from a copy"),
+        (flip_field("instances"), "row 0, id 'a': the image 'instances' is damaged (CRC mismatch)"),
+        (flip_field("audio/wav"), "row 0, id 'a': 'audio/wav' is damaged (CRC mismatch)"),
+        (flip_field("objects/keypoints"), "row 0, id 'a': 'objects/keypoints' is damaged (CRC mismatch)"),
+        (lambda path: flip(path / HDF5, 8), "is damaged beside its images, bytes, strings and lists (SHA"),
+        (
+            lambda path: os.truncate(path / HDF5, int(index_rows(path, HDF5)["small_offset"][1])),
+            "it was cut off; lost are row 1, id 'b'",
+        ),
+    ],
+)
+def test_damage_of_a_further_field_is_named(tmp_path: Path, damage: Callable[[Path], None], expected: str) -> None:
+    path = Path(shutil.copytree(GOLDEN / "payloads", tmp_path / "data"))
+    damage(path)
+    verification = Verification(str(path), decode=False)
+    problems = list[str]()
+    verification.run(1, problems.append, lambda: None)
+    assert expected in problems[0] and f"{path / HDF5}: " in problems[0], problems
+
+
+def test_each_image_of_a_record_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    """Two that have the size of the index and no pixels, and bytes that differ between the formats."""
+    path = tmp_path / "data"
+    path.mkdir()
+    image = Field(dtype="uint8", shape=(None, None, 3), encoding="png")
+    fields = {**FIELDS, "after": image, "mask": replace(image, shape=(None, None, 1), role="mask"), "note": BYTES}
+    empty = PNG[: PNG.index(b"IDAT") + 4] + b"\0" * 30
+    values = {"after": empty, "mask": PNG, "note": b"1"}
+    shards = [
+        store([record("a", **values | other)], {format: path / shard_name("train", 0, 1, format)}, fields)
+        for format, other in (("tfrecord", {}), ("hdf5", {"note": b"2"}))
+    ]
+    both = Shard(records=1, files={format: file for shard in shards for format, file in shard.files.items()})
+    write_manifest(path, fields, [both])
+    problems = list[str]()
+    Verification(str(path), decode=True).run(1, problems.append, lambda: None)
+    for problem, name in zip(problems, ["'after' cannot be", "'mask' cannot be"] * 2, strict=False):
+        assert f"row 0, id 'a': the image {name} decoded" in problem, problems
+    assert "row 0: not the same as in train-00000-of-00001.tfrecord: note; make" in problems[-1], problems
+    assert len(problems) == 5
 
 
 def more_records(path: Path) -> None:

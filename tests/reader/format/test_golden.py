@@ -18,7 +18,8 @@ from shard_reader.format.checksum import crc32c
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden"
 FILES = sorted(path.relative_to(GOLDEN / "v1") for path in (GOLDEN / "v1").rglob("*.*"))
-CASES = [(name, format) for name in ("encoded", "raw", "fields", "inputs") for format in ("tfrecord", "hdf5")]
+EARLIER = [(name, format) for name in ("encoded", "raw", "fields", "inputs") for format in ("tfrecord", "hdf5")]
+CASES = [*EARLIER, ("payloads", "tfrecord"), ("payloads", "hdf5")]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def made_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_golden_files() -> None:
-    assert len(FILES) == 32
+    assert len(FILES) == 42
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -79,6 +80,78 @@ def test_golden_raw_images_are_read(format: str) -> None:
     assert batch["id"].tolist() == [f"{n}.png".encode() for n in range(5)]
 
 
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_golden_payloads_are_read(format: str) -> None:
+    data = open_dataset(GOLDEN / "v1/payloads", format=format)
+    assert data.manifest.requires == ("payloads",)
+    tall, wide, again = data[0], data[1], data[2]
+    assert tall["mask"].tolist() == [[1], [255]] and wide["mask"].tolist() == [[0, 2]]
+    assert tall["instances"].tolist() == [[1], [300]] and wide["instances"].tolist() == [[0, 2]]
+    assert tall["instances"].dtype == np.uint16
+    assert tall["depth"].tolist() == [[[40000]], [[1]]] and wide["depth"].tolist() == [[[0], [65535]]]
+    assert (tall["small"].item(), wide["small"].item()) == (0.5, -2.0)
+    assert np.array_equal(tall["after"], np.full((2, 3, 3), (1, 2, 3), np.uint8))
+    assert (tall["audio/wav"], wide["audio/wav"]) == (b"\0\xffRIFF", b"")
+    assert tall["objects/keypoints"].tolist() == [[[0.5, 0.25, 2], [0.25, -0.5, 1], [0, 0, 0]]]
+    assert wide["objects/keypoints"].shape == (0, 3, 3)
+    assert all(np.array_equal(again[name], wide[name]) for name in ("image", "mask", "instances", "depth", "small"))
+
+
+def test_golden_roles_names_and_pairs_are_in_the_manifest() -> None:
+    fields = open_dataset(GOLDEN / "v1/payloads").fields
+    roles = {name: field.role for name, field in fields.items() if field.role}
+    assert roles == {
+        "mask": "mask",
+        "instances": "mask",
+        "depth": "depth",
+        "small": "depth",
+        "after": "photo",
+        "objects/bbox": "boxes",
+        "objects/centre": "points",
+        "objects/keypoints": "keypoints",
+    }
+    assert {name: fields[name].kind for name in ("mask", "audio/wav", "objects/bbox", "id", "height")} == {
+        "mask": "image",
+        "audio/wav": "bytes",
+        "objects/bbox": "list",
+        "id": "string",
+        "height": "scalar",
+    }
+    points = fields["objects/keypoints"]
+    assert (points.names, points.flip_pairs) == (("nose", "left eye", "right eye"), ((1, 2),))
+
+
+@pytest.mark.parametrize("suffix", ["tfrecord", "h5"])
+def test_golden_columns_of_payloads_are_those_of_the_specification(suffix: str) -> None:
+    path = GOLDEN / f"v1/payloads/train-00000-of-00002.{suffix}"
+    rows, data = np.load(index_name(str(path))), path.read_bytes()
+    columns = {name: dtype for name, dtype in rows.dtype.descr if name.startswith(("mask_", "audio/wav_"))}
+    assert columns == {
+        "mask_offset": "<u8",
+        "mask_length": "<u8",
+        "mask_crc32c": "<u4",
+        "mask_height": "<u4",
+        "mask_width": "<u4",
+        "audio/wav_offset": "<u8",
+        "audio/wav_length": "<u8",
+        "audio/wav_crc32c": "<u4",
+    }
+    assert rows[["mask_height", "mask_width"]].tolist() == [(2, 1), (1, 2)]
+    assert rows[["after_height", "after_width", "small_height", "small_width"]].tolist() == [(2, 3, 1, 1)] * 2
+    for name in ("mask", "instances", "depth", "small", "after", "audio/wav"):
+        for row in rows:
+            start, size = int(row[f"{name}_offset"]), int(row[f"{name}_length"])
+            assert row[f"{name}_crc32c"] == crc32c(data[start : start + size])
+
+
+def test_golden_raw_images_of_one_size_are_an_array_in_their_shard() -> None:
+    several, one = (h5py.File(GOLDEN / f"v1/payloads/train-0000{number}-of-00002.h5") for number in (0, 1))
+    with several, one:
+        assert several["instances"].ndim == 1 and several["small"].shape == (2, 1, 1, 1)
+        assert one["instances"].shape == (1, 1, 2, 1) and one["instances"].dtype == np.dtype("<u2")
+        assert one["instances"].attrs["encoding"] == "raw" and "encoding" not in one["audio/wav"].attrs
+
+
 @pytest.mark.parametrize(("name", "format"), CASES)
 def test_an_index_is_made_again_from_its_shard(name: str, format: str) -> None:
     data = open_dataset(GOLDEN / "v1" / name, format=format)
@@ -89,7 +162,7 @@ def test_an_index_is_made_again_from_its_shard(name: str, format: str) -> None:
         assert index.checksums_crc32c(rows) == shard.files[format].index_crc32c
 
 
-@pytest.mark.parametrize(("name", "format"), CASES)
+@pytest.mark.parametrize(("name", "format"), EARLIER)
 def test_datasets_of_earlier_versions_are_read(name: str, format: str) -> None:
     """Their indexes end with the rows, and their manifests list the shards."""
     earlier, now = (open_dataset(GOLDEN / version / name, format=format) for version in ("earlier", "v1"))

@@ -18,6 +18,9 @@ from shard_reader.format.manifest import with_checksum
 GOLDEN = REPOSITORY / "tests/reader/format/golden/v1/encoded/dataset.json"
 
 
+PAYLOADS = REPOSITORY / "tests/reader/format/golden/v1/payloads/dataset.json"
+
+
 def changed(path: str, value: Any, manifest: Path = GOLDEN) -> str:
     """A golden manifest with the value at a path like `fields.image.shape.0` replaced, or removed by `...`."""
     body = json.loads(manifest.read_text("utf-8"))
@@ -97,6 +100,76 @@ def test_a_problem_is_reported_with_its_path(path: str, value: Any, problem: str
     with pytest.raises(ManifestError) as caught:
         Manifest.from_json(changed(path, value))
     assert any(found.startswith(problem) for found in caught.value.problems), caught.value.problems
+
+
+BOXES = "fields.objects/bbox"
+POINTS = "fields.objects/keypoints"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("fields.mask.role", "boxes", "$.fields.mask.role: is 'boxes', expected photo or mask or depth"),
+        ("fields.mask.role", "normals", "$.fields.mask.role: is 'normals', expected photo or mask or depth"),
+        ("fields.mask.role", 7, "$.fields.mask.role: expected str, got int 7"),
+        ("fields.mask.encoding", "tiff", "$.fields.mask.encoding: expected one of"),
+        ("fields.mask.dtype", "int64", "$.fields.mask.dtype: is int64, expected uint8 or uint16 or float16"),
+        ("fields.mask.dtype", "bytes", "$.fields.mask.dtype: is bytes, expected uint8 or uint16 or float16"),
+        ("fields.mask.shape", [None, None], "$.fields.mask: needs an encoding and a shape of height, width, channels"),
+        ("fields.mask.shape", [None, None, 5], "$.fields.mask.shape: [null, null, 5] is that of no image"),
+        ("fields.mask.shape", [0, None, 1], "$.fields.mask.shape: [0, null, 1] is that of no image"),
+        ("fields.mask.names", ["a"], "$.fields.mask: only keypoints have names and flip_pairs"),
+        ("fields.audio/wav.shape", [None], "$.fields.audio/wav.shape: must be empty"),
+        ("fields.audio/wav.role", "mask", "$.fields.audio/wav.role: is 'mask', expected boxes or points or keypoints"),
+        ("fields.audio/wav.role", "boxes", "$.fields.audio/wav.shape: boxes are a list [null, 4] of float32"),
+        ("fields.audio/wav.dtype", "blob", "$.fields.audio/wav.dtype: expected one of"),
+        ("fields.height.role", "boxes", "$.fields.height.shape: boxes are a list [null, 4] of float32"),
+        (f"{BOXES}.shape", [None, 5], "$.fields.objects/bbox.shape: boxes are a list [null, 4] of float32"),
+        (f"{BOXES}.shape", [None, 2, 4], "$.fields.objects/bbox.shape: boxes are a list [null, 4] of float32"),
+        (f"{BOXES}.shape", [3, 4], "$.fields.objects/bbox.shape: boxes are a list [null, 4] of float32"),
+        (f"{BOXES}.dtype", "int64", "$.fields.objects/bbox.shape: boxes are a list [null, 4] of float32"),
+        (f"{BOXES}.role", "points", "$.fields.objects/bbox.shape: points are a list [null, 2] of float32"),
+        (f"{BOXES}.flip_pairs", [[0, 1]], "$.fields.objects/bbox: only keypoints have names and flip_pairs"),
+        (f"{POINTS}.shape", [None, 3], "$.fields.objects/keypoints.shape: keypoints are a list [null, k, 3] of"),
+        (f"{POINTS}.shape", [None, 3, 2], "$.fields.objects/keypoints.shape: keypoints are a list [null, k, 3]"),
+        (f"{POINTS}.shape", [None, 2, 3], "$.fields.objects/keypoints.names: are 3, there are 2 keypoints"),
+        (f"{POINTS}.names", ["nose"], "$.fields.objects/keypoints.names: are 1, there are 3 keypoints"),
+        (f"{POINTS}.names", [1, 2, 3], "$.fields.objects/keypoints.names[0]: expected str, got int 1"),
+        (f"{POINTS}.names", "abc", "$.fields.objects/keypoints.names: expected list, got str"),
+        (f"{POINTS}.flip_pairs", [[0, 3]], "$.fields.objects/keypoints.flip_pairs: must be pairs of different numbers"),
+        (f"{POINTS}.flip_pairs", [[0, 1], [1, 2]], "$.fields.objects/keypoints.flip_pairs: must be pairs of different"),
+        (f"{POINTS}.flip_pairs", [[1, 1]], "$.fields.objects/keypoints.flip_pairs: must be pairs of different numbers"),
+        (f"{POINTS}.flip_pairs", [[0, -1]], "$.fields.objects/keypoints.flip_pairs[0][1]: must not be negative"),
+        (f"{POINTS}.flip_pairs", [[0, 1, 2]], "$.fields.objects/keypoints.flip_pairs[0]: a pair has two numbers"),
+        (f"{POINTS}.flip_pairs", [5], "$.fields.objects/keypoints.flip_pairs[0]: expected list"),
+        ("fields.mask_height", {"dtype": "int64", "shape": []}, "$.fields: two of them need an index column mask_h"),
+        ("fields.audio/wav_length", {"dtype": "int64", "shape": []}, "$.fields: two of them need an index column aud"),
+        ("fields.id", {"dtype": "uint8", "shape": [None, None, 3], "encoding": "png"}, "$.fields.id.dtype: is uint8"),
+        ("fields", {}, "$.fields.image: is missing"),
+    ],
+)  # fmt: skip
+def test_a_problem_of_a_further_field_is_reported_with_its_path(path: str, value: Any, problem: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(changed(path, value, PAYLOADS))
+    assert any(found.startswith(problem) for found in caught.value.problems), caught.value.problems
+
+
+def test_a_manifest_with_further_images_goes_both_ways() -> None:
+    manifest = Manifest.from_json(PAYLOADS.read_text("utf-8"))
+    assert Manifest.from_json(manifest.to_json()) == manifest and manifest.to_json() == PAYLOADS.read_text("utf-8")
+
+
+def test_a_manifest_without_its_extension_is_refused() -> None:
+    """An earlier reader would take the columns of its index for those of texts."""
+    with pytest.raises(ManifestError, match=r"\$\.requires: lacks 'payloads', which the fields need"):
+        Manifest.from_json(changed("requires", [], PAYLOADS))
+    with pytest.raises(DatasetError, match=r"requires polygons, which this reader does not know"):
+        Manifest.from_json(changed("requires", ["payloads", "polygons"], PAYLOADS))
+
+
+def test_keys_of_fields_that_are_unknown_are_ignored() -> None:
+    text = with_checksum(json.loads(changed("fields.mask.colours", [1, 2], PAYLOADS)))
+    assert Manifest.from_json(text) == Manifest.from_json(PAYLOADS.read_text("utf-8"))
 
 
 def test_all_problems_are_reported_at_once() -> None:

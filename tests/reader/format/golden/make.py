@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.options import ImageOptions
-from beam_jobs.shards.record import image_fields
+from beam_jobs.shards.records.record import image_fields
 from beam_jobs.shards.write import store
 from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, ShardTable, Split, Statistics, shard_name
 from shard_reader.format.checksum import sha256_file
@@ -106,6 +106,64 @@ INPUTS = [  # with the fields that describe the input of a record; the second im
         },
     ]
 ]
+GREY_PNGS = [  # 1x2 of 1 and 255, 2x1 of 0 and 2; in 16 bits 1x2 of 40000 and 1, 2x1 of 0 and 65535
+    "89504e470d0a1a0a0000000d4948445200000001000000020800000000bceae9fb"
+    "0000000c4944415478da636064f80f0001060101c3f2edc70000000049454e44ae426082",
+    "89504e470d0a1a0a0000000d4948445200000002000000010800000000d1492056"
+    "0000000b4944415478da6360600200000500038c42f1110000000049454e44ae426082",
+    "89504e470d0a1a0a0000000d4948445200000001000000021000000000ec7a35b8"
+    "0000000e4944415478da6398e3c0c0c00800041300de372aee5d0000000049454e44ae426082",
+    "89504e470d0a1a0a0000000d494844520000000200000001100000000081d9fc15"
+    "0000000d4944415478da636060f8ff1f00030201ff392919be0000000049454e44ae426082",
+]
+PAYLOADS = {  # further images of each role, bytes, and lists that move with the pixels
+    "mask": Field(dtype="uint8", shape=(None, None, 1), encoding="png", role="mask"),
+    "instances": Field(dtype="uint16", shape=(None, None, 1), encoding="raw", role="mask"),
+    "depth": Field(dtype="uint16", shape=(None, None, 1), encoding="png", role="depth"),
+    "small": Field(dtype="float32", shape=(1, 1, 1), encoding="raw", role="depth"),
+    "after": Field(dtype="uint8", shape=(None, None, 3), encoding="png", role="photo"),
+    "audio/wav": Field(dtype="bytes"),
+    "objects/bbox": Field(dtype="float32", shape=(None, 4), role="boxes"),
+    "objects/centre": Field(dtype="float32", shape=(None, 2), role="points"),
+    "objects/keypoints": Field(
+        dtype="float32",
+        shape=(None, 3, 3),
+        role="keypoints",
+        names=("nose", "left eye", "right eye"),
+        flip_pairs=((1, 2),),
+    ),
+}
+KEYPOINTS = [[[0.5, 0.25, 2], [0.25, -0.5, 1], [0, 0, 0]]]
+TALL = {  # records with images of two sizes: 2x1, and 1x2
+    "image": bytes.fromhex(PNGS[0]),
+    "height": 2,
+    "width": 1,
+    "mask": bytes.fromhex(GREY_PNGS[0]),
+    "instances": bytes([1, 0, 44, 1]),
+    "depth": bytes.fromhex(GREY_PNGS[2]),
+    "small": np.float32(0.5).tobytes(),
+    "after": bytes.fromhex(PNGS[2]),
+    "audio/wav": b"\0\xffRIFF",
+    "objects/bbox": np.array([[0, 0.25, 0.5, 1]], np.float32),
+    "objects/centre": np.array([[0.25, 0.625]], np.float32),
+    "objects/keypoints": np.array(KEYPOINTS, np.float32),
+}
+WIDE = {
+    "image": bytes.fromhex(PNGS[1]),
+    "height": 1,
+    "width": 2,
+    "mask": bytes.fromhex(GREY_PNGS[1]),
+    "instances": bytes([0, 0, 2, 0]),
+    "depth": bytes.fromhex(GREY_PNGS[3]),
+    "small": np.float32(-2).tobytes(),
+    "after": bytes.fromhex(PNGS[2]),
+    "audio/wav": b"",
+    "objects/bbox": np.zeros((0, 4), np.float32),
+    "objects/centre": np.zeros((0, 2), np.float32),
+    "objects/keypoints": np.zeros((0, 3, 3), np.float32),
+}
+# In the second shard, all raw images have one size: HDF5 has them as an array.
+PAIRS = [[TALL | {"id": "a"}, WIDE | {"id": "b"}], [WIDE | {"id": "c"}]]
 RAW = [[{"image": bytes(range(n, n + 18)), "id": f"{n}.png", "height": 2, "width": 3} for n in range(5)], []]
 
 
@@ -118,6 +176,7 @@ def make(directory: Path) -> None:
     write_dataset(directory / "raw", raw, RAW, None, {})
     write_dataset(directory / "fields", encoded, RECORDS, None, FIELDS)
     write_dataset(directory / "inputs", encoded, INPUTS, None, {})
+    write_dataset(directory / "payloads", encoded, PAIRS, None, PAYLOADS)
 
 
 def write_dataset(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import struct
 from collections.abc import Mapping
@@ -14,20 +13,18 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from beam_jobs.errors import JobError
-from beam_jobs.images.decode import check_size
 from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.images.process import Payload, prepare_image
-from beam_jobs.images.targets.further import payload_field
-from beam_jobs.images.targets.objects import Frame, check_objects, move_objects
+from beam_jobs.images.targets.further import Further, payload_field
+from beam_jobs.images.targets.objects import check_objects
 from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.job import Job
+from beam_jobs.shards.records.read import read_image, read_payloads, source_of
+from beam_jobs.shards.records.targets import further_of, objects_of
 from beam_jobs.shards.thumbnails import Thumbnails
-from beam_jobs.sources.files.interface import BadInput, Pixels, Reading, Reference, Reject, Source, SourceOptions
-from beam_jobs.sources.known import open_source
-from shard_reader.format.fields import INPUT_FIELDS, Field
-from shard_reader.storage.open import is_url
+from beam_jobs.sources.files.interface import BadInput, Pixels, Reference, Reject
+from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field
 
 __all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference"]
 
@@ -36,29 +33,22 @@ Shape = tuple[int | None, ...]
 _AT_ONCE = contextlib.nullcontext()
 
 
-@functools.lru_cache(8)
-def _opened(options: SourceOptions, reading: Reading) -> Source:
-    source = open_source(options)
-    source.reading = reading
-    return source
-
-
-def _source(job: Job) -> Source:
-    return _opened(job.source, job.reading)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """One record, ready to be stored: its image, the values of its other fields, and the number of changes by kind.
 
-    `host` is the web server that the image comes from, if it does, and `received` the bytes of its file.
+    `shapes` are those of all images. `suspect` is the complaint of their decoders, or "". `host` is the web server that
+    the image comes from, if it does, and `received` the bytes of its file. `stored` are the bytes of all payloads.
     """
 
     payload: Payload
     values: Mapping[str, Any]
+    shapes: Mapping[str, Shape]
+    suspect: str = ""
     changed: Mapping[str, int] = field(default_factory=dict)
     host: str = ""
     received: int = 0
+    stored: int = 0
 
 
 def image_fields(
@@ -96,31 +86,57 @@ def prepare_reference(
     Raises:
         JobError: the image could not be read for a reason that may pass.
     """
-    source, data, meter = _source(job), None, meter or Meter()
+    source, data, meter = source_of(job), None, meter or Meter()
+    others: dict[str, bytes | Pixels] = {}
     observer = None if thumbnails is None else functools.partial(thumbnails.offer, reference.id)
     try:
         if reference.id in job.crashers:
             raise BadInput("crash", job.crashers[reference.id])
-        data = _read_whole(reference, job)
+        data = read_image(reference, job)
         meter.bytes_read += _size(data)
+        meter.lap("read")
+        others = read_payloads(reference, job)
+        meter.bytes_read += sum(map(_size, others.values()))
         meter.lap("read")
         with turn:
             meter.restart()  # to wait for a turn is no work
             payload = prepare_image(data, job.image, statistics, observer, meter)
-        frame = Frame(payload.geometry, reference.frame, job.source.boxes_are_upright)
-        moved, dropped = move_objects(reference.values, job.boxes, job.points, frame)
+            further = further_of(others, payload, job, statistics)
+            moved, dropped, outlined = objects_of(reference, payload.geometry, job)
+            further |= outlined
+            meter.lap("encode")
     except BadInput as error:
         if data is not None and thumbnails is not None:
             thumbnails.offer_reject(reference.id, error.reason, data, job.image)
         return Reject(reference.id, source.uri(reference), "read", error.reason, str(error))
     values = {name: _typed(moved[name], kind) for name, kind in job.fields.items() if name in moved}
     values |= {"image": payload.data, "id": reference.id, "height": payload.height, "width": payload.width}
+    values |= {name: one.data for name, one in further.items()}
     number = int.from_bytes(_hash(data)[:8], signed=True)
-    changed = dict.fromkeys(payload.changes, 1) | ({"boxes": dropped} if dropped else {})
+    kinds = {*payload.changes, *(kind for one in further.values() for kind in one.changes)}
+    missing = [name for name in job.payloads if name not in others and name not in outlined]
+    changed = dict.fromkeys(kinds, 1) | {"boxes": dropped, "missing": len(missing)}
     width, height = payload.geometry.upright
     values |= {"original_height": height, "original_width": width, "content_hash": number}
     values |= payload.hashes._asdict()
-    return Prepared(payload=payload, values=values, changed=changed, host=source.host(reference), received=_size(data))
+    complaints = [payload.suspect, *(f"{name}: {one.suspect}" for name, one in further.items() if one.suspect)]
+    return Prepared(
+        payload=payload,
+        values=values,
+        shapes=_shapes(payload, further, job),
+        suspect="; ".join(filter(None, complaints)),
+        changed={kind: count for kind, count in changed.items() if count},
+        host=source.host(reference),
+        received=_size(data),
+        stored=len(payload.data) + sum(len(one.data) for one in further.values()),
+    )
+
+
+def _shapes(payload: Payload, further: Mapping[str, Further], job: Job) -> dict[str, Shape]:
+    """The shape of each image of a record."""
+    size = payload.height, payload.width
+    shapes: dict[str, Shape] = {IMAGE: (*size, payload.channels)}
+    return shapes | {name: (*size, one.channels) for name, one in further.items() if job.fields[name].is_image}
 
 
 def hash_reference(reference: Reference, job: Job, turn: AbstractContextManager[object] = _AT_ONCE) -> bytes:
@@ -136,7 +152,7 @@ def hash_reference(reference: Reference, job: Job, turn: AbstractContextManager[
         if reference.id in job.crashers:
             raise BadInput("crash", job.crashers[reference.id])
         check_objects(reference.values, job.boxes)
-        data = _read_whole(reference, job)
+        data = read_image(reference, job)
     except BadInput:
         return bytes(16 + 24 * job.hash_pixels)
     if not job.hash_pixels:
@@ -161,11 +177,11 @@ def _input_hash(data: bytes | Pixels, reference: Reference) -> bytes:
     return xxhash.xxh3_128_digest(found + repr(reference.frame).encode()) if reference.frame else found
 
 
-def common_shape(one: Shape | None, other: Shape | None) -> Shape | None:
-    """The shape of images of two shapes, with None for a size that differs. A shape that is None has no images."""
-    if one is None or other is None:
-        return other if one is None else one
-    return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
+def common_shapes(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The shape of each field's images, of those of two parts, with None for a size that differs."""
+    pairs = {name: (one.get(name, shape), shape) for name, shape in other.items()}
+    common = {name: tuple(a if a == b else None for a, b in zip(*pair, strict=True)) for name, pair in pairs.items()}
+    return {**one, **common}
 
 
 def labels_of(values: Mapping[str, Any]) -> list[int]:
@@ -184,63 +200,6 @@ def _hash(data: bytes | Pixels) -> bytes:
         return xxhash.xxh3_128_digest(data)
     shape = f"{data.dtype.name} {data.shape} ".encode()
     return xxhash.xxh3_128_digest(shape + np.ascontiguousarray(data).tobytes())
-
-
-def _read_whole(reference: Reference, job: Job) -> bytes | Pixels:
-    """The bytes or the pixels of an input, checked against its listed size and the largest size allowed.
-
-    Raises:
-        BadInput: the input is gone, changed, damaged, or may not be read.
-        JobError: it could not be read for a reason that may pass.
-    """
-    source = _source(job)
-    try:
-        _check_size(source.size(reference), job)
-        check_size(*source.pixels(reference), job.image)
-        data = _read(source, reference)
-    except BadInput:
-        raise
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        problem = error.strerror or str(error)
-        # A store that denies one object denies them all: the credentials are wrong or have expired.
-        if isinstance(error, PermissionError) and _in_store(error.filename):
-            raise JobError(f"{source.uri(reference)}: cannot be read: {problem}") from error
-        # A disk that is not mounted must not turn every input into a reject.
-        if not source.answers(reference):
-            raise JobError(f"{source.uri(reference)}: cannot be read ({problem}), nor anything beside it") from error
-        if isinstance(error, PermissionError):
-            raise BadInput("unreadable", problem) from error
-        raise BadInput("missing", "was listed, and is gone" if reference.size >= 0 else "is not there") from error
-    except Exception as error:  # a fault of the disk or the network, not of the image: another run may succeed
-        problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise JobError(f"{source.uri(reference)}: cannot be read ({problem})") from error
-    if isinstance(data, bytes) and len(data) != reference.size >= 0:
-        raise BadInput("changed", f"has {len(data)} bytes, and had {reference.size} when it was listed")
-    if isinstance(data, bytes):
-        _check_size(len(data), job)
-    return data
-
-
-def _in_store(place: object) -> bool:
-    """Whether a place is in an object store. A web server is not: it may deny access to single files."""
-    return isinstance(place, str) and is_url(place) and not place.startswith(("http://", "https://"))
-
-
-def _check_size(size: int, job: Job) -> None:
-    if size > job.image.max_bytes:
-        raise BadInput("too-large", f"has {size} bytes, more than --max-bytes {job.image.max_bytes}")
-
-
-def _read(source: Source, reference: Reference) -> bytes | Pixels:
-    """The bytes or the pixels of an input: of the listed size, or of a size that two reads agree on."""
-    data = source.read(reference)
-    if not isinstance(data, bytes) or len(data) == reference.size or reference.size < 0:
-        return data
-    # Another size may be a file that has changed, which is a defect, or a read that was cut short, which may pass.
-    again = source.read(reference)
-    if len(again) not in (reference.size, len(data)):
-        raise OSError(errno.EIO, f"{len(data)} bytes the first time, {len(again)} the second")
-    return again
 
 
 def _typed(value: Any, field: Field) -> Any:

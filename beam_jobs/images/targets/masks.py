@@ -1,0 +1,165 @@
+"""Masks and depth maps: their values as they lie in a file, without a palette's colours, a profile or a scale."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from beam_jobs.images.decode import check_size, image_formats
+from beam_jobs.images.files.rasters.read import is_read_alone, read_raster
+from beam_jobs.images.files.tiff import is_misread, is_negative
+from beam_jobs.images.files.work import check_exif, check_file, check_image
+from beam_jobs.images.geometry import turned
+from beam_jobs.options import ImageOptions
+from beam_jobs.sources.files.interface import BadInput, Pixels
+from shard_reader.printable import printable
+
+__all__ = ["exact_values", "nearest"]
+
+_ORIENTATION: Final = 0x0112
+_OPAQUE: Final = 255
+
+
+def exact_values(data: bytes | Pixels, role: str, options: ImageOptions) -> tuple[NDArray[Any], bool]:
+    """The values of a mask or a depth map, upright, `[height, width, 1]`, of the dtype that is stored.
+
+    Args:
+        data: the bytes of an image file, or an array `[height, width]` or `[height, width, 1]`.
+        role: "mask" or "depth".
+        options: the dtypes of both, and the bounds of images.
+
+    Returns:
+        The values, and whether the file has an orientation of its own, by which they were turned.
+
+    Raises:
+        BadInput: the file is no image of one channel, is damaged or too large, or a value does not fit the dtype.
+    """
+    values, orientation = (_decoded(data, options), 1) if isinstance(data, np.ndarray) else _read(data, options)
+    dtype = options.mask_dtype if role == "mask" else options.depth_dtype
+    upright = np.ascontiguousarray(turned(_one_channel(values), orientation))
+    return _fitting(upright, role, dtype), orientation != 1
+
+
+def nearest(values: NDArray[Any], box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[Any]:
+    """The part `box` (left, top, width, height) of values, at `size` (width, height): those at the new pixels' centres.
+
+    Args:
+        values: `[height, width, channels]`, of any dtype.
+    """
+    rows = _centres(box[1], box[3], size[1], values.shape[0])
+    columns = _centres(box[0], box[2], size[0], values.shape[1])
+    return values[np.ix_(rows, columns)]
+
+
+def _centres(start: float, length: float, count: int, most: int) -> NDArray[np.intp]:
+    # The product first: a centre on the edge of a pixel then has an exact quotient, on every machine.
+    places = np.floor(start + (np.arange(count) + 0.5) * length / count)
+    return places.clip(0, most - 1).astype(np.intp)
+
+
+def _decoded(values: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
+    """An array of a source, after a check of its shape."""
+    if values.ndim not in (2, 3) or 0 in values.shape or values.dtype.kind not in "buif":
+        raise BadInput("bad-array", f"expected numbers [height, width], got {values.dtype} {list(values.shape)}")
+    check_size(values.shape[1], values.shape[0], options)
+    return values
+
+
+def _read(data: bytes, options: ImageOptions) -> tuple[NDArray[Any], int]:
+    """The values in a file, as they lie in it, and its orientation."""
+    if not data:
+        raise BadInput("empty", "the file has no bytes")
+    check_file(data, options.max_work)
+    try:
+        found = None if is_read_alone(data) else _by_pillow(data, options)
+        if found is None:
+            # Of floats and of wide integers; no option of photos counts.
+            raster = read_raster(
+                data, replace(options, dtype="float32", encoding="raw", normalize="none", channels="keep")
+            )
+            found = raster.pixels, raster.orientation
+        check_size(found[0].shape[1], found[0].shape[0], options)
+        return found
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadInput("too-large", str(error)) from error
+    except (MemoryError, BadInput):
+        raise
+    except Exception as error:  # decoders raise errors of many classes for damaged files
+        said = printable(" ".join(str(error).split()))
+        raise BadInput("damaged", said or type(error).__name__) from error
+
+
+def _by_pillow(data: bytes, options: ImageOptions) -> tuple[NDArray[Any], int] | None:
+    """The values in a file, and its orientation; None if Pillow cannot read it, or would misread it."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=image_formats())
+    except UnidentifiedImageError:
+        return None
+    with image:
+        check_size(*image.size, options)
+        check_image(image, options.max_work)
+        is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and is_misread(image, keep=True):
+            return None
+        # Before the Exif is read, for which Pillow may load the image.
+        is_deep = ";16" in str(image.tile[0][3]) if image.tile and image.mode.startswith(("LA", "RGB")) else False
+        check_exif(image.info.get("exif") or b"")
+        orientation = int(image.getexif().get(_ORIENTATION, 1)) if not is_tiff else 1
+        image.load()  # which turns a TIFF upright
+        if is_deep:
+            raise BadInput("mask-colours", "has 16-bit colours, and a mask or a depth map has one number a pixel")
+        values = np.asarray(image)
+        if is_negative(image):
+            values = 65_535 - values
+        return values, orientation if orientation in range(1, 9) else 1
+
+
+def _one_channel(values: NDArray[Any]) -> NDArray[Any]:
+    """`[height, width, 1]` of `[height, width]`, or of channels that are alike.
+
+    Raises:
+        BadInput: the channels differ.
+    """
+    if values.ndim == 2:
+        return values[..., None]
+    first, channels = values[..., :1], values.shape[2]
+    # Grey files are often saved with three equal colours. An opacity that is not full would be lost, and can be a mask.
+    if channels in (2, 4) and not (values[..., -1] == _OPAQUE).all():
+        raise BadInput(
+            "mask-colours", "has transparency, and a mask or a depth map has one number a pixel; save it as one channel"
+        )
+    colours = values[..., :-1] if channels in (2, 4) else values
+    if channels > 4 or not (colours == first).all():
+        raise BadInput(
+            "mask-colours",
+            f"has {channels} channels, and a mask or a depth map has one number a pixel; save it as grey or with a"
+            " palette",
+        )
+    return first
+
+
+def _fitting(values: NDArray[Any], role: str, dtype: str) -> NDArray[Any]:
+    """Values of a dtype that holds them.
+
+    Raises:
+        BadInput: a value is beyond the dtype.
+    """
+    target = np.dtype(dtype)
+    if values.dtype == target:
+        return values.astype(target, copy=False)  # in this machine's byte order
+    if target.kind == "f":
+        return values.astype(target)
+    if values.dtype.kind == "f" and (not np.isfinite(values).all() or (values != np.floor(values)).any()):
+        remedy = "; --depth-dtype float32 --encoding raw keeps them" if role == "depth" else ""
+        raise BadInput("mask-values", f"has values that are no whole numbers{remedy}")
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if low < 0 or high > np.iinfo(target).max:
+        wrong = low if low < 0 else high
+        wider = f"; --{role}-dtype uint16 holds up to 65535" if 0 <= wrong <= 65_535 else ""
+        raise BadInput("mask-values", f"has the value {wrong:g}, which {dtype} cannot hold{wider}")
+    return values.astype(target)

@@ -1,0 +1,3 @@
+"""From a reference to a record: read, check, transform."""
+
+__all__: list[str] = []
