@@ -20,7 +20,7 @@ from shard_reader.shards.shard import MOST_LOOKED_UP
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays import lists
 from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
-from shard_reader.stream.arrays.objects import Objects, moving_fields
+from shard_reader.stream.arrays.objects import OUTLINES, Objects, moving_fields
 from shard_reader.stream.arrays.threads import Threads
 from shard_reader.stream.cache_schedule import CacheSchedule
 from shard_reader.stream.images import batch_images
@@ -327,12 +327,18 @@ def _transforms(
     first = own.get(IMAGE) or compose(options.image)
     for name in moving_fields(fields):
         first.check_moves(name)
+    if OUTLINES in fields and not first.keeps_places:
+        raise ValueError(
+            f"{OUTLINES!r} has outlines in the stored image, which transforms do not move: leave it out of fields=, and"
+            " store masks (--segments mask) to move them; data.column reads the outlines"
+        )
     found = {}
     for name, field in fields.items():
         if field.is_image:
             found[name] = chain = own.get(name, first)
+            follows = name not in own and name != IMAGE
             if not field.is_filtered:
-                if name not in own:
+                if follows:
                     chain.check_moves(name)
-                found[name] = chain.by_nearest(keeps_values=name not in own)
+                found[name] = chain.by_nearest(keeps_values=follows)
     return first, found

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.servers import Servers
-from support.stored import several, several_objects
+from support.stored import SEVERAL, several, several_objects
 
 from shard_reader import CenterCrop, CorruptionError, Draws, Flip, RandomResizedCrop, Resize, mix, open_dataset
-from shard_reader.format import index_name
+from shard_reader.format import Field, index_name
 from shard_reader.order.shuffle import key
 from shard_reader.transforms.compose import compose
 from shard_reader.transforms.move import moved_boxes, moved_keypoints
@@ -380,3 +380,21 @@ def test_a_field_that_is_not_asked_for_is_not_looked_up(raw: Path) -> None:
     assert list(alone.mapped) == ["image"]
     mask = data.stream(batch_size=4, fields=("mask",))._reader.lookup(0, 0, 1)
     assert not {"offset", "depth_offset"} & set(mask.columns) and list(mask.mapped) == ["mask"]
+
+
+def test_outlines_do_not_move_and_say_so(tmp_path: Path) -> None:
+    fields = {**SEVERAL, "objects/segmentation": Field(dtype="string", shape=(None,))}
+    path = several(tmp_path / "shards", count=4, shards=1, formats=FORMATS[:1], fields=fields)
+    data = open_dataset(path)
+    with pytest.raises(ValueError, match="'objects/segmentation' has outlines in the stored image, which"):
+        data.stream(batch_size=4, fields=("image", "objects/segmentation"), image=CenterCrop(8))
+    batch = data.stream(batch_size=4, fields=("objects/segmentation",), shuffle="none").batch(0, 0)
+    assert [len(outlines) for outlines in batch["objects/segmentation"]] == [0, 1, 2, 3]
+
+
+def test_a_dataset_of_masks_takes_functions(tmp_path: Path) -> None:
+    fields = {**SEVERAL, "image": Field(dtype="uint8", shape=(None, None, 3), encoding="png", role="mask")}
+    data = open_dataset(several(tmp_path / "shards", count=4, shards=1, formats=FORMATS[:1], fields=fields))
+    options: dict[str, Any] = {"batch_size": 4, "fields": ("image",), "shuffle": "none"}
+    plain = data.stream(**options, image=CenterCrop(8)).batch(0, 0)["image"]
+    assert np.array_equal(data.stream(**options, image=[CenterCrop(8), _half]).batch(0, 0)["image"], plain[:, ::2])
