@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from support.images import shared, write_image
 from support.servers import Servers, Store, Unavailable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# torchvision loads triton, whose LLVM aborts a process in which TensorFlow or JAX has loaded its own.
+sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 # A shell's background job ignores them, and so would every command that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

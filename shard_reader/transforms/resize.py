@@ -64,8 +64,9 @@ def flip(image: Image, out: Image | None) -> Image:
 def _nearest(size: int, count: int) -> NDArray[np.intp]:
     """The pixels whose centres are nearest to those of `count` pixels on the same length, `[count]`.
 
-    In the arithmetic of torchvision's NEAREST_EXACT, bit for bit: a centre on the border of two pixels takes the second
-    one, where float32 can tell. OpenCV's INTER_NEAREST_EXACT, in fixed point, may take the first.
+    In the arithmetic of torchvision's NEAREST_EXACT, in float32: a centre on the border of two pixels takes the second
+    one, unless rounding puts it below. (For some sizes, as 2 to 159, PyTorch's own rounding depends on the CPU.
+    OpenCV's INTER_NEAREST_EXACT, in fixed point, takes the first one more often.)
     """
     centres = (np.arange(count, dtype=np.float32) + np.float32(0.5)) * (np.float32(size) / np.float32(count))
     return np.minimum(centres.astype(np.intp), size - 1)
