@@ -132,6 +132,7 @@ def several(
     shards: int = 2,
     mask_scale: int = 1,
     formats: Sequence[str] = ("tfrecord", "hdf5"),
+    fields: Mapping[str, Field] = SEVERAL,
 ) -> Path:
     """A dataset with everything that a record can hold.
 
@@ -143,8 +144,8 @@ def several(
     """
     path.mkdir()
     sides = size if size is not None else (None, None)
-    fields = dict(SEVERAL)
-    for name, field in SEVERAL.items():
+    fields = dict(fields)
+    for name, field in fields.items():
         if field.is_image:
             own = tuple(side // mask_scale if side and name == "mask" else side for side in sides)
             fields[name] = replace(field, encoding=encoding, shape=(*own, field.shape[2]))
@@ -191,4 +192,5 @@ def several_objects(number: int) -> dict[str, Any]:
         "objects/label": np.arange(count) % 3,
         "objects/name": [f"{number}/{one}" for one in range(count)],
         "objects/keypoints": keypoints.astype(np.float32),
+        "objects/segmentation": ["[[0, 0, 0, 1, 1, 1]]"] * count,
     }

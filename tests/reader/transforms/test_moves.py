@@ -220,6 +220,29 @@ def test_a_function_may_say_that_it_keeps_places() -> None:
     assert np.array_equal(chain.by_nearest(keeps_values=False)(image), image[3:7, 3:7] // 2)
 
 
+class Counted(Brighter):
+    """As its base class, and says how many numbers it draws."""
+
+    def move(self, height: int, width: int, draws: Draws) -> Move:
+        draws.uniform()
+        return super().move(height, width, draws)
+
+
+def test_a_transform_that_keeps_places_may_stand_anywhere_if_it_counts_its_draws() -> None:
+    image = np.random.default_rng(0).integers(0, 128, (20, 23, 1), dtype=np.uint8)
+    chain = compose([Counted(), Flip(), Zoom()])
+    chain.check_moves("mask")
+    by_hand = compose([Flip(), Zoom()])
+    for position in range(20):
+        draws = Draws(1, position)
+        draws.uniform()
+        expected = by_hand(image, draws)
+        assert np.array_equal(chain.by_nearest(keeps_values=True)(image, Draws(1, position)), expected)
+        assert chain(image, Draws(1, position)).sum() > expected.sum()
+    called = compose([Counted()]).by_nearest(keeps_values=False)(image, Draws(1, 0))
+    assert called.sum() > image.sum(), "in a list of its own a mask goes through it"
+
+
 class Sizeless(Zoom):
     def __call__(self, image: Any, draws: Any, out: Any = None) -> Any:
         return image
@@ -250,3 +273,45 @@ def test_what_a_mask_cannot_follow_is_refused(transforms: Any, message: str) -> 
 def test_a_part_outside_of_the_image_is_refused(part: Part) -> None:
     with pytest.raises(ValueError, match=r"is 8x8, and Move.* is no move of it: its part must lie in the image"):
         Move(part, 4, 4).check(8, 8)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(Resize, st.tuples(st.integers(60, 130), st.integers(60, 130))),
+            st.builds(RandomResizedCrop, st.integers(60, 130), st.just((0.3, 1)), exact=st.booleans()),
+            st.just(Flip()),
+            st.builds(CenterCrop, st.integers(40, 60)),
+        ),
+        max_size=4,
+    ),
+    st.integers(0, 999),
+    st.floats(0.35, 0.65),
+    st.floats(0.35, 0.65),
+)
+def test_a_dot_its_mask_its_box_and_its_keypoint_stay_together(
+    steps: list[Transform], seed: int, y: float, x: float
+) -> None:
+    height, width, radius = 110, 130, 9
+    places = np.stack(np.mgrid[:height, :width], axis=2) + 0.5
+    is_dot = np.hypot(*np.moveaxis(places - (y * height, x * width), 2, 0)) < radius
+    image, mask = (is_dot[..., np.newaxis] * np.array(colour, np.uint8) for colour in ([255, 255, 255], [1]))
+    chain = chain_for(steps, height, width)
+    moves = chain.moves(height, width, Draws(seed, 2))
+    moved = chain(image, Draws(seed, 2))[..., 0].astype(float)
+    moved_mask = chain.by_nearest(keeps_values=True)(mask, Draws(seed, 2))[..., 0].astype(float)
+    box = np.array([y, x, y, x]) + np.array([-1, -1, 1, 1]) * np.tile([radius / height, radius / width], 2)
+    size = np.array(moved.shape)
+    (point,) = moved_points(np.array([[y, x]]), height, width, moves) * size
+    top, left, bottom, right = moved_boxes(box[np.newaxis], height, width, moves)[0] * np.tile(size, 2)
+    if not (top > 1 and bottom < size[0] - 1 and left > 1 and right < size[1] - 1):
+        return  # a part of the dot has left the image
+    for pixels in (moved, moved_mask):
+        rows, columns = np.nonzero(pixels > pixels.max() / 2)
+        centre = np.array([rows.mean(), columns.mean()]) + 0.5
+        assert np.abs(centre - point).max() < 1 + size.max() / 60
+        assert np.allclose(
+            [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1], [top, left, bottom, right], atol=6
+        )
+    assert np.allclose([(top + bottom) / 2, (left + right) / 2], point, atol=1e-6)

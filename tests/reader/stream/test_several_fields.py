@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.stored import several, several_objects
+from support.servers import Servers
+from support.stored import SEVERAL, several, several_objects
 
 from shard_reader import CenterCrop, CorruptionError, Draws, Flip, RandomResizedCrop, Resize, mix, open_dataset
-from shard_reader.format import index_name
+from shard_reader.format import Field, index_name
 from shard_reader.order.shuffle import key
 from shard_reader.transforms.compose import compose
 from shard_reader.transforms.move import moved_boxes, moved_keypoints
@@ -345,3 +346,55 @@ def test_photos_alone_take_any_transform(png: Path) -> None:
     )
     for batch in stream:
         assert np.array_equal(batch["right"], 255 - batch["image"])
+
+
+@pytest.mark.parametrize("way", ["ranges", "cache"])
+def test_remote_fields_that_are_not_asked_for_are_not_fetched(
+    way: str, folder: Path, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Large masks, so that no request takes them along.
+    local = several(tmp_path / "shards", count=6, size=(300, 320), encoding="raw", formats=FORMATS[:1])
+    store = servers.store("moto")
+    url = store.copy(local, f"several-{way}")
+    store.use(monkeypatch)
+    options: dict[str, Any] = {"cache": tmp_path / "cache"} if way == "cache" else {}
+    more: dict[str, Any] = {"batch_size": 3, "image": RANDOM, "seed": 6}
+    near = open_dataset(local)
+    fetched = {}
+    for fields in (("mask",), ("image",), ("mask", "audio"), FIELDS):
+        with open_dataset(url, **options) as far:
+            stream = far.stream(**more, fields=fields)
+            assert all(same(*pair) for pair in zip(stream, near.stream(**more, fields=fields), strict=True))
+            fetched[fields] = far.fetched().bytes_fetched
+    if way == "ranges":
+        mask = 6 * 300 * 320
+        indexes = sum(path.stat().st_size for path in local.glob("*.npy"))
+        assert mask <= fetched[("mask",)] <= mask + indexes + 4096
+        assert 3 * mask <= fetched[("image",)] <= 3 * mask + indexes + 4096
+
+
+def test_a_field_that_is_not_asked_for_is_not_looked_up(raw: Path) -> None:
+    data = open_dataset(raw)
+    alone = data.stream(batch_size=4)._reader.lookup(0, 0, 1)
+    assert set(alone.columns) == {"offset", "length", "crc32c", "height", "width", "label"}
+    assert list(alone.mapped) == ["image"]
+    mask = data.stream(batch_size=4, fields=("mask",))._reader.lookup(0, 0, 1)
+    assert not {"offset", "depth_offset"} & set(mask.columns) and list(mask.mapped) == ["mask"]
+
+
+def test_outlines_do_not_move_and_say_so(tmp_path: Path) -> None:
+    fields = {**SEVERAL, "objects/segmentation": Field(dtype="string", shape=(None,))}
+    path = several(tmp_path / "shards", count=4, shards=1, formats=FORMATS[:1], fields=fields)
+    data = open_dataset(path)
+    with pytest.raises(ValueError, match="'objects/segmentation' has outlines in the stored image, which"):
+        data.stream(batch_size=4, fields=("image", "objects/segmentation"), image=CenterCrop(8))
+    batch = data.stream(batch_size=4, fields=("objects/segmentation",), shuffle="none").batch(0, 0)
+    assert [len(outlines) for outlines in batch["objects/segmentation"]] == [0, 1, 2, 3]
+
+
+def test_a_dataset_of_masks_takes_functions(tmp_path: Path) -> None:
+    fields = {**SEVERAL, "image": Field(dtype="uint8", shape=(None, None, 3), encoding="png", role="mask")}
+    data = open_dataset(several(tmp_path / "shards", count=4, shards=1, formats=FORMATS[:1], fields=fields))
+    options: dict[str, Any] = {"batch_size": 4, "fields": ("image",), "shuffle": "none"}
+    plain = data.stream(**options, image=CenterCrop(8)).batch(0, 0)["image"]
+    assert np.array_equal(data.stream(**options, image=[CenterCrop(8), _half]).batch(0, 0)["image"], plain[:, ::2])
