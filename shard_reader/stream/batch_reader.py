@@ -305,7 +305,7 @@ def _are_wanted(first: int, stop: int, wanted_steps: range) -> NDArray[np.bool_]
 
 def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str, ...]:
     if fields is None:
-        return ("image", "label") if "label" in data.fields else ("image",)
+        return (IMAGE, "label") if "label" in data.fields else (IMAGE,)
     names = tuple(dict.fromkeys(fields))
     for name in names:
         if name not in data.fields:

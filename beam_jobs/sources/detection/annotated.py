@@ -19,11 +19,12 @@ from beam_jobs.sources.paths import Paths
 from beam_jobs.terminal import counted
 from shard_reader.format.fields import Field
 
-__all__ = ["BBOX", "LABEL", "Annotated", "SplitFolders", "object_fields", "objects_text", "splits_text"]
+__all__ = ["BBOX", "LABEL", "OF_PATHS", "Annotated", "SplitFolders", "object_fields", "objects_text", "splits_text"]
 
 BBOX, LABEL = "objects/bbox", "objects/label"
 """The fields of all sources of objects: boxes, and the class of each."""
-_OF_PATHS = ("root", "box_frame", "no_urls", "below", *DOWNLOADS)
+OF_PATHS = ("root", "box_frame", "no_urls", "below", *DOWNLOADS)
+"""The options of paths."""
 
 
 def object_fields() -> dict[str, Field]:
@@ -71,7 +72,7 @@ class SplitFolders:
 class Annotated(Source):
     """A source whose entries have the path of an image as their place, or no place."""
 
-    def __init__(self, options: SourceOptions, what: str, folder: str, taken: tuple[str, ...] = _OF_PATHS) -> None:
+    def __init__(self, options: SourceOptions, what: str, folder: str, taken: tuple[str, ...] = OF_PATHS) -> None:
         """Nothing is read yet.
 
         Args:

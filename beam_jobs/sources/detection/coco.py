@@ -7,7 +7,9 @@ INPUT = annotations/instances_val2017.json
   categories   [{"id": 64, "name": "potted plant"}, ...]
 ```
 
-The values above are read, but no masks, keypoints or captions. Images may have `coco_url` instead of `file_name`, as
+The values above are read, and `keypoints`, whose names categories have; with `--segments`, `segmentation`, too.
+Captions are not. A panoptic file has `segments_info` in its annotations, and PNG masks in a folder named like the file:
+`--segments mask` and `--segments instances` read them. Images may have `coco_url` instead of `file_name`, as
 those of LVIS: `val2017/000000000139.jpg`, below the folder of the file or one up. Annotations may be missing. Classes
 are the categories in the order of their ids.
 The file can be larger than memory, with its parts in any order: images and annotations are joined on disk.
@@ -25,10 +27,22 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.external_sort import Spill
-from beam_jobs.sources.detection.annotated import Annotated, object_fields, objects_text
+from beam_jobs.sources.detection.annotated import OF_PATHS, Annotated, object_fields, objects_text
+from beam_jobs.sources.detection.parts.panoptic_masks import PANOPTIC, PanopticMasks
+from beam_jobs.sources.files.annotations.keypoints import KEYPOINTS, Keypoints, bounded_points
 from beam_jobs.sources.files.annotations.objects import boxes
+from beam_jobs.sources.files.annotations.outlines import NO_SEGMENTS, Outlines, bounded_outline
 from beam_jobs.sources.files.file_names import split_place
-from beam_jobs.sources.files.interface import BadInput, Entry, Layout, LeftOut, Problem, Reference, SourceOptions
+from beam_jobs.sources.files.interface import (
+    BadInput,
+    Entry,
+    Layout,
+    LeftOut,
+    Pixels,
+    Problem,
+    Reference,
+    SourceOptions,
+)
 from beam_jobs.sources.files.tables.json_lists import JsonLists
 from beam_jobs.sources.paths import UNREACHED, with_slashes
 from shard_reader.format.fields import Field
@@ -38,7 +52,8 @@ from shard_reader.storage.open import directory
 __all__ = ["Coco"]
 
 _SECTIONS = ("images", "annotations", "categories")
-_UNREAD_SILENTLY = {"date_captured", "flickr_url", "license"}  # nobody misses them
+_OUTLINES = {"segmentation"}
+_UNREAD_SILENTLY = {"date_captured", "flickr_url", "license", "num_keypoints"}  # nobody misses them
 # Fields of ids, with their shapes.
 _IDS: Mapping[str, tuple[int | None, ...]] = {"image_id": (), "objects/id": (None,), "objects/category_id": (None,)}
 
@@ -48,7 +63,7 @@ class Coco(Annotated):
 
     def __init__(self, options: SourceOptions) -> None:
         folder, self._name = split_place(options.input)
-        super().__init__(options, "COCO instances", folder)
+        super().__init__(options, "COCO instances", folder, (*OF_PATHS, "segments", "allow_missing"))
         self._folder = directory(folder)
         self._root = ""  # the folder of images, relative to the root of `_paths`
         self._categories: dict[int | str, str] = {}
@@ -59,6 +74,8 @@ class Coco(Annotated):
         self._unread: dict[str, set[str]] = {name: set() for name in _SECTIONS}  # keys
         self._warnings: list[str] = []
         self._prefixes: dict[str, str] = {}  # of the folders of URLs
+        self._keypoints, self._outlines = Keypoints(), Outlines()
+        self._masks: PanopticMasks | None = None  # of a panoptic file
 
     def entries(self) -> Iterator[Entry]:
         """An entry for each image, and for each annotation of an unknown image.
@@ -78,6 +95,7 @@ class Coco(Annotated):
             except PermissionError as error:
                 raise self._refused("may not be read") from error
             self._number_categories()
+            self._keypoints.close()
             # The first 32 digits of a line are the hash of the image's id.
             for _, lines in itertools.groupby(spill.lines(), lambda line: line[:32]):
                 yield from self._counted(self._join([json.loads(line[32:]) for line in lines]))
@@ -93,24 +111,39 @@ class Coco(Annotated):
         fields["objects/area"] = Field(dtype="float32", shape=(None,))
         for name, shape in _IDS.items():
             fields[name] = Field(dtype="string" if name in self._text_ids else "int64", shape=shape)
-        found = objects_text(self._images, self._objects, len(self._categories))
+        fields |= self._keypoints.types
+        if self._masks is not None:
+            fields |= self._masks.types
+        if self._masks is None and self.options.segments is not None:
+            self._outlines.check(self.options.segments)
+        objects = self._masks.objects if self._masks is not None else self._objects
+        found = objects_text(self._images, objects, len(self._categories))
         return Layout(
             text=f"COCO instances of {found}; images in {self._where()}",
             left_out=self._left_out(),
-            warnings=tuple(self._warnings),
+            warnings=(*self._warnings, *self._outlines.warnings()),
             class_names=tuple(self._categories[number] for number in self._labels),
             fields=fields,
             boxes={"objects/bbox": "xywh"},
+            points=self._keypoints.forms("xy"),
+            payloads=self._masks.payloads if self._masks else {},
+            segments=None if self._masks else self.options.segments,
             reached=self._paths.reached,
         )
 
     def _left_out(self) -> tuple[LeftOut, ...]:
         """The values of images and annotations that are not read."""
-        return tuple(
-            LeftOut(what=f"{', '.join(sorted(keys))} of {section}", why="a COCO source reads no such values")
+        outlines = self._unread["annotations"] & _OUTLINES
+        found = [
+            LeftOut(what=f"{', '.join(sorted(keys - outlines))} of {section}", why="a COCO source reads no such values")
             for section, keys in self._unread.items()
-            if keys
-        )
+            if keys - outlines
+        ]
+        if outlines:
+            found.append(LeftOut(what="segmentation of annotations", why=NO_SEGMENTS))
+        if self._masks is not None:
+            found += self._masks.left_out()
+        return (*found, *self._keypoints.left_out())
 
     def uri(self, entry: Entry | Reference) -> str:
         """The address of a file; for an entry without a file, its place in the JSON file."""
@@ -145,7 +178,7 @@ class Coco(Annotated):
             image = _id(item.get(name))
             if image is None:
                 raise self._refused(f'"{section}": element {number} has no "{name}" that is a number or a text')
-            kept = _image(item) if section == "images" else _annotation(item)
+            kept = _image(item) if section == "images" else self._annotation(item)
             key = hashlib.blake2b(json.dumps(image).encode(), digest_size=16).digest()
             self._unread[section].update(item.keys() - kept.keys() - {name} - _UNREAD_SILENTLY)
             line = json.dumps([section == "annotations", image, number, kept], separators=(",", ":"))
@@ -181,6 +214,7 @@ class Coco(Annotated):
 
     def _add_category(self, item: Mapping[str, Any]) -> None:
         number, name = _id(item.get("id")), item.get("name")
+        self._keypoints.see_category(str(name), item.get("keypoints"))
         if number is None or not isinstance(name, str) or not name:
             raise self._refused(f'"categories": {json.dumps(item)!s:.80} is to have an "id" and a "name"')
         if number in self._categories:
@@ -220,12 +254,31 @@ class Coco(Annotated):
         place = path if path.startswith("/") or "://" in path else root + path
         try:
             self._paths.check(place)
+            frame, mask = _frame(item), None
+            if self._masks is not None:
+                mask, annotations = self._masks.opened(annotations)
             fields = self._fields(image, annotations)
+            payloads = self._payloads(mask, annotations, fields, frame)
         except BadInput as bad:
             message = f"{self._name}: image {json.dumps(image)}: {bad}"
             known = place if bad.reason not in UNREACHED else None
             return Entry(path, place=known, problem=Problem(bad.reason, message))
-        return Entry(path, place=place, fields=fields, frame=_frame(item))
+        return Entry(path, place=place, fields=fields, frame=frame, payloads=payloads)
+
+    def _payloads(
+        self,
+        mask: str | None,
+        annotations: list[tuple[int, Any]],
+        fields: dict[str, Any],
+        frame: tuple[int, int] | None,
+    ) -> dict[str, Any]:
+        """The outlines of the objects of an image, or its panoptic mask."""
+        if self._masks is not None:
+            return self._masks.payloads_of(mask, fields)
+        if self.options.segments is None:
+            return {}
+        outlines = [(_named(number, item), item.get("segmentation")) for number, item in annotations]
+        return {"segments": self._outlines.of_objects(outlines, frame)}
 
     def _path_of_url(self, url: str) -> tuple[str, str]:
         """The last two parts of a URL, as val2017/000000000139.jpg, and their folder relative to the root."""
@@ -251,11 +304,39 @@ class Coco(Annotated):
         fields["objects/id"] = [item["id"] for item in items]
         fields["objects/area"] = [_area(item) for item in items]
         fields["objects/category_id"] = [item["category_id"] for item in items]
+        if self._keypoints.types:
+            fields[KEYPOINTS] = [self._points(number, item) for number, item in annotations]
         for name in _IDS.keys() - self._text_ids:
             values = fields[name] if isinstance(fields[name], list) else [fields[name]]
             if any(isinstance(value, str) for value in values):
                 self._text_ids.add(name)
         return fields
+
+    def _points(self, number: int, item: Mapping[str, Any]) -> list[list[float]]:
+        try:
+            return self._keypoints.of_object(item.get("keypoints"))
+        except BadInput as bad:
+            raise BadInput(bad.reason, f"{_named(number, item)} {bad}") from bad
+
+    def _annotation(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of an annotation that are read."""
+        if "segments_info" in item:
+            self._masks = self._masks or PanopticMasks(self.options, self._folder, self._name)
+            return {name: item.get(name) for name in PANOPTIC}
+        if self._masks is not None:
+            raise self._refused('"annotations": some have segments_info, as panoptic ones have, and others have not')
+        kept = {name: item.get(name) for name in ("id", "category_id", "bbox", "area", "iscrowd")}
+        if "keypoints" in item:
+            self._keypoints.see(item["keypoints"])
+            kept["keypoints"] = bounded_points(item["keypoints"])
+        if self.options.segments is not None and "segmentation" in item:
+            kept["segmentation"] = bounded_outline(item["segmentation"])
+        return kept
+
+    def read_payload(self, reference: Reference, name: str) -> Pixels:
+        """The mask of a panoptic file."""
+        self._masks = self._masks or PanopticMasks(self.options, self._folder, self._name)
+        return self._masks.read(reference, name, self.reading)
 
     def _check(self, number: int, item: dict[str, Any]) -> None:
         """Check an annotation, and normalize its ids and its box.
@@ -281,10 +362,6 @@ class Coco(Annotated):
 
 def _image(item: Mapping[str, Any]) -> dict[str, Any]:
     return {name: item.get(name) for name in ("file_name", "coco_url", "width", "height")}
-
-
-def _annotation(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: item.get(name) for name in ("id", "category_id", "bbox", "area", "iscrowd")}
 
 
 def _id(value: Any) -> int | str | None:

@@ -17,8 +17,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from beam_jobs.sources.detection.annotated import Annotated, object_fields, objects_text
+from beam_jobs.sources.detection.annotated import OF_PATHS, Annotated, object_fields, objects_text
+from beam_jobs.sources.detection.parts.pose_shape import POSE_KEYS, pose_of
 from beam_jobs.sources.detection.rows import BOX_FORM, KINDS, Rows
+from beam_jobs.sources.files.annotations.outlines import Outlines
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import BadInput, Entry, Layout, LeftOut, Problem, SourceOptions
 from beam_jobs.sources.files.tables.rows import json_objects
@@ -53,11 +55,11 @@ class Ndjson(Annotated):
 
     def __init__(self, options: SourceOptions) -> None:
         folder, self._name = split_place(options.input)
-        super().__init__(options, "Ultralytics' NDJSON", folder)
+        super().__init__(options, "Ultralytics' NDJSON", folder, (*OF_PATHS, "segments", "allow_missing"))
         self._folder = directory(folder)
         self._names: tuple[str, ...] = ()
         self._is_classes = False  # images have classes, and no objects
-        self._rows = Rows()
+        self._rows, self._pose = Rows(outlines=Outlines() if options.segments else None), pose_of({}, "")
         self._images = self._empty = self._unsized = 0
         self._unread: dict[str, set[str]] = {"annotations": set(), "images": set(), "the dataset": set()}
         self._by_file = options.root is not None or options.no_urls
@@ -92,11 +94,13 @@ class Ndjson(Annotated):
             found = objects_text(self._images, self._rows.objects, len(self._names), self._empty)
         return Layout(
             text=f"Ultralytics' NDJSON of {found}; images by their {'files' if self._by_file else 'URLs'}",
-            left_out=(*self._rows.left_out(), *self._left_out()),
-            warnings=self._unsized_warning(),
+            left_out=(*self._rows.left_out(), *self._pose.left_out, *self._left_out()),
+            warnings=(*self._unsized_warning(), *self._outlines()),
             class_names=self._names,
-            fields={} if self._is_classes else object_fields(),
+            fields={} if self._is_classes else object_fields() | self._pose.keypoints.types,
             boxes={} if self._is_classes else {"objects/bbox": BOX_FORM},
+            points={} if self._is_classes else self._pose.keypoints.forms("rel-xy"),
+            segments=self.options.segments,
             reached=self._paths.reached,
         )
 
@@ -106,6 +110,13 @@ class Ndjson(Annotated):
             for what, keys in self._unread.items()
             if keys
         )
+
+    def _outlines(self) -> tuple[str, ...]:
+        """What is to be said of outlines."""
+        if self._rows.outlines is None:
+            return ()
+        self._rows.outlines.check(str(self.options.segments))
+        return self._rows.outlines.warnings()
 
     def _unsized_warning(self) -> tuple[str, ...]:
         if not self._unsized or self._is_classes or self.options.box_frame is not None:
@@ -135,7 +146,11 @@ class Ndjson(Annotated):
         self._names = tuple(names)
         self._rows.classes = len(names)
         self._is_classes = value.get("task") == "classify"
-        self._unread["the dataset"] |= set(list(value.keys() - _HEADER - {"names"})[:_MOST_KEYS])
+        if self._is_classes and self.options.segments is not None:
+            raise self._refused(f"--segments {self.options.segments}: its images have classes, and no objects")
+        self._pose = pose_of(value, f"INPUT {self.options.input}: line 1")
+        self._rows.shape = self._pose.shape
+        self._unread["the dataset"] |= set(list(value.keys() - _HEADER - {"names", *POSE_KEYS})[:_MOST_KEYS])
 
     def _entry(self, number: int, value: dict[str, Any] | BadInput) -> Entry:
         where = f"{self._name} line {number}"
@@ -155,7 +170,7 @@ class Ndjson(Annotated):
         self._note(value.keys() - _READ - _SILENT, "images")
         try:
             self._paths.check(place)
-            fields, label = self._values(value.get("annotations"))
+            fields, payloads, label = self._values(value.get("annotations"))
         except BadInput as bad:
             known = place if bad.reason not in UNREACHED else None
             return Entry(id, place=known, problem=Problem(bad.reason, f"{where}: {bad}"))
@@ -163,10 +178,10 @@ class Ndjson(Annotated):
         self._empty += not self._is_classes and not fields["objects/label"]
         frame = _frame(value)
         self._unsized += frame is None
-        return Entry(id, place=place, label=label, split=split, fields=fields, frame=frame)
+        return Entry(id, place=place, label=label, split=split, fields=fields, frame=frame, payloads=payloads)
 
-    def _values(self, annotations: Any) -> tuple[dict[str, Any], list[str] | str | None]:
-        """The fields of objects, and the label of an image with classes."""
+    def _values(self, annotations: Any) -> tuple[dict[str, Any], dict[str, Any], list[str] | str | None]:
+        """The fields of objects, their outlines, and the label of an image with classes."""
         if annotations is None:
             annotations = {}
         if not isinstance(annotations, dict):
@@ -178,12 +193,12 @@ class Ndjson(Annotated):
             if not isinstance(rows, list) or not (self._is_classes or all(isinstance(row, list) for row in rows)):
                 raise BadInput("bad-annotation", f"{kind} is {excerpt(rows)}: expected a list of lists of numbers")
         if self._is_classes:
-            return {}, self._label(annotations.get("classification", []))
+            return {}, {}, self._label(annotations.get("classification", []))
         # Of a turned box or a box with keypoints, a file may have the plain box, too: one kind counts.
         kind = next((kind for kind in KINDS if annotations.get(kind)), "boxes")
         self._note({other for other in KINDS if other != kind and annotations.get(other)}, "annotations")
         rows = [(f"{kind} {number}", kind, row) for number, row in enumerate(annotations.get(kind, []), 1)]
-        return self._rows.fields(rows), None
+        return (*self._rows.read(rows), None)
 
     def _label(self, numbers: list[Any]) -> list[str] | str | None:
         for number in numbers:

@@ -1,9 +1,11 @@
 """Pascal VOC: images, and an XML file with the objects of each.
 
 ```
-INPUT/JPEGImages/000005.jpg         or images
-INPUT/Annotations/000005.xml        or annotations
-INPUT/ImageSets/Main/train.txt      the splits: train, val, test; trainval, if there is neither train nor val
+INPUT/JPEGImages/000005.jpg           or images
+INPUT/Annotations/000005.xml          or annotations
+INPUT/ImageSets/Main/train.txt        the splits: train, val, test; trainval, if there is neither train nor val
+INPUT/SegmentationClass/000005.png    masks of classes and of objects: --segments mask, --segments instances
+INPUT/ImageSets/Segmentation/train.txt the splits of images with masks, which count with --segments
 INPUT/train/1.jpg, train/1.xml      or XML files beside the images, as LabelImg and Roboflow write them
 ```
 
@@ -27,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.sources.detection.annotated import (
@@ -38,9 +41,19 @@ from beam_jobs.sources.detection.annotated import (
     objects_text,
     splits_text,
 )
-from beam_jobs.sources.detection.voc_xml import MOST_BYTES, parse_annotation
+from beam_jobs.sources.detection.parts.voc_xml import MOST_BYTES, parse_annotation
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, file_problem, is_ignored, is_voc_xml
-from beam_jobs.sources.files.interface import BadInput, Entry, Layout, LeftOut, Problem, Reading, SourceOptions
+from beam_jobs.sources.files.interface import (
+    TEXT_SEGMENTS,
+    BadInput,
+    Entry,
+    Layout,
+    LeftOut,
+    Problem,
+    Reading,
+    Reference,
+    SourceOptions,
+)
 from beam_jobs.terminal import counted
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
@@ -51,6 +64,9 @@ __all__ = ["Voc", "is_voc"]
 
 _FOLDERS = (("JPEGImages", "Annotations"), ("images", "annotations"), ("images", "Annotations"))
 _SETS = "ImageSets/Main"
+_SETS_OF_MASKS = "ImageSets/Segmentation"
+_MASKS = {"mask": "SegmentationClass", "instances": "SegmentationObject"}  # the folder of each form
+_INSTANCE = "objects/instance"  # the value of an object in the mask of objects, which are in the order of the XML file
 _SPLITS = ("train", "val", "test")
 _BOTH = "trainval"
 _ORDER = (_BOTH, *_SPLITS)
@@ -63,11 +79,11 @@ _HEAD = 4096
 _LONGEST_LINE = 1 << 12
 _MOST_UNREAD = 100
 _SHOWN = 10
-_SET, _XML, _IMAGE = range(3)  # kinds of lines
+_SET, _XML, _IMAGE, _MASK = range(4)  # kinds of lines
 
 
 class _Named(NamedTuple):
-    """Everything of one name: its places in image sets (split, line, text), its XML file, and its images.
+    """Everything of one name: its places in image sets (split, line, text), its XML file, its images, and its masks.
 
     An image has a place, a size, and perhaps a problem.
     """
@@ -75,6 +91,7 @@ class _Named(NamedTuple):
     sets: list[tuple[str, int, str]]
     xml: str | None
     images: list[tuple[str, int, list[str] | None]]
+    masks: list[tuple[str, int]]
 
     @classmethod
     def of(cls, lines: list[list[Any]]) -> _Named:
@@ -82,7 +99,8 @@ class _Named(NamedTuple):
         sets = [(split, number, text) for kind, split, number, text in lines if kind == _SET]
         xml = next((place for kind, place, *_ in lines if kind == _XML), None)
         images = [(place, size, problem) for kind, place, size, problem in lines if kind == _IMAGE]
-        return cls(sorted(sets, key=lambda one: (_ORDER.index(one[0]), one[1])), xml, images)
+        masks = [(place, size) for kind, place, size, _ in lines if kind == _MASK]
+        return cls(sorted(sets, key=lambda one: (_ORDER.index(one[0]), one[1])), xml, images, masks)
 
 
 def is_voc(folder: Directory, names: list[str], below: str = "") -> bool:
@@ -111,7 +129,10 @@ class Voc(Annotated):
     """The images of a folder in the layout of Pascal VOC, with their boxes."""
 
     def __init__(self, options: SourceOptions) -> None:
-        super().__init__(options, "Pascal VOC", options.input, ("box_frame", "below"))
+        super().__init__(options, "Pascal VOC", options.input, ("box_frame", "below", "segments", "allow_missing"))
+        if options.segments in TEXT_SEGMENTS:
+            raise UsageError(f"--segments {options.segments}: Pascal VOC has masks; give mask or instances")
+        self._sets_folder = _SETS
         self._folder = directory(options.input)
         self._pair: tuple[str, str] | None = None  # the folders of images and of XML files
         self._sets: tuple[str, ...] | None = None
@@ -136,6 +157,13 @@ class Voc(Annotated):
         self._pair = _pair(names)
         if self._pair:
             self._others = sorted(set(names) - {*self._pair, _SETS.partition("/")[0]})
+        masks = _MASKS.get(self.options.segments or "")
+        if masks is not None:
+            if not self._pair or masks not in names:
+                raise self._refused(f"has no folder {masks}, which --segments {self.options.segments} reads")
+            self._others.remove(masks)
+            if self._folder.names(_SETS_OF_MASKS):
+                self._sets_folder = _SETS_OF_MASKS
         with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
             spill = Spill(Path(folder))
             self._spill_sets(spill)
@@ -153,7 +181,9 @@ class Voc(Annotated):
             UsageError: INPUT has no image.
         """
         self._check_usable()
-        fields = object_fields() | {name: Field(dtype="int64", shape=(None,)) for name in _FLAGS}
+        form = self.options.segments
+        numbers = (*_FLAGS, _INSTANCE) if form == "instances" else tuple(_FLAGS)
+        fields = object_fields() | {name: Field(dtype="int64", shape=(None,)) for name in numbers}
         splits = self._sets or self._folders.splits
         text = objects_text(self._images, self._objects, empty=self._empty)
         return Layout(
@@ -163,6 +193,7 @@ class Voc(Annotated):
             splits=splits,
             fields=fields | {_POSE: Field(dtype="string", shape=(None,))},
             boxes={BBOX: "xyxy"},
+            payloads={form: "mask"} if form else {},
             reached=self._paths.reached,
         )
 
@@ -199,13 +230,18 @@ class Voc(Annotated):
 
     def _all_left_out(self) -> tuple[LeftOut, ...]:
         left_out = list(self._left_out.named())
-        if self._others:
-            named = ", ".join(map(printable, self._others[:_SHOWN]))
-            more = f" and {len(self._others) - _SHOWN} more" if len(self._others) > _SHOWN else ""
+        masks = [name for name in self._others if name in _MASKS.values()]
+        if masks:
+            why = f"--segments {' or '.join(form for form, name in _MASKS.items() if name in masks)} stores them"
+            left_out.append(LeftOut(what=", ".join(masks), why=why))
+        others = [name for name in self._others if name not in masks]
+        if others:
+            named = ", ".join(map(printable, others[:_SHOWN]))
+            more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
             left_out.append(LeftOut(what=f"{named}{more}", why="not read by a VOC source"))
         if self._outside:
             what = counted(self._outside, "image")
-            left_out.append(LeftOut(what=what, why=f"in no image set of {_SETS}", files=self._outside))
+            left_out.append(LeftOut(what=what, why=f"in no image set of {self._sets_folder}", files=self._outside))
         if self._unread:
             named = ", ".join(map(printable, sorted(self._unread)))
             left_out.append(LeftOut(what=f"{named} in XML files", why="a VOC source reads no such values"))
@@ -213,15 +249,16 @@ class Voc(Annotated):
 
     def _spill_sets(self, spill: Spill) -> None:
         """Sort the lines of image sets by the hash of the image's name."""
-        names = self._folder.names(_SETS) if self._pair else []
+        folder = self._sets_folder
+        names = self._folder.names(folder) if self._pair else []
         sets = [split for split in _SPLITS if f"{split}.txt" in names]
         if not {"train", "val"} & set(sets) and f"{_BOTH}.txt" in names:
             sets = [_BOTH, *sets]
         self._sets = tuple(sets) or None
         for split in sets:
-            for number, line in enumerate(self._folder.lines(f"{_SETS}/{split}.txt"), 1):
+            for number, line in enumerate(self._folder.lines(f"{folder}/{split}.txt"), 1):
                 if len(line) > _LONGEST_LINE:
-                    raise self._refused(f"{_SETS}/{split}.txt line {number}: has {len(line):,} bytes; is it a list?")
+                    raise self._refused(f"{folder}/{split}.txt line {number}: has {len(line):,} bytes; is it a list?")
                 text = line.decode("utf-8-sig", "surrogateescape").strip()
                 if text:
                     stem = posixpath.splitext(text)[0] if text.lower().endswith(_SUFFIXES) else text
@@ -238,6 +275,17 @@ class Voc(Annotated):
                 else:
                     kind, problem = (_XML, None) if is_xml else (_IMAGE, file_problem(file))
                     _add(spill, posixpath.splitext(file.name)[0], [kind, place + file.name, file.size, problem])
+
+        folder = _MASKS.get(self.options.segments or "", "")
+        for file in self._paths.folder(f"{folder}/").walk() if folder else ():
+            if is_ignored(file.name):
+                self._left_out.add(file.name)
+            elif file_problem(file) is None:  # of a mask that is no file, the image has none
+                _add(spill, posixpath.splitext(file.name)[0], [_MASK, f"{folder}/{file.name}", file.size, None])
+
+    def read_payload(self, reference: Reference, name: str) -> bytes:
+        """The bytes of the file of a mask."""
+        return self._paths.read(reference.payloads[name][0], self.reading)
 
     def _read_xml(self, named: _Named) -> tuple[_Named, bytes | BadInput | None]:
         """The bytes of an XML file; None if it is missing, or no image set names it."""
@@ -260,10 +308,10 @@ class Voc(Annotated):
             for place, size, problem in named.images:
                 id = place.removeprefix(f"{self._pair[0]}/") if self._pair else place
                 entry = Entry(id, size, place, split=split, problem=Problem(*problem) if problem else None)
-                yield entry if problem else self._filled(entry, named.xml or "", data)
+                yield entry if problem else self._with_mask(self._filled(entry, named.xml or "", data), named.masks)
         elif named.sets:
             split, number, text = named.sets[0]
-            where = f"{_SETS}/{split}.txt line {number}"
+            where = f"{self._sets_folder}/{split}.txt line {number}"
             folder = self._pair[0] if self._pair else "INPUT"
             message = f"{where}: {text.encode('utf-8', 'backslashreplace').decode()} is no image in {folder}"
             yield Entry(where, problem=Problem("missing", message))
@@ -272,15 +320,28 @@ class Voc(Annotated):
             yield Entry(named.xml, place=named.xml, problem=Problem("unknown-image", message))
         elif named.xml is not None:
             self._left_out.add(named.xml)
+        else:
+            for place, size in named.masks:
+                yield Entry(place, size, place, problem=Problem("unknown-image", "is of an image that is not there"))
 
     def _check_sets(self, named: _Named) -> None:
         """Refuse an image in several sets, for which it would be learned and tested."""
         for split, number, text in named.sets[1:]:
             if split != named.sets[0][0]:
                 raise self._refused(
-                    f"{_SETS}/{split}.txt line {number}: {printable(text)} is in {named.sets[0][0]}.txt, too; remove it"
-                    " from one of them"
+                    f"{self._sets_folder}/{split}.txt line {number}: {printable(text)} is in {named.sets[0][0]}.txt,"
+                    " too; remove it from one of them"
                 )
+
+    def _with_mask(self, entry: Entry, masks: list[tuple[str, int]]) -> Entry:
+        """The entry with its mask, if it has one."""
+        form = self.options.segments
+        if form is None or not masks or entry.problem is not None:
+            return entry
+        if len(masks) > 1:
+            named = " and ".join(sorted(printable(place) for place, _ in masks)[:2])
+            return entry._replace(problem=Problem("several-masks", f"has two files for {form}: {named}; keep one"))
+        return entry._replace(payloads={form: list(masks[0])})
 
     def _filled(self, entry: Entry, xml: str, data: bytes | BadInput | None) -> Entry:
         """The entry with its fields, or with the problem of its XML file."""
@@ -304,8 +365,11 @@ class Voc(Annotated):
 
     def _fields(self, xml: str, data: bytes | None) -> tuple[dict[str, Any], tuple[int, int] | None]:
         """The fields of an image, and the size that its file states. Without a file, it has no objects."""
+        with_numbers = self.options.segments == "instances"
         if data is None:
-            return {BBOX: [], LABEL: None, **{name: [] for name in _FLAGS}, _POSE: []}, None
+            none: list[Any] = []
+            flags = dict.fromkeys((*_FLAGS, _INSTANCE) if with_numbers else _FLAGS, none)
+            return {BBOX: none, LABEL: None, **flags, _POSE: none}, None
         try:
             found = parse_annotation(data)
         except BadInput as bad:
@@ -316,6 +380,8 @@ class Voc(Annotated):
         self._zeros += sum(min(one.box[:2]) == 0 for one in objects)
         fields: dict[str, Any] = {BBOX: [list(one.box) for one in objects], LABEL: [one.name for one in objects]}
         fields |= {name: [getattr(one, own) for one in objects] for name, own in _FLAGS.items()}
+        if with_numbers:
+            fields[_INSTANCE] = list(range(1, len(objects) + 1))
         return fields | {_POSE: [one.pose for one in objects]}, found.size
 
 

@@ -20,21 +20,24 @@ import io
 import posixpath
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from beam_jobs.errors import UsageError
 from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.sources.detection.annotated import (
+    OF_PATHS,
     Annotated,
     SplitFolders,
     object_fields,
     objects_text,
     splits_text,
 )
+from beam_jobs.sources.detection.parts.yolo_yaml import DataYaml, is_data_yaml, read_data_yaml
 from beam_jobs.sources.detection.rows import BOX_FORM, Rows, parse_number
 from beam_jobs.sources.detection.yolo_files import Part, YoloFiles, YoloImage
-from beam_jobs.sources.detection.yolo_yaml import DataYaml, is_data_yaml, read_data_yaml
+from beam_jobs.sources.files.annotations.outlines import Outlines
 from beam_jobs.sources.files.file_names import LeftOutFiles, is_yolo, split_place
-from beam_jobs.sources.files.interface import BadInput, Entry, Layout, Problem, Reading, SourceOptions
+from beam_jobs.sources.files.interface import BadInput, Entry, Layout, LeftOut, Problem, Reading, SourceOptions
 from beam_jobs.sources.paths import UNREACHED
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Directory
@@ -83,12 +86,11 @@ class Yolo(Annotated):
         folder, self._yaml = options.input, ""
         if options.input.lower().endswith(_YAML):
             folder, self._yaml = split_place(options.input)
-        super().__init__(options, "a YOLO dataset", folder)
+        super().__init__(options, "a YOLO dataset", folder, (*OF_PATHS, "segments", "allow_missing"))
         self._place, self._folder = options.root or folder, directory(folder)
         self._found: DataYaml | None = None
         self._names: tuple[str, ...] | None = None
-        self._rows = Rows()
-        self._keypoints = False
+        self._rows = Rows(outlines=Outlines() if options.segments else None)
         self._prefix = ""  # of the folder of the dataset, relative to the root of `_paths`
         self._images = self._empty = self._labelled = 0
         self._left_out = LeftOutFiles()
@@ -132,14 +134,26 @@ class Yolo(Annotated):
         text = objects_text(self._images, self._rows.objects, len(self._names) if self._names else None, self._empty)
         return Layout(
             text=f"a YOLO dataset of {text}{splits_text(splits)}",
-            left_out=(*self._left_out.named(), *self._rows.left_out(), *(self._found.left_out if self._found else ())),
-            warnings=tuple(warnings),
+            left_out=(*self._left_out.named(), *self._rows.left_out(), *self._of_description()),
+            warnings=(*warnings, *self._outlines()),
             class_names=self._names,
             splits=splits,
-            fields=object_fields(),
+            fields=object_fields() | (self._found.pose.keypoints.types if self._found else {}),
             boxes={"objects/bbox": BOX_FORM},
+            points=self._found.pose.keypoints.forms("rel-xy") if self._found else {},
+            segments=self.options.segments,
             reached=self._paths.reached,
         )
+
+    def _of_description(self) -> tuple[LeftOut, ...]:
+        return (*self._found.left_out, *self._found.pose.left_out) if self._found else ()
+
+    def _outlines(self) -> tuple[str, ...]:
+        """What is to be said of outlines."""
+        if self._rows.outlines is None:
+            return ()
+        self._rows.outlines.check(str(self.options.segments))
+        return self._rows.outlines.warnings()
 
     def resolve(self, entry: Entry) -> Entry | Problem:
         """The entry; without a description, with its split by the names of folders."""
@@ -155,7 +169,7 @@ class Yolo(Annotated):
             self._names = self._class_file()
             return [Part(None, "")]
         self._found = found = read_data_yaml(self._folder, self._yaml, f"INPUT {self._folder.uri(self._yaml)}")
-        self._names, self._keypoints = found.names, found.keypoints
+        self._names, self._rows.shape = found.names, found.pose.shape
         if found.names is None and found.classes is not None:
             self._warnings.append(f"{self._yaml} has the number of classes, and no names")
         first = next(iter(found.splits.values()))[0]
@@ -257,7 +271,7 @@ class Yolo(Annotated):
             self._paths.check(image.place)
             if isinstance(data, BadInput):
                 raise data
-            fields = self._fields(image.labels, data or b"")
+            fields, payloads = self._values(image.labels, data or b"")
         except BadInput as bad:
             where = f"{image.where}: " if image.where and bad.reason in UNREACHED else ""
             known = image.place if bad.reason not in UNREACHED else None
@@ -268,7 +282,7 @@ class Yolo(Annotated):
         self._empty += not fields["objects/label"]
         if self._found is None:
             self._folders.add(_without_images(id))
-        yield Entry(id, image.size, image.place, split=image.split, fields=fields)
+        yield Entry(id, image.size, image.place, split=image.split, fields=fields, payloads=payloads)
 
     def _without_image(self, labels: str, data: bytes | BadInput | None) -> Iterator[Entry]:
         """A reject for a label file without an image. Other texts are left out."""
@@ -279,14 +293,15 @@ class Yolo(Annotated):
         message = f"{name} is the label file of an image that is not there"
         yield Entry(name, place=labels, problem=Problem("unknown-image", message))
 
-    def _fields(self, labels: str, data: bytes) -> dict[str, object]:
+    def _values(self, labels: str, data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The fields of the objects of an image, and its outlines."""
         name = labels.removeprefix(self._prefix)
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise BadInput("bad-annotation", f"{name} is not UTF-8 at byte {error.start}") from error
         lines = ((number, line.split()) for number, line in enumerate(io.StringIO(text), 1))
-        return self._rows.fields(
+        return self._rows.read(
             (f"{name} line {number}", self._kind(len(words)), [parse_number(word) for word in words])
             for number, words in lines
             if words
@@ -294,7 +309,7 @@ class Yolo(Annotated):
 
     def _kind(self, numbers: int) -> str:
         """The kind of a line, by its length: the description says whether lines have keypoints."""
-        if self._keypoints:
+        if self._rows.shape is not None:
             return "pose" if numbers > 5 else "boxes"
         return "segments" if numbers > 6 and numbers % 2 else "boxes"
 

@@ -102,7 +102,7 @@ class Objects:
 def _have_area(boxes: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each box, of `[n, ..., 4]`, has an area, bool `[n]`."""
     found = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
-    have: NDArray[np.bool_] = found.reshape(len(found), -1).any(axis=1)
+    have: NDArray[np.bool_] = np.any(found, axis=tuple(range(1, found.ndim)))
     return have
 
 

@@ -14,6 +14,7 @@ import pytest
 from beam_jobs.errors import UsageError
 from beam_jobs.sources import Entry, Layout, LeftOut, Reference
 from beam_jobs.sources.detection.coco import Coco
+from beam_jobs.sources.files.annotations.outlines import NO_SEGMENTS
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader.format import Field
 
@@ -98,7 +99,7 @@ def test_images_with_their_boxes(tmp_path: Path) -> None:
         ),
     ]
     assert layout == Layout(
-        left_out=(LeftOut(what="segmentation of annotations", why="a COCO source reads no such values"),),
+        left_out=(LeftOut(what="segmentation of annotations", why=NO_SEGMENTS),),
         text=f"COCO instances of 3 images with 3 objects in 2 classes; images in {tmp_path}",
         class_names=("bicycle", "toothbrush"),
         fields={

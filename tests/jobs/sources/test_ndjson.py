@@ -81,11 +81,11 @@ def test_classes_of_images(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_read_are_named(tmp_path: Path) -> None:
-    header = HEADER | {"kpt_shape": [1, 2]}
+    header = HEADER | {"skeleton": [1, 2]}
     line = IMAGE | {"weather": "sun", "hash": "0", "annotations": {**BOXES, "depth": {"url": "x"}}}
     source = found(made(tmp_path, line, header=header))
     assert {one.what for one in source.layout.left_out} == {
-        "kpt_shape of the dataset",
+        "skeleton of the dataset",
         "weather of images",
         "depth of annotations",
     }

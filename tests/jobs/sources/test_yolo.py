@@ -181,7 +181,7 @@ def test_numbers_of_classes_get_the_names_of_a_file(tmp_path: Path) -> None:
             assert schema.class_names == names
 
 
-def test_polygons_and_keypoints_are_named_and_their_boxes_kept(tmp_path: Path) -> None:
+def test_polygons_are_named_and_their_boxes_and_keypoints_kept(tmp_path: Path) -> None:
     lines = "0 0.1 0.2 0.5 0.1 0.3 0.9\n1 0.2 0.2 0.4 0.2 0.4 0.6 0.2 0.6\n" + BOX
     source = found(made(tmp_path / "a", {"data.yaml": "train: images\nnames: [a, b]", "images/1.jpg": b"",
                                          "labels/1.txt": lines}))  # fmt: skip
@@ -193,11 +193,9 @@ def test_polygons_and_keypoints_are_named_and_their_boxes_kept(tmp_path: Path) -
                                          "labels/1.txt": f"{BOX.strip()} 0.1 0.2 0.3 0.4\n"}))  # fmt: skip
     (entry,) = source.entries.values()
     assert entry.fields["objects/bbox"] == [CORNERS]
-    assert [one.what for one in source.layout.left_out] == [
-        "keypoints of 1 object",
-        "download of the description",
-        "flip_idx of the description",
-    ]
+    assert [one.what for one in source.layout.left_out] == ["download of the description"]
+    assert entry.fields["objects/keypoints"] == [[[0.1, 0.2, 2.0], [0.3, 0.4, 2.0]]]
+    assert source.layout.fields["objects/keypoints"].flip_pairs == ((0, 1),)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from beam_jobs.errors import UsageError
 from beam_jobs.safe_yaml import load_yaml
+from beam_jobs.sources.detection.parts.pose_shape import POSE_KEYS, Pose, pose_of
 from beam_jobs.sources.files.interface import LeftOut
 from shard_reader.printable import excerpt, printable
 from shard_reader.storage.directory import Directory
@@ -17,7 +18,7 @@ __all__ = ["DataYaml", "is_data_yaml", "read_data_yaml"]
 
 _MOST_BYTES: Final = 1 << 20
 _SPLITS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-_SILENT: Final = {"path", "names", "nc", "channels", "kpt_shape", "author", "license", "licence", "version", "url"}
+_SILENT: Final = {"path", "names", "nc", "channels", *POSE_KEYS, "author", "license", "licence", "version", "url"}
 _HEAD = 1 << 16
 _KEYS = tuple(re.compile(pattern, re.MULTILINE) for pattern in (rb"^(train|val)\s*:", rb"^(names|nc)\s*:"))
 
@@ -31,7 +32,7 @@ class DataYaml:
         splits: the places of the images of each split: folders, and lists that end in ".txt".
         names: the classes; None if the file has only their number, or neither.
         classes: the number of classes; None if it is not given.
-        keypoints: whether objects have keypoints.
+        pose: the keypoints of objects.
         left_out: the keys that are not read.
     """
 
@@ -39,7 +40,7 @@ class DataYaml:
     splits: Mapping[str, tuple[str, ...]]
     names: tuple[str, ...] | None
     classes: int | None
-    keypoints: bool
+    pose: Pose
     left_out: tuple[LeftOut, ...]
 
 
@@ -83,7 +84,7 @@ def read_data_yaml(folder: Directory, name: str, called: str) -> DataYaml:
         splits=splits,
         names=names,
         classes=classes,
-        keypoints=bool(found.get("kpt_shape")),
+        pose=pose_of(found, called),
         left_out=_left_out(found),
     )
 
