@@ -335,7 +335,8 @@ def _comparable(fields: Mapping[str, Field]) -> dict[str, str]:
     """The column of the index for each field that is the same in all formats."""
     # Lists are stored in other bytes by each format, and so their checksums differ.
     columns = {name: name for name, field in fields.items() if field.in_index}
-    same = [name for name, field in fields.items() if field.kind in ("image", "string", "bytes") and name != "id"]
+    texts = [name for name, field in fields.items() if field.dtype == "string" and not field.shape and name != "id"]
+    same = [*texts, *(name for name, field in fields.items() if field.is_payload)]
     return columns | {name: extent_columns(name)[2] for name in same}
 
 
