@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from typing import Any, Literal
 
@@ -253,6 +253,7 @@ class RecordDataset(Dataset[Any]):
         targets: the second part, in the same forms.
         one_hot: labels as float32 `[classes]`: True, or the number of classes.
         image: as in `data.stream`.
+        transform: as in `data.stream`.
         fields: as in `data.stream`.
         ragged: as in `data.stream`.
         fast: as in `data.stream`.
@@ -276,6 +277,7 @@ class RecordDataset(Dataset[Any]):
         targets: Choice = None,
         one_hot: bool | int = False,
         image: Transforms = None,
+        transform: Mapping[str, Transforms] | None = None,
         fields: Iterable[str] | None = None,
         ragged: Literal["list", "pad"] | int = "list",
         fast: bool = False,
@@ -284,7 +286,7 @@ class RecordDataset(Dataset[Any]):
         threads: int | None = None,
     ) -> None:
         options: dict[str, Any] = {"image": image, "fields": fields, "ragged": ragged, "fast": fast, "threads": threads}
-        options["verify"] = verify
+        options |= {"verify": verify, "transform": transform}
         # The epoch is shared memory, since worker processes that stay have a copy of everything else.
         self._data, self._epoch = data, torch.zeros(1, dtype=torch.int64).share_memory_()
         self._stream = data.stream(batch_size=1, shuffle="none", remainder="keep", seed=seed, **options)
@@ -377,5 +379,5 @@ def _of_this_rank(stream: Stream) -> Stream:
 
 
 def _images(stream: Stream) -> frozenset[str]:
-    """The names of the arrays of a batch that are images."""
+    """The names of the arrays of a batch that are images: of them, masks are `[n, height, width]` and stay so."""
     return frozenset(name for name in stream.fields if stream.data.fields[name].is_image)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from shard_reader.arguments import require
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.records import Records
+from shard_reader.format.fields import IMAGE
 
 __all__ = ["PixelStatistics", "pixel_statistics"]
 
@@ -52,7 +53,7 @@ def pixel_statistics(
             raise ValueError(f"{data.name} has no statistics of its pixels: pass mean= and std=, of pixels from 0 to 1")
         # A channel of one value everywhere has a deviation of 0, which nothing can be divided by.
         mean, std = statistics.mean, [value or 1.0 for value in statistics.std]
-    channels = data.fields["image"].shape[2]
+    channels = data.fields[IMAGE].shape[2]
     require(channels is not None, "data", data.name, "images may differ in channels, and then fit into no batch")
     for name, values in (("mean", mean), ("std", std)):
         fits = isinstance(values, Sequence) and len(values) == channels and all(map(math.isfinite, values))
@@ -69,7 +70,7 @@ def _white(data: Records) -> float:
     Raises:
         ValueError: the pixels are normalized already.
     """
-    dtype = data.fields["image"].dtype
+    dtype = data.fields[IMAGE].dtype
     if dtype in _WHITE:
         return _WHITE[dtype]
     options = data.manifest.options.get("image") if isinstance(data, Dataset) else None

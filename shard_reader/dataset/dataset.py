@@ -229,7 +229,7 @@ class Dataset(Records):
     def show(self, n: int = 12, *, where: Mapping[str, Any] | None = None, seed: int = 0) -> Gallery:
         """Some records with their pictures, for a notebook; in a terminal, a line for each.
 
-        Labels are under the pictures, and boxes (`objects/bbox`) are drawn on them. A damaged record shows its damage.
+        Labels are under the pictures; mask, boxes and keypoints are drawn on them. A damaged record shows its damage.
 
         Args:
             n: number of records, at most 200; all, if there are fewer.

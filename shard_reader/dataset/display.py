@@ -30,6 +30,7 @@ _FIGURE = "display:inline-block;vertical-align:top;margin:0 8px 8px 0"
 _WORDS = "font-size:12px;line-height:1.3;overflow-wrap:anywhere"
 _PROBLEM = "box-sizing:border-box;border:1px dashed;padding:6px;overflow:auto"
 _OVERLAY = "position:absolute;top:0;left:0;width:100%;height:100%"
+_POINT = "stroke='#54a24b' stroke-width='6' stroke-linecap='round' vector-effect='non-scaling-stroke'"
 _TABLE, _CELL = "display:inline-table;vertical-align:top;margin:8px 24px 8px 0", "text-align:left;padding:1px 8px 1px 0"
 _BAR = "display:inline-block;height:8px;background:#4c78a8"
 
@@ -93,7 +94,7 @@ def overview(data: RecordSource, splits: Mapping[str, Split], split: str, format
         f"<p><b>{html.escape(strip.title)}</b></p>",
         f"<div>{_pictures(strip.records)}</div>",
         _table(("split", "records", "shards", *formats), [_split_row(*item, formats) for item in splits.items()]),
-        _table(("field", "dtype", "shape", "encoding"), [_field_row(*item) for item in data.fields.items()]),
+        _table(("field", "dtype", "shape", "encoding", "role"), [_field_row(*item) for item in data.fields.items()]),
         _table(("class", "records", ""), _class_rows(counts or {}), _MOST_CLASSES),
     ]
     return f"<div>{''.join(parts)}</div>"
@@ -136,19 +137,24 @@ def _image(record: Thumbnail, height: int, width: int) -> str:
     words = html.escape(f"{record.id} {record.label} {record.width}x{record.height}")
     image = f"<img src='{record.uri}' alt='{words}' title='{words}' width='{width}' height='{height}'"
     style = f"margin:0;max-width:none{smooth}"
-    boxes = _boxes(record.boxes) if record.boxes else ""
+    mask = f"<img src='{record.mask}' alt='' style='{_OVERLAY}{smooth};margin:0'>" if record.mask else ""
+    drawn = _drawn(record.boxes, record.points) if record.boxes or record.points else ""
     # An inner block of the image's size, so that boxes lie on the image.
-    return f"<div style='position:relative;width:{width}px;height:{height}px'>{image} style='{style}'>{boxes}</div>"
+    return (
+        f"<div style='position:relative;width:{width}px;height:{height}px'>{image} style='{style}'>{mask}{drawn}</div>"
+    )
 
 
-def _boxes(boxes: Sequence[Box]) -> str:
-    """The boxes around objects, in parts of the image's size."""
+def _drawn(boxes: Sequence[Box], points: Sequence[tuple[float, float]]) -> str:
+    """The boxes around objects, and points, in parts of the image's size."""
     drawn = "".join(
         f"<rect x='{box.left:.5f}' y='{box.top:.5f}' width='{box.right - box.left:.5f}'"
         f" height='{box.bottom - box.top:.5f}' fill='transparent' stroke='#f58518' stroke-width='2'"
         f" vector-effect='non-scaling-stroke'><title>{html.escape(box.label)}</title></rect>"
         for box in boxes
     )
+    # A line without a length has round ends of one size, where a circle would be stretched with the picture.
+    drawn += "".join(f"<path d='M {x:.5f} {y:.5f} h 0' {_POINT}/>" for y, x in points)
     return f"<svg viewBox='0 0 1 1' preserveAspectRatio='none' style='{_OVERLAY}'>{drawn}</svg>"
 
 
@@ -159,7 +165,7 @@ def _split_row(name: str, split: Split, formats: Iterable[str]) -> list[str]:
 
 def _field_row(name: str, field: Field) -> list[str]:
     shape = "x".join("?" if size is None else str(size) for size in field.shape)
-    return [_text(name), field.dtype, shape, field.encoding or ""]
+    return [_text(name), field.dtype, shape, field.encoding or "", field.role or ""]
 
 
 def _class_rows(counts: Mapping[str, int]) -> list[list[str]]:

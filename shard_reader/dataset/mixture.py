@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
-from shard_reader.format.fields import ANY_ENCODING, Field, image_name
+from shard_reader.format.fields import ANY_ENCODING, IMAGE, Field, point_role
 from shard_reader.order.shuffle import MixedOrder, RecordOrder, Shuffle
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
@@ -162,7 +163,7 @@ def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: 
 
 
 def _check_together(mixture: Mixture, sources: Sequence[Records]) -> None:
-    if image_name(mixture.fields) is None:
+    if IMAGE not in mixture.fields:
         raise ValueError(f"{mixture.name}: their images differ in type or channels, and do not fit into one batch")
     names = {source.class_names for source in sources if source.class_names is not None}
     if "label" in mixture.fields and len(names) > 1:
@@ -187,11 +188,19 @@ def _common(sources: Sequence[Mapping[str, Field]]) -> dict[str, Field]:
     common = {}
     for name, field in first.items():
         found = [other.get(name) for other in others]
-        if all(other == field for other in found):
-            common[name] = field
-        elif field.is_image and all(
-            other and other.is_image and (other.dtype, other.shape[2]) == (field.dtype, field.shape[2])
-            for other in found
-        ):
-            common[name] = Field(dtype=field.dtype, shape=(None, None, field.shape[2]), encoding=ANY_ENCODING)
+        if all(other is not None and _with_role(name, other) == _with_role(name, field) for other in found):
+            common[name] = _with_role(name, field)
+        elif field.is_image and all(other and other.is_image and _pixels(other) == _pixels(field) for other in found):
+            shape = (None, None, field.shape[2])
+            common[name] = Field(dtype=field.dtype, shape=shape, encoding=ANY_ENCODING, role=field.role)
     return common
+
+
+def _with_role(name: str, field: Field) -> Field:
+    """A field with the role that it has by its name, if it was made before fields had roles."""
+    return field if field.is_image else replace(field, role=point_role(name, field))
+
+
+def _pixels(field: Field) -> tuple[object, ...]:
+    """The properties that images of one batch have in common."""
+    return field.dtype, field.shape[2], "photo" if field.is_filtered else field.role

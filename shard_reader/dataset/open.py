@@ -12,6 +12,7 @@ from shard_reader.errors import DatasetError, ManifestError
 from shard_reader.format.fields import MAX_PIXELS
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import MANIFEST_NAME, MOST_BYTES, Manifest
+from shard_reader.printable import printable
 from shard_reader.remote.client import StoreClient
 from shard_reader.storage.open import is_url, local_path
 from shard_reader.storage.secrets import without_secrets
@@ -96,15 +97,17 @@ def _check_pixels(manifest: Manifest, max_pixels: int) -> None:
     Raises:
         ManifestError: the images of the dataset are larger than `max_pixels`.
     """
-    image = manifest.fields["image"]
-    height, width = (size or 1 for size in image.shape[:2])
-    if height * width > max_pixels and not codec_of(image).is_raw:
-        raise ManifestError(
-            [
-                f"$.fields.image.shape: {width}x{height} pixels are more than max_pixels={max_pixels}: pass a larger"
-                " number to open_dataset if you trust the dataset"
-            ]
-        )
+    problems = []
+    for name, field in manifest.fields.items():
+        if field.is_image:
+            height, width = (size or 1 for size in field.shape[:2])
+            if height * width > max_pixels and not codec_of(field).is_raw:
+                problems.append(
+                    f"$.fields.{printable(name)}.shape: {width}x{height} pixels are more than max_pixels={max_pixels}:"
+                    " pass a larger number to open_dataset if you trust the dataset"
+                )
+    if problems:
+        raise ManifestError(problems)
 
 
 def _read_manifest(place: str, local: Path | None, store: StoreClient | None) -> Manifest:

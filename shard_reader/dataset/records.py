@@ -232,7 +232,7 @@ class Records(ABC):
                 lists are read from the shards, record by record.
 
         Raises:
-            ValueError: there is no such field, or it is the image.
+            ValueError: there is no such field, or it is an image.
             TypeError: `fields` is a single text.
             CorruptionError: a shard or a value is damaged.
             ModuleNotFoundError: pandas is not installed.
@@ -245,7 +245,7 @@ class Records(ABC):
     def show(self, n: int = 12, *, seed: int = 0) -> Gallery:
         """Some records with their pictures, for a notebook; in a terminal, a line for each.
 
-        Labels are under the pictures, and boxes (`objects/bbox`) are drawn on them. A damaged record shows its damage.
+        Labels are under the pictures; mask, boxes and keypoints are drawn on them. A damaged record shows its damage.
 
         Args:
             n: number of records, at most 200; all, if there are fewer.
@@ -316,9 +316,15 @@ class Records(ABC):
                 time all ranks together need `lanes * (window + 1)` shards.
             window: for "window", the length of a window, in shards.
             image: a transform or several, which bring images to one size and augment them:
-                `CenterCrop(224)`, `[RandomResizedCrop(224), Flip()]`, or functions from an image to an image.
+                `CenterCrop(224)`, `[RandomResizedCrop(224), Flip()]`, or functions from an image to an image. They move
+                all fields of a record together, by one draw: masks and depth maps by the nearest pixels, boxes, points
+                and keypoints by arithmetic. An object without a part of its box in the result is dropped from all
+                `objects/` lists of the batch.
+            transform: in place of `image`, transforms by the names of image fields, as
+                `{"image": [RandomResizedCrop(224), Flip()], "mask": [RandomResizedCrop(56), Flip()]}`. A field that is
+                not named, boxes and points follow "image". Each list draws from the same numbers.
             fields: the fields of a batch; by default `image` and, if there is one, `label`. Other fields are not
-                read, and damage in them is not noticed.
+                read or fetched, and damage in them is not noticed.
             ragged: the form of fields whose length differs: "list" gives objects `[n]`; "pad" gives arrays padded with
                 zeros to the longest of the batch, and NAME/mask, bool, true at values; a number pads to that length.
             fast: decode JPEGs with a faster, less exact DCT and chroma upsampling.
@@ -326,14 +332,15 @@ class Records(ABC):
                 stream reads them. By default the first time, with on_error="skip" always. Each rank checks the images
                 that it reads: where ranks have copies of their own, only "always" checks all of each. Strings and lists
                 are always checked.
-            on_error: "raise" ends the loop with the error of a damaged record; "skip" gives it weight 0 and
-                pixels of 0, and lists it in `stream.skipped`.
+            on_error: "raise" ends the loop with the error of a damaged record; "skip" gives it weight 0, and pixels
+                of 0 in the damaged image, and lists it in `stream.skipped`.
             threads: number of threads that decode; by default one for each CPU that this process may use.
             prefetch: number of batches that are made in advance. Small raw images are an exception: they are copied
                 when their batch is asked for.
 
         Raises:
-            ValueError: a value is out of range, or images differ in size and `image` is not given.
+            ValueError: a value is out of range, images differ in size and `image` is not given, or a mask, boxes or
+                points would have to follow a transform that does not say how it moves pixels.
             TypeError: a value is of another type.
         """
         one_of("shuffle", shuffle, get_args(Shuffle))

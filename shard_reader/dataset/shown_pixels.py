@@ -7,9 +7,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["shown_pixels"]
+__all__ = ["shown_mask", "shown_pixels"]
 
 _DARK: Final = 1 << 12  # 16-bit pixels that are all below it, as of a 12-bit camera, would be black
+_GOLDEN = (5**0.5 - 1) / 2
+_OPACITY = 128  # of 255
 
 
 def shown_pixels(image: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
@@ -34,3 +36,17 @@ def shown_pixels(image: NDArray[Any]) -> tuple[NDArray[np.uint8], str]:
     largest = max(abs(low), abs(high))
     shown = (values / np.float32(largest) - np.float32(low / largest)) * np.float32(255 * largest / (high - low))
     return np.rint(shown).clip(0, 255).astype(np.uint8), f"{low:.2f} to {high:.2f} shown as 0 to 255"
+
+
+def shown_mask(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    """A mask as colours to lay over its image, RGBA `[height, width, 4]`: the background, 0, is transparent.
+
+    Args:
+        mask: `[height, width, channels]`; of several channels, the first is shown.
+    """
+    values = np.nan_to_num(mask[..., 0].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
+    # Angles of the golden ratio: neighbouring numbers get hues that are far apart, for any number of classes.
+    hues = values * _GOLDEN % 1
+    colours = 127.5 + 127.5 * np.cos(2 * np.pi * (hues[..., np.newaxis] - np.array([0, 1 / 3, 2 / 3])))
+    alpha = np.where(values == 0, 0, _OPACITY)[..., np.newaxis]
+    return np.concatenate([colours, alpha], axis=2).round().astype(np.uint8)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.dataset.shown_pixels import shown_pixels
+from shard_reader.dataset.shown_pixels import shown_mask, shown_pixels
 from shard_reader.errors import StoreError
-from shard_reader.format.fields import Field, image_name
+from shard_reader.format.fields import IMAGE, Field, extent_columns, point_role, size_columns
 from shard_reader.format.image_codecs.codec import ImageHeader, optional_module
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.printable import printable
@@ -29,6 +29,7 @@ _MOST_BYTES, _MOST_PIXELS = 1 << 26, 1 << 25  # of an image that is read for a t
 _SIDE = 256  # the longest side of a picture that is made here
 _SMALL_SIDE = 64  # up to which a picture has no loss
 _MOST_OBJECTS = 100
+_MOST_POINTS = 500
 _MOST_LABELS = 4
 _LONGEST = 60
 _LONGEST_PROBLEM = 300
@@ -55,6 +56,8 @@ class Thumbnail:
         number: the number of the record.
         height, width: of the stored image, in pixels.
         uri: a data URI of the picture; empty if there is a problem.
+        mask: a data URI of the colours of its mask, to lay over the picture; empty without a mask.
+        points: points and keypoints, each y and x as parts of the image.
         problem: the reason why there is no picture.
     """
 
@@ -65,6 +68,8 @@ class Thumbnail:
     width: int = 0
     uri: str = ""
     boxes: tuple[Box, ...] = ()
+    mask: str = ""
+    points: tuple[tuple[float, float], ...] = ()
     problem: str = ""
 
 
@@ -108,17 +113,24 @@ def _thumbnail(data: RecordSource, located: Located, place: int, number: int) ->
     try:
         shard, row = located.shard(place)
         found = replace(found, height=int(shard.rows["height"][row]), width=int(shard.rows["width"][row]))
-        _check_size(shard, row, found)
-        image = image_name(shard.fields) or ""
-        beside = [name for name in _BESIDE if name in shard.fields and name in data.fields]
-        shard = shard.holding(row, [image, *beside])
+        fields = {name: field for name, field in shard.fields.items() if name in data.fields}
+        masks = [name for name, field in fields.items() if field.is_image and field.role == "mask"][:1]
+        for name in (IMAGE, *masks):
+            _check_size(shard, row, name)
+        beside = [name for name in _BESIDE if name in fields]
+        points = [name for name, field in fields.items() if point_role(name, field) in ("points", "keypoints")]
+        shard = shard.holding(row, dict.fromkeys([IMAGE, *masks, *beside, *points]))
         found = replace(found, id=_id(shard, row))
         if _LABEL in beside:
             found = replace(found, label=_listed(_names(shard, _LABEL, row, names)))
         if _BOXES in beside:
             labels = _names(shard, _BOX_LABEL, row, names) if _BOX_LABEL in beside else []
             found = replace(found, boxes=_boxes(shard, row, labels), label=found.label or _listed(labels))
-        return replace(found, uri=_picture(shard, row, shard.fields[image]))
+        found = replace(found, points=tuple(_points(shard, row, points)))
+        if masks:
+            colours = shown_mask(_smaller(shard.image(row, masks[0])))
+            found = replace(found, mask=_encoded(colours))
+        return replace(found, uri=_picture(shard, row, shard.fields[IMAGE]))
     except StoreError:
         raise
     except Exception as error:  # it is shown in the place of the picture
@@ -130,10 +142,11 @@ def _text(error: Exception) -> str:
     return short(f"{kind}: {error}" if str(error) else kind, _LONGEST_PROBLEM)
 
 
-def _check_size(shard: OpenShard, row: int, found: Thumbnail) -> None:
-    length = int(shard.rows["length"][row])
-    if length > _MOST_BYTES or found.height * found.width > _MOST_PIXELS:
-        raise ValueError(f"{found.width}x{found.height} pixels in {length:,} bytes are too many for a thumbnail")
+def _check_size(shard: OpenShard, row: int, name: str) -> None:
+    sizes = (int(shard.rows[column][row]) for column in (extent_columns(name)[1], *size_columns(name)))
+    length, height, width = sizes
+    if length > _MOST_BYTES or height * width > _MOST_PIXELS:
+        raise ValueError(f"{width}x{height} pixels in {length:,} bytes are too many for a thumbnail")
 
 
 def _id(shard: OpenShard, row: int) -> str:
@@ -171,6 +184,15 @@ def _boxes(shard: OpenShard, row: int, labels: Sequence[str]) -> tuple[Box, ...]
         for (top, left, bottom, right), label in zip(corners, [*labels, *[""] * len(corners)], strict=False)
         if top <= bottom and left <= right  # not so where one is NaN
     )
+
+
+def _points(shard: OpenShard, row: int, names: Sequence[str]) -> Iterator[tuple[float, float]]:
+    """The points and keypoints in the image: at most some. Those of visibility 0 are nowhere."""
+    for name in names:
+        values = np.asarray(shard.value(name, row), np.float64)
+        for y, x, *visibility in values.reshape(-1, values.shape[-1])[:_MOST_POINTS].tolist():
+            if 0 <= y <= 1 and 0 <= x <= 1 and visibility != [0.0]:
+                yield y, x
 
 
 def _picture(shard: OpenShard, row: int, field: Field) -> str:

@@ -20,7 +20,7 @@ from shard_reader.shards.shard import MOST_LOOKED_UP
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays import lists
 from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
-from shard_reader.stream.arrays.objects import Objects, moving_fields
+from shard_reader.stream.arrays.objects import OUTLINES, Objects, moving_fields
 from shard_reader.stream.arrays.threads import Threads
 from shard_reader.stream.cache_schedule import CacheSchedule
 from shard_reader.stream.images import batch_images
@@ -65,7 +65,9 @@ class BatchReader:
         self._stalls = Counters()
         self.fields = _check_fields(data, options.fields)
         self._check_names()
-        self._threads, fields = Threads(options.threads), {name: data.fields[name] for name in self.fields}
+        self._threads = Threads(options.threads)
+        self._fields = fields = {name: data.fields[name] for name in self.fields}
+        self._values = {name: field for name, field in fields.items() if not (field.is_image or field.in_index)}
         first, transforms = _transforms(data, fields, options)
         self._images = batch_images(data, order, transforms, seed, options, self._threads)
         moves = not first.keeps_places and bool(moving_fields(fields))
@@ -197,21 +199,16 @@ class BatchReader:
 
     def _finished(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
         batch: Batch = {}
-        fields = {name: self._data.fields[name] for name in self.fields}
-        values = {
-            name: lists.values(pending, name, field)
-            for name, field in fields.items()
-            if not (field.is_image or field.in_index)
-        }
+        values = {name: lists.values(pending, name, field) for name, field in self._values.items()}
         if self._objects is not None:
             self._objects.move(pending, values)
-        for name, field in fields.items():
-            if field.is_image:
+        for name, field in self._fields.items():
+            if name in self._images:
                 batch[name] = self._images[name].finish(pending)
-            elif field.in_index:
-                batch[name] = lists.fixed(pending, name, field)
-            else:
+            elif name in values:
                 batch |= lists.as_batch(pending, name, field, values[name], self.options.ragged)
+            else:
+                batch[name] = lists.fixed(pending, name, field)
         if not self._images:
             pending.fail_where_closed()
         weights = pending.lookup.weights[pending.places.start : pending.places.stop].copy()
@@ -305,7 +302,7 @@ def _are_wanted(first: int, stop: int, wanted_steps: range) -> NDArray[np.bool_]
 
 def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str, ...]:
     if fields is None:
-        return ("image", "label") if "label" in data.fields else ("image",)
+        return (IMAGE, "label") if "label" in data.fields else (IMAGE,)
     names = tuple(dict.fromkeys(fields))
     for name in names:
         if name not in data.fields:
@@ -330,12 +327,18 @@ def _transforms(
     first = own.get(IMAGE) or compose(options.image)
     for name in moving_fields(fields):
         first.check_moves(name)
+    if OUTLINES in fields and not first.keeps_places:
+        raise ValueError(
+            f"{OUTLINES!r} has outlines in the stored image, which transforms do not move: leave it out of fields=, and"
+            " store masks (--segments mask) to move them; data.column reads the outlines"
+        )
     found = {}
     for name, field in fields.items():
         if field.is_image:
             found[name] = chain = own.get(name, first)
+            follows = name not in own and name != IMAGE
             if not field.is_filtered:
-                if name not in own:
+                if follows:
                     chain.check_moves(name)
-                found[name] = chain.by_nearest(keeps_values=name not in own)
+                found[name] = chain.by_nearest(keeps_values=follows)
     return first, found

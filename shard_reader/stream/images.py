@@ -70,6 +70,7 @@ class BatchImages:
         self._prefetch, self._on_error = options.prefetch, options.on_error
         self._field = field = data.fields[name]
         self._offset, self._length, self._crc32c = extent_columns(name)
+        self._is_flat = field.is_flat
         self._shape = self._known_shape()
         self.probed: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self._buffers: BufferPool | None = None
@@ -92,7 +93,7 @@ class BatchImages:
     @property
     def array_shape(self) -> tuple[int, ...]:
         """`shape`, without the single channel of masks."""
-        return self.shape[:2] if self._field.is_flat and self.shape[2:] == (1,) else self.shape
+        return self.shape[:2] if self._is_flat and self.shape[2:] == (1,) else self.shape
 
     def payloads(self, lookup: Lookup) -> Payloads:
         """The payloads of the images of a lookup, whose shards are in memory maps. Those outside become empty."""
@@ -126,8 +127,7 @@ class BatchImages:
         images = pending.images.get(self._name)
         if images is None:
             images = self._gather(pending)
-        shape = self.array_shape
-        return images if len(shape) == len(self.shape) else images.reshape(len(images), *shape)
+        return images.reshape(len(images), *self.array_shape) if self._is_flat else images
 
     def close(self) -> None:
         """Free the buffers that nobody holds."""
@@ -165,7 +165,7 @@ class BatchImages:
         for record in range(len(self._data)):
             try:
                 pixels = self._data.image(record, self._name)
-                return pixels[..., np.newaxis] if self._field.is_flat else pixels
+                return pixels[..., np.newaxis] if self._is_flat else pixels
             except CorruptionError:
                 if self._on_error == "raise" or record == len(self._data) - 1:
                     raise

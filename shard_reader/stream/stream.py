@@ -39,9 +39,11 @@ class Stream:
 
     A batch is a dictionary of arrays: `image` `[n, height, width, channels]`, `label` int64 `[n]`,
     `weight` float32 `[n]` (1, or 0 for a record that only pads the last batch, or is damaged and skipped), and the
-    other fields that the stream was asked for. Strings, as `id`, are `bytes` objects `[n]`. Lists are objects `[n]`,
-    each an array or a list of `bytes`, or are padded. The memory of images is used again when the batch, and every
-    view of it, is gone.
+    other fields that the stream was asked for. Further images are as `image`, and masks `[n, height, width]`. Strings,
+    as `id`, and fields of bytes are `bytes` objects `[n]`. Lists are objects `[n]`, each an array or a list of `bytes`,
+    or are padded. The memory of images is used again when the batch, and every view of it, is gone.
+
+    Transforms move all fields of a record together: its images, boxes, points and keypoints.
 
     `state_dict()` after a batch is the position after it. After `load_state_dict()` the next loop continues from there
     to the end of that epoch, bit for bit. With another number of ranks the global batches are still the same. A copy

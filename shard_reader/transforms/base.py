@@ -94,8 +94,9 @@ class Transform(ABC):
     def move(self, height: int, width: int, draws: Draws) -> Move:
         """The geometry of a call on an image of this size, for masks, boxes and keypoints to follow.
 
-        It must use as many draws as the call, in the same order: then it finds the same numbers. Transforms that keep
-        places need none; others have an `output_shape`, too.
+        It must use as many draws as the call, in the same order: then it finds the same numbers. A transform that keeps
+        places needs none, unless it draws and stands before a random one that moves pixels. Others have an
+        `output_shape`, too.
 
         Raises:
             ValueError: this image cannot be transformed. The message continues "the image".

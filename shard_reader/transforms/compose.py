@@ -98,7 +98,7 @@ class ComposedTransform:
         """
         found = []
         for step in self.steps:
-            if not _keeps_places(step):
+            if _has_move(step) or not _keeps_places(step):
                 move = step.move(height, width, draws)  # type: ignore[arg-type]  # where it is not random
                 move.check(height, width)
                 found.append(move)
@@ -117,7 +117,7 @@ class ComposedTransform:
         unknown: Transform | None = None  # one that keeps places, and uses any number of draws
         for step in self.steps:
             if _keeps_places(step):
-                unknown = step if step.is_random else unknown
+                unknown = step if step.is_random and not _has_move(step) else unknown
                 continue
             if not _has_move(step):
                 raise ValueError(
@@ -130,7 +130,7 @@ class ComposedTransform:
             if step.is_random and unknown is not None:
                 raise ValueError(
                     f"{unknown!r} uses draws before {step!r}, and {what!r} has to follow without it: put {unknown!r}"
-                    " after it"
+                    " after it, or give it a method move that draws as many numbers"
                 )
 
     def by_nearest(self, *, keeps_values: bool) -> ComposedTransform:
@@ -139,8 +139,14 @@ class ComposedTransform:
         Args:
             keeps_values: leave out the transforms that keep places: colours change, masks do not.
         """
-        steps = [step for step in self.steps if not (keeps_values and _keeps_places(step))]
-        return ComposedTransform([Nearest(step) if _has_move(step) else step for step in steps])
+        steps = list[Transform]()
+        for step in self.steps:
+            is_called = not _has_move(step) or (_keeps_places(step) and not keeps_values)
+            if not is_called:
+                steps.append(Nearest(step))
+            elif not (keeps_values and _keeps_places(step)):
+                steps.append(step)
+        return ComposedTransform(steps)
 
     def _of_part(self, image: Image, draws: Draws | None, out: Image | None = None) -> Image:
         assert self._first is not None

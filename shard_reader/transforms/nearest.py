@@ -15,10 +15,7 @@ __all__ = ["Nearest"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Nearest(Transform):
-    """Another transform's move, with the pixel whose centre is nearest in place of its filter.
-
-    This is OpenCV's INTER_NEAREST_EXACT, and torchvision's NEAREST_EXACT.
-    """
+    """Another transform's move, with the pixel whose centre is nearest in place of its filter."""
 
     keeps_image = False
 

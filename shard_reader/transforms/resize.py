@@ -1,4 +1,4 @@
-"""Resizing and mirroring by OpenCV, without its limits."""
+"""Resizing and mirroring, by OpenCV without its limits; the nearest pixels by arithmetic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ _INTERPOLATION = {
     "area": "INTER_AREA",
     "bilinear": "INTER_LINEAR",
     "bicubic": "INTER_CUBIC",
-    "nearest": "INTER_NEAREST_EXACT",
 }
 # The dtypes that OpenCV 4.10 and later scales, in the byte order of this machine, and that it mirrors.
 _SCALED_DTYPES = frozenset(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
@@ -34,6 +33,9 @@ def resize(image: Image, shape: tuple[int, int], filter: Filter, out: Image | No
             f"has the shape {image.shape} and cannot be resized: give (height, width, channels), none of 0"
         )
     target = _target(out, (*shape, image.shape[2]), image.dtype)
+    if filter == "nearest":
+        rows, columns = (_nearest(*sides) for sides in zip(image.shape[:2], shape, strict=True))
+        return np.take(np.take(image, rows, 0), columns, 1, out=target, mode="clip")
     if image.dtype in _SCALED_DTYPES:
         _scale(image, target, filter)
         return target
@@ -57,6 +59,16 @@ def flip(image: Image, out: Image | None) -> Image:
     else:
         np.copyto(target, image[:, ::-1])
     return target
+
+
+def _nearest(size: int, count: int) -> NDArray[np.intp]:
+    """The pixels whose centres are nearest to those of `count` pixels on the same length, `[count]`.
+
+    In the arithmetic of torchvision's NEAREST_EXACT, bit for bit: a centre on the border of two pixels takes the second
+    one, where float32 can tell. OpenCV's INTER_NEAREST_EXACT, in fixed point, may take the first.
+    """
+    centres = (np.arange(count, dtype=np.float32) + np.float32(0.5)) * (np.float32(size) / np.float32(count))
+    return np.minimum(centres.astype(np.intp), size - 1)
 
 
 def _scale(image: Image, target: Image, filter: Filter) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import pairs
 from support.images import write_image
 
 from beam_jobs import PrepareOptions, UsageError, prepare, preprocess, serving
@@ -122,3 +123,46 @@ def test_every_photo_gets_the_pixels_of_its_record(photos: Path, tmp_path: Path,
         record = data[number]
         np.testing.assert_array_equal(preprocess(photos / record["id"], data), record["image"])
     assert len(data) == 300
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Records with a mask, a depth map and a second photo, of which one is turned."""
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "in").mkdir()
+    options = {"source": pairs.Everything, "size": (20, 14), "fit": "pad", "mask_border": 9, "allow_missing": ("mask",)}
+    return made(folder / "in", folder / "out", **options)
+
+
+@pytest.mark.parametrize("transform", [None, CenterCrop(12), [Resize(30), CenterCrop((8, 10))]], ids=repr)
+def test_several_images_of_a_record_are_those_of_a_stream(several: Dataset, transform: Any) -> None:
+    names = ("image", "mask", "depth", "right")
+    stream = several.stream(batch_size=len(several), shuffle="none", fields=(*names, "id"), image=transform)
+    (batch,) = stream
+    for place, id in enumerate(batch["id"]):
+        number = int(id.partition(b".")[0])
+        if number == pairs.WITHOUT_MASK:
+            continue
+        orientation = 6 if number == 1 else 1
+        given = {
+            "mask": pairs.mask_of(number),
+            "image": pairs.photo_file(number, orientation),
+            "depth": pairs.depth_of(number),
+            "right": pairs.photo_file(number + 100, orientation),
+        }
+        found = preprocess(given, several, transform)
+        assert list(found) == list(given)
+        for name in names:
+            assert np.array_equal(found[name], batch[name][place]), (number, name)
+
+
+def test_images_that_the_dataset_has_not_are_refused(several: Dataset) -> None:
+    photo, mask = pairs.photo_file(0), pairs.mask_of(0)
+    with pytest.raises(UsageError, match="'masks' is no image of the dataset; it has image, mask, depth, right"):
+        preprocess({"image": photo, "masks": mask}, several)
+    with pytest.raises(UsageError, match="needs 'image', whose geometry the others follow"):
+        preprocess({"mask": mask}, several)
+    with pytest.raises(BadInput, match="mask: has 40x15 pixels, and the image 40x30: other proportions"):
+        preprocess({"image": photo, "mask": mask[:15]}, several)
+    with pytest.raises(UsageError, match="does not say how it moves pixels, and 'mask' has to follow"):
+        preprocess({"image": photo, "mask": mask}, several, np.fliplr)

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from beam_jobs.errors import JobError
 from beam_jobs.images.decode import check_size
 from beam_jobs.shards.job import Job
-from beam_jobs.sources.files.interface import BadInput, Pixels, Reading, Reference, Source, SourceOptions
+from beam_jobs.sources.files.interface import BadInput, Pixels, Reading, Reference, Source, SourceOptions, of_field
 from beam_jobs.sources.known import open_source
 from shard_reader.storage.open import is_url
 
-__all__ = ["of_field", "read_image", "read_payloads", "source_of"]
+__all__ = ["read_image", "read_payloads", "source_of"]
 
 
 @functools.lru_cache(8)
@@ -64,15 +64,6 @@ def read_payloads(reference: Reference, job: Job) -> dict[str, bytes | Pixels]:
                     _check_size(len(data), job)
                 found[name] = data
     return found
-
-
-@contextlib.contextmanager
-def of_field(name: str) -> Iterator[None]:
-    """Name the field in the message of a reject."""
-    try:
-        yield
-    except BadInput as error:
-        raise BadInput(error.reason, f"{name}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -12,8 +12,7 @@ from beam_jobs.images.targets.further import Further, empty_payload, further_pay
 from beam_jobs.images.targets.objects import Frame, move_objects
 from beam_jobs.images.targets.segments import Outlines
 from beam_jobs.shards.job import Job
-from beam_jobs.shards.records.read import of_field
-from beam_jobs.sources.files.interface import SEGMENTATION, TEXT_SEGMENTS, BadInput, Pixels, Reference
+from beam_jobs.sources.files.interface import SEGMENTATION, TEXT_SEGMENTS, BadInput, Pixels, Reference, of_field
 
 __all__ = ["further_of", "objects_of"]
 

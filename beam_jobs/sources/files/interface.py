@@ -5,6 +5,7 @@ A custom source is a class with `entries` and `read`; `examples/custom_source.py
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from abc import ABC, abstractmethod
@@ -42,6 +43,7 @@ __all__ = [
     "SourceOptions",
     "Suspect",
     "Thumbnail",
+    "of_field",
     "refuse_options",
 ]
 
@@ -160,6 +162,15 @@ class BadInput(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+@contextlib.contextmanager
+def of_field(name: str) -> Iterator[None]:
+    """Name the field in the message of a reject."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(error.reason, f"{name}: {error}") from error
 
 
 class Problem(NamedTuple):

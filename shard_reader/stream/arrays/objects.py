@@ -16,8 +16,10 @@ from shard_reader.transforms.compose import ComposedTransform
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.move import Move, moved_boxes, moved_keypoints, moved_points
 
-__all__ = ["Objects", "moving_fields"]
+__all__ = ["OUTLINES", "Objects", "moving_fields"]
 
+OUTLINES = "objects/segmentation"
+"""Texts with outlines of objects, as `--segments rle` and `polygons` store them."""
 _GROUP = "objects/"  # lists with an element for each object
 _AREA = "objects/area"  # in pixels of the image, as COCO has it
 
@@ -102,7 +104,7 @@ class Objects:
 def _have_area(boxes: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each box, of `[n, ..., 4]`, has an area, bool `[n]`."""
     found = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
-    have: NDArray[np.bool_] = found.reshape(len(found), -1).any(axis=1)
+    have: NDArray[np.bool_] = np.any(found, axis=tuple(range(1, found.ndim)))
     return have
 
 
