@@ -219,6 +219,8 @@ def benchmark(arguments: Sequence[str]) -> int:
     add = parser.add_argument
     add("--split", metavar="NAME", help="the split to read (default: the first)")
     add("--format", choices=tuple(FORMATS), help="the format to read (default: the first of the dataset)")
+    add("--fields", type=lambda text: tuple(text.split(",")), metavar="F,...", help="the fields of a batch, as"
+        " image,mask; or all images: all (default: image and label)")  # fmt: skip
     add("--crop", type=integer(1), metavar="N", help="crop the center of N x N pixels; needed if images differ in size")
     add("--random-crop", type=integer(1), metavar="N", help="random resized crops of N x N pixels, and flips")
     add("--batch-size", type=integer(1), default=256, metavar="N", help="records in a batch (default: %(default)s)")

@@ -21,7 +21,7 @@ from shard_reader.format.manifest import PICTURE_NAMES, Manifest
 from shard_reader.remote.client import StoreClient
 from shard_reader.storage.open import local_path
 
-__all__ = ["coloured", "pictures"]
+__all__ = ["coloured", "mask_numbers", "pictures"]
 
 _COLUMNS, _ROWS, _SIDE, _GAP = 4, 2, 160, 8  # images of a sheet, and pixels
 _QUALITY: Final = 85
@@ -58,11 +58,16 @@ def coloured(mask: NDArray[Any]) -> NDArray[np.uint8]:
     Args:
         mask: `[height, width]`, or the first channel of `[height, width, channels]`. Numbers of any dtype.
     """
+    numbers = mask_numbers(mask)
+    return _palette()[np.where(numbers == 0, 0, (numbers - 1) % _IGNORED + 1)]
+
+
+def mask_numbers(mask: NDArray[Any]) -> NDArray[np.int64]:
+    """The numbers of a mask, `[height, width]`; of several channels those of the first."""
     values = mask if mask.ndim == 2 else mask[..., 0]
     if values.dtype.kind == "f":
         values = np.nan_to_num(values.astype(np.float32)).clip(-_MOST_NUMBER, _MOST_NUMBER)
-    numbers = values.astype(np.int64)
-    return _palette()[np.where(numbers == 0, 0, (numbers - 1) % _IGNORED + 1)]
+    return values.astype(np.int64)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -66,7 +67,8 @@ def histogram(
     if not len(values):
         return None
     low, high, median = float(values.min()), float(values.max()), float(np.median(values))
-    if low == high:
+    # Values that differ in their last bits have no bins between them.
+    if math.isclose(low, high, rel_tol=1e-9):
         return Histogram(title, f"all {show(low)}")
     log = log and high > 0
     scaled = np.log2(np.maximum(values, high / 1e6)) if log else values.astype(np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -38,8 +38,12 @@ class Overview:
     left_out: tuple[tuple[str, str], ...]
 
 
-def overview(manifest: Manifest, classes: Classes | None) -> Overview:
-    """The head of the report about a dataset."""
+def overview(manifest: Manifest, classes: Classes | None, empty: Mapping[str, int]) -> Overview:
+    """The head of the report about a dataset.
+
+    Args:
+        empty: the number of records without a value, for each field that may have none.
+    """
     records = sum(split.records for split in manifest.splits.values())
     title = f"{records:,} image{'' if records == 1 else 's'}"
     if classes is not None:
@@ -47,7 +51,7 @@ def overview(manifest: Manifest, classes: Classes | None) -> Overview:
     return Overview(
         title=title,
         numbers=tuple(_numbers(manifest, classes, records)),
-        facts=tuple((name, text) for name, text in _facts(manifest) if text),
+        facts=tuple((name, text) for name, text in [*_facts(manifest), ("Without a value", _empty(empty))] if text),
         command=prepare_command(manifest),
         splits=tuple(
             (name, split.records, len(split.shards), _bytes(manifest, name))
@@ -98,6 +102,11 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "Fingerprint", manifest.fingerprint.digest
 
 
+def _empty(empty: Mapping[str, int]) -> str:
+    lacking = {name: count for name, count in empty.items() if count}
+    return ", ".join(f"{name} in {counted(count, 'record')}" for name, count in islice(lacking.items(), _MOST))
+
+
 def _type(field: Field) -> str:
     shape = f" [{', '.join('*' if size is None else str(size) for size in field.shape)}]" if field.shape else ""
-    return f"{field.dtype}{shape}{f', {field.encoding}' if field.encoding else ''}"
+    return ", ".join([f"{field.dtype}{shape}", *filter(None, (field.encoding, field.role))])

@@ -122,7 +122,7 @@ def _sections(
     groups = [*refused, *seen["groups"], *size["groups"], *shown]
     return {
         "manifest": manifest,
-        "overview": overview(manifest, classes),
+        "overview": overview(manifest, classes, found.empty),
         "findings": [
             (finding, evidence(finding.pictures, pairs, groups))
             for finding in findings(manifest, found, lists, classes)

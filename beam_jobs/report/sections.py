@@ -18,6 +18,7 @@ from beam_jobs.report.reading.previews import Preview, Previews
 from beam_jobs.report.reading.survey import EXTREMES, Survey
 from beam_jobs.sources.files.interface import Thumbnail
 from beam_jobs.terminal import size_text
+from shard_reader.format.fields import IMAGE
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import Manifest
 
@@ -150,7 +151,7 @@ def sizes(found: Survey, previews: Previews, manifest: Manifest) -> Mapping[str,
         "charts": [chart for chart in charts if chart is not None],
         "groups": [group for group in groups if group.shown and not same.get(group.name)],
         "enlarged": manifest.counts.changed.get("enlarged"),
-        "is_raw": codec_of(manifest.fields["image"]).is_raw,
+        "is_raw": codec_of(manifest.fields[IMAGE]).is_raw,
     }
 
 

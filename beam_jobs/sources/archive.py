@@ -12,7 +12,9 @@ component that `--image-key` names ("jpg", "input.jpg"). `key.cls` is its label 
 its field "txt", and the object in `key.json` has further fields, and the label ("label", or the label column) if there
 is no `cls`. With `--image-key`, a single component that ends in ".cls" is the label, too. "height" and "width" in the
 JSON are left out unless `--fields` names them, since each record has its own. `--boxes` and `--points` name lists in
-the JSON, and `--id-column` a text. Other members are left out. Of members with one path, the last one counts.
+the JSON, and `--id-column` a text. Members as `key.mask.png` and `key.depth.png` are masks and depth maps; others are
+fields if `--image-columns` names them (`layouts/further_members.py`), and else are left out. Of members with one path,
+the last one counts.
 
 If no input has such a label, and in archives without this layout, labels are those of `ClassFolders`.
 """
@@ -43,15 +45,12 @@ from beam_jobs.sources.files.interface import (
 from beam_jobs.sources.files.many_images import Columns, Files, Splits, as_label, count
 from beam_jobs.sources.files.members import Member, list_tar, list_zip, ranges, read_plain, read_zip, unpack
 from beam_jobs.sources.layouts.class_folders import ClassFolders
+from beam_jobs.sources.layouts.further_members import IMAGE_COMPONENTS, FurtherMembers, check_size
 from beam_jobs.sources.layouts.joined_members import Joined, json_object, refuse_nested, text_of
 from shard_reader.printable import printable
 
 __all__ = ["Archive", "is_archive"]
 
-_IMAGES = frozenset(
-    {"avif", "bmp", "dds", "dib", "gif", "icns", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pcx", "pgm"}
-    | {"png", "pnm", "ppm", "psd", "qoi", "sgi", "tga", "tif", "tiff", "webp", "xbm", "xpm"}
-)
 _VALUES = ("cls", "json", "txt")
 _LISTINGS = {"tar": list_tar, "zip": list_zip}
 _PACKED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz|tzst|rar|7z)$", re.IGNORECASE)
@@ -72,15 +71,18 @@ class Archive(Source):
         super().__init__(options)
         columns = ("id_column", "label_column", "label_separator", "split_column", "fields", "boxes", "points")
         more = ("box_format", "box_frame", "image_key", "nested_classes", "class_pattern")
-        refuse_options(options, "an archive", taken=(*columns, *more))
+        further = ("image_columns", "mask_column", "allow_missing")
+        refuse_options(options, "an archive", taken=(*columns, *more, *further))
         self._files = Files(options)
         self._columns = Columns(options, ("label",), frozenset({"height", "width"}))
         self._folders = ClassFolders(options.nested_classes, options.class_pattern)
         self._names: list[str] = []
         self._splits = Splits([])
-        self._image = (options.image_key or "").lower().removeprefix(".")  # the component, or "" for any image
+        self._further = FurtherMembers(options)
+        self._image = self._further.image  # the component, or "" for any image
         self._webdataset: bool | None = True if self._image else None  # None: not known yet
         self._labels: set[str] = set()  # kinds of members with labels
+        self._roles: dict[str, str] = {}  # of further members
         self._first = ""  # the first problem
         self._usable = self._unusable = self._replaced = 0
 
@@ -119,6 +121,7 @@ class Archive(Source):
                 f"{called}: holds no images ({self._files.left_out.files + self._unusable:,} other files{self._first})"
             )
         self._columns.check(called)
+        self._roles = self._further.roles(called)
         left_out, splits = (*self._files.left_out.named(), *self._columns.left_out()), self._splits.names
         if self._replaced:
             why = "a later one has the same path and counts, as where an archive is unpacked"
@@ -149,7 +152,11 @@ class Archive(Source):
 
     def _layout(self, **facts: Any) -> Layout:
         of = self._columns.objects
-        return Layout(fields=of.types(), boxes=of.box_formats, points=of.point_formats, **facts)
+        if self._roles:
+            further = ", ".join(f"{field} ({role})" for field, role in sorted(self._roles.items()))
+            facts["text"] += f", with {further}"
+        points = of.point_formats
+        return Layout(fields=of.types(), boxes=of.box_formats, points=points, payloads=self._roles, **facts)
 
     def resolve(self, entry: Entry) -> Entry | Problem:
         """The entry, completed with its split and, where folders are classes, its class."""
@@ -181,6 +188,12 @@ class Archive(Source):
             place.pop()
         return _read(lambda start, end: self._files.directory.read(archive, start, end), place)
 
+    def read_payload(self, reference: Reference, name: str) -> bytes:
+        """The bytes of a further member. Raises as `read` does."""
+        archive, *place = reference.payloads[name]
+        check_size(place, self.reading.max_bytes)
+        return _read(lambda start, end: self._files.directory.read(archive, start, end), place)
+
     def answers(self, reference: Reference) -> bool:
         """Whether the folder of the archive can be reached."""
         return self._files.directory.answers(reference.place[0])
@@ -191,7 +204,7 @@ class Archive(Source):
         with tempfile.TemporaryDirectory() as folder:
             joined = Joined(members, lambda path: _key(path)[0], _inner, Path(folder))
             # Asked of every archive until one is a WebDataset: the first ones may have no values.
-            self._webdataset = self._webdataset or any(map(_is_sample, joined))
+            self._webdataset = self._webdataset or any(map(self._is_sample, joined))
             for group in joined:
                 yield from self._sample(name, file, group) if self._webdataset else self._files_of(name, group)
             self._replaced += joined.replaced
@@ -241,29 +254,39 @@ class Archive(Source):
         if not images and (beside or not all(is_ignored(member.name) for member in members)):
             there = ", ".join(sorted(map(_suffix, members)))
             wanted = f"is .{self._image}, which --image-key names" if self._image else "is an image"
-            pictures = sorted(_suffix(member) for member in members if _last_suffix(member) in _IMAGES)
+            pictures = sorted(_suffix(member) for member in members if _last_suffix(member) in IMAGE_COMPONENTS)
             remedy = f"; choose with --image-key {pictures[0]}" if pictures and not self._image else ""
             problem = Problem("no-image", f"none of {there} {wanted}{remedy}")
             yield Entry(self._files.id(archive, _without_dot(key)), 0, problem=problem)
             return
         for member in members:
-            if member not in images and member not in beside.values():
-                another = "another image of its record" if images and _last_suffix(member) in _IMAGES else ""
-                self._files.left_out.add(member.name, another)
+            is_read = member in images or member in beside.values() or self._further.field(_suffix(member)) is not None
+            if not is_read:
+                why = self._further.remedy(_suffix(images[0]), _suffix(member)) if images else ""
+                self._files.left_out.add(member.name, "" if is_ignored(member.name) else why)
         if not images:
             return
         try:
+            others = [(_suffix(member), member) for member in members if member not in images]
+            payloads = self._further.of_sample(archive, others)
             values, label = self._values(ranges(file), beside)
         except BadInput as error:
             problem = Problem(error.reason, str(error))
             yield from (self._entry(archive, image)._replace(problem=image.problem or problem) for image in images)
             return
         for image in images:
-            entry = self._columns.fill(self._entry(archive, image), values)
+            entry = self._columns.fill(self._entry(archive, image)._replace(payloads=payloads), values)
             yield entry if label is None else entry._replace(label=label)
 
+    def _is_sample(self, members: list[Member]) -> bool:
+        """Whether the members of a key are an image and values of it, or masks."""
+        has_image = any(_last_suffix(member) in IMAGE_COMPONENTS for member in members)
+        has_plain = any(_suffix(member) in IMAGE_COMPONENTS for member in members)
+        has_target = has_plain and any(self._further.is_target(_suffix(member)) for member in members)
+        return has_target or (has_image and any(_suffix(member) in _VALUES for member in members))
+
     def _is_image(self, member: Member) -> bool:
-        return _suffix(member) == self._image if self._image else _suffix(member) in _IMAGES
+        return _suffix(member) == self._image if self._image else _suffix(member) in IMAGE_COMPONENTS
 
     def _beside(self, members: list[Member]) -> dict[str, Member]:
         """The members of one key that hold values, by their kind, one of _VALUES."""
@@ -358,12 +381,6 @@ def _suffix(member: Member) -> str:
 def _last_suffix(member: Member) -> str:
     """The rest of a member's name after the last dot, in lower case."""
     return _suffix(member).rpartition(".")[2]
-
-
-def _is_sample(members: list[Member]) -> bool:
-    """Whether the members of a key are an image and values of it."""
-    has_image = any(_last_suffix(member) in _IMAGES for member in members)
-    return has_image and any(_suffix(member) in _VALUES for member in members)
 
 
 def _read(read: Any, place: list[int]) -> bytes:

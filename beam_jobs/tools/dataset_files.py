@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from beam_jobs.errors import JobError, UsageError
 from shard_reader.errors import CorruptionError, DatasetError, ManifestError
 from shard_reader.format import index
-from shard_reader.format.fields import Field
+from shard_reader.format.fields import IMAGE, Field
+from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
@@ -40,6 +41,7 @@ __all__ = [
     "label_counts",
     "local_directory",
     "manifest_at",
+    "need_image_packages",
     "need_packages",
     "other_files",
     "printable_id",
@@ -230,6 +232,21 @@ def need_shard_packages(manifest: Manifest) -> None:
         format = SHARD_FORMATS[name]
         if format.extra is not None and format.package is not None:
             need_packages(format.extra, format.package)
+
+
+def need_image_packages(manifest: Manifest, *, decode: bool) -> None:
+    """Refuse to begin without the packages that make the indexes of a dataset, and those that decode its images.
+
+    Args:
+        decode: whether images are decoded.
+
+    Raises:
+        UsageError: a package is not installed; the message names the extra that has it.
+    """
+    # An index has the sizes in the headers of further images, and of the images of other programs.
+    for name, field in manifest.fields.items():
+        if field.is_image and (decode or name != IMAGE or field.feature is not None):
+            need_packages("decode", *codec_of(field).packages_for(field))
 
 
 def need_packages(extra: str, *names: str) -> None:

@@ -25,6 +25,7 @@ from beam_jobs.terminal import counted, size_text
 from beam_jobs.tools.dataset_files import (
     label_counts,
     local_directory,
+    need_image_packages,
     need_packages,
     need_shard_packages,
     read_manifest,
@@ -122,6 +123,7 @@ def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
     path, manifest = read_manifest(place)
     files = [(format, shard) for shard in manifest.shards() for format in shard.files]
     need_shard_packages(manifest)
+    need_image_packages(manifest, decode=False)
     lines, made = list[str](), 0
     again = functools.partial(_again, path, manifest.fields)
     for number, (is_new, problem) in enumerate(in_parallel(again, files, workers), 1):

@@ -28,7 +28,7 @@ from beam_jobs.tools.dataset_files import (
     data_files,
     label_counts,
     manifest_at,
-    need_packages,
+    need_image_packages,
     need_shard_packages,
     other_files,
     printable_id,
@@ -39,8 +39,7 @@ from shard_reader import Dataset, open_dataset
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c, sha256_file
-from shard_reader.format.fields import IMAGE, Field, extent_columns
-from shard_reader.format.image_codecs.table import codec_of
+from shard_reader.format.fields import Field, extent_columns
 from shard_reader.format.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile, index_name
 from shard_reader.system.memory_map import map_file
 
@@ -89,10 +88,7 @@ class Verification:
         self.path = files.local or Path(self._scratch.name if self._scratch is not None else "")
         self._remote = place if self._scratch is not None else None
         need_shard_packages(self.manifest)
-        # An index has the sizes in the headers of further images, and of the images of other programs.
-        for name, field in self.manifest.fields.items():
-            if field.is_image and (decode or name != IMAGE or field.feature is not None):
-                need_packages("decode", *codec_of(field).packages_for(field))
+        need_image_packages(self.manifest, decode=decode)
         if self._remote is not None:
             for name in (MANIFEST_NAME, *self.manifest.files):
                 copy_to_disk(files, name, self.path)
@@ -335,7 +331,8 @@ def _comparable(fields: Mapping[str, Field]) -> dict[str, str]:
     """The column of the index for each field that is the same in all formats."""
     # Lists are stored in other bytes by each format, and so their checksums differ.
     columns = {name: name for name, field in fields.items() if field.in_index}
-    same = [name for name, field in fields.items() if field.kind in ("image", "string", "bytes") and name != "id"]
+    texts = [name for name, field in fields.items() if field.dtype == "string" and not field.shape and name != "id"]
+    same = [*texts, *(name for name, field in fields.items() if field.is_payload)]
     return columns | {name: extent_columns(name)[2] for name in same}
 
 

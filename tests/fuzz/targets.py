@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +36,7 @@ from beam_jobs.images.targets.masks import exact_values
 from beam_jobs.metadata.card import read_card
 from beam_jobs.metadata.croissant import croissant
 from beam_jobs.metadata.page import page
+from beam_jobs.metadata.pictures import coloured
 from beam_jobs.options import ImageOptions
 from beam_jobs.report.reading.lists import read_lists
 from beam_jobs.report.reading.pictures import picture_of_jpeg
@@ -44,6 +45,7 @@ from beam_jobs.sources import BadInput, Problem, Reference, SourceOptions
 from beam_jobs.sources.files.tables.page_bodies import Damaged, Values
 from beam_jobs.sources.files.tables.parquet_pages import Chunk, places
 from beam_jobs.sources.known import open_source
+from beam_jobs.tools.foreign.images_seen import FurtherImages
 from shard_reader import open_dataset
 from shard_reader.errors import ShardsError, StateError
 from shard_reader.format import Field, Manifest, index, index_name
@@ -70,6 +72,7 @@ FOUND = Path(__file__).parent / "found"
 """Inputs that once went wrong, in a folder for each target."""
 
 GOLDEN = Path(__file__).parents[1] / "reader/format/golden/v1/encoded"
+PAYLOADS = GOLDEN.parent / "payloads"
 _READS = 20  # images of a source that are read
 
 
@@ -102,7 +105,7 @@ def _manifest(data: bytes) -> None:
     Manifest.from_json(text)
 
 
-def _datasets(data: bytes) -> None:
+def _datasets(data: bytes, golden: Path = GOLDEN) -> None:
     """A manifest with a sound checksum, over the golden files."""
     try:
         body = json.loads(data)
@@ -112,12 +115,12 @@ def _datasets(data: bytes) -> None:
         return
     manifest = Manifest.from_json(text)
     for split in list(manifest.splits)[:2]:
-        _read_dataset(text, split, {})
+        _read_dataset(text, split, {}, golden)
 
 
-def _index(data: bytes) -> None:
+def _index(data: bytes, golden: Path = GOLDEN) -> None:
     """An index that the manifest agrees with."""
-    manifest = json.loads((GOLDEN / MANIFEST_NAME).read_text())
+    manifest = json.loads((golden / MANIFEST_NAME).read_text())
     files = manifest["splits"]["train"]["shards"]["files"]["tfrecord"]
     files["index_sha256"] = hashlib.sha256(data).hexdigest() + files["index_sha256"][64:]
     # The checksums of blocks are at the end, however long it is. Without the column, it is read as one of old.
@@ -126,13 +129,13 @@ def _index(data: bytes) -> None:
     for known in (True, False):
         if not known:
             del files["index_crc32c"]
-        _read_dataset(with_checksum(manifest), "train", {index_name(files["path"][0]): data})
+        _read_dataset(with_checksum(manifest), "train", {index_name(files["path"][0]): data}, golden)
 
 
-def _read_dataset(manifest: str, split: str, files: Mapping[str, bytes]) -> None:
+def _read_dataset(manifest: str, split: str, files: Mapping[str, bytes], golden: Path) -> None:
     with tempfile.TemporaryDirectory(dir=_memory()) as directory:
         root = Path(directory)
-        for path in GOLDEN.iterdir():
+        for path in golden.iterdir():
             (root / path.name).symlink_to(path)
         for name, data in {**files, MANIFEST_NAME: manifest.encode()}.items():
             (root / name).unlink()
@@ -140,6 +143,17 @@ def _read_dataset(manifest: str, split: str, files: Mapping[str, bytes]) -> None
         with open_dataset(root, split) as dataset:
             for number in range(min(len(dataset), 4)):
                 dataset[number]
+
+
+def _further_image(data: bytes) -> None:
+    """A value of a TFRecord that may be an image, or a part of one."""
+    seen = FurtherImages()
+    seen.see(np.frombuffer(data, np.uint8), "x.tfrecord: record 0")
+    if seen.is_every and not seen.unread:
+        field = seen.images.field("x", "mask")
+        with contextlib.suppress(ValueError):
+            height, width = (side or 0 for side in field.shape[:2])
+            coloured(decode_image(np.frombuffer(data, np.uint8), field, height, width, max_pixels=1 << 20))
 
 
 def _states(data: bytes) -> None:
@@ -576,6 +590,15 @@ TARGETS: Mapping[str, Target] = {
     "manifest": Target(_manifest, _golden(MANIFEST_NAME), (ShardsError,)),
     "dataset": Target(_datasets, _golden(MANIFEST_NAME), (ShardsError,)),
     "index": Target(_index, _golden("*.tfrecord.index.npy"), (ShardsError,)),
+    "payloads": Target(
+        partial(_datasets, golden=PAYLOADS), lambda: [(PAYLOADS / MANIFEST_NAME).read_bytes()], (ShardsError,)
+    ),
+    "payloads-index": Target(
+        partial(_index, golden=PAYLOADS),
+        lambda: [path.read_bytes() for path in PAYLOADS.glob("*-00000-*.tfrecord.index.npy")],
+        (ShardsError,),
+    ),
+    "further-image": Target(_further_image, _images, ()),
     "state": Target(_states, _state_seeds, (StateError,)),
     "tfrecord": Target(_tfrecord, _golden("*.tfrecord"), (ShardsError,)),
     "example": Target(_example, _examples, (ValueError,)),

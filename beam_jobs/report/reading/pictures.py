@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["MEASURES", "Measures", "Picture", "measure", "picture_of", "picture_of_jpeg"]
+__all__ = [
+    "MEASURES",
+    "SIDE",
+    "Measures",
+    "Picture",
+    "measure",
+    "picture_of",
+    "picture_of_jpeg",
+    "picture_without_loss",
+]
 
 SIDE: Final = 168
 """The longest side of a picture, in pixels."""
@@ -59,6 +68,11 @@ def picture_of(pixels: NDArray[np.uint8]) -> Picture:
     return _picture(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
 
 
+def picture_without_loss(pixels: NDArray[np.uint8]) -> Picture:
+    """A picture of `[height, width, 4]`, uint8, that is small already: its colours stay as they are."""
+    return _saved(Image.fromarray(pixels), lossless=True)
+
+
 def picture_of_jpeg(text: str) -> Picture | None:
     """A small picture of a JPEG in base64, which may be anything: it is drawn again. None if it cannot be read."""
     try:
@@ -84,7 +98,10 @@ def measure(pixels: NDArray[np.uint8]) -> Measures:
 
 def _picture(image: Image.Image) -> Picture:
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return _saved(image, lossless=max(image.size) <= _TINY)
+
+
+def _saved(image: Image.Image, *, lossless: bool) -> Picture:
     buffer = io.BytesIO()
-    small = max(image.size) <= _TINY
-    image.save(buffer, "WEBP", quality=80 if small else _QUALITY, method=4, lossless=small)
+    image.save(buffer, "WEBP", quality=80 if lossless else _QUALITY, method=4, lossless=lossless)
     return Picture(f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", *image.size)

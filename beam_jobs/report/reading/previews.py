@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final
 
 from beam_jobs.report.reading.choice import Place, is_number
+from beam_jobs.report.reading.layers import (
+    Box,
+    Further,
+    Mask,
+    Point,
+    boxes_of,
+    further_of,
+    labels_of,
+    mask_of,
+    name_of,
+    points_of,
+)
 from beam_jobs.report.reading.pictures import Measures, Picture, measure, picture_of
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.shown_pixels import shown_pixels
 from shard_reader.errors import ShardsError
+from shard_reader.format.fields import POINT_ROLES
 
-__all__ = ["Box", "Preview", "Previews"]
+__all__ = ["Preview", "Previews"]
 
 _MOST_BYTES: Final = 3_700_000  # of all pictures as text: with it, a report has less than 5 MB
 _MOST_PIXELS: Final = 1 << 29  # that are decoded for the sample
@@ -26,17 +36,8 @@ _MOST_BOXES = 20
 _THREADS = 4
 _TOGETHER = 256  # records that are read before any of their pictures is counted
 _MOST_LABELS = 20
-
-
-class Box(NamedTuple):
-    """A box in parts of 1,000 of a picture's width and height, the name of its class, and the number of the class."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    name: str
-    number: int
+_NO_ROOM = "left out, for want of room"
+_LABELS = ("label", "objects/label", "objects/bbox")  # fields that a picture shows, beside those with a role
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ class Preview:
         picture: None if there is no room for it, or it cannot be read.
         boxes: the first boxes.
         objects: the number of all boxes.
+        points: keypoints and other points.
+        mask: the mask that lies over the picture.
+        further: further images.
         note: how the values of the pixels were changed to be shown.
         problem: the reason why the image cannot be read, or "".
     """
@@ -65,6 +69,9 @@ class Preview:
     picture: Picture | None = None
     boxes: tuple[Box, ...] = ()
     objects: int = 0
+    points: tuple[Point, ...] = ()
+    mask: Mask | None = None
+    further: tuple[Further, ...] = ()
     note: str = ""
     problem: str = ""
 
@@ -100,10 +107,17 @@ class Previews:
                     self._seen[place] = self.within(preview)
 
     def within(self, preview: Preview) -> Preview:
-        """A preview with its picture if there is room for it, without it otherwise."""
-        if preview.picture is None or self.has_room(preview.picture):
+        """A preview with its pictures as far as there is room for them."""
+        if preview.picture is None:
             return preview
-        return replace(preview, picture=None, problem="left out, for want of room")
+        if not self.has_room(preview.picture):
+            return replace(preview, picture=None, mask=None, further=(), problem=_NO_ROOM)
+        mask = preview.mask if preview.mask is not None and self.has_room(preview.mask.picture) else None
+        further = tuple(
+            one if one.picture is None or self.has_room(one.picture) else Further(one.name, note=_NO_ROOM)
+            for one in preview.further
+        )
+        return replace(preview, mask=mask, further=further)
 
     def has_room(self, picture: Picture) -> bool:
         """Count a picture, and say whether there is room for it."""
@@ -121,7 +135,7 @@ class Previews:
 
     def of_lists(self, places: Sequence[Place], most: int) -> dict[int, list[Place]]:
         """For each label of lists, a few of the records that have it; each record once, those of rare labels first."""
-        labels = {place: set(_labels({"label": value})) for place, value in self._lists(places)}
+        labels = {place: set(labels_of({"label": value})) for place, value in self._lists(places)}
         counts = Counter(label for some in labels.values() for label in some)
         found: dict[int, list[Place]] = {}
         for place, some in labels.items():
@@ -172,24 +186,28 @@ class Previews:
 
     def _preview(self, place: Place) -> Preview:
         data = self._splits[place.split]
+        shown = [name for name, field in data.fields.items() if name in _LABELS or field.role in POINT_ROLES]
         try:
-            record = data[place.number]
+            pixels, note = shown_pixels(data.image(place.number))
+            values = {name: data.column(name, [place.number])[0] for name in shown}
         except (ShardsError, OSError) as error:
             return Preview(data.split, self._id(data, place), problem=self.message(error))
-        pixels, note = shown_pixels(record["image"])
         names = data.class_names
-        labels = [_name(label, names) for label in _labels(record)]
-        boxes = _boxes(record, names)
+        labels = [name_of(label, names) for label in labels_of(values)]
+        boxes, picture = boxes_of(values, data.fields, names), picture_of(pixels)
         return Preview(
             split=data.split,
-            id=record["id"],
+            id=self._id(data, place),
             labels=tuple(dict.fromkeys(labels))[:_MOST_LABELS],
             height=pixels.shape[0],
             width=pixels.shape[1],
             original=_original(data, place.number),
-            picture=picture_of(pixels),
+            picture=picture,
             boxes=boxes[:_MOST_BOXES],
             objects=len(boxes),
+            points=points_of(values, data.fields),
+            mask=mask_of(data, place.number, picture),
+            further=tuple(further_of(data, place.number)),
             note=note,
         )
 
@@ -200,41 +218,9 @@ class Previews:
             return f"record {place.number}"
 
 
-def _labels(record: Mapping[str, Any]) -> list[int]:
-    """The labels of a record, or of its objects."""
-    found = record.get("label", record.get("objects/label"))
-    values = np.ravel(np.asarray([] if found is None else found))
-    return [int(value) for value in values] if np.issubdtype(values.dtype, np.integer) else []
-
-
-def _name(label: int, names: Sequence[str] | None) -> str:
-    return names[label] if names is not None and 0 <= label < len(names) else str(label)
-
-
 def _original(data: Dataset, number: int) -> tuple[int, int] | None:
     names = ("original_height", "original_width")
     if not all(is_number(data.fields, name) for name in names):
         return None
     height, width = (int(data.column(name, [number])[0]) for name in names)
     return height, width
-
-
-def _boxes(record: Mapping[str, Any], names: Sequence[str] | None) -> tuple[Box, ...]:
-    """The boxes of `objects/bbox`, which are ymin, xmin, ymax, xmax as parts of the image."""
-    found = record.get("objects/bbox")
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] != 4:
-        return ()
-    corners: NDArray[np.float64] = np.clip(np.nan_to_num(found.astype(np.float64)), 0, 1) * 1000
-    labels = _object_labels(record, len(corners))
-    return tuple(
-        Box(round(left, 1), round(top, 1), round(max(0.0, right - left), 1), round(max(0.0, bottom - top), 1),
-            "" if label is None else _name(label, names), 0 if label is None else label % 8)
-        for (top, left, bottom, right), label in zip(corners.tolist(), labels, strict=True)
-    )  # fmt: skip
-
-
-def _object_labels(record: Mapping[str, Any], count: int) -> list[int | None]:
-    found = record.get("objects/label")
-    if isinstance(found, np.ndarray) and found.shape == (count,) and np.issubdtype(found.dtype, np.integer):
-        return [int(label) for label in found]
-    return [None] * count

@@ -14,6 +14,7 @@ from shard_reader.dataset.dataset import Dataset
 from shard_reader.errors import ShardsError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c
+from shard_reader.format.fields import IMAGE, extent_columns
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import Manifest
 from shard_reader.shards.shard import OpenShard
@@ -49,6 +50,7 @@ class Survey:
         extremes: records by the name of what is extreme about them.
         constants: some of the images of one colour.
         by_id: the records of the ids that were asked for, each with those that have the same CRC-32C.
+        empty: the number of the records that have no bytes in a field of bytes, or no element in a list with a role.
         problems: a line for each shard that cannot be read.
     """
 
@@ -63,6 +65,7 @@ class Survey:
     extremes: dict[str, list[Place]] = field(default_factory=dict)
     constants: list[Place] = field(default_factory=list)
     by_id: dict[str, Place] = field(default_factory=dict)
+    empty: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -126,8 +129,13 @@ class _Pass:
             records=sum(split.records for split in manifest.splits.values()),
             has_originals=is_number(fields, "original_height") and is_number(fields, "original_width"),
         )
+        self._payloads = {
+            name: extent_columns(name)[1]
+            for name, field in fields.items()
+            if field.dtype == "bytes" or (field.role is not None and not field.is_image)
+        }
         self._has_labels = is_number(fields, "label")
-        self._is_raw = codec_of(fields["image"]).is_raw
+        self._is_raw = codec_of(fields[IMAGE]).is_raw
         self._has_hash = is_number(fields, "phash")
         self._step = max(1, -(-self.survey.records // _ROWS))
         self._sizes: list[NDArray[np.void]] = []
@@ -153,6 +161,8 @@ class _Pass:
     def _add(self, rows: NDArray[np.void], split: int, numbers: NDArray[np.int64]) -> None:
         sizes = self._sizes_of(rows)
         self.survey.rows += len(rows)
+        for name, column in self._payloads.items():
+            self.survey.empty[name] = self.survey.empty.get(name, 0) + int(np.count_nonzero(rows[column] == 0))
         self._sizes.append(sizes[-int(numbers[0]) % self._step :: self._step])
         stored = sizes["height"].astype(np.float64) * sizes["width"]
         may_be_shown = (stored > 0) & (stored <= _MOST_PIXELS)

@@ -86,7 +86,7 @@ class Rows:
         fields: dict[str, Any] = {BBOX: found, LABEL: labels} | ({KEYPOINTS: points} if self.shape else {})
         if self.outlines is None:
             return fields, {}
-        return fields, {"segments": self.outlines.of_objects(outlines, None, relative=True)}
+        return fields, {"segments": self.outlines.of_objects(outlines, None)}
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """The parts of objects that are not stored."""

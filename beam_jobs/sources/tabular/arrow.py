@@ -9,8 +9,9 @@ INPUT/train/data-00000-of-00001.arrow            save_to_disk of a DatasetDict: 
 The column of images is `struct<bytes, path>`, binary, or a list of either, of which the first is read. Of a struct
 without bytes, the path is read, as that of a table. An id is the file and the number of the row in it, from 0, in eight
 digits: "data/train-00000-of-00005.parquet/00000012". Classes come from the metadata of Hugging Face; a label that is
-null or -1 stands for no label. Every other column is a field. A column `objects` of structs of lists has fields
-`objects/name`.
+null or -1 stands for no label. Other columns of images are further images if `--image-columns` names them, or if their
+names are of masks or depth maps; other binary columns become bytes as NAME:bytes. Every other column is a field. A
+column `objects` of structs of lists has fields `objects/name`.
 
 The plan sorts images by hashes, and so they are read in any order, by every worker. A worker that unpacked a row group
 for one image would read the dataset as many times as a row group has rows. So the listing finds the range of each image
@@ -28,6 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.annotations.payloads import PayloadColumns
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, split_place
 from beam_jobs.sources.files.interface import (
     DOWNLOADS,
@@ -43,7 +45,6 @@ from beam_jobs.sources.files.interface import (
     refuse_options,
 )
 from beam_jobs.sources.files.many_images import Files, Splits, count
-from beam_jobs.sources.files.tables.image_columns import Group
 from beam_jobs.sources.files.tables.page_bodies import Damaged, Values, unpacked_for
 from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
 from beam_jobs.sources.tabular.arrow_schema import ArrowFile, FileSchema, arrow_file, is_arrow
@@ -63,7 +64,8 @@ class ArrowFiles(Source):
         super().__init__(options)
         columns = ("id_column", "label_column", "label_separator", "split_column", "fields", "boxes", "points")
         more = ("image_key", "box_format", "box_frame", "root", "no_urls", "below", *DOWNLOADS)
-        refuse_options(options, "Parquet or Arrow with images", taken=(*columns, *more))
+        further = ("image_columns", "mask_column", "allow_missing")
+        refuse_options(options, "Parquet or Arrow with images", taken=(*columns, *more, *further))
         self._files = Files(options)
         folder = options.input if self._files.directory.exists() else split_place(options.input)[0]
         self._paths = Paths(options.root or folder, options, "--root" if options.root else "INPUT")
@@ -142,6 +144,7 @@ class ArrowFiles(Source):
             fields=fields,
             boxes=columns.box_formats,
             points=columns.point_formats,
+            payloads=columns.payloads.roles,
             unlabelled=unlabelled if any_label else frozenset(),
             reached=self._paths.reached,
         )
@@ -152,9 +155,18 @@ class ArrowFiles(Source):
         Raises:
             BadInput: the file is damaged, or has become shorter since the listing.
         """
-        if isinstance(reference.place, str):
-            return self._paths.read(reference.place, self.reading)
-        name, *place = reference.place
+        return self._read_at(reference.place)
+
+    def read_payload(self, reference: Reference, name: str) -> bytes:
+        """The bytes in another column, or of the file that it names. Raises as `read` does."""
+        return self._read_at(reference.payloads[name])
+
+    def _read_at(self, place: Any) -> bytes:
+        if isinstance(place, str):
+            return self._paths.read(place, self.reading)
+        name, *place = place
+        if place[-1] > self.reading.max_bytes:
+            raise BadInput("too-large", f"has {place[-1]:,} bytes, more than --max-bytes {self.reading.max_bytes:,}")
         try:
             return self._values.read(name, place)
         except Damaged as error:
@@ -191,17 +203,24 @@ class ArrowFiles(Source):
             self._schema = schema = FileSchema(file.schema)
         except Damaged as error:
             raise file.refused(str(error)) from error
-        image = schema.choose(self.options.image_key, file)
+        payloads = PayloadColumns.of(self.options)
+        key = payloads.image_or("--image-key", self.options.image_key)
+        image = schema.choose(key, file, "--image-key" if payloads.image is None else "--image-columns")
+        payloads = schema.add_further(payloads, file, self.options.fields is None)
         others = {name: kind for name, kind in schema.others.items() if name in (self.options.fields or ())}
         for name, kind in others.items():
             raise file.refused(f'column "{name}" is {kind}, which cannot be a field; leave it out of --fields')
-        paths = {f"{one.name}.path" for one in schema.images}
-        names = [name for name in schema.columns if name not in paths or self._asks(name)]
-        if image.name not in names:
-            names.append(image.name)
+        names = [name for name in schema.columns if name not in schema.paths or self._asks(name)]
+        names += [name for name in (image.name, *payloads.columns.values()) if name not in names]
         splits = () if self._splits.names else ("split",)
         self._columns = columns = recognise(
-            names, self.options, image.name, self._refused, label=schema.only_label, splits=splits
+            names,
+            self.options,
+            image.name,
+            self._refused,
+            label=schema.only_label,
+            splits=splits,
+            payloads=payloads,
         )
         boxes = self.options.boxes[0] if self.options.boxes else None
         objects = schema.object_classes(boxes)
@@ -217,20 +236,22 @@ class ArrowFiles(Source):
         """The entries of one file."""
         columns, schema = self._columns, self._schema
         assert columns is not None  # the file was recognised
-        wanted = [one for one in columns.wanted if one != columns.image]
-        path = f"{columns.image}.path"
+        images = [schema.image, *schema.further.values()]
+        wanted = [one for one in columns.wanted if one not in {image.name for image in images}]
+        wanted += [path for one in images if (path := f"{one.name}.path") in schema.columns and path not in wanted]
         read = [schema.columns[one] for one in wanted]
-        read += [schema.columns[path]] if path in schema.columns and path not in wanted else []
         names, row = [one.name for one in read], 0
-        for group in file.groups(schema.image, read):
-            places, broken = _Places(group), f"{file.group} {group.number} cannot be read"
+        for group in file.groups(images, read):
+            streams, broken = list(map(_Places, group.places)), f"{file.group} {group.number} cannot be read"
             for values in group.rows:
-                place = next(places)
-                problem = Problem("damaged", f"{broken}: {place}") if isinstance(place, str) else None
+                place, *others = map(next, streams)
+                damage = next((one for one in (place, *others) if isinstance(one, str)), None)
+                problem = Problem("damaged", f"{broken}: {damage}") if damage is not None else None
                 problem = split if isinstance(split, Problem) else problem
                 known = split if isinstance(split, str) else None
                 found = dict(zip(names, values, strict=True))
-                yield self._entry(name, row, place if isinstance(place, list) else None, found, known, problem)
+                entry = self._entry(name, row, place if isinstance(place, list) else None, found, known, problem)
+                yield entry if entry.problem is not None else self._with_further(entry, name, row, others, found)
                 row += 1
         self._rows += row
 
@@ -255,7 +276,7 @@ class ArrowFiles(Source):
             return entry._replace(problem=Problem(problem.reason, f"{where}: {problem.message}"))
         try:
             if place is None:
-                entry = entry._replace(place=self._path_of(row))
+                entry = entry._replace(place=self._path_of(row, columns.image))
             label = self._label(row, where)
             if self._objects is not None:
                 self._check_objects(row[self._objects])
@@ -267,14 +288,27 @@ class ArrowFiles(Source):
             entry = entry._replace(place="") if bad.reason in UNREACHED else entry
             return entry._replace(problem=Problem(bad.reason, f"{where}: {bad}"))
 
-    def _path_of(self, row: Mapping[str, Any]) -> str:
+    def _with_further(self, entry: Entry, name: str, number: int, places: list[Any], row: Mapping[str, Any]) -> Entry:
+        """The entry with the places of its further images. A null value is a missing one."""
+        payloads: dict[str, Any] = {}
+        for (field, column), place in zip(self._schema.further.items(), places, strict=True):
+            path = row.get(f"{column.name}.path")
+            try:
+                if place is not None:
+                    payloads[field] = [name, *place]
+                elif isinstance(path, str) and path:
+                    payloads[field] = self._path_of(row, column.name)
+            except BadInput as bad:
+                where = f'{self._files.base(name)} row {number}: column "{column.name}"'
+                return entry._replace(problem=Problem(bad.reason, f"{where}: {bad}"))
+        return entry._replace(payloads=payloads)
+
+    def _path_of(self, row: Mapping[str, Any], column: str) -> str:
         """The path of an image without bytes."""
-        columns = self._columns
-        assert columns is not None  # the row was read by them
-        path = row.get(f"{columns.image}.path")
+        path = row.get(f"{column}.path")
         path = path[0] if isinstance(path, list) and path else path
         if not isinstance(path, str) or not path:
-            raise BadInput("no-image", f'column "{columns.image}" is empty; it is to have an image')
+            raise BadInput("no-image", f'column "{column}" is empty; it is to have an image')
         path = with_slashes(path)
         self._paths.check(path)
         return path
@@ -306,18 +340,8 @@ class ArrowFiles(Source):
     def _left_out(self, columns: RowColumns) -> Iterator[LeftOut]:
         """The columns that are not read, with the reason."""
         yield from columns.not_read()
-        schema, image = self._schema, self._schema.image
-        if image.is_list:
-            yield LeftOut(what=f'all but the first image of each list in "{image.name}"', why="a record has one image")
-        if (path := f"{image.name}.path") in schema.columns and not self._asks(path):
-            yield LeftOut(what=path, why="names of files; --fields or --id-column keeps them")
-        others = [one.name for one in schema.images if one.name != image.name]
-        if others:
-            yield LeftOut(what=f"columns {listed(others)}", why="a record has one image; --image-key chooses another")
-        if schema.others:
-            kinds = ", ".join(f"{name} ({kind})" for name, kind in list(schema.others.items())[:4])
-            yield LeftOut(what=f"columns {kinds}", why="fields hold numbers, texts, and lists of either")
-        unnamed = [name for name in columns.fields if name in schema.classes and name != self._objects]
+        yield from self._schema.left_out(self._asks)
+        unnamed = [name for name in columns.fields if name in self._schema.classes and name != self._objects]
         if unnamed:
             yield LeftOut(what=f"names of the classes of {listed(unnamed)}", why="they are fields of whole numbers")
 
@@ -339,8 +363,8 @@ class ArrowFiles(Source):
 class _Places:
     """The places of a group's images; after damage, the reason for each further row."""
 
-    def __init__(self, group: Group) -> None:
-        self._places, self._broken = group.places, ""
+    def __init__(self, places: Iterator[list[Any] | None]) -> None:
+        self._places, self._broken = places, ""
 
     def __next__(self) -> list[Any] | str | None:
         if self._broken:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from beam_jobs.sources.files.annotations.payloads import PayloadColumns, role_of_name
+from beam_jobs.sources.files.interface import LeftOut
 from beam_jobs.sources.files.tables.arrow import fixed_field
 from beam_jobs.sources.files.tables.arrow_ipc import IpcImages
 from beam_jobs.sources.files.tables.image_columns import (
     Column,
     ImageColumn,
+    binary_columns,
     class_names,
     columns_of,
     features_of,
@@ -62,6 +65,9 @@ class FileSchema:
         found = {name: class_names(features, name) for name in self.columns}
         self.classes = {name: names for name, names in found.items() if names is not None}
         self.image = ImageColumn("", False, False, False)
+        self.binaries = binary_columns(schema) if schema else {}
+        self.further: dict[str, ImageColumn] = {}
+        """The columns of further images and of bytes, by their fields."""
 
     def field(self, name: str, boxes: str | None = None) -> str:
         """The name of the field of a column: "objects/area" for the child of the struct with the boxes."""
@@ -88,13 +94,13 @@ class FileSchema:
         names = [name for name in self.classes if self.columns[name].child is None]
         return names[0] if len(names) == 1 else None
 
-    def choose(self, key: str | None, file: ParquetImages | IpcImages) -> ImageColumn:
-        """Choose the column of images."""
+    def choose(self, key: str | None, file: ParquetImages | IpcImages, option: str = "--image-key") -> ImageColumn:
+        """Choose the column of images. `option` names the key."""
         there = listed([image.name for image in self.images]) or "none"
         if key is not None:
             found = [image for image in self.images if image.name == key]
             if not found:
-                raise file.refused(f"--image-key {key}: is no column of images; those are: {there}")
+                raise file.refused(f"{option} {key}: is no column of images; those are: {there}")
         else:
             found = self.images[:1]
         if not found:
@@ -105,6 +111,50 @@ class FileSchema:
             )
         self.image = found[0]
         return self.image
+
+    def add_further(
+        self, payloads: PayloadColumns, file: ParquetImages | IpcImages, with_masks: bool
+    ) -> PayloadColumns:
+        """The columns of further images and of bytes: those of the options, and if asked, those with names of masks.
+
+        Photos are taken only if an option names them: their proportions may be other ones.
+        """
+        for option, name in payloads.options:
+            if name not in self.binaries:
+                there = listed(list(self.binaries))
+                raise file.refused(f"{option} {name}: is no column of images or bytes; those are: {there}")
+        named = {*payloads.columns.values(), self.image.name}
+        if payloads.image is None and with_masks:
+            masks = [one.name for one in self.images if one.name not in named and role_of_name(one.name) != "photo"]
+            payloads = payloads.with_columns({name: name for name in masks})
+        self.further = {field: self.binaries[column] for field, column in payloads.columns.items()}
+        return payloads
+
+    @property
+    def paths(self) -> set[str]:
+        """The columns with the paths of images that have no bytes."""
+        return {f"{one.name}.path" for one in (*self.images, *self.further.values())}
+
+    def left_out(self, asks: Callable[[str], bool]) -> Iterator[LeftOut]:
+        """The columns that are no values and are not read, with the reason. `asks` tells names in the options."""
+        taken = (self.image, *self.further.values())
+        for one in taken:
+            if one.is_list:
+                yield LeftOut(what=f'all but the first image of each list in "{one.name}"', why="a field has one image")
+            if (path := f"{one.name}.path") in self.columns and not asks(path):
+                yield LeftOut(what=path, why="names of files; --fields or --id-column keeps them")
+        binaries = [name for name in self.binaries if name not in {one.name for one in taken}]
+        images = [one.name for one in self.images if one.name in binaries]
+        if images:
+            why = f"--image-columns {','.join([self.image.name, *images])} stores them, or NAME:bytes as bytes"
+            yield LeftOut(what=f"columns {listed(images)}", why=why)
+        if others := [name for name in binaries if name not in images]:
+            why = f"--image-columns {self.image.name},{others[0]}:bytes stores them as they are"
+            yield LeftOut(what=f"columns {listed(others)}", why=why)
+        unread = {name: kind for name, kind in self.others.items() if name.partition(".")[0] not in self.binaries}
+        if unread:
+            kinds = ", ".join(f"{name} ({kind})" for name, kind in list(unread.items())[:4])
+            yield LeftOut(what=f"columns {kinds}", why="fields hold numbers, texts, and lists of either")
 
     def difference(self, other: FileSchema, first: str) -> str:
         """A sentence about another file with other columns; "" if it has the same."""
@@ -119,7 +169,9 @@ class FileSchema:
         if self.classes != other.classes:
             return f"names other classes than {first}; give a folder inside, or one file"
         own = next(image for image in other.images if image.name == self.image.name)
-        return "" if own == self.image else f'has images of another type in "{own.name}" than {first}; write it again'
+        odd = [own] if own != self.image else []
+        odd += [one for one in self.further.values() if other.binaries.get(one.name) != one]
+        return f'has images of another type in "{odd[0].name}" than {first}; write it again' if odd else ""
 
     def fixed(self, names: Sequence[str]) -> dict[str, Field]:
         """The types of columns of lists of one length."""

@@ -1,8 +1,8 @@
 """Parquet files as the Hugging Face Hub lays them out and shows them: data/SPLIT-00000-of-00005.parquet.
 
-`image` is a struct of bytes and a path, `label` the number of a class, whose names are in the schema. Objects are one
-struct of lists, `objects`: `bbox` has x, y, width and height in pixels, `category` the numbers of classes, `point` has
-x and y in pixels.
+`image` and each further image is a struct of bytes and a path, `label` the number of a class, whose names are in the
+schema. Objects are one struct of lists, `objects`: `bbox` has x, y, width and height in pixels, `category` the numbers
+of classes, `point` has x and y in pixels, `keypoints` x, y and their visibility. Other bytes are binary.
 
 Source: the features of `datasets`, as its `Features.to_dict` writes them into the metadata "huggingface" of a schema.
 """
@@ -14,15 +14,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from beam_jobs.tools.exporting.records import BOXES, OBJECT_LABELS, POINTS, ExportedRecord, Exporter, file_name
-from shard_reader.format.fields import Field
+from beam_jobs.tools.exporting.records import (
+    BOXES,
+    KEYPOINTS,
+    OBJECT_LABELS,
+    POINTS,
+    ExportedRecord,
+    Exporter,
+    file_name,
+)
+from shard_reader.format.fields import IMAGE, Field
 
 __all__ = ["finish", "write"]
 
 _GROUP_ROWS: Final = 100  # as the Hub advises for images: a viewer reads whole row groups
 _GROUP_BYTES: Final = 1 << 27
 _OBJECTS: Final = "objects/"
-_CHILDREN: Final = {BOXES: "bbox", POINTS: "point", OBJECT_LABELS: "category"}
+_CHILDREN: Final = {BOXES: "bbox", POINTS: "point", KEYPOINTS: "keypoints", OBJECT_LABELS: "category"}
 _TYPES: Final = {"int64": "int64", "float32": "float32", "string": "string"}
 
 
@@ -40,9 +48,10 @@ def write(exporter: Exporter, numbers: range, root: Path, split: str, part: int,
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path = place / f"{split}-{part:05d}-of-{parts:05d}.parquet"
     # Images are compressed already. Others find them by their place in the file.
-    plain = {"image.bytes": "NONE", "image.path": "NONE"}
-    columns = [name for name in features if name != next(iter(features))]
-    compression = {**plain, **{name: "SNAPPY" for name in columns}}
+    images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
+    columns = [name for name in features if name not in images]
+    compression = {f"{name}.{part}": "NONE" for name in images for part in ("bytes", "path")}
+    compression |= {name: "SNAPPY" for name in columns}
     with (
         errors_of_writing(path),
         open(path, "wb") as file,  # of Python, which closes it also after an error of Arrow
@@ -62,7 +71,7 @@ def _groups(records: Iterator[ExportedRecord]) -> Iterator[list[ExportedRecord]]
     group, size = list[ExportedRecord](), 0
     for record in records:
         group.append(record)
-        size += len(record.image)
+        size += len(record.image) + sum(map(len, record.files.values()))
         if len(group) == _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
             group, size = [], 0
@@ -71,7 +80,14 @@ def _groups(records: Iterator[ExportedRecord]) -> Iterator[list[ExportedRecord]]
 
 
 def _row(exporter: Exporter, record: ExportedRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {"image": {"bytes": record.image, "path": file_name(record)}, "id": record.id}
+    row: dict[str, Any] = {IMAGE: {"bytes": record.image, "path": file_name(record)}, "id": record.id}
+    for name, payload in exporter.payloads.items():
+        data = record.files[name]
+        row[payload.column] = (
+            {"bytes": data, "path": f"{payload.folder}/{file_name(record, payload.suffix)}"}
+            if payload.is_image
+            else data
+        )
     if exporter.has_label:
         row["label"] = record.label
     for name, value in record.values.items():
@@ -84,7 +100,10 @@ def _row(exporter: Exporter, record: ExportedRecord) -> dict[str, Any]:
 
 def _features(exporter: Exporter) -> dict[str, Any]:
     """The features of `datasets` for the columns, in their order."""
-    features: dict[str, Any] = {"image": {"_type": "Image"}, "id": _value("string")}
+    features: dict[str, Any] = {IMAGE: {"_type": "Image"}}
+    for payload in exporter.payloads.values():
+        features[payload.column] = {"_type": "Image"} if payload.is_image else _value("binary")
+    features["id"] = _value("string")
     if exporter.has_label:
         label = _classes(exporter)
         features["label"] = label if not exporter.data.fields["label"].shape else _list(label)
@@ -102,7 +121,7 @@ def _child(name: str) -> str:
 
 def _feature(exporter: Exporter, name: str, field: Field) -> dict[str, Any]:
     inner = _classes(exporter) if name == OBJECT_LABELS and field.dtype == "int64" else _value(_TYPES[field.dtype])
-    if name in (BOXES, POINTS):
+    if name in (BOXES, POINTS) or field.role is not None:
         inner = _value("float64")
     for side in reversed(field.shape):
         inner = _list(inner, side)

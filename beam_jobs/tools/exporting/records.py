@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -14,19 +14,56 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
 from shard_reader import Dataset
-from shard_reader.format.fields import FIELD_DTYPES, INPUT_FIELDS, Field
-from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of, decode_image
+from shard_reader.format.fields import FIELD_DTYPES, IMAGE, INPUT_FIELDS, Field
+from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of
+from shard_reader.printable import printable
 
-__all__ = ["BOXES", "OBJECT_LABELS", "POINTS", "ExportedRecord", "Exporter", "file_name", "folder_names"]
+__all__ = [
+    "BOXES",
+    "FILE_NAME",
+    "KEYPOINTS",
+    "OBJECT_LABELS",
+    "POINTS",
+    "ExportedRecord",
+    "Exporter",
+    "Payload",
+    "file_name",
+    "folder_names",
+]
 
 BOXES: Final = "objects/bbox"
 POINTS: Final = "objects/point"
+KEYPOINTS: Final = "objects/keypoints"
 OBJECT_LABELS: Final = "objects/label"
-_TAKEN: Final = ("file_name", "image", "id", "label", "objects")  # columns that are no fields
+FILE_NAME: Final = "file_name"
+"""The end of the names of columns of files, as Hugging Face expects it."""
+_TAKEN: Final = (FILE_NAME, "image", "id", "label", "objects")  # columns that are no fields
 _ROWS: Final = 256  # whose values are read together
 _LONGEST_NAME: Final = 120  # bytes, to which a number and a suffix are added: file systems allow 255
 # Letters and digits of any language, spaces, and the other characters that every file system has.
 _UNSAFE: Final = re.compile(r"[^\w .()+=@,~-]|^[. ]+|[. ]+$")
+
+
+_BYTES_SUFFIX: Final = ".bin"
+_UNUSUAL: Final = re.compile(r"[^\w-]")  # characters that a field's name may have, and a part of a file's name not
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A further image, or bytes, of each record, as a file.
+
+    `column` is the name of its column, `file_column` that of one with names of files, `part` the name inside of names
+    of files, `folder` that of its folder. The files have the suffix `suffix`. An image that is stored as pixels
+    `encodes` them.
+    """
+
+    column: str
+    file_column: str
+    part: str
+    folder: str
+    suffix: str
+    is_image: bool
+    encodes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +72,8 @@ class ExportedRecord:
 
     `number` is its number in its split. `image` are the bytes of an image file with the suffix `suffix`. `label` is the
     number of its class, a list of several, or None. `values` are its further fields, as in JSON: boxes are x, y, width
-    and height in pixels, points x and y in pixels.
+    and height in pixels, points x and y in pixels, keypoints x, y and their visibility. `files` are the bytes of its
+    further images, and those of other fields of bytes.
     """
 
     number: int
@@ -44,6 +82,7 @@ class ExportedRecord:
     suffix: str
     label: int | list[int] | None
     values: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Exporter:
@@ -59,13 +98,15 @@ class Exporter:
         self.class_folders = folder_names(data.class_names or ())
         """The folder of each class."""
         known = {*FIELD_DTYPES, *INPUT_FIELDS}
-        self.fields: dict[str, Field] = {n: f for n, f in data.fields.items() if not f.is_image and n not in known}
-        """The fields beside the image, the id and the label."""
-        self.columns = _column_names(self.fields)
-        """The names of their columns."""
+        self.fields: dict[str, Field] = {n: f for n, f in data.fields.items() if not f.is_payload and n not in known}
+        """The fields beside images, bytes, the id and the label."""
+        further = [name for name, field in data.fields.items() if field.is_payload and name != IMAGE]
+        self.columns = _column_names([*self.fields, *further])
+        """The names of the columns of these fields, and of further images and of bytes."""
         self.has_label = "label" in data.fields
-        self._image = data.manifest.fields["image"]
-        self.suffix, self._encodes = _file_type(data, self._image)
+        self.suffix, self._encodes = _file_type(data, IMAGE)
+        self.payloads = dict(zip(further, self._payloads(further), strict=True))
+        """The further images and the fields of bytes."""
 
     def records(self, start: int, stop: int) -> Iterator[ExportedRecord]:
         """The records from `start` to `stop`, in stored order.
@@ -95,12 +136,27 @@ class Exporter:
             return [self.class_names[one] for one in label]
         return self.class_names[label]
 
+    def _payloads(self, names: list[str]) -> Iterator[Payload]:
+        folders = folder_names([*self.class_folders, *names])[len(self.class_folders) :]
+        parts = _different(_UNUSUAL.sub("_", name) for name in names)
+        for name, folder, part in zip(names, folders, parts, strict=True):
+            column = self.columns[name]
+            if not self.data.fields[name].is_image:
+                yield Payload(column, column, part, folder, _BYTES_SUFFIX, is_image=False)
+                continue
+            suffix, encodes = _file_type(self.data, name)
+            file_column = f"{column}_{FILE_NAME}"
+            while file_column in self.columns.values():
+                file_column = f"_{file_column}"
+            yield Payload(column, file_column, part, folder, suffix, is_image=True, encodes=encodes)
+
     def _block(self, numbers: range) -> Iterator[ExportedRecord]:
         data = self.data
         ids = data.ids(numbers)
         sizes = [data.column(name, numbers) for name in ("height", "width")]
         labels = data.column("label", numbers) if self.has_label else [None] * len(numbers)
         columns = {name: data.column(name, numbers) for name in self.fields}
+        others = {name: data.column(name, numbers) for name, payload in self.payloads.items() if not payload.is_image}
         for place, number in enumerate(numbers):
             height, width = (int(column[place]) for column in sizes)
             values = {n: self._value(n, column[place], height, width) for n, column in columns.items()}
@@ -111,10 +167,16 @@ class Exporter:
             yield ExportedRecord(
                 number=number,
                 id=bytes(ids[place]).decode("utf-8", "backslashreplace"),
-                image=self._file(number, height, width),
+                image=self._file(number, IMAGE, self.suffix if self._encodes else None),
                 suffix=self.suffix,
                 label=label,
                 values=values,
+                files={
+                    name: bytes(others[name][place])
+                    if name in others
+                    else self._file(number, name, payload.suffix if payload.encodes else None)
+                    for name, payload in self.payloads.items()
+                },
             )
 
     def _check_label(self, number: int, label: Any) -> None:
@@ -128,21 +190,23 @@ class Exporter:
                 classes = f"the {len(self.class_names)} classes have the numbers from 0 on"
                 raise JobError(f"{self.data.describe(number)}: has the label {one}, and {classes}")
 
-    def _file(self, number: int, height: int, width: int) -> bytes:
-        payload = self.data.payload(number)
-        if not self._encodes:
-            return payload.tobytes()
-        pixels = decode_image(payload, self._image, height, width)
-        codec = next(codec for codec in IMAGE_CODECS.values() if codec.suffix == self.suffix)
-        return codec.encode(np.ascontiguousarray(pixels), None)
+    def _file(self, number: int, name: str, suffix: str | None) -> bytes:
+        """An image as a file: its stored bytes, or its pixels in the encoding of a suffix."""
+        if suffix is None:
+            return self.data.payload(number, name).tobytes()
+        pixels = self.data.image(number, name)
+        codec = next(codec for codec in IMAGE_CODECS.values() if codec.suffix == suffix)
+        return codec.encode(np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1)), None)
 
     def _value(self, name: str, value: Any, height: int, width: int) -> Any:
-        found = plain(value)
-        if name == BOXES:
+        found, role, shape = plain(value), self.fields[name].role, self.fields[name].shape
+        if name == BOXES or role == "boxes":
             return boxes_in_pixels(np.asarray(value, np.float64).reshape(-1, 4), height, width)
-        if name == POINTS:
+        if name == POINTS or role == "points":
             return (np.asarray(value, np.float64).reshape(-1, 2) * [height, width])[:, ::-1].tolist()
-        shape = self.fields[name].shape
+        if role == "keypoints":
+            points = np.asarray(value, np.float64).reshape(-1, *(side or 1 for side in shape[1:]))
+            return (points * [height, width, 1])[..., [1, 0, 2]].tolist()
         # Lists of rows are stored flat.
         if len(shape) > 1 and isinstance(found, list) and found and not isinstance(found[0], list):
             return np.asarray(found).reshape(-1, *(side or 1 for side in shape[1:])).tolist()
@@ -151,7 +215,7 @@ class Exporter:
 
 def _column_names(fields: Iterable[str]) -> dict[str, str]:
     """The names of columns for fields, each different: a field `bbox` beside boxes is `bbox_`."""
-    special = {BOXES: "bbox", POINTS: "point"}
+    special = {BOXES: "bbox", POINTS: "point", KEYPOINTS: "keypoints"}
     columns = {name: special[name] for name in fields if name in special}
     for name in fields:
         column = name
@@ -180,8 +244,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _file_type(data: Dataset, image: Field) -> tuple[str, bool]:
+def _file_type(data: Dataset, name: str) -> tuple[str, bool]:
     """The suffix of image files, and whether the stored bytes have to be encoded for them."""
+    image = data.fields[name]
     codec = codec_of(image)
     if codec.suffix is not None:
         return codec.suffix, False
@@ -192,10 +257,21 @@ def _file_type(data: Dataset, image: Field) -> tuple[str, bool]:
             assert other.suffix is not None
             return other.suffix, True
     colours = "" if channels is None else f" and {channels} channels"
+    what = "its images are" if name == IMAGE else f"its images {printable(name)!r} are"
     raise UsageError(
-        f"{data.name}: its images are of {image.dtype}{colours}, and no image file holds those; read them with"
+        f"{data.name}: {what} of {image.dtype}{colours}, and no image file holds those; read them with"
         " shard_reader, and save arrays"
     )
+
+
+def _different(names: Iterable[str]) -> list[str]:
+    """The names, with "_" at the end of those that an earlier one has."""
+    found = list[str]()
+    for name in names:
+        while name.lower() in (other.lower() for other in found):
+            name += "_"
+        found.append(name)
+    return found
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
@@ -214,10 +290,14 @@ def folder_names(names: Sequence[str]) -> list[str]:
     return folders
 
 
-def file_name(record: ExportedRecord) -> str:
-    """The name of an image's file: the end of its id, and its number in the split, which no other file has."""
+def file_name(record: ExportedRecord, suffix: str | None = None) -> str:
+    """The name of an image's file: the end of its id, and its number in the split, which no other file has.
+
+    Args:
+        suffix: that of a further image, or of bytes; None for that of the image.
+    """
     stem = re.sub(r"\.\w{1,5}$", "", record.id.rstrip("/").rpartition("/")[2])
-    return f"{_safe(stem)}_{record.number:08d}{record.suffix}"
+    return f"{_safe(stem)}_{record.number:08d}{record.suffix if suffix is None else suffix}"
 
 
 def _safe(name: str) -> str:

@@ -1,7 +1,9 @@
 """Tar archives in the layout of WebDataset: SPLIT-00000.tar, with KEY.jpg, KEY.cls and KEY.json for each record.
 
 `.cls` is the number of the class; `classes.txt` beside the archives has the names. `.json` has `id`, `label` (the name
-of the class) and the fields of a record. Boxes are in `bbox`, as x, y, width and height in pixels; points in `point`.
+of the class) and the fields of a record. Boxes are in `bbox`, as x, y, width and height in pixels; points in `point`;
+keypoints in `keypoints`, as x, y and their visibility. A further image `mask` is KEY.mask.png, bytes `audio` are
+KEY.audio.bin.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ def write(exporter: Exporter, numbers: range, root: Path, split: str, part: int,
         for record in exporter.records(numbers.start, numbers.stop):
             key = f"{record.number:08d}"
             _add(archive, f"{key}{record.suffix}", record.image)
+            for name, payload in exporter.payloads.items():
+                _add(archive, f"{key}.{payload.part}{payload.suffix}", record.files[name])
             if isinstance(record.label, int):
                 _add(archive, f"{key}.cls", str(record.label).encode())
             values: dict[str, Any] = {"id": record.id}

@@ -128,6 +128,8 @@ def test_histograms_of_few_values() -> None:
     assert same is not None
     assert (same.text, same.bars) == ("all 7", ())
     assert histogram("Sizes", np.array([0, 0, 5]), log=True) is not None
+    nearly = histogram("Contrast", np.array([0.2, np.nextafter(0.2, 1)]))
+    assert nearly is not None and (nearly.text, nearly.bars) == ("all 0.2", ())
 
 
 def test_parts_of_a_bar() -> None:

@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_webdataset_sample(tmp_path: Path) -> None:
         "7.jpg": 1,
         "9.jpg": None,
     }
-    assert archive.ignored == 1  # the mask
+    assert archive.ignored == 0  # the mask is read
     assert archive.rejects == {
         "2": ("no-image", "none of cls is an image"),
         "3.jpg": (
@@ -137,8 +137,9 @@ def test_webdataset_with_several_images_of_a_key(tmp_path: Path) -> None:
     }
     archive = found_archive(path, image_key="jpg")
     assert archive.labels == {"1.jpg": (7, None), "2.jpg": (8, None)}
-    assert archive.text == "a tar archive in WebDataset layout (images in .jpg, labels from .cls)"
-    assert archive.ignored == 2
+    text = "a tar archive in WebDataset layout (images in .jpg, labels from .cls), with seg (mask)"
+    assert archive.text == text
+    assert archive.ignored == 1
     archive = found_archive(path, image_key=".seg.png")
     assert archive.read("1.seg.png") == b"s1"
     assert archive.rejects == {"2": ("no-image", "none of cls, jpg is .seg.png, which --image-key names")}
@@ -199,13 +200,16 @@ def test_samples_are_joined_wherever_their_members_lie(tmp_path: Path) -> None:
     assert archive.ignored == 0
 
 
+REMEDY = "another image of its record; --image-columns left.jpg,right.jpg stores it"
+
+
 def test_another_image_of_a_sample_is_left_out_by_name(tmp_path: Path) -> None:
     files = {"1.left.jpg": b"", "1.right.jpg": b"", "1.cls": b"0"}
     path = make_tar(tmp_path / "a.tar", files)
     with pytest.raises(UsageError, match=r"choose with --image-key left\.jpg"):
         found_archive(path)
     (left_out,) = found_archive(path, image_key="left.jpg").layout.left_out
-    assert (left_out.what, left_out.why) == ("1 .jpg file, as 1.right.jpg", "another image of its record")
+    assert (left_out.what, left_out.why) == ("1 .jpg file, as 1.right.jpg", REMEDY)
 
 
 def test_boxes_points_and_ids_are_in_the_json(tmp_path: Path) -> None:

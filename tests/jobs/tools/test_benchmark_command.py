@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 from support.command import command
+from support.several import several_images
+from support.stored import FIELDS, record, write_manifest
 
-from beam_jobs.tools.benchmark import BenchmarkOptions, Counter, Report, advice, describe
+from beam_jobs.errors import UsageError
+from beam_jobs.shards.write import store
+from beam_jobs.tools.benchmark import BenchmarkOptions, Counter, Report, advice, describe, measure
+from shard_reader.format import Field, shard_name
 
 OPTIONS = BenchmarkOptions(
     dataset="shards",
@@ -66,6 +71,59 @@ def test_it_says_how_fast_and_where_the_time_goes(
     assert [line[2:12].strip() for line in lines[3 : 3 + len(stages)]] == stages
     assert "what to change" in lines
     assert len(lines) < 24 and all(len(line) < 200 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("fields", "encoding", "further"),
+    [
+        (("image", "mask"), "jpeg and png", ["mask"]),
+        (("all",), "jpeg and png", ["mask", "instances", "depth", "right"]),
+        (("depth", "label"), "png", []),
+    ],
+)
+def test_each_image_of_a_record_has_its_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: tuple[str, ...], encoding: str, further: list[str]
+) -> None:
+    monkeypatch.setattr("beam_jobs.tools.benchmark._STAGE_SECONDS", 0.01)
+    path = several_images(tmp_path / "data", 2, formats=["tfrecord"])
+    report = measure(replace(OPTIONS, dataset=str(path), crop=32, threads=1, batch_size=2, fields=fields, seconds=0.1))
+    stages = ["checksum", "decode", "transform"]
+    assert list(report.stages) == ["look up", *stages, *(f"{stage} {name}" for name in further for stage in stages)]
+    assert report.encoding == encoding and report.batch_pixels == 32 * 32
+    text = describe(report)
+    assert "one record on one thread" in text and f"MB/s of {encoding}" in text
+    assert all(f"\n  decode {name} " in text for name in further)
+
+
+def test_raw_masks_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beam_jobs.tools.benchmark._STAGE_SECONDS", 0.01)
+    (tmp_path / "data").mkdir()
+    fields = {**FIELDS, "mask": Field(dtype="uint8", shape=(2, 1, 1), encoding="raw", role="mask")}
+    fields["image"] = replace(fields["image"], shape=(2, 1, 3))
+    shard = store(
+        [record(str(n), mask=bytes([n, n])) for n in range(4)],
+        {"tfrecord": tmp_path / "data" / shard_name("train", 0, 1, "tfrecord")},
+        fields,
+    )
+    write_manifest(tmp_path / "data", fields, [shard], formats=["tfrecord"], class_names=("a", "b"))
+    options = replace(OPTIONS, dataset=str(tmp_path / "data"), crop=None, batch_size=2, threads=1, seconds=0.1)
+    report = measure(replace(options, fields=("image", "mask"), verify="never"))
+    assert list(report.stages) == ["look up", "decode", "transform", "copy mask"]
+
+
+def test_a_batch_without_an_image_is_refused(tmp_path: Path) -> None:
+    path = several_images(tmp_path / "data", 1, formats=["tfrecord"])
+    with pytest.raises(UsageError, match="--fields label: has no image, and images take the time: image, mask, inst"):
+        measure(replace(OPTIONS, dataset=str(path), fields=("label",)))
+    with pytest.raises(UsageError, match="'masks' is not one of"):
+        measure(replace(OPTIONS, dataset=str(path), fields=("image", "masks")))
+
+
+def test_advice_counts_the_stages_of_all_images() -> None:
+    stages = {"look up": 1.0, "decode": 30.0, "decode mask": 40.0, "transform": 29.0}
+    report = replace(REPORT, encoding="png and jpeg", options=replace(OPTIONS, fast=False), stages=stages)
+    text = "\n".join(advice(report))
+    assert "decoding is 70% of the work" in text and "fast=True" in text
 
 
 @pytest.mark.parametrize(

@@ -215,12 +215,18 @@ def test_looking_at_datasets_needs_no_beam(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "missing", "extra"),
-    [(["verify"], "h5py", "hdf5"), (["index"], "h5py", "hdf5"), (["verify", "--decode"], "PIL", "decode")],
+    ("words", "name", "missing", "extra"),
+    [
+        (["verify"], "encoded", "h5py", "hdf5"),
+        (["index"], "encoded", "h5py", "hdf5"),
+        (["verify", "--decode"], "encoded", "PIL", "decode"),
+        (["verify"], "payloads", "PIL", "decode"),  # for the sizes of further images
+        (["index"], "payloads", "PIL", "decode"),
+    ],
     ids=str,
 )
-def test_a_missing_package_says_what_to_install(words: list[str], missing: str, extra: str) -> None:
-    result = run_without([missing], *words, GOLDEN / "encoded")
+def test_a_missing_package_says_what_to_install(words: list[str], name: str, missing: str, extra: str) -> None:
+    result = run_without([missing], *words, GOLDEN / name)
     assert result.returncode == 2
     assert result.stderr == f"image-shards: error: needs {missing}: pip install 'image-shards[{extra}]'\n"
 

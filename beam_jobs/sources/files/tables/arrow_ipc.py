@@ -72,8 +72,8 @@ class IpcImages:
             with pa.ipc.open_stream(_Sparse(ranges(file), [message]).buffer) as reader:
                 return checked(reader.schema)
 
-    def groups(self, image: ImageColumn, columns: Sequence[Column]) -> Iterator[Group]:
-        """Every record batch: the values of its rows in these columns, and the places of their images.
+    def groups(self, images: Sequence[ImageColumn], columns: Sequence[Column]) -> Iterator[Group]:
+        """Every record batch: the values of its rows in these columns, and the places of the images of each of these.
 
         Raises:
             UsageError: the file is damaged, or compressed.
@@ -88,8 +88,8 @@ class IpcImages:
                     if sum(one.end - one.start for one in kept) > _LARGEST_BUFFER:
                         raise Damaged(f"has dictionaries of more than {_LARGEST_BUFFER:,} bytes")
                     continue
-                batch = _Batch(read, [*kept, message], image)
-                yield Group(number, self._rows(batch, columns), batch.places())
+                batch = _Batch(read, [*kept, message])
+                yield Group(number, self._rows(batch, columns), [batch.places(image) for image in images])
                 number += 1
 
     def _rows(self, batch: _Batch, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
@@ -160,14 +160,13 @@ class _Sparse:
 class _Batch:
     """One record batch, with the columns of values and the offsets of images in memory."""
 
-    def __init__(self, read: Read, messages: Sequence[_Message], image: ImageColumn) -> None:
+    def __init__(self, read: Read, messages: Sequence[_Message]) -> None:
         import pyarrow as pa
 
         self._memory = _Sparse(read, messages)
         with pa.ipc.open_stream(self._memory.buffer) as reader:
             self._batch = reader.read_next_batch()
         self._batch.validate()  # of the lengths of arrays and buffers
-        self._image = image
 
     def rows(self, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
         """The values of each row."""
@@ -196,13 +195,13 @@ class _Batch:
             self._memory.fill(buffer)
         child.validate(full=True)
 
-    def places(self) -> Iterator[list[Any] | None]:
+    def places(self, image: ImageColumn) -> Iterator[list[Any] | None]:
         """The range of each image in the file; None for null, and for an empty list."""
-        array = self._batch.column(self._image.name)
-        lists = _Lists(array, self._memory) if self._image.is_list else None
+        array = self._batch.column(image.name)
+        lists = _Lists(array, self._memory) if image.is_list else None
         array = lists.values if lists is not None else array
         there = self._valid(array)
-        if self._image.is_struct:
+        if image.is_struct:
             array = array.field("bytes")
             there &= self._valid(array)
         _, offsets, data = array.buffers()

@@ -19,6 +19,7 @@ __all__ = [
     "Column",
     "Group",
     "ImageColumn",
+    "binary_columns",
     "checked",
     "class_names",
     "columns_of",
@@ -55,14 +56,14 @@ class Column:
 
 
 class Group(NamedTuple):
-    """A row group or a record batch: the values of its rows, and the places of their images.
+    """A row group or a record batch: the values of its rows, and for each column of images their places.
 
-    Both end by `Damaged` if the group cannot be read further.
+    All of them end by `Damaged` if the group cannot be read further.
     """
 
     number: int
     rows: Iterator[Sequence[Any]]
-    places: Iterator[list[Any] | None]
+    places: Sequence[Iterator[list[Any] | None]]
 
 
 def image_columns(schema: Any) -> list[ImageColumn]:
@@ -82,6 +83,12 @@ def image_columns(schema: Any) -> list[ImageColumn]:
         sure = is_feature or image.is_struct or usual < len(_RANKS)
         found.append((not is_feature, not sure, image.is_list, usual, len(found), image.name, sure, image))
     return [ImageColumn(one[-1].name, one[-1].is_struct, one[-1].is_list, one[-2]) for one in sorted(found)]
+
+
+def binary_columns(schema: Any) -> dict[str, ImageColumn]:
+    """The columns of binary values, of images and of anything else."""
+    found = [_image_column(field.name, field.type) for field in schema]
+    return {one.name: one for one in found if one is not None}
 
 
 def _image_column(name: str, kind: Any) -> ImageColumn | None:

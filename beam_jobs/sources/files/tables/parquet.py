@@ -129,8 +129,8 @@ class ParquetImages(ParquetRows):
         with self._file() as file:
             return checked(file.schema_arrow)
 
-    def groups(self, image: ImageColumn, columns: Sequence[Column]) -> Iterator[Group]:
-        """Every row group: the values of its rows in these columns, and the places of their images.
+    def groups(self, images: Sequence[ImageColumn], columns: Sequence[Column]) -> Iterator[Group]:
+        """Every row group: the values of its rows in these columns, and the places of the images of each of these.
 
         Raises:
             UsageError: a column is damaged, or too large.
@@ -138,15 +138,15 @@ class ParquetImages(ParquetRows):
         with self._file(text_tops(columns)) as file, self._directory.open(self.name) as raw:
             leaves = [leaf.path for leaf in map(file.schema.column, range(len(file.schema)))]
             wanted = {column.name: _leaves(leaves, column) for column in columns}
-            own = [leaf for leaf in leaves if leaf == image.name or leaf.startswith(f"{image.name}.")]
-            path = next(leaf for leaf in own if not image.is_struct or leaf.endswith(".bytes"))
-            levels = file.schema.column(leaves.index(path))
+            binary = [_binary_leaf(leaves, image) for image in images]
+            levels = [file.schema.column(leaves.index(leaf)) for leaf in binary]
             needed = {leaf for those in wanted.values() for leaf in those}
             for number, group in enumerate(row_groups(ranges(raw), raw.seek(0, 2))):
                 for column in group.columns:
                     if column.path in needed and column.size > _LARGEST_CHUNK:
                         raise self._too_large(column.path, column.size, number)
-                found = places(ranges(raw), chunk_of(group, path, levels))
+                chunks = [chunk_of(group, leaf, own) for leaf, own in zip(binary, levels, strict=True)]
+                found = [places(ranges(raw), chunk) for chunk in chunks]
                 yield Group(number, self._group_rows(file, number, group, columns, wanted), found)
 
     def _group_rows(
@@ -159,6 +159,12 @@ class ParquetImages(ParquetRows):
         with self._errors(f"row group {number} cannot be read"):
             for batch in file.iter_batches(_BATCH, row_groups=[number], columns=names):
                 yield from zip(*(values_of(batch, column) for column in columns), strict=True)
+
+
+def _binary_leaf(leaves: Sequence[str], image: ImageColumn) -> str:
+    """The column of Parquet that has the bytes of images."""
+    own = [leaf for leaf in leaves if leaf == image.name or leaf.startswith(f"{image.name}.")]
+    return next(leaf for leaf in own if not image.is_struct or leaf.endswith(".bytes"))
 
 
 def _leaves(leaves: Sequence[str], column: Column) -> list[str]:
