@@ -42,6 +42,7 @@ from beam_jobs.report.reading.lists import read_lists
 from beam_jobs.report.reading.pictures import picture_of_jpeg
 from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.sources import BadInput, Problem, Reference, SourceOptions
+from beam_jobs.sources.files.annotations.panoptic import panoptic_mask
 from beam_jobs.sources.files.tables.page_bodies import Damaged, Values
 from beam_jobs.sources.files.tables.parquet_pages import Chunk, places
 from beam_jobs.sources.known import open_source
@@ -391,8 +392,25 @@ def _beside(place: str, kind: str, files: Mapping[str, bytes]) -> Callable[[byte
 
 
 def _read(source: Any, entry: Any) -> None:
+    reference = Reference(entry.id, entry.size, entry.place, frame=entry.frame, payloads=entry.payloads)
     with contextlib.suppress(BadInput, OSError):  # of this image alone
-        source.read(Reference(entry.id, entry.size, entry.place, frame=entry.frame))
+        source.read(reference)
+    for name in source.layout().payloads.keys() & entry.payloads.keys():
+        with contextlib.suppress(BadInput, OSError):
+            source.read_payload(reference, name)
+
+
+def _panoptic(data: bytes) -> None:
+    mask = panoptic_mask(data, {1: 1, 300: 2, 70_000: 300}, None)
+    assert mask.ndim == 2 and set(np.unique(mask)) <= {0, 1, 2, 300}
+
+
+def _panoptics() -> Sequence[bytes]:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[0], pixels[1], pixels[2] = (1, 0, 0), (44, 1, 0), (112, 17, 1)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return [file.getvalue()]
 
 
 def _pages(data: bytes) -> None:
@@ -528,6 +546,24 @@ _COCO = {
     "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 2, 2], "area": 4.0, "iscrowd": 0}],
     "categories": [{"id": 7, "name": "cat"}],
 }
+_OUTLINE_FORMS: Sequence[Any] = (
+    [[0, 0, 2, 0, 2, 2.5]],
+    {"size": [4, 4], "counts": [16]},
+    {"size": [4, 4], "counts": "P0"},
+)
+_OUTLINES = {
+    "images": [{"id": n, "file_name": f"{n}.jpg", "width": 4, "height": 4} for n in range(3)],
+    "annotations": [
+        {"id": n, "image_id": n, "category_id": 7, "bbox": [0, 0, 2, 2], "segmentation": form, "keypoints": [1, 2, 2]}
+        for n, form in enumerate(_OUTLINE_FORMS)
+    ],
+    "categories": [{"id": 7, "name": "cat", "keypoints": ["left_eye"]}],
+}
+_POSES = {
+    "data.yaml": b"train: images\nnames: [cat]\nkpt_shape: [2, 3]\nflip_idx: [1, 0]\nkpt_names: {0: [a, b]}\n",
+    "images/1.jpg": b"",
+    "labels/1.txt": b"0 .5 .5 1 1 .1 .2 2 .3 .4 1\n",
+}
 _YOLO = {"data.yaml": b"train: images\nnames: [cat, dog]\n", "images/1.jpg": b"", "labels/1.txt": b"0 .5 .5 1 1\n"}
 _LABELS = b"0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.2 0.1 0.2 0.3\n"
 _YAML = b"path: .\ntrain: [images]\nval: images.txt\nnc: 2\nkpt_shape: [2, 3]\nnames: {0: cat, 1: 'no'}\n"
@@ -614,6 +650,10 @@ TARGETS: Mapping[str, Target] = {
     "lists": Target(_lists, lambda: [_LINES], ()),
     "card": Target(_card, lambda: [_CARD], (UsageError,)),
     "coco": Target(_source(".json"), lambda: [json.dumps(_COCO).encode()], _INPUT),
+    "outlines": Target(_source(".json", segments="mask"), lambda: [json.dumps(_OUTLINES).encode()], _INPUT),
+    "panoptic": Target(_panoptic, _panoptics, (BadInput,)),
+    "poses": Target(_beside("labels/1.txt", "yolo", _POSES), lambda: [_POSES["labels/1.txt"]], _INPUT),
+    "poses-yaml": Target(_beside("data.yaml", "yolo", _POSES), lambda: [_POSES["data.yaml"]], _INPUT),
     "yolo-labels": Target(_beside("labels/1.txt", "yolo", _YOLO), lambda: [_LABELS], _INPUT),
     "yolo-yaml": Target(
         _beside("data.yaml", "yolo", _YOLO | {"images.txt": b"./images/1.jpg"}), lambda: [_YAML], _INPUT

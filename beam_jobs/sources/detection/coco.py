@@ -84,7 +84,6 @@ class Coco(Annotated):
             UsageError: INPUT is missing, or not in this format.
         """
         self._check_root()
-        self._root = self._find_root()
         with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
             spill = Spill(Path(folder))
             try:
@@ -94,6 +93,7 @@ class Coco(Annotated):
                 raise self._refused(what) from error
             except PermissionError as error:
                 raise self._refused("may not be read") from error
+            self._root = self._find_root()
             self._number_categories()
             self._keypoints.close()
             # The first 32 digits of a line are the hash of the image's id.
@@ -156,6 +156,8 @@ class Coco(Annotated):
             return ""
         name = self._name.rpartition(".")[0].rpartition("_")[2]
         for prefix in (f"{name}/", f"../{name}/") if name else ():
+            if self._masks is not None and prefix == self._masks.folder:
+                continue
             if self._paths.folder(prefix).exists():
                 return prefix
         return ""

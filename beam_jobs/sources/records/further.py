@@ -24,6 +24,8 @@ from shard_reader.printable import printable
 
 __all__ = ["Further"]
 
+_LEAST_SIDE = 16  # of maps of images whose size is not known
+
 Place = Callable[[int], list[Any]]
 
 
@@ -180,7 +182,9 @@ class Further:
         """Whether an array is one of masks or of depth maps, by its name and its shape."""
         if not self._by_name or role_of_name(name) == "photo" or array.shape[0] != images.shape[0]:
             return False
-        return plain.is_files(array) or (len(array.shape) in (3, 4) and _is_of_numbers(array))
+        if plain.is_files(array):
+            return True
+        return len(array.shape) in (3, 4) and _is_of_numbers(array) and _has_proportions(array, images)
 
 
 def own_name(name: str, role: str) -> str:
@@ -190,6 +194,15 @@ def own_name(name: str, role: str) -> str:
 
 def _is_of_numbers(array: Array) -> bool:
     return array.dtype.kind in "buif" and (len(array.shape) == 3 or array.shape[3] == 1 or array.shape[1] == 1)
+
+
+def _has_proportions(array: Array, images: Array) -> bool:
+    """Whether an array may be of maps of the images: one of boxes has other proportions."""
+    width, height = plain.width_and_height(array.shape[1:])
+    of_images = plain.width_and_height(images.shape[1:])
+    if not any(of_images):  # files, whose size is not known
+        return min(width, height) >= _LEAST_SIDE
+    return width * of_images[1] == height * of_images[0]
 
 
 def _check(array: Array, role: str, name: str, rows: int, called: str) -> None:

@@ -85,6 +85,12 @@ def test_arrays_of_masks(suffix: str, tmp_path: Path) -> None:
     assert found_records(path, image_columns=("images", "masks:photo")).layout.payloads == {"masks": "photo"}
 
 
+def test_arrays_of_other_proportions_are_no_masks_by_their_name(tmp_path: Path) -> None:
+    arrays = {"images": np.zeros((2, 4, 6, 3), np.uint8), "annotation": np.zeros((2, 5, 4), np.int64)}
+    listing = found_records(save(tmp_path / "a.npz", arrays))
+    assert not listing.layout.payloads and len(listing.entries["00000000"].fields["annotation"]) == 20
+
+
 def test_files_in_arrays_of_hdf5(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for name, values in (("image", (1, 2)), ("mask", (3, 4)), ("header", (5, 6))):

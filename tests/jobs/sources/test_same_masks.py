@@ -16,6 +16,7 @@ from pyarrow import parquet
 from support.command import prepared
 from support.sources import Found, example, make, write_tfrecord
 
+from beam_jobs.errors import UsageError
 from beam_jobs.sources import Reference
 from beam_jobs.sources.files.interface import SourceOptions
 from beam_jobs.sources.known import open_source, recognised
@@ -140,6 +141,24 @@ def read(place: Path, options: Options) -> Iterator[tuple[str, bytes, bytes]]:
 def test_the_same_masks_in_every_form(form: Callable[[Path], tuple[Path, Options]], tmp_path: Path) -> None:
     place, options = form(tmp_path)
     assert sorted(read(place, options)) == [(name, PHOTOS[name], MASKS[name]) for name in NAMES]
+
+
+OUTLINES = {"coco": ".json", "yolo": "", "ndjson": ".ndjson", "voc": ""}
+OTHERS = {"folder": "", "imagefolder": "", "table": ".csv", "arrow": ".parquet", "archive": ".tar", "records": ".h5"}
+REFUSED = [
+    *((kind, suffix, {"segments": "mask"}, "--segments mask") for kind, suffix in OTHERS.items()),
+    *((kind, suffix, {"mask_column": "m"}, "--mask-column m") for kind, suffix in (OUTLINES | {"folder": ""}).items()),
+    *((kind, suffix, {"image_columns": ("a", "b")}, "--image-columns a,b") for kind, suffix in OUTLINES.items()),
+]
+
+
+@pytest.mark.parametrize(("kind", "suffix", "options", "name"), REFUSED, ids=[f"{one[0]}{one[3]}" for one in REFUSED])
+def test_an_option_without_a_meaning_is_refused(
+    kind: str, suffix: str, options: Options, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_source(SourceOptions(input=f"{tmp_path}/in{suffix}", kind=kind, **options))
+    assert str(caught.value).startswith(f"{name}: has no meaning where INPUT is ")
 
 
 @pytest.mark.slow

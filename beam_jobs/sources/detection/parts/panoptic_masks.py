@@ -52,7 +52,8 @@ class PanopticMasks:
         self._paths = Paths(folder.uri(""), options, "INPUT")
         stem = name.rpartition(".")[0] or name
         places = (f"{stem}/", f"../{stem}/")
-        self._prefix = next((place for place in places if self._paths.folder(place).exists()), places[0])
+        self.folder = next((place for place in places if self._paths.folder(place).exists()), places[0])
+        """The folder of masks, relative to that of the file."""
 
     @property
     def payloads(self) -> dict[str, str]:
@@ -89,7 +90,7 @@ class PanopticMasks:
         if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
             raise BadInput("bad-annotation", f"annotation number {number} has segments_info that are no objects")
         path = with_slashes(path)
-        place = path if path.startswith("/") or "://" in path else self._prefix + path
+        place = path if path.startswith("/") or "://" in path else self.folder + path
         self._paths.check(place)
         self.objects += len(segments)
         return place, [(number, segment) for segment in segments]

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.sources.files.interface import BadInput
-from shard_reader.format.fields import MAX_PIXELS
 
 __all__ = ["panoptic_mask"]
 
 _ROWS = 256  # at a time
+_MOST_PIXELS = 1 << 26  # which take half a gigabyte
 _LARGEST = 65_535
 _ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, ArithmeticError)  # of Pillow
 
@@ -43,8 +43,8 @@ def panoptic_mask(data: bytes, values: Mapping[int, int], frame: tuple[int, int]
             # Before a pixel is unpacked: some bytes can claim billions.
             if frame is not None and (width, height) != tuple(frame):
                 raise BadInput("bad-mask", f"is {width}x{height}, and its image is {frame[0]}x{frame[1]}")
-            if width * height > MAX_PIXELS:
-                raise BadInput("bad-mask", f"is {width}x{height}, more than {MAX_PIXELS:,} pixels")
+            if width * height > _MOST_PIXELS:
+                raise BadInput("bad-mask", f"is {width}x{height}, more than {_MOST_PIXELS:,} pixels")
             if image.mode != "RGB":
                 raise BadInput(
                     "bad-mask", f"has the mode {image.mode} of Pillow: expected RGB, with a number of 24 bits"
