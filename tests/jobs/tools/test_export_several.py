@@ -127,6 +127,31 @@ def test_a_folder_out_and_in_again_gives_the_same_images(several: Path, tmp_path
         assert {n for n in one if one[n] != other[n]} == set()
 
 
+@pytest.mark.parametrize(
+    ("to", "columns"),
+    [
+        ("webdataset", "jpg,mask.png,instances.png:mask,depth.png,audio.bin:bytes"),
+        ("parquet", "image,mask,instances:mask,depth,audio:bytes"),
+    ],
+)
+def test_archives_and_tables_out_and_in_again_give_the_same_images(
+    several: Path, tmp_path: Path, to: str, columns: str
+) -> None:
+    export(str(several), str(tmp_path / "out"), to)
+    options: dict[str, Any] = {"boxes": "bbox", "classes": ("cat", "dog"), "fields": ["objects/label"]}
+    if to == "parquet":
+        options = {"boxes": "objects.bbox", "label_column": "label", "fields": ["id"]}
+    options |= {"fit": "none", "id_column": "id", "box_format": "xywh", "mask_dtype": "uint16", "workers": 1}
+    options |= {"image_columns": columns.split(",")}
+    prepare(PrepareOptions(input=tmp_path / "out", output=tmp_path / "again", **options), quiet=True)
+    # The field of a member `audio.bin` has the name of the member.
+    renamed = {"audio": "audio.bin"} if to == "webdataset" else {}
+    names = SAME | {name: renamed.get(name, name) for name in (*FURTHER, "instances", "audio")}
+    again = values_of(tmp_path / "again", {name: name for name in names.values()})
+    for one, other in zip(again, values_of(several, names), strict=True):
+        assert {name for name in one if one[name] != other[name]} == set()
+
+
 def test_pixels_that_are_stored_raw_become_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     raw = Field(dtype="uint16", shape=(2, 1, 1), encoding="raw", role="mask")
