@@ -35,6 +35,10 @@ TIFF = "import numpy, os, tifffile; os.makedirs('tiff'); "
 TIFF += "[tifffile.imwrite(f'tiff/{n}.tif', numpy.full((64, 64), n, 'float32')) for n in range(3)]"
 DICOM = "import os; from pydicom.data import get_testdata_file; os.makedirs('dicom'); "
 DICOM += "import shutil; shutil.copy(get_testdata_file('CT_small.dcm'), 'dicom')"
+COCO = "import json; images = [{'id': n, 'file_name': f'{n}.jpg', 'width': 90, 'height': 70} for n in range(0, 6, 2)]; "
+COCO += "outlines = [{'id': n, 'image_id': n, 'category_id': 1, 'bbox': [1, 1, 50, 40], "
+COCO += "'segmentation': [[1, 1, 51, 1, 51, 41]]} for n in range(0, 6, 2)]; json.dump({'images': images, "
+COCO += "'annotations': outlines, 'categories': [{'id': 1, 'name': 'cat'}]}, open('coco.json', 'w'))"
 HEIC += "[Image.new('RGB', (64, 64), (n, 9, 9)).save(f'heic/{n}.heic') for n in range(3)]"
 
 
@@ -66,6 +70,9 @@ EXAMPLES: Mapping[str, Example] = {
                     also="beam"),
     "dicom": Example(["python -c {" + DICOM + "}", "image-shards prepare dicom new --size 64 --dicom-window 40,400",
                       READ_NEW], also="beam"),
+    "coco": Example(["python -c {" + COCO + "}",
+                     "image-shards prepare coco.json new --root photos/cat --size 64 --segments mask",
+                     READ_NEW.replace("['image'].ndim == 3", "['mask'].max() == 1")], also="beam"),
     "dataflow": Example([PREPARE, "python -c {import apache_beam.runners.dataflow.dataflow_runner, gcsfs}"]),
     "tf": Example(["python -c {" + STREAM + "from shard_reader.tf_data import as_dataset; "
                    "images, *_ = next(iter(as_dataset(stream, inputs='image', targets='label')))" + FIRST + "}"]),

@@ -286,5 +286,6 @@ def _text(part: slice, payload: NDArray[np.uint8], name: str, called: str) -> st
     except UnicodeDecodeError:
         raise UsageError(
             f"{called}: the feature {name} holds {data[:12]!r}, which is not UTF-8 and can be no field;"
-            " name those that are to be fields with --fields, or the image with --image-key"
+            " name those that are to be fields with --fields, the image with --image-key, or bytes to keep with"
+            f" --image-columns IMAGE,{name}:bytes"
         ) from None

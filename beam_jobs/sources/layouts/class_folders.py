@@ -124,8 +124,8 @@ class ClassFolders:
         if lower & PICTURES and lower & _TARGETS and lower <= PICTURES | _TARGETS:
             raise UsageError(
                 f"{called}: {_listed(names)} would be classes, and are images and what belongs to them: give the"
-                " folder of the images alone, or a table with their paths; of an archive, give the folder that it unpacks"
-                " to, in which masks are found"
+                " folder of the images alone, or a table with their paths; unpack an archive, and give the folder, in"
+                " which masks are found"
             )
         if lower & set(SPLIT_NAMES) and all(map(_LIKE_SPLITS.fullmatch, lower)):
             raise UsageError(

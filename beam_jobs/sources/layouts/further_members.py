@@ -39,6 +39,8 @@ class FurtherMembers:
         self.image = (key or "").lower().removeprefix(".")
         """The component of images; "" for any."""
         self._named = {column.lower().removeprefix("."): field for field, column in self._columns.columns.items()}
+        # Named fields are all fields: a mask that is not among them has to be asked for, too.
+        self._by_name = self._columns.image is None and options.fields is None
         self._seen: dict[str, str] = {}
 
     def field(self, component: str) -> str | None:
@@ -50,7 +52,7 @@ class FurtherMembers:
             if name in self._named:
                 field = self._named[name]
                 return _stem(field) if field == name else field
-        is_known = self._columns.image is None and stem not in self._named.values()
+        is_known = self._by_name and stem not in self._named.values()
         return stem if is_known and self.is_target(component) else None
 
     def is_target(self, component: str) -> bool:

@@ -206,7 +206,7 @@ class ArrowFiles(Source):
         payloads = PayloadColumns.of(self.options)
         key = payloads.image_or("--image-key", self.options.image_key)
         image = schema.choose(key, file, "--image-key" if payloads.image is None else "--image-columns")
-        payloads = schema.add_further(payloads, file)
+        payloads = schema.add_further(payloads, file, self.options.fields is None)
         others = {name: kind for name, kind in schema.others.items() if name in (self.options.fields or ())}
         for name, kind in others.items():
             raise file.refused(f'column "{name}" is {kind}, which cannot be a field; leave it out of --fields')

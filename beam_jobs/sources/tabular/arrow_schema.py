@@ -112,8 +112,10 @@ class FileSchema:
         self.image = found[0]
         return self.image
 
-    def add_further(self, payloads: PayloadColumns, file: ParquetImages | IpcImages) -> PayloadColumns:
-        """The columns of further images and of bytes: those of the options, and other images whose names are of masks.
+    def add_further(
+        self, payloads: PayloadColumns, file: ParquetImages | IpcImages, with_masks: bool
+    ) -> PayloadColumns:
+        """The columns of further images and of bytes: those of the options, and if asked, those with names of masks.
 
         Photos are taken only if an option names them: their proportions may be other ones.
         """
@@ -122,7 +124,7 @@ class FileSchema:
                 there = listed(list(self.binaries))
                 raise file.refused(f"{option} {name}: is no column of images or bytes; those are: {there}")
         named = {*payloads.columns.values(), self.image.name}
-        if payloads.image is None:
+        if payloads.image is None and with_masks:
             masks = [one.name for one in self.images if one.name not in named and role_of_name(one.name) != "photo"]
             payloads = payloads.with_columns({name: name for name in masks})
         self.further = {field: self.binaries[column] for field, column in payloads.columns.items()}

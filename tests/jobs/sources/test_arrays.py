@@ -244,8 +244,8 @@ def test_hdf5_is_read_by_threads_and_after_a_fork(tmp_path: Path) -> None:
             " save the argmax)",
         ),
         (
-            {"images": images(2, 6, 6), "mask": np.zeros((2, 100, 100), np.uint8)},
-            "the array mask is uint8 [2, 100, 100]: a field has at most 4,096 values; leave it out with --fields",
+            {"images": images(2, 6, 6), "map": np.zeros((2, 100, 100), np.uint8)},
+            "the array map is uint8 [2, 100, 100]: a field has at most 4,096 values; leave it out with --fields",
         ),
         (
             {"images": images(2, 6, 6), "z": np.zeros(2, complex)},

@@ -78,7 +78,8 @@ def test_tfrecord_with_names_that_are_said(tmp_path: Path) -> None:
     )
     assert refused_records(path) == (
         "INPUT: record 0: the feature mask holds b'\\xff2', which is not UTF-8 and can be no field; name those that are"
-        " to be fields with --fields, or the image with --image-key"
+        " to be fields with --fields, the image with --image-key, or bytes to keep with --image-columns"
+        " IMAGE,mask:bytes"
     )
     listed = found_records(
         path,

@@ -15,10 +15,11 @@ lose the name of the split.
 
 The feature or array of images is recognised by the names below, or given by an option. The label is found in the same
 way, for an array by the name of the images. TFDS's `objects/bbox` are boxes, which move with the pixels. All others
-become fields, except values that describe the stored image: `height`, `width`, `depth`, `channels`, `content_hash`, and
-`image/` with `height`, `width`, `channels`, `colorspace` and `format`. `--fields` can ask for these, too. A feature
-with one value in each record is a number or a text, otherwise a list. Arrays with another number of rows than the
-images, or of another split, are left out, and named. HDF5 in chunks of many images is slow: they are read one by one.
+become fields, but further images and bytes, which `--image-columns` and `--mask-column` name (`further.py`), and values
+that describe the stored image: `height`, `width`, `depth`, `channels`, `content_hash`, and `image/` with `height`,
+`width`, `channels`, `colorspace` and `format`. `--fields` can ask for these, too. A feature with one value in each
+record is a number or a text, otherwise a list. Arrays with another number of rows than the images, or of another split,
+are left out, and named. HDF5 in chunks of many images is slow: they are read one by one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +53,6 @@ from beam_jobs.sources.files.many_images import (
     Files,
     Splits,
     Types,
-    as_label,
     as_list,
     asked_columns,
     count,
@@ -61,9 +62,12 @@ from beam_jobs.sources.files.many_images import (
     without_split,
     without_splits,
 )
-from beam_jobs.sources.files.tf_examples import BOXES, LABELS, Images, check_boxes, framed, refuse_floats, value
-from shard_reader.format.fields import INPUT_FIELDS
-from shard_reader.format.shard_formats.example import decode
+from beam_jobs.sources.files.tf_examples import BOXES, LABELS, framed, refuse_floats
+from beam_jobs.sources.records.examples import Examples
+from beam_jobs.sources.records.further import Further
+from beam_jobs.sources.records.own_dataset import OUTLINES, own_fields, own_points
+from shard_reader.format.fields import INPUT_FIELDS, Field
+from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory
 
 __all__ = ["RecordFiles"]
@@ -79,13 +83,15 @@ class RecordFiles(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        columns = ("id_column", "label_column", "label_separator", "split_column", "fields")
-        refuse_options(options, "a file of records", taken=(*columns, "image_key", "record", "box_frame"))
+        columns = ("id_column", "label_column", "label_separator", "split_column", "fields", "image_key", "record")
+        more = ("box_frame", "image_columns", "mask_column", "allow_missing")
+        refuse_options(options, "a file of records", taken=(*columns, *more))
         self._record = plain.parse_record(options.record) if options.record else None
         self._files = Files(options)
-        self._columns = Columns(options, (), _LEFT_OUT)
-        self._image: str | None = options.image_key
-        self._images = Images(options.image_key)  # of TFRecords
+        self._columns, self._types = Columns(options, (), _LEFT_OUT), Types()
+        self._own: dict[str, Field] = {}  # the fields of a dataset by image-shards
+        self._further = Further(options, {})
+        self._image = self._further.key(options.image_key)
         self._shown: tuple[str, ...] = ()
         self._labels: dict[str, None] = {}  # arrays of labels, an ordered set
         self._unlabelled: dict[str, None] = {}  # arrays of images without labels
@@ -93,7 +99,6 @@ class RecordFiles(Source):
         self._names: list[str] = []
         self._splits = Splits([])
         self._kind = ""
-        self._types = Types()
         self._left_out: dict[str, str] = {}  # arrays that are not read, with the reason
         self._usable = self._unusable = 0
         self._hint = ""
@@ -115,11 +120,15 @@ class RecordFiles(Source):
         self._kind = kinds.pop()
         names = self._names if self._kind != "npy" else [re.sub("[^/]*$", ".", name) for name in self._names]
         self._splits = Splits([] if self.options.split_column is not None else names)
-        self._columns = Columns(self.options, LABELS if self._kind == "TFRecord" else (), _LEFT_OUT)
+        self._own = own_fields(self._beside_files())
+        left_out = _LEFT_OUT | ({OUTLINES} & self._own.keys())
+        self._columns = Columns(self.options, LABELS if self._kind == "TFRecord" else (), left_out)
+        self._further = Further(self.options, self._own)
+        examples = Examples(self._image, self._columns, self._types, self._further)
         for entry in self._files.others(self._is_wanted, self._names):
             self._unusable += 1
             yield entry
-        for entry in self._all():
+        for entry in self._all(examples):
             self._usable += entry.problem is None
             self._unusable += entry.problem is not None
             yield entry
@@ -134,18 +143,21 @@ class RecordFiles(Source):
         if not self._usable:
             raise UsageError(f"{called}: holds no images ({self._unusable:,} other inputs){self._hint}")
         self._columns.check(called)
-        inner = f"splits ({', '.join(self._inner)}) of " if self._inner else ""
-        text = (inner or self._splits.text) + count(len(self._names), *NOUNS[self._kind])
-        if self._kind == "TFRecord":
-            self._labels = {self._columns.label: None} if self._columns.label else {}
+        self._further.check(called)
+        inner = f"splits ({', '.join(self._inner)}) of " if self._inner else self._splits.text
+        text = inner + count(len(self._names), *NOUNS[self._kind])
+        if self._kind == "TFRecord" and self._columns.label:
+            self._labels = {self._columns.label: None}
         parts = [f"images in {' and '.join(self._shown)}"]
         parts += [f"labels in {' and '.join(self._labels)}"] if self._labels else []
         if self._unlabelled:
             parts.append(f"{' and '.join(self._unlabelled)} without labels" if self._labels else "without labels")
-        special = {self._columns.label, self.options.id_column, self.options.split_column}
         # A schema with labels of objects has no label of the image.
+        special = {self._columns.label, self.options.id_column, self.options.split_column}
         special |= {"objects/label"} if self._columns.label else set()
         types = self._types.layout(special)
+        types |= (points := own_points(self._own, types))
+        parts += [f"{name} ({role})" for name, role in self._further.roles.items()]
         named = f"; left out: {', '.join(sorted(self._left_out))}" if self._left_out else ""
         arrays = tuple(LeftOut(what=name, why=why) for name, why in sorted(self._left_out.items()))
         return Layout(
@@ -154,6 +166,8 @@ class RecordFiles(Source):
             splits=(tuple(self._inner) if self.options.split_column is None else ()) or self._splits.names,
             fields=types,
             boxes={BOXES: "rel-yxyx"} if BOXES in types else {},
+            points=dict.fromkeys(points.keys() - {BOXES}, "rel-yx"),
+            payloads=self._further.roles,
         )
 
     def resolve(self, entry: Entry) -> Entry | Problem:
@@ -185,10 +199,19 @@ class RecordFiles(Source):
         Raises:
             BadInput: the file is damaged, or has become shorter since the listing.
         """
-        kind, name, *place = reference.place
+        return self._read_at(reference.place)
+
+    def read_payload(self, reference: Reference, name: str) -> bytes | Pixels:
+        """The bytes or the pixels of another feature or array. Raises as `read` does."""
+        return self._read_at(reference.payloads[name])
+
+    def _read_at(self, place: list[Any]) -> bytes | Pixels:
+        kind, name, *place = place
         if kind == "hdf5":
             return self._hdf5.read(name, *place)
         start, length = place[0], place[1]
+        if kind == "bytes" and length > self.reading.max_bytes:
+            raise BadInput("too-large", f"has {length:,} bytes, more than --max-bytes {self.reading.max_bytes:,}")
         data = self._files.directory.read(name, start, start + length)
         if len(data) != length:
             raise BadInput("damaged", f"the file ends {length - len(data):,} bytes before its end")
@@ -218,12 +241,11 @@ class RecordFiles(Source):
     def _kind_of(self, name: str) -> str:
         return "record" if self._record is not None else records_kind(self._files.base(name)) or ""
 
-    def _all(self) -> Iterator[Entry]:
+    def _all(self, examples: Examples) -> Iterator[Entry]:
         if self._kind == "TFRecord":
-            beside = self._files.directory if self._names != [""] else directory(split_place(self.options.input)[0])
-            refuse_floats(beside, self._files.called(""))
+            refuse_floats(self._beside_files(), self._files.called(""))
             for name in self._names:
-                yield from self._tfrecord(name)
+                yield from self._tfrecord(name, examples)
         elif self._kind == "npy":
             folders = sorted({name.rpartition("/")[0] for name in self._names})
             for folder in folders:
@@ -232,42 +254,17 @@ class RecordFiles(Source):
             for name in self._names:
                 yield from self._arrays(name)
 
-    def _tfrecord(self, name: str) -> Iterator[Entry]:
+    def _beside_files(self) -> Directory:
+        return self._files.directory if self._names != [""] else directory(split_place(self.options.input)[0])
+
+    def _tfrecord(self, name: str, examples: Examples) -> Iterator[Entry]:
         called = self._files.called(name)
         for number, (start, payload) in enumerate(framed(self._files.directory, name, called)):
-            entry = Entry(self._files.id(name, f"{number:08d}"), len(payload), ["bytes", name, start, len(payload)])
-            try:
-                features = decode(payload)
-            except ValueError as error:
-                yield entry._replace(problem=Problem("bad-record", f"is no tf.train.Example ({error})"))
-                continue
-            try:
-                part, pixels = self._images.find(features, payload)
-            except BadInput as bad:
-                names = ", ".join(sorted(features)) or "none"
-                self._hint = self._hint or f"; the first record has the features {names}: name one with --image-key"
-                yield entry._replace(problem=Problem(bad.reason, str(bad)))
-                continue
-            self._shown = (self._images.name or "",)
-            del features[self._shown[0]]
-            length = part.stop - part.start
-            kind = "pixels" if pixels else "bytes"
-            entry = entry._replace(size=length, place=[kind, name, start + part.start, length, *pixels])
-            self._columns.see(features)
-            values = {}
-            for feature, parts in features.items():
-                if not self._columns.is_needed(feature):
-                    continue
-                found_value = value(parts, payload, feature, f"{called}: record {number:,}")
-                values[feature] = as_list(found_value) if feature.startswith("objects/") else found_value
-                is_hot = feature == self._columns.label and isinstance(as_label(values[feature], feature), int)
-                self._types.see(feature, parts[:1] if is_hot else parts)
-            entry = self._columns.fill(entry, values)
-            wrong = check_boxes(values.get(BOXES))
-            # The first such record is named if no image is left: the file may simply have boxes of another form.
-            if wrong is not None:
-                self._hint = self._hint or f"; record {number:,}: {wrong.message}"
-            yield entry if wrong is None else entry._replace(problem=wrong)
+            place = ["bytes", name, start, len(payload)]
+            entry = Entry(self._files.id(name, f"{number:08d}"), len(payload), place)
+            yield examples.entry(entry, payload, f"{called}: record {number:,}")
+        self._shown = (examples.image or "",)
+        self._hint = examples.hint
 
     def _npy(self, folder: str, names: list[str]) -> Iterator[Entry]:
         """The arrays of one folder, by the names of their files."""
@@ -335,6 +332,8 @@ class RecordFiles(Source):
         """The images of one array."""
         images = found[name]
         plain.check_images(images, name, called)
+        further, others = self._further.of_arrays(found, name, called, file_of, in_splits)
+        found = {other: array for other, array in found.items() if other not in others}
         beside = self._beside(found, name, called, in_splits)
         for other, array in {name: images, **beside}.items():
             hdf5.check_stored(array, other, called)
@@ -343,7 +342,8 @@ class RecordFiles(Source):
         for rows in plain.blocks(images.shape[0], max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // step))):
             columns = {other: plain.values(array, other, called, rows) for other, array in beside.items()}
             for number in range(rows.start, rows.stop):
-                entry = Entry(self._files.id(outer, f"{number:08d}"), size, place(number))
+                payloads = {field: place_of(number) for field, place_of in further.items()}
+                entry = Entry(self._files.id(outer, f"{number:08d}"), size, place(number), payloads=payloads)
                 yield self._columns.fill(entry, {n: column[number - rows.start] for n, column in columns.items()})
 
     def _pick(self, found: Mapping[str, Array], called: str) -> str:
