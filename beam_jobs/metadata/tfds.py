@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shard_reader.format.fields import IMAGE, Field
+from shard_reader.format.fields import IMAGE, Field, point_role
 from shard_reader.format.image_codecs.table import codec_of, is_pixel_array
 from shard_reader.format.manifest import TFDS_NAMES, Manifest, Split
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
@@ -101,7 +101,7 @@ def _feature(name: str, field: Field, manifest: Manifest) -> dict[str, Any]:
         feature = _named("text_feature.Text", text={})
     elif field.dtype == "bytes":
         feature = _named("tensor_feature.Tensor", tensor={"dtype": "string", "encoding": "none", "shape": {}})
-    elif name == f"{_OBJECTS}bbox" or field.role == "boxes":
+    elif name == f"{_OBJECTS}bbox" or point_role(name, field) == "boxes":
         feature = _named("bounding_boxes.BBoxFeature", boundingBox=_BOX)
     elif one.shape:
         feature = _named("tensor_feature.Tensor", tensor=_tensor(one))

@@ -65,10 +65,10 @@ The kind of a field follows from these:
 | image | `uint8`, `uint16`, `float16`, `float32` | `[height, width, channels]` | pixels, in an `encoding` |
 
 `encoding` is `jpeg`, `png`, `webp`, `avif` or `raw`, of each image field for itself. Every record has the image
-`image`. Other image fields are *further images*: they have any name, and every record has each of them. A further image
-may differ in size from `image`; those that `prepare` writes have the height and the width of their record. Raw pixels
-of a further image without a fixed shape always have them. The PNG file of a field that is a mask has no palette: its
-grey values are the values.
+`image`. Other image fields are *further images*: they have any name, and every record has each of them; one of zeros,
+or no bytes, may stand for one that an input lacked. A further image may differ in size from `image`; those that
+`prepare` writes have the height and the width of their record. Raw pixels of a further image without a fixed shape
+always have them. The PNG file of a field that is a mask has no palette: its grey values are the values.
 
 `role` says how values move with the pixels of `image`, when a reader crops, resizes or flips it:
 
@@ -81,11 +81,11 @@ grey values are the values.
 | `points` | a list `[null, 2]` | y and x as parts of the image's height and width. |
 | `keypoints` | a list `[null, k, 3]` | k points of each object: y, x as above, and a visibility (see below). |
 
-Lists with a role are of `float32`. `objects/bbox` without a role, as in earlier datasets, has the role `boxes` if it is
-such a list. The visibility of a keypoint is 0 (not labelled), 1 (hidden) or 2 (visible). One of visibility 0 is `0, 0,
-0`; one that a crop has cut off has coordinates below 0 or above 1. Keypoints may have `names`, a list of k texts in
-their order, and `flip_pairs`, a list of pairs of their numbers (`[[1, 2], [3, 4]]`, from 0 on): the two of a pair
-change places when an image is mirrored.
+Lists with a role are of `float32`. In earlier datasets fields have no roles: `objects/bbox` is then `boxes` and
+`objects/point` is `points`, if they are such lists. The visibility of a keypoint is 0 (not labelled), 1 (hidden) or 2
+(visible). One of visibility 0 is `0, 0, 0`; one that a crop has cut off has coordinates below 0 or above 1. Keypoints
+may have `names`, a list of k texts in their order, and `flip_pairs`, a list of pairs of their numbers (`[[1, 2], [3,
+4]]`, from 0 on): the two of a pair change places when an image is mirrored.
 
 **TFRecords of others** become a dataset where they are (`image-shards index`): an index beside each file, and a
 manifest in which each field has a `feature`, the name of the one it is read from. `height` and `width` are those

@@ -15,7 +15,7 @@ from beam_jobs.report.reading.pictures import SIDE, Picture, picture_of, picture
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.shown_pixels import shown_pixels
 from shard_reader.errors import ShardsError
-from shard_reader.format.fields import Field, further_images, size_columns
+from shard_reader.format.fields import Field, further_images, point_role, size_columns
 
 __all__ = ["Box", "Further", "Mask", "Point", "boxes_of", "further_of", "labels_of", "mask_of", "name_of", "points_of"]
 
@@ -84,7 +84,7 @@ def name_of(label: int, names: Sequence[str] | None) -> str:
 
 def boxes_of(values: Mapping[str, Any], fields: Mapping[str, Field], names: Sequence[str] | None) -> tuple[Box, ...]:
     """The boxes of a record: ymin, xmin, ymax, xmax as parts of the image."""
-    name = next((name for name, field in fields.items() if field.role == "boxes"), "objects/bbox")
+    name = next((name for name, field in fields.items() if point_role(name, field) == "boxes"), "")
     found = values.get(name)
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] != 4:
         return ()
@@ -102,7 +102,8 @@ def points_of(values: Mapping[str, Any], fields: Mapping[str, Field]) -> tuple[P
     found = list[Point]()
     for name, field in fields.items():
         points = values.get(name)
-        if field.role not in ("points", "keypoints") or not isinstance(points, np.ndarray) or points.ndim < 2:
+        role = point_role(name, field)
+        if role not in ("points", "keypoints") or not isinstance(points, np.ndarray) or points.ndim < 2:
             continue
         objects = points.reshape(len(points), -1, points.shape[-1])
         labels = _object_labels(values, len(objects))

@@ -26,7 +26,7 @@ from beam_jobs.report.reading.pictures import Measures, Picture, measure, pictur
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.shown_pixels import shown_pixels
 from shard_reader.errors import ShardsError
-from shard_reader.format.fields import POINT_ROLES
+from shard_reader.format.fields import point_role
 
 __all__ = ["Preview", "Previews"]
 
@@ -37,7 +37,7 @@ _THREADS = 4
 _TOGETHER = 256  # records that are read before any of their pictures is counted
 _MOST_LABELS = 20
 _NO_ROOM = "left out, for want of room"
-_LABELS = ("label", "objects/label", "objects/bbox")  # fields that a picture shows, beside those with a role
+_LABELS = ("label", "objects/label")  # fields that a picture shows, beside those that move with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Previews:
 
     def _preview(self, place: Place) -> Preview:
         data = self._splits[place.split]
-        shown = [name for name, field in data.fields.items() if name in _LABELS or field.role in POINT_ROLES]
+        shown = [name for name, field in data.fields.items() if name in _LABELS or point_role(name, field)]
         try:
             pixels, note = shown_pixels(data.image(place.number))
             values = {name: data.column(name, [place.number])[0] for name in shown}

@@ -14,7 +14,7 @@ from shard_reader.dataset.dataset import Dataset
 from shard_reader.errors import ShardsError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import IMAGE, extent_columns
+from shard_reader.format.fields import IMAGE, extent_columns, point_role
 from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.format.manifest import Manifest
 from shard_reader.shards.shard import OpenShard
@@ -132,7 +132,7 @@ class _Pass:
         self._payloads = {
             name: extent_columns(name)[1]
             for name, field in fields.items()
-            if field.dtype == "bytes" or (field.role is not None and not field.is_image)
+            if field.dtype == "bytes" or point_role(name, field)
         }
         self._has_labels = is_number(fields, "label")
         self._is_raw = codec_of(fields[IMAGE]).is_raw

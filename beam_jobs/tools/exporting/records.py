@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
 from shard_reader import Dataset
-from shard_reader.format.fields import FIELD_DTYPES, IMAGE, INPUT_FIELDS, Field
+from shard_reader.format.fields import FIELD_DTYPES, IMAGE, INPUT_FIELDS, Field, point_role
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of
 from shard_reader.printable import printable
 
@@ -199,7 +199,7 @@ class Exporter:
         return codec.encode(np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1)), None)
 
     def _value(self, name: str, value: Any, height: int, width: int) -> Any:
-        found, role, shape = plain(value), self.fields[name].role, self.fields[name].shape
+        found, role, shape = plain(value), point_role(name, self.fields[name]), self.fields[name].shape
         if name == BOXES or role == "boxes":
             return boxes_in_pixels(np.asarray(value, np.float64).reshape(-1, 4), height, width)
         if name == POINTS or role == "points":

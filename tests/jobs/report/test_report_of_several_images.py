@@ -73,6 +73,8 @@ def test_keypoints_outside_of_the_image_are_not_drawn() -> None:
     assert [point.number for point in found] == [0, 0, 1, 1]
     boxes = boxes_of(values, SEVERAL, ("cat", "dog"))
     assert [box.name for box in boxes] == ["cat", "dog"] and boxes[0][:4] == (250, 250, 250, 250)
+    earlier = {"objects/bbox": Field(dtype="float32", shape=(None, 4))}  # of a dataset before fields had roles
+    assert boxes_of(values, earlier, None) == tuple(box._replace(name=str(box.number)) for box in boxes)
     many = np.tile(np.array([[[0.5, 0.5, 2]] * 3], np.float32), (10_000, 1, 1))
     assert len(points_of({"objects/keypoints": many}, SEVERAL)) == 400
 

@@ -96,8 +96,8 @@ def values_of(place: Path, names: dict[str, str]) -> list[dict[str, Any]]:
 
 
 SAME = {name: name for name in ("image", "id", "label", "objects/bbox")}
-FURTHER = ("mask", "depth")  # photos become JPEGs
-ROLES = "file_name,mask_file_name:mask,instances_file_name:mask,depth_file_name,right_file_name,audio:bytes"
+FURTHER = ("mask", "instances", "depth")  # photos become JPEGs
+ROLES = "file_name,mask_file_name:mask,instances_file_name,depth_file_name,right_file_name,audio:bytes"
 
 
 @pytest.mark.parametrize("by", ["names", "columns"])
@@ -119,12 +119,37 @@ def test_a_folder_out_and_in_again_gives_the_same_images(several: Path, tmp_path
         workers=1,
     )
     prepare(options, quiet=True)
-    more = {name: f"{name}_file_name" for name in (*FURTHER, "instances")} | {"audio": "audio"}
+    more = {name: f"{name}_file_name" for name in FURTHER} | {"audio": "audio"}
     names = SAME | (more if by == "columns" else {name: name for name in FURTHER})
     for one, other in zip(
         values_of(tmp_path / "again", {n: n for n in names.values()}), values_of(several, names), strict=True
     ):
         assert {n for n in one if one[n] != other[n]} == set()
+
+
+@pytest.mark.parametrize(
+    ("to", "columns"),
+    [
+        ("webdataset", "jpg,mask.png,instances.png,depth.png,audio.bin:bytes"),
+        ("parquet", "image,mask,instances,depth,audio:bytes"),
+    ],
+)
+def test_archives_and_tables_out_and_in_again_give_the_same_images(
+    several: Path, tmp_path: Path, to: str, columns: str
+) -> None:
+    export(str(several), str(tmp_path / "out"), to)
+    options: dict[str, Any] = {"boxes": "bbox", "classes": ("cat", "dog"), "fields": ["objects/label"]}
+    if to == "parquet":
+        options = {"boxes": "objects.bbox", "label_column": "label", "fields": ["id"]}
+    options |= {"fit": "none", "id_column": "id", "box_format": "xywh", "mask_dtype": "uint16", "workers": 1}
+    options |= {"image_columns": columns.split(",")}
+    prepare(PrepareOptions(input=tmp_path / "out", output=tmp_path / "again", **options), quiet=True)
+    # The field of a member `audio.bin` has the name of the member.
+    renamed = {"audio": "audio.bin"} if to == "webdataset" else {}
+    names = SAME | {name: renamed.get(name, name) for name in (*FURTHER, "audio")}
+    again = values_of(tmp_path / "again", {name: name for name in names.values()})
+    for one, other in zip(again, values_of(several, names), strict=True):
+        assert {name for name in one if one[name] != other[name]} == set()
 
 
 def test_pixels_that_are_stored_raw_become_files(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ __all__ = ["IMAGE_SUFFIXES", "PayloadColumns", "read_file", "role_of_name"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".avif", ".pgm", ".exr")
 """Suffixes of further images, by which a text is known for the path of one."""
 _MASK = re.compile(
-    r"(^|[^a-z])(mask|masks|seg|segmentation|label_?map|annotation|trimap|matte)([^a-z]|$)", re.IGNORECASE
+    r"(^|[^a-z])(mask|masks|seg|segmentation|instances|label_?map|annotation|trimap|matte)([^a-z]|$)", re.IGNORECASE
 )
 _DEPTH = re.compile(r"(^|[^a-z])(depth|disparity)([^a-z]|$)", re.IGNORECASE)
 
