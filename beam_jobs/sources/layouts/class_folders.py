@@ -15,10 +15,10 @@ from shard_reader.printable import printable
 
 __all__ = ["PICTURES", "ClassFolders"]
 
-PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "rgb"})
+PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "rgb", "leftimg8bit"})
 """The names of folders of images, in lower case."""
 
-_TARGETS = frozenset({"masks", "mask", "labels", "label", "annotations", "gt", "depth"}) | {
+_TARGETS = frozenset({"masks", "mask", "labels", "label", "annotations", "gt", "depth", "gtfine", "gtcoarse"}) | {
     "segmentationclass",
     "segmentationobject",
 }

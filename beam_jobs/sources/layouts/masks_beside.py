@@ -4,6 +4,7 @@
 INPUT/images/1.jpg, INPUT/masks/1.png, INPUT/depth/1.png      folders beside a folder of images
 INPUT/train/images/1.jpg, INPUT/train/masks/1.png             in each split folder
 INPUT/images/train/1.jpg, INPUT/masks/train/1_mask.png        or split folders in each
+INPUT/images/1.jpg, INPUT/annotations/trimaps/1.png           or among annotations of other kinds
 INPUT/1.jpg, INPUT/1_mask.png, INPUT/1_depth.png              or files beside an image
 ```
 
@@ -39,6 +40,7 @@ _FOLDERS: Mapping[str, str] = {
     **dict.fromkeys(("depth", "depths", "depth_maps"), "depth"),
 }
 _MAYBE = frozenset({"labels", "label", "labels_png", "annotations", "annotation", "gt"})  # fields of masks, if PNG
+_INNER = frozenset({"trimaps", "masks"})  # folders of masks in those, as in the pets of Oxford
 _ROLES = {"mask": "mask", "instances": "mask", "depth": "depth"}
 _WORDS = {"_mask": "mask", "_depth": "depth"}  # at the end of a name without its suffix
 _DEEPEST = 3  # folders that contain everything
@@ -102,10 +104,11 @@ class MasksBeside:
         """The folder of images or masks that a path is in, None without one, and the path without it."""
         parts = path.removeprefix(self.below).split("/") if path.startswith(self.below) else [path]
         place = 1 if parts[0].lower() in SPLIT_NAMES and len(parts) > 2 else 0
-        name = parts[place] if len(parts) > place + 1 else ""
-        if name not in self.pictures and name not in self.fields:
-            return None, path
-        return name, "/".join([*parts[:place], *parts[place + 1 :]])
+        for end in (place + 2, place + 1):
+            name = "/".join(parts[place:end])
+            if len(parts) > end and (name in self.pictures or name in self.fields):
+                return name, "/".join([*parts[:place], *parts[end:]])
+        return None, path
 
     def _stem(self, path: str) -> str:
         """The path that an image shares with its masks, but for the word at their ends."""
@@ -205,6 +208,7 @@ def _folders(place: Directory, below: str, names: list[str], called: str) -> Mas
     fields = {name: _FOLDERS[name.lower()] for name in sorted(names) if name.lower() in _FOLDERS}
     maybe = [name for name in sorted(names) if name.lower() in _MAYBE]
     if "mask" not in fields.values():
+        maybe = [inner for name in maybe for inner in _inner(place, below, name)]
         fields |= {name: "mask" for name in maybe if _first_file(place, f"{below}{name}").endswith(".png")}
     for name in set(fields.values()):
         several = [folder for folder, field in fields.items() if field == name]
@@ -214,6 +218,12 @@ def _folders(place: Directory, below: str, names: list[str], called: str) -> Mas
                 " give a table with the paths of images and masks (--mask-column)"
             )
     return MasksBeside(below, pictures, fields) if fields else None
+
+
+def _inner(place: Directory, below: str, name: str) -> list[str]:
+    """The folders of masks in a folder of annotations of several kinds; the folder itself, if there are none."""
+    found = [inner for inner in sorted(place.names(f"{below}{name}")) if inner.lower() in _INNER]
+    return [f"{name}/{inner}" for inner in found] or [name]
 
 
 def _first_file(place: Directory, folder: str) -> str:

@@ -33,6 +33,10 @@ LAYOUTS = {
         ["images/training/1.jpg", "annotations/training/1.png"],
         {"images/training/1.jpg": {"mask": "annotations/training/1.png"}},
     ),
+    "among annotations of other kinds": (
+        ["images/a_1.jpg", "annotations/trimaps/a_1.png", "annotations/xmls/a_1.xml", "annotations/list.txt"],
+        {"images/a_1.jpg": {"mask": "annotations/trimaps/a_1.png"}},
+    ),
     "of VOC without XML": (
         ["JPEGImages/1.jpg", "SegmentationClass/1.png", "SegmentationObject/1.png"],
         {"JPEGImages/1.jpg": {"mask": "SegmentationClass/1.png", "instances": "SegmentationObject/1.png"}},
