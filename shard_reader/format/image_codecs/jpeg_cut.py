@@ -89,7 +89,7 @@ def cut(payload: Bytes, height: int, width: int, part: Part) -> Cut | None:
         return None
     tall, wide, margin = header.unit_height, header.unit_width * header.interval, _MARGIN * part.scale
     left = max(0, min(part.left - margin, width - _NARROW * part.scale))
-    right = min(width, part.left + part.width + margin)
+    right = min(width, max(part.left + part.width + margin, left + _NARROW * part.scale))
     top, bottom = max(0, part.top - margin), min(height, part.top + part.height + margin)
     grid = _Grid(
         -(-height // tall), -(-width // wide), top // tall, -(-bottom // tall), left // wide, -(-right // wide)

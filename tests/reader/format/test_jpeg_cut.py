@@ -116,6 +116,16 @@ def test_the_pixels_at_a_scale_are_those_of_the_whole_at_that_scale(
     assert np.array_equal(found, part_of_whole(payload, part))
 
 
+@pytest.mark.parametrize("sampling", list(SAMPLINGS))
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_part_of_one_pixel_is_that_of_the_whole_at_any_scale(sampling: str, scale: int) -> None:
+    """A cut that is narrow at its scale would not be interpolated."""
+    payload = encoded(noise(64, 64), sampling, 1)
+    for left in range(0, 64, scale):
+        part = Part(0, left, 1, 1, scale)
+        assert np.array_equal(decode_image(payload, FIELD, 64, 64, part=part), part_of_whole(payload, part))
+
+
 @given(height=st.integers(1, 100), width=st.integers(1, 200), channels=st.sampled_from([1, 3]), data=st.data())
 def test_the_markers_that_are_written_are_used(height: int, width: int, channels: int, data: st.DataObject) -> None:
     pixels = noise(height, width)[..., :channels]
