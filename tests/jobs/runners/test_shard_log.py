@@ -56,7 +56,7 @@ def written(folder: Path, number: int, run_id: str) -> None:
         "shard": {"records": 2, "files": {"tfrecord": file}},
         "rejected": 1,
         "suspects": 0,
-        "shape": None,
+        "shapes": {},
         "sums": asdict(ChannelSums()),
         "changed": {},
         "beside": {},
