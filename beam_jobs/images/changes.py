@@ -20,6 +20,7 @@ CHANGES: Final[Mapping[str, str]] = {
     "orientation": "turned upright by their Exif orientation",
     "enlarged": "enlarged; --only-shrink leaves them small",
     "metadata": "with broken metadata, which is dropped; the pixels are read",
+    "lossy": "with a mask or a depth map in a lossy file, as JPEG, whose values are not exact; save them as PNG",
     "missing": "without an image or bytes that --allow-missing allows to be missing; empty ones are stored",
     "boxes": "boxes dropped, of which nothing is left in the image",
 }

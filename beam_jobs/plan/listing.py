@@ -73,6 +73,7 @@ def list_input(options: JobOptions, source: Source, why: str, spill: Spill | Non
     schema = catalog.close(layout)
     layout = replace(layout, warnings=(*layout.warnings, *_missing_labels(schema), *_not_excluded(inputs)))
     _check_boxes(options, schema)
+    _check_missing(options, schema)
     ignored = f"{counted(layout.ignored, 'file')} ignored"
     if inputs.excluded:
         ignored += f", {inputs.excluded} excluded"
@@ -109,6 +110,20 @@ def _not_excluded(inputs: Inputs) -> tuple[str, ...]:
     named = ", ".join(map(printable, heapq.nsmallest(3, inputs.unknown)))
     more = ", ..." if len(inputs.unknown) > 3 else ""
     return (f"--exclude: {counted(len(inputs.unknown), 'id')} of the file no input has: {named}{more}",)
+
+
+def _check_missing(options: JobOptions, schema: Schema) -> None:
+    """Refuse names in --allow-missing that no further image or field of bytes has.
+
+    Raises:
+        UsageError: there is no such field.
+    """
+    for name in options.source.allow_missing or ():
+        if name not in schema.payloads or name == schema.segments:
+            known = ", ".join(field for field in schema.payloads if field != schema.segments) or "none"
+            raise UsageError(
+                f"--allow-missing {name}: is no further image or field of bytes of INPUT, which has {printable(known)}"
+            )
 
 
 def _check_boxes(options: JobOptions, schema: Schema) -> None:

@@ -38,7 +38,7 @@ class Folder(Source):
 
     def __init__(self, options: SourceOptions) -> None:
         super().__init__(options)
-        refuse_options(options, "a folder", taken=("nested_classes", "class_pattern", "allow_missing"))
+        refuse_options(options, "a folder", taken=("nested_classes", "class_pattern", "allow_missing", "box_frame"))
         try:
             self._directory = directory(options.input)
         except (ValueError, TypeError, ImportError) as error:
@@ -100,6 +100,8 @@ class Folder(Source):
             why = f"; {self._first}" if self._first else ""
             others = self._left_out.files + self._unusable
             raise UsageError(f"INPUT {self.options.input}: holds no images ({others} other files{why})")
+        if self.options.box_frame is not None and not self._with:
+            refuse_options(self.options, "a folder without masks", taken=("nested_classes", "class_pattern"))
         folders = self._folders
         beside = f", with {self._masks.text}" if self._masks else ""
         roles = self._masks.roles if self._masks else {}

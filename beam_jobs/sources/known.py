@@ -14,6 +14,8 @@ from beam_jobs.sources.files.file_names import SPLIT_NAMES, TABLES, is_ignored, 
 from beam_jobs.sources.files.interface import Source, SourceOptions
 from beam_jobs.sources.tabular.arrow_schema import column_of_images, is_arrow
 from beam_jobs.sources.tabular.metadata_files import metadata_of
+from shard_reader.format.fields import FORMAT_NAME
+from shard_reader.format.manifest import MANIFEST_NAME
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory, local_path
 
@@ -37,6 +39,7 @@ _CLASSES = {
 _DATASET_FILES = frozenset({"README.md", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"})
 _DATASET_FOLDERS = frozenset({*SPLIT_NAMES, "data", "default"})
 _MOST_FOLDERS = 20
+_HEAD = 200  # bytes of a manifest, in which its format stands
 _WHY = {"folder": "the default", "yolo": "from its data.yaml or label files", "voc": "from its XML files of objects"}
 
 
@@ -78,12 +81,29 @@ def recognised(options: SourceOptions) -> tuple[SourceOptions, str]:
         if (metadata := metadata_of(place)) is not None:
             return replace(options, kind="imagefolder"), f"from {metadata}, which names images"
         kind = _kind_of_folder(place)
+        if kind == "folder":
+            _refuse_dataset(options.input, place)
         file = _arrow_file(place) if kind in ("folder", "table") else None
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(f"INPUT {options.input}: {error}") from error
     if file is not None and (found := _with_images(options, file, kind)) is not None:
         return found
     return replace(options, kind=kind), _WHY.get(kind, "from the files in it")
+
+
+def _refuse_dataset(input: str, place: Directory) -> None:
+    """Refuse the folder of a dataset: its pictures for people would be the images.
+
+    Raises:
+        UsageError: it is one.
+    """
+    names = place.names("")
+    if MANIFEST_NAME in names and f'"format": "{FORMAT_NAME}"'.encode() in place.read(MANIFEST_NAME, 0, _HEAD):
+        shard = next((name for name in sorted(names) if is_records(name)), "a shard")
+        raise UsageError(
+            f"INPUT {input}: is a dataset of image-shards; give one of its shards, as {shard}, or write its images to"
+            f" files with `image-shards export {input} DIR --to folder`"
+        )
 
 
 def _with_images(options: SourceOptions, name: str, kind: str) -> tuple[SourceOptions, str] | None:

@@ -104,7 +104,7 @@ bring along, of any name. All fields that begin with `objects/` have an element 
 `objects/bbox` its box, `objects/keypoints` its keypoints, `objects/label` its class, `objects/segmentation` a text of
 JSON with its outline: either an object with `size` (height and width of the stored image) and `counts`, the compressed
 run lengths of COCO, or a list of polygons, each a flat list `[y, x, y, x, ...]` of parts of the stored image's height
-and width. In an image `instances` of the role `mask`, a pixel is the number of its object in these lists, from 1 on,
+and width. In an image `instances` of the role `mask`, a pixel is the value that `objects/instance` has for its object,
 and 0 elsewhere. In an image `mask` made of outlines, it is the number of the class and 1, and 0 elsewhere.
 
 **Where values lie.** A shard is a file of TFRecord (plain framing with masked CRC-32C around a `tf.train.Example`) or

@@ -297,7 +297,7 @@ def _files(data: bytes) -> None:
 def _mask(data: bytes) -> None:
     """A file as a mask and as a depth map: one number for each pixel, of the dtype that is stored."""
     ignore_image_warnings()
-    found, _ = exact_values(data, "mask", _OPTIONS)
+    found, *_ = exact_values(data, "mask", _OPTIONS)
     assert found.ndim == 3 and found.shape[2] == 1 and found.dtype == np.uint8
     exact_values(data, "depth", replace(_OPTIONS, depth_dtype="float32"))
 

@@ -90,22 +90,30 @@ def further_payload(
     if field.is_filtered:
         payload = prepare_image(data, options, statistics, first=first)
         return Further(payload.data, payload.channels, payload.changes, payload.suspect)
-    values, is_turned = exact_values(data, field.role or "", options)
-    return mask_payload(values, field, first, options, is_upright=is_upright or is_turned)
+    found = exact_values(data, field.role or "", options)
+    orientations = _orientations(found.orientation, first, is_upright=is_upright)
+    return mask_payload(found.values, field, first, options, orientations)._replace(changes=found.changes)
+
+
+def _orientations(own: int | None, first: Geometry, *, is_upright: bool) -> Sequence[int]:
+    """The orientations that a mask may still have: the first that gives the proportions of the first image counts."""
+    if is_upright or own not in (None, 1):
+        return (1,)
+    # A file that states 1 was most likely saved upright, by an editor that turned it.
+    return (first.orientation, 1) if own is None else (1, first.orientation)
 
 
 def mask_payload(
-    values: NDArray[Any], field: Field, first: Geometry, options: ImageOptions, *, is_upright: bool
+    values: NDArray[Any], field: Field, first: Geometry, options: ImageOptions, orientations: Sequence[int]
 ) -> Further:
     """The payload of the values of a mask or a depth map, `[height, width, 1]` of the field's dtype.
 
     Args:
-        is_upright: whether they are of the first image as it is shown.
+        orientations: those that they may have.
 
     Raises:
         BadInput: they have other proportions than the first image.
     """
-    orientations: Sequence[int] = (1,) if is_upright else (first.orientation, 1)
     height, width = values.shape[:2]
     geometry = followed(first, (width, height), orientations)
     if geometry is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,30 +19,40 @@ from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.printable import printable
 
-__all__ = ["exact_values", "nearest"]
+__all__ = ["Exact", "exact_values", "nearest"]
 
 _ORIENTATION: Final = 0x0112
 _OPAQUE: Final = 255
+_LOSSY: Final = frozenset({"JPEG", "MPO", "AVIF", "HEIF"})
 
 
-def exact_values(data: bytes | Pixels, role: str, options: ImageOptions) -> tuple[NDArray[Any], bool]:
-    """The values of a mask or a depth map, upright, `[height, width, 1]`, of the dtype that is stored.
+class Exact(NamedTuple):
+    """The values of a mask or a depth map, turned by the orientation of their file, if it states one.
+
+    `values` are `[height, width, 1]`, of the dtype that is stored. `orientation` is that of the file, None without one.
+    `changes` are kinds of `CHANGES`.
+    """
+
+    values: NDArray[Any]
+    orientation: int | None = None
+    changes: tuple[str, ...] = ()
+
+
+def exact_values(data: bytes | Pixels, role: str, options: ImageOptions) -> Exact:
+    """The values of a mask or a depth map.
 
     Args:
         data: the bytes of an image file, or an array `[height, width]` or `[height, width, 1]`.
         role: "mask" or "depth".
         options: the dtypes of both, and the bounds of images.
 
-    Returns:
-        The values, and whether the file has an orientation of its own, by which they were turned.
-
     Raises:
         BadInput: the file is no image of one channel, is damaged or too large, or a value does not fit the dtype.
     """
-    values, orientation = (_decoded(data, options), 1) if isinstance(data, np.ndarray) else _read(data, options)
+    found = Exact(_decoded(data, options)) if isinstance(data, np.ndarray) else _read(data, options)
     dtype = options.mask_dtype if role == "mask" else options.depth_dtype
-    upright = np.ascontiguousarray(turned(_one_channel(values), orientation))
-    return _fitting(upright, role, dtype), orientation != 1
+    upright = np.ascontiguousarray(turned(_one_channel(found.values), found.orientation or 1))
+    return found._replace(values=_fitting(upright, role, dtype))
 
 
 def nearest(values: NDArray[Any], box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[Any]:
@@ -70,8 +80,8 @@ def _decoded(values: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
     return values
 
 
-def _read(data: bytes, options: ImageOptions) -> tuple[NDArray[Any], int]:
-    """The values in a file, as they lie in it, and its orientation."""
+def _read(data: bytes, options: ImageOptions) -> Exact:
+    """The values in a file, as they lie in it."""
     if not data:
         raise BadInput("empty", "the file has no bytes")
     check_file(data, options.max_work)
@@ -82,8 +92,8 @@ def _read(data: bytes, options: ImageOptions) -> tuple[NDArray[Any], int]:
             raster = read_raster(
                 data, replace(options, dtype="float32", encoding="raw", normalize="none", channels="keep")
             )
-            found = raster.pixels, raster.orientation
-        check_size(found[0].shape[1], found[0].shape[0], options)
+            found = Exact(raster.pixels, raster.orientation if raster.orientation != 1 else None)
+        check_size(found.values.shape[1], found.values.shape[0], options)
         return found
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadInput("too-large", str(error)) from error
@@ -94,8 +104,8 @@ def _read(data: bytes, options: ImageOptions) -> tuple[NDArray[Any], int]:
         raise BadInput("damaged", said or type(error).__name__) from error
 
 
-def _by_pillow(data: bytes, options: ImageOptions) -> tuple[NDArray[Any], int] | None:
-    """The values in a file, and its orientation; None if Pillow cannot read it, or would misread it."""
+def _by_pillow(data: bytes, options: ImageOptions) -> Exact | None:
+    """The values in a file; None if Pillow cannot read it, or would misread it."""
     try:
         image = Image.open(io.BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
@@ -109,14 +119,16 @@ def _by_pillow(data: bytes, options: ImageOptions) -> tuple[NDArray[Any], int] |
         # Before the Exif is read, for which Pillow may load the image.
         is_deep = ";16" in str(image.tile[0][3]) if image.tile and image.mode.startswith(("LA", "RGB")) else False
         check_exif(image.info.get("exif") or b"")
-        orientation = int(image.getexif().get(_ORIENTATION, 1)) if not is_tiff else 1
+        orientation = None if is_tiff else image.getexif().get(_ORIENTATION)
         image.load()  # which turns a TIFF upright
         if is_deep:
             raise BadInput("mask-colours", "has 16-bit colours, and a mask or a depth map has one number a pixel")
         values = np.asarray(image)
         if is_negative(image):
             values = 65_535 - values
-        return values, orientation if orientation in range(1, 9) else 1
+        lossy = ("lossy",) if image.format in _LOSSY or (image.format == "WEBP" and b"VP8L" not in data[:32]) else ()
+        frames = ("frames",) if getattr(image, "is_animated", False) else ()
+        return Exact(values, orientation if orientation in range(1, 9) else None, (*lossy, *frames))
 
 
 def _one_channel(values: NDArray[Any]) -> NDArray[Any]:

@@ -13,7 +13,16 @@ from typing import Any
 from beam_jobs.errors import UsageError
 from beam_jobs.plan.schema.columns import INTEGER, Column, Labels, converted, is_text, type_text
 from beam_jobs.sources.files.file_names import SPLIT_NAMES
-from beam_jobs.sources.files.interface import SEGMENTATION, TEXT_SEGMENTS, Entry, Label, Layout, Problem, Reference
+from beam_jobs.sources.files.interface import (
+    INSTANCES,
+    SEGMENTATION,
+    TEXT_SEGMENTS,
+    Entry,
+    Label,
+    Layout,
+    Problem,
+    Reference,
+)
 from shard_reader.format.fields import ANY_ENCODING, RESERVED_NAMES, Field, index_dtype
 
 __all__ = ["Catalog", "Schema"]
@@ -168,6 +177,8 @@ class Catalog:
             if layout.segments in payloads:
                 raise UsageError(f"--segments {layout.segments}: INPUT has a field of this name; give another form")
             payloads[layout.segments] = "mask"
+            if layout.segments == "instances":
+                fields[INSTANCES] = Field(dtype="int64", shape=(None,))
         _check_names(fields, payloads)
         splits = layout.splits or tuple(sorted(self._splits, key=_split_key)) or None
         return Schema(

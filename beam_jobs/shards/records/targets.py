@@ -12,7 +12,15 @@ from beam_jobs.images.targets.further import Further, empty_payload, further_pay
 from beam_jobs.images.targets.objects import Frame, move_objects
 from beam_jobs.images.targets.segments import Outlines
 from beam_jobs.shards.job import Job
-from beam_jobs.sources.files.interface import SEGMENTATION, TEXT_SEGMENTS, BadInput, Pixels, Reference, of_field
+from beam_jobs.sources.files.interface import (
+    INSTANCES,
+    SEGMENTATION,
+    TEXT_SEGMENTS,
+    BadInput,
+    Pixels,
+    Reference,
+    of_field,
+)
 
 __all__ = ["further_of", "objects_of"]
 
@@ -69,11 +77,13 @@ def objects_of(reference: Reference, geometry: Geometry, job: Job) -> tuple[Mapp
         if job.segments in TEXT_SEGMENTS:
             return {**moved, SEGMENTATION: found.texts(job.segments)}, dropped, {}
         classes = moved.get("objects/label")
-        if job.segments == "instances" or classes is None:
-            numbers = list(range(1, len(found) + 1)) if job.segments == "instances" else [1] * len(found)
+        if job.segments == "instances":
+            numbers = list(range(1, len(found) + 1))
+            moved = {**moved, INSTANCES: numbers}
         else:
-            numbers = [int(one) + 1 for one in classes]
+            numbers = [1] * len(found) if classes is None else [int(one) + 1 for one in classes]
         field = job.fields[job.segments]
         values = found.labelled(numbers, field.dtype)
-        mask = mask_payload(values, field, geometry, job.image, is_upright=frame.is_upright())
+        orientation = 1 if frame.is_upright() else geometry.orientation
+        mask = mask_payload(values, field, geometry, job.image, (orientation,))
     return moved, dropped, {job.segments: mask}

@@ -44,6 +44,7 @@ from beam_jobs.sources.detection.annotated import (
 from beam_jobs.sources.detection.parts.voc_xml import MOST_BYTES, parse_annotation
 from beam_jobs.sources.files.file_names import SPLIT_NAMES, LeftOutFiles, file_problem, is_ignored, is_voc_xml
 from beam_jobs.sources.files.interface import (
+    INSTANCES,
     TEXT_SEGMENTS,
     BadInput,
     Entry,
@@ -66,7 +67,6 @@ _FOLDERS = (("JPEGImages", "Annotations"), ("images", "annotations"), ("images",
 _SETS = "ImageSets/Main"
 _SETS_OF_MASKS = "ImageSets/Segmentation"
 _MASKS = {"mask": "SegmentationClass", "instances": "SegmentationObject"}  # the folder of each form
-_INSTANCE = "objects/instance"  # the value of an object in the mask of objects, which are in the order of the XML file
 _SPLITS = ("train", "val", "test")
 _BOTH = "trainval"
 _ORDER = (_BOTH, *_SPLITS)
@@ -182,7 +182,7 @@ class Voc(Annotated):
         """
         self._check_usable()
         form = self.options.segments
-        numbers = (*_FLAGS, _INSTANCE) if form == "instances" else tuple(_FLAGS)
+        numbers = (*_FLAGS, INSTANCES) if form == "instances" else tuple(_FLAGS)
         fields = object_fields() | {name: Field(dtype="int64", shape=(None,)) for name in numbers}
         splits = self._sets or self._folders.splits
         text = objects_text(self._images, self._objects, empty=self._empty)
@@ -368,7 +368,7 @@ class Voc(Annotated):
         with_numbers = self.options.segments == "instances"
         if data is None:
             none: list[Any] = []
-            flags = dict.fromkeys((*_FLAGS, _INSTANCE) if with_numbers else _FLAGS, none)
+            flags = dict.fromkeys((*_FLAGS, INSTANCES) if with_numbers else _FLAGS, none)
             return {BBOX: none, LABEL: None, **flags, _POSE: none}, None
         try:
             found = parse_annotation(data)
@@ -381,7 +381,7 @@ class Voc(Annotated):
         fields: dict[str, Any] = {BBOX: [list(one.box) for one in objects], LABEL: [one.name for one in objects]}
         fields |= {name: [getattr(one, own) for one in objects] for name, own in _FLAGS.items()}
         if with_numbers:
-            fields[_INSTANCE] = list(range(1, len(objects) + 1))
+            fields[INSTANCES] = list(range(1, len(objects) + 1))
         return fields | {_POSE: [one.pose for one in objects]}, found.size
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "BOX_FORMATS",
     "DOWNLOADS",
     "DROPPED",
+    "INSTANCES",
     "ROLES",
     "SEGMENTATION",
     "SEGMENTS",
@@ -56,6 +57,8 @@ TEXT_SEGMENTS = ("rle", "polygons")
 """Those of SEGMENTS that are texts, one for each object."""
 SEGMENTATION = "objects/segmentation"
 """The field of these texts."""
+INSTANCES = "objects/instance"
+"""The field with the value of each object in the mask of instances: a crop may drop objects."""
 SOURCES = ("folder", "imagefolder", "table", "arrow", "coco", "yolo", "ndjson", "voc", "archive", "records")
 
 

@@ -99,7 +99,9 @@ class FurtherMembers:
         is_image = component.rpartition(".")[2] in IMAGE_COMPONENTS
         name = component if is_image else f"{component}:bytes"
         what = "another image of its record; " if is_image else "not images; "
-        return f"{what}--image-columns {image},{name} stores it"
+        # The names of the option are all that is read: those that came by their names are among them.
+        read = [field if role_of_name(field) == role else f"{field}:{role}" for field, role in self._seen.items()]
+        return f"{what}--image-columns {','.join([image, *read, name])} stores it"
 
 
 def check_size(place: list[int], most: int) -> None:

@@ -145,11 +145,13 @@ class FileSchema:
                 yield LeftOut(what=path, why="names of files; --fields or --id-column keeps them")
         binaries = [name for name in self.binaries if name not in {one.name for one in taken}]
         images = [one.name for one in self.images if one.name in binaries]
+        # The names of the option are all that is read: those that came by their names are among them.
+        read = [one.name for one in taken]
         if images:
-            why = f"--image-columns {','.join([self.image.name, *images])} stores them, or NAME:bytes as bytes"
+            why = f"--image-columns {','.join([*read, *images])} stores them, or NAME:bytes as bytes"
             yield LeftOut(what=f"columns {listed(images)}", why=why)
         if others := [name for name in binaries if name not in images]:
-            why = f"--image-columns {self.image.name},{others[0]}:bytes stores them as they are"
+            why = f"--image-columns {','.join([*read, others[0]])}:bytes stores them as they are"
             yield LeftOut(what=f"columns {listed(others)}", why=why)
         unread = {name: kind for name, kind in self.others.items() if name.partition(".")[0] not in self.binaries}
         if unread:

@@ -92,8 +92,8 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_a_mask_has_the_values_of_its_file(name: str) -> None:
     data, expected = FILES[name]
-    found, is_turned = exact_values(data, "mask", OPTIONS)
-    assert (found.dtype, found.shape, is_turned) == (np.uint8, (3, 4, 1), False)
+    found, orientation, changes = exact_values(data, "mask", OPTIONS)
+    assert (found.dtype, found.shape, orientation, changes) == (np.uint8, (3, 4, 1), None, ())
     if expected is not None:
         assert np.array_equal(found[..., 0], expected)
 
@@ -123,6 +123,25 @@ def test_what_is_no_mask_is_refused_in_one_line(data: Any, role: str, message: s
     assert "\n" not in str(caught.value)
 
 
+def test_values_of_lossy_files_and_further_frames_are_counted() -> None:
+    for format in ("JPEG", "WEBP"):
+        assert exact_values(as_file(GREY, format), "mask", OPTIONS).changes == ("lossy",)
+    assert exact_values(as_file(GREY, "WEBP", lossless=True), "mask", OPTIONS).changes == ()
+    frames = with_palette(GREY)
+    animated = as_file(frames, "GIF", save_all=True, append_images=[with_palette(GREY + 9)])
+    assert exact_values(animated, "mask", OPTIONS).changes == ("frames",)
+    geometry = plan_geometry(4, 3, 1, OPTIONS)
+    assert further_payload(as_file(GREY, "JPEG"), MASK, geometry, OPTIONS).changes == ("lossy",)
+
+
+def test_a_mask_that_states_that_it_is_upright_is_not_turned() -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (30, 30), np.uint8)
+    photo = prepare_image(turned_file(pixels, 3), OPTIONS)
+    upright = pixels[::-1, ::-1].copy()
+    found = further_payload(turned_file(upright, 1), MASK, photo.geometry, OPTIONS)
+    assert np.array_equal(pixels_of(found.data, MASK), pixels_of(photo.data, MASK))
+
+
 def test_16_bits_of_colours_are_not_cut_to_8() -> None:
     cv2 = pytest.importorskip("cv2")
     deep = cv2.imencode(".png", np.full((2, 2, 3), 300, np.uint16))[1].tobytes()
@@ -135,7 +154,7 @@ def test_wide_values_are_kept() -> None:
     for role in ("mask", "depth"):
         assert np.array_equal(exact_values(as_file(WIDE), role, deep)[0][..., 0], WIDE)
     floats = np.array([[0.25, -1, 1e30]], np.float32)
-    found, _ = exact_values(as_file(floats, "TIFF"), "depth", replace(OPTIONS, depth_dtype="float32"))
+    found, *_ = exact_values(as_file(floats, "TIFF"), "depth", replace(OPTIONS, depth_dtype="float32"))
     assert np.array_equal(found[..., 0], floats)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from support.pairs import COUNT, SIZE, WITHOUT_MASK, Everything, depth_of, mask_of, pixels_of
 
-from beam_jobs import PrepareOptions, PrepareResult, prepare
-from shard_reader import Dataset, open_dataset
+from beam_jobs import PrepareOptions, PrepareResult, UsageError, prepare
+from shard_reader import Dataset, Flip, RandomResizedCrop, open_dataset
 
 pytest.importorskip("apache_beam")
 EXACT = {"fit": "none", "encoding": "png"}
@@ -70,6 +70,30 @@ def test_a_mask_that_may_be_missing_is_empty_and_counted(tmp_path: Path) -> None
     assert [number for number, is_empty in empty.items() if is_empty] == [WITHOUT_MASK]
 
 
+def test_a_name_that_no_field_has_may_not_be_missing(tmp_path: Path) -> None:
+    message = "--allow-missing masks: is no further image .* of INPUT, which has mask, depth, right, audio"
+    with pytest.raises(UsageError, match=message):
+        made(tmp_path, allow_missing=("masks",))
+
+
+@pytest.mark.parametrize("ragged", ["list", "pad"])
+def test_instances_agree_with_the_objects_that_a_crop_leaves(tmp_path: Path, ragged: Any) -> None:
+    made(tmp_path, fit="none", encoding="png", segments="instances", allow_missing=("mask",))
+    fields = ("instances", "objects/bbox", "objects/label", "objects/instance")
+    data = opened(tmp_path)
+    stream = data.stream(batch_size=COUNT, fields=fields, ragged=ragged, image=[RandomResizedCrop(24), Flip()])
+    dropped = 0
+    for _ in range(6):
+        (batch,) = stream
+        for place, pixels in enumerate(batch["instances"]):
+            values = batch["objects/instance"][place]
+            kept = batch["objects/instance/mask"][place] if ragged == "pad" else slice(None)
+            # A part of a pixel may be left of a box, and no pixel of its object.
+            assert set(np.unique(pixels)) - {0} <= set(values[kept].tolist())
+            dropped += len(values[kept]) < 2
+    assert dropped
+
+
 def test_both_formats_hold_the_same_records(tmp_path: Path) -> None:
     made(tmp_path, size=16, encoding="raw")
     both = [open_dataset(tmp_path / "out", format=name) for name in ("tfrecord", "hdf5")]
@@ -95,7 +119,7 @@ def test_instances_are_where_their_boxes_are(tmp_path: Path, size: Any) -> None:
     for record in opened(tmp_path):
         tall, wide = record["instances"].shape
         assert record["image"].shape[:2] == (tall, wide)
-        for number, box in enumerate(record["objects/bbox"], 1):
+        for number, box in zip(record["objects/instance"], record["objects/bbox"], strict=True):
             rows, columns = np.nonzero(record["instances"] == number)
             ends = rows.min() / tall, columns.min() / wide, (rows.max() + 1) / tall, (columns.max() + 1) / wide
             assert np.allclose(ends, box, atol=1.5 / min(tall, wide))

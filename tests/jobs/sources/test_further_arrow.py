@@ -66,7 +66,9 @@ def test_masks_come_by_their_names_and_others_are_named(tmp_path: Path) -> None:
     layout = found(path).layout
     assert layout.payloads == {"mask": "mask"}
     named = {one.what: one.why for one in layout.left_out}
-    assert named["columns other, header"] == ("--image-columns image,other,header stores them, or NAME:bytes as bytes")
+    assert named["columns other, header"] == (
+        "--image-columns image,mask,other,header stores them, or NAME:bytes as bytes"
+    )
     assert payloads(path) == [{"mask": b"m" * 70_000}, {}]
 
 

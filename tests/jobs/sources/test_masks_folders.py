@@ -11,10 +11,14 @@ from beam_jobs.sources.files.interface import BadInput, Reading, Reference, Sour
 from beam_jobs.sources.folder import Folder
 
 
-def found(root: Path, *names: str, **options: object) -> Found:
+def write(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
+
+
+def found(root: Path, *names: str, **options: object) -> Found:
+    write(root, *names)
     return Found(Folder(SourceOptions(input=str(root), **options)))  # type: ignore[arg-type]
 
 
@@ -138,3 +142,10 @@ def test_a_mask_that_is_too_large_is_not_read(tmp_path: Path) -> None:
             Reference("images/1.jpg", -1, None, payloads=listed.entries["images/1.jpg"].payloads), "mask"
         )
     assert caught.value.reason == "too-large"
+
+
+def test_a_frame_of_boxes_is_that_of_masks_and_of_nothing_else(tmp_path: Path) -> None:
+    listed = found(tmp_path / "with", "images/1.jpg", "masks/1.png", box_frame="upright")
+    assert masks(listed) == {"images/1.jpg": {"mask": "masks/1.png"}}
+    write(tmp_path / "without", "1.jpg")
+    assert "--box-frame upright: has no meaning" in refusal(Folder, tmp_path / "without", box_frame="upright")

@@ -541,6 +541,13 @@ def test_a_shard_of_ours_is_input_again(raw_shards: Path, jpeg_shards: Path, tmp
             assert same["label"] == record["label"] and np.array_equal(same["image"], record["image"])
 
 
+def test_the_folder_of_a_dataset_is_no_folder_of_images(jpeg_shards: Path, tmp_path: Path) -> None:
+    result = command("prepare", jpeg_shards, tmp_path / "out")
+    assert result.returncode == 2
+    assert "is a dataset of image-shards; give one of its shards, as train-00000-of-" in result.stderr
+    assert f"`image-shards export {jpeg_shards} DIR --to folder`" in result.stderr
+
+
 def test_arrays_of_numpy(tmp_path: Path) -> None:
     """As Keras has MNIST."""
     rng = np.random.default_rng(0)

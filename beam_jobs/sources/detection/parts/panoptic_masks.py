@@ -14,6 +14,7 @@ from typing import Any
 from beam_jobs.errors import UsageError
 from beam_jobs.sources.files.annotations.panoptic import panoptic_mask
 from beam_jobs.sources.files.interface import (
+    INSTANCES,
     TEXT_SEGMENTS,
     BadInput,
     LeftOut,
@@ -30,7 +31,6 @@ __all__ = ["PANOPTIC", "PanopticMasks"]
 
 PANOPTIC = ("file_name", "segments_info")
 """The values of an annotation that are read."""
-_NUMBER = "objects/instance"  # the value of an object in the mask of instances
 
 
 class PanopticMasks:
@@ -63,7 +63,7 @@ class PanopticMasks:
     @property
     def types(self) -> dict[str, Field]:
         """The field that tells which pixels are those of an object, since objects may leave the image."""
-        return {_NUMBER: Field(dtype="int64", shape=(None,))} if self._form == "instances" else {}
+        return {INSTANCES: Field(dtype="int64", shape=(None,))} if self._form == "instances" else {}
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """The masks, where the option does not ask for them."""
@@ -99,14 +99,14 @@ class PanopticMasks:
         """The place of the mask of an image, and the value of each of its segments."""
         if self._form is None or place is None:
             if self._form == "instances":
-                fields[_NUMBER] = []
+                fields[INSTANCES] = []
             return {}
         ids = fields["objects/id"]
         if not all(type(id) is int and 0 < id < 1 << 24 for id in ids):
             raise BadInput("bad-annotation", "a segment has an id that no colour has: expected 1 to 16,777,215")
         numbers = list(range(1, len(ids) + 1))
         if self._form == "instances":
-            fields[_NUMBER] = numbers
+            fields[INSTANCES] = numbers
         values = numbers if self._form == "instances" else [label + 1 for label in fields["objects/label"]]
         return {self._form: [place, [list(pair) for pair in zip(ids, values, strict=True)]]}
 
