@@ -16,6 +16,7 @@ import io
 import logging
 import re
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,17 @@ from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
 from shard_reader.printable import printable
 
-__all__ = ["Decoded", "check_size", "decode", "ignore_image_warnings", "image_formats", "to_8_bits"]
+__all__ = [
+    "Decoded",
+    "check_size",
+    "decode",
+    "decoding",
+    "ignore_image_warnings",
+    "image_formats",
+    "orientation_of",
+    "pages_of",
+    "to_8_bits",
+]
 
 _ORIENTATION = 0x0112
 _DEEP_COLOURS = re.compile("(LA|RGB|RGBX|RGBA|RGBa);16.*")
@@ -117,6 +128,21 @@ def decode(data: bytes, options: ImageOptions) -> Decoded:
 
 
 def _decoded(data: bytes, options: ImageOptions) -> Decoded:
+    with decoding(data, options):
+        decoded = None if is_read_alone(data) else _by_pillow(data, options)
+        if decoded is None:
+            decoded = _of_raster(read_raster(data, options), options)
+        check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
+        return decoded
+
+
+@contextlib.contextmanager
+def decoding(data: bytes, options: ImageOptions) -> Iterator[None]:
+    """Check a file before it is decoded, and turn the errors of its decoders into rejects.
+
+    Raises:
+        BadInput: the file is empty, too large or damaged, or takes too much work.
+    """
     if not data:
         raise BadInput("empty", "the file has no bytes")
     if len(data) > options.max_bytes:
@@ -126,11 +152,7 @@ def _decoded(data: bytes, options: ImageOptions) -> Decoded:
         # Pillow's own limit has to allow the same. It stays in force for sizes that a header does not tell.
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     try:
-        decoded = None if is_read_alone(data) else _by_pillow(data, options)
-        if decoded is None:
-            decoded = _of_raster(read_raster(data, options), options)
-        check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], options)
-        return decoded
+        yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadInput("too-large", str(error)) from error
     except (MemoryError, BadInput):
@@ -185,20 +207,20 @@ def _decode(image: Image.Image, data: bytes, options: ImageOptions) -> Decoded:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # Pillow and OpenCV turn a TIFF upright when they load it, and Pillow then reports an orientation of 1: the
         # original one is read before.
-        orientation, broken = _orientation(image)
+        orientation, broken = orientation_of(image)
         bands = ("bands",) if has_more_bands(image) else ()
         pixels, converted = _decode_other(image, data, profile)
         size = pixels.shape[:2] if orientation in range(5, 9) else pixels.shape[1::-1]
-        return Decoded(pixels, size, orientation, changes=(*converted, *broken, *bands, *_pages(image)))
+        return Decoded(pixels, size, orientation or 1, changes=(*converted, *broken, *bands, *pages_of(image)))
     pixels, converted = _decode_other(image, data, profile)
-    orientation, broken = _orientation(image)
-    changes = (*converted, *broken, *_pages(image))
-    return Decoded(_upright(pixels, orientation), pixels.shape[1::-1], orientation, changes=changes)
+    orientation, broken = orientation_of(image)
+    changes = (*converted, *broken, *pages_of(image))
+    return Decoded(_upright(pixels, orientation or 1), pixels.shape[1::-1], orientation or 1, changes=changes)
 
 
 def _decode_jpeg(image: Image.Image, data: bytes, profile: bytes | None, options: ImageOptions) -> Decoded:
-    stored, (orientation, broken) = image.size, _orientation(image)
-    geometry = plan_geometry(*stored, orientation, options)
+    stored, (orientation, broken) = image.size, orientation_of(image)
+    geometry = plan_geometry(*stored, orientation or 1, options)
     # "nearest" asks for single pixels of the file.
     scale = 1 if options.exact_decode or options.filter == "nearest" else geometry.reduction
     decoded, complaint = _by_libjpeg(data, image.mode, geometry, scale)
@@ -210,8 +232,8 @@ def _decode_jpeg(image: Image.Image, data: bytes, profile: bytes | None, options
         clean = image.format == "JPEG" and not complaint and _is_grey_or_ycc(data)
         clean = clean and keeps_colours(image.mode, profile)
         pixels, converted = _in_srgb(decoded, profile, grey=image.mode == "L")
-    upright = _upright(pixels, orientation)
-    return Decoded(upright, stored, orientation, clean, (*converted, *broken, *_pages(image)), complaint)
+    upright = _upright(pixels, orientation or 1)
+    return Decoded(upright, stored, orientation or 1, clean, (*converted, *broken, *pages_of(image)), complaint)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -227,19 +249,19 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return colours_of(upright)
 
 
-def _orientation(image: Image.Image) -> tuple[int, tuple[str, ...]]:
-    """The Exif orientation of an image, and the change "metadata" if its Exif cannot be read."""
+def orientation_of(image: Image.Image) -> tuple[int | None, tuple[str, ...]]:
+    """The Exif orientation of an image, None without one, and the change "metadata" if its Exif cannot be read."""
     # Pillow would take an orientation in XMP, which other programs do not turn images by.
     for name in _XMP:
         image.info.pop(name, None)
     try:
         check_exif(image.info.get("exif") or b"")  # None in a HEIC file without it
-        return image.getexif().get(_ORIENTATION, 1), ()
+        return image.getexif().get(_ORIENTATION), ()
     except Exception:  # the parsers of Pillow raise errors of many classes
-        return 1, ("metadata",)
+        return None, ("metadata",)
 
 
-def _pages(image: Image.Image) -> tuple[str, ...]:
+def pages_of(image: Image.Image) -> tuple[str, ...]:
     """The kind of change for further pages or frames, of which none is read. Call this after the image is loaded."""
     kind = _PAGED.get(image.format or "")
     try:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from beam_jobs.options import ImageOptions
+from beam_jobs.sources.files.interface import BadInput
 from shard_reader.transforms.part import SCALES, scale_for
 
 __all__ = ["Geometry", "followed", "plan_geometry", "reduced", "turned"]
@@ -132,7 +133,7 @@ class Geometry:
         return np.stack([y, x], 1)
 
 
-def followed(first: Geometry, size: tuple[int, int], orientations: Iterable[int]) -> Geometry | None:
+def followed(first: Geometry, size: tuple[int, int], orientations: Iterable[int]) -> Geometry:
     """The geometry of a further image of a record: the steps of the first one, in proportion to its size.
 
     Args:
@@ -140,8 +141,8 @@ def followed(first: Geometry, size: tuple[int, int], orientations: Iterable[int]
         size: width and height of the further image, as it is stored.
         orientations: the orientations that it may have. The first of them that gives the proportions counts.
 
-    Returns:
-        None if the proportions differ by more than the rounding of a side.
+    Raises:
+        BadInput: the proportions differ by more than the rounding of a side.
     """
     width, height = first.upright
     for orientation in orientations:
@@ -151,7 +152,8 @@ def followed(first: Geometry, size: tuple[int, int], orientations: Iterable[int]
             left, top, right, bottom = first.box
             box = (left * across, top * down, right * across, bottom * down)
             return replace(first, stored=size, orientation=orientation, box=box)
-    return None
+    message = f"has {size[0]}x{size[1]} pixels, and the image {width}x{height}: other proportions"
+    raise BadInput("wrong-size", message)
 
 
 def reduced(size: tuple[int, int], scale: int) -> tuple[int, int]:

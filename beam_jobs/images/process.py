@@ -134,11 +134,7 @@ def _geometry(decoded: Decoded, options: ImageOptions, first: Geometry | None) -
     if first is None:
         return plan_geometry(*decoded.stored, decoded.orientation, options)
     orientation = decoded.orientation if decoded.orientation in range(1, 9) else 1
-    geometry = followed(first, decoded.stored, (orientation,))
-    if geometry is None:
-        size, whole = "x".join(map(str, decoded.stored)), "x".join(map(str, first.upright))
-        raise BadInput("wrong-size", f"has {size} pixels, and the image {whole}: other proportions")
-    return geometry
+    return followed(first, decoded.stored, (orientation,))
 
 
 def _without_border(pixels: Pixels, geometry: Geometry) -> Pixels:

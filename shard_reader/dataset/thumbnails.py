@@ -1,4 +1,4 @@
-"""Small pictures of records, for people who look at them: a data URI each, or the reason why there is none."""
+"""Small pictures of records, for people who look at them: a data URI each, or the damage in its place."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ __all__ = [
     "INPUT_FIELDS",
     "MAX_PIXELS",
     "MAX_VALUES",
+    "OUTLINES",
     "PAYLOADS",
     "POINT_ROLES",
     "RESERVED_NAMES",
@@ -43,6 +44,8 @@ IMAGE_ROLES: Final = ("photo", "mask", "depth")
 """The roles of images: a photo is filtered, the values of a mask and of a depth map stay what they are."""
 POINT_ROLES: Final = {"boxes": 4, "points": 2, "keypoints": 3}
 """The roles of lists that move with the pixels, and the numbers of an element."""
+OUTLINES: Final = "objects/segmentation"
+"""The field with the outline of each object, as texts, which transforms do not move."""
 _EARLIER_ROLES: Final = {"objects/bbox": "boxes", "objects/point": "points"}  # of datasets before fields had roles
 PAYLOADS: Final = "payloads"
 """The extension of manifests whose records have further images, or bytes."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import IMAGE, Field, size_columns
+from shard_reader.format.fields import IMAGE, OUTLINES, Field, size_columns
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.record_set import RecordSet
 from shard_reader.printable import printable
@@ -20,7 +20,7 @@ from shard_reader.shards.shard import MOST_LOOKED_UP
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays import lists
 from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
-from shard_reader.stream.arrays.objects import OUTLINES, Objects, moving_fields
+from shard_reader.stream.arrays.objects import Objects, moving_fields
 from shard_reader.stream.arrays.threads import Threads
 from shard_reader.stream.cache_schedule import CacheSchedule
 from shard_reader.stream.images import batch_images

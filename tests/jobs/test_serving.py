@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import pairs
+from support import everything
 from support.images import write_image
 
 from beam_jobs import PrepareOptions, UsageError, prepare, preprocess, serving
@@ -130,7 +130,13 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Records with a mask, a depth map and a second photo, of which one is turned."""
     folder = tmp_path_factory.mktemp("several")
     (folder / "in").mkdir()
-    options = {"source": pairs.Everything, "size": (20, 14), "fit": "pad", "mask_border": 9, "allow_missing": ("mask",)}
+    options = {
+        "source": everything.Everything,
+        "size": (20, 14),
+        "fit": "pad",
+        "mask_border": 9,
+        "allow_missing": ("mask",),
+    }
     return made(folder / "in", folder / "out", **options)
 
 
@@ -141,14 +147,14 @@ def test_several_images_of_a_record_are_those_of_a_stream(several: Dataset, tran
     (batch,) = stream
     for place, id in enumerate(batch["id"]):
         number = int(id.partition(b".")[0])
-        if number == pairs.WITHOUT_MASK:
+        if number == everything.WITHOUT_MASK:
             continue
         orientation = 6 if number == 1 else 1
         given = {
-            "mask": pairs.mask_of(number),
-            "image": pairs.photo_file(number, orientation),
-            "depth": pairs.depth_of(number),
-            "right": pairs.photo_file(number + 100, orientation),
+            "mask": everything.mask_of(number),
+            "image": everything.photo_file(number, orientation),
+            "depth": everything.depth_of(number),
+            "right": everything.photo_file(number + 100, orientation),
         }
         found = preprocess(given, several, transform)
         assert list(found) == list(given)
@@ -157,7 +163,7 @@ def test_several_images_of_a_record_are_those_of_a_stream(several: Dataset, tran
 
 
 def test_images_that_the_dataset_has_not_are_refused(several: Dataset) -> None:
-    photo, mask = pairs.photo_file(0), pairs.mask_of(0)
+    photo, mask = everything.photo_file(0), everything.mask_of(0)
     with pytest.raises(UsageError, match="'masks' is no image of the dataset; it has image, mask, depth, right"):
         preprocess({"image": photo, "masks": mask}, several)
     with pytest.raises(UsageError, match="needs 'image', whose geometry the others follow"):

@@ -17,7 +17,7 @@ from beam_jobs.images.pixels.resample import resampled
 from beam_jobs.images.process import prepare_image
 from beam_jobs.images.targets.masks import exact_values, nearest
 from beam_jobs.options import ImageOptions
-from beam_jobs.sources.files.interface import BadInput, Pixels
+from beam_jobs.sources.files.interface import Pixels
 from shard_reader.format.fields import Field
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of
 
@@ -116,8 +116,6 @@ def mask_payload(
     """
     height, width = values.shape[:2]
     geometry = followed(first, (width, height), orientations)
-    if geometry is None:
-        raise wrong_size(width, height, first)
     upright = turned(values, geometry.orientation)
     if geometry.resizes and field.role == "depth" and options.depth_filter == "bilinear":
         upright = resampled(np.ascontiguousarray(upright), geometry.box, geometry.scaled, "bilinear", True)
@@ -139,12 +137,6 @@ def empty_payload(field: Field, first: Geometry, options: ImageOptions, channels
     width, height = first.size if field.is_filtered else first.scaled
     empty = np.zeros((height, width, channels), field.dtype)
     return Further(_encoded(empty if field.is_filtered else _padded(empty, field, first, options), field), channels)
-
-
-def wrong_size(width: int, height: int, first: Geometry) -> BadInput:
-    """The reject of an image of other proportions than the first one of its record."""
-    across, down = first.upright
-    return BadInput("wrong-size", f"has {width}x{height} pixels, and the image {across}x{down}: other proportions")
 
 
 def _padded(values: NDArray[Any], field: Field, geometry: Geometry, options: ImageOptions) -> NDArray[Any]:

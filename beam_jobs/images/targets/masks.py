@@ -10,27 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from beam_jobs.images.decode import check_size, image_formats
+from beam_jobs.images.decode import check_size, decoding, image_formats, orientation_of, pages_of
 from beam_jobs.images.files.rasters.read import is_read_alone, read_raster
 from beam_jobs.images.files.tiff import is_misread, is_negative
-from beam_jobs.images.files.work import check_exif, check_file, check_image
+from beam_jobs.images.files.work import check_image
 from beam_jobs.images.geometry import turned
 from beam_jobs.options import ImageOptions
 from beam_jobs.sources.files.interface import BadInput, Pixels
-from shard_reader.printable import printable
 
 __all__ = ["Exact", "exact_values", "nearest"]
 
-_ORIENTATION: Final = 0x0112
 _OPAQUE: Final = 255
+_TIE: Final = 1e-9  # pixels
 _LOSSY: Final = frozenset({"JPEG", "MPO", "AVIF", "HEIF"})
 
 
 class Exact(NamedTuple):
-    """The values of a mask or a depth map, turned by the orientation of their file, if it states one.
+    """The values of a mask or a depth map, `[height, width, 1]`, of the dtype that is stored.
 
-    `values` are `[height, width, 1]`, of the dtype that is stored. `orientation` is that of the file, None without one.
-    `changes` are kinds of `CHANGES`.
+    `orientation` is that of the file, by which they are turned; None if the file states none. `changes` are kinds of
+    `CHANGES`.
     """
 
     values: NDArray[Any]
@@ -49,10 +48,9 @@ def exact_values(data: bytes | Pixels, role: str, options: ImageOptions) -> Exac
     Raises:
         BadInput: the file is no image of one channel, is damaged or too large, or a value does not fit the dtype.
     """
-    found = Exact(_decoded(data, options)) if isinstance(data, np.ndarray) else _read(data, options)
+    found = Exact(_checked(data, options)) if isinstance(data, np.ndarray) else _read(data, options)
     dtype = options.mask_dtype if role == "mask" else options.depth_dtype
-    upright = np.ascontiguousarray(turned(_one_channel(found.values), found.orientation or 1))
-    return found._replace(values=_fitting(upright, role, dtype))
+    return found._replace(values=_fitting(np.ascontiguousarray(found.values), role, dtype))
 
 
 def nearest(values: NDArray[Any], box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[Any]:
@@ -67,45 +65,35 @@ def nearest(values: NDArray[Any], box: tuple[float, float, float, float], size: 
 
 
 def _centres(start: float, length: float, count: int, most: int) -> NDArray[np.intp]:
-    # The product first: a centre on the edge of a pixel then has an exact quotient, on every machine.
-    places = np.floor(start + (np.arange(count) + 0.5) * length / count)
+    # Of two pixels that are as near, the second: by a little more than the rounding of the sum.
+    places = np.floor(start + (np.arange(count) + 0.5) * length / count + _TIE)
     return places.clip(0, most - 1).astype(np.intp)
 
 
-def _decoded(values: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
+def _checked(values: NDArray[Any], options: ImageOptions) -> NDArray[Any]:
     """An array of a source, after a check of its shape."""
     if values.ndim not in (2, 3) or 0 in values.shape or values.dtype.kind not in "buif":
         raise BadInput("bad-array", f"expected numbers [height, width], got {values.dtype} {list(values.shape)}")
     check_size(values.shape[1], values.shape[0], options)
-    return values
+    return _one_channel(values)
 
 
 def _read(data: bytes, options: ImageOptions) -> Exact:
-    """The values in a file, as they lie in it."""
-    if not data:
-        raise BadInput("empty", "the file has no bytes")
-    check_file(data, options.max_work)
-    try:
+    """The values in a file, turned by its orientation."""
+    with decoding(data, options):
         found = None if is_read_alone(data) else _by_pillow(data, options)
         if found is None:
             # Of floats and of wide integers; no option of photos counts.
-            raster = read_raster(
-                data, replace(options, dtype="float32", encoding="raw", normalize="none", channels="keep")
-            )
-            found = Exact(raster.pixels, raster.orientation if raster.orientation != 1 else None)
+            floats = replace(options, dtype="float32", encoding="raw", normalize="none", channels="keep")
+            raster = read_raster(data, floats)
+            orientation = raster.orientation if raster.orientation != 1 else None  # it says 1 where the file says none
+            found = Exact(turned(_one_channel(raster.pixels), raster.orientation), orientation)
         check_size(found.values.shape[1], found.values.shape[0], options)
         return found
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadInput("too-large", str(error)) from error
-    except (MemoryError, BadInput):
-        raise
-    except Exception as error:  # decoders raise errors of many classes for damaged files
-        said = printable(" ".join(str(error).split()))
-        raise BadInput("damaged", said or type(error).__name__) from error
 
 
 def _by_pillow(data: bytes, options: ImageOptions) -> Exact | None:
-    """The values in a file; None if Pillow cannot read it, or would misread it."""
+    """The values in a file, turned by its orientation; None if Pillow cannot read it, or would misread it."""
     try:
         image = Image.open(io.BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
@@ -117,18 +105,17 @@ def _by_pillow(data: bytes, options: ImageOptions) -> Exact | None:
         if isinstance(image, TiffImagePlugin.TiffImageFile) and is_misread(image, keep=True):
             return None
         # Before the Exif is read, for which Pillow may load the image.
-        is_deep = ";16" in str(image.tile[0][3]) if image.tile and image.mode.startswith(("LA", "RGB")) else False
-        check_exif(image.info.get("exif") or b"")
-        orientation = None if is_tiff else image.getexif().get(_ORIENTATION)
-        image.load()  # which turns a TIFF upright
-        if is_deep:
+        if image.tile and image.mode.startswith(("LA", "RGB")) and ";16" in str(image.tile[0][3]):
             raise BadInput("mask-colours", "has 16-bit colours, and a mask or a depth map has one number a pixel")
+        orientation, broken = orientation_of(image)
+        image.load()
         values = np.asarray(image)
         if is_negative(image):
             values = 65_535 - values
+        # Pillow turns a TIFF when it loads it.
+        upright = turned(_one_channel(values), 1 if is_tiff else orientation or 1)
         lossy = ("lossy",) if image.format in _LOSSY or (image.format == "WEBP" and b"VP8L" not in data[:32]) else ()
-        frames = ("frames",) if getattr(image, "is_animated", False) else ()
-        return Exact(values, orientation if orientation in range(1, 9) else None, (*lossy, *frames))
+        return Exact(upright, orientation, (*broken, *lossy, *pages_of(image)))
 
 
 def _one_channel(values: NDArray[Any]) -> NDArray[Any]:

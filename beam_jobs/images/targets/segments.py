@@ -6,7 +6,6 @@ pycocotools turns polygons into pixels. Its C code trusts its input: sums, sizes
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from beam_jobs.images.files.packages import required
 from beam_jobs.images.geometry import Geometry, turned
 from beam_jobs.images.targets.masks import nearest
+from beam_jobs.sources.files.annotations.objects import is_number
 from beam_jobs.sources.files.interface import BadInput
 
 __all__ = ["Outlines"]
@@ -141,7 +141,7 @@ class Outlines:
 
     def _checked_polygon(self, polygon: Any, is_relative: bool) -> list[float]:
         numbers = polygon if isinstance(polygon, list) else []
-        if len(numbers) < _FEWEST_NUMBERS or len(numbers) % 2 or not all(map(_is_number, numbers)):
+        if len(numbers) < _FEWEST_NUMBERS or len(numbers) % 2 or not all(map(is_number, numbers)):
             raise BadInput(_BAD, f"{polygon!r:.60} is no polygon: x and y of three points or more")
         x, y = numbers[::2], numbers[1::2]
         if is_relative:
@@ -173,10 +173,6 @@ def _steps(polygon: Sequence[float]) -> float:
     """The pixels along the edges of a polygon."""
     points = np.asarray(polygon, np.float64).reshape(-1, 2)
     return float(np.abs(np.roll(points, -1, 0) - points).max(1).sum()) + len(points)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _uncompressed(text: str) -> list[int]:

@@ -15,7 +15,6 @@ from beam_jobs.plan.schema.columns import INTEGER, Column, Labels, converted, is
 from beam_jobs.sources.files.file_names import SPLIT_NAMES
 from beam_jobs.sources.files.interface import (
     INSTANCES,
-    SEGMENTATION,
     TEXT_SEGMENTS,
     Entry,
     Label,
@@ -23,7 +22,7 @@ from beam_jobs.sources.files.interface import (
     Problem,
     Reference,
 )
-from shard_reader.format.fields import ANY_ENCODING, RESERVED_NAMES, Field, index_dtype
+from shard_reader.format.fields import ANY_ENCODING, OUTLINES, RESERVED_NAMES, Field, index_dtype
 
 __all__ = ["Catalog", "Schema"]
 
@@ -171,7 +170,7 @@ class Catalog:
                 if name in fields and fields[name].role is None:
                     fields[name] = replace(fields[name], role=role)
         if layout.segments in TEXT_SEGMENTS:
-            fields[SEGMENTATION] = Field(dtype="string", shape=(None,))
+            fields[OUTLINES] = Field(dtype="string", shape=(None,))
         payloads = dict(layout.payloads)
         if layout.segments is not None and layout.segments not in TEXT_SEGMENTS:
             if layout.segments in payloads:

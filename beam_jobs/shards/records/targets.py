@@ -14,13 +14,13 @@ from beam_jobs.images.targets.segments import Outlines
 from beam_jobs.shards.job import Job
 from beam_jobs.sources.files.interface import (
     INSTANCES,
-    SEGMENTATION,
     TEXT_SEGMENTS,
     BadInput,
     Pixels,
     Reference,
     of_field,
 )
+from shard_reader.format.fields import OUTLINES
 
 __all__ = ["further_of", "objects_of"]
 
@@ -75,7 +75,7 @@ def objects_of(reference: Reference, geometry: Geometry, job: Job) -> tuple[Mapp
         if kept is not None:
             found.select(kept)
         if job.segments in TEXT_SEGMENTS:
-            return {**moved, SEGMENTATION: found.texts(job.segments)}, dropped, {}
+            return {**moved, OUTLINES: found.texts(job.segments)}, dropped, {}
         classes = moved.get("objects/label")
         if job.segments == "instances":
             numbers = list(range(1, len(found) + 1))

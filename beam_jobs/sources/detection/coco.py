@@ -31,7 +31,7 @@ from beam_jobs.sources.detection.annotated import OF_PATHS, Annotated, object_fi
 from beam_jobs.sources.detection.parts.panoptic_masks import PANOPTIC, PanopticMasks
 from beam_jobs.sources.files.annotations.keypoints import KEYPOINTS, Keypoints, bounded_points
 from beam_jobs.sources.files.annotations.objects import boxes
-from beam_jobs.sources.files.annotations.outlines import NO_SEGMENTS, Outlines, bounded_outline
+from beam_jobs.sources.files.annotations.outlines import NO_SEGMENTS, ListedOutlines, bounded_outline
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import (
     BadInput,
@@ -74,7 +74,7 @@ class Coco(Annotated):
         self._unread: dict[str, set[str]] = {name: set() for name in _SECTIONS}  # keys
         self._warnings: list[str] = []
         self._prefixes: dict[str, str] = {}  # of the folders of URLs
-        self._keypoints, self._outlines = Keypoints(), Outlines()
+        self._keypoints, self._outlines = Keypoints(), ListedOutlines()
         self._masks: PanopticMasks | None = None  # of a panoptic file
 
     def entries(self) -> Iterator[Entry]:

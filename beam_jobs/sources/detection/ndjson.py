@@ -20,7 +20,7 @@ from typing import Any
 from beam_jobs.sources.detection.annotated import OF_PATHS, Annotated, object_fields, objects_text
 from beam_jobs.sources.detection.parts.pose_shape import POSE_KEYS, pose_of
 from beam_jobs.sources.detection.rows import BOX_FORM, KINDS, Rows
-from beam_jobs.sources.files.annotations.outlines import Outlines
+from beam_jobs.sources.files.annotations.outlines import ListedOutlines
 from beam_jobs.sources.files.file_names import split_place
 from beam_jobs.sources.files.interface import BadInput, Entry, Layout, LeftOut, Problem, SourceOptions
 from beam_jobs.sources.files.tables.rows import json_objects
@@ -59,7 +59,7 @@ class Ndjson(Annotated):
         self._folder = directory(folder)
         self._names: tuple[str, ...] = ()
         self._is_classes = False  # images have classes, and no objects
-        self._rows, self._pose = Rows(outlines=Outlines() if options.segments else None), pose_of({}, "")
+        self._rows, self._pose = Rows(outlines=ListedOutlines() if options.segments else None), pose_of({}, "")
         self._images = self._empty = self._unsized = 0
         self._unread: dict[str, set[str]] = {"annotations": set(), "images": set(), "the dataset": set()}
         self._by_file = options.root is not None or options.no_urls

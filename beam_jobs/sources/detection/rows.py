@@ -13,14 +13,14 @@ and the checks of the library.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.sources.detection.annotated import BBOX, LABEL
 from beam_jobs.sources.files.annotations.keypoints import KEYPOINTS, checked_points
-from beam_jobs.sources.files.annotations.outlines import NO_SEGMENTS, Outlines
+from beam_jobs.sources.files.annotations.objects import is_number
+from beam_jobs.sources.files.annotations.outlines import NO_SEGMENTS, ListedOutlines
 from beam_jobs.sources.files.interface import BadInput, LeftOut
 from beam_jobs.terminal import counted
 
@@ -56,7 +56,7 @@ class Rows:
     polygons: int = 0
     keypoints: int = 0
     shape: tuple[int, int] | None = None
-    outlines: Outlines | None = None
+    outlines: ListedOutlines | None = None
 
     def read(self, rows: Iterable[tuple[str, str, Sequence[Any]]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The fields of the objects of an image, and its payloads, with the outlines of these objects.
@@ -99,7 +99,7 @@ class Rows:
 
     def _label(self, numbers: Sequence[Any]) -> int:
         number: Any = numbers[0] if numbers else None
-        if not _is_number(number) or number != int(number):
+        if not is_number(number) or number != int(number):
             raise BadInput("bad-annotation", f"begins with {number!r:.80}, and not with the number of a class")
         if number < 0 or (self.classes is not None and number >= self.classes):
             known = "" if self.classes is None else f", here 0 to {self.classes - 1}"
@@ -123,7 +123,7 @@ def _box(kind: str, numbers: Sequence[Any]) -> list[float]:
         raise BadInput("bad-annotation", f"has {count} numbers: {_expected(kind)}")
     values = numbers[1:] if is_polygon else numbers[1:_BOX]
     for value in values:
-        if not _is_number(value):
+        if not is_number(value):
             raise BadInput("bad-box", f"has {value!r:.80}, which is no number")
         if not -_BEYOND <= value <= 1 + _BEYOND:
             raise BadInput(
@@ -162,7 +162,7 @@ def _points(numbers: Sequence[Any], count: int, dimensions: int) -> list[list[fl
 
 
 def _is_labelled(x: Any, y: Any) -> bool:
-    return not (_is_number(x) and _is_number(y)) or (x >= 0 and y >= 0 and (x, y) != (0, 0))
+    return not (is_number(x) and is_number(y)) or (x >= 0 and y >= 0 and (x, y) != (0, 0))
 
 
 def _expected(kind: str) -> str:
@@ -171,7 +171,3 @@ def _expected(kind: str) -> str:
     if kind == "pose":
         return "keypoints follow a class and x, y, width, height"
     return f"a polygon is a class and x, y of {'four' if kind == 'obb' else 'three or more'} points"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -35,7 +35,7 @@ from beam_jobs.sources.detection.annotated import (
 from beam_jobs.sources.detection.parts.yolo_yaml import DataYaml, is_data_yaml, read_data_yaml
 from beam_jobs.sources.detection.rows import BOX_FORM, Rows, parse_number
 from beam_jobs.sources.detection.yolo_files import Part, YoloFiles, YoloImage
-from beam_jobs.sources.files.annotations.outlines import Outlines
+from beam_jobs.sources.files.annotations.outlines import ListedOutlines
 from beam_jobs.sources.files.file_names import LeftOutFiles, is_yolo, split_place
 from beam_jobs.sources.files.interface import BadInput, Entry, Layout, LeftOut, Problem, Reading, SourceOptions
 from beam_jobs.sources.paths import UNREACHED
@@ -90,7 +90,7 @@ class Yolo(Annotated):
         self._place, self._folder = options.root or folder, directory(folder)
         self._found: DataYaml | None = None
         self._names: tuple[str, ...] | None = None
-        self._rows = Rows(outlines=Outlines() if options.segments else None)
+        self._rows = Rows(outlines=ListedOutlines() if options.segments else None)
         self._prefix = ""  # of the folder of the dataset, relative to the root of `_paths`
         self._images = self._empty = self._labelled = 0
         self._left_out = LeftOutFiles()

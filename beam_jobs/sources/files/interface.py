@@ -26,7 +26,6 @@ __all__ = [
     "DROPPED",
     "INSTANCES",
     "ROLES",
-    "SEGMENTATION",
     "SEGMENTS",
     "SOURCES",
     "TEXT_SEGMENTS",
@@ -55,8 +54,6 @@ SEGMENTS = ("mask", "instances", "rle", "polygons")
 """The forms in which the outlines of objects are stored."""
 TEXT_SEGMENTS = ("rle", "polygons")
 """Those of SEGMENTS that are texts, one for each object."""
-SEGMENTATION = "objects/segmentation"
-"""The field of these texts."""
 INSTANCES = "objects/instance"
 """The field with the value of each object in the mask of instances: a crop may drop objects."""
 SOURCES = ("folder", "imagefolder", "table", "arrow", "coco", "yolo", "ndjson", "voc", "archive", "records")

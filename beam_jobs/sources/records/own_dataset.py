@@ -11,10 +11,7 @@ from shard_reader.format.fields import FORMAT_NAME, IMAGE, IMAGE_ROLES, POINT_RO
 from shard_reader.format.manifest import MANIFEST_NAME
 from shard_reader.storage.directory import Directory
 
-__all__ = ["OUTLINES", "own_fields", "own_payloads", "own_points"]
-
-OUTLINES = "objects/segmentation"
-"""The field with outlines of the stored image, which do not move as texts."""
+__all__ = ["own_fields", "own_payloads", "own_points"]
 
 
 def own_fields(folder: Directory) -> dict[str, Field]:

@@ -65,8 +65,8 @@ from beam_jobs.sources.files.many_images import (
 from beam_jobs.sources.files.tf_examples import BOXES, LABELS, framed, refuse_floats
 from beam_jobs.sources.records.examples import Examples
 from beam_jobs.sources.records.further import Further
-from beam_jobs.sources.records.own_dataset import OUTLINES, own_fields, own_points
-from shard_reader.format.fields import INPUT_FIELDS, Field
+from beam_jobs.sources.records.own_dataset import own_fields, own_points
+from shard_reader.format.fields import INPUT_FIELDS, OUTLINES, Field
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory
 

@@ -1,4 +1,4 @@
-"""Conditional writes: an object is stored only where there is none, or in place of the one that was read."""
+"""Conditional writes: an object is stored only under a free name, or in place of the one that was read."""
 
 from __future__ import annotations
 

@@ -16,10 +16,8 @@ from shard_reader.transforms.compose import ComposedTransform
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.move import Move, moved_boxes, moved_keypoints, moved_points
 
-__all__ = ["OUTLINES", "Objects", "moving_fields"]
+__all__ = ["Objects", "moving_fields"]
 
-OUTLINES = "objects/segmentation"
-"""Texts with outlines of objects, as `--segments rle` and `polygons` store them."""
 _GROUP = "objects/"  # lists with an element for each object
 _AREA = "objects/area"  # in pixels of the image, as COCO has it
 

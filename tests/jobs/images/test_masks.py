@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,39 @@ def test_values_of_lossy_files_and_further_frames_are_counted() -> None:
     assert further_payload(as_file(GREY, "JPEG"), MASK, geometry, OPTIONS).changes == ("lossy",)
 
 
+def test_broken_metadata_is_no_reason_to_lose_a_mask() -> None:
+    exif = b"Exif\0\0MM\0*\xff\xff\xff\xff"
+    found = exact_values(as_file(GREY, exif=exif), "mask", OPTIONS)
+    assert np.array_equal(found.values[..., 0], GREY) and set(found.changes) <= {"metadata"}
+
+
+def test_a_tiff_is_turned_once() -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (30, 30), np.uint8)
+    photo = prepare_image(turned_file(pixels, 6), OPTIONS)
+    found = further_payload(as_file(pixels, "TIFF", tiffinfo={0x0112: 6}), MASK, photo.geometry, OPTIONS)
+    assert np.array_equal(pixels_of(found.data, MASK), pixels_of(photo.data, MASK))
+
+
+def test_the_bounds_of_photos_are_those_of_masks() -> None:
+    for options, message in (
+        (replace(OPTIONS, max_bytes=9), "bytes are more"),
+        (replace(OPTIONS, max_pixels=9), "4x3"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            exact_values(as_file(GREY), "mask", options)
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 90), st.integers(1, 90))
+def test_nearest_is_exact_in_any_crop(height: int, width: int, tall: int, wide: int) -> None:
+    """Against fractions: of two pixels that are as near, the second."""
+    geometry = plan_geometry(width, height, 1, replace(OPTIONS, width=wide, height=tall))
+    rows = nearest(np.arange(height)[:, None, None], geometry.box, geometry.scaled)[:, 0, 0]
+    kept = min(Fraction(height), Fraction(width * tall, wide))
+    start = (height - kept) / 2
+    exact = [min(height - 1, int(start + (row + Fraction(1, 2)) * kept / tall)) for row in range(tall)]
+    assert rows.tolist() == exact
+
+
 def test_a_mask_that_states_that_it_is_upright_is_not_turned() -> None:
     pixels = np.random.default_rng(4).integers(0, 256, (30, 30), np.uint8)
     photo = prepare_image(turned_file(pixels, 3), OPTIONS)
@@ -199,9 +233,9 @@ def test_a_mask_of_half_the_size_is_scaled_by_proportion(fit: str) -> None:
 @pytest.mark.parametrize("size", [(10, 21), (21, 10), (1, 1), (20, 40)], ids=str)
 def test_sizes_by_proportion_may_be_rounded(size: tuple[int, int]) -> None:
     first = plan_geometry(41, 20, 1, OPTIONS)
-    fits = followed(first, size, (1,)) is not None
-    assert fits == (size in ((20, 10), (21, 10), (1, 1)))
-    if not fits:
+    if size in ((20, 10), (21, 10), (1, 1)):
+        assert followed(first, size, (1,)).size == first.size
+    else:
         with pytest.raises(BadInput, match=f"has {size[0]}x{size[1]} pixels, and the image 41x20: other proportions"):
             further_payload(np.zeros(size[::-1], np.uint8), MASK, first, OPTIONS)
         with pytest.raises(BadInput, match="other proportions"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.pairs import COUNT, SIZE, WITHOUT_MASK, Everything, depth_of, mask_of, pixels_of
+from support.everything import COUNT, SIZE, WITHOUT_MASK, Everything, depth_of, mask_of, pixels_of
 
 from beam_jobs import PrepareOptions, PrepareResult, UsageError, prepare
 from shard_reader import Dataset, Flip, RandomResizedCrop, open_dataset

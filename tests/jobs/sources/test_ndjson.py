@@ -114,6 +114,8 @@ def test_an_image_without_a_size_is_a_warning(tmp_path: Path) -> None:
         (IMAGE | {"annotations": {"boxes": [[]]}}, "bad-annotation", "boxes 1: begins with None"),
         (IMAGE | {"annotations": {"boxes": [[True, 0, 0, 1, 1]]}}, "bad-annotation", "boxes 1: begins with True"),
         (IMAGE | {"annotations": {"boxes": [[0, 0, 1, 1]]}}, "bad-annotation", "boxes 1: has 4 numbers"),
+        (IMAGE | {"annotations": {"boxes": [[0, 10**400, 0, 1, 1]]}}, "bad-box", "boxes 1: "),
+        (IMAGE | {"annotations": {"segments": [[0, 0, 0, 1, 0, 1, 10**400]]}}, "bad-box", "segments 1: "),
         (IMAGE | {"annotations": {"boxes": [[7, 0, 0, 1, 1]]}}, "unknown-class", "boxes 1: is of the class 7"),
         (IMAGE | {"annotations": {"boxes": [[0, 0, 0, 1, 9]]}}, "bad-box", "boxes 1: has 9: coordinates are parts"),
         (IMAGE | {"annotations": {"boxes": [[0, 0, 0, 1, "1"]]}}, "bad-box", "boxes 1: has '1', which is no number"),

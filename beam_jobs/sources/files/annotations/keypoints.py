@@ -9,11 +9,11 @@ Source: cocodataset.org/#format-data.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from beam_jobs.sources.files.annotations.objects import is_number
 from beam_jobs.sources.files.interface import BadInput, LeftOut
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
@@ -133,7 +133,7 @@ def checked_points(points: Sequence[Sequence[Any]]) -> list[list[float]]:
     found = []
     for number, point in enumerate(points):
         for value in point:
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            if not is_number(value):
                 raise BadInput("bad-keypoints", f"keypoint {number} has {value!r:.60}, which is no number")
         x, y, visibility = point
         if visibility not in _VISIBILITIES:

@@ -11,7 +11,7 @@ from typing import Any
 from beam_jobs.sources.files.interface import BadInput, SourceOptions
 from shard_reader.format.fields import Field
 
-__all__ = ["ObjectColumns", "boxes", "check_box", "points"]
+__all__ = ["ObjectColumns", "boxes", "check_box", "is_number", "points"]
 
 
 _BOXES, _POINTS = "objects/bbox", "objects/point"
@@ -131,7 +131,7 @@ def _groups(values: Sequence[Any], size: int, what: str) -> list[list[float]]:
 
 
 def _numbers(group: Any, size: int, what: str) -> list[float]:
-    if isinstance(group, list) and len(group) == size and all(map(_is_number, group)):
+    if isinstance(group, list) and len(group) == size and all(map(is_number, group)):
         return [float(number) for number in group]
     raise BadInput(f"bad-{what}", f"the {what} {group!r:.80} is not {'four' if size == 4 else 'two'} numbers")
 
@@ -140,7 +140,7 @@ def _several(what: str) -> str:
     return "boxes" if what == "box" else f"{what}s"
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether a value is a finite number in the range of floats."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

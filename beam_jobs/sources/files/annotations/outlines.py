@@ -1,4 +1,4 @@
-"""Outlines of objects, as COCO has them: polygons, and run-length encodings of masks.
+"""ListedOutlines of objects, as COCO has them: polygons, and run-length encodings of masks.
 
 ```
 [[x, y, x, y, x, y, ...], ...]                       polygons, of which an object may have several parts
@@ -12,15 +12,15 @@ compares them with the image.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_jobs.errors import UsageError
+from beam_jobs.sources.files.annotations.objects import is_number
 from beam_jobs.sources.files.interface import BadInput
 from beam_jobs.terminal import counted
 
-__all__ = ["MOST_NUMBERS", "NO_SEGMENTS", "Outlines", "bounded_outline"]
+__all__ = ["MOST_NUMBERS", "NO_SEGMENTS", "ListedOutlines", "bounded_outline"]
 
 MOST_NUMBERS = 1 << 20
 """The most numbers in the outlines of one image, and a quarter of the most characters."""
@@ -31,8 +31,8 @@ _FEWEST = 6  # numbers of a polygon
 _TOO_MANY = f"have more than {MOST_NUMBERS:,} numbers; make polygons of fewer points, or an RLE"
 
 
-class Outlines:
-    """Checks outlines, and counts those of objects that have none."""
+class ListedOutlines:
+    """Checks outlines while they are listed, and counts those of objects that have none."""
 
     def __init__(self) -> None:
         self._empty = self._thin = self._found = 0
@@ -115,7 +115,7 @@ def _polygon(numbers: list[Any]) -> list[float]:
     if len(numbers) % 2:
         raise BadInput(_BAD, f"a polygon has {len(numbers)} numbers: expected x and y of each point")
     for number in numbers:
-        if not isinstance(number, (int, float)) or isinstance(number, bool) or not math.isfinite(number):
+        if not is_number(number):
             raise BadInput(_BAD, f"a polygon has {number!r:.60}, which is no number")
     return numbers
 
