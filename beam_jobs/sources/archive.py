@@ -248,14 +248,14 @@ class Archive(Source):
         kinds = sorted({_suffix(member) for member in images})
         if len(kinds) > 1:
             named = f"{', '.join(f'.{kind}' for kind in kinds[:-1])} and .{kinds[-1]}"
-            problem = Problem("several-images", f"has the images {named}; choose with --image-key {kinds[0]}")
+            problem = Problem("several-images", f"has the images {named}; {_choice(kinds)}")
             yield Entry(self._files.id(archive, _without_dot(key)), 0, problem=problem)
             return
         if not images and (beside or not all(is_ignored(member.name) for member in members)):
             there = ", ".join(sorted(map(_suffix, members)))
             wanted = f"is .{self._image}, which --image-key names" if self._image else "is an image"
             pictures = sorted(_suffix(member) for member in members if _last_suffix(member) in IMAGE_COMPONENTS)
-            remedy = f"; choose with --image-key {pictures[0]}" if pictures and not self._image else ""
+            remedy = f"; {_choice(pictures)}" if pictures and not self._image else ""
             problem = Problem("no-image", f"none of {there} {wanted}{remedy}")
             yield Entry(self._files.id(archive, _without_dot(key)), 0, problem=problem)
             return
@@ -371,6 +371,12 @@ def _key(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def _choice(kinds: list[str]) -> str:
+    """The options that read one of several images of a sample, or all of them."""
+    every = f", or take all with --image-columns {','.join(kinds)}" if len(kinds) > 1 else ""
+    return f"choose with --image-key {kinds[0]}{every}"
 
 
 def _suffix(member: Member) -> str:

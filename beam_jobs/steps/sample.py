@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beam_jobs.errors import JobError
 from beam_jobs.meter import Meter
 from beam_jobs.plan.tasks import ShardTask
 from beam_jobs.shards.job import Job, Watcher
@@ -51,13 +52,20 @@ class Sample:
 
 
 def sample_shard(task: ShardTask, job: Job, statistics: None, watcher: Watcher) -> Sample:
-    """Prepare some images, and write a shard of them that is not kept, in memory of a few images."""
+    """Prepare some images, and write a shard of them that is not kept, in memory of a few images.
+
+    Raises:
+        JobError: an input could not be read for a reason that may pass, or the shard could not be written.
+    """
     found = _Measured()
     make = image_maker(job, None, Thumbnails(job.thumbnail_share, task.split))
-    with tempfile.TemporaryDirectory(dir=job.output) as folder:
-        paths = {format: Path(folder) / shard_name("sample", 0, 1, format) for format in job.formats}
-        store(found.records(each_image(task, job, watcher, make)), paths, job.fields)
-        stored = sum(path.stat().st_size for path in Path(folder).iterdir())
+    try:
+        with tempfile.TemporaryDirectory(dir=job.output) as folder:
+            paths = {format: Path(folder) / shard_name("sample", 0, 1, format) for format in job.formats}
+            store(found.records(each_image(task, job, watcher, make)), paths, job.fields)
+            stored = sum(path.stat().st_size for path in Path(folder).iterdir())
+    except OSError as error:
+        raise JobError(f"{job.output}: cannot be written ({error.strerror or error})") from error
     found.meter.lap("write")
     return found.sample(stored)
 

@@ -13,6 +13,7 @@ from beam_jobs.shards.job import Job
 from beam_jobs.sources.files.interface import BadInput, Pixels, Reading, Reference, Source, SourceOptions, of_field
 from beam_jobs.sources.known import open_source
 from shard_reader.storage.open import is_url
+from shard_reader.storage.secrets import without_secrets
 
 __all__ = ["read_image", "read_payloads", "source_of"]
 
@@ -58,7 +59,7 @@ def read_payloads(reference: Reference, job: Job) -> dict[str, bytes | Pixels]:
     for name in job.payloads:
         if name in reference.payloads:
             with of_field(name):
-                with _explained(source, reference):
+                with _explained(source, reference, is_payload=True):
                     data = source.read_payload(reference, name)
                 if isinstance(data, bytes):
                     _check_size(len(data), job)
@@ -67,8 +68,8 @@ def read_payloads(reference: Reference, job: Job) -> dict[str, bytes | Pixels]:
 
 
 @contextlib.contextmanager
-def _explained(source: Source, reference: Reference) -> Iterator[None]:
-    """Tell the defects of an input from faults that may pass."""
+def _explained(source: Source, reference: Reference, *, is_payload: bool = False) -> Iterator[None]:
+    """Tell the defects of an input from faults that may pass. The file of a payload is named beside its image."""
     try:
         yield
     except BadInput:
@@ -83,7 +84,9 @@ def _explained(source: Source, reference: Reference) -> Iterator[None]:
             raise JobError(f"{source.uri(reference)}: cannot be read ({problem}), nor anything beside it") from error
         if isinstance(error, PermissionError):
             raise BadInput("unreadable", problem) from error
-        raise BadInput("missing", "was listed, and is gone" if reference.size >= 0 else "is not there") from error
+        named = f"{without_secrets(error.filename)} " if is_payload and isinstance(error.filename, str) else ""
+        gone = "was listed, and is gone" if reference.size >= 0 else "is not there"
+        raise BadInput("missing", f"{named}{gone}") from error
     except Exception as error:  # a fault of the disk or the network, not of the image: another run may succeed
         problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise JobError(f"{source.uri(reference)}: cannot be read ({problem})") from error

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.everything import COUNT, SIZE, WITHOUT_MASK, Everything, depth_of, mask_of, pixels_of
+from support.images import write_image
 
 from beam_jobs import PrepareOptions, PrepareResult, UsageError, prepare
 from shard_reader import Dataset, Flip, RandomResizedCrop, open_dataset
@@ -61,6 +63,16 @@ def test_an_image_without_its_mask_is_rejected_and_named(tmp_path: Path) -> None
     reject = json.loads(line)
     assert (reject["id"], reject["reason"]) == (f"{WITHOUT_MASK}.png", "missing")
     assert reject["message"] == "mask: INPUT has none; --allow-missing mask stores an empty one"
+
+
+def test_the_file_of_a_mask_that_is_gone_is_named(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png")
+    Image.new("L", (20, 16), 1).save(tmp_path / "good.png")
+    (tmp_path / "t.csv").write_text("path,mask\n1.png,good.png\n./1.png,gone.png\n")
+    place = {"input": tmp_path / "t.csv", "output": tmp_path / "out"}
+    prepare(PrepareOptions(**place, mask_column="mask", id_column="mask", workers=1, max_rejects=1), quiet=True)
+    (line,) = (tmp_path / "out/rejects.jsonl").read_text().splitlines()
+    assert json.loads(line)["message"] == f"mask: {tmp_path}/gone.png is not there"
 
 
 def test_a_mask_that_may_be_missing_is_empty_and_counted(tmp_path: Path) -> None:

@@ -389,6 +389,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def test_a_disk_that_is_full_for_the_sample_is_named(many_images: Path, small_disk: Path) -> None:
+    with open(small_disk / "full", "wb") as file:
+        file.write(bytes((4 << 20) - (200 << 10)))
+    result = command("prepare", many_images, small_disk / "out", "--size", 256, "--encoding", "raw")
+    assert result.returncode == 1
+    assert f"error: {small_disk}/out" in result.stderr
+    assert "cannot be written (No space left on device)" in result.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("format", first_of("tfrecord", "hdf5"))
 def test_a_full_disk_keeps_what_is_finished(many_images: Path, small_disk: Path, format: str) -> None:
     options = ["--shards", 20, "--format", format]

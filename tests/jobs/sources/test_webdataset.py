@@ -133,7 +133,10 @@ def test_webdataset_with_several_images_of_a_key(tmp_path: Path) -> None:
     archive = found_archive(path)
     assert archive.labels == {"2.jpg": (8, None)}
     assert archive.rejects == {
-        "1": ("several-images", "has the images .jpg and .png; choose with --image-key jpg"),
+        "1": (
+            "several-images",
+            "has the images .jpg and .png; choose with --image-key jpg, or take all with --image-columns jpg,png",
+        ),
     }
     archive = found_archive(path, image_key="jpg")
     assert archive.labels == {"1.jpg": (7, None), "2.jpg": (8, None)}
@@ -206,7 +209,9 @@ REMEDY = "another image of its record; --image-columns left.jpg,right.jpg stores
 def test_another_image_of_a_sample_is_left_out_by_name(tmp_path: Path) -> None:
     files = {"1.left.jpg": b"", "1.right.jpg": b"", "1.cls": b"0"}
     path = make_tar(tmp_path / "a.tar", files)
-    with pytest.raises(UsageError, match=r"choose with --image-key left\.jpg"):
+    with pytest.raises(
+        UsageError, match=r"--image-key left\.jpg, or take all with --image-columns left\.jpg,right\.jpg"
+    ):
         found_archive(path)
     (left_out,) = found_archive(path, image_key="left.jpg").layout.left_out
     assert (left_out.what, left_out.why) == ("1 .jpg file, as 1.right.jpg", REMEDY)
