@@ -29,7 +29,6 @@ __all__ = [
     "extent_columns",
     "extent_fields",
     "further_images",
-    "image_name",
     "index_dtype",
     "point_role",
     "size_columns",
@@ -161,11 +160,6 @@ class Field:
     def in_index(self) -> bool:
         """Whether the index holds its values rather than their extents."""
         return not self.is_image and self.is_fixed and self.dtype in INDEX_DTYPES
-
-
-def image_name(fields: Mapping[str, Field]) -> str | None:
-    """The name of the image among some fields; None without an image."""
-    return next((name for name, field in fields.items() if field.is_image), None)
 
 
 def further_images(fields: Mapping[str, Field]) -> list[str]:
