@@ -92,8 +92,9 @@ TEST = [
     *("axe-playwright-python>=0.1.7", "playwright>=1.50"),  # a browser, and a check of accessibility
     *("tensorflow-datasets>=4.9.9", "torchdata>=0.11", "webdataset>=0.2.100"),
     *("datasets>=4", "mlcroissant>=1.1", "tfrecord>=1.14"),  # readers of the papers
-    "torchvision>=0.21",  # transforms of masks and boxes to compare with
-    *("accelerate>=1.15", "pytorch-lightning>=2.6", "transformers>=5.24"),  # trainers around a StreamDataset
+    *("albumentations>=2.0.8", "torchvision>=0.23"),  # transforms in a stream, and to compare with
+    *("accelerate>=1.15", "pytorch-lightning>=2.6", "timm>=1.0", "transformers>=5.24"),  # trainers of PyTorch
+    *("flax>=0.12", "grain>=0.2.12", "optax>=0.2.6", "orbax-checkpoint>=0.11"),  # trainings in JAX
 ]
 
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0", "ruff==0.17.*", "zensical>=0.0.50"]

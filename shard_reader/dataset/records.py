@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shard_reader.arguments import as_integer, at_least_one, one_of, record_numbers, require
 from shard_reader.dataset.display import Gallery, gallery, overview
 from shard_reader.dataset.frame import data_frame
+from shard_reader.dataset.values import as_python, flat
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field
 from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
@@ -25,7 +26,7 @@ from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.shards.shard import OpenShard
 from shard_reader.shards.source import Shards
-from shard_reader.stream.options import OnError, ReadOptions, Verify
+from shard_reader.stream.options import OnError, ReadOptions, Verify, Workers
 from shard_reader.stream.stream import Stream
 from shard_reader.transforms.compose import Transforms
 
@@ -130,9 +131,9 @@ class Records(ABC):
         shard = shard.holding(row, self.fields)
         try:
             names = [name for name, field in self.fields.items() if not field.is_image and name not in _LEFT_OUT]
-            values = {name: _as_python(shard.value(name, row), self.fields[name]) for name in names}
+            values = {name: as_python(shard.value(name, row), self.fields[name]) for name in names}
             images = {name: np.array(shard.image(row, name)) for name, field in self.fields.items() if field.is_image}
-            images = {name: _flat(pixels, self.fields[name]) for name, pixels in images.items()}
+            images = {name: flat(pixels, self.fields[name]) for name, pixels in images.items()}
             return {**images, **values, "id": shard.id(row).decode()}
         except UnicodeDecodeError as error:
             raise CorruptionError(f"{shard.describe(row)}: a text is no UTF-8 ({error.reason})") from error
@@ -153,7 +154,7 @@ class Records(ABC):
         """
         image = self._image_field(field)
         shard, row = self._find(record)
-        return _flat(shard.image(row, field), image)
+        return flat(shard.image(row, field), image)
 
     def payload(self, record: int, field: str = IMAGE) -> NDArray[np.uint8]:
         """The stored bytes of one image, `[n]`, checked: an encoded file, or raw pixels.
@@ -299,6 +300,7 @@ class Records(ABC):
         fast: bool = False,
         verify: Verify | None = None,
         on_error: OnError = "raise",
+        workers: Workers | None = None,
         threads: int | None = None,
         prefetch: int = 2,
     ) -> Stream:
@@ -334,7 +336,10 @@ class Records(ABC):
                 are always checked.
             on_error: "raise" ends the loop with the error of a damaged record; "skip" gives it weight 0, and pixels
                 of 0 in the damaged image, and lists it in `stream.skipped`.
-            threads: number of threads that decode; by default one for each CPU that this process may use.
+            workers: what decodes and transforms: "threads", or "processes" for transforms that draw from the global
+                generators of a process or hold Python's lock. By default processes where a transform needs them.
+            threads: number of threads, or of processes; by default one for each CPU that this process may use, shared
+                among the ranks of this machine.
             prefetch: number of batches that are made in advance. Small raw images are an exception: they are copied
                 when their batch is asked for.
 
@@ -363,6 +368,7 @@ class Records(ABC):
             fast=fast,
             verify=verify,
             on_error=on_error,
+            workers=workers,
             threads=threads,
             prefetch=prefetch,
         )
@@ -385,16 +391,3 @@ class Records(ABC):
 
     def _locate_one(self, number: int) -> tuple[OpenShard, int]:
         return self.locate(np.array([number])).shard(0)
-
-
-def _as_python(value: Any, field: Field) -> Any:
-    """One value of a column as a Python int, float, str, bytes or list of str; arrays stay arrays."""
-    if isinstance(value, bytes):
-        return value if field.dtype == "bytes" else value.decode()
-    if isinstance(value, list):
-        return [text.decode() for text in value]
-    return value.item() if isinstance(value, np.generic) else np.array(value)
-
-
-def _flat(pixels: NDArray[Any], field: Field) -> NDArray[Any]:
-    return pixels[..., 0] if field.is_flat else pixels

@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 from shard_reader.arguments import at_least_one, one_of
 from shard_reader.transforms.compose import Transforms
 
-__all__ = ["OnError", "ReadOptions", "Verify"]
+__all__ = ["OnError", "ReadOptions", "Verify", "Workers"]
 
 Verify = Literal["always", "first-epoch", "never"]
+Workers = Literal["threads", "processes"]
 OnError = Literal["raise", "skip"]
 
 
@@ -32,13 +33,16 @@ class ReadOptions:
     on_error: OnError
     threads: int | None
     prefetch: int
-    # The last one: pickles of earlier versions have none.
+    # The last ones: pickles of earlier versions have none.
     transform: Mapping[str, Transforms] | None = None
+    workers: Workers | None = None
 
     def __post_init__(self) -> None:
         one_of("on_error", self.on_error, get_args(OnError))
         if self.verify is not None:
             one_of("verify", self.verify, get_args(Verify))
+        if self.workers is not None:
+            one_of("workers", self.workers, get_args(Workers))
         # A damaged record has weight 0 in an epoch that is verified. Unchecked in the next epoch, its damaged pixels
         # would be trained on.
         if self.on_error == "skip" and self.verify not in (None, "always"):
