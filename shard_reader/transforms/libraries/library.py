@@ -1,0 +1,66 @@
+"""A transform of another library, between the arrays and the draws of a stream."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from shard_reader.transforms.base import Transform, qualified_name
+from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.libraries.generators import seeded
+from shard_reader.transforms.libraries.pixels import as_array
+
+__all__ = ["LibraryTransform", "described"]
+
+Image = NDArray[Any]
+
+
+class LibraryTransform(Transform):
+    """A transform of another library, as it is.
+
+    Args:
+        original: the object.
+        is_random: whether it may draw.
+        draws_globally: whether it draws from generators of the process. Those are seeded for each call.
+        keeps_image: whether it may use an image after the call.
+
+    Attributes:
+        joins: whether one call takes the masks, boxes and keypoints of a record together with its image.
+    """
+
+    library: ClassVar[str]
+    joins: ClassVar[bool] = False
+
+    def __init__(self, original: Any, *, is_random: bool, draws_globally: bool, keeps_image: bool) -> None:
+        self.original, self.draws_globally = original, draws_globally
+        # One class has random and other objects.
+        self.is_random, self.keeps_image = is_random, keeps_image  # type: ignore[misc]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.original,)
+
+    def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
+        """The result, `[height, width, channels]`, of the dtype that the library gives."""
+        with self.seeding(draws):
+            return as_array(self.called(image, draws))
+
+    def seeding(self, draws: Draws | None) -> contextlib.AbstractContextManager[None]:
+        """The generators of the process, seeded where it draws from them."""
+        return seeded(draws) if self.draws_globally and draws is not None else contextlib.nullcontext()
+
+    @abstractmethod
+    def called(self, image: Image, draws: Draws | None) -> Any:
+        """What the library gives for an image."""
+
+    def __repr__(self) -> str:
+        return described(self.original)
+
+
+def described(value: Any) -> str:
+    """One line about an object, the same in every process."""
+    # The default `repr` has an address, which is another one in each process.
+    has_words = getattr(type(value), "__repr__", None) is not object.__repr__
+    return " ".join(repr(value).split()) if has_words else qualified_name(type(value))

@@ -1,0 +1,135 @@
+"""Transforms of torchvision, in both versions, and those of timm, which are made of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
+from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.libraries.library import LibraryTransform
+from shard_reader.transforms.libraries.pixels import as_pil, as_tensor
+
+__all__ = ["Torchvision", "TorchvisionV2", "is_torchvision", "is_torchvision_v2"]
+
+_V2 = "torchvision.transforms.v2"
+_MODULES = ("torchvision.", "timm.data.")
+
+# Transforms that draw nothing. Every other one counts as random: a process too many is slower, a thread too many wrong.
+_FIXED = frozenset(
+    {
+        *("CenterCrop", "Grayscale", "Identity", "LinearTransformation", "Normalize", "Pad", "RGB", "Resize"),
+        *("ConvertImageDtype", "PILToTensor", "ToDtype", "ToImage", "ToPILImage", "ToPureTensor", "ToTensor"),
+        *("ClampBoundingBoxes", "ClampKeyPoints", "ConvertBoundingBoxFormat", "SetClampingMode"),
+        *("SanitizeBoundingBoxes", "SanitizeKeyPoints"),
+        *("ImageClassification", "SemanticSegmentation", "ObjectDetection"),  # of the weights of a model
+        *("CenterCropOrPad", "MaybePILToTensor", "MaybeToTensor", "ToNumpy", "TrimBorder"),  # of timm
+    }
+)
+_FIXED_CONTAINERS = frozenset({"Compose", "Sequential", "ModuleList"})
+
+# Transforms that turn an image of Pillow into a tensor. ToTensor scales it to 0..1, but passes a tensor on as it is.
+_FROM_PIL = frozenset({"ToImage", "PILToTensor", "ToTensor", "MaybePILToTensor", "MaybeToTensor", "ToNumpy"})
+_SCALES_PIL = frozenset({"ToTensor", "MaybeToTensor", "ToNumpy"})
+_OF_TENSORS = frozenset({"ConvertImageDtype", "LinearTransformation", "Normalize", "RandomErasing", "ToPILImage"})
+
+
+class Torchvision(LibraryTransform):
+    """One of version 1: it gets an image of Pillow, as ImageFolder gives, or a tensor where it begins with one."""
+
+    library = "torchvision.transforms"
+
+    def __init__(self, original: Any) -> None:
+        leaves = list(_leaves(original))
+        is_random = _is_random(original)
+        keeps = any(not _is_known(leaf) for leaf in leaves)
+        super().__init__(original, is_random=is_random, draws_globally=is_random, keeps_image=keeps)
+        self._takes_pil = self._wants_pil([type(leaf).__name__ for leaf in leaves])
+        self._changes_input = any(getattr(leaf, "inplace", False) for leaf in leaves)
+        # timm's ToNumpy gives arrays of torch's order.
+        self._gives_channels_first = bool(leaves) and _is_known(leaves[-1]) and type(leaves[-1]).__name__ == "ToNumpy"
+
+    def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
+        result = self.original(self.image(image))
+        return result.transpose(1, 2, 0) if self._gives_channels_first else result
+
+    def image(self, image: NDArray[Any]) -> Any:
+        """What the transform expects for an image `[height, width, channels]`."""
+        return as_pil(image) if self._takes_pil else as_tensor(image, is_copied=self._changes_input)
+
+    def _wants_pil(self, names: list[str]) -> bool:
+        """Whether transforms of these names, in order, expect an image of Pillow."""
+        return not (names and names[0] in _OF_TENSORS)
+
+
+class TorchvisionV2(Torchvision):
+    """One of version 2: it gets a `tv_tensors.Image`, or an image of Pillow where it converts one later."""
+
+    library = _V2
+    joins = True
+
+    def image(self, image: NDArray[Any]) -> Any:
+        found = super().image(image)
+        return found if self._takes_pil else importlib.import_module("torchvision.tv_tensors").Image(found)
+
+    def _wants_pil(self, names: list[str]) -> bool:
+        for number, name in enumerate(names):
+            if name in _FROM_PIL:
+                return number > 0 or name in _SCALES_PIL
+            if name == "ToPILImage":
+                return False
+        return False
+
+
+def is_torchvision(value: Any) -> bool:
+    """Whether an object is a transform of torchvision or timm, or a `torch.nn.Sequential` of such."""
+    if _is_sequential(value):
+        return any(is_torchvision(child) for child in value)
+    return any(_is_of(kind, ("torchvision.transforms.", *_MODULES[1:])) for kind in type(value).__mro__)
+
+
+def is_torchvision_v2(value: Any) -> bool:
+    """Whether an object is a transform of torchvision's version 2."""
+    return any(_is_of(kind, (f"{_V2}.",)) for kind in type(value).__mro__)
+
+
+def _is_random(value: Any) -> bool:
+    if not _is_known(value):
+        return True
+    name = type(value).__name__
+    if name in _FIXED_CONTAINERS:
+        return any(_is_random(child) for child in _children(value))
+    return name not in _FIXED
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a class is the library's own: a subclass may do anything."""
+    return _is_of(type(value), _MODULES) or _is_sequential(value)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The transforms in a transform, in order."""
+    children = _children(value)
+    if children is None:
+        yield value
+    else:
+        for child in children:
+            yield from _leaves(child)
+
+
+def _children(value: Any) -> Any:
+    """The transforms that a container calls; None of another object."""
+    if _is_sequential(value):
+        return list(value)
+    found = getattr(value, "transforms", None)
+    return found if isinstance(found, list | tuple) or _is_sequential(found) else None
+
+
+def _is_sequential(value: Any) -> bool:
+    return type(value).__module__ == "torch.nn.modules.container" and type(value).__name__ in _FIXED_CONTAINERS
+
+
+def _is_of(kind: type, modules: tuple[str, ...]) -> bool:
+    return f"{kind.__module__}.".startswith(modules)
