@@ -7,13 +7,10 @@ the objects in its closures. It does not see draws in compiled code, in other pa
 from __future__ import annotations
 
 import functools
-import random
 import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
-
-import numpy as np
 
 __all__ = ["draws_globally", "own_generator"]
 
@@ -32,8 +29,13 @@ _OF_TENSORS = frozenset(
         *("bernoulli", "multinomial"),
     }
 )
+_GENERATORS = frozenset(
+    {
+        *("numpy.random._generator.Generator", "numpy.random.mtrand.RandomState", "random.Random"),
+        *("torch.Generator", "torch._C.Generator"),
+    }
+)
 _MODULES = ("random", "numpy.random", "torch.distributions")
-_GLOBAL = (random.random.__self__, np.random.rand.__self__)  # type: ignore[attr-defined]
 
 
 def draws_globally(function: Callable[..., Any], is_random: Callable[[Any], bool]) -> bool:
@@ -55,9 +57,7 @@ def own_generator(function: Callable[..., Any]) -> str | None:
     for value, _ in _reached(function):
         kind = type(value)
         name = f"{kind.__module__}.{kind.__qualname__}"
-        if isinstance(value, np.random.Generator | np.random.RandomState | random.Random) and not _is_global(value):
-            return name
-        if name in ("torch._C.Generator", "torch.Generator"):
+        if name in _GENERATORS and not _is_global(value):
             return name
     return None
 
@@ -132,7 +132,10 @@ def _is_drawing(value: Any) -> bool:
 
 
 def _is_global(value: Any) -> bool:
-    return any(value is one for one in _GLOBAL)
+    # They are asked for by name, since NumPy's is loaded when it is used first.
+    names = (("random", "_inst"), ("numpy.random.mtrand", "_rand"), ("torch", "default_generator"))
+    known = [getattr(sys.modules.get(module), name, None) for module, name in names]
+    return value is not None and any(value is one for one in known)
 
 
 def _package(value: Any) -> str:
