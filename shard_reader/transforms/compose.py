@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.transforms.base import PartTransform, Shape, Transform, qualified_name
+from shard_reader.transforms.base import PartTransform, Shape, Transform
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.libraries.functions import draws_globally
 from shard_reader.transforms.libraries.generators import seeded
@@ -95,12 +95,14 @@ class ComposedTransform:
     @property
     def draws_globally(self) -> bool:
         """Whether one of them draws from generators of the process, which threads share. Of functions, a guess."""
-        return self.needs_processes or any(isinstance(step, _Function) and step.draws_globally for step in self.steps)
+        return any(isinstance(step, _Function | LibraryTransform) and step.draws_globally for step in self.steps)
 
     @property
     def needs_processes(self) -> bool:
-        """Whether a transform of another library draws from generators of the process: threads would be in its way."""
-        return any(isinstance(step, LibraryTransform) and step.draws_globally for step in self.steps)
+        """Whether a transform of another library draws from generators of the process, for sure."""
+        return any(
+            isinstance(step, LibraryTransform) and step.draws_globally and not step.is_function for step in self.steps
+        )
 
     @property
     def joins(self) -> bool:
@@ -252,12 +254,14 @@ class _Function(Transform):
         return self.function(image)
 
     def __repr__(self) -> str:
-        return _name_of(self.function)
+        return described(self.function)
 
 
 def _is_foreign(step: Transform) -> bool:
     """Whether a step may use global generators: a function, or a class of another package."""
-    is_own = isinstance(step, LibraryTransform) or type(step).__module__.partition(".")[0] == __name__.partition(".")[0]
+    if isinstance(step, LibraryTransform):
+        return step.is_function and not step.is_random  # others are seeded in any case
+    is_own = type(step).__module__.partition(".")[0] == __name__.partition(".")[0]
     return isinstance(step, _Function) or not is_own
 
 
@@ -296,16 +300,6 @@ def _transform(value: object) -> Transform:
             f"image={value!r}: expected a transform, as CenterCrop(224), a function of an image, or a list of them"
         )
     return library_transform(value) or _Function(value)
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    """A name for a function, the same in every process."""
-    if isinstance(function, functools.partial):
-        settings = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
-        return f"partial({', '.join([_name_of(function.func), *settings])})"
-    if hasattr(function, "__qualname__"):
-        return qualified_name(function)
-    return described(function)
 
 
 def _put(image: Image, out: Image) -> Image:

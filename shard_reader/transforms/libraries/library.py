@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -28,11 +29,14 @@ class LibraryTransform(Transform):
         keeps_image: whether it may use an image after the call.
 
     Attributes:
+        library: its name.
         joins: whether one call takes the masks, boxes and keypoints of a record together with its image.
+        is_function: whether it runs code of the user alone, so that nobody knows for sure whether that draws.
     """
 
     library: ClassVar[str]
     joins: ClassVar[bool] = False
+    is_function: ClassVar[bool] = False
 
     def __init__(self, original: Any, *, is_random: bool, draws_globally: bool, keeps_image: bool) -> None:
         self.original, self.draws_globally = original, draws_globally
@@ -61,6 +65,11 @@ class LibraryTransform(Transform):
 
 def described(value: Any) -> str:
     """One line about an object, the same in every process."""
-    # The default `repr` has an address, which is another one in each process.
+    if isinstance(value, functools.partial):
+        settings = [*map(repr, value.args), *(f"{name}={one!r}" for name, one in value.keywords.items())]
+        return f"partial({', '.join([described(value.func), *settings])})"
+    if hasattr(value, "__qualname__"):
+        return qualified_name(value)
+    # A callable object. The default `repr` has its address, which is another one in each process.
     has_words = getattr(type(value), "__repr__", None) is not object.__repr__
     return " ".join(repr(value).split()) if has_words else qualified_name(type(value))
