@@ -86,6 +86,25 @@ class ComposedTransform:
         return self._run(self._part_calls, image, draws, out)
 
     @property
+    def draws_globally(self) -> bool:
+        """Whether one of them draws from generators of the process, which threads share."""
+        return False
+
+    @property
+    def needs_processes(self) -> bool:
+        """Whether a transform of another library draws from generators of the process: threads would be in its way."""
+        return False
+
+    @property
+    def joins(self) -> bool:
+        """Whether the last one takes masks, boxes and keypoints together with the image, in one call."""
+        return False
+
+    def seeded(self) -> ComposedTransform:
+        """The same transforms, where global generators are seeded for every one that is not part of this package."""
+        return self
+
+    @property
     def keeps_places(self) -> bool:
         """Whether every pixel shows the same place of the image after all of them."""
         return all(map(_keeps_places, self.steps))
