@@ -27,7 +27,7 @@ from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays.lookup import Lookup, Payloads, PendingBatch
 from shard_reader.stream.arrays.threads import Threads
 from shard_reader.stream.options import ReadOptions
-from shard_reader.system.buffers import BufferPool
+from shard_reader.system.buffers import BufferPool, Buffers
 from shard_reader.system.memory_map import Window, announce
 from shard_reader.transforms.compose import ComposedTransform
 from shard_reader.transforms.draws import Draws
@@ -73,7 +73,7 @@ class BatchImages:
         self._is_flat = field.is_flat
         self._shape = self._known_shape()
         self.probed: tuple[tuple[int, ...], np.dtype[Any]] | None = None
-        self._buffers: BufferPool | None = None
+        self._buffers: Buffers | None = None
         # Shards are little-endian. Pixels that need no decoding, transform or swapping are copied as bytes.
         native = sys.byteorder == "little" or field.dtype == "uint8"
         self._is_raw = is_pixel_array(field) and not transform.steps and native
@@ -129,6 +129,10 @@ class BatchImages:
             images = self._gather(pending)
         return images.reshape(len(images), *self.array_shape) if self._is_flat else images
 
+    def take_memory_of(self, buffers: Buffers) -> None:
+        """Have the images of a batch lie in such memory."""
+        self._buffers = buffers
+
     def close(self) -> None:
         """Free the buffers that nobody holds."""
         if self._buffers is not None:
@@ -174,7 +178,7 @@ class BatchImages:
     def _buffer(self, records: int) -> NDArray[Any]:
         """Memory for a batch."""
         size = math.prod(self.shape) * self.dtype.itemsize
-        most = min(self._order.share, self._order.records) if self._order.remainder == "keep" else self._order.share
+        most = self._order.most
         if records > most:  # only `Stream.take` asks for that many, and too rarely to keep memory for it
             return np.empty((records, *self.shape), self.dtype)
         if self._buffers is None:
