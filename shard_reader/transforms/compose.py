@@ -20,7 +20,7 @@ from shard_reader.transforms.move import Move
 from shard_reader.transforms.nearest import Nearest
 from shard_reader.transforms.part import Part
 
-__all__ = ["ComposedTransform", "Transforms", "compose"]
+__all__ = ["ComposedTransform", "Transforms", "compose", "put"]
 
 Image = NDArray[Any]
 
@@ -109,6 +109,12 @@ class ComposedTransform:
         """Whether the last one takes masks, boxes and keypoints together with the image, in one call."""
         return bool(self.steps) and isinstance(self.steps[-1], LibraryTransform) and self.steps[-1].joins
 
+    def split(self) -> tuple[ComposedTransform, LibraryTransform]:
+        """The transforms before the last one, and the last one, which `joins`."""
+        last = self.steps[-1]
+        assert isinstance(last, LibraryTransform)
+        return ComposedTransform(self.steps[:-1], is_seeded=self.is_seeded), last
+
     def seeded(self) -> ComposedTransform:
         """The same transforms, where global generators are seeded for every one that is not part of this package.
 
@@ -150,6 +156,14 @@ class ComposedTransform:
             if _keeps_places(step):
                 unknown = step if step.is_random and not _has_move(step) else unknown
                 continue
+            if isinstance(step, LibraryTransform):
+                remedy = (
+                    "make it the last transform" if step.joins else "take torchvision.transforms.v2 or Albumentations"
+                )
+                raise ValueError(
+                    f"{step!r} transforms images alone here, and {what!r} has to follow: {remedy}; or leave {what!r}"
+                    " out of fields="
+                )
             if not _has_move(step):
                 raise ValueError(
                     f"{step!r} does not say how it moves pixels, and {what!r} has to follow: declare keeps_places ="
@@ -176,7 +190,7 @@ class ComposedTransform:
             if not is_called:
                 steps.append(Nearest(step))
             elif not (keeps_values and _keeps_places(step)):
-                steps.append(step)
+                steps.append(step.of_masks() if isinstance(step, LibraryTransform) else step)
         return ComposedTransform(steps, is_seeded=self.is_seeded)
 
     def _of_part(self, image: Image, draws: Draws | None, out: Image | None = None) -> Image:
@@ -192,7 +206,7 @@ class ComposedTransform:
             image = call(image, draws, out)
         if out is None or image is out:
             return image
-        return _put(image, out)
+        return put(image, out)
 
     def __repr__(self) -> str:
         return f"[{', '.join(map(repr, self.steps))}]"
@@ -302,8 +316,12 @@ def _transform(value: object) -> Transform:
     return library_transform(value) or _Function(value)
 
 
-def _put(image: Image, out: Image) -> Image:
-    """Copy the result of the last transform into the batch."""
+def put(image: Image, out: Image) -> Image:
+    """Copy the result of the last transform into the batch.
+
+    Raises:
+        ValueError: it is of another shape or dtype. The message continues "the image".
+    """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"becomes {type(image).__qualname__}: transforms must give an array of NumPy")
     # Pixels may come in either byte order: "equiv" allows that, and nothing else.
