@@ -73,6 +73,12 @@ class TorchvisionV2(Torchvision):
     library = _V2
     joins = True
 
+    def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
+        if not self._wants_boxes:
+            return super().called(image, draws)
+        sample = {"image": self.image(image), **self._boxes(np.zeros((0, 4)), image.shape[:2])}
+        return self.original(sample)["image"]
+
     def image(self, image: NDArray[Any]) -> Any:
         found = super().image(image)
         return found if self._takes_pil else _tv_tensors().Image(found)
@@ -95,10 +101,8 @@ class TorchvisionV2(Torchvision):
         sample: dict[str, Any] = {"image": self.image(record.image)}
         sample["photos"] = {name: self.image(photo) for name, photo in record.photos.items()}
         sample["masks"] = {name: self._mask(mask, count) for name, mask in record.masks.items()}
-        if record.boxes is not None:
-            corners = torch.from_numpy(record.boxes.astype(np.float32))
-            sample["boxes"] = tv.BoundingBoxes(corners, format="XYXY", canvas_size=size)
-            sample["labels"] = torch.arange(count)  # by their name, SanitizeBoundingBoxes drops them with their boxes
+        if record.boxes is not None or self._wants_boxes:
+            sample |= self._boxes(np.zeros((0, 4)) if record.boxes is None else record.boxes, size)
         if record.points is not None:
             # torchvision mirrors a point as if it were a pixel: 0 becomes width - 1.
             points = torch.from_numpy((record.points - 0.5).astype(np.float32))
@@ -117,6 +121,19 @@ class TorchvisionV2(Torchvision):
 
     def of_masks(self) -> Transform:
         return _OfMasks(self.original)
+
+    @property
+    def _wants_boxes(self) -> bool:
+        """Whether it is an error to call it without boxes, also for the images alone of a dataset of boxes."""
+        return not {"RandomIoUCrop", "SanitizeBoundingBoxes"}.isdisjoint(self._names)
+
+    def _boxes(self, boxes: NDArray[np.float64], size: tuple[int, ...]) -> dict[str, Any]:
+        torch = importlib.import_module("torch")
+        corners = torch.from_numpy(boxes.astype(np.float32))
+        return {
+            "boxes": _tv_tensors().BoundingBoxes(corners, format="XYXY", canvas_size=size),
+            "labels": torch.arange(len(boxes)),  # by their name, SanitizeBoundingBoxes drops them with their boxes
+        }
 
     def _mask(self, mask: NDArray[Any], boxes: int) -> Any:
         """A `tv_tensors.Mask` `[copies, height, width]`, the first of which counts."""
