@@ -14,7 +14,7 @@ from shard_reader.transforms.base import PartTransform, Shape, Transform
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.libraries.functions import draws_globally
 from shard_reader.transforms.libraries.generators import seeded
-from shard_reader.transforms.libraries.library import LibraryTransform, described
+from shard_reader.transforms.libraries.library import LibraryTransform, described, warn_of_generators
 from shard_reader.transforms.libraries.recognized import is_random_transform, library_transform
 from shard_reader.transforms.move import Move
 from shard_reader.transforms.nearest import Nearest
@@ -313,7 +313,10 @@ def _transform(value: object) -> Transform:
         raise TypeError(
             f"image={value!r}: expected a transform, as CenterCrop(224), a function of an image, or a list of them"
         )
-    return library_transform(value) or _Function(value)
+    found = library_transform(value)
+    if found is None:
+        warn_of_generators(value, value)
+    return found or _Function(value)
 
 
 def put(image: Image, out: Image) -> Image:

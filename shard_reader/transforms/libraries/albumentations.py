@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import threading
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,15 +43,15 @@ class Albumentations(LibraryTransform):
     def __init__(self, original: Any) -> None:
         parts = list(_parts(original))
         is_random = not all(_is_fixed(part) for part in parts)
-        # A class of the user may draw from generators of the process.
-        own = [part for part in parts if not _is_of_library(type(part))]
-        is_global = any(draws_globally(part, lambda value: False) for part in own)
+        # Code of the user may draw from generators of the process.
+        code = [function for part in parts for function in _functions(part)]
+        is_global = any(draws_globally(one, lambda value: False) for one in code)
         self._has_generators = hasattr(original, "set_random_state")
         super().__init__(
             original,
             is_random=is_random,
             draws_globally=is_random and (is_global or not self._has_generators),
-            keeps_image=bool(own),
+            code=code,
         )
         self._copies = threading.local()
 
@@ -184,6 +185,13 @@ def _parts(value: Any) -> Iterator[Any]:
     yield value
     for child in getattr(value, "transforms", None) or ():
         yield from _parts(child)
+
+
+def _functions(part: Any) -> list[Any]:
+    """The functions of the user that a transform calls: its methods, or those that it was given."""
+    if _is_of_library(type(part)):
+        return list(getattr(part, "custom_apply_fns", {}).values())
+    return [one for one in vars(type(part)).values() if isinstance(one, types.FunctionType)]
 
 
 def _is_fixed(part: Any) -> bool:

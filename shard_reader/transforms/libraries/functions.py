@@ -6,11 +6,12 @@ the objects in its closures. It does not see draws in compiled code, in other pa
 
 from __future__ import annotations
 
+import dis
 import functools
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["draws_globally", "own_generator"]
 
@@ -89,7 +90,7 @@ def _reached(function: Callable[..., Any]) -> Iterator[tuple[Any, types.CodeType
 
 def _named(function: types.FunctionType) -> Iterator[Any]:
     """The values of the global names and of the closure of a function."""
-    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    names = {name for code in _codes(function.__code__) for name in _Names.of(code).values}
     yield from (function.__globals__[name] for name in names if name in function.__globals__)
     for cell in function.__closure__ or ():
         try:
@@ -109,17 +110,36 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 def _names_draws(code: types.CodeType, scope: dict[str, Any]) -> bool:
     """Whether code names something of a module that draws: `np.random`, `random.choice`, `torch.rand`."""
     for one in _codes(code):
-        names = set(one.co_names)
-        # Also modules that are imported inside of the function.
-        found = {name: scope.get(name, sys.modules.get(name)) for name in names}
-        modules = {getattr(module, "__name__", "") for module in found.values() if isinstance(module, types.ModuleType)}
-        if modules.intersection(_MODULES) or ("numpy" in modules and "random" in names):
+        names = _Names.of(one)
+        found = [scope.get(name) for name in names.values]
+        modules = names.modules | {module.__name__ for module in found if isinstance(module, types.ModuleType)}
+        if modules.intersection(_MODULES) or ("numpy" in modules and "random" in names.attributes):
             return True
-        if "torch" in sys.modules and names & _OF_TENSORS:
+        if "torch" in sys.modules and names.attributes & _OF_TENSORS:
             return True
-        if any(name.partition(".")[0] == "torch" for name in modules) and names & _OF_TORCH:
+        if any(name.partition(".")[0] == "torch" for name in modules) and names.attributes & _OF_TORCH:
             return True
     return False
+
+
+class _Names(NamedTuple):
+    """The names in the code of a function: of values, of attributes, and of modules that it imports."""
+
+    values: set[str]
+    attributes: set[str]
+    modules: set[str]
+
+    @classmethod
+    def of(cls, code: types.CodeType) -> _Names:
+        names = cls(set(), set(), set())
+        for step in dis.get_instructions(code):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                names.values.add(step.argval)
+            elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
+                names.attributes.add(step.argval)
+            elif step.opname == "IMPORT_NAME":
+                names.modules.add(step.argval)
+        return names
 
 
 def _is_drawing(value: Any) -> bool:

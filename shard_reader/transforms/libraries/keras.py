@@ -42,7 +42,7 @@ class Keras(LibraryTransform):
         own = [layer for layer in layers if not _is_of_library(type(layer))]
         is_global = any(draws_globally(layer, lambda value: False) for layer in own)
         is_random = is_global or any(layer._seed_generators for layer in layers)
-        super().__init__(original, is_random=is_random, draws_globally=is_global, keeps_image=bool(own))
+        super().__init__(original, is_random=is_random, draws_globally=is_global, code=own)
         try:
             self._pickled = pickle.dumps(original)
         except Exception as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,10 +15,11 @@ from numpy.typing import NDArray
 
 from shard_reader.transforms.base import Transform, qualified_name
 from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.libraries.functions import own_generator
 from shard_reader.transforms.libraries.generators import seeded
 from shard_reader.transforms.libraries.pixels import as_array
 
-__all__ = ["JointRecord", "LibraryTransform", "described"]
+__all__ = ["JointRecord", "LibraryTransform", "described", "warn_of_generators"]
 
 Image = NDArray[Any]
 
@@ -50,7 +53,7 @@ class LibraryTransform(Transform):
         original: the object.
         is_random: whether it may draw.
         draws_globally: whether it draws from generators of the process. Those are seeded for each call.
-        keeps_image: whether it may use an image after the call.
+        code: functions and objects of the user that it calls. They may keep images.
 
     Attributes:
         library: its name.
@@ -62,10 +65,12 @@ class LibraryTransform(Transform):
     joins: ClassVar[bool] = False
     is_function: ClassVar[bool] = False
 
-    def __init__(self, original: Any, *, is_random: bool, draws_globally: bool, keeps_image: bool) -> None:
+    def __init__(self, original: Any, *, is_random: bool, draws_globally: bool, code: Sequence[Any]) -> None:
         self.original, self.draws_globally = original, draws_globally
         # One class has random and other objects.
-        self.is_random, self.keeps_image = is_random, keeps_image  # type: ignore[misc]
+        self.is_random, self.keeps_image = is_random, bool(code)  # type: ignore[misc]
+        for one in code:
+            warn_of_generators(one, original)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.original,)
@@ -118,6 +123,18 @@ class LibraryTransform(Transform):
 
     def __repr__(self) -> str:
         return described(self.original)
+
+
+def warn_of_generators(code: Any, shown: Any) -> None:
+    """Warn of a function or an object that keeps a random generator of its own, which nobody can seed for a record."""
+    kind = own_generator(code)
+    if kind is not None:
+        warnings.warn(
+            f"{described(shown)}: keeps a random generator of its own ({kind}), which is no part of a stream's"
+            " position: its draws differ after a resume, and repeat in worker processes. Draw from random, np.random or torch,"
+            " which are seeded for each record there, or from the draws of a shard_reader.Transform",
+            stacklevel=2,
+        )
 
 
 def described(value: Any) -> str:

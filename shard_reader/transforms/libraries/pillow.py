@@ -43,7 +43,7 @@ class OfPil(LibraryTransform):
         if not callable(function):
             raise TypeError(f"OfPil({function!r}): expected a function of an image of Pillow")
         is_global = draws_globally(function, lambda value: False)
-        super().__init__(function, is_random=is_global, draws_globally=is_global, keeps_image=True)
+        super().__init__(function, is_random=is_global, draws_globally=is_global, code=[function])
 
     def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
         return self.original(as_pil(image))

@@ -46,8 +46,8 @@ class Torchvision(LibraryTransform):
     def __init__(self, original: Any) -> None:
         leaves = list(_leaves(original))
         is_random = _is_random(original)
-        keeps = any(not _is_known(leaf) for leaf in leaves)
-        super().__init__(original, is_random=is_random, draws_globally=is_random, keeps_image=keeps)
+        code = [getattr(leaf, "lambd", leaf) for leaf in leaves if not _is_known(leaf) or hasattr(leaf, "lambd")]
+        super().__init__(original, is_random=is_random, draws_globally=is_random, code=code)
         self._names = [type(leaf).__name__ for leaf in leaves]
         self._takes_pil = self._wants_pil(self._names)
         self._changes_input = any(getattr(leaf, "inplace", False) for leaf in leaves)
