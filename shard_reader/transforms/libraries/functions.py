@@ -6,12 +6,13 @@ the objects in its closures. It does not see draws in compiled code, in other pa
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 __all__ = ["draws_globally", "own_generator"]
 
@@ -45,17 +46,15 @@ def draws_globally(function: Callable[..., Any], is_random: Callable[[Any], bool
     Args:
         is_random: whether an object that it names is a random transform of a library.
     """
-    for value, code in _reached(function):
-        if is_random(value) or _is_drawing(value):
-            return True
-        if code is not None and _names_draws(code, getattr(value, "__globals__", {})):
+    for value in _reached(function):
+        if is_random(value) or _is_drawing(value) or (isinstance(value, types.FunctionType) and _names_draws(value)):
             return True
     return False
 
 
 def own_generator(function: Callable[..., Any]) -> str | None:
     """The kind of a random generator that a function, or an object, keeps for itself; None if it seems to have none."""
-    for value, _ in _reached(function):
+    for value in _reached(function):
         kind = type(value)
         name = f"{kind.__module__}.{kind.__qualname__}"
         if name in _GENERATORS and not _is_global(value):
@@ -63,8 +62,8 @@ def own_generator(function: Callable[..., Any]) -> str | None:
     return None
 
 
-def _reached(function: Callable[..., Any]) -> Iterator[tuple[Any, types.CodeType | None]]:
-    """A function and the objects that it can reach, each with its code, if it has some."""
+def _reached(function: Callable[..., Any]) -> Iterator[Any]:
+    """A function and the objects that it can reach."""
     package = _package(function)
     waiting, seen = list[Any]([function]), set[int]()
     while waiting and len(seen) < _MOST:
@@ -77,8 +76,7 @@ def _reached(function: Callable[..., Any]) -> Iterator[tuple[Any, types.CodeType
             continue
         if isinstance(value, types.MethodType):
             waiting += [value.__func__, value.__self__]
-        code = value.__code__ if isinstance(value, types.FunctionType) else None
-        yield value, code
+        yield value
         if isinstance(value, types.FunctionType):
             # Code of other packages is not searched: theirs has generators for arguments that nobody gives.
             if _package(value) == package and "site-packages" not in value.__code__.co_filename:
@@ -90,13 +88,19 @@ def _reached(function: Callable[..., Any]) -> Iterator[tuple[Any, types.CodeType
 
 def _named(function: types.FunctionType) -> Iterator[Any]:
     """The values of the global names and of the closure of a function."""
-    names = {name for code in _codes(function.__code__) for name in _Names.of(code).values}
-    yield from (function.__globals__[name] for name in names if name in function.__globals__)
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # it is not filled yet
-            continue
+    scope = _scope(function)
+    for code in _codes(function.__code__):
+        yield from (scope[path[0]] for path in _paths(code) if path[0] in scope)
+    yield from (scope[name] for name in function.__code__.co_freevars if name in scope)
+
+
+def _scope(function: types.FunctionType) -> dict[str, Any]:
+    """The values of names that are not local."""
+    scope = dict(function.__globals__)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # it is not filled yet
+            scope[name] = cell.cell_contents
+    return scope
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -107,39 +111,43 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def _names_draws(code: types.CodeType, scope: dict[str, Any]) -> bool:
-    """Whether code names something of a module that draws: `np.random`, `random.choice`, `torch.rand`."""
-    for one in _codes(code):
-        names = _Names.of(one)
-        found = [scope.get(name) for name in names.values]
-        modules = names.modules | {module.__name__ for module in found if isinstance(module, types.ModuleType)}
-        if modules.intersection(_MODULES) or ("numpy" in modules and "random" in names.attributes):
+def _paths(code: types.CodeType) -> list[list[str]]:
+    """The names in a code with the attributes that follow: `["np", "random", "uniform"]`."""
+    paths, is_open = list[list[str]](), False
+    for step in dis.get_instructions(code):
+        if step.opname.startswith(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_FAST")):
+            paths.append([str(step.argval)])
+            is_open = True
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            if not is_open:  # of the result of a call
+                paths.append([""])
+            paths[-1].append(str(step.argval))
+            is_open = True
+        else:
+            is_open = False
+    return paths
+
+
+def _names_draws(function: types.FunctionType) -> bool:
+    """Whether a function names something that draws: `np.random`, `random.choice`, `torch.rand`."""
+    scope = _scope(function)
+    for code in _codes(function.__code__):
+        imported = {str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"}
+        names = {str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_FROM"}
+        if imported.intersection(_MODULES) or ("torch" in imported and names & _OF_TORCH):
             return True
-        if "torch" in sys.modules and names.attributes & _OF_TENSORS:
-            return True
-        if any(name.partition(".")[0] == "torch" for name in modules) and names.attributes & _OF_TORCH:
-            return True
+        for first, *attributes in _paths(code):
+            value = scope.get(first)
+            if value is None and "numpy" in imported and "random" in attributes[:1]:
+                return True
+            if "torch" in sys.modules and not _OF_TENSORS.isdisjoint(attributes):
+                return True
+            # Only modules are asked for attributes: those of other objects may be code.
+            while attributes and isinstance(value, types.ModuleType) and value.__name__ not in _MODULES:
+                value = getattr(value, attributes.pop(0), None)
+            if (isinstance(value, types.ModuleType) and value.__name__ in _MODULES) or _is_drawing(value):
+                return True
     return False
-
-
-class _Names(NamedTuple):
-    """The names in the code of a function: of values, of attributes, and of modules that it imports."""
-
-    values: set[str]
-    attributes: set[str]
-    modules: set[str]
-
-    @classmethod
-    def of(cls, code: types.CodeType) -> _Names:
-        names = cls(set(), set(), set())
-        for step in dis.get_instructions(code):
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                names.values.add(step.argval)
-            elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
-                names.attributes.add(step.argval)
-            elif step.opname == "IMPORT_NAME":
-                names.modules.add(step.argval)
-        return names
 
 
 def _is_drawing(value: Any) -> bool:

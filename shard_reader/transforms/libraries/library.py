@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from shard_reader.transforms.libraries.pixels import as_array
 __all__ = ["JointRecord", "LibraryTransform", "described", "warn_of_generators"]
 
 Image = NDArray[Any]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,8 @@ def warn_of_generators(code: Any, shown: Any) -> None:
     if kind is not None:
         warnings.warn(
             f"{described(shown)}: keeps a random generator of its own ({kind}), which is no part of a stream's"
-            " position: its draws differ after a resume, and repeat in worker processes. Draw from random, np.random or torch,"
-            " which are seeded for each record there, or from the draws of a shard_reader.Transform",
+            " position: its draws differ after a resume, and repeat in worker processes. Draw from random, np.random or"
+            " torch, which are seeded for each record there, or from the draws of a shard_reader.Transform",
             stacklevel=2,
         )
 
@@ -146,4 +149,7 @@ def described(value: Any) -> str:
         return qualified_name(value)
     # A callable object. The default `repr` has its address, which is another one in each process.
     has_words = getattr(type(value), "__repr__", None) is not object.__repr__
-    return " ".join(repr(value).split()) if has_words else qualified_name(type(value))
+    # Some objects of Albumentations have no words, and raise.
+    with contextlib.suppress(Exception):
+        return _ADDRESS.sub("", " ".join(repr(value).split())) if has_words else qualified_name(type(value))
+    return qualified_name(type(value))
