@@ -333,5 +333,10 @@ def put(image: Image, out: Image) -> Image:
             f"gives {image.shape} {image.dtype}, the first image gave {out.shape} {out.dtype}: transforms must give"
             " one shape and dtype for all images, as Resize, CenterCrop or RandomResizedCrop do"
         )
-    np.copyto(out, image)
+    if image.ndim == 3 and abs(image.strides[2]) > abs(image.strides[1]):
+        # The planes of a tensor [c, h, w]: NumPy copies each of them three times as fast as all of them together.
+        for channel in range(image.shape[2]):
+            out[..., channel] = image[..., channel]
+    else:
+        np.copyto(out, image)
     return out
