@@ -219,10 +219,8 @@ def _first_of_parts(steps: Sequence[Transform]) -> PartTransform | None:
     return None
 
 
-Transforms = (
-    Transform | Callable[[Image], Image] | ComposedTransform | Sequence[Transform | Callable[[Image], Image]] | None
-)
-"""The arguments of `compose`."""
+Transforms = Transform | Callable[..., Any] | ComposedTransform | Sequence[Transform | Callable[..., Any]] | None
+"""The arguments of `compose`. A callable is a function of an image, or a transform of another library."""
 
 
 def compose(transforms: Transforms) -> ComposedTransform:

@@ -35,11 +35,12 @@ _FIXED_CONTAINERS = frozenset({"Compose", "Sequential", "ModuleList"})
 # Transforms that turn an image of Pillow into a tensor. ToTensor scales it to 0..1, but passes a tensor on as it is.
 _FROM_PIL = frozenset({"ToImage", "PILToTensor", "ToTensor", "MaybePILToTensor", "MaybeToTensor", "ToNumpy"})
 _SCALES_PIL = frozenset({"ToTensor", "MaybeToTensor", "ToNumpy"})
+# Transforms that take no image of Pillow.
 _OF_TENSORS = frozenset({"ConvertImageDtype", "LinearTransformation", "Normalize", "RandomErasing", "ToPILImage"})
 
 
 class Torchvision(LibraryTransform):
-    """One of version 1: it gets an image of Pillow, as ImageFolder gives, or a tensor where it begins with one."""
+    """One of version 1: it gets an image of Pillow, as ImageFolder gives, or a tensor where one is needed."""
 
     library = "torchvision.transforms"
 
@@ -64,7 +65,10 @@ class Torchvision(LibraryTransform):
 
     def _wants_pil(self, names: list[str]) -> bool:
         """Whether transforms of these names, in order, expect an image of Pillow."""
-        return not (names and names[0] in _OF_TENSORS)
+        for name in names:
+            if name in _OF_TENSORS or name in _FROM_PIL:
+                return name in _FROM_PIL
+        return True
 
 
 class TorchvisionV2(Torchvision):
@@ -158,10 +162,8 @@ class TorchvisionV2(Torchvision):
 
     def _wants_pil(self, names: list[str]) -> bool:
         for number, name in enumerate(names):
-            if name in _FROM_PIL:
-                return number > 0 or name in _SCALES_PIL
-            if name == "ToPILImage":
-                return False
+            if name in _OF_TENSORS or name in _FROM_PIL:
+                return name in _SCALES_PIL or (name in _FROM_PIL and number > 0)
         return False
 
 

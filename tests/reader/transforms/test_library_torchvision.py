@@ -33,6 +33,8 @@ OF_TENSORS = {
     "first to Pillow": v2.Compose([v2.ToPILImage(), v2.RandomCrop(20), v2.ToImage()]),
     "v1 of tensors": v1.Compose([v1.ConvertImageDtype(torch.float32), v1.RandomErasing(1), v1.RandomCrop(30)]),
     "v1 erasing": v1.RandomErasing(1),
+    "v1 of tensors, later": v1.Compose([v1.RandomCrop(30), v1.ConvertImageDtype(torch.float32)]),
+    "v2 of tensors, later": v2.Compose([v2.RandomCrop(30), v2.RandomErasing(1), v2.ToImage()]),
     "a Sequential": torch.nn.Sequential(v1.ConvertImageDtype(torch.float32), v1.RandomCrop(30), v1.Normalize(0.5, 0.2)),
 }
 OF_PILLOW = {
