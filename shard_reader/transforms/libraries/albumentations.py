@@ -93,7 +93,7 @@ class Albumentations(LibraryTransform):
         }
         data: dict[str, Any] = {"image": record.image}
         data |= {f"photo {name}": _own(photo) for name, photo in record.photos.items()}
-        data |= {f"mask {name}": _own(mask) for name, mask in record.masks.items()}
+        data |= {f"mask {name}": _own(_wide(mask)) for name, mask in record.masks.items()}
         if record.boxes is not None:
             data |= self._labelled("bboxes", _as_format(record.boxes, self._params("bboxes").format, height, width))
         if record.points is not None:
@@ -171,7 +171,7 @@ class _OfMasks(Albumentations):
 
     def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
         black = np.zeros((*image.shape[:2], 3), np.uint8)
-        found = as_array(self._given({"image": black, "mask": _own(image)}, {}, draws)["mask"])
+        found = as_array(self._given({"image": black, "mask": _own(_wide(image))}, {}, draws)["mask"])
         return found.astype(image.dtype)
 
 
@@ -200,6 +200,11 @@ def _is_fixed(part: Any) -> bool:
 
 def _is_of_library(kind: type) -> bool:
     return kind.__module__.partition(".")[0] in ("albumentations", "albumentationsx")
+
+
+def _wide(mask: NDArray[Any]) -> NDArray[Any]:
+    """A mask of a dtype that OpenCV has."""
+    return mask.astype(np.float32) if mask.dtype == np.float16 else mask
 
 
 def _own(image: NDArray[Any]) -> NDArray[Any]:

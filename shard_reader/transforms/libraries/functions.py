@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dis
 import functools
+import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -152,6 +153,8 @@ def _names_draws(function: types.FunctionType) -> bool:
 
 def _is_drawing(value: Any) -> bool:
     """Whether a value is a drawing function itself, as after `from random import choice`."""
+    if not inspect.isroutine(value):  # other objects may run code when they are asked
+        return False
     if _is_global(getattr(value, "__self__", None)):
         return True
     module, name = getattr(value, "__module__", None) or "", getattr(value, "__name__", "")
@@ -167,4 +170,5 @@ def _is_global(value: Any) -> bool:
 
 
 def _package(value: Any) -> str:
-    return str(getattr(value, "__module__", None) or "").partition(".")[0]
+    owner = value if inspect.isroutine(value) or isinstance(value, type) else type(value)
+    return str(getattr(owner, "__module__", None) or "").partition(".")[0]

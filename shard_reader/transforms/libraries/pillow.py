@@ -60,7 +60,7 @@ def is_of_pillow(value: Any) -> bool:
     function = value if inspect.isroutine(value) else value.__call__
     try:
         parameters = list(inspect.signature(value).parameters.values())
-    except (TypeError, ValueError):  # compiled code
+    except Exception:  # compiled code, or annotations that cannot be evaluated
         return False
     annotation = parameters[0].annotation if parameters else None
     if isinstance(annotation, str):

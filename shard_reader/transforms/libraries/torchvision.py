@@ -87,7 +87,13 @@ class TorchvisionV2(Torchvision):
         found = super().image(image)
         return found if self._takes_pil else _tv_tensors().Image(found)
 
+    @property
+    def takes_points(self) -> bool:
+        return hasattr(_tv_tensors(), "KeyPoints")
+
     def check_joined(self, boxes: str | None, points: str | None) -> None:
+        if points is not None and not self.takes_points:
+            raise ValueError(f"{points!r} has to follow {self!r}: points need torchvision 0.23 or newer")
         if points is not None and "SanitizeKeyPoints" in self._names:
             raise ValueError(
                 f"{self!r} drops points, and {points!r} has the same number in every object: leave SanitizeKeyPoints"

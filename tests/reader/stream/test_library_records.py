@@ -306,6 +306,36 @@ def test_every_format_of_albumentations_gives_the_same(data: Any, format: str, p
             np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.parametrize("format", ["pascal_voc", "albumentations", "coco", "yolo"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_boxes_at_the_border_and_without_an_area_are_no_error(folder: Path, format: str, strict: bool) -> None:
+    """Albumentations refuses boxes that are not in the image, and those without an area."""
+
+    def odd(number: int, objects: dict[str, Any]) -> dict[str, Any]:
+        boxes = [[0, 0, 1, 1], [0.2, 0.2, 0.2, 0.5], [-0.1, 0.3, 0.4, 1.2], [1 / 3, 2 / 3, 2 / 3, np.nextafter(1, 2)]]
+        keypoints = np.full((4, 3, 3), [1.5, -0.5, 1], np.float32)
+        return {
+            "objects/bbox": np.float32(boxes),
+            "objects/label": np.arange(4),
+            "objects/name": list("abcd"),
+            "objects/keypoints": keypoints,
+        }
+
+    path = folder / "odd"
+    if not path.exists():
+        _several_with(path, dict(SEVERAL), odd)
+    declared = A.BboxParams(format, label_fields=["rows"])
+    of_albumentations = A.Compose([A.HorizontalFlip(p=1)], bbox_params=declared, keypoint_params=POINTS, strict=strict)
+    for transform in (of_albumentations, v2.RandomHorizontalFlip(1), [Flip(1)]):
+        stream = open_dataset(path).stream(batch_size=4, fields=FIELDS, image=transform)
+        batch = stream.batch(0, 0)
+        for number in range(4):
+            assert list(batch["objects/name"][number]) == [b"a", b"c", b"d"]
+            expected = [[0, 0, 1, 1], [0, 0, 0.4, 0.7], [1 / 3, 0, 2 / 3, 1 / 3]]
+            np.testing.assert_allclose(batch["objects/bbox"][number], expected, atol=1e-6)
+            np.testing.assert_allclose(batch["objects/keypoints"][number], np.full((3, 3, 3), [1.5, 1.5, 1]), atol=1e-5)
+
+
 def test_a_single_transform_of_albumentations_moves_masks(data: Any) -> None:
     for transform in (A.HorizontalFlip(p=1), A.OneOf([A.HorizontalFlip(p=1)], p=1)):
         batch = data.stream(batch_size=1, shuffle="none", fields=IMAGES, image=transform).batch(0, 0)
