@@ -310,7 +310,9 @@ def test_class_weights_multiply_those_of_the_records(jpeg_shards: Path) -> None:
     one_hot = ShardSequence(stream(jpeg_shards), one_hot=True)
     categorical = network(jpeg_shards, keras.losses.CategoricalCrossentropy(from_logits=True))
     categorical.set_weights(network(jpeg_shards).get_weights())
-    assert len(categorical.fit(one_hot, class_weight=table, verbose=0, validation_data=sequence_of(jpeg_shards)).history)
+    assert len(
+        categorical.fit(one_hot, class_weight=table, verbose=0, validation_data=sequence_of(jpeg_shards)).history
+    )
 
 
 def sequence_of(path: Path) -> ShardSequence:
