@@ -11,7 +11,6 @@ The record order maps positions to records: see `shuffle.py`.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, at_least_one, one_of, require
 from shard_reader.order.shuffle import RecordOrder
+from shard_reader.system.cpus import local_world_size
 
 __all__ = ["BatchOrder", "Remainder", "local_ranks"]
 
@@ -84,6 +84,11 @@ class BatchOrder:
         """The number of records of this rank in a whole global batch."""
         return self.batch_size // self.world_size
 
+    @property
+    def most(self) -> int:
+        """The most records of this rank in a batch."""
+        return min(self.share, self.records) if self.remainder == "keep" else self.share
+
     def positions(self, first: int, stop: int) -> NDArray[np.int64]:
         """The positions of this rank in steps `first` to `stop`, without it, int64 `[n]`.
 
@@ -125,6 +130,5 @@ class BatchOrder:
 
 
 def local_ranks(world_size: int) -> int:
-    """The number of the job's ranks on this machine, if the launcher sets `LOCAL_WORLD_SIZE`, as torchrun; else 1."""
-    found = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return min(world_size, max(1, int(found))) if found.isdecimal() else 1
+    """The number of ranks, among so many, on this machine."""
+    return min(world_size, local_world_size())

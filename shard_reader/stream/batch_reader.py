@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,24 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import IMAGE, OUTLINES, Field, size_columns
+from shard_reader.format.fields import IMAGE, size_columns
 from shard_reader.order.batches import BatchOrder
+from shard_reader.order.coverage import Coverage
 from shard_reader.order.record_set import RecordSet
 from shard_reader.printable import printable
 from shard_reader.remote.stats import Counters, Stats
+from shard_reader.shards.cache_schedule import CacheSchedule
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
 from shard_reader.shards.shard import MOST_LOOKED_UP
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays import lists
+from shard_reader.stream.arrays.chains import chains
+from shard_reader.stream.arrays.joint import Joint
 from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
 from shard_reader.stream.arrays.objects import Objects, moving_fields
-from shard_reader.stream.arrays.threads import Threads
-from shard_reader.stream.cache_schedule import CacheSchedule
+from shard_reader.stream.arrays.threads import CallingThread, Threads
 from shard_reader.stream.images import batch_images
-from shard_reader.stream.options import ReadOptions
-from shard_reader.transforms.compose import ComposedTransform, compose
+from shard_reader.stream.options import ReadOptions, chosen_workers
+from shard_reader.system.buffers import Buffers
 
-__all__ = ["Batch", "BatchReader", "Skipped", "Spec"]
+__all__ = ["Batch", "BatchReader", "Made", "Skipped", "Spec"]
 
 Batch = dict[str, NDArray[Any]]
 
@@ -51,6 +56,15 @@ class Skipped:
     reason: str
 
 
+class Made(NamedTuple):
+    """A batch that is made: its step in the epoch, the coverage of its records, and the damaged ones in it."""
+
+    step: int
+    coverage: Coverage
+    batch: Batch
+    skipped: list[Skipped]
+
+
 class BatchReader:
     """Makes the batches of a stream.
 
@@ -58,18 +72,30 @@ class BatchReader:
         data: the records.
         order: the records of each batch.
         seed: the seed of random transforms.
+        readers: number of readers, in as many processes, that share the memory for remote bytes.
+
+    Attributes:
+        workers: what makes the batches of a loop. For processes, this reader works in the thread that calls it.
     """
 
-    def __init__(self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions) -> None:
+    def __init__(
+        self, data: RecordSource, order: BatchOrder, seed: int, options: ReadOptions, *, readers: int = 1
+    ) -> None:
         self._data, self._order, self.options = data, order, options
-        self._stalls = Counters()
+        self._prefetch_bytes = data.prefetch_bytes // readers
+        self._counters = Counters()
         self.fields = _check_fields(data, options.fields)
         self._check_names()
-        self._threads = Threads(options.threads)
         self._fields = fields = {name: data.fields[name] for name in self.fields}
         self._values = {name: field for name, field in fields.items() if not (field.is_image or field.in_index)}
-        first, transforms = _transforms(data, fields, options)
-        self._images = batch_images(data, order, transforms, seed, options, self._threads)
+        found = chains(data, fields, options.image, options.transform)
+        first, joint, transforms = found.first, found.joint, found.images
+        self.workers = chosen_workers(options.workers, found.given, found.following)
+        if self.workers == "processes":
+            transforms = {name: transform.seeded() for name, transform in transforms.items()}
+        self._threads = CallingThread() if self.workers == "processes" else Threads(options.threads)
+        self._images = batch_images(data, order, transforms, seed, options, self._threads, joined=found.together)
+        self._joint = None if joint is None else Joint(fields, found.together, joint, len(first.steps), seed)
         moves = not first.keeps_places and bool(moving_fields(fields))
         self._objects = Objects(fields, first, seed) if moves else None
         # Further images, boxes and points move as the record's first image does, by its size.
@@ -89,6 +115,7 @@ class BatchReader:
     @property
     def specs(self) -> dict[str, Spec]:
         """Each array of a batch, in order."""
+        self._probe_joined()
         specs = {}
         for name in self.fields:
             field, ragged = self._data.fields[name], self.options.ragged
@@ -132,7 +159,7 @@ class BatchReader:
         needed = np.cumsum(needed_bytes(found.located, self.fields) * wanted)
         # Half of the budget, since two lookups are in memory at a time. A single step always fits: else none would
         # come.
-        most = int(np.searchsorted(needed, self._data.prefetch_bytes // 2, "right")) // share
+        most = int(np.searchsorted(needed, self._prefetch_bytes // 2, "right")) // share
         if 0 < most < stop - first or (most == 0 and stop - first > 1):
             stop = first + max(1, most)
             end = (stop - first) * share
@@ -142,7 +169,7 @@ class BatchReader:
     def records_in_budget(self, lookup: Lookup) -> int:
         """The number of records, of the size of those in a lookup, that may be in memory before they are used."""
         needed = int(needed_bytes(lookup.located, self.fields).sum())
-        return max(self._order.share, len(lookup.records) * (self._data.prefetch_bytes // 2) // max(1, needed))
+        return max(self._order.share, len(lookup.records) * (self._prefetch_bytes // 2) // max(1, needed))
 
     def cache_schedule(self, epoch: int, wanted_steps: range) -> CacheSchedule | None:
         """The schedule by which the shards of some steps come into the cache; None without a cache."""
@@ -170,6 +197,11 @@ class BatchReader:
     def has_checked_all(self, is_known: bool) -> None:
         if is_known and self._checked is not None:
             self._checked.add_all()
+
+    def note_checked(self, epoch: int, step: int) -> None:
+        """Note that another process has made a batch, and checked its images."""
+        if self._checked is not None and not self._checked.is_full:
+            self._checked.add(self._order.records_of(epoch, step, step + 1))
 
     def begin(self, lookup: Lookup, places: range, *, cold: bool) -> PendingBatch:
         """Have threads make a batch of the records at these places of the lookup.
@@ -202,6 +234,10 @@ class BatchReader:
         values = {name: lists.values(pending, name, field) for name, field in self._values.items()}
         if self._objects is not None:
             self._objects.move(pending, values)
+        if self._joint is not None:
+            self._probe_joined()
+            for name, images in self._joint.run(pending, values).items():
+                self._images[name].take_joined(pending, images)
         for name, field in self._fields.items():
             if name in self._images:
                 batch[name] = self._images[name].finish(pending)
@@ -217,6 +253,30 @@ class BatchReader:
             self._checked.add(pending.lookup.records[pending.places.start : pending.places.stop])
         return batch | {"weight": weights}, skipped
 
+    def _probe_joined(self) -> None:
+        """Have a record show shape and dtype of the images that another library makes of it: the first sound one."""
+        if self._joint is None or all(self._images[name].probed is not None for name in self._joint.images):
+            return
+        for record in range(len(self._data)):
+            pending = self.begin(self.lookup_records(np.array([record]), 0), range(1), cold=False)
+            try:
+                pending.wait()
+                values = {name: lists.values(pending, name, field) for name, field in self._values.items()}
+                if self._objects is not None:
+                    self._objects.move(pending, values)
+                results = self._joint.run(pending, values)
+            except BaseException:
+                pending.cancel()
+                raise
+            errors = [error for _, error in pending.take_failures()]
+            is_skipped = self.options.on_error == "skip" and all(isinstance(error, CorruptionError) for error in errors)
+            if errors and (not is_skipped or record == len(self._data) - 1):
+                raise errors[0]
+            if not errors:
+                for name, images in results.items():
+                    self._images[name].probe_joined(images[0])
+                return
+
     @property
     def is_remote(self) -> bool:
         """Whether some of the data is remote."""
@@ -225,12 +285,30 @@ class BatchReader:
     def stalled(self, seconds: float) -> None:
         """Count the time for which a loop has waited for bytes."""
         if seconds:
-            self._stalls.add(stalled_seconds=seconds)
+            self._counters.add(stalled_seconds=seconds)
+
+    def count(self, more: Stats) -> None:
+        """Count what another process fetched for this reader."""
+        self._counters.add(**{one.name: getattr(more, one.name) for one in dataclasses.fields(more)})
 
     @property
-    def stalls(self) -> Stats:
-        """The time for which loops of this process have waited for bytes."""
-        return self._stalls.total
+    def counted(self) -> Stats:
+        """The time for which loops of this process have waited for bytes, and what other processes have fetched."""
+        return self._counters.total
+
+    @property
+    def fixed_bytes(self) -> dict[str, int]:
+        """The bytes of each array of numbers in a batch, where every batch has the same."""
+        return {
+            name: self._order.most * math.prod(size or 0 for size in spec.shape) * np.dtype(spec.dtype).itemsize
+            for name, spec in self.specs.items()
+            if spec.dtype not in ("string", "list") and None not in spec.shape
+        }
+
+    def take_memory_of(self, buffers: Mapping[str, Buffers]) -> None:
+        """Have image fields of batches lie in such memory."""
+        for name in buffers.keys() & self._images.keys():
+            self._images[name].take_memory_of(buffers[name])
 
     def close(self) -> None:
         """Stop the threads and free the buffers that nobody holds."""
@@ -259,7 +337,7 @@ class BatchReader:
 
     def _filled(self, found: Lookup, wanted: NDArray[np.bool_] | None = None, previous: Fetch | None = None) -> Lookup:
         """A lookup with the values from the indexes, and with requests under way for its remote bytes."""
-        most = self._data.prefetch_bytes // 2
+        most = self._prefetch_bytes // 2
         located, fetching = found.located, None
         if self.is_remote:
             located, fetching = fetch(located, self.fields, wanted=wanted, previous=previous, most_bytes=most)
@@ -308,37 +386,3 @@ def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str
         if name not in data.fields:
             raise ValueError(f"fields={list(names)!r}: {name!r} is not one of {printable(', '.join(data.fields))}")
     return names
-
-
-def _transforms(
-    data: RecordSource, fields: Mapping[str, Field], options: ReadOptions
-) -> tuple[ComposedTransform, dict[str, ComposedTransform]]:
-    """The transforms of the first image, which boxes and points follow, and those of each image field.
-
-    Raises:
-        ValueError: there is no such image, or transforms do not say how they move pixels, and a field follows them.
-        TypeError: a value is not a transform.
-    """
-    own = {name: compose(value) for name, value in (options.transform or {}).items()}
-    for name in own:
-        if name not in data.fields or not data.fields[name].is_image:
-            images = printable(", ".join(name for name, field in data.fields.items() if field.is_image))
-            raise ValueError(f"transform={list(own)!r}: {name!r} is not one of the images {images}")
-    first = own.get(IMAGE) or compose(options.image)
-    for name in moving_fields(fields):
-        first.check_moves(name)
-    if OUTLINES in fields and not first.keeps_places:
-        raise ValueError(
-            f"{OUTLINES!r} has outlines in the stored image, which transforms do not move: leave it out of fields=, and"
-            " store masks (--segments mask) to move them; data.column reads the outlines"
-        )
-    found = {}
-    for name, field in fields.items():
-        if field.is_image:
-            found[name] = chain = own.get(name, first)
-            follows = name not in own and name != IMAGE
-            if not field.is_filtered:
-                if follows:
-                    chain.check_moves(name)
-                found[name] = chain.by_nearest(keeps_values=follows)
-    return first, found

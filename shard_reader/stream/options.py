@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from shard_reader.arguments import at_least_one, one_of
-from shard_reader.transforms.compose import Transforms
+from shard_reader.format.fields import IMAGE
+from shard_reader.transforms.compose import ComposedTransform, Transforms
 
-__all__ = ["OnError", "ReadOptions", "Verify", "Workers"]
+__all__ = ["OnError", "ReadOptions", "Verify", "Workers", "chosen_workers"]
 
 Verify = Literal["always", "first-epoch", "never"]
 Workers = Literal["threads", "processes"]
@@ -79,3 +80,27 @@ class ReadOptions:
                 f"transform={self.transform!r}: must be transforms by the names of image fields, as"
                 ' {"image": [...], "mask": [...]}; for transforms of all images, image='
             )
+
+
+def chosen_workers(
+    asked: Workers | None, transforms: Mapping[str, ComposedTransform], joined: Sequence[str]
+) -> Workers:
+    """What makes the batches of a stream: as asked, or else processes where a transform needs them.
+
+    Args:
+        transforms: the transforms of each image field.
+        joined: the other fields that move with the first image.
+
+    Raises:
+        ValueError: threads are asked for, and a transform needs processes.
+    """
+    for name, transform in transforms.items():
+        joins = name == IMAGE and transform.joins and bool(joined)
+        if asked == "threads" and (transform.needs_processes or joins):
+            why = "draws from the global generators of its process, where threads would take turns in any order"
+            if joins:
+                why = f"takes {joined[0]!r} together with the image"
+            raise ValueError(f'workers="threads": {transform!r} {why}: leave workers= out, or take "processes"')
+        if asked is None and (transform.draws_globally or joins):
+            return "processes"
+    return asked or "threads"

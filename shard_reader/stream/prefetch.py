@@ -18,10 +18,10 @@ import numpy as np
 
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage, hash_sums
+from shard_reader.shards.cache_schedule import CacheSchedule
 from shard_reader.shards.fetch import Fetch
 from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
-from shard_reader.stream.batch_reader import BatchReader
-from shard_reader.stream.cache_schedule import CacheSchedule
+from shard_reader.stream.batch_reader import BatchReader, Made
 
 try:
     import resource
@@ -42,6 +42,7 @@ class Prefetch:
         first: the step of the first batch.
         every: take one in so many steps.
         cold: announce bytes to the kernel from the first batch on.
+        ahead: number of batches to begin in advance; by default as the reader's options say.
 
     Attributes:
         has_waited: whether this process has waited for a page from the disk.
@@ -59,7 +60,9 @@ class Prefetch:
         *,
         every: int = 1,
         cold: bool,
+        ahead: int | None = None,
     ) -> None:
+        self._ahead = reader.options.prefetch if ahead is None else ahead
         self._reader, self._order, self._first, self._every = reader, order, first, every
         self._cold, self._faults = cold, major_faults()
         self.has_waited = False
@@ -71,19 +74,19 @@ class Prefetch:
         else:
             self._lookups = LocalLookups(reader, order, epoch, first)
 
-    def __iter__(self) -> Iterator[PendingBatch]:
+    def __iter__(self) -> Iterator[Made]:
         for pending in self._begin():
             # Batches that are under way need not wait for a lookup that is still being fetched.
             if pending is None:
                 while self._pending and not self._lookups.is_ready():
-                    yield self._pending.popleft()
+                    yield self._finished()
                 continue
             self._pending.append(pending)
             del pending  # only the loop may hold a batch: its memory is used again when the loop drops it
-            if len(self._pending) > self._reader.options.prefetch:
-                yield self._pending.popleft()
+            if len(self._pending) > self._ahead:
+                yield self._finished()
         while self._pending:
-            yield self._pending.popleft()
+            yield self._finished()
 
     def cancel(self) -> None:
         """Drop the batches that have not begun; threads finish theirs in memory that nobody holds."""
@@ -93,6 +96,11 @@ class Prefetch:
             for pending in self._pending:
                 pending.cancel()
         self._pending.clear()
+
+    def _finished(self) -> Made:
+        """The next batch, of which nothing is held here."""
+        pending = self._pending.popleft()
+        return Made(pending.step, pending.coverage, *self._reader.finish(pending))
 
     def _begin(self) -> Iterator[PendingBatch | None]:
         """Each batch, begun; None before a lookup that has to be waited for."""

@@ -25,6 +25,10 @@ from shard_reader.stream.loop import Loop
 from shard_reader.stream.options import ReadOptions
 from shard_reader.stream.position import Position, translated
 from shard_reader.stream.prefetch import Prefetch
+from shard_reader.stream.workers.messages import Setup
+from shard_reader.stream.workers.pool import WorkerBatches, WorkerPool
+from shard_reader.stream.workers.start import can_start
+from shard_reader.system.cpus import cpus_of_this_rank
 
 __all__ = ["Batch", "Skipped", "Spec", "Stream"]
 
@@ -67,6 +71,7 @@ class Stream:
         # Weak: a loop that broke off must end with its generator, and give back its batches and threads.
         self._running: weakref.ref[Generator[Batch, None, None]] | None = None
         self._was_cold = False  # the last epoch waited for pages
+        self._pool: WorkerPool | None = None  # the worker processes, from the first loop on
 
     def __len__(self) -> int:
         """The number of batches of this rank in an epoch."""
@@ -155,7 +160,7 @@ class Stream:
         return self._reader.options.on_error == "skip"
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of one epoch; threads make the next few in advance."""
+        """The batches of one epoch; threads or processes make the next few in advance."""
         self._loop += 1
         self._position.moves += 1
         batches = self._batches(self._loop)
@@ -164,22 +169,19 @@ class Stream:
 
     def _batches(self, loop: int) -> Generator[Batch, None, None]:
         epoch, first = self._position.begin()
-        prefetch = Prefetch(self._reader, self.order, epoch, first, cold=self._was_cold)
+        made = self._made(epoch, first)
         try:
-            for pending in prefetch:
-                batch, skipped = self._reader.finish(pending)
-                step, coverage = pending.step, pending.coverage
-                # Nothing here may hold the batch while the user has it: its memory goes to a later batch.
-                del pending
+            for step, coverage, batch, skipped in made:
                 if loop != self._loop:  # another loop began, or a position was loaded, while this one waited
                     return
                 # Before the batch is given, since a state that is saved in the loop's body is the one after it.
                 self._position.advance(epoch, step, coverage, skipped)
                 yield batch
+                # Nothing here may hold the batch when the user has dropped it: its memory goes to a later batch.
                 del batch
         finally:
-            prefetch.cancel()
-            self._was_cold = prefetch.has_waited
+            made.cancel()
+            self._was_cold = made.has_waited
         if loop == self._loop:
             self._position.end(epoch)
 
@@ -187,9 +189,9 @@ class Stream:
         """The bytes that this process fetched of the data since the stream was made, and the time loops waited.
 
         All zero where the data is on this machine. Every reader of the same data in a process counts into the same
-        numbers; worker processes count for themselves.
+        numbers. Those of the stream's worker processes are added; other processes count for themselves.
         """
-        total = self.data.fetched() + self._reader.stalls
+        total = self.data.fetched() + self._reader.counted
         if self._fetched_before is None or self._fetched_before[0] != os.getpid():
             return total  # counters begin with zero in every process, so there is nothing to subtract
         return total - self._fetched_before[1]
@@ -206,7 +208,7 @@ class Stream:
         return self._batch(lookup, self._reader.places(lookup, step))
 
     def batches(self, epoch: int, first: int = 0, *, every: int = 1) -> Loop[Batch]:
-        """The batches of any epoch from step `first` on, made in advance by threads, without moving the stream.
+        """The batches of any epoch from step `first` on, made in advance, without moving the stream.
 
         Args:
             every: take one in so many steps. Worker processes share an epoch if each takes every n-th step, from a
@@ -219,8 +221,7 @@ class Stream:
         epoch, first, every = _check_epoch(epoch), as_integer("first", first), at_least_one("every", every)
         if first < 0:
             raise IndexError(f"step {first}: they begin with 0")
-        prefetch = Prefetch(self._reader, self.order, epoch, first, every=every, cold=self._was_cold)
-        return Loop(self._unmoved(prefetch))
+        return Loop(self._unmoved(epoch, first, every))
 
     def take(self, records: Sequence[int] | NDArray[np.int64], epoch: int = 0) -> Batch:
         """Any records by number, in the given order, as a batch; all have weight 1.
@@ -322,8 +323,11 @@ class Stream:
         return self._position.check(state)
 
     def close(self) -> None:
-        """Stop the threads and free memory; iterating again starts new ones."""
+        """Stop the threads or processes and free memory; iterating again starts new ones."""
         self._end_loop()
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
         self._reader.close()
 
     def _end_loop(self) -> None:
@@ -338,16 +342,31 @@ class Stream:
     def _batch(self, lookup: Lookup, places: range) -> Batch:
         return self._reader.finish(self._reader.begin(lookup, places, cold=False))[0]
 
-    def _unmoved(self, prefetch: Prefetch) -> Generator[Batch, None, None]:
+    def _unmoved(self, epoch: int, first: int, every: int) -> Generator[Batch, None, None]:
         """Batches that do not move the stream."""
+        made = self._made(epoch, first, every)
         try:
-            for pending in prefetch:
-                batch = self._reader.finish(pending)[0]
-                del pending  # as in `_batches`
+            for _, _, batch, _ in made:
                 yield batch
-                del batch
+                del batch  # as in `_batches`
         finally:
-            prefetch.cancel()
+            made.cancel()
+
+    def _made(self, epoch: int, first: int, every: int = 1) -> Prefetch | WorkerBatches:
+        """Batches that threads or processes make. A process that may have none makes them by itself."""
+        if self._reader.workers == "processes" and can_start() and first < len(self):
+            return WorkerBatches(self._processes(), epoch, first, every=every, cold=self._was_cold)
+        return Prefetch(self._reader, self.order, epoch, first, every=every, cold=self._was_cold)
+
+    def _processes(self) -> WorkerPool:
+        """The worker processes, started if they are not there."""
+        if self._pool is None or not self._pool.is_usable:
+            options = self._reader.options
+            self._reader.specs  # noqa: B018  # a transform whose result is unknown shows it here, for all processes
+            count = min(cpus_of_this_rank() if options.threads is None else options.threads, len(self))
+            setup = Setup(self.data, self.order, self.seed, options, self._reader.probed_images, count)
+            self._pool = WorkerPool(self._reader, setup)
+        return self._pool
 
 
 class _StreamLoop(Loop[Batch]):

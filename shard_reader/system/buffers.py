@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALIGNMENT", "BufferPool"]
+__all__ = ["ALIGNMENT", "BufferPool", "Buffers"]
 
 ALIGNMENT = 64  # bytes; TensorFlow, JAX and DLPack copy arrays that are aligned to less
+
+
+class Buffers(Protocol):
+    """Memory for batches."""
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any] | str) -> NDArray[Any]:
+        """An array with undefined values."""
+
+    def close(self) -> None:
+        """Free the memory that nobody holds."""
 
 
 class BufferPool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.system.regular_files import NotRegularError, open_regular
 
-__all__ = ["Window", "address", "announce", "map_file"]
+__all__ = ["Window", "address", "announce", "discard", "map_file", "map_shared"]
 
 
 def map_file(path: str | os.PathLike[str], expected: int | None = None, keep: object = None) -> NDArray[np.uint8]:
@@ -50,6 +50,29 @@ def map_file(path: str | os.PathLike[str], expected: int | None = None, keep: ob
         return np.asarray(_Map(file, size, path, keep))
     finally:
         os.close(file)
+
+
+def map_shared(file: int, start: int, size: int) -> NDArray[np.uint8]:
+    """Bytes of an open file as a writable array, uint8 `[size]`, in memory that all processes which map them share.
+
+    The map lives as long as the array or a view of it, also where the file is closed.
+
+    Args:
+        file: a descriptor of a file of at least `start + size` bytes.
+        start: the first byte, a multiple of the page size.
+
+    Raises:
+        OSError: the file cannot be mapped.
+    """
+    if _libc is None:
+        return np.frombuffer(mmap.mmap(file, size, offset=start), np.uint8)
+    return np.asarray(_Map(file, size, "shared memory", None, start=start, is_writable=True))
+
+
+def discard(memory: NDArray[np.uint8]) -> None:
+    """Give the pages of an array from `map_shared` back to the system, in all processes. They become zeros."""
+    if _libc is not None and hasattr(mmap, "MADV_REMOVE"):
+        _libc.madvise(address(memory), len(memory), mmap.MADV_REMOVE)
 
 
 def address(array: NDArray[Any]) -> int:
@@ -102,13 +125,24 @@ def announce(extents: Iterable[tuple[int, int]]) -> None:
 class _Map:
     """A mapped file, in NumPy's array interface; unmapped when no array refers to it."""
 
-    def __init__(self, file: int, size: int, path: str | os.PathLike[str], keep: object) -> None:
-        found = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file, 0)
+    def __init__(
+        self,
+        file: int,
+        size: int,
+        path: str | os.PathLike[str],
+        keep: object,
+        *,
+        start: int = 0,
+        is_writable: bool = False,
+    ) -> None:
+        protection = mmap.PROT_READ | mmap.PROT_WRITE if is_writable else mmap.PROT_READ
+        found = _libc.mmap(None, size, protection, mmap.MAP_SHARED, file, start)
         if found == _FAILED:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error), os.fspath(path))
         self._address, self._size, self._unmap, self._keep = found, size, _libc.munmap, keep
-        self.__array_interface__ = {"shape": (size,), "typestr": "|u1", "data": (found, True), "version": 3}
+        data = (found, not is_writable)
+        self.__array_interface__ = {"shape": (size,), "typestr": "|u1", "data": data, "version": 3}
 
     def __del__(self) -> None:
         if hasattr(self, "_unmap"):

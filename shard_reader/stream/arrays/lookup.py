@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from shard_reader.order.coverage import Coverage
 from shard_reader.shards.fetch import Fetch
 from shard_reader.shards.located import Located
 from shard_reader.shards.shard import OUTSIDE, OpenShard
+from shard_reader.stream.arrays.threads import Task
 from shard_reader.system.memory_map import Window
 
 __all__ = ["Lookup", "Payloads", "PendingBatch"]
@@ -122,12 +122,17 @@ class PendingBatch:
     step: int = 0
     coverage: Coverage = field(default_factory=Coverage)
     images: dict[str, NDArray[Any]] = field(default_factory=dict)
-    work: list[Future[None]] = field(default_factory=list)
+    work: list[Task] = field(default_factory=list)
     failures: list[tuple[int, Exception]] = field(default_factory=list)
 
     def wait(self) -> float:
         """Wait until every byte is in memory or has failed to come; the seconds that took."""
         return 0.0 if self.lookup.fetch is None else self.lookup.fetch.wait(self.places)
+
+    def finish_work(self) -> None:
+        """Wait until threads have done their work."""
+        for part in self.work:
+            part.result()
 
     def cancel(self) -> None:
         """Drop the work that has not begun."""

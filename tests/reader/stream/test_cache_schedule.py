@@ -13,8 +13,8 @@ from shard_reader.format import Field, Shard, ShardFile
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import StoredOrder
 from shard_reader.remote.client import StoreClient
+from shard_reader.shards.cache_schedule import CacheSchedule
 from shard_reader.shards.remote_shards import RemoteShards
-from shard_reader.stream.cache_schedule import CacheSchedule
 
 RECORDS, SHARDS = 100_000_000, 20_000
 
