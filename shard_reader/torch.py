@@ -10,7 +10,7 @@ from typing import Any
 try:
     import torch
     from torch import distributed
-    from torch.utils.data import Dataset, IterableDataset, get_worker_info
+    from torch.utils.data import IterableDataset, get_worker_info
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "shard_reader.torch needs PyTorch: pip install 'image-shards[torch]'", name=error.name
@@ -118,19 +118,20 @@ class StreamDataset(IterableDataset[Any]):
             epoch, step = self._begin_in_worker(worker.id, worker.num_workers, worker.seed, found)
             return Loop(self._of_worker(epoch, step, worker.num_workers))
         found = callers(ranks)
-        self._go_to(found.start(self._loops.next(stream), self._is_restored))
+        self._go_to(found.start(self._next, self._is_restored))
         is_handed_out = found.processes > 1 and ranks > 1
         self._is_elsewhere = is_handed_out and stream.order.rank > 0
         self._is_unknown = found.processes > ranks
+        if self._is_elsewhere:
+            self._moves, self._place = stream.moves, stream.next
         return Loop(self._of_all_ranks(found.is_ahead) if is_handed_out else self._of_stream(found.is_ahead))
 
     def __getstate__(self) -> dict[str, Any]:
         if get_spawning_popen() is not None:
             # The new process is in no group of `torch.distributed`, and its copy of a stream knows no loop of this one.
             stream = self._stream
-            place = self._loops.next(stream)
-            self._go_to(callers(stream.order.world_size).start(place, self._is_restored))
-            self._loops.go_to(stream, self._loops.next(stream))
+            self._go_to(callers(stream.order.world_size).start(self._next, self._is_restored))
+            self._loops.go_to(stream, self._next)
         return self.__dict__
 
     def state_dict(self) -> dict[str, Any]:
@@ -186,7 +187,7 @@ class StreamDataset(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Have the next loop be that of an epoch: all of it, or its rest if a position in it was restored.
 
-        A loader of Accelerate that only counts its loops goes on with the epoch of a restored position.
+        Where a loader of Accelerate only passes on the number of its own loops, it is told the epoch instead.
 
         Raises:
             StateError: a position of another epoch was restored, and no loop has begun since.
@@ -194,10 +195,10 @@ class StreamDataset(IterableDataset[Any]):
         """
         stream = self._stream
         loader = counting_loader(stream.order.world_size)
-        if loader is not None and self._is_restored:
-            loader.iteration = stream.next[0]
+        if loader is not None:
+            loader.iteration = self._next[0]
             return
-        stream.set_epoch(epoch, is_left=self._loops.next(stream) != stream.next)
+        stream.set_epoch(epoch, is_left=self._next != stream.next)
         self._loops.go_to(stream, stream.next)
         self._end_all_ranks()
 
@@ -215,10 +216,17 @@ class StreamDataset(IterableDataset[Any]):
         return self._whole
 
     @property
-    def _is_restored(self) -> bool:
-        """Whether the next loop of this process begins at a position that was restored."""
+    def _next(self) -> Place:
+        """The first place of the next loop."""
         stream = self._stream
-        return stream.is_restored and self._loops.next(stream) == stream.next
+        if self._is_elsewhere and self._place and self._moves == stream.moves:
+            return self._place[0] + 1, 0  # this process was asked for no batch of the epoch
+        return self._loops.next(stream)
+
+    @property
+    def _is_restored(self) -> bool:
+        """Whether the next loop begins at a position that was restored."""
+        return self._stream.is_restored and self._next == self._stream.next
 
     def _go_to(self, place: Place) -> None:
         """Have the next loop begin at a place."""
@@ -243,11 +251,11 @@ class StreamDataset(IterableDataset[Any]):
         if self._all_ranks is None:
             self._all_ranks = stream.for_rank(0, 1)
         self._all_ranks.load_state_dict(self._all_ranks.state_at(step, epoch))
-        # Every rank's own stream leaves the epoch at once: none of them is asked for a batch.
+        # As a loop of it does, whose position is after the last batch: the stream of this rank leaves the epoch.
         stream.set_epoch(epoch + 1, is_left=True)
         self._loops.go_to(stream, stream.next)
         self._moves, self._place = stream.moves, (epoch, step)
-        return self._shares(self._all_ranks, (epoch, step), ranks, is_ahead)
+        yield from self._shares(self._all_ranks, (epoch, step), ranks, is_ahead)
 
     def _end_all_ranks(self) -> None:
         if self._all_ranks is not None:

@@ -113,8 +113,9 @@ def callers(ranks: int) -> Callers:
             keeps_state, is_told = True, is_told or bool(values["self"].next_iter_state)
         if name == "IterableDatasetShard.__iter__" and package in ("accelerate", "transformers"):
             raise ValueError(_GROUPED.format(processes=values["self"].num_processes))
-        if name == "DataLoaderDispatcher.__iter__" and package == "accelerate":
-            found = replace(found, processes=_processes(values["self"], ranks))
+        # torchdata's loader begins its first loop when it is asked for a state, as it is made.
+        if function in _DISPATCH:
+            found = replace(found, processes=_processes(frame, ranks))
         if function in _ONE_AHEAD:
             found = replace(found, is_ahead=not keeps_state)
         if function in _SKIP:
@@ -138,7 +139,7 @@ def counting_loader(ranks: int) -> Any:
     if name == "IterableDatasetShard.set_epoch":
         raise ValueError(_GROUPED.format(processes=caller.f_locals["self"].num_processes))
     if name == "DataLoaderDispatcher.set_epoch":
-        _processes(caller.f_locals["self"], ranks)
+        _processes(caller, ranks)
     is_loop = _function(caller.f_back)[1] in ("DataLoaderDispatcher.__iter__", "DataLoaderShard.__iter__")
     return caller.f_locals["self"] if is_loop else None
 
@@ -154,14 +155,16 @@ def _function(frame: FrameType) -> tuple[str, str]:
     return str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_qualname
 
 
-def _processes(loader: Any, ranks: int) -> int:
-    """The number of processes to which a loader hands out the batches of one of them."""
-    processes = 1 if loader.submesh_tp else loader.state.num_processes
+def _processes(frame: FrameType, ranks: int) -> int:
+    """The number of processes to which a loader hands out the batches of one of them; `frame` is of its method."""
+    loader = frame.f_locals["self"]
+    is_copied = getattr(loader, "submesh_tp", None) is not None  # every process gets the same batch
+    processes = 1 if is_copied else int(frame.f_globals["PartialState"]().num_processes)
     if ranks > 1 and processes != ranks:
         raise ValueError(_RANKS.format(processes=processes, ranks=ranks))
     if ranks > 1 and loader.num_workers:
         raise ValueError(_WORKERS.format(workers=loader.num_workers, ranks=ranks))
-    return int(processes)
+    return processes
 
 
 def _lightning(values: Values) -> dict[str, Any]:
@@ -187,12 +190,14 @@ def _hugging_face(values: Values) -> dict[str, Any]:
 
 
 _FETCHER = ("torch", "_IterableDatasetFetcher.__init__")
+_DISPATCH = {("accelerate", "DataLoaderDispatcher.__init__"), ("accelerate", "DataLoaderDispatcher.__iter__")}
+"""Package and name of functions of loaders that hand out the batches of one process."""
 _SKIP = {
     ("accelerate", "DataLoaderDispatcher.__iter__"),
     ("accelerate", "DataLoaderShard.__iter__"),
     ("accelerate", "SkipDataLoader.__iter__"),
 }
-"""Package and name of functions of loaders that skip batches."""
+"""Functions of loaders that skip batches."""
 _ONE_AHEAD = (_SKIP - {("accelerate", "SkipDataLoader.__iter__")}) | {("timm", "PrefetchLoader.__iter__")}
 """Functions of loaders that take a batch before they give the one before it."""
 _TRAINERS = {
