@@ -158,7 +158,9 @@ class ComposedTransform:
                 continue
             if isinstance(step, LibraryTransform):
                 remedy = (
-                    "make it the last transform" if step.joins else "take torchvision.transforms.v2 or Albumentations"
+                    "make it the last one, all of them in one Compose"
+                    if step.joins
+                    else "take torchvision.transforms.v2 or Albumentations"
                 )
                 raise ValueError(
                     f"{step!r} transforms images alone here, and {what!r} has to follow: {remedy}; or leave {what!r}"

@@ -458,7 +458,7 @@ def test_a_damaged_mask_is_skipped_with_its_record(folder: Path) -> None:
         (
             lambda: [v2.CenterCrop(9), Flip()],
             IMAGES,
-            "'mask' has to follow: make it the last transform; or leave 'mask'",
+            "'mask' has to follow: make it the last one, all of them in one Com",
         ),
         (
             lambda: A.Compose([A.NoOp()]),
