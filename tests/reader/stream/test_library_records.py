@@ -492,6 +492,17 @@ def test_a_transform_that_cannot_take_a_record_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_transform_of_colours_may_say_that_pixels_stay(data: Any) -> None:
+    jitter = pytest.importorskip("torchvision.transforms").ColorJitter(0.5, 0.5)
+    jitter.keeps_places = True
+    options: dict[str, Any] = {"batch_size": 4, "seed": 3, "fields": FIELDS}
+    crop = [RandomResizedCrop(20), Flip()]
+    found = data.stream(image=[jitter, *crop], **options).batch(0, 0)
+    plain = data.stream(image=crop, **options).batch(0, 0)
+    assert not np.array_equal(found["image"], plain["image"])
+    assert same({**found, "image": plain["image"], "right": plain["right"]}, plain)
+
+
 def test_masks_without_their_image_are_one_line(data: Any) -> None:
     with pytest.raises(
         ValueError, match=r"takes 'mask' together with the image: fields=\['image', 'mask'\] gives both"
