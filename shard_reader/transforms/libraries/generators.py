@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sys
 import threading
@@ -47,6 +48,16 @@ def seeded(draws: Draws) -> Iterator[None]:
         finally:
             for restore_one, state in restore:
                 restore_one(state)
+
+
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+# A thread of the parent may have held it when this process was forked.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _states() -> list[tuple[Callable[[Any], Any], Any]]:
