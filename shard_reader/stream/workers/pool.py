@@ -50,7 +50,6 @@ class WorkerPool:
 
     def __init__(self, reader: BatchReader, setup: Setup) -> None:
         self.reader, self.order, self.process = reader, setup.order, os.getpid()
-        self.is_closed = False
         self._numbers = itertools.count()
         self._alive = set[int]()  # the loops under way
         self._dropped = deque[int]()  # loops that the processes are still to be told about
@@ -80,9 +79,13 @@ class WorkerPool:
             and all(worker.process.is_alive() for worker in self._workers)
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, also by the end of Python."""
+        return not self._end.alive
+
     def close(self) -> None:
         """End the processes. Loops under way fail."""
-        self.is_closed = True
         self._end()
         self._answers.clear()
 
@@ -130,14 +133,13 @@ class WorkerPool:
     def drop(self, loop: int) -> None:
         """End a loop."""
         self._alive.discard(loop)
-        if self.process != os.getpid():
+        if self.is_closed or self.process != os.getpid():
             return
         for key in [key for key in list(self._answers) if key[0] == loop]:
             self._answers.pop(key, None)
         # A loop may end as garbage, wherever this thread is: it waits for no lock.
         self._dropped.append(loop)
-        if not self.is_closed:
-            self._tell_of_dropped()
+        self._tell_of_dropped()
 
     def _tell_of_dropped(self) -> None:
         while self._dropped:
@@ -290,6 +292,14 @@ class _Worker:
         self._has_answered = True
         return answer
 
+    def free_memory(self) -> None:
+        """Free the memory that is shared with the process, which has ended."""
+        while self.asked:
+            for name, number in self.asked.popitem()[1].items():
+                self.buffers[name].give_back(number)
+        for buffers in self.buffers.values():
+            buffers.close()
+
     def _death(self) -> RuntimeError:
         """The error for a process that has ended."""
         self.process.join(_LOOK_SECONDS)
@@ -318,5 +328,4 @@ def _end(workers: Sequence[_Worker], process: int) -> None:
     for worker in workers:
         worker.process.kill()
         worker.process.join()
-        for buffers in worker.buffers.values():
-            buffers.close()
+        worker.free_memory()

@@ -138,7 +138,8 @@ def test_masks_boxes_and_keypoints_move_with_the_pixels(several: Path) -> None:
 
 def test_a_step_alone_and_records_by_number_are_made_here(datasets: dict[str, Path]) -> None:
     """In the process that asks."""
-    threads, workers = pair(datasets["jpeg"], image=[RandomResizedCrop(14), functools.partial(np.flip, axis=0)])
+    image = [RandomResizedCrop(14), functools.partial(np.flip, axis=0)]
+    threads, workers = pair(datasets["jpeg"], image=image, fields=("image", "id"))
     assert digest(workers.batch(3, 4)) == digest(threads.batch(3, 4))
     assert digest(workers.take([7, 3, 7], epoch=2)) == digest(threads.take([7, 3, 7], epoch=2))
     assert processes(workers) == []
@@ -164,7 +165,7 @@ def test_a_rank_without_a_batch_has_an_empty_epoch(datasets: dict[str, Path]) ->
     threads, workers = pair(datasets["raw"], **options)
     assert len(workers) == len(list(workers)) == len(list(threads)) == 1
     last = pair(datasets["raw"], **options | {"batch_size": 100, "world_size": 100, "rank": 99, "lanes": 100})[1]
-    assert list(last) == [] and last.epoch == 1 and processes(last) == []
+    assert list(last) == [] and last.next == (1, 0) and processes(last) == []
 
 
 def test_a_copy_by_pickle_goes_on_with_processes(datasets: dict[str, Path]) -> None:
