@@ -9,6 +9,7 @@ or the missing package. "crop" is the middle 224x224 of a JPEG with a short side
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,27 @@ def keras_folder(task: str, dataset: str, written: str) -> Epoch:
 
     data = keras.utils.image_dataset_from_directory(written, image_size=(SIZE, SIZE), batch_size=BATCH, verbose=False)
     return lambda: arrived(data)
+
+
+def keras_generator(task: str, dataset: str, written: str) -> Epoch:
+    """`ImageDataGenerator` without augmentation, as `fit` takes it, with two threads: float32, resized."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+    from tensorflow.keras.preprocessing.image import ImageDataGenerator
+
+    flow = ImageDataGenerator().flow_from_directory(
+        written, target_size=(SIZE, SIZE), batch_size=BATCH, class_mode="sparse"
+    )
+    flow._workers = WORKERS
+    adapter = PyDatasetAdapter(flow)
+    batches = adapter.get_tf_dataset()
+
+    def epoch() -> Iterator[tuple[Any, Any]]:
+        adapter.on_epoch_begin()
+        yield from arrived(batches)
+        adapter.on_epoch_end()
+
+    return epoch
 
 
 def loader(data: Any, workers: int = WORKERS) -> Epoch:
@@ -161,6 +183,7 @@ READERS = {
     "tf.data": Reader(tf_data, TENSORFLOW),
     "tf.data-autotune": Reader(tf_data_autotune, TENSORFLOW),
     "keras-folder": Reader(keras_folder, (*TENSORFLOW, *KERAS)),
+    "keras-generator": Reader(keras_generator, (*TENSORFLOW, *KERAS, "pillow", "scipy")),
     "torch-folder": Reader(torch_folder, (*TORCH, "torchvision", "pillow")),
     "torch-records": Reader(torch_records, TORCH),
     "torch-h5py": Reader(torch_h5py, (*TORCH, "torchvision", *NUMPY)),

@@ -62,6 +62,7 @@ H5PY = Row("h5py, `device_put`", "jax-h5py", JAX)
 GRAIN = Row("Grain on ArrayRecord, `device_put`", "jax-grain", JAX, peers=True, written="grain")
 FOLDER = (
     Row("folder: `image_dataset_from_directory`", "keras-folder", TENSORFLOW, written="folder"),
+    Row("folder: `ImageDataGenerator`", "keras-generator", KERAS, written="folder"),
     Row("folder: DataLoader, `ImageFolder`", "torch-folder", TORCH, written="folder"),
 )
 AUGMENT = (

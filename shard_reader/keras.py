@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ except ModuleNotFoundError as error:
 
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.keras_checkpoint import KEPT, POSITION, assign, check_weights, read_position, weights_name
+from shard_reader.adapters.keras_fit import caller, take_over, with_class_weight
 from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
@@ -103,9 +103,9 @@ class ShardSequence(keras.utils.PyDataset):
         if not 0 <= step < len(self):
             raise IndexError(f"batch {step} of {len(self)}")
         with self._lock:
-            adapter = _caller(2, "py_dataset", "shuffle")
+            adapter = caller(1, "py_dataset", "shuffle")
             place, batch = self._read(step, asked_by_keras=adapter is not None)
-        return self._element(batch, place)
+        return with_class_weight(self._element(batch, place), adapter)
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch; the next loop is the next epoch."""
@@ -131,9 +131,9 @@ class ShardSequence(keras.utils.PyDataset):
         # On JAX and PyTorch, Keras takes a first batch to learn the shapes. Workers would have made more by then, which
         # it gives again, and leaves out as many at the end of the epoch. And the stream's threads work in advance
         # anyway. Keras' adapter asks for this when it is made, which is the moment to tell it not to shuffle.
-        adapter = _caller(2, "py_dataset", "shuffle")
+        adapter = caller(1, "py_dataset", "shuffle")
         if adapter is not None and adapter.py_dataset is self:
-            adapter.shuffle = False
+            take_over(adapter, self.stream.data.class_names, has_weights=self._elements.has_weights)
             self._stop()  # a loop that ended with an exception
         return 1
 
@@ -155,7 +155,7 @@ class ShardSequence(keras.utils.PyDataset):
                 self._start = self._epoch, 0
         # Keras asks for the number of batches once, when `fit` begins, and not for the rest of an epoch. Running out of
         # batches does not end one: TensorFlow does a part of a step before it sees that there is no batch for it.
-        iterator = _caller(3, "data_adapter", "_num_batches")
+        iterator = caller(2, "data_adapter", "_num_batches")
         if iterator is not None and getattr(iterator.data_adapter, "py_dataset", None) is self:
             iterator._num_batches = len(self)
 
@@ -383,12 +383,6 @@ def normalization(
 def _is_undivided() -> bool:
     """Whether no `keras.distribution` divides batches, so that they may be of any size."""
     return keras.distribution.distribution() is None
-
-
-def _caller(depth: int, *attributes: str) -> Any:
-    """The object whose method called, `depth` calls up, if it has these attributes."""
-    caller = sys._getframe(depth).f_locals.get("self")
-    return caller if all(hasattr(caller, name) for name in attributes) else None
 
 
 def _random_states(model: keras.Model) -> list[keras.Variable]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.context import get_spawning_popen
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 try:
     import torch
     from torch import distributed
-    from torch.utils.data import Dataset, IterableDataset, get_worker_info
+    from torch.utils.data import IterableDataset, get_worker_info
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "shard_reader.torch needs PyTorch: pip install 'image-shards[torch]'", name=error.name
@@ -20,19 +19,22 @@ except ModuleNotFoundError as error:
 from shard_reader.adapters.device_queue import prefetch_to_device
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics
-from shard_reader.adapters.torch_callers import check_callers
-from shard_reader.adapters.torch_tensors import Copies, of_record, tensors
+from shard_reader.adapters.torch_callers import Callers, Place, callers, counting_loader, is_len_of_dispatcher
+from shard_reader.adapters.torch_records import RecordDataset
+from shard_reader.adapters.torch_tensors import Copies, image_names, tensors
 from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops
-from shard_reader.arguments import record_numbers
 from shard_reader.dataset.records import Records
 from shard_reader.order.coverage import Coverage
 from shard_reader.stream.batch_reader import Batch
 from shard_reader.stream.loop import Loop
-from shard_reader.stream.options import Verify
 from shard_reader.stream.stream import Stream
-from shard_reader.transforms.compose import Transforms
 
 __all__ = ["RecordDataset", "StreamDataset", "normalization"]
+
+_TAKEN_AHEAD = (
+    "Accelerate takes batches in advance for several processes: the position is known only if they share the stream"
+    " (distributed=True), or loop over the StreamDataset itself"
+)
 
 
 class StreamDataset(IterableDataset[Any]):
@@ -83,8 +85,10 @@ class StreamDataset(IterableDataset[Any]):
         self._elements = Elements(stream, inputs, targets, weight, one_hot)
         self._whole, self._distributed = stream, distributed
         self._device = None if device is None else torch.device(device)
-        self._place: tuple[int, int] | None = None  # the loop's position, where the stream is ahead of it
+        self._place: Place | None = None  # the loop's position, where the stream is ahead of it
         self._moves = stream.moves  # the stream's moves at that time
+        self._all_ranks: Stream | None = None  # the stream of all ranks, where Accelerate hands out its batches
+        self._is_elsewhere = self._is_unknown = False  # the loop is in the main process; its position is not known
         self._loops = WorkerLoops()
         self._passes, self._resumed = 0, False  # in a worker process: its loops, and whether it was given a position
 
@@ -94,38 +98,48 @@ class StreamDataset(IterableDataset[Any]):
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
-        return len(self._stream)
+        stream = self._stream
+        ranks = stream.order.world_size
+        return stream.order.epoch_steps * ranks if ranks > 1 and is_len_of_dispatcher() else len(stream)
 
     def __iter__(self) -> Iterator[Any]:
         """The elements of one epoch.
 
         Raises:
-            ValueError: a DataLoader would make batches of batches, or Accelerate divide a share of the batches.
-            StateError: a trainer that was restored would begin at another place.
+            ValueError: a DataLoader would make batches of batches, or Accelerate divide batches as it cannot.
+            StateError: a trainer that was restored would begin at another place than the restored stream.
         """
+        stream = self._stream
+        ranks = stream.order.world_size
         worker = get_worker_info()
-        if worker is None:
-            place, loop = self._loops.next(self._stream), self._of_stream()
-        else:
-            epoch, step = self._begin_in_worker(worker.id, worker.num_workers, worker.seed)
-            place, loop = (epoch, step - worker.id), self._of_worker(epoch, step, worker.num_workers)
-        check_callers(self._stream.order.world_size, place)
-        return Loop(loop)
+        if worker is not None:
+            # The calls of a worker that stays are those that led to its first loop.
+            found = callers(ranks) if self._passes == 0 else Callers()
+            epoch, step = self._begin_in_worker(worker.id, worker.num_workers, worker.seed, found)
+            return Loop(self._of_worker(epoch, step, worker.num_workers))
+        found = callers(ranks)
+        self._go_to(found.start(self._next, self._is_restored))
+        is_handed_out = found.processes > 1 and ranks > 1
+        self._is_elsewhere = is_handed_out and stream.order.rank > 0
+        self._is_unknown = found.processes > ranks
+        if self._is_elsewhere:
+            self._moves, self._place = stream.moves, stream.next
+        return Loop(self._of_all_ranks(found.is_ahead) if is_handed_out else self._of_stream(found.is_ahead))
 
     def __getstate__(self) -> dict[str, Any]:
         if get_spawning_popen() is not None:
             # The new process is in no group of `torch.distributed`, and its copy of a stream knows no loop of this one.
             stream = self._stream
-            place = self._loops.next(stream)
-            check_callers(stream.order.world_size, place)
-            self._loops.go_to(stream, place)
+            self._go_to(callers(stream.order.world_size).start(self._next, self._is_restored))
+            self._loops.go_to(stream, self._next)
         return self.__dict__
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the last batch of the loop; in a worker process, after its own last batch.
 
         Raises:
-            RuntimeError: worker processes made the batches, for a DataLoader that does not know its position.
+            RuntimeError: worker processes made the batches, for a DataLoader that does not know its position; or
+                Accelerate took batches in advance, for several processes.
         """
         stream = self._stream
         if get_worker_info() is not None:
@@ -137,18 +151,24 @@ class StreamDataset(IterableDataset[Any]):
                 "the batches were made by worker processes, ahead of the loop: take torchdata's StatefulDataLoader and"
                 " its state_dict(), or stream.state_at(step, epoch) with the steps that are done, or num_workers=0"
             )
-        if self._place is None or self._moves != stream.moves:
+        if self._moves != stream.moves:
             return stream.state_dict()
-        return stream.state_at(self._place[1], self._place[0])
+        if self._is_unknown:
+            raise RuntimeError(_TAKEN_AHEAD)
+        if self._is_elsewhere:
+            return stream.state_dict() | {"step": None}  # Accelerate asks every process, and saves the main process's
+        return stream.state_dict() if self._place is None else stream.state_at(self._place[1], self._place[0])
 
     def coverage(self) -> Coverage:
         """The records of this epoch that this process was given. See `Stream.coverage`.
 
         Raises:
-            RuntimeError: worker processes made the batches.
+            RuntimeError: worker processes made the batches, or Accelerate's main process.
         """
         if self._loops.next(self._stream) != self._stream.next:
             raise RuntimeError("the batches were made by worker processes, which count them: take num_workers=0")
+        if self._all_ranks is not None and self._moves == self._stream.moves:
+            raise RuntimeError("Accelerate's main process read the batches of all ranks: loop over the dataset itself")
         return self._stream.coverage()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -160,20 +180,27 @@ class StreamDataset(IterableDataset[Any]):
         if get_worker_info() is None:
             self._stream.load_state_dict(state)
             self._loops.go_to(self._stream, self._stream.next)
+            self._end_all_ranks()
         else:
             self._place, self._resumed = self._stream.check_state(state), True
 
     def set_epoch(self, epoch: int) -> None:
         """Have the next loop be that of an epoch: all of it, or its rest if a position in it was restored.
 
+        Where a loader of Accelerate only passes on the number of its own loops, it is told the epoch instead.
+
         Raises:
             StateError: a position of another epoch was restored, and no loop has begun since.
-            ValueError: Accelerate would divide this rank's share of the batches again.
+            ValueError: Accelerate would divide the batches as it cannot.
         """
         stream = self._stream
-        check_callers(stream.order.world_size, (epoch, 0))
-        stream.set_epoch(epoch, is_left=self._loops.next(stream) != stream.next)
+        loader = counting_loader(stream.order.world_size)
+        if loader is not None:
+            loader.iteration = self._next[0]
+            return
+        stream.set_epoch(epoch, is_left=self._next != stream.next)
         self._loops.go_to(stream, stream.next)
+        self._end_all_ranks()
 
     @property
     def sampler(self) -> StreamDataset:
@@ -188,27 +215,81 @@ class StreamDataset(IterableDataset[Any]):
             self._whole = _of_this_rank(self._whole)
         return self._whole
 
-    def _of_stream(self) -> Generator[Any, None, None]:
+    @property
+    def _next(self) -> Place:
+        """The first place of the next loop."""
+        stream = self._stream
+        if self._is_elsewhere and self._place and self._moves == stream.moves:
+            return self._place[0] + 1, 0  # this process was asked for no batch of the epoch
+        return self._loops.next(stream)
+
+    @property
+    def _is_restored(self) -> bool:
+        """Whether the next loop begins at a position that was restored."""
+        return self._stream.is_restored and self._next == self._stream.next
+
+    def _go_to(self, place: Place) -> None:
+        """Have the next loop begin at a place."""
+        stream = self._stream
+        if place != self._loops.next(stream):
+            epoch, step = place
+            stream.load_state_dict(stream.state_at(step, epoch))
+            self._loops.go_to(stream, place)
+
+    def _of_stream(self, is_ahead: bool) -> Generator[Any, None, None]:
         """The batches in this process."""
         stream = self._stream
         epoch, step = self._loops.next(stream)
         if (epoch, step) != stream.next:  # worker processes were there
             stream.load_state_dict(stream.state_at(step, epoch))
-        copies = (
-            Copies(self._device, _images(self._stream))
-            if self._device is not None and self._device.type == "cuda"
-            else None
-        )
-        send = self._element if copies is None else lambda batch: copies.send(self._elements.arrays(batch))
-        for element, place in prefetch_to_device(stream, send, 0 if copies is None else 1):
-            if stream.moves != self._moves:
-                self._moves = stream.moves
-                self._loops.go_to(stream, (epoch + 1, 0))
-            self._place = place
-            yield element if copies is None else self._elements.select(copies.receive(*element))
-            del element
+        yield from self._shares(stream, (epoch, step), 1, is_ahead)
 
-    def _begin_in_worker(self, worker: int, workers: int, seed: int) -> tuple[int, int]:
+    def _of_all_ranks(self, is_ahead: bool) -> Generator[Any, None, None]:
+        """The shares of rank 0, 1 ... of each batch, for Accelerate to hand out."""
+        stream, ranks = self._stream, self._stream.order.world_size
+        epoch, step = self._loops.next(stream)
+        if self._all_ranks is None:
+            self._all_ranks = stream.for_rank(0, 1)
+        self._all_ranks.load_state_dict(self._all_ranks.state_at(step, epoch))
+        # As a loop of it does, whose position is after the last batch: the stream of this rank leaves the epoch.
+        stream.set_epoch(epoch + 1, is_left=True)
+        self._loops.go_to(stream, stream.next)
+        self._moves, self._place = stream.moves, (epoch, step)
+        yield from self._shares(self._all_ranks, (epoch, step), ranks, is_ahead)
+
+    def _end_all_ranks(self) -> None:
+        if self._all_ranks is not None:
+            self._all_ranks.close()
+
+    def _shares(self, stream: Stream, start: Place, ranks: int, is_ahead: bool) -> Generator[Any, None, None]:
+        """The shares of each batch. `_place` is the position after it, or before it if it is taken in advance."""
+        places = deque([start], 2 if is_ahead else 1)
+        for arrays, place in self._sent(stream):
+            if stream is self._whole and stream.moves != self._moves:
+                self._moves = stream.moves
+                self._loops.go_to(stream, (start[0] + 1, 0))
+            places.append(place)
+            for rank in range(ranks):
+                if rank == ranks - 1:
+                    self._place = places[0]
+                # Ranks take turns at the positions of a batch.
+                share = arrays if ranks == 1 else {name: array[rank::ranks] for name, array in arrays.items()}
+                yield self._elements.select(share)
+                del share
+            del arrays
+        self._place = stream.next
+
+    def _sent(self, stream: Stream) -> Iterator[tuple[dict[str, Any], Place]]:
+        """The tensors of each batch on their device, and the position after it."""
+        copies = None
+        if self._device is not None and self._device.type == "cuda":
+            copies = Copies(self._device, image_names(stream))
+        send = self._tensors if copies is None else lambda batch: copies.send(self._elements.arrays(batch))
+        for sent, place in prefetch_to_device(stream, send, 0 if copies is None else 1):
+            yield (sent if copies is None else copies.receive(*sent)), place
+            del sent
+
+    def _begin_in_worker(self, worker: int, workers: int, seed: int, found: Callers) -> Place:
         """The epoch, and a worker's first step of it."""
         # A worker takes every n-th batch, not a share of each: so the batches are the same for any number of workers.
         if workers > MOST_WORKERS:
@@ -221,7 +302,10 @@ class StreamDataset(IterableDataset[Any]):
         resumed, self._resumed = self._place if self._resumed else None, False
         # The name of a loop. A loader's seed is another one for each loop and the same for its workers; but workers
         # that stay keep that of their first loop, so they count their loops as well.
-        epoch, first = self._loops.begin(self._stream, worker, (seed - worker, self._passes), resumed)
+        stream, name = self._stream, (seed - worker, self._passes)
+        epoch, first = self._loops.begin(
+            stream, worker, name, resumed, lambda place: found.start(place, stream.is_restored and place == stream.next)
+        )
         self._passes += 1
         self._place = (epoch, first + worker) if resumed is None else resumed
         return self._place
@@ -232,95 +316,10 @@ class StreamDataset(IterableDataset[Any]):
             # Before the batch is given: StatefulDataLoader asks for the state as soon as it has it.
             step += every
             self._place = epoch, step
-            yield self._element(batch)
+            yield self._elements.select(self._tensors(batch))
 
-    def _element(self, batch: Batch) -> Any:
-        return self._elements.select(tensors(self._elements.arrays(batch), self._device, _images(self._stream)))
-
-
-class RecordDataset(Dataset[Any]):
-    """Records by number as tensors, for a DataLoader with a sampler.
-
-    A DataLoader's batch is read together, decoded by threads, and taken apart for its `collate_fn`. The sampler decides
-    which records an epoch has, and their order; `StreamDataset` gives each record exactly once.
-
-    Images are `[channels, height, width]`. Ids and lists stay `bytes` and Python's lists, or NumPy arrays.
-
-    Args:
-        data: a dataset from `open_dataset`, `select`, `where` or `mix`.
-        inputs: the first part of elements `(inputs, targets)`: a field's name, several names, which give a tuple, or a
-            function of the dictionary of tensors of a batch. By default elements are dictionaries.
-        targets: the second part, in the same forms.
-        one_hot: labels as float32 `[classes]`: True, or the number of classes.
-        image: as in `data.stream`.
-        transform: as in `data.stream`.
-        fields: as in `data.stream`.
-        ragged: as in `data.stream`.
-        fast: as in `data.stream`.
-        verify: as in `data.stream`; by default every image is checked each time it is read.
-        seed: as in `data.stream`.
-        threads: as in `data.stream`.
-
-    Raises:
-        ValueError: the data has no such field, or images differ in size and `image` is not given.
-
-    Examples:
-        >>> records = RecordDataset(data, image=CenterCrop(224))  # doctest: +SKIP
-        >>> loader = DataLoader(records, batch_size=64, sampler=sampler)  # doctest: +SKIP
-    """
-
-    def __init__(
-        self,
-        data: Records,
-        *,
-        inputs: Choice = None,
-        targets: Choice = None,
-        one_hot: bool | int = False,
-        image: Transforms = None,
-        transform: Mapping[str, Transforms] | None = None,
-        fields: Iterable[str] | None = None,
-        ragged: Literal["list", "pad"] | int = "list",
-        fast: bool = False,
-        verify: Verify | None = None,
-        seed: int = 0,
-        threads: int | None = None,
-    ) -> None:
-        options: dict[str, Any] = {"image": image, "fields": fields, "ragged": ragged, "fast": fast, "threads": threads}
-        options |= {"verify": verify, "transform": transform}
-        # The epoch is shared memory, since worker processes that stay have a copy of everything else.
-        self._data, self._epoch = data, torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._stream = data.stream(batch_size=1, shuffle="none", remainder="keep", seed=seed, **options)
-        self._elements = Elements(self._stream, inputs, targets, None, one_hot)
-
-    def __repr__(self) -> str:
-        return f"RecordDataset({self._data!r}{self._elements})"
-
-    def __len__(self) -> int:
-        """The number of records."""
-        return len(self._data)
-
-    def __getitem__(self, record: int) -> Any:
-        """One record.
-
-        Raises:
-            IndexError: there is no such record.
-            CorruptionError: the record is damaged.
-        """
-        return self.__getitems__([record])[0]
-
-    def __getitems__(self, records: Sequence[int]) -> list[Any]:
-        """Several records, read together."""
-        numbers = record_numbers(records)
-        numbers = np.where(numbers < 0, numbers + len(self), numbers)
-        arrays = self._elements.arrays(self._stream.take(numbers, int(self._epoch)))
-        if self._elements.are_dictionaries:
-            del arrays["weight"]
-        batch = self._elements.select(tensors(arrays, None, _images(self._stream)))
-        return [of_record(batch, place) for place in range(len(numbers))]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that random transforms draw from, as `DistributedSampler.set_epoch` does for the order."""
-        self._epoch.fill_(epoch)
+    def _tensors(self, batch: Batch) -> dict[str, Any]:
+        return tensors(self._elements.arrays(batch), self._device, image_names(self._stream))
 
 
 def normalization(
@@ -376,8 +375,3 @@ def _of_this_rank(stream: Stream) -> Stream:
         return stream
     ranks = distributed.get_world_size()
     return stream if ranks == 1 else stream.for_rank(distributed.get_rank(), ranks)
-
-
-def _images(stream: Stream) -> frozenset[str]:
-    """The names of the arrays of a batch that are images: of them, masks are `[n, height, width]` and stay so."""
-    return frozenset(name for name in stream.fields if stream.data.fields[name].is_image)

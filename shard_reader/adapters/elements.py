@@ -76,6 +76,11 @@ class Elements:
         return self._inputs is None
 
     @property
+    def has_weights(self) -> bool:
+        """Whether elements are `(inputs, targets, weight)`."""
+        return self._targets is not None and self._weight is not None
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The chosen arrays of a batch; all arrays where a choice is a function."""
         if self._inputs is None:

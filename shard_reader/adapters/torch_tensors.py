@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Copies", "of_record", "tensors"]
+from shard_reader.stream.stream import Stream
+
+__all__ = ["Copies", "image_names", "of_record", "tensors"]
 
 
 class Copies:
@@ -61,3 +63,8 @@ def of_record(batch: Any, place: int) -> Any:
     if isinstance(batch, tuple | list):
         return type(batch)(of_record(part, place) for part in batch)
     return batch[place]
+
+
+def image_names(stream: Stream) -> frozenset[str]:
+    """The names of the arrays of a batch that are images: of them, masks are `[n, height, width]` and stay so."""
+    return frozenset(name for name in stream.fields if stream.data.fields[name].is_image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -47,13 +48,19 @@ class WorkerLoops:
         return _after(self._entries(moves), place)
 
     def begin(
-        self, stream: Stream, worker: int, name: tuple[int, int], resumed: tuple[int, int] | None
+        self,
+        stream: Stream,
+        worker: int,
+        name: tuple[int, int],
+        resumed: tuple[int, int] | None,
+        start: Callable[[tuple[int, int]], tuple[int, int]],
     ) -> tuple[int, int]:
         """The epoch that a worker begins, and the first step of all workers.
 
         Args:
             name: the name of the loop; a later loop may have the same name.
             resumed: the epoch and the step that the worker was told to begin with.
+            start: gives the first place of a loop that would begin at another place.
         """
         moves, place = self._place(stream)
         count = int(self._counts[worker])
@@ -63,7 +70,7 @@ class WorkerLoops:
         # Read once: an entry that another worker adds meanwhile would be counted among the epochs of earlier loops.
         entries = self._entries(moves)
         found = [(epoch, step) for *key, epoch, step in entries if key == loop]
-        epoch, step = resumed or (found or [_after(entries, place)])[0]
+        epoch, step = resumed or start((found or [_after(entries, place)])[0])
         self._begun[worker, count % _REMEMBERED] = torch.tensor([moves, *loop, epoch, step])
         self._counts[worker] = count + 1
         return epoch, step

@@ -318,10 +318,10 @@ class Records(ABC):
                 time all ranks together need `lanes * (window + 1)` shards.
             window: for "window", the length of a window, in shards.
             image: a transform or several, which bring images to one size and augment them:
-                `CenterCrop(224)`, `[RandomResizedCrop(224), Flip()]`, or functions from an image to an image. They move
-                all fields of a record together, by one draw: masks and depth maps by the nearest pixels, boxes, points
-                and keypoints by arithmetic. An object without a part of its box in the result is dropped from all
-                `objects/` lists of the batch.
+                `CenterCrop(224)`, `[RandomResizedCrop(224), Flip()]`, functions from an image to an image, or
+                transforms of torchvision, Albumentations, Keras and Pillow. They move all fields of a record together,
+                by one draw: masks and depth maps by the nearest pixels, boxes, points and keypoints by arithmetic. An
+                object without a part of its box in the result is dropped from all `objects/` lists of the batch.
             transform: in place of `image`, transforms by the names of image fields, as
                 `{"image": [RandomResizedCrop(224), Flip()], "mask": [RandomResizedCrop(56), Flip()]}`. A field that is
                 not named, boxes and points follow "image". Each list draws from the same numbers.

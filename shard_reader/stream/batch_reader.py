@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import IMAGE, OUTLINES, Field, size_columns
+from shard_reader.format.fields import IMAGE, size_columns
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
 from shard_reader.order.record_set import RecordSet
@@ -23,13 +23,14 @@ from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
 from shard_reader.shards.shard import MOST_LOOKED_UP
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays import lists
+from shard_reader.stream.arrays.chains import chains
+from shard_reader.stream.arrays.joint import Joint
 from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
 from shard_reader.stream.arrays.objects import Objects, moving_fields
 from shard_reader.stream.arrays.threads import CallingThread, Threads
 from shard_reader.stream.images import batch_images
 from shard_reader.stream.options import ReadOptions, chosen_workers
 from shard_reader.system.buffers import Buffers
-from shard_reader.transforms.compose import ComposedTransform, compose
 
 __all__ = ["Batch", "BatchReader", "Made", "Skipped", "Spec"]
 
@@ -87,13 +88,14 @@ class BatchReader:
         self._check_names()
         self._fields = fields = {name: data.fields[name] for name in self.fields}
         self._values = {name: field for name, field in fields.items() if not (field.is_image or field.in_index)}
-        first, transforms = _transforms(data, fields, options)
-        joined = [name for name in (*moving_fields(fields), *transforms) if name != IMAGE]
-        self.workers = chosen_workers(options.workers, transforms, joined)
+        found = chains(data, fields, options.image, options.transform)
+        first, joint, transforms = found.first, found.joint, found.images
+        self.workers = chosen_workers(options.workers, found.given, found.following)
         if self.workers == "processes":
             transforms = {name: transform.seeded() for name, transform in transforms.items()}
         self._threads = CallingThread() if self.workers == "processes" else Threads(options.threads)
-        self._images = batch_images(data, order, transforms, seed, options, self._threads)
+        self._images = batch_images(data, order, transforms, seed, options, self._threads, joined=found.together)
+        self._joint = None if joint is None else Joint(fields, found.together, joint, len(first.steps), seed)
         moves = not first.keeps_places and bool(moving_fields(fields))
         self._objects = Objects(fields, first, seed) if moves else None
         # Further images, boxes and points move as the record's first image does, by its size.
@@ -113,6 +115,7 @@ class BatchReader:
     @property
     def specs(self) -> dict[str, Spec]:
         """Each array of a batch, in order."""
+        self._probe_joined()
         specs = {}
         for name in self.fields:
             field, ragged = self._data.fields[name], self.options.ragged
@@ -231,6 +234,10 @@ class BatchReader:
         values = {name: lists.values(pending, name, field) for name, field in self._values.items()}
         if self._objects is not None:
             self._objects.move(pending, values)
+        if self._joint is not None:
+            self._probe_joined()
+            for name, images in self._joint.run(pending, values).items():
+                self._images[name].take_joined(pending, images)
         for name, field in self._fields.items():
             if name in self._images:
                 batch[name] = self._images[name].finish(pending)
@@ -245,6 +252,30 @@ class BatchReader:
         if pending.verify and self._checked is not None:
             self._checked.add(pending.lookup.records[pending.places.start : pending.places.stop])
         return batch | {"weight": weights}, skipped
+
+    def _probe_joined(self) -> None:
+        """Have a record show shape and dtype of the images that another library makes of it: the first sound one."""
+        if self._joint is None or all(self._images[name].probed is not None for name in self._joint.images):
+            return
+        for record in range(len(self._data)):
+            pending = self.begin(self.lookup_records(np.array([record]), 0), range(1), cold=False)
+            try:
+                pending.wait()
+                values = {name: lists.values(pending, name, field) for name, field in self._values.items()}
+                if self._objects is not None:
+                    self._objects.move(pending, values)
+                results = self._joint.run(pending, values)
+            except BaseException:
+                pending.cancel()
+                raise
+            errors = [error for _, error in pending.take_failures()]
+            is_skipped = self.options.on_error == "skip" and all(isinstance(error, CorruptionError) for error in errors)
+            if errors and (not is_skipped or record == len(self._data) - 1):
+                raise errors[0]
+            if not errors:
+                for name, images in results.items():
+                    self._images[name].probe_joined(images[0])
+                return
 
     @property
     def is_remote(self) -> bool:
@@ -355,37 +386,3 @@ def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str
         if name not in data.fields:
             raise ValueError(f"fields={list(names)!r}: {name!r} is not one of {printable(', '.join(data.fields))}")
     return names
-
-
-def _transforms(
-    data: RecordSource, fields: Mapping[str, Field], options: ReadOptions
-) -> tuple[ComposedTransform, dict[str, ComposedTransform]]:
-    """The transforms of the first image, which boxes and points follow, and those of each image field.
-
-    Raises:
-        ValueError: there is no such image, or transforms do not say how they move pixels, and a field follows them.
-        TypeError: a value is not a transform.
-    """
-    own = {name: compose(value) for name, value in (options.transform or {}).items()}
-    for name in own:
-        if name not in data.fields or not data.fields[name].is_image:
-            images = printable(", ".join(name for name, field in data.fields.items() if field.is_image))
-            raise ValueError(f"transform={list(own)!r}: {name!r} is not one of the images {images}")
-    first = own.get(IMAGE) or compose(options.image)
-    for name in moving_fields(fields):
-        first.check_moves(name)
-    if OUTLINES in fields and not first.keeps_places:
-        raise ValueError(
-            f"{OUTLINES!r} has outlines in the stored image, which transforms do not move: leave it out of fields=, and"
-            " store masks (--segments mask) to move them; data.column reads the outlines"
-        )
-    found = {}
-    for name, field in fields.items():
-        if field.is_image:
-            found[name] = chain = own.get(name, first)
-            follows = name not in own and name != IMAGE
-            if not field.is_filtered:
-                if follows:
-                    chain.check_moves(name)
-                found[name] = chain.by_nearest(keeps_values=follows)
-    return first, found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from shard_reader.stream.arrays.threads import Threads
 from shard_reader.stream.options import ReadOptions
 from shard_reader.system.buffers import BufferPool, Buffers
 from shard_reader.system.memory_map import Window, announce
-from shard_reader.transforms.compose import ComposedTransform
+from shard_reader.transforms.compose import ComposedTransform, put
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.part import Part
 from shard_reader.transforms.resize import resize
@@ -50,6 +51,8 @@ class BatchImages:
         transform: the transforms of its images.
         seed: the seed of random transforms.
         threads: the threads of the stream.
+        is_joined: whether the transforms leave images of any size, objects `[n]` in a pending batch, of which another
+            transform makes those of the batch.
 
     Attributes:
         probed: shape and dtype of an image, where only a transform's result shows them; None until one was made.
@@ -64,19 +67,22 @@ class BatchImages:
         seed: int,
         options: ReadOptions,
         threads: Threads,
+        *,
+        is_joined: bool = False,
     ) -> None:
         self._data, self._order, self._name, self._transform = data, order, name, transform
+        self._is_joined = is_joined
         self._seed, self._threads, self._fast = seed, threads, options.fast
         self._prefetch, self._on_error = options.prefetch, options.on_error
         self._field = field = data.fields[name]
         self._offset, self._length, self._crc32c = extent_columns(name)
         self._is_flat = field.is_flat
-        self._shape = self._known_shape()
+        self._shape = None if is_joined else self._known_shape()
         self.probed: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self._buffers: Buffers | None = None
         # Shards are little-endian. Pixels that need no decoding, transform or swapping are copied as bytes.
         native = sys.byteorder == "little" or field.dtype == "uint8"
-        self._is_raw = is_pixel_array(field) and not transform.steps and native
+        self._is_raw = is_pixel_array(field) and not (transform.steps or is_joined) and native
         size = math.prod(self.shape) * np.dtype(field.dtype).itemsize if self._is_raw else 0
         self._is_gathered, self._row = 0 < size <= _GATHERED, np.dtype((np.void, size))
 
@@ -112,7 +118,8 @@ class BatchImages:
         # Remote images lie in many small buffers, not in maps, so that even small ones are copied one by one.
         if not self._is_gathered or pending.lookup.fetch is not None:
             count = len(pending.places)
-            images = pending.images[self._name] = self._buffer(count)
+            images = np.empty(count, object) if self._is_joined else self._buffer(count)
+            pending.images[self._name] = images
             fill = self._copy if self._is_raw else self._decode
             # Two tasks for each thread, so that none is left waiting for the slowest part of the batch.
             size = max(1, min(_TASK_RECORDS, -(-count // (2 * self._threads.count))))
@@ -122,12 +129,27 @@ class BatchImages:
 
     def finish(self, pending: PendingBatch) -> NDArray[Any]:
         """The images, `[n, *array_shape]`, when they are done. An unreadable image is 0, and noted."""
-        for part in pending.work:
-            part.result()
+        pending.finish_work()
         images = pending.images.get(self._name)
         if images is None:
             images = self._gather(pending)
         return images.reshape(len(images), *self.array_shape) if self._is_flat else images
+
+    def take_joined(self, pending: PendingBatch, results: list[NDArray[Any] | None]) -> None:
+        """Put the images that a joint transform has made, `[height, width, channels]` each, into the batch."""
+        images = pending.images[self._name] = self._buffer(len(results))
+        for place, image, target in zip(pending.places, results, images, strict=True):
+            try:
+                target[...] = 0
+                if image is not None:
+                    put(image, target)
+            except ValueError as error:
+                pending.fail_transform(place, error, self._name)
+
+    def probe_joined(self, image: NDArray[Any] | None) -> None:
+        """Have an image of a joint transform show the shape and dtype of all of them."""
+        if image is not None:
+            self.probed = image.shape, image.dtype.newbyteorder("=")
 
     def take_memory_of(self, buffers: Buffers) -> None:
         """Have the images of a batch lie in such memory."""
@@ -148,10 +170,12 @@ class BatchImages:
         del lookup, place
         return self._transform.part(*size, draws)
 
-    def _put(self, lookup: Lookup, place: int, pixels: NDArray[Any], draws: Draws | None, target: NDArray[Any]) -> None:
+    def _put(
+        self, lookup: Lookup, place: int, pixels: NDArray[Any], draws: Draws | None, target: NDArray[Any] | None
+    ) -> NDArray[Any]:
         """Transform the pixels of the part."""
         del lookup, place
-        self._transform.of_part(pixels, draws, target)
+        return self._transform.of_part(pixels, draws, target)
 
     def _probe(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and dtype of a transform's result, where only a call shows them."""
@@ -241,15 +265,15 @@ class BatchImages:
         """Decode images, and transform them, into their places."""
         seed = key(self._seed, pending.lookup.epoch, "draws")
         lookup, origin, name = pending.lookup, pending.places.start, self._name
-        scratch = None if self._transform.keeps_image else Scratch()
+        scratch = None if self._transform.keeps_image or self._is_joined else Scratch()
         for place, shard, start, length, checksum, height, width in lookup.payloads(part, name):
-            target, wanted = images[place - origin], None
+            number, wanted = place - origin, None
             draws = Draws(seed, int(lookup.positions[place])) if self._transform.is_random else None
             try:
                 if shard is not None:
                     wanted = self._part(lookup, place, (height, width), draws)
             except Exception as error:
-                target[...] = 0
+                images[number] = 0
                 pending.fail_transform(place, error, self._name)
                 continue
             try:
@@ -272,13 +296,16 @@ class BatchImages:
                     part=wanted,
                 )
             except (CorruptionError, ValueError, OSError) as error:
-                target[...] = 0
+                images[number] = 0
                 pending.fail(place, error, self._name)
                 continue
             try:
-                self._put(lookup, place, pixels, draws, target)
+                # Of several sizes, each image is an array of its own.
+                result = self._put(lookup, place, pixels, draws, None if self._is_joined else images[number])
+                if self._is_joined:
+                    images[number] = result
             except Exception as error:
-                target[...] = 0
+                images[number] = 0
                 pending.fail_transform(place, error, self._name)
 
     def _fail_length(self, pending: PendingBatch, place: int) -> None:
@@ -314,14 +341,15 @@ class FurtherImages(BatchImages):
     def _part(self, lookup: Lookup, place: int, size: tuple[int, int], draws: Draws | None) -> Part | None:
         return self._transform.part(*size, draws) if lookup.image_size(place) == size else None
 
-    def _put(self, lookup: Lookup, place: int, pixels: NDArray[Any], draws: Draws | None, target: NDArray[Any]) -> None:
+    def _put(
+        self, lookup: Lookup, place: int, pixels: NDArray[Any], draws: Draws | None, target: NDArray[Any] | None
+    ) -> NDArray[Any]:
         # The index says whether `pixels` are those of a part, or of the whole image.
         own = tuple(int(lookup.columns[column][place]) for column in size_columns(self._name))
         size = lookup.image_size(place)
-        if own == size or not self._transform.steps:
-            self._transform.of_part(pixels, draws, target)
-        else:
-            self._transform(self._scaled(pixels, size), draws, target)
+        if own == size or not (self._transform.steps or self._is_joined):
+            return self._transform.of_part(pixels, draws, target)
+        return self._transform(self._scaled(pixels, size), draws, target)
 
 
 def batch_images(
@@ -331,12 +359,15 @@ def batch_images(
     seed: int,
     options: ReadOptions,
     threads: Threads,
+    *,
+    joined: Collection[str] = (),
 ) -> dict[str, BatchImages]:
-    """One maker for each image field of a stream, by the transforms of the fields."""
-    return {
-        name: (BatchImages if name == IMAGE else FurtherImages)(data, order, name, transform, seed, options, threads)
-        for name, transform in transforms.items()
-    }
+    """One maker for each image field of a stream, by their transforms; a joint one makes the `joined` fields."""
+    made = {}
+    for name, transform in transforms.items():
+        kind = BatchImages if name == IMAGE else FurtherImages
+        made[name] = kind(data, order, name, transform, seed, options, threads, is_joined=name in joined)
+    return made
 
 
 def _image_shape(data: RecordSource, name: str, shape: tuple[int | None, ...] | None) -> tuple[int, ...] | None:

@@ -155,6 +155,11 @@ class Stream:
         return self._position.moves
 
     @property
+    def is_restored(self) -> bool:
+        """Whether a position was restored, and no loop has begun since."""
+        return self._position.is_restored
+
+    @property
     def skips(self) -> bool:
         """Whether damaged records are skipped, with weight 0."""
         return self._reader.options.on_error == "skip"

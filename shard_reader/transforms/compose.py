@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.transforms.base import PartTransform, Shape, Transform, qualified_name
+from shard_reader.transforms.base import PartTransform, Shape, Transform
 from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.libraries.functions import draws_globally
+from shard_reader.transforms.libraries.generators import seeded
+from shard_reader.transforms.libraries.library import LibraryTransform, described, warn_of_generators
+from shard_reader.transforms.libraries.recognized import is_random_transform, library_transform
 from shard_reader.transforms.move import Move
 from shard_reader.transforms.nearest import Nearest
 from shard_reader.transforms.part import Part
 
-__all__ = ["ComposedTransform", "Transforms", "compose"]
+__all__ = ["ComposedTransform", "Transforms", "compose", "put"]
 
 Image = NDArray[Any]
 
@@ -27,25 +31,28 @@ class ComposedTransform:
     Attributes:
         steps: the transforms, in order.
         is_random: whether one of them uses draws.
+        is_seeded: whether the global generators of the process are seeded for functions, too.
         keeps_image: whether one of them may use the input image later.
     """
 
-    __slots__ = ("_alone", "_calls", "_first", "_part_calls", "is_random", "keeps_image", "steps")
+    __slots__ = ("_alone", "_calls", "_first", "_part_calls", "is_random", "is_seeded", "keeps_image", "steps")
 
-    def __init__(self, steps: Sequence[Transform]) -> None:
-        self.steps = tuple(steps)
-        self.is_random = any(step.is_random for step in self.steps)
+    def __init__(self, steps: Sequence[Transform], *, is_seeded: bool = False) -> None:
+        self.steps, self.is_seeded = tuple(steps), is_seeded
+        self.is_random = any(step.is_random or (is_seeded and _is_foreign(step)) for step in self.steps)
         self.keeps_image = any(step.keeps_image for step in self.steps)
         # `out` goes to the last step, and to an earlier one whose followers all work in place on it.
         first = max(0, len(self.steps) - 1)
         while first > 0 and self.steps[first].in_place:
             first -= 1
-        self._alone, self._calls = first, tuple[Callable[..., Image], ...](self.steps)
+        self._alone = first
+        self._calls = tuple(_call_of(step, number, is_seeded) for number, step in enumerate(self.steps))
         self._first = _first_of_parts(self.steps)
         self._part_calls = self._calls if self._first is None else (self._of_part, *self._calls[1:])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return compose, ([step.function if isinstance(step, _Function) else step for step in self.steps],)
+        steps = [step.function if isinstance(step, _Function) else step for step in self.steps]
+        return (_compose_seeded if self.is_seeded else compose), (steps,)
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         """For old pickles only: see `old_pickles.py`."""
@@ -87,22 +94,33 @@ class ComposedTransform:
 
     @property
     def draws_globally(self) -> bool:
-        """Whether one of them draws from generators of the process, which threads share."""
-        return False
+        """Whether one of them draws from generators of the process, which threads share. Of functions, a guess."""
+        return any(isinstance(step, _Function | LibraryTransform) and step.draws_globally for step in self.steps)
 
     @property
     def needs_processes(self) -> bool:
-        """Whether a transform of another library draws from generators of the process: threads would be in its way."""
-        return False
+        """Whether a transform of another library draws from generators of the process, for sure."""
+        return any(
+            isinstance(step, LibraryTransform) and step.draws_globally and not step.is_function for step in self.steps
+        )
 
     @property
     def joins(self) -> bool:
         """Whether the last one takes masks, boxes and keypoints together with the image, in one call."""
-        return False
+        return bool(self.steps) and isinstance(self.steps[-1], LibraryTransform) and self.steps[-1].joins
+
+    def split(self) -> tuple[ComposedTransform, LibraryTransform]:
+        """The transforms before the last one, and the last one, which `joins`."""
+        last = self.steps[-1]
+        assert isinstance(last, LibraryTransform)
+        return ComposedTransform(self.steps[:-1], is_seeded=self.is_seeded), last
 
     def seeded(self) -> ComposedTransform:
-        """The same transforms, where global generators are seeded for every one that is not part of this package."""
-        return self
+        """The same transforms, where global generators are seeded for every one that is not part of this package.
+
+        The seed of a step depends on the record and the step's number alone. Other draws stay the same.
+        """
+        return self if self.is_seeded else ComposedTransform(self.steps, is_seeded=True)
 
     @property
     def keeps_places(self) -> bool:
@@ -138,6 +156,14 @@ class ComposedTransform:
             if _keeps_places(step):
                 unknown = step if step.is_random and not _has_move(step) else unknown
                 continue
+            if isinstance(step, LibraryTransform):
+                remedy = (
+                    "make it the last transform" if step.joins else "take torchvision.transforms.v2 or Albumentations"
+                )
+                raise ValueError(
+                    f"{step!r} transforms images alone here, and {what!r} has to follow: {remedy}; or leave {what!r}"
+                    " out of fields="
+                )
             if not _has_move(step):
                 raise ValueError(
                     f"{step!r} does not say how it moves pixels, and {what!r} has to follow: declare keeps_places ="
@@ -164,8 +190,8 @@ class ComposedTransform:
             if not is_called:
                 steps.append(Nearest(step))
             elif not (keeps_values and _keeps_places(step)):
-                steps.append(step)
-        return ComposedTransform(steps)
+                steps.append(step.of_masks() if isinstance(step, LibraryTransform) else step)
+        return ComposedTransform(steps, is_seeded=self.is_seeded)
 
     def _of_part(self, image: Image, draws: Draws | None, out: Image | None = None) -> Image:
         assert self._first is not None
@@ -180,7 +206,7 @@ class ComposedTransform:
             image = call(image, draws, out)
         if out is None or image is out:
             return image
-        return _put(image, out)
+        return put(image, out)
 
     def __repr__(self) -> str:
         return f"[{', '.join(map(repr, self.steps))}]"
@@ -193,10 +219,8 @@ def _first_of_parts(steps: Sequence[Transform]) -> PartTransform | None:
     return None
 
 
-Transforms = (
-    Transform | Callable[[Image], Image] | ComposedTransform | Sequence[Transform | Callable[[Image], Image]] | None
-)
-"""The arguments of `compose`."""
+Transforms = Transform | Callable[..., Any] | ComposedTransform | Sequence[Transform | Callable[..., Any]] | None
+"""The arguments of `compose`. A callable is a function of an image, or a transform of another library."""
 
 
 def compose(transforms: Transforms) -> ComposedTransform:
@@ -220,6 +244,11 @@ def compose(transforms: Transforms) -> ComposedTransform:
     return ComposedTransform([_transform(one) for one in several])
 
 
+def _compose_seeded(transforms: Transforms) -> ComposedTransform:
+    """For pickles."""
+    return compose(transforms).seeded()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class _Function(Transform):
     """A function of an image alone."""
@@ -228,11 +257,40 @@ class _Function(Transform):
 
     function: Callable[[Image], Image]
 
+    @property
+    def draws_globally(self) -> bool:
+        """Whether it seems to draw from generators of the process."""
+        return draws_globally(self.function, is_random_transform)
+
     def __call__(self, image: Image, draws: Draws | None = None, out: Image | None = None) -> Image:
         return self.function(image)
 
     def __repr__(self) -> str:
-        return _name_of(self.function)
+        return described(self.function)
+
+
+def _is_foreign(step: Transform) -> bool:
+    """Whether a step may use global generators: a function, or a class of another package."""
+    if isinstance(step, LibraryTransform):
+        return step.is_function and not step.is_random  # others are seeded in any case
+    is_own = type(step).__module__.partition(".")[0] == __name__.partition(".")[0]
+    return isinstance(step, _Function) or not is_own
+
+
+def _call_of(step: Transform, number: int, is_seeded: bool) -> Callable[..., Image]:
+    """The call of a step, with what it needs to draw from generators that are not the record's draws."""
+    if isinstance(step, LibraryTransform) and step.is_random:
+        return functools.partial(_call_with_child, step, number)
+    return functools.partial(_call_seeded, step, number) if is_seeded and _is_foreign(step) else step
+
+
+def _call_with_child(step: Transform, number: int, image: Image, draws: Draws, out: Image | None = None) -> Image:
+    return step(image, draws.child(number), out)
+
+
+def _call_seeded(step: Transform, number: int, image: Image, draws: Draws, out: Image | None = None) -> Image:
+    with seeded(draws.child(number)):
+        return step(image, draws, out)
 
 
 def _keeps_places(step: Transform) -> bool:
@@ -253,23 +311,18 @@ def _transform(value: object) -> Transform:
         raise TypeError(
             f"image={value!r}: expected a transform, as CenterCrop(224), a function of an image, or a list of them"
         )
-    return _Function(value)
+    found = library_transform(value)
+    if found is None:
+        warn_of_generators(value, value)
+    return found or _Function(value)
 
 
-def _name_of(function: Callable[..., Any]) -> str:
-    """A name for a function, the same in every process."""
-    if isinstance(function, functools.partial):
-        settings = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
-        return f"partial({', '.join([_name_of(function.func), *settings])})"
-    if hasattr(function, "__qualname__"):
-        return qualified_name(function)
-    # A callable object. The default `repr` has its address, which is another one in each process.
-    has_words = getattr(type(function), "__repr__", None) is not object.__repr__
-    return repr(function) if has_words else qualified_name(type(function))
+def put(image: Image, out: Image) -> Image:
+    """Copy the result of the last transform into the batch.
 
-
-def _put(image: Image, out: Image) -> Image:
-    """Copy the result of the last transform into the batch."""
+    Raises:
+        ValueError: it is of another shape or dtype. The message continues "the image".
+    """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"becomes {type(image).__qualname__}: transforms must give an array of NumPy")
     # Pixels may come in either byte order: "equiv" allows that, and nothing else.

@@ -27,14 +27,14 @@ class Draws:
         True
     """
 
-    __slots__ = ("_state",)
+    __slots__ = ("_origin", "_state")
 
     def __init__(self, key: int, position: int) -> None:
         # The mixing function is written out three times, since a call would cost half as much again.
         mixed = (key + position * _STEP) & _MASK
         mixed = ((mixed ^ (mixed >> 30)) * _FIRST) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * _SECOND) & _MASK
-        self._state = mixed ^ (mixed >> 31)
+        self._origin = self._state = mixed ^ (mixed >> 31)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """The next number, in [low, high), of 53 random bits; `high` itself only by rounding."""
@@ -52,6 +52,10 @@ class Draws:
         if stop < 1:
             raise ValueError(f"stop={stop!r}: must be at least 1")
         return (self._next() * stop) >> 64
+
+    def child(self, number: int) -> Draws:
+        """Draws of their own, that depend on (key, position, number) alone, however many numbers were drawn here."""
+        return Draws(self._origin, number)
 
     def generator(self) -> np.random.Generator:
         """NumPy's generator, on a Philox keyed by the next two numbers, for transforms that need many numbers.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from shard_reader.transforms.part import Part
 
-__all__ = ["Move", "moved_boxes", "moved_keypoints", "moved_points"]
+__all__ = ["Move", "moved_boxes", "moved_keypoints", "moved_points", "swapped"]
 
 Points = NDArray[Any]
 
@@ -102,12 +102,17 @@ def moved_keypoints(
     found[..., :2] = np.where(
         is_somewhere[..., np.newaxis], moved_points(found[..., :2], height, width, moves), found[..., :2]
     )
-    if flip_pairs and _is_mirrored(moves):
-        order = np.arange(found.shape[-2])
-        for left, right in flip_pairs:
-            order[[left, right]] = right, left
-        found = found[..., order, :]
-    return found
+    return swapped(found, flip_pairs) if _is_mirrored(moves) else found
+
+
+def swapped(keypoints: Points, flip_pairs: tuple[tuple[int, int], ...]) -> Points:
+    """Keypoints `[..., k, 3]` where those of each pair have changed places, as in a mirrored image."""
+    if not flip_pairs:
+        return keypoints
+    order = np.arange(keypoints.shape[-2])
+    for left, right in flip_pairs:
+        order[[left, right]] = right, left
+    return keypoints[..., order, :]
 
 
 def _is_mirrored(moves: list[Move]) -> bool:

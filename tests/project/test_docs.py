@@ -49,7 +49,7 @@ RUN = [
     pytest.param(name, marks=() if name in _FIRST else pytest.mark.slow)
     for name, page in PAGES.items()
     if not name.startswith("notebooks/")
-    if any(block.language in ("python", "bash") and not block.not_run for block in blocks(page))
+    if any(block.language in ("python", "bash", "diff") and block.scripts for block in blocks(page))
 ]
 
 
@@ -311,6 +311,19 @@ def test_the_commands_of_the_table_of_sources_make_datasets_that_can_be_streamed
         assert bool(transform) == (not {"--fit", "--record"} & set(words))
         batch, *_ = data.stream(batch_size=6, seed=0, **transform)
         assert len(batch["image"]) == 6 and batch["weight"].all()
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("migrate/")])
+def test_measured_gains_are_those_of_the_benchmarks(name: str) -> None:
+    """`9.06 times the images/s of "a row"` is the ratio of that row in one of the tables."""
+    tables = (REPOSITORY / "benchmarks/README.md").read_text("utf-8").splitlines()
+    page = " ".join(PAGES[name].split())
+    found = re.findall(r'([0-9.]+) times(?: the images/s of "(.+?)"| those of "(.+?)"| for )', page)
+    assert found, "nothing measured"
+    rows = [row for _, *names in found for row in names if row]
+    for ratio, *names in found:
+        label = next(filter(None, names), rows[0])
+        assert any(f"| {label} |" in line and f" {ratio} (" in line for line in tables), (ratio, label)
 
 
 def test_the_places_that_contributing_names_are_there() -> None:

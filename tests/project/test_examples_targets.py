@@ -31,7 +31,7 @@ def run(script: str, *words: object) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("framework", ["keras", "torch"])
+@pytest.mark.parametrize("framework", [pytest.param("keras", marks=pytest.mark.nightly), "torch"])
 def test_a_network_learns_masks(tmp_path: Path, framework: str) -> None:
     for package in ("apache_beam", framework):
         pytest.importorskip(package)

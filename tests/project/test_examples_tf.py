@@ -187,9 +187,11 @@ def test_a_directory_with_something_in_it_is_refused(name: str, folders: Path, t
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.nightly
 def test_the_generator_and_shards_train_on_cifar10(cifar10: Path, tmp_path: Path) -> None:
     check_generator(output(EXAMPLES[0], cifar10, tmp_path), 3000, "epoch 2, step 24, 23 steps to the end")
 
 
+@pytest.mark.nightly
 def test_all_ways_give_the_same_images_of_cifar10(cifar10: Path, tmp_path: Path) -> None:
     check_sources(output(EXAMPLES[1], cifar10, tmp_path), 3000)

@@ -92,6 +92,7 @@ def test_a_directory_that_is_not_empty_is_refused(class_folders: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # TensorFlow's tensors, in NumPy 2
+@pytest.mark.nightly
 def test_transfer_learning_on_cifar10(cifar10: Path, tmp_path: Path) -> None:
     weights = tmp_path / "vgg16.weights.h5"
     keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3)).save_weights(weights)

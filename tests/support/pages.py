@@ -18,11 +18,11 @@ from support.command import REPOSITORY, command
 
 __all__ = ["LANGUAGES", "Block", "Session", "blocks", "run_page"]
 
-LANGUAGES = {"python", "bash", "text", "json", "yaml", "csv", "toml"}
-"""The languages of blocks. Those in `python` and `bash` are run."""
+LANGUAGES = {"python", "bash", "diff", "text", "json", "yaml", "csv", "toml"}
+"""The languages of blocks. Those in `python` and `bash` are run, and both sides of a `diff`."""
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_NOT_RUN = re.compile(r"<!-- not run: (.+?) -->$")
+_NOT_RUN = re.compile(r"<!-- (?:not run|before not run): (.+?) -->$")
 _RUN_WITH = re.compile(r"<!-- run with: (.+?) -> (.+?), (since .+?) -->$")
 _SECONDS = 600
 
@@ -43,12 +43,28 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code: its language, its text as it is run, its line, and the reason if it is not run."""
+    """A block of code: its language, its text as it is run, its line, and the reason if it is not run.
+
+    Of a `diff`, the reason is that of the script before the change. The one after it is always run.
+    """
 
     language: str
     text: str
     line: int
     not_run: str | None = None
+
+    @property
+    def scripts(self) -> list[str]:
+        """What is run."""
+        if self.language != "diff":
+            return [] if self.not_run else [self.text]
+        after = _without(self.text, "-")
+        return [after] if self.not_run else [_without(self.text, "+"), after]
+
+
+def _without(diff: str, sign: str) -> str:
+    """One side of a diff."""
+    return "".join(line[1:] for line in diff.splitlines(keepends=True) if not line.startswith(sign))
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -106,14 +122,14 @@ def run_page(page: str, directory: Path, replace: Mapping[str, str]) -> int:
     count = 0
     with Session(directory) as session:
         for block in blocks(page):
-            if block.language not in ("python", "bash") or block.not_run:
+            if block.language not in ("python", "bash", "diff"):
                 continue
-            count += 1
-            text = block.text
-            for old, new in replace.items():
-                text = text.replace(old, new)
-            problem = session.run(text) if block.language == "python" else _run_lines(text)
-            assert not problem, f"line {block.line}:\n{text}\n{problem}"
+            for text in block.scripts:
+                count += 1
+                for old, new in replace.items():
+                    text = text.replace(old, new)
+                problem = _run_lines(text) if block.language == "bash" else session.run(text)
+                assert not problem, f"line {block.line}:\n{text}\n{problem}"
     return count
 
 

@@ -9,6 +9,9 @@ import subprocess
 import sys
 from typing import Any
 
+# At the interpreter's own end, threads of gloo may still be there, and abort it.
+_END = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
+
 
 def run_ranks(script: str, *arguments: object, world_size: int = 2) -> list[Any]:
     """The last line that each rank prints, which is JSON."""
@@ -20,7 +23,7 @@ def run_ranks(script: str, *arguments: object, world_size: int = 2) -> list[Any]
     common |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)],
+            [sys.executable, "-W", "ignore", "-c", script + _END, *map(str, arguments)],
             env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

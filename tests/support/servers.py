@@ -30,7 +30,7 @@ from typing import Any
 import fsspec
 import pytest
 
-__all__ = ["SERVERS", "Server", "Servers", "Store", "Unavailable", "first_of"]
+__all__ = ["SERVERS", "Server", "Servers", "Store", "Unavailable", "first_of", "free_port"]
 
 PLACE = Path(sys.prefix) / "servers"
 """Where scripts/servers puts what pip cannot install."""
@@ -325,7 +325,7 @@ class Servers:
         for attempt in range(3):  # another process may take the port that was free
             folder = self._place / f"{name}-{attempt}"
             folder.mkdir(parents=True)
-            port = _free_port()
+            port = free_port()
             words = [str(program), *server.words(port, folder)]
             if sys.platform == "linux":
                 words = [sys.executable, "-S", "-c", _TIED, *words]
@@ -342,7 +342,8 @@ class Servers:
         raise RuntimeError(f"{name} does not start: {last}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody uses now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

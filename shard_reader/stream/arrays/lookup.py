@@ -129,6 +129,11 @@ class PendingBatch:
         """Wait until every byte is in memory or has failed to come; the seconds that took."""
         return 0.0 if self.lookup.fetch is None else self.lookup.fetch.wait(self.places)
 
+    def finish_work(self) -> None:
+        """Wait until threads have done their work."""
+        for part in self.work:
+            part.result()
+
     def cancel(self) -> None:
         """Drop the work that has not begun."""
         for part in self.work:

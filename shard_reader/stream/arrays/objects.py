@@ -16,15 +16,65 @@ from shard_reader.transforms.compose import ComposedTransform
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.move import Move, moved_boxes, moved_keypoints, moved_points
 
-__all__ = ["Objects", "moving_fields"]
+__all__ = ["AREA", "ObjectLists", "Objects", "moving_fields"]
 
 _GROUP = "objects/"  # lists with an element for each object
-_AREA = "objects/area"  # in pixels of the image, as COCO has it
+AREA = "objects/area"  # in pixels of the image, as COCO has it
 
 
 def moving_fields(fields: Mapping[str, Field]) -> dict[str, str]:
     """The fields that move with the pixels, and their roles."""
     return {name: role for name, field in fields.items() if (role := point_role(name, field)) is not None}
+
+
+class ObjectLists:
+    """The lists with an element for each object of an image.
+
+    Attributes:
+        names: the fields that change when an image moves.
+        boxes: the fields with the boxes of the objects.
+    """
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        roles = moving_fields(fields)
+        self.boxes = [name for name, role in roles.items() if role == "boxes" and name.startswith(_GROUP)]
+        self._lists = [name for name, field in fields.items() if name.startswith(_GROUP) and field.kind == "list"]
+        self.names = tuple(dict.fromkeys((*roles, *self._lists)))
+
+    def left(
+        self, moved: dict[str, Any], growth: NDArray[np.float64] | float, height: int, width: int
+    ) -> dict[str, Any]:
+        """The lists of one record without the objects that have left the image.
+
+        Args:
+            moved: the lists, with boxes and points of the new image.
+            growth: how much larger an area in pixels has become, for all objects or each of them.
+            height, width: the size of the new image, in pixels.
+        """
+        if not self.boxes:
+            return moved
+        if AREA in moved and len(moved[AREA]) == len(moved[self.boxes[0]]):
+            moved[AREA] = _areas(moved[AREA], moved[self.boxes[0]], growth, height * width)
+        return self._without_dropped(moved)
+
+    def _without_dropped(self, moved: dict[str, Any]) -> dict[str, Any]:
+        kept: NDArray[np.bool_] | None = None
+        for name in self.boxes:
+            inside = _have_area(moved[name])
+            if kept is not None and len(kept) != len(inside):
+                raise ValueError(f"has {len(inside)} boxes in {name!r} and {len(kept)} in {self.boxes[0]!r}")
+            kept = inside if kept is None else kept & inside
+        if kept is None or kept.all():
+            return moved
+        for name in self._lists:
+            value = moved[name]
+            if len(value) != len(kept):
+                raise ValueError(
+                    f"has {len(value)} elements in {name!r} for {len(kept)} boxes, of which the transform drops some:"
+                    f" leave {name!r} out of fields="
+                )
+            moved[name] = value[kept] if isinstance(value, np.ndarray) else _chosen(value, kept)
+        return moved
 
 
 class Objects:
@@ -40,9 +90,7 @@ class Objects:
 
     def __init__(self, fields: Mapping[str, Field], transform: ComposedTransform, seed: int) -> None:
         self._fields, self._transform, self._seed = fields, transform, seed
-        self._roles = moving_fields(fields)
-        self._boxes = [name for name, role in self._roles.items() if role == "boxes" and name.startswith(_GROUP)]
-        self._lists = [name for name, field in fields.items() if name.startswith(_GROUP) and field.kind == "list"]
+        self._roles, self._lists = moving_fields(fields), ObjectLists(fields)
 
     def move(self, pending: PendingBatch, values: Mapping[str, NDArray[Any]]) -> None:
         """Move the lists of each record, objects `[n]`, in their arrays. An error of a transform is noted."""
@@ -54,7 +102,7 @@ class Objects:
                 height, width = pending.lookup.image_size(place)
                 try:
                     moves = self._transform.moves(height, width, Draws(seed, int(pending.lookup.positions[place])))
-                    record = {name: values[name][number] for name in (*self._roles, *self._lists)}
+                    record = {name: values[name][number] for name in self._lists.names}
                     for name, value in self._moved(record, height, width, moves).items():
                         values[name][number] = value
                 except Exception as error:
@@ -72,31 +120,12 @@ class Objects:
             else:
                 moved[name] = moved_keypoints(record[name], height, width, moves, field.flip_pairs)
             moved[name] = moved[name].astype(field.dtype)
-        if not self._boxes:
-            return moved
-        if _AREA in moved and len(moved[_AREA]) == len(moved[self._boxes[0]]):
-            moved[_AREA] = _areas(moved[_AREA], moved[self._boxes[0]], moves)
-        return self._without_dropped(moved)
-
-    def _without_dropped(self, moved: dict[str, Any]) -> dict[str, Any]:
-        """The lists without the objects that have left the image."""
-        kept: NDArray[np.bool_] | None = None
-        for name in self._boxes:
-            inside = _have_area(moved[name])
-            if kept is not None and len(kept) != len(inside):
-                raise ValueError(f"has {len(inside)} boxes in {name!r} and {len(kept)} in {self._boxes[0]!r}")
-            kept = inside if kept is None else kept & inside
-        if kept is None or kept.all():
-            return moved
-        for name in self._lists:
-            value = moved[name]
-            if len(value) != len(kept):
-                raise ValueError(
-                    f"has {len(value)} elements in {name!r} for {len(kept)} boxes, of which the transform drops some:"
-                    f" leave {name!r} out of fields="
-                )
-            moved[name] = value[kept] if isinstance(value, np.ndarray) else _chosen(value, kept)
-        return moved
+        if not moves:
+            return self._lists.left(moved, 1.0, height, width)
+        growth = 1.0
+        for move in moves:
+            growth *= move.height * move.width / (move.part.height * move.part.width)
+        return self._lists.left(moved, growth, moves[-1].height, moves[-1].width)
 
 
 def _have_area(boxes: NDArray[Any]) -> NDArray[np.bool_]:
@@ -106,15 +135,12 @@ def _have_area(boxes: NDArray[Any]) -> NDArray[np.bool_]:
     return have
 
 
-def _areas(areas: NDArray[Any], boxes: NDArray[Any], moves: list[Move]) -> NDArray[Any]:
+def _areas(areas: NDArray[Any], boxes: NDArray[Any], growth: NDArray[np.float64] | float, pixels: int) -> NDArray[Any]:
     """Areas in pixels of the result: scaled with the image, and no larger than the part of the box that is left."""
-    if not moves or boxes.ndim != 2 or areas.ndim != 1:
+    if boxes.ndim != 2 or areas.ndim != 1:
         return areas
-    scale = 1.0
-    for move in moves:
-        scale *= move.height * move.width / (move.part.height * move.part.width)
-    left = np.prod(boxes[:, 2:].astype(np.float64) - boxes[:, :2], axis=1) * (moves[-1].height * moves[-1].width)
-    found = np.minimum(areas * scale, left)
+    left = np.prod(boxes[:, 2:].astype(np.float64) - boxes[:, :2], axis=1) * pixels
+    found = np.minimum(areas * growth, left)
     as_stored: Callable[[NDArray[Any]], NDArray[Any]] = np.rint if areas.dtype.kind == "i" else np.asarray
     return as_stored(found).astype(areas.dtype)
 

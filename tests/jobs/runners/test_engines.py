@@ -112,6 +112,7 @@ def test_a_pre_pass_and_a_table(engine: list[str], class_folders: Path, tmp_path
     assert sorted(reject["reason"] for reject in rejects) == ["duplicate", "missing", "near-duplicate"]
 
 
+@pytest.mark.nightly
 def test_images_inside_of_parquet(engine: list[str], photos: Path, tmp_path: Path) -> None:
     files = sorted(path for path in photos.rglob("*") if path.is_file())
     columns = {

@@ -1,4 +1,4 @@
-"""Accelerate, Hugging Face's Trainer and Lightning around a StreamDataset: each record once an epoch, or an error."""
+"""Accelerate, Hugging Face's Trainer and Lightning around a StreamDataset: each rank its share, in the same epoch."""
 
 from __future__ import annotations
 
@@ -156,17 +156,64 @@ ACCELERATE = """
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 
+def accelerator(**options):
+    return Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**options))
+
 def prepared(loader, **options):
-    return Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**options)).prepare(loader)
+    return accelerator(**options).prepare(loader)
+
+def first(batches, count):
+    return [batch["content_hash"].tolist() for batch, _ in zip(batches, range(count))]
+
+def resumed(place, skip=0, epochs=1, **options):
+    one = dataset(**options)
+    state = one.state_dict() | {"epoch": place[0], "step": place[1]}
+    run = accelerator()
+    loader = run.prepare(DataLoader(one, batch_size=None))
+    if place != (0, 0):
+        one.load_state_dict(state)
+    loops = [run.skip_first_batches(loader, skip) if skip else loader, *[loader] * (epochs - 1)]
+    return [read(loop) for loop in loops]
+
+def saved(kind, position):
+    # Three batches of the second epoch, and a checkpoint; then what another run takes from there on.
+    taken = []
+    for _ in range(2):
+        run, one = accelerator(use_stateful_dataloader=kind == "stateful"), dataset()
+        loader = run.prepare(one if kind == "itself" else DataLoader(one, batch_size=None))
+        if kind != "stateful":
+            run.register_for_checkpointing(one)
+        if taken:
+            run.load_state(f"{sys.argv[2]}/{kind}")
+            taken.append([read(loader), read(loader)])
+        else:
+            taken.append([read(loader), []])
+            for number, batch in enumerate(loader):
+                taken[0][1].append(batch["content_hash"].tolist())
+                if number == 2:
+                    position[kind] = one.state_dict()["step"]
+                    run.save_state(f"{sys.argv[2]}/{kind}")
+                    run.wait_for_everyone()
+                    break
+    return taken
 
 whole = prepared(loader(distributed=False))
-grouped = prepared(loader(distributed=False), dispatch_batches=False)
+position = {}
+shared = prepared(loader())
 print(json.dumps({
-    "shared": tried(lambda: read(prepared(loader()))),
-    "shared by workers": tried(lambda: read(prepared(loader(workers=1)))),
-    "grouped": tried(lambda: read(grouped)),
-    "batched": tried(lambda: read(prepared(DataLoader(dataset(distributed=False), batch_size=2)))),
-    "whole": [read(whole), read(whole)],
+    "shared": [len(shared), read(shared), read(shared), read(shared)],
+    "skipped": resumed((0, 0), skip=2, epochs=2),
+    "restored": resumed((2, 4), epochs=2),
+    "restored and skipped": resumed((0, 3), skip=3, epochs=2),
+    "twice": tried(lambda: resumed((0, 3), skip=2)),
+    "saved": {kind: saved(kind, position) for kind in ("itself", "loader", "stateful")},
+    "position": position,
+    "workers": tried(lambda: read(prepared(loader(workers=1)))),
+    "grouped": tried(lambda: read(prepared(loader(), dispatch_batches=False))),
+    "batched": tried(lambda: read(prepared(DataLoader(dataset(), batch_size=2)))),
+    "split": tried(lambda: read(prepared(loader(), split_batches=True))),
+    "whole": [len(whole), read(whole), read(whole)],
+    "state of whole": tried(whole.dataset.state_dict),
 }))
 """
 TRAINER = """
@@ -183,7 +230,7 @@ class Model(torch.nn.Module):
         taken.append({"content_hash": content_hash})
         return {"loss": self.value.sum()}
 
-class Whole(Trainer):
+class Prepared(Trainer):
     def get_train_dataloader(self):
         return self.accelerator.prepare(DataLoader(self.train_dataset, batch_size=None))
 
@@ -201,18 +248,13 @@ def train(trainer, steps=-1, resume=None, **options):
     return read(taken)
 """
 TRAINER_RANKS = """
-print(json.dumps({
-    "plain": tried(lambda: train(Trainer, distributed=False)),
-    "shared": tried(lambda: train(Whole)),
-    "whole": train(Whole, distributed=False),
-}))
-"""
-TRAINER_RESUMED = """
 checkpoint = sys.argv[2] + "/checkpoint-8"
 print(json.dumps({
-    "stopped": train(Whole, steps=8),
-    "resumed": train(Whole, resume=checkpoint),
-    "unprepared": tried(lambda: train(Unprepared, resume=checkpoint)),
+    "plain": tried(lambda: train(Trainer)),
+    "itself": train(Unprepared, steps=8),
+    "resumed": train(Unprepared, resume=checkpoint),
+    "handed out": train(Prepared, steps=8),
+    "handed out, resumed": train(Prepared, resume=checkpoint),
 }))
 """
 LIGHTNING = """
@@ -266,10 +308,11 @@ for kind, batches in KINDS.items():
     for name in ("step=8", "step=12", "epoch=0"):
         path = f"{sys.argv[2]}/{kind}/{name}.ckpt"
         result[f"{kind} {name}"] = tried(lambda: train(batches(), epochs=3, checkpoint=path))
+moved = loader()
+moved.dataset.load_state_dict(moved.dataset.state_dict() | {"step": 3})
+result["elsewhere"] = tried(lambda: train(moved, epochs=3, checkpoint=f"{sys.argv[2]}/loader/step=8.ckpt"))
 print(json.dumps(result))
 """
-DIVIDED = "would divide the batches of one process among 2 processes"
-ELSEWHERE = "other batches would come next"
 
 
 @pytest.fixture(scope="module")
@@ -289,40 +332,61 @@ def alternating(results: list[Any]) -> list[Any]:
     return [batch for pair in zip(*results, strict=True) for batch in pair]
 
 
+def by_step_of_epoch(shards: Path, epoch: int) -> list[list[int]]:
+    one = open_dataset(shards).stream(batch_size=8, fields=("content_hash",), seed=3)
+    return [batch["content_hash"].tolist() for batch in one.batches(epoch)]
+
+
 def run(script: str, *arguments: object) -> Any:
     """The last line that a script prints, which is JSON."""
     return run_ranks(script, *arguments, world_size=1)[0]
 
 
+def by_step(results: list[Any]) -> list[list[int]]:
+    """The global batches of two ranks, each of which took its share of every batch."""
+    return [[value for pair in zip(*shares, strict=True) for value in pair] for shares in zip(*results, strict=True)]
+
+
+@needs("accelerate", "torchdata")
 @pytest.mark.slow
-@needs("accelerate")
-def test_accelerate_divides_no_share(raw_shards: Path, hashes: list[list[int]]) -> None:
-    results = run_ranks(COMMON + ACCELERATE, raw_shards)
+def test_accelerate_gives_each_process_its_share(raw_shards: Path, hashes: list[list[int]], tmp_path: Path) -> None:
+    results = run_ranks(COMMON + ACCELERATE, raw_shards, tmp_path)
+    epochs = [hashes[:6], hashes[6:12], hashes[12:]]
+
+    def loops(kind: str) -> list[list[list[int]]]:
+        return [by_step(shares) for shares in zip(*(result[kind] for result in results), strict=True)]
+
+    assert [result["shared"].pop(0) for result in results] == [6, 6]
+    assert loops("shared") == epochs
+    assert loops("skipped") == [hashes[2:6], epochs[1]]
+    assert loops("restored") == [hashes[16:], by_step_of_epoch(raw_shards, 3)]
+    assert loops("restored and skipped") == [hashes[3:6], epochs[1]]
+    for kind in ("itself", "loader", "stateful"):
+        before, after = ([result["saved"][kind][run] for result in results] for run in range(2))
+        taken = [by_step(shares) for shares in (*zip(*before, strict=True), *zip(*after, strict=True))]
+        assert taken == [epochs[0], hashes[6:9], hashes[9:12], epochs[2]], kind
+    assert [result["position"]["loader"] for result in results] == [3, None]  # only the main process knows it
     for result in results:
-        for kind in ("shared", "shared by workers"):
-            assert DIVIDED in result[kind] and "distributed=False" in result[kind]
-        assert "would take batches for records" in result["grouped"] and "dispatch_batches=True" in result["grouped"]
+        assert "skips 2 batches, and the stream was restored to step 3" in result["twice"]
+        assert "num_workers=1: Accelerate has one process read" in result["workers"]
+        assert "would take batches for records" in result["grouped"]
         assert "pass batch_size=None" in result["batched"]
-    whole = [alternating([result["whole"][epoch] for result in results]) for epoch in range(2)]
-    assert whole == [hashes[:6], hashes[6:12]]
+        assert "`split_batches==True` you must have a `batch_size`" in result["split"]  # Accelerate's own error
+        assert "takes batches in advance for several processes" in result["state of whole"]
+    assert [result["whole"].pop(0) for result in results] == [3, 3]
+    whole = [alternating(list(shares)) for shares in zip(*(result["whole"] for result in results), strict=True)]
+    assert whole == epochs[:2]
 
 
 @needs("accelerate", "transformers")
 @pytest.mark.slow
-def test_the_trainer_divides_no_share(raw_shards: Path, hashes: list[list[int]], tmp_path: Path) -> None:
+def test_the_trainer_takes_each_share_and_resumes(raw_shards: Path, hashes: list[list[int]], tmp_path: Path) -> None:
     results = run_ranks(COMMON + TRAINER + TRAINER_RANKS, raw_shards, tmp_path)
-    assert all("pass batch_size=None" in result["plain"] and DIVIDED in result["shared"] for result in results)
-    assert alternating([result["whole"] for result in results]) == hashes[:12]
-
-
-@needs("accelerate", "transformers")
-@pytest.mark.slow
-def test_the_trainer_goes_on_with_the_epoch_that_it_restored(
-    raw_shards: Path, hashes: list[list[int]], tmp_path: Path
-) -> None:
-    result = run(COMMON + TRAINER + TRAINER_RESUMED, raw_shards, tmp_path)
-    assert result["stopped"] + result["resumed"] == hashes[:12]
-    assert ELSEWHERE in result["unprepared"] and "get_train_dataloader" in result["unprepared"]
+    assert all("pass batch_size=None" in result["plain"] for result in results)
+    for kind, expected in (("itself", hashes[:8]), ("resumed", hashes[8:12])):
+        assert by_step([result[kind] for result in results]) == expected
+    for kind, expected in (("handed out", hashes[:8]), ("handed out, resumed", hashes[8:12])):
+        assert by_step([result[kind] for result in results]) == expected
 
 
 LIGHTNING_PACKAGE = "lightning" if importlib.util.find_spec("lightning") else "pytorch_lightning"
@@ -333,17 +397,15 @@ LIGHTNING_PACKAGE = "lightning" if importlib.util.find_spec("lightning") else "p
 def test_lightning_divides_no_share(raw_shards: Path, hashes: list[list[int]]) -> None:
     results = run_ranks(COMMON + LIGHTNING + LIGHTNING_RANKS, raw_shards)
     for shares in zip(*results, strict=True):
-        assert [sorted(one + other) for one, other in zip(*shares, strict=True)] == [sorted(b) for b in hashes[:12]]
+        assert by_step(list(shares)) == hashes[:12]
 
 
 @needs(LIGHTNING_PACKAGE, "torchdata")
 @pytest.mark.slow
-def test_lightning_restores_a_position_or_says_so(raw_shards: Path, hashes: list[list[int]], tmp_path: Path) -> None:
+def test_a_loop_begins_where_lightning_was_restored(raw_shards: Path, hashes: list[list[int]], tmp_path: Path) -> None:
     result = run(COMMON + LIGHTNING + LIGHTNING_RESUMED, raw_shards, tmp_path)
-    assert all(result[kind] == hashes[:12] for kind in ("itself", "loader", "workers", "stateful"))
-    for name, done in {"step=8": 8, "step=12": 12, "epoch=0": 6}.items():
-        assert result[f"itself {name}"] == hashes[done:], name
-        for kind in ("loader", "workers"):
-            assert ELSEWHERE in result[f"{kind} {name}"], (kind, name)
-    assert result["stateful step=8"] == hashes[8:]
-    assert ELSEWHERE in result["stateful epoch=0"]
+    for kind in ("itself", "loader", "workers", "stateful"):
+        assert result[kind] == hashes[:12], kind
+        for name, done in {"step=8": 8, "step=12": 12, "epoch=0": 6}.items():
+            assert result[f"{kind} {name}"] == hashes[done:], (kind, name)
+    assert "restored epoch 1, step 2, and the stream was restored to epoch 0, step 3" in result["elsewhere"]
