@@ -362,6 +362,32 @@ def test_processes_are_daemons_with_names_of_their_own(path: Path) -> None:
         assert all(child.daemon for child in children)
 
 
+GUARDLESS = """
+import multiprocessing
+multiprocessing.set_start_method("spawn")
+print("top", flush=True)
+from support.worker_processes import Noise
+from shard_reader import open_dataset
+def own(image): return image // 2
+stream = open_dataset({path!r}).stream(batch_size=8, image={image}, fields=("image",), workers="processes", threads=1)
+print(len(list(stream)))
+"""
+
+
+@pytest.mark.parametrize("image", ["Noise()", "own"])
+def test_a_script_needs_a_guard_for_its_own_functions_alone(path: Path, image: str, tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(GUARDLESS.format(path=str(path), image=image))
+    places = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"
+    done = subprocess.run(
+        [sys.executable, file], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": places}
+    )
+    if image == "own":
+        assert done.stderr.endswith('transforms needs if __name__ == "__main__": around its loop\n'), done.stderr
+    else:
+        assert (done.stdout, done.stderr) == ("top\n5\n", "")
+
+
 @pytest.mark.parametrize("has_memory", [True, False])
 def test_buffers_are_used_again_when_nobody_holds_them(has_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the system has no files in memory."""
