@@ -66,7 +66,7 @@ def main(shards: str, checkpoints: str, epochs: int, batch_size: int, save_every
         logger=False,
         enable_progress_bar=False,
     )
-    trainer.fit(model, photos, ckpt_path="last", weights_only=True)
+    trainer.fit(model, photos, ckpt_path="last")
 
 
 if __name__ == "__main__":
