@@ -83,7 +83,7 @@ class Benchmark:
 
     def unmade(self, row: Row, table: Table) -> str:
         """Make the data of a row, by the interpreter that reads them. Returns the reason of a failure, or ""."""
-        dataset, written = self.dataset(table.data), self.written(row, table)
+        dataset, written = self.dataset(row.data or table.data), self.written(row, table)
         if written.exists():
             return ""
         print(f"writing {written.name}", file=sys.stderr)
@@ -100,10 +100,11 @@ class Benchmark:
 
     def written(self, row: Row, table: Table) -> Path:
         """The data of a row."""
-        data = DATA[table.data]
+        name = row.data or table.data
+        data = DATA[name]
         if row.written == "folder":
             return self.work / f"{data.source}-{data.few if self.options.quick else data.records}"
-        return self.work / (f"{table.data}.{row.written}" if row.written else table.data)
+        return self.work / (f"{name}.{row.written}" if row.written else name)
 
     def memory(self) -> None:
         """Measure and print the memory of trainings."""

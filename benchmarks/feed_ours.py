@@ -78,6 +78,28 @@ def torch(task: str, dataset: str, written: str) -> Epoch:
     return lambda: arrived(batches)
 
 
+def augmentations() -> list[Any]:
+    """torchvision's transforms of a training, from the pixels of an image to float32."""
+    import torch
+    from torchvision.transforms import v2
+
+    crop = [v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip()]
+    return [*crop, v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+
+
+def torchvision_workers(task: str, dataset: str, written: str) -> Epoch:
+    """`StreamDataset` of a stream with torchvision's transforms, which run in two worker processes."""
+    from torchvision.transforms import v2
+
+    from shard_reader import open_dataset
+    from shard_reader.torch import StreamDataset
+
+    data = open_dataset(dataset, split="train")
+    stream = data.stream(batch_size=BATCH, seed=0, threads=THREADS, image=v2.Compose(augmentations()))
+    batches = StreamDataset(stream, **NAMES)
+    return lambda: arrived(batches)
+
+
 def jax(task: str, dataset: str, written: str) -> Epoch:
     """`GlobalBatches`, on one device."""
     from shard_reader.jax import GlobalBatches
@@ -197,6 +219,7 @@ READERS = {
     "jax": adapter(jax, *JAX),
     "keras-layers-tensorflow": adapter(keras_layers_tensorflow, *KERAS, *TENSORFLOW),
     "keras-layers-jax": adapter(keras_layers_jax, *KERAS, *JAX),
+    "torchvision-workers": adapter(torchvision_workers, *TORCH, "torchvision"),
     "torchvision-batch": adapter(torchvision_batch, *TORCH, "torchvision"),
     "torchvision-images": adapter(torchvision_images, *TORCH, "torchvision"),
 }

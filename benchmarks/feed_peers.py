@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import read_peers
-from feed_ours import JAX, KERAS, TENSORFLOW, TORCH, arrived, ready
+from feed_ours import JAX, KERAS, TENSORFLOW, TORCH, arrived, augmentations, ready
 from feed_timing import measure
 from read_data import Records
 from read_decode import BATCH, SIZE, WORKERS
@@ -81,11 +81,13 @@ def keras_generator(task: str, dataset: str, written: str) -> Epoch:
     return epoch
 
 
-def loader(data: Any, workers: int = WORKERS) -> Epoch:
+def loader(data: Any, workers: int = WORKERS, prefetch: int = 4) -> Epoch:
     """PyTorch's DataLoader, shuffled, with worker processes that stay."""
     from torch.utils.data import DataLoader
 
-    batches = DataLoader(data, BATCH, shuffle=True, num_workers=workers, persistent_workers=True, prefetch_factor=4)
+    batches = DataLoader(
+        data, BATCH, shuffle=True, num_workers=workers, persistent_workers=True, prefetch_factor=prefetch
+    )
     return lambda: arrived(batches)
 
 
@@ -95,6 +97,17 @@ def torch_folder(task: str, dataset: str, written: str) -> Epoch:
 
     steps = [transforms.Resize(256), transforms.CenterCrop(SIZE), transforms.ToTensor()]
     return loader(datasets.ImageFolder(written, transforms.Compose(steps)))
+
+
+def torchvision_folder(task: str, dataset: str, written: str) -> Epoch:
+    """`ImageFolder` with the transforms of `torchvision-workers`.
+
+    Images of Pillow become tensors before the crop, which is faster than after it.
+    """
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    return loader(datasets.ImageFolder(written, v2.Compose([v2.ToImage(), *augmentations()])), prefetch=2)
 
 
 def torch_records(task: str, dataset: str, written: str) -> Epoch:
@@ -185,6 +198,7 @@ READERS = {
     "keras-folder": Reader(keras_folder, (*TENSORFLOW, *KERAS)),
     "keras-generator": Reader(keras_generator, (*TENSORFLOW, *KERAS, "pillow", "scipy")),
     "torch-folder": Reader(torch_folder, (*TORCH, "torchvision", "pillow")),
+    "torchvision-folder": Reader(torchvision_folder, (*TORCH, "torchvision", "pillow")),
     "torch-records": Reader(torch_records, TORCH),
     "torch-h5py": Reader(torch_h5py, (*TORCH, "torchvision", *NUMPY)),
     "jax-h5py": Reader(jax_h5py, (*JAX, *NUMPY)),

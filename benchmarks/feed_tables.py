@@ -16,6 +16,7 @@ class Row:
         peers: whether the interpreter of `--peers` runs it.
         written: the format of read_formats.py that it reads; "folder" for the images; None for this project's files.
         task: its task, if it is another than the table's.
+        data: the dataset whose payloads are written for it, if it is another than the table's.
         window: whether a part of an epoch is timed, since a whole one would take minutes.
     """
 
@@ -25,6 +26,7 @@ class Row:
     peers: bool = False
     written: str | None = None
     task: str | None = None
+    data: str | None = None
     window: bool = False
 
     @property
@@ -74,11 +76,35 @@ AUGMENT = (
     Row("on the device: torchvision v2, one draw for a batch", "torchvision-batch", window=True),
     Row("on the device: torchvision v2, a draw for each image", "torchvision-images", window=True),
 )
+IN_PROCESSES = "image-shards: torchvision v2 as `image=`, two worker processes, to PyTorch"
+TORCHVISION = (
+    Row(IN_PROCESSES, "torchvision-workers"),
+    Row(
+        "DataLoader, two workers, `ImageFolder` of the same JPEGs, the same transforms",
+        "torchvision-folder",
+        IN_PROCESSES,
+        written="files",
+        data="jpeg-none",
+    ),
+    Row(
+        "DataLoader, two workers, `ImageFolder` of the photos, the same transforms",
+        "torchvision-folder",
+        IN_PROCESSES,
+        written="folder",
+    ),
+    Row("image-shards: `RandomResizedCrop`, `Flip`, uint8, two threads, to PyTorch", "torch", task="rrc"),
+)
 TABLES = {
     "jpeg": Table("JPEG, short side 256, the middle 224x224", "jpeg", "crop", (*OURS, *OWN, GRAIN, *FOLDER)),
     "jpeg-long": Table("The same, in epochs five times as long", "jpeg", "long", OURS),
     "raw-224": Table("raw 224x224", "raw-224", "raw", (*OURS, *OWN, H5PY, GRAIN)),
     "raw-32": Table("raw 32x32", "raw-32", "raw", (*OURS, *OWN, H5PY, GRAIN)),
+    "torchvision": Table(
+        "torchvision v2, JPEG, short side 256: RandomResizedCrop(224), RandomHorizontalFlip, float32, Normalize",
+        "jpeg",
+        "crop",
+        TORCHVISION,
+    ),
     "augment": Table("Augmentation, JPEG, short side 256, to 224x224", "jpeg", "crop", AUGMENT, gpu=True),
 }
 MEMORY = {

@@ -1,7 +1,7 @@
 """Shards in the format of each peer of benchmarks/read.py: the same payloads in the same order.
 
-    PYTHON benchmarks/read_formats.py {ffcv,dali,webdataset,litdata,mosaicml,grain,datasets,lancedb,spdl,memmap} \\
-                                      DATASET OUTPUT
+    PYTHON benchmarks/read_formats.py \\
+        {ffcv,dali,webdataset,litdata,mosaicml,grain,datasets,lancedb,spdl,memmap,files} DATASET OUTPUT
 
 PYTHON is the peer's own interpreter; a missing package is reported as JSON. tf.data reads the TFRecords of a dataset
 as they are; DALI, too, with an index beside them.
@@ -192,6 +192,14 @@ def write_spdl(records: Records, output: Path) -> None:
             (output / f"{number:06d}.jpg").write_bytes(record.payload)
 
 
+def write_files(records: Records, output: Path) -> None:
+    """A folder of JPEGs for each class, as `ImageFolder` reads them."""
+    for number, record in enumerate(records):
+        file = output / f"{record.label:04d}" / f"{number:06d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(record.payload)
+
+
 def write_memmap(records: Records, output: Path) -> None:
     """One .npy file of all pixels."""
     images = np.lib.format.open_memmap(output, "w+", np.uint8, (len(records), *records.shape))
@@ -211,6 +219,7 @@ WRITERS = {
     "lancedb": write_lancedb,
     "spdl": write_spdl,
     "memmap": write_memmap,
+    "files": write_files,
 }
 
 if __name__ == "__main__":

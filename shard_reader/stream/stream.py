@@ -25,10 +25,8 @@ from shard_reader.stream.loop import Loop
 from shard_reader.stream.options import ReadOptions
 from shard_reader.stream.position import Position, translated
 from shard_reader.stream.prefetch import Prefetch
-from shard_reader.stream.workers.messages import Setup
 from shard_reader.stream.workers.pool import WorkerBatches, WorkerPool
 from shard_reader.stream.workers.start import can_start
-from shard_reader.system.cpus import cpus_of_this_rank
 
 __all__ = ["Batch", "Skipped", "Spec", "Stream"]
 
@@ -366,11 +364,7 @@ class Stream:
     def _processes(self) -> WorkerPool:
         """The worker processes, started if they are not there."""
         if self._pool is None or not self._pool.is_usable:
-            options = self._reader.options
-            self._reader.specs  # noqa: B018  # a transform whose result is unknown shows it here, for all processes
-            count = min(cpus_of_this_rank() if options.threads is None else options.threads, len(self))
-            setup = Setup(self.data, self.order, self.seed, options, self._reader.probed_images, count)
-            self._pool = WorkerPool(self._reader, setup)
+            self._pool = WorkerPool(self._reader, self.data, self.order, self.seed)
         return self._pool
 
 

@@ -21,11 +21,14 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from shard_reader.order.batches import BatchOrder
+from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import BatchReader, Made
 from shard_reader.stream.workers.child import serve
 from shard_reader.stream.workers.messages import Answer, Begin, Drop, InBuffer, Make, Setup
 from shard_reader.stream.workers.shared_buffers import SharedBuffers
 from shard_reader.stream.workers.start import new_context, packed, started
+from shard_reader.system.cpus import cpus_of_this_rank
 
 __all__ = ["WorkerBatches", "WorkerPool"]
 
@@ -41,32 +44,35 @@ class WorkerPool:
 
     Args:
         reader: the stream's reader, which says which arrays a batch has.
-        setup: what the processes make batches from.
+        data, order, seed: the records, and the order and the draws of the stream.
 
     Raises:
         TypeError: the transforms cannot be pickled, and processes are not forked.
         RuntimeError: the system starts no more processes.
     """
 
-    def __init__(self, reader: BatchReader, setup: Setup) -> None:
-        self.reader, self.order, self.process = reader, setup.order, os.getpid()
-        self.is_closed = False
+    def __init__(self, reader: BatchReader, data: RecordSource, order: BatchOrder, seed: int) -> None:
+        self.reader, self.order, self.process = reader, order, os.getpid()
         self._numbers = itertools.count()
         self._alive = set[int]()  # the loops under way
         self._dropped = deque[int]()  # loops that the processes are still to be told about
         self._answers: dict[tuple[int, int], _Received] = {}  # by loop and step
-        # Every process makes one batch, and the others wait to be taken.
-        self.ahead = setup.options.prefetch + setup.workers
+        options = reader.options
+        # A transform whose result is unknown is called here for it, once for all processes.
         sizes = {name: size for name, size in reader.fixed_bytes.items() if size >= _SHARED}
-        keep = 2 + -(-(self.ahead + _HELD) // setup.workers)
+        count = min(cpus_of_this_rank() if options.threads is None else options.threads, order.steps)
+        setup = Setup(data, order, seed, options, reader.probed_images, count)
+        # Every process makes one batch, and the others wait to be taken.
+        self.ahead = options.prefetch + count
+        keep = 2 + -(-(self.ahead + _HELD) // count)
         context = new_context()
-        content = packed(setup, context, setup.options.image or setup.options.transform)
+        content = packed(setup, context, options.image or options.transform)
         self._workers = list[_Worker]()
         self._end = weakref.finalize(self, _end, self._workers, self.process)
         try:
-            for number in range(setup.workers):
+            for number in range(count):
                 buffers = {name: SharedBuffers(size, keep) for name, size in sizes.items()}
-                self._workers.append(_Worker(context, f"{number + 1} of {setup.workers}", content, buffers))
+                self._workers.append(_Worker(context, f"{number + 1} of {count}", content, buffers))
         except BaseException:
             self.close()
             raise
@@ -80,9 +86,13 @@ class WorkerPool:
             and all(worker.process.is_alive() for worker in self._workers)
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, also by the end of Python."""
+        return not self._end.alive
+
     def close(self) -> None:
         """End the processes. Loops under way fail."""
-        self.is_closed = True
         self._end()
         self._answers.clear()
 
@@ -130,14 +140,13 @@ class WorkerPool:
     def drop(self, loop: int) -> None:
         """End a loop."""
         self._alive.discard(loop)
-        if self.process != os.getpid():
+        if self.is_closed or self.process != os.getpid():
             return
         for key in [key for key in list(self._answers) if key[0] == loop]:
             self._answers.pop(key, None)
         # A loop may end as garbage, wherever this thread is: it waits for no lock.
         self._dropped.append(loop)
-        if not self.is_closed:
-            self._tell_of_dropped()
+        self._tell_of_dropped()
 
     def _tell_of_dropped(self) -> None:
         while self._dropped:
@@ -290,6 +299,14 @@ class _Worker:
         self._has_answered = True
         return answer
 
+    def free_memory(self) -> None:
+        """Free the memory that is shared with the process, which has ended."""
+        while self.asked:
+            for name, number in self.asked.popitem()[1].items():
+                self.buffers[name].give_back(number)
+        for buffers in self.buffers.values():
+            buffers.close()
+
     def _death(self) -> RuntimeError:
         """The error for a process that has ended."""
         self.process.join(_LOOK_SECONDS)
@@ -318,5 +335,4 @@ def _end(workers: Sequence[_Worker], process: int) -> None:
     for worker in workers:
         worker.process.kill()
         worker.process.join()
-        for buffers in worker.buffers.values():
-            buffers.close()
+        worker.free_memory()

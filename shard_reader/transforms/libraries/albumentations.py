@@ -156,7 +156,8 @@ class Albumentations(LibraryTransform):
             # that is flipped one way is flipped the other way, too.
             seed = draws.integer(1 << 64)
             transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        found: dict[str, Any] = transform(**data)
+        with self.refusing():
+            found: dict[str, Any] = transform(**data)
         return found
 
     def _copy(self) -> Any:

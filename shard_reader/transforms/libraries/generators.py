@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sys
 import threading
@@ -20,6 +21,16 @@ __all__ = ["give_up_generators", "seeded"]
 
 _LOCK = threading.RLock()
 _is_given_up = False
+
+
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread of the parent may hold the lock in that moment, and is not there to give it back.
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def give_up_generators() -> None:

@@ -55,7 +55,7 @@ class Keras(LibraryTransform):
     def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
         keras = importlib.import_module("keras")
         batch = np.ascontiguousarray(image[np.newaxis], image.dtype.newbyteorder("="))
-        with keras.device("cpu"):
+        with keras.device("cpu"), self.refusing():
             clone, generators = self._clone()
             if draws is not None:
                 for generator in generators:

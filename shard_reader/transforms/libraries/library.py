@@ -7,7 +7,7 @@ import functools
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ __all__ = ["JointRecord", "LibraryTransform", "described", "warn_of_generators"]
 
 Image = NDArray[Any]
 
+_MOST_SHOWN = 300  # characters of a message, which may print a whole image
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -59,7 +60,7 @@ class LibraryTransform(Transform):
         code: functions and objects of the user that it calls. They may keep images.
 
     Attributes:
-        library: its name.
+        library: the name of its package.
         joins: whether one call takes the masks, boxes and keypoints of a record together with its image.
         is_function: whether it runs code of the user alone, so that nobody knows for sure whether that draws.
     """
@@ -86,6 +87,18 @@ class LibraryTransform(Transform):
     def seeding(self, draws: Draws | None) -> contextlib.AbstractContextManager[None]:
         """The generators of the process, seeded where it draws from them."""
         return seeded(draws) if self.draws_globally and draws is not None else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Have the messages of a library, which may have many lines, continue "the image" in one."""
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, ValueError) and type(error).__module__.partition(".")[0] != self.library:
+                raise  # a bug, or a kind of image that nobody thought of: its traceback tells more
+            text = " ".join(str(error).split())
+            shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+            raise ValueError(f"is refused by {type(self.original).__qualname__}: {shown}") from error
 
     def check_joined(self, boxes: str | None, points: str | None) -> None:
         """Check that one call can take fields of these names together with the image.

@@ -36,7 +36,7 @@ class OfPil(LibraryTransform):
         (2, 3, 3)
     """
 
-    library = "Pillow"
+    library = "PIL"
     is_function = True
 
     def __init__(self, function: Callable[[Any], Any]) -> None:

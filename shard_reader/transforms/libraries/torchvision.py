@@ -42,7 +42,7 @@ _OF_TENSORS = frozenset({"ConvertImageDtype", "LinearTransformation", "Normalize
 class Torchvision(LibraryTransform):
     """One of version 1: it gets an image of Pillow, as ImageFolder gives, or a tensor where one is needed."""
 
-    library = "torchvision.transforms"
+    library = "torchvision"
 
     def __init__(self, original: Any) -> None:
         leaves = list(_leaves(original))
@@ -56,7 +56,9 @@ class Torchvision(LibraryTransform):
         self._gives_channels_first = bool(leaves) and _is_known(leaves[-1]) and type(leaves[-1]).__name__ == "ToNumpy"
 
     def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
-        result = self.original(self.image(image))
+        given = self.image(image)
+        with self.refusing():
+            result = self.original(given)
         return result.transpose(1, 2, 0) if self._gives_channels_first else result
 
     def image(self, image: NDArray[Any]) -> Any:
@@ -74,14 +76,14 @@ class Torchvision(LibraryTransform):
 class TorchvisionV2(Torchvision):
     """One of version 2: it gets a `tv_tensors.Image`, or an image of Pillow where it converts one later."""
 
-    library = _V2
     joins = True
 
     def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
         if not self._wants_boxes:
             return super().called(image, draws)
         sample = {"image": self.image(image), **self._boxes(np.zeros((0, 4)), image.shape[:2])}
-        return self.original(sample)["image"]
+        with self.refusing():
+            return self.original(sample)["image"]
 
     def image(self, image: NDArray[Any]) -> Any:
         found = super().image(image)
@@ -117,7 +119,7 @@ class TorchvisionV2(Torchvision):
             # torchvision mirrors a point as if it were a pixel: 0 becomes width - 1.
             points = torch.from_numpy((record.points - 0.5).astype(np.float32))
             sample["keypoints"] = tv.KeyPoints(points, canvas_size=size)
-        with self.seeding(draws):
+        with self.seeding(draws), self.refusing():
             found = self.original(sample)
         masks = {name: as_array(mask[0])[..., 0] for name, mask in found["masks"].items()}
         return JointRecord(

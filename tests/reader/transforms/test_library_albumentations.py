@@ -138,6 +138,12 @@ def test_a_compose_that_declares_boxes_takes_images_alone() -> None:
     assert compose(declared)(picture(), Draws(1, 0)).shape == (20, 20, 3)
 
 
+def test_an_error_of_the_library_continues_the_image() -> None:
+    with pytest.raises(ValueError, match=r"^is refused by Compose: Crop size .* exceeds image") as caught:
+        compose(A.Compose([A.RandomCrop(99, 99)]))(picture(), Draws(1, 0))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_chain_is_pickled_with_its_transforms() -> None:
     chain = compose(PIPELINES["crops and flips"])
     other = pickle.loads(pickle.dumps(chain))

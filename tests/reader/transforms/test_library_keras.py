@@ -155,7 +155,9 @@ for layer in (random, layers.Rescaling(0.5)):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize(
+    "backend", ["jax", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("tensorflow", "torch"))]
+)
 def test_every_backend_has_exact_layers(backend: str) -> None:
     pytest.importorskip(backend)
     result = subprocess.run(

@@ -199,6 +199,15 @@ def test_the_transforms_of_a_model_s_weights_are_those_of_an_evaluation() -> Non
     assert np.array_equal(found, pixels_of(weights(Image.fromarray(picture(300, 260)))))
 
 
+def test_a_message_of_many_lines_becomes_one() -> None:
+    def refuses(image: Any) -> Any:
+        raise ValueError(f"no\n{'pixels ' * 200}")
+
+    with pytest.raises(ValueError, match=r"^is refused by Lambda: no pixels pixels .*\.\.\.$") as caught:
+        compose(v2.Lambda(refuses))(picture(), Draws(1, 0))
+    assert len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("image", "transform", "message"),
     [
