@@ -16,18 +16,11 @@ except ModuleNotFoundError as error:
         "shard_reader.torch needs PyTorch: pip install 'image-shards[torch]'", name=error.name
     ) from error
 
+from shard_reader.adapters import torch_callers
 from shard_reader.adapters.device_queue import prefetch_to_device
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics
-from shard_reader.adapters.torch_callers import (
-    NO_POSITION,
-    TAKEN_IN_ADVANCE,
-    Callers,
-    Place,
-    callers,
-    counting_loader,
-    is_len_of_dispatcher,
-)
+from shard_reader.adapters.torch_callers import Callers, Place, callers
 from shard_reader.adapters.torch_records import RecordDataset
 from shard_reader.adapters.torch_tensors import Copies, image_names, tensors
 from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops
@@ -109,7 +102,7 @@ class StreamDataset(IterableDataset[Any]):
         """The number of batches in an epoch."""
         stream = self._stream
         ranks = stream.order.world_size
-        return stream.order.epoch_steps * ranks if ranks > 1 and is_len_of_dispatcher() else len(stream)
+        return stream.order.epoch_steps * ranks if ranks > 1 and torch_callers.is_len_of_dispatcher() else len(stream)
 
     def __iter__(self) -> Iterator[Any]:
         """The elements of one epoch.
@@ -162,7 +155,7 @@ class StreamDataset(IterableDataset[Any]):
         if self._moves != stream.moves:
             return stream.state_dict()
         if self._is_unknown:
-            raise RuntimeError(TAKEN_IN_ADVANCE)
+            raise RuntimeError(torch_callers.TAKEN_IN_ADVANCE)
         if self._is_elsewhere:
             return stream.state_dict() | {"step": None}  # Accelerate asks every process, and saves the main process's
         return stream.state_dict() if self._place is None else stream.state_at(self._place[1], self._place[0])
@@ -186,7 +179,7 @@ class StreamDataset(IterableDataset[Any]):
             StateError: the position is of another dataset or order, or of a process that had none.
         """
         if isinstance(state, dict) and "step" in state and state["step"] is None:
-            raise StateError(NO_POSITION)
+            raise StateError(torch_callers.NO_POSITION)
         if get_worker_info() is None:
             self._stream.load_state_dict(state)
             self._loops.go_to(self._stream, self._stream.next)
@@ -204,7 +197,7 @@ class StreamDataset(IterableDataset[Any]):
             ValueError: Accelerate would divide the batches as it cannot.
         """
         stream = self._stream
-        loader = counting_loader(stream.order.world_size)
+        loader = torch_callers.counting_loader(stream.order.world_size)
         if loader is not None:
             loader.iteration = self._next[0]
             return
