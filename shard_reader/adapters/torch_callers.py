@@ -76,6 +76,7 @@ class Callers:
         trainer: the name of a trainer that was restored.
         wanted: the place that this trainer restored.
         near: places of a stream that the same trainer restored, at another moment of the same step.
+        yields: the trainer leaves the position to a stream that was restored.
     """
 
     processes: int = 0
@@ -84,6 +85,7 @@ class Callers:
     trainer: str = ""
     wanted: Place | None = None
     near: frozenset[Place] = frozenset()
+    yields: bool = False
 
     def start(self, place: Place, is_restored: bool) -> Place:
         """The first place of the loop of a stream that is at `place`.
@@ -99,7 +101,7 @@ class Callers:
             if place[1] != self.skipped:
                 raise StateError(_SKIPPED.format(skipped=self.skipped, step=place[1]))
             place = place[0], 0
-        if self.wanted is None or place == self.wanted:
+        if self.wanted is None or place == self.wanted or (self.yields and is_restored):
             return place
         if is_restored and place not in self.near:
             raise StateError(_ELSEWHERE.format(trainer=self.trainer, wanted=self.wanted, place=place))
@@ -200,10 +202,10 @@ def _lightning(values: Values) -> dict[str, Any]:
 
 def _hugging_face(values: Values) -> dict[str, Any]:
     trainer = values["self"]
-    # With `ignore_data_skip` the Trainer leaves the position to others.
-    if not values.get("resume_from_checkpoint") or "epoch" not in values or trainer.args.ignore_data_skip:
+    if not values.get("resume_from_checkpoint") or "epoch" not in values:
         return {}
-    return {"trainer": "The Trainer", "wanted": (values["epoch"], 0)}  # it skips the batches that are done itself
+    # It skips the batches that are done itself.
+    return {"trainer": "The Trainer", "wanted": (values["epoch"], 0), "yields": trainer.args.ignore_data_skip}
 
 
 _FETCHER = ("torch", "_IterableDatasetFetcher.__init__")

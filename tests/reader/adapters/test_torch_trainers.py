@@ -219,6 +219,9 @@ print(json.dumps({
     "saved": {kind: saved(kind, position) for kind in ("itself", "loader")},
     "position": position,
     "workers": tried(lambda: read(prepared(loader(workers=1)))),
+    "ranks": tried(lambda: read(prepared(DataLoader(
+        StreamDataset(data.stream(batch_size=8, rank=0, world_size=4)), batch_size=None
+    )))),
     "grouped": tried(lambda: read(prepared(loader(), dispatch_batches=False))),
     "batched": tried(lambda: read(prepared(DataLoader(dataset(), batch_size=2)))),
     "split": tried(lambda: read(prepared(loader(), split_batches=True))),
@@ -277,13 +280,17 @@ class Unprepared(Trainer):
     def get_train_dataloader(self):
         return DataLoader(self.train_dataset, batch_size=None)
 
-def train(trainer, steps=-1, resume=None, **options):
+def train(trainer, steps=-1, resume=None, ignore=False, place=None):
     taken.clear()
+    one = dataset()
+    if place:
+        one.load_state_dict(one.state_dict() | {"epoch": place[0], "step": place[1]})
     arguments = TrainingArguments(
         sys.argv[2], num_train_epochs=2, max_steps=steps, use_cpu=True, report_to=[],
         save_strategy="steps", save_steps=8, disable_tqdm=True, logging_strategy="no", remove_unused_columns=False,
+        ignore_data_skip=ignore,
     )
-    trainer(Model(), arguments, train_dataset=dataset(**options)).train(resume_from_checkpoint=resume)
+    trainer(Model(), arguments, train_dataset=one).train(resume_from_checkpoint=resume)
     return read(taken)
 """
 TRAINER_RANKS = """
@@ -292,6 +299,10 @@ print(json.dumps({
     "plain": tried(lambda: train(Trainer)),
     "itself": train(Unprepared, steps=8),
     "resumed": train(Unprepared, resume=checkpoint),
+    "restored": train(Unprepared, resume=checkpoint, place=(1, 2)),
+    "elsewhere": tried(lambda: train(Unprepared, resume=checkpoint, place=(0, 3))),
+    "not skipped": train(Unprepared, resume=checkpoint, ignore=True, steps=10),
+    "not skipped, restored": train(Unprepared, resume=checkpoint, ignore=True, steps=10, place=(1, 2)),
     "handed out": train(Prepared, steps=8),
     "handed out, resumed": train(Prepared, resume=checkpoint),
 }))
@@ -410,6 +421,7 @@ def test_accelerate_gives_each_process_its_share(raw_shards: Path, hashes: list[
         assert "of a process that Accelerate handed its batches" in result["none"]
         assert "skips 2 batches, and the stream was restored to step 3" in result["twice"]
         assert "num_workers=1: Accelerate has one process read" in result["workers"]
+        assert "to 2 processes, and the stream is shared by 4 ranks" in result["ranks"]
         assert "would take batches for records" in result["grouped"]
         assert "pass batch_size=None" in result["batched"]
         assert "`split_batches==True` you must have a `batch_size`" in result["split"]  # Accelerate's own error
@@ -442,10 +454,14 @@ def test_the_gradients_of_distributed_data_parallel_fit_their_buckets(raw_shards
 def test_the_trainer_takes_each_share_and_resumes(raw_shards: Path, hashes: list[list[int]], tmp_path: Path) -> None:
     results = run_ranks(COMMON + TRAINER + TRAINER_RANKS, raw_shards, tmp_path)
     assert all("pass batch_size=None" in result["plain"] for result in results)
-    for kind, expected in (("itself", hashes[:8]), ("resumed", hashes[8:12])):
-        assert by_step([result[kind] for result in results]) == expected
-    for kind, expected in (("handed out", hashes[:8]), ("handed out, resumed", hashes[8:12])):
-        assert by_step([result[kind] for result in results]) == expected
+    for kind in ("itself", "handed out"):
+        assert by_step([result[kind] for result in results]) == hashes[:8], kind
+    for kind in ("resumed", "restored", "handed out, resumed"):
+        assert by_step([result[kind] for result in results]) == hashes[8:12], kind
+    for kind, first in (("not skipped", 6), ("not skipped, restored", 8)):
+        assert by_step([result[kind] for result in results]) == hashes[first : first + 2], kind
+    for result in results:
+        assert "the loader skips 2 batches, and the stream was restored to step 3" in result["elsewhere"]
 
 
 LIGHTNING_PACKAGE = "lightning" if importlib.util.find_spec("lightning") else "pytorch_lightning"
