@@ -48,7 +48,7 @@ __all__ = [
 __version__ = "0.2.0"
 
 # Imported when they are asked for: each adapter needs a framework.
-_MODULES = ("format", "jax", "keras", "tf_data", "torch", "transforms")
+_MODULES = ("format", "jax", "keras", "tf_data", "timm", "torch", "transforms")
 
 add_old_places()
 

@@ -44,8 +44,7 @@ class StreamDataset(IterableDataset[Any]):
     batch_size=None)`, or torchdata's `StatefulDataLoader`: worker processes take batches in turn, so that each comes
     once, in the order of the stream.
 
-    Images are `[n, channels, height, width]`, in the memory of the stream (`torch.channels_last`), without a copy.
-    Arrays of objects (ids, lists) stay NumPy arrays.
+    Images are `[n, channels, height, width]`. Arrays of objects (ids, lists) stay NumPy arrays.
 
     `state_dict()` is the position after the last batch of the loop, not after batches that are on their way.
 
@@ -59,10 +58,13 @@ class StreamDataset(IterableDataset[Any]):
         device: the device of the tensors. Copies to a GPU go through pinned memory, while the previous batch is used.
         distributed: where `torch.distributed` is initialized, read this process's share of a stream without ranks.
             False reads all of it, as for an evaluation on a single rank.
+        memory_format: the memory format of images. `torch.channels_last` is that of the stream's own memory, without a
+            copy; `torch.contiguous_format` is a copy, and what a DistributedDataParallel of an ordinary model expects.
+            By default contiguous where `torch.distributed` is initialized, and otherwise channels_last.
 
     Raises:
-        ValueError: the stream has no such field, padding would count, or the number of ranks does not divide the
-            batch.
+        ValueError: the stream has no such field, padding would count, the number of ranks does not divide the batch,
+            or there is no such memory format of images.
         TypeError: `stream` is not a Stream.
 
     Examples:
@@ -80,11 +82,14 @@ class StreamDataset(IterableDataset[Any]):
         one_hot: bool | int = False,
         device: str | torch.device | None = None,
         distributed: bool = True,
+        memory_format: torch.memory_format | None = None,
     ) -> None:
         super().__init__()
+        if memory_format not in (None, torch.channels_last, torch.contiguous_format):
+            raise ValueError(f"memory_format={memory_format}: must be torch.channels_last or torch.contiguous_format")
         self._elements = Elements(stream, inputs, targets, weight, one_hot)
         self._whole, self._distributed = stream, distributed
-        self._device = None if device is None else torch.device(device)
+        self._device, self._memory_format = None if device is None else torch.device(device), memory_format
         self._place: Place | None = None  # the loop's position, where the stream is ahead of it
         self._moves = stream.moves  # the stream's moves at that time
         self._all_ranks: Stream | None = None  # the stream of all ranks, where Accelerate hands out its batches
@@ -283,7 +288,7 @@ class StreamDataset(IterableDataset[Any]):
         """The tensors of each batch on their device, and the position after it."""
         copies = None
         if self._device is not None and self._device.type == "cuda":
-            copies = Copies(self._device, image_names(stream))
+            copies = Copies(self._device, image_names(stream), self._format)
         send = self._tensors if copies is None else lambda batch: copies.send(self._elements.arrays(batch))
         for sent, place in prefetch_to_device(stream, send, 0 if copies is None else 1):
             yield (sent if copies is None else copies.receive(*sent)), place
@@ -319,7 +324,17 @@ class StreamDataset(IterableDataset[Any]):
             yield self._elements.select(self._tensors(batch))
 
     def _tensors(self, batch: Batch) -> dict[str, Any]:
-        return tensors(self._elements.arrays(batch), self._device, image_names(self._stream))
+        return tensors(self._elements.arrays(batch), self._device, image_names(self._stream), self._format)
+
+    @property
+    def _format(self) -> torch.memory_format:
+        """The memory format of images."""
+        # Other gradients than contiguous ones do not fit the buckets of DistributedDataParallel, which then copies them
+        # and warns. A worker process may be in no group, but has the share of its parent.
+        if self._memory_format is not None:
+            return self._memory_format
+        in_group = distributed.is_available() and distributed.is_initialized()
+        return torch.contiguous_format if in_group or self._stream.order.world_size > 1 else torch.channels_last
 
 
 def normalization(

@@ -18,15 +18,18 @@ class Copies:
     Args:
         device: the GPU.
         images: the names of the arrays that are images.
+        memory_format: the memory format of images.
     """
 
-    def __init__(self, device: torch.device, images: frozenset[str]) -> None:
-        self._device, self._images, self._copies = device, images, torch.cuda.Stream(device)
+    def __init__(self, device: torch.device, images: frozenset[str], memory_format: torch.memory_format) -> None:
+        self._device, self._copies = device, torch.cuda.Stream(device)
+        self._images, self._memory_format = images, memory_format
 
     def send(self, arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], torch.cuda.Event]:
         """Begin to copy; the tensors, and the event of their arrival."""
         with torch.cuda.stream(self._copies):
-            return tensors(arrays, self._device, self._images), self._copies.record_event()
+            sent = tensors(arrays, self._device, self._images, self._memory_format)
+            return sent, self._copies.record_event()
 
     def receive(self, tensors: dict[str, Any], copied: torch.cuda.Event) -> dict[str, Any]:
         """The tensors, for this thread's next work on the GPU, which waits for the copies."""
@@ -39,12 +42,20 @@ class Copies:
         return tensors
 
 
-def tensors(arrays: dict[str, NDArray[Any]], device: torch.device | None, images: frozenset[str]) -> dict[str, Any]:
-    """Arrays as tensors, of the same memory where they stay on the CPU; images with the channels first."""
-    return {name: _tensor(array, device, name in images) for name, array in arrays.items()}
+def tensors(
+    arrays: dict[str, NDArray[Any]],
+    device: torch.device | None,
+    images: frozenset[str],
+    memory_format: torch.memory_format = torch.channels_last,
+) -> dict[str, Any]:
+    """Arrays as tensors, and images with the channels first.
+
+    They share the memory of the arrays where they stay on the CPU, but for images that are not `channels_last`.
+    """
+    return {name: _tensor(array, device, memory_format if name in images else None) for name, array in arrays.items()}
 
 
-def _tensor(array: NDArray[Any], device: torch.device | None, is_image: bool) -> Any:
+def _tensor(array: NDArray[Any], device: torch.device | None, memory_format: torch.memory_format | None) -> Any:
     if array.dtype == object:
         return array
     tensor = torch.from_numpy(array)
@@ -53,7 +64,10 @@ def _tensor(array: NDArray[Any], device: torch.device | None, is_image: bool) ->
         tensor = tensor.pin_memory(device)
     if device is not None:
         tensor = tensor.to(device, non_blocking=True)
-    return tensor.permute(0, 3, 1, 2) if is_image and tensor.ndim == 4 else tensor
+    if memory_format is None or tensor.ndim != 4:
+        return tensor
+    # On the device, where it costs nothing beside the copy to it.
+    return tensor.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
 
 
 def of_record(batch: Any, place: int) -> Any:

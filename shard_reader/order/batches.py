@@ -53,7 +53,9 @@ class BatchOrder:
             object.__setattr__(self, name, check(name, getattr(self, name)))
         require(0 <= self.rank < self.world_size, "rank", self.rank, f"must be in 0..{self.world_size - 1}")
         divides = self.batch_size % self.world_size == 0
-        advice = f"world_size {self.world_size} does not divide it; it counts the records of all ranks"
+        below = self.batch_size // self.world_size * self.world_size
+        near = " or ".join(str(size) for size in (below, below + self.world_size) if size)
+        advice = f"world_size {self.world_size} does not divide it; it counts the records of all ranks: take {near}"
         require(divides, "batch_size", self.batch_size, advice)
         one_of("remainder", self.remainder, get_args(Remainder))
         lanes = self.record_order.lanes

@@ -19,6 +19,9 @@ from shard_reader.system.regular_files import open_regular
 __all__ = ["LocalDirectory", "sync", "write_whole"]
 
 
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
 class LocalDirectory:
     """A directory on a disk."""
 
@@ -35,8 +38,8 @@ class LocalDirectory:
         return os.path.join(os.path.abspath(self._path), name) if name else os.path.abspath(self._path)
 
     def exists(self) -> bool:
-        """Whether the directory exists."""
-        return self._path.is_dir()
+        """Whether the directory exists. A path that no system could have, as one that is too long, does not."""
+        return os.path.isdir(self._path)
 
     def missing(self) -> str:
         """Empty: there is no more to say than that it does not exist."""
@@ -44,9 +47,12 @@ class LocalDirectory:
 
     def names(self, name: str = "") -> list[str]:
         """The names directly in a folder of it; empty if there is no such folder."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
             return os.listdir(self._path / name)
-        return []
+        except OSError as error:
+            if error.errno in _NO_FOLDER:
+                return []
+            raise
 
     def walk(self) -> Iterator[Stored]:
         """Every file below it. Links are followed, but not into a folder that contains them."""

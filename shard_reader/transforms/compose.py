@@ -154,15 +154,16 @@ class ComposedTransform:
         unknown: Transform | None = None  # one that keeps places, and uses any number of draws
         for step in self.steps:
             if _keeps_places(step):
-                unknown = step if step.is_random and not _has_move(step) else unknown
+                draws = step.is_random and not isinstance(step, LibraryTransform)  # those have draws of their own
+                unknown = step if draws and not _has_move(step) else unknown
                 continue
             if isinstance(step, LibraryTransform):
-                remedy = (
-                    "make it the last transform" if step.joins else "take torchvision.transforms.v2 or Albumentations"
-                )
+                remedy = "take torchvision.transforms.v2 or Albumentations"
+                if step.joins:
+                    remedy = "make it the last one, all of them in one Compose"
                 raise ValueError(
-                    f"{step!r} transforms images alone here, and {what!r} has to follow: {remedy}; or leave {what!r}"
-                    " out of fields="
+                    f"{step!r} transforms images alone here, and {what!r} has to follow: {remedy}; set its attribute"
+                    f" keeps_places = True if each pixel stays in its place; or leave {what!r} out of fields="
                 )
             if not _has_move(step):
                 raise ValueError(
@@ -294,8 +295,11 @@ def _call_seeded(step: Transform, number: int, image: Image, draws: Draws, out: 
 
 
 def _keeps_places(step: Transform) -> bool:
-    """Whether a transform keeps places; a function says so by an attribute."""
-    return bool(getattr(step.function, "keeps_places", False)) if isinstance(step, _Function) else step.keeps_places
+    """Whether a transform keeps places; a function, or an object of another library, says so by an attribute."""
+    if not isinstance(step, _Function | LibraryTransform):
+        return step.keeps_places
+    given = step.function if isinstance(step, _Function) else step.original
+    return bool(getattr(given, "keeps_places", False))
 
 
 def _has_move(step: Transform) -> bool:

@@ -35,6 +35,7 @@ LAYERS = {
         "shard_reader.adapters",
         "shard_reader.keras",
         "shard_reader.tf_data",
+        "shard_reader.timm",
         "shard_reader.torch",
         "shard_reader.jax",
     ],

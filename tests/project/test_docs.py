@@ -45,8 +45,9 @@ PAGES = {
 SOURCES = re.findall(r"^\|([a-z ]*)\|.*\| `(image-shards prepare .*)` \|$", PAGES["prepare/sources.md"], re.MULTILINE)
 # Read by everybody first. All others take some minutes together.
 _FIRST = {"start/install.md", "read/index.md"}
+_NIGHTLY = {"train/trainers.md"}  # four trainers are imported; CI runs their examples
 RUN = [
-    pytest.param(name, marks=() if name in _FIRST else pytest.mark.slow)
+    pytest.param(name, marks=() if name in _FIRST else pytest.mark.nightly if name in _NIGHTLY else pytest.mark.slow)
     for name, page in PAGES.items()
     if not name.startswith("notebooks/")
     if any(block.language in ("python", "bash", "diff") and block.scripts for block in blocks(page))

@@ -15,8 +15,8 @@ from support.command import REPOSITORY
 import beam_jobs
 import shard_reader
 
-FRAMEWORKS = {"jax", "keras", "tensorflow", "torch"}
-ADAPTERS = {"keras": "keras", "jax": "jax", "tf_data": "tensorflow", "torch": "torch"}
+FRAMEWORKS = {"jax", "keras", "tensorflow", "timm", "torch"}
+ADAPTERS = {"keras": "keras", "jax": "jax", "tf_data": "tensorflow", "timm": "timm", "torch": "torch"}
 PARTS = {"torch_workers": "torch"}  # of adapters
 MODULES = [
     module.name

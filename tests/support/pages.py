@@ -22,7 +22,7 @@ LANGUAGES = {"python", "bash", "diff", "text", "json", "yaml", "csv", "toml"}
 """The languages of blocks. Those in `python` and `bash` are run, and both sides of a `diff`."""
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_NOT_RUN = re.compile(r"<!-- (?:not run|before not run): (.+?) -->$")
+_NOT_RUN = re.compile(r"<!-- (before )?not run: (.+?) -->$")
 _RUN_WITH = re.compile(r"<!-- run with: (.+?) -> (.+?), (since .+?) -->$")
 _SECONDS = 600
 
@@ -45,18 +45,19 @@ for line in sys.stdin:
 class Block:
     """A block of code: its language, its text as it is run, its line, and the reason if it is not run.
 
-    Of a `diff`, the reason is that of the script before the change. The one after it is always run.
+    `before_only` is true for a `diff` if the script after the change is run.
     """
 
     language: str
     text: str
     line: int
     not_run: str | None = None
+    before_only: bool = False
 
     @property
     def scripts(self) -> list[str]:
         """What is run."""
-        if self.language != "diff":
+        if self.language != "diff" or (self.not_run and not self.before_only):
             return [] if self.not_run else [self.text]
         after = _without(self.text, "-")
         return [after] if self.not_run else [_without(self.text, "+"), after]
@@ -76,7 +77,8 @@ def blocks(page: str) -> Iterator[Block]:
             assert instead[1] in text, f"{before}: the block has no {instead[1]}"
             text = text.replace(instead[1], instead[2])
         reason = _NOT_RUN.match(before)
-        yield Block(match["language"], text, page.count("\n", 0, match.start()) + 1, reason and reason[1])
+        line = page.count("\n", 0, match.start()) + 1
+        yield Block(match["language"], text, line, reason and reason[2], bool(reason and reason[1]))
 
 
 class Session:

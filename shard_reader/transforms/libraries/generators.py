@@ -23,6 +23,16 @@ _LOCK = threading.RLock()
 _is_given_up = False
 
 
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread of the parent may hold the lock in that moment, and is not there to give it back.
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def give_up_generators() -> None:
     """Say that nothing else in this process draws: the generators then need not be as before after a record."""
     global _is_given_up
@@ -48,16 +58,6 @@ def seeded(draws: Draws) -> Iterator[None]:
         finally:
             for restore_one, state in restore:
                 restore_one(state)
-
-
-def _renew_lock() -> None:
-    global _LOCK
-    _LOCK = threading.RLock()
-
-
-# A thread of the parent may have held it when this process was forked.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _states() -> list[tuple[Callable[[Any], Any], Any]]:

@@ -74,6 +74,15 @@ def test_tensors_are_the_arrays_of_the_stream(jpeg_shards: Path) -> None:
         assert np.array_equal(found["weight"].numpy(), batch["weight"]) and found["id"].tolist() == batch["id"].tolist()
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_memory_format_of_images_can_be_asked_for(jpeg_shards: Path, memory_format: torch.memory_format) -> None:
+    found = next(iter(StreamDataset(stream(jpeg_shards), memory_format=memory_format)))["image"]
+    assert found.is_contiguous(memory_format=memory_format)
+    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), next(iter(stream(jpeg_shards)))["image"])
+    with pytest.raises(ValueError, match=r"memory_format=torch\.channels_last_3d: must be"):
+        StreamDataset(stream(jpeg_shards), memory_format=torch.channels_last_3d)
+
+
 def test_images_are_not_copied(jpeg_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     original = Stream.__iter__

@@ -216,6 +216,29 @@ print(json.dumps({
     "state of whole": tried(whole.dataset.state_dict),
 }))
 """
+DDP = """
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+
+def trained(**options):
+    # A convolution of 1x1 with a stride, as the shortcuts of a ResNet.
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 1, stride=2, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    batches = StreamDataset(data.stream(batch_size=8, seed=3), inputs="image", targets="label", **options)
+    model = DistributedDataParallel(network)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for images, labels, weight in batches:
+            model(images.float()).sum().backward()
+    return ["Grad strides do not match bucket view strides" in str(one.message) for one in found]
+
+# PyTorch says it once in a process, so the one that it does not concern comes first.
+print(json.dumps([trained(), trained(memory_format=torch.channels_last)]))
+"""
 TRAINER = """
 from transformers import Trainer, TrainingArguments
 
@@ -376,6 +399,11 @@ def test_accelerate_gives_each_process_its_share(raw_shards: Path, hashes: list[
     assert [result["whole"].pop(0) for result in results] == [3, 3]
     whole = [alternating(list(shares)) for shares in zip(*(result["whole"] for result in results), strict=True)]
     assert whole == epochs[:2]
+
+
+@pytest.mark.slow
+def test_the_gradients_of_distributed_data_parallel_fit_their_buckets(raw_shards: Path) -> None:
+    assert run_ranks(COMMON + DDP, raw_shards) == [[[], [True]]] * 2
 
 
 @needs("accelerate", "transformers")

@@ -86,3 +86,8 @@ def test_a_place_that_is_not_there(bucket: str, tmp_path: Path) -> None:
     for url in ("file://data/shards", "file://shards"):
         with pytest.raises(ValueError, match="three slashes"):
             directory(url)
+
+
+def test_a_path_that_no_system_could_have_is_no_directory(tmp_path: Path) -> None:
+    directory = LocalDirectory(tmp_path / ("a" * 300))
+    assert not directory.exists() and directory.names() == []

@@ -458,7 +458,7 @@ def test_a_damaged_mask_is_skipped_with_its_record(folder: Path) -> None:
         (
             lambda: [v2.CenterCrop(9), Flip()],
             IMAGES,
-            "'mask' has to follow: make it the last transform; or leave 'mask'",
+            "'mask' has to follow: make it the last one, all of them in one Com",
         ),
         (
             lambda: A.Compose([A.NoOp()]),
@@ -490,6 +490,17 @@ def test_a_transform_that_cannot_take_a_record_is_one_line(
     with pytest.raises(ValueError, match=message) as caught:
         data.stream(batch_size=4, fields=("image", *fields), image=transform())
     assert "\n" not in str(caught.value)
+
+
+def test_a_transform_of_colours_may_say_that_pixels_stay(data: Any) -> None:
+    jitter = pytest.importorskip("torchvision.transforms").ColorJitter(0.5, 0.5)
+    jitter.keeps_places = True
+    options: dict[str, Any] = {"batch_size": 4, "seed": 3, "fields": FIELDS}
+    crop = [RandomResizedCrop(20), Flip()]
+    found = data.stream(image=[jitter, *crop], **options).batch(0, 0)
+    plain = data.stream(image=crop, **options).batch(0, 0)
+    assert not np.array_equal(found["image"], plain["image"])
+    assert same({**found, "image": plain["image"], "right": plain["right"]}, plain)
 
 
 def test_masks_without_their_image_are_one_line(data: Any) -> None:

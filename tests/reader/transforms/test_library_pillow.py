@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 import random
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +20,7 @@ from support.libraries import global_states, picture, same_states, seeded_by_han
 from shard_reader import Draws, Flip
 from shard_reader.transforms import OfPil
 from shard_reader.transforms.compose import compose
+from shard_reader.transforms.libraries.generators import seeded
 
 
 def turned(image: Image.Image) -> Image.Image:
@@ -218,6 +222,29 @@ def test_a_seeded_chain_gives_each_function_the_seed_of_its_record() -> None:
         # The draws of this package's transforms are the same as without.
         assert np.array_equal(found, Flip()(expected, Draws(1, position)))
     assert same_states(before, global_states())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_forked_does_not_wait_for_a_thread_of_its_parent() -> None:
+    is_seeded, is_over = threading.Event(), threading.Event()
+
+    def holds() -> None:
+        with seeded(Draws(1, 0)):
+            is_seeded.set()
+            is_over.wait()
+
+    thread = threading.Thread(target=holds)
+    thread.start()
+    is_seeded.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # instead of waiting for ever
+        with seeded(Draws(1, 1)):
+            os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    is_over.set()
+    thread.join()
+    assert status == 0
 
 
 def test_a_generator_of_its_own_is_named() -> None:

@@ -96,6 +96,9 @@ def test_draws_never_change() -> None:
     one = Draws(KEY, 7)
     assert [one.uniform(), one.uniform(-2, 3), one.integer(1000)] == [0.3998052060209121, 0.3883822261941674, 162]
     assert Draws(KEY, 7).generator().integers(0, 1000, 4).tolist() == [384, 627, 344, 990]
+    one = Draws(KEY, 7)
+    assert [one.child(0).uniform(), one.child(1).uniform()] == [0.90504818981911, 0.9550904503104881]
+    assert one.uniform() == Draws(KEY, 7).uniform() and one.child(1).uniform() == 0.9550904503104881
     assert Draws(2**64 + KEY, 7).uniform() == Draws(KEY, 7).uniform() == 0.3998052060209121
 
 
