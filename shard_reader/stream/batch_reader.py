@@ -75,7 +75,8 @@ class BatchReader:
         readers: number of readers, in as many processes, that share the memory for remote bytes.
 
     Attributes:
-        workers: what makes the batches of a loop. For processes, this reader works in the thread that calls it.
+        workers: the kind of workers that make the batches of a loop. With processes, this reader works in the thread
+            that calls it.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ class ReadOptions:
 def chosen_workers(
     asked: Workers | None, transforms: Mapping[str, ComposedTransform], joined: Sequence[str]
 ) -> Workers:
-    """What makes the batches of a stream: as asked, or else processes where a transform needs them.
+    """The workers of a stream: as asked, or else processes where a transform needs them.
 
     Args:
         transforms: the transforms of each image field.

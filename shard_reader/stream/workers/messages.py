@@ -1,4 +1,4 @@
-"""What a stream and its worker processes tell each other."""
+"""The messages between a stream and its worker processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Answer", "Begin", "Drop", "Failure", "InBuffer", "Make", "Setup"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What the batches of a stream are made from.
+    """The records of a stream, and its options.
 
     Attributes:
         probed_images: as in `BatchReader`.

@@ -36,7 +36,7 @@ _SHARED = 1 << 16  # bytes: smaller arrays go through the pipe
 _HELD = 8  # batches that frameworks hold at a time
 _LOOK_SECONDS = 5.0  # how often to look for a process whose pipe is held open by another one
 _END_SECONDS = 1.0  # for processes to end by themselves
-_CLOSED = "the worker processes of this loop have ended, since its stream was closed or another loop failed"
+_CLOSED = "the worker processes of this loop have ended, since its stream was closed or forked, or another loop failed"
 
 
 class WorkerPool:
@@ -52,7 +52,7 @@ class WorkerPool:
     """
 
     def __init__(self, reader: BatchReader, data: RecordSource, order: BatchOrder, seed: int) -> None:
-        self.reader, self.order, self.process = reader, order, os.getpid()
+        self.reader, self.order, self._process = reader, order, os.getpid()
         self._numbers = itertools.count()
         self._alive = set[int]()  # the loops under way
         self._dropped = deque[int]()  # loops that the processes are still to be told about
@@ -68,7 +68,7 @@ class WorkerPool:
         context = new_context()
         content = packed(setup, context, options.image or options.transform)
         self._workers = list[_Worker]()
-        self._end = weakref.finalize(self, _end, self._workers, self.process)
+        self._end = weakref.finalize(self, _end, self._workers, self._process)
         try:
             for number in range(count):
                 buffers = {name: SharedBuffers(size, keep) for name, size in sizes.items()}
@@ -80,41 +80,45 @@ class WorkerPool:
     @property
     def is_usable(self) -> bool:
         """Whether a loop may begin: its processes are there, and of this process."""
-        return (
-            not self.is_closed
-            and self.process == os.getpid()
-            and all(worker.process.is_alive() for worker in self._workers)
-        )
+        return not self.is_closed and all(worker.process.is_alive() for worker in self._workers)
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed, also by the end of Python."""
-        return not self._end.alive
+        """Whether it was closed, also by the end of Python, or is a copy in a process that was forked."""
+        return not self._end.alive or self._process != os.getpid()
 
     def close(self) -> None:
         """End the processes. Loops under way fail."""
         self._end()
         self._answers.clear()
 
-    def begin(self, epoch: int, steps: range, *, cold: bool) -> int:
-        """Begin a loop; its number."""
+    def new_loop(self) -> int:
+        """The number of a loop that is about to begin."""
         number = next(self._numbers)
         self._alive.add(number)
+        return number
+
+    def begin(self, loop: int, epoch: int, steps: range, *, cold: bool) -> None:
+        """Begin a loop."""
         for key in [key for key in list(self._answers) if key[0] not in self._alive]:
             self._answers.pop(key, None)
         self._tell_of_dropped()
         count = len(self._workers)
         for turn, worker in enumerate(self._workers):
             first, every = steps.start + turn * steps.step, steps.step * count
-            worker.send(Begin(number, epoch, first, every, cold, self.reader.has_checked_all))
-        return number
+            worker.send(Begin(loop, epoch, first, every, cold, self.reader.has_checked_all))
 
     def ask(self, loop: int, turn: int, step: int) -> None:
         """Have a process make a batch of a loop.
 
         Args:
             turn: the number of the step in the loop.
+
+        Raises:
+            RuntimeError: the processes have ended.
         """
+        if self.is_closed:
+            raise RuntimeError(_CLOSED)
         self._tell_of_dropped()
         self._workers[turn % len(self._workers)].ask(loop, step)
 
@@ -140,7 +144,7 @@ class WorkerPool:
     def drop(self, loop: int) -> None:
         """End a loop."""
         self._alive.discard(loop)
-        if self.is_closed or self.process != os.getpid():
+        if self.is_closed:
             return
         for key in [key for key in list(self._answers) if key[0] == loop]:
             self._answers.pop(key, None)
@@ -206,7 +210,8 @@ class WorkerBatches:
 
     def __iter__(self) -> Iterator[Made]:
         pool, steps = self._pool, self._steps
-        self._loop = loop = pool.begin(self._epoch, steps, cold=self._cold)
+        self._loop = loop = pool.new_loop()
+        pool.begin(loop, self._epoch, steps, cold=self._cold)
         asked = 0
         for turn, step in enumerate(steps):
             while asked < min(len(steps), turn + pool.ahead):
@@ -258,9 +263,10 @@ class _Worker:
 
     def ask(self, loop: int, step: int) -> None:
         """Ask for a batch."""
-        buffers = {name: shared.take() for name, shared in self.buffers.items()}
-        self.asked[loop, step] = buffers
-        self.send(Make(loop, step, dict(buffers)))
+        with self._sending:
+            buffers = {name: shared.take() for name, shared in self.buffers.items()}
+            self.asked[loop, step] = buffers
+            self.send(Make(loop, step, dict(buffers)))
 
     def send(self, message: Begin | Make | Drop | None, *, wait: bool = True) -> bool:
         """Send a message. If the process has ended, `receive` raises the error.

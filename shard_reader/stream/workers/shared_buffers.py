@@ -25,6 +25,8 @@ __all__ = ["SharedBuffers"]
 class SharedBuffers:
     """Buffers of one size, by number: this process leases them, and a worker process fills them.
 
+    One thread at a time may take some. Any may drop what was leased.
+
     Args:
         size: size of each buffer, in bytes.
         keep: the most free buffers that keep their memory for later batches.

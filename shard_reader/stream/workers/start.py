@@ -12,7 +12,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -66,12 +66,18 @@ def started(context: BaseContext, target: Callable[..., None], name: str, *argum
         RuntimeError: the system starts no more processes.
     """
     process: BaseProcess = context.Process(target=target, args=arguments, name=name, daemon=True)  # type: ignore[attr-defined]
-    is_forked = context.get_start_method() == "fork"
+    method = context.get_start_method()
     # Functions of the user's script need it. Otherwise the script is not run again, and needs no guard.
-    needs_main = is_forked or any(b"__main__" in one for one in arguments if isinstance(one, bytes))
+    needs_main = method == "fork" or any(b"__main__" in one for one in arguments if isinstance(one, bytes))
     try:
-        with _starting, _signals_wait(is_forked), contextlib.nullcontext() if needs_main else _without_main():
-            _start(process)
+        with _starting, contextlib.nullcontext() if needs_main else _without_main():
+            # Helpers of multiprocessing, which start with the first process, take signals as usual.
+            if method == "forkserver":
+                forkserver.ensure_running()
+            if method != "fork":
+                resource_tracker.ensure_running()
+            with _signals_wait():
+                _start(process)
     except OSError as error:
         raise RuntimeError(
             f"a worker process cannot be started ({error.strerror}): take fewer (threads=), or raise the limit"
@@ -87,11 +93,8 @@ def _start(process: BaseProcess) -> None:
 
 
 @contextlib.contextmanager
-def _signals_wait(is_forked: bool) -> Iterator[None]:
+def _signals_wait() -> Iterator[None]:
     """Hold back signals while a process is started, which handles them in its own way when it has begun."""
-    if not is_forked:
-        # It is started with the first process, and would unblock SIGINT.
-        resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

@@ -250,11 +250,15 @@ def test_a_fork_has_no_part_in_the_processes(path: Path) -> None:
     with one:
         expected = digests(one.batches(1))
         loop: Iterator[Any] | None = iter(one)
+        other = one.batches(2)
         assert loop is not None
         next(loop)
-        number = os.fork()
+        next(other)
+        number, ok = os.fork(), False
         if number == 0:
             try:
+                with pytest.raises(RuntimeError, match="forked"):
+                    next(other)
                 loop = None
                 ok = digests(one.batches(1)) == expected
                 one.close()
