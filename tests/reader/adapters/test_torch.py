@@ -23,6 +23,7 @@ pytest.importorskip("torchdata", reason="needs torchdata")
 from torch.utils.data import DataLoader, RandomSampler  # noqa: E402  # after the check that it can be
 from torchdata.stateful_dataloader import StatefulDataLoader  # noqa: E402
 
+from shard_reader.adapters.torch_tensors import tensors  # noqa: E402
 from shard_reader.torch import RecordDataset, StreamDataset, normalization  # noqa: E402
 
 pytestmark = [
@@ -81,6 +82,15 @@ def test_a_memory_format_of_images_can_be_asked_for(jpeg_shards: Path, memory_fo
     assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), next(iter(stream(jpeg_shards)))["image"])
     with pytest.raises(ValueError, match=r"memory_format=torch\.channels_last_3d: must be"):
         StreamDataset(stream(jpeg_shards), memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32", "float64", "int64", "bool"])
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+def test_a_contiguous_copy_has_every_pixel(dtype: str, channels: int) -> None:
+    """Also of a share of a batch, whose images do not follow each other."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 7, 9, channels)).astype(dtype)[1::2]
+    found = tensors({"image": images}, None, frozenset({"image"}), torch.contiguous_format)["image"]
+    assert found.is_contiguous() and np.array_equal(found.numpy(), images.transpose(0, 3, 1, 2))
 
 
 def test_images_are_not_copied(jpeg_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
