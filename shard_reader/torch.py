@@ -16,25 +16,22 @@ except ModuleNotFoundError as error:
         "shard_reader.torch needs PyTorch: pip install 'image-shards[torch]'", name=error.name
     ) from error
 
+from shard_reader.adapters import torch_callers
 from shard_reader.adapters.device_queue import prefetch_to_device
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.normalization import pixel_statistics
-from shard_reader.adapters.torch_callers import Callers, Place, callers, counting_loader, is_len_of_dispatcher
+from shard_reader.adapters.torch_callers import Callers, Place, callers
 from shard_reader.adapters.torch_records import RecordDataset
 from shard_reader.adapters.torch_tensors import Copies, image_names, tensors
 from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops
 from shard_reader.dataset.records import Records
+from shard_reader.errors import StateError
 from shard_reader.order.coverage import Coverage
 from shard_reader.stream.batch_reader import Batch
 from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
 
 __all__ = ["RecordDataset", "StreamDataset", "normalization"]
-
-_TAKEN_AHEAD = (
-    "Accelerate takes batches in advance for several processes: the position is known only if they share the stream"
-    " (distributed=True), or loop over the StreamDataset itself"
-)
 
 
 class StreamDataset(IterableDataset[Any]):
@@ -93,7 +90,7 @@ class StreamDataset(IterableDataset[Any]):
         self._place: Place | None = None  # the loop's position, where the stream is ahead of it
         self._moves = stream.moves  # the stream's moves at that time
         self._all_ranks: Stream | None = None  # the stream of all ranks, where Accelerate hands out its batches
-        self._is_elsewhere = self._is_unknown = False  # the loop is in the main process; its position is not known
+        self._is_handed_out = self._is_unknown = False  # by Accelerate; where the position of the loop is not known
         self._loops = WorkerLoops()
         self._passes, self._resumed = 0, False  # in a worker process: its loops, and whether it was given a position
 
@@ -105,7 +102,7 @@ class StreamDataset(IterableDataset[Any]):
         """The number of batches in an epoch."""
         stream = self._stream
         ranks = stream.order.world_size
-        return stream.order.epoch_steps * ranks if ranks > 1 and is_len_of_dispatcher() else len(stream)
+        return stream.order.epoch_steps * ranks if ranks > 1 and torch_callers.is_len_of_dispatcher() else len(stream)
 
     def __iter__(self) -> Iterator[Any]:
         """The elements of one epoch.
@@ -124,12 +121,11 @@ class StreamDataset(IterableDataset[Any]):
             return Loop(self._of_worker(epoch, step, worker.num_workers))
         found = callers(ranks)
         self._go_to(found.start(self._next, self._is_restored))
-        is_handed_out = found.processes > 1 and ranks > 1
-        self._is_elsewhere = is_handed_out and stream.order.rank > 0
+        self._is_handed_out = found.processes > 1 and ranks > 1
         self._is_unknown = found.processes > ranks
         if self._is_elsewhere:
             self._moves, self._place = stream.moves, stream.next
-        return Loop(self._of_all_ranks(found.is_ahead) if is_handed_out else self._of_stream(found.is_ahead))
+        return Loop(self._of_all_ranks(found.is_ahead) if self._is_handed_out else self._of_stream(found.is_ahead))
 
     def __getstate__(self) -> dict[str, Any]:
         if get_spawning_popen() is not None:
@@ -159,7 +155,7 @@ class StreamDataset(IterableDataset[Any]):
         if self._moves != stream.moves:
             return stream.state_dict()
         if self._is_unknown:
-            raise RuntimeError(_TAKEN_AHEAD)
+            raise RuntimeError(torch_callers.TAKEN_IN_ADVANCE)
         if self._is_elsewhere:
             return stream.state_dict() | {"step": None}  # Accelerate asks every process, and saves the main process's
         return stream.state_dict() if self._place is None else stream.state_at(self._place[1], self._place[0])
@@ -172,7 +168,7 @@ class StreamDataset(IterableDataset[Any]):
         """
         if self._loops.next(self._stream) != self._stream.next:
             raise RuntimeError("the batches were made by worker processes, which count them: take num_workers=0")
-        if self._all_ranks is not None and self._moves == self._stream.moves:
+        if self._is_handed_out and self._moves == self._stream.moves:
             raise RuntimeError("Accelerate's main process read the batches of all ranks: loop over the dataset itself")
         return self._stream.coverage()
 
@@ -180,8 +176,10 @@ class StreamDataset(IterableDataset[Any]):
         """Go to a position of a stream of any rank and world size.
 
         Raises:
-            StateError: the position is of another dataset or order.
+            StateError: the position is of another dataset or order, or of a process that had none.
         """
+        if isinstance(state, dict) and "step" in state and state["step"] is None:
+            raise StateError(torch_callers.NO_POSITION)
         if get_worker_info() is None:
             self._stream.load_state_dict(state)
             self._loops.go_to(self._stream, self._stream.next)
@@ -199,7 +197,7 @@ class StreamDataset(IterableDataset[Any]):
             ValueError: Accelerate would divide the batches as it cannot.
         """
         stream = self._stream
-        loader = counting_loader(stream.order.world_size)
+        loader = torch_callers.counting_loader(stream.order.world_size)
         if loader is not None:
             loader.iteration = self._next[0]
             return
@@ -219,6 +217,11 @@ class StreamDataset(IterableDataset[Any]):
         if self._distributed:
             self._whole = _of_this_rank(self._whole)
         return self._whole
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether the loop that began last is in Accelerate's main process, and not in this one."""
+        return self._is_handed_out and self._stream.order.rank > 0
 
     @property
     def _next(self) -> Place:

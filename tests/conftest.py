@@ -18,6 +18,10 @@ from support.images import shared, write_image
 from support.servers import Servers, Store, Unavailable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each has one CPU. Threads of PyTorch and BLAS that wait for each other would take twice the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # torchvision loads triton, whose LLVM aborts a process in which TensorFlow or JAX has loaded its own.
 sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 # A shell's background job ignores them, and so would every command that the tests interrupt.

@@ -14,13 +14,30 @@ from typing import Any
 
 from shard_reader.errors import StateError
 
-__all__ = ["Callers", "Place", "callers", "counting_loader", "is_len_of_dispatcher"]
+__all__ = [
+    "NO_POSITION",
+    "TAKEN_IN_ADVANCE",
+    "Callers",
+    "Place",
+    "callers",
+    "counting_loader",
+    "is_len_of_dispatcher",
+]
 
 Place = tuple[int, int]
 """An epoch, and a step of it."""
 Values = Mapping[str, Any]
 """The local variables of a function."""
 
+TAKEN_IN_ADVANCE = (
+    "Accelerate takes batches in advance for several processes: the position is known only if they share the stream"
+    " (distributed=True), or loop over the StreamDataset itself"
+)
+NO_POSITION = (
+    "the state is of a process that Accelerate handed its batches: the main process has the position, and its state is"
+    " the one to save (with use_stateful_dataloader=True, Accelerate lets any process write it: leave that out, and"
+    " call accelerator.register_for_checkpointing(dataset))"
+)
 _BATCHES = (
     "a StreamDataset gives batches, and this DataLoader would make batches of batches: pass batch_size=None (in Hugging"
     " Face's Trainer, have get_train_dataloader return DataLoader(self.train_dataset, batch_size=None))"

@@ -69,6 +69,29 @@ def test_the_loader_of_timm_gives_each_record(reader: Callable[..., Any], raw_sh
     assert np.array_equal(np.sort(labels), np.sort(open_dataset(raw_shards).column("label")))
 
 
+def test_the_position_under_the_prefetch_of_timm_is_that_of_the_batch_in_use(
+    reader: Callable[..., Any], raw_shards: Path
+) -> None:
+    import torch
+    from timm.data.loader import PrefetchLoader
+    from torch.utils.data import DataLoader
+
+    from shard_reader.torch import StreamDataset
+
+    def batches() -> StreamDataset:
+        stream = open_dataset(raw_shards).stream(batch_size=8, remainder="drop")
+        return StreamDataset(stream, inputs="image", targets="label", weight=None)
+
+    expected, dataset = [labels.tolist() for _, labels in batches()], batches()
+    loop = iter(PrefetchLoader(DataLoader(dataset, batch_size=None), device=torch.device("cpu")))
+    taken = [next(loop)[1].tolist() for _ in range(3)]
+    assert dataset.state_dict()["step"] == 3
+    resumed = batches()
+    resumed.load_state_dict(dataset.state_dict())
+    assert taken + [labels.tolist() for _, labels in resumed] == expected
+    assert len(list(loop)) == 3 and dataset.state_dict()["epoch"] == 1
+
+
 def test_what_timm_cannot_open_is_refused(reader: Callable[..., Any], class_folders: Path, tmp_path: Path) -> None:
     options = ["--size=8x8", "--encoding=raw", "--dtype=float32"]
     with open_dataset(prepared(class_folders, tmp_path / "shards", *options)) as data:

@@ -191,22 +191,32 @@ def saved(kind, position):
             for number, batch in enumerate(loader):
                 taken[0][1].append(batch["content_hash"].tolist())
                 if number == 2:
-                    position[kind] = one.state_dict()["step"]
+                    if kind != "stateful":  # whose loader has the position
+                        position[kind] = one.state_dict()["step"]
                     run.save_state(f"{sys.argv[2]}/{kind}")
                     run.wait_for_everyone()
                     break
     return taken
 
+"""
+ACCELERATE_RANKS = """
 whole = prepared(loader(distributed=False))
 position = {}
+few = StreamDataset(data.select(range(41)).stream(batch_size=8, fields=("content_hash",), remainder="keep"))
+evaluator = accelerator()
+gathered = [
+    evaluator.gather_for_metrics(batch["content_hash"]).tolist()
+    for batch in evaluator.prepare(DataLoader(few, batch_size=None))
+]
 shared = prepared(loader())
 print(json.dumps({
     "shared": [len(shared), read(shared), read(shared), read(shared)],
     "skipped": resumed((0, 0), skip=2, epochs=2),
     "restored": resumed((2, 4), epochs=2),
     "restored and skipped": resumed((0, 3), skip=3, epochs=2),
+    "none": tried(lambda: dataset().load_state_dict(dataset().state_dict() | {"step": None})),
     "twice": tried(lambda: resumed((0, 3), skip=2)),
-    "saved": {kind: saved(kind, position) for kind in ("itself", "loader", "stateful")},
+    "saved": {kind: saved(kind, position) for kind in ("itself", "loader")},
     "position": position,
     "workers": tried(lambda: read(prepared(loader(workers=1)))),
     "grouped": tried(lambda: read(prepared(loader(), dispatch_batches=False))),
@@ -214,7 +224,13 @@ print(json.dumps({
     "split": tried(lambda: read(prepared(loader(), split_batches=True))),
     "whole": [len(whole), read(whole), read(whole)],
     "state of whole": tried(whole.dataset.state_dict),
+    "coverage": tried(shared.dataset.coverage),
+    "gathered": sorted(sum(gathered, [])),
 }))
+"""
+ACCELERATE_ALONE = """
+position = {}
+print(json.dumps([[saved(kind, position) for kind in ("itself", "loader", "stateful")], position]))
 """
 DDP = """
 from torch import distributed, nn
@@ -321,7 +337,7 @@ def saved(kind, name, **when):
 KINDS = {
     "itself": dataset,
     "loader": loader,
-    "workers": lambda: loader(workers=1),
+    "workers": lambda: DataLoader(dataset(), batch_size=None, num_workers=1, persistent_workers=True),
     "stateful": lambda: StatefulDataLoader(dataset(), batch_size=None),
 }
 result = {}
@@ -373,7 +389,7 @@ def by_step(results: list[Any]) -> list[list[int]]:
 @needs("accelerate", "torchdata")
 @pytest.mark.slow
 def test_accelerate_gives_each_process_its_share(raw_shards: Path, hashes: list[list[int]], tmp_path: Path) -> None:
-    results = run_ranks(COMMON + ACCELERATE, raw_shards, tmp_path)
+    results = run_ranks(COMMON + ACCELERATE + ACCELERATE_RANKS, raw_shards, tmp_path)
     epochs = [hashes[:6], hashes[6:12], hashes[12:]]
 
     def loops(kind: str) -> list[list[list[int]]]:
@@ -384,21 +400,36 @@ def test_accelerate_gives_each_process_its_share(raw_shards: Path, hashes: list[
     assert loops("skipped") == [hashes[2:6], epochs[1]]
     assert loops("restored") == [hashes[16:], by_step_of_epoch(raw_shards, 3)]
     assert loops("restored and skipped") == [hashes[3:6], epochs[1]]
-    for kind in ("itself", "loader", "stateful"):
+    for kind in ("itself", "loader"):
         before, after = ([result["saved"][kind][run] for result in results] for run in range(2))
         taken = [by_step(shares) for shares in (*zip(*before, strict=True), *zip(*after, strict=True))]
         assert taken == [epochs[0], hashes[6:9], hashes[9:12], epochs[2]], kind
-    assert [result["position"]["loader"] for result in results] == [3, None]  # only the main process knows it
+    # Only the main process knows it, where it reads for all.
+    assert [result["position"] for result in results] == [{"itself": 3, "loader": step} for step in (3, None)]
     for result in results:
+        assert "of a process that Accelerate handed its batches" in result["none"]
         assert "skips 2 batches, and the stream was restored to step 3" in result["twice"]
         assert "num_workers=1: Accelerate has one process read" in result["workers"]
         assert "would take batches for records" in result["grouped"]
         assert "pass batch_size=None" in result["batched"]
         assert "`split_batches==True` you must have a `batch_size`" in result["split"]  # Accelerate's own error
         assert "takes batches in advance for several processes" in result["state of whole"]
+        assert "main process read the batches of all ranks" in result["coverage"]
+        # Of the last batch of one record, each process gets one, and Accelerate leaves the repeated one out.
+        assert result["gathered"] == sorted(open_dataset(raw_shards).column("content_hash")[:41].tolist())
     assert [result["whole"].pop(0) for result in results] == [3, 3]
     whole = [alternating(list(shares)) for shares in zip(*(result["whole"] for result in results), strict=True)]
     assert whole == epochs[:2]
+
+
+@needs("accelerate", "torchdata")
+@pytest.mark.slow
+def test_a_position_under_accelerate_is_that_of_the_batch_in_use(
+    raw_shards: Path, hashes: list[list[int]], tmp_path: Path
+) -> None:
+    kinds, position = run(COMMON + ACCELERATE + ACCELERATE_ALONE, raw_shards, tmp_path)
+    assert kinds == [[[hashes[:6], hashes[6:9]], [hashes[9:12], hashes[12:]]]] * 3
+    assert position == {"itself": 3, "loader": 3}
 
 
 @pytest.mark.slow
