@@ -102,7 +102,7 @@ def test_processes_start_in_any_way(
     place=st.tuples(st.integers(0, 2), st.floats(0, 1)),
     encoding=st.sampled_from(["raw", "jpeg"]),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_any_options_from_any_place(
     datasets: dict[str, Path],
     workers: int,
