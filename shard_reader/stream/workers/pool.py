@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import signal
 import threading
 import time
@@ -105,6 +106,10 @@ class WorkerPool:
         self._tell_of_dropped()
         count = len(self._workers)
         for turn, worker in enumerate(self._workers):
+            # Those of loops that broke off: nobody else takes them, and each holds the memory of a batch.
+            while worker.has_answer():
+                self._take(worker)
+            self._make_room(worker)
             first, every = steps.start + turn * steps.step, steps.step * count
             worker.send(Begin(loop, epoch, first, every, cold, self.reader.has_checked_all))
 
@@ -120,7 +125,9 @@ class WorkerPool:
         if self.is_closed:
             raise RuntimeError(_CLOSED)
         self._tell_of_dropped()
-        self._workers[turn % len(self._workers)].ask(loop, step)
+        worker = self._workers[turn % len(self._workers)]
+        self._make_room(worker)
+        worker.ask(loop, step)
 
     def receive(self, loop: int, turn: int, step: int) -> _Received:
         """A batch that was asked for.
@@ -161,8 +168,21 @@ class WorkerPool:
                         self._dropped.append(loop)
                         return
 
+    def _make_room(self, worker: _Worker) -> None:
+        """Take answers until there is room for a message."""
+        # A process whose answers nobody takes waits with the next one, and reads no messages. If this one waited until
+        # they are read, both would wait for ever.
+        while not worker.has_room():
+            self._take(worker)
+
+    def _take(self, worker: _Worker) -> None:
+        """Take an answer that is there, if no other thread does."""
+        with worker.receiving:
+            if worker.has_answer():
+                self._receive(worker)
+
     def _receive(self, worker: _Worker) -> None:
-        """Take one answer."""
+        """Wait for an answer, and take it."""
         worker.wait()
         try:
             self._keep(worker, worker.receive())
@@ -176,6 +196,7 @@ class WorkerPool:
         if answer.loop is None:
             assert answer.failure is not None
             raise answer.failure.error()
+        self.reader.count(replace(answer.fetched, stalled_seconds=0.0))  # also for a loop that is over
         buffers = worker.asked.pop((answer.loop, answer.step))
         arrays = dict[str, Any]()
         if answer.loop in self._alive:
@@ -229,9 +250,9 @@ class WorkerBatches:
         began = time.perf_counter()
         answer, arrays = self._pool.receive(self._loop, turn, step)
         waited = time.perf_counter() - began
+        reader = self._pool.reader
         # Processes wait side by side, and only a part of it makes the loop wait.
-        reader, stalled = self._pool.reader, min(waited, answer.fetched.stalled_seconds)
-        reader.count(replace(answer.fetched, stalled_seconds=stalled))
+        reader.stalled(min(waited, answer.fetched.stalled_seconds))
         if answer.failure is not None:
             raise answer.failure.error()
         self.has_waited = self.has_waited or answer.has_waited
@@ -272,7 +293,7 @@ class _Worker:
         """Send a message. If the process has ended, `receive` raises the error.
 
         Args:
-            wait: wait for another thread that sends.
+            wait: wait for another thread that sends, and for room.
 
         Returns:
             whether it was sent.
@@ -280,11 +301,26 @@ class _Worker:
         if not self._sending.acquire(blocking=wait):
             return False
         try:
+            if not wait and not self._events(select.POLLOUT, 0):
+                return False
             with contextlib.suppress(OSError):
                 self._pipe.send(message)
         finally:
             self._sending.release()
         return True
+
+    def has_answer(self) -> bool:
+        """Whether an answer is there, or the process has ended."""
+        return bool(self._events(select.POLLIN, 0))
+
+    def has_room(self) -> bool:
+        """Wait for room for a message, or for an answer. Whether there is room, or the process has ended."""
+        return bool(self._events(select.POLLIN | select.POLLOUT, None) & ~select.POLLIN)
+
+    def _events(self, wanted: int, timeout: int | None) -> int:
+        poll = select.poll()
+        poll.register(self._pipe, wanted)
+        return sum(events for _, events in poll.poll(timeout))
 
     def wait(self) -> None:
         """Wait for an answer, or the end of the process."""

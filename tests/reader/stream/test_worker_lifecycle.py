@@ -21,6 +21,7 @@ from support.worker_processes import Noise, memory_of, processes, says_its_proce
 
 from shard_reader import Stream, open_dataset
 from shard_reader.stream.workers import child
+from shard_reader.stream.workers.messages import Drop
 from shard_reader.stream.workers.pool import WorkerPool
 from shard_reader.stream.workers.shared_buffers import SharedBuffers
 
@@ -192,6 +193,34 @@ def test_no_file_stays_open(path: Path) -> None:
     del one
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+def test_loops_that_break_off_leave_nothing_behind(path: Path) -> None:
+    # Only the first process is asked for a batch. Answers of the second one would fill its pipe, and then both
+    # processes would wait for each other.
+    with stream(path) as one:
+        for _ in range(40):
+            next(iter(one))
+        assert one._pool is not None
+        assert sum(len(worker.asked) for worker in one._pool._workers) < 20
+
+
+def test_answers_are_taken_where_a_process_reads_no_messages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stream(path) as one:
+        loop = iter(one)
+        next(loop)
+        assert one._pool is not None
+        pool, worker = one._pool, one._pool._workers[1]
+        process = worker.process.pid
+        assert process is not None
+        multiprocessing.connection.wait([worker._pipe], 300)  # its answer is there
+        os.kill(process, signal.SIGSTOP)
+        while worker.send(Drop(-1), wait=False):
+            pass
+        keep = pool._keep
+        monkeypatch.setattr(pool, "_keep", lambda *found: (keep(*found), os.kill(process, signal.SIGCONT)))
+        pool._make_room(worker)
+        assert sum(1 for _ in loop) == len(one) - 1
 
 
 def test_two_streams_at_once_and_one_for_an_evaluation_inside(path: Path) -> None:
