@@ -230,7 +230,7 @@ def test_what_is_no_image_is_one_line(image: NDArray[Any], transform: Any, messa
 
 @pytest.mark.parametrize("kind", [v2.MixUp, v2.CutMix])
 def test_a_transform_of_batches_is_refused_at_once(kind: Any) -> None:
-    with pytest.raises(ValueError, match="mixes the images and labels of a batch, .*: call it in the loop"):
+    with pytest.raises(ValueError, match=r"mixes the images and labels of a batch, .*: call it in the loop"):
         compose(v2.Compose([v2.Resize((9, 9)), kind(num_classes=3)]))
 
 
