@@ -69,6 +69,11 @@ class StreamDataset(IterableDataset[Any]):
         ...     loss = (cross_entropy(model(images), labels, reduction="none") * weight).sum() / weight.sum()
     """
 
+    # Of the class, since pickles of earlier versions have none of them.
+    _all_ranks: Stream | None = None  # the stream of all ranks, where Accelerate hands out its batches
+    _is_handed_out = _is_unknown = False  # by Accelerate; where the position of the loop is not known
+    _memory_format: torch.memory_format | None = None
+
     def __init__(
         self,
         stream: Stream,
@@ -89,8 +94,6 @@ class StreamDataset(IterableDataset[Any]):
         self._device, self._memory_format = None if device is None else torch.device(device), memory_format
         self._place: Place | None = None  # the loop's position, where the stream is ahead of it
         self._moves = stream.moves  # the stream's moves at that time
-        self._all_ranks: Stream | None = None  # the stream of all ranks, where Accelerate hands out its batches
-        self._is_handed_out = self._is_unknown = False  # by Accelerate; where the position of the loop is not known
         self._loops = WorkerLoops()
         self._passes, self._resumed = 0, False  # in a worker process: its loops, and whether it was given a position
 

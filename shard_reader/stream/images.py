@@ -25,7 +25,7 @@ from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import key
 from shard_reader.printable import printable
 from shard_reader.shards.source import RecordSource
-from shard_reader.stream.arrays.lookup import Lookup, Payloads, PendingBatch
+from shard_reader.stream.arrays.lookup import Lookup, Payloads, PendingBatch, error_of_transform
 from shard_reader.stream.arrays.threads import Threads
 from shard_reader.stream.options import ReadOptions
 from shard_reader.system.buffers import BufferPool, Buffers
@@ -180,7 +180,13 @@ class BatchImages:
     def _probe(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and dtype of a transform's result, where only a call shows them."""
         if self.probed is None:
-            result = self._transform(self._first_image(), Draws(0, 0))
+            record, image = self._first_image()
+            try:
+                result = self._transform(image, Draws(0, 0))
+            except Exception as error:
+                located = self._data.locate(np.array([record]))
+                shard, row = located.shards[located.which[0]], int(located.rows[0])
+                raise error_of_transform(error, shard, row, self._name)  # noqa: B904  # it has its cause
             if not isinstance(result, np.ndarray) or result.dtype.hasobject:
                 raise ValueError(
                     f"{self._transform!r} gives {type(result).__qualname__}: transforms give arrays of numbers"
@@ -188,12 +194,12 @@ class BatchImages:
             self.probed = result.shape, result.dtype.newbyteorder("=")
         return self.probed
 
-    def _first_image(self) -> NDArray[Any]:
-        """The first image; where damaged records are skipped, the first sound one."""
+    def _first_image(self) -> tuple[int, NDArray[Any]]:
+        """The first image, and its record; where damaged records are skipped, those of the first sound one."""
         for record in range(len(self._data)):
             try:
                 pixels = self._data.image(record, self._name)
-                return pixels[..., np.newaxis] if self._is_flat else pixels
+                return record, pixels[..., np.newaxis] if self._is_flat else pixels
             except CorruptionError:
                 if self._on_error == "raise" or record == len(self._data) - 1:
                     raise
@@ -326,11 +332,11 @@ class FurtherImages(BatchImages):
             shape = (*self._data.fields[IMAGE].shape[:2], shape[2])
         return _image_shape(self._data, self._name, self._transform.output_shape(shape))
 
-    def _first_image(self) -> NDArray[Any]:
-        pixels = super()._first_image()
+    def _first_image(self) -> tuple[int, NDArray[Any]]:
+        record, pixels = super()._first_image()
         fields = {name: self._data.fields[name] for name in size_columns(IMAGE)}
-        height, width = (int(values[0]) for values in self._data.locate(np.zeros(1, np.int64)).columns(fields).values())
-        return self._scaled(pixels, (height, width))
+        height, width = (int(values[0]) for values in self._data.locate(np.array([record])).columns(fields).values())
+        return record, self._scaled(pixels, (height, width))
 
     def _scaled(self, pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         """Pixels at the size of the record's first image."""

@@ -17,7 +17,7 @@ from shard_reader.shards.shard import OUTSIDE, OpenShard
 from shard_reader.stream.arrays.threads import Task
 from shard_reader.system.memory_map import Window
 
-__all__ = ["Lookup", "Payloads", "PendingBatch"]
+__all__ = ["Lookup", "Payloads", "PendingBatch", "error_of_transform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +164,7 @@ class PendingBatch:
 
     def fail_transform(self, place: int, error: Exception, name: str = IMAGE) -> None:
         """Note the error of a transform, with the record that it was given."""
-        shard, row = self.shard(place)
-        assert isinstance(shard, OpenShard)  # it had an image
-        what = shard.called(name)
-        # ValueError is how transforms reject an image, so its text continues "the image". Any other error is a bug in
-        # the transform: its type and traceback stay as they are.
-        if isinstance(error, ValueError):
-            explained = ValueError(f"{shard.describe(row)}: {what} {error}")
-            explained.__cause__ = error
-            self.failures.append((place, explained))
-        else:
-            error.add_note(f"in {what} of {shard.describe(row)}")
-            self.failures.append((place, error))
+        self.failures.append((place, error_of_transform(error, *self.shard(place), name)))
 
     def fail_where_closed(self) -> None:
         """Note the records of shards that cannot be opened, for batches without images."""
@@ -197,3 +186,19 @@ class PendingBatch:
         """The shard of a record, or why it is not open, and the record's row."""
         located = self.lookup.located
         return located.shards[located.which[place]], int(located.rows[place])
+
+
+def error_of_transform(
+    error: Exception, shard: OpenShard | CorruptionError | OSError, row: int, name: str = IMAGE
+) -> Exception:
+    """The error of a transform, with the record that it was given: the row of a shard that is open."""
+    assert isinstance(shard, OpenShard)  # it had an image
+    what = shard.called(name)
+    # ValueError is how transforms reject an image, so its text continues "the image". Any other error is a bug in the
+    # transform: its type and traceback stay as they are.
+    if isinstance(error, ValueError):
+        explained = ValueError(f"{shard.describe(row)}: {what} {error}")
+        explained.__cause__ = error
+        return explained
+    error.add_note(f"in {what} of {shard.describe(row)}")
+    return error

@@ -60,6 +60,8 @@ def _array(result: Any) -> Image | None:
         return result
     kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(result).__mro__]
     if "torch.Tensor" in kinds:
+        if str(result.dtype) == "torch.bfloat16":
+            raise ValueError("becomes a tensor of bfloat16, which NumPy does not have: have the model convert it")
         pixels: Image = result.detach().cpu().numpy()
         return pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
     if "PIL.Image.Image" in kinds:

@@ -30,6 +30,8 @@ _FIXED = frozenset(
         *("CenterCropOrPad", "MaybePILToTensor", "MaybeToTensor", "ToNumpy", "TrimBorder"),  # of timm
     }
 )
+# Transforms that mix the images and the labels of a batch.
+_OF_BATCHES = frozenset({"CutMix", "MixUp", "Mixup", "FastCollateMixup"})
 _FIXED_CONTAINERS = frozenset({"Compose", "Sequential", "ModuleList"})
 
 # Transforms that turn an image of Pillow into a tensor. ToTensor scales it to 0..1, but passes a tensor on as it is.
@@ -40,7 +42,11 @@ _OF_TENSORS = frozenset({"ConvertImageDtype", "LinearTransformation", "Normalize
 
 
 class Torchvision(LibraryTransform):
-    """One of version 1: it gets an image of Pillow, as ImageFolder gives, or a tensor where one is needed."""
+    """One of version 1: it gets an image of Pillow, as ImageFolder gives, or a tensor where one is needed.
+
+    Raises:
+        ValueError: it transforms batches.
+    """
 
     library = "torchvision"
 
@@ -50,6 +56,11 @@ class Torchvision(LibraryTransform):
         code = [getattr(leaf, "lambd", leaf) for leaf in leaves if not _is_known(leaf) or hasattr(leaf, "lambd")]
         super().__init__(original, is_random=is_random, draws_globally=is_random, code=code)
         self._names = [type(leaf).__name__ for leaf in leaves]
+        if not _OF_BATCHES.isdisjoint(self._names):
+            raise ValueError(
+                f"image={self!r}: mixes the images and labels of a batch, and a stream has it transform one image: call"
+                " it in the loop, on each batch"
+            )
         self._takes_pil = self._wants_pil(self._names)
         self._changes_input = any(getattr(leaf, "inplace", False) for leaf in leaves)
         # timm's ToNumpy gives arrays of torch's order.

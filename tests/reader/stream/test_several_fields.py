@@ -44,6 +44,22 @@ def raw(request: pytest.FixtureRequest, folder: Path) -> Path:
     return several(folder / f"raw{request.param[0]}", size=request.param, encoding="raw", formats=FORMATS[:1])
 
 
+@pytest.mark.parametrize("error", [ValueError("is odd"), KeyError("odd")], ids=["refused", "bug"])
+def test_an_error_at_the_image_that_shows_the_shape_names_the_record(png: Path, error: Exception) -> None:
+    def fails(image: NDArray[Any]) -> NDArray[Any]:
+        raise error
+
+    data = open_dataset(png, "train")
+    for name, what in (("image", "the image"), ("right", "the image 'right'")):
+        crops = {"image": CenterCrop(8), "right": CenterCrop(8)}
+        stream = data.stream(batch_size=2, fields=tuple(crops), transform={**crops, name: fails})
+        with pytest.raises(type(error)) as caught:
+            _ = stream.specs
+        told = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+        assert data.describe(0) in told and what in told and "odd" in told
+        error.__notes__ = []
+
+
 def moves_of(stream: Any, step: int, place: int, transform: Any) -> tuple[int, int, list[Any]]:
     """Height and width of a record's image, and its moves, from the seed, the epoch and its position."""
     record = int(stream.order.records_of(0, step, step + 1)[place])

@@ -217,14 +217,21 @@ def test_a_message_of_many_lines_becomes_one() -> None:
             "is of uint16 with 3 channels, and Pillow has no such images: take",
         ),
         (picture(), v2.FiveCrop(9), "becomes tuple: transforms must give one image, a tensor, an array or an image"),
+        (picture(), v2.ToDtype(torch.bfloat16), "becomes a tensor of bfloat16, which NumPy does not have"),
         (picture(), v2.Lambda(lambda image: image[None]), "becomes an array of 4 dimensions: transforms must give one"),
     ],
-    ids=["uint16", "five", "batch"],
+    ids=["uint16", "five", "bfloat16", "batch"],
 )
 def test_what_is_no_image_is_one_line(image: NDArray[Any], transform: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         compose(transform)(image, Draws(1, 0))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [v2.MixUp, v2.CutMix])
+def test_a_transform_of_batches_is_refused_at_once(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"mixes the images and labels of a batch, .*: call it in the loop"):
+        compose(v2.Compose([v2.Resize((9, 9)), kind(num_classes=3)]))
 
 
 def test_a_chain_is_pickled_with_its_transforms() -> None:
