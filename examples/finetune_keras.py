@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up messages of TensorFlow
 
 import keras
+import numpy as np
 
 from shard_reader import CenterCrop, Flip, RandomResizedCrop, open_dataset
 from shard_reader.keras import ResumeCallback, ShardSequence
@@ -30,7 +31,10 @@ def main(shards: str, epochs: int, weights: str | None, checkpoint: str) -> floa
 
     model = pretrained(len(train_data.class_names), weights)
     resume = ResumeCallback(train, checkpoint, save_freq=50)
-    model.fit(train, epochs=epochs, initial_epoch=resume.initial_epoch, callbacks=[resume], verbose=2)
+    counts = np.bincount(train_data.column("label"), minlength=len(train_data.class_names))
+    balanced = {label: len(train_data) / (len(counts) * count) for label, count in enumerate(counts.tolist()) if count}
+    begun = {"initial_epoch": resume.initial_epoch, "callbacks": [resume]}
+    model.fit(train, validation_data=val, class_weight=balanced, epochs=epochs, verbose=2, **begun)
     _, accuracy = model.evaluate(val, verbose=0)
     print(f"accuracy on {len(val_data)} images of the val split: {accuracy:.1%}")
     return accuracy
