@@ -150,7 +150,7 @@ def test_a_process_that_cannot_begin_says_why(path: Path, spawned: None, monkeyp
 
 
 def test_a_class_below_the_guard_of_a_script_is_not_found_and_says_so() -> None:
-    with pytest.raises(TypeError, match=r"^a transform is not found .*attribute 'Noise'.*: define functions and classes"):
+    with pytest.raises(TypeError, match=r"^a transform is not found .*attribute 'Noise'.*: define functions"):
         child._unpacked(b"cos\nNoise\n.")
 
 
