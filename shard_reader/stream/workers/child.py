@@ -47,7 +47,7 @@ def serve(pipe: Connection, setup: Setup | bytes, buffers: dict[str, SharedBuffe
     # For libraries that the transforms load later.
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
-        worker = _Worker(pipe, pickle.loads(setup) if isinstance(setup, bytes) else setup, buffers)
+        worker = _Worker(pipe, _unpacked(setup) if isinstance(setup, bytes) else setup, buffers)
         _use_one_thread()
         give_up_generators()
     except BaseException as error:
@@ -182,6 +182,22 @@ class _Lent:
 
     def close(self) -> None:
         """Nothing: the parent frees it."""
+
+
+def _unpacked(setup: bytes) -> Setup:
+    """What was pickled for a process that was not forked.
+
+    Raises:
+        TypeError: a function or a class of the user is not where this process looks for it.
+    """
+    try:
+        found: Setup = pickle.loads(setup)
+    except AttributeError as error:
+        raise TypeError(
+            f"a transform is not found in worker processes, which are not forked ({error}): define functions and"
+            ' classes in a module, or at the top of a script, not in a notebook or below if __name__ == "__main__":'
+        ) from error
+    return found
 
 
 def _take_signals() -> None:

@@ -274,7 +274,7 @@ class _Worker:
         self.name, self.buffers = name, buffers
         self.asked: dict[tuple[int, int], dict[str, int]] = {}  # by loop and step: the buffers of each array
         self.receiving, self._sending = threading.Lock(), threading.RLock()
-        self._has_answered = False
+        self._has_answered, self._is_forked = False, context.get_start_method() == "fork"
         self._pipe, other = context.Pipe()
         try:
             name = f"shard_reader-worker-{name.partition(' ')[0]}"
@@ -360,7 +360,7 @@ class _Worker:
         if code == -signal.SIGKILL:
             why += ", by the system for want of memory, or by hand"
             remedy = "take fewer processes (threads=), or a smaller batch_size or prefetch"
-        elif code and code > 0 and not self._has_answered:
+        elif code and code > 0 and not self._has_answered and not self._is_forked:
             remedy += '; a script whose functions are transforms needs if __name__ == "__main__": around its loop'
         return RuntimeError(f"worker process {self.name} (process {number}) {why}: {remedy}")
 

@@ -16,6 +16,9 @@ from shard_reader.transforms.libraries.library import LibraryTransform, describe
 
 __all__ = ["Keras", "is_keras"]
 
+# AugMix takes its chains by Python's generator. With PyTorch, its gamma and beta distributions seed the global one.
+_OF_PROCESS = frozenset({"AugMix"})
+_OF_BATCHES = frozenset({"CutMix", "MixUp"})
 _SEEDS = (1 << 31) - 1  # seeds are of 32 bits, in some backends with a sign
 
 
@@ -25,7 +28,7 @@ class Keras(LibraryTransform):
     Each thread has a clone, on the CPU. The generator of each random layer is seeded for each image.
 
     Raises:
-        ValueError: a layer expects channels first.
+        ValueError: a layer expects channels first, or mixes the images of a batch.
         TypeError: a layer cannot be copied by its configuration and weights.
     """
 
@@ -39,8 +42,14 @@ class Keras(LibraryTransform):
                     f"image={described(layer)}: expects channels first, and images of a stream have channels last:"
                     " pass data_format='channels_last'"
                 )
+            if _is_of_library(type(layer)) and type(layer).__name__ in _OF_BATCHES:
+                raise ValueError(
+                    f"image={described(layer)}: mixes the images and labels of a batch, and a stream has it transform"
+                    " one image: call it in the loop, on each batch"
+                )
         own = [layer for layer in layers if not _is_of_library(type(layer))]
         is_global = any(draws_globally(layer, lambda value: False) for layer in own)
+        is_global = is_global or any(type(layer).__name__ in _OF_PROCESS for layer in layers)
         is_random = is_global or any(layer._seed_generators for layer in layers)
         super().__init__(original, is_random=is_random, draws_globally=is_global, code=own)
         try:
@@ -50,7 +59,17 @@ class Keras(LibraryTransform):
                 f"image={described(original)}: cannot be copied for each thread, by get_config() and weights:"
                 f" {type(error).__name__}: {error}"
             ) from error
+        self._weights = _weights(original)
         self._clones = threading.local()
+
+    def __call__(
+        self, image: NDArray[Any], draws: Draws | None = None, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """The result, `[height, width, channels]`, of the dtype that the library gives."""
+        if self.draws_globally and draws is not None and not hasattr(self._clones, "layer"):
+            # The first call of a layer traces it, and uses other draws of the process.
+            super().__call__(image, Draws(0, 0))
+        return super().__call__(image, draws, out)
 
     def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
         keras = importlib.import_module("keras")
@@ -60,7 +79,13 @@ class Keras(LibraryTransform):
             if draws is not None:
                 for generator in generators:
                     generator.state.assign([1 + draws.integer(_SEEDS), 0])
-            return np.asarray(keras.ops.convert_to_numpy(_result(clone, batch)))[0]
+            result = np.asarray(keras.ops.convert_to_numpy(_result(clone, batch)))[0]
+        if _weights(clone) != self._weights:
+            raise ValueError(
+                f"would go through weights that {self!r} makes at random in its first call: call it once, on a batch"
+                " of one image, and then pass it"
+            )
+        return result
 
     def _clone(self) -> tuple[Any, list[Any]]:
         """The clone of this thread, and its generators."""
@@ -86,6 +111,11 @@ def _result(layer: Any, batch: Any) -> Any:
     if any(_is_of_library(kind) and kind.__name__ == "DataLayer" for kind in type(layer).__mro__):
         batch = importlib.import_module("keras").ops.cast(batch, layer.compute_dtype)
     return layer(batch, training=True) if layer._call_has_training_arg else layer(batch)
+
+
+def _weights(layer: Any) -> int:
+    """The number of weights of a layer and those in it, without the states of generators."""
+    return sum(len(part.weights) for part in layer._flatten_layers())
 
 
 def _is_of_library(kind: type) -> bool:

@@ -14,7 +14,7 @@ from support.remote_data import digest, digests, file_of, write_dataset
 from support.worker_processes import Breaks, Kills, Noise, processes
 
 from shard_reader import CorruptionError, Stream, open_dataset
-from shard_reader.stream.workers import pool, start
+from shard_reader.stream.workers import child, pool, start
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,11 @@ def test_a_process_that_cannot_begin_says_why(path: Path, spawned: None, monkeyp
     monkeypatch.setattr(start, "pickle", _PickledByName())
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         next(iter(stream(path, image=Noise())))
+
+
+def test_a_class_below_the_guard_of_a_script_is_not_found_and_says_so() -> None:
+    with pytest.raises(TypeError, match=r"^a transform is not found .*attribute 'Noise'.*: define functions"):
+        child._unpacked(b"cos\nNoise\n.")
 
 
 class _PickledByName:

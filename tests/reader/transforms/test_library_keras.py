@@ -132,6 +132,29 @@ def test_a_layer_that_cannot_be_copied_is_named_at_once() -> None:
         compose(Unknown(object()))
 
 
+def test_a_layer_that_draws_from_the_generators_of_the_process_is_known() -> None:
+    chain = compose(keras.Sequential([layers.Resizing(20, 20), layers.AugMix()]))
+    assert chain.needs_processes
+    before = global_states()
+    first, other, same = (chain(picture(), Draws(1, place)) for place in (0, 1, 0))
+    assert np.array_equal(first, same) and not np.array_equal(first, other)
+    assert same_states(before, global_states())
+
+
+@pytest.mark.parametrize("kind", [layers.MixUp, layers.CutMix])
+def test_a_layer_of_batches_is_refused_at_once(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"mixes the images and labels of a batch, .*: call it in the loop"):
+        compose(keras.Sequential([layers.Resizing(20, 20), kind()]))
+
+
+def test_weights_that_a_first_call_would_make_are_refused() -> None:
+    layer = keras.Sequential([layers.Resizing(20, 20), layers.Conv2D(3, 3)])
+    with pytest.raises(ValueError, match="makes at random in its first call: call it once"):
+        compose(layer)(picture(), Draws(1, 0))
+    layer(picture(dtype="float32")[np.newaxis])
+    assert np.array_equal(compose(layer)(picture()), compose(layer)(picture()))
+
+
 def test_a_chain_is_pickled_with_its_layers() -> None:
     chain = compose(LAYERS["a pipeline"]())
     assert np.array_equal(pickle.loads(pickle.dumps(chain))(picture(), Draws(1, 0)), chain(picture(), Draws(1, 0)))
