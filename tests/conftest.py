@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 import uuid
@@ -29,6 +30,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # A forked child collects no garbage of its parent's: TensorFlow's, of tests before, crashes it.
 os.register_at_fork(after_in_child=gc.freeze)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests with the address of an object, which is another one in each process of pytest-xdist."""
+    wrong = [item.nodeid for item in items if re.search("0x[0-9a-f]{6}", item.nodeid)]
+    if wrong:
+        raise pytest.UsageError(f"give it ids=: {wrong[0]}")
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def test_an_image_of_torchvision_is_one_for_it() -> None:
         (v2.Lambda(lambda image: image), True),
         (torch.nn.Sequential(v1.CenterCrop(20)), False),
     ],
-    ids=str,
+    ids=["v2", "v1", "nested", "flip", "apply", "function", "lambda", "sequential"],
 )
 def test_what_draws_nothing_needs_no_processes(transform: Any, is_random: bool) -> None:
     chain = compose(transform)
