@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -53,8 +54,9 @@ def packed(setup: Any, context: BaseContext, transforms: object) -> Any:
     try:
         return pickle.dumps(setup)
     except (AttributeError, TypeError, pickle.PicklingError) as error:
+        reason = re.sub(" at 0x[0-9a-f]+", "", str(error))
         raise TypeError(
-            f"image={transforms!r} cannot be sent to worker processes, which begin by {method!r} ({error}): define"
+            f"image={transforms!r} cannot be sent to worker processes, which begin by {method!r} ({reason}): define"
             " functions at the top of a module, and not as lambdas or inside of functions"
         ) from error
 

@@ -10,8 +10,10 @@ from shard_reader.transforms.libraries.library import LibraryTransform
 from shard_reader.transforms.libraries.pillow import OfPil, is_of_pillow
 from shard_reader.transforms.libraries.torchvision import (
     Torchvision,
+    TorchvisionFunction,
     TorchvisionV2,
     is_torchvision,
+    is_torchvision_function,
     is_torchvision_v2,
 )
 
@@ -23,6 +25,7 @@ _LIBRARIES = (
     (is_albumentations, Albumentations),
     (is_torchvision_v2, TorchvisionV2),
     (is_torchvision, Torchvision),
+    (is_torchvision_function, TorchvisionFunction),
     (is_of_pillow, OfPil),
 )
 

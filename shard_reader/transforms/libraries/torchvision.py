@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +16,14 @@ from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.libraries.library import JointRecord, LibraryTransform
 from shard_reader.transforms.libraries.pixels import as_array, as_pil, as_tensor
 
-__all__ = ["Torchvision", "TorchvisionV2", "is_torchvision", "is_torchvision_v2"]
+__all__ = [
+    "Torchvision",
+    "TorchvisionFunction",
+    "TorchvisionV2",
+    "is_torchvision",
+    "is_torchvision_function",
+    "is_torchvision_v2",
+]
 
 _V2 = "torchvision.transforms.v2"
 _MODULES = ("torchvision.", "timm.data.")
@@ -38,6 +47,8 @@ _FIXED_CONTAINERS = frozenset({"Compose", "Sequential", "ModuleList"})
 _FROM_PIL = frozenset({"ToImage", "PILToTensor", "ToTensor", "MaybePILToTensor", "MaybeToTensor", "ToNumpy"})
 _SCALES_PIL = frozenset({"ToTensor", "MaybeToTensor", "ToNumpy"})
 # Transforms that take no image of Pillow.
+_FUNCTIONS = ("torchvision.transforms.functional.", f"{_V2}.functional.")
+_FUNCTIONS_OF_PIL = frozenset({"pil_to_tensor", "to_tensor"})
 _OF_TENSORS = frozenset({"ConvertImageDtype", "LinearTransformation", "Normalize", "RandomErasing", "ToPILImage"})
 
 
@@ -82,6 +93,21 @@ class Torchvision(LibraryTransform):
             if name in _OF_TENSORS or name in _FROM_PIL:
                 return name in _FROM_PIL
         return True
+
+
+class TorchvisionFunction(LibraryTransform):
+    """A function of torchvision, or a partial one, which draws nothing: it gets a tensor, or what it converts."""
+
+    library = "torchvision"
+
+    def __init__(self, original: Any) -> None:
+        super().__init__(original, is_random=False, draws_globally=False, code=())
+        self._takes_pil = _function_of(original).__name__ in _FUNCTIONS_OF_PIL
+
+    def called(self, image: NDArray[Any], draws: Draws | None) -> Any:
+        given = as_pil(image) if self._takes_pil else as_tensor(image, is_copied=True)
+        with self.refusing():
+            return self.original(given)
 
 
 class TorchvisionV2(Torchvision):
@@ -194,6 +220,12 @@ class _OfMasks(TorchvisionV2):
         return np.concatenate([as_array(mask[0]) for mask in masks], axis=2).astype(image.dtype)
 
 
+def is_torchvision_function(value: Any) -> bool:
+    """Whether an object is a function of `torchvision.transforms.functional` or `v2.functional`, or a partial one."""
+    function = _function_of(value)
+    return inspect.isfunction(function) and f"{function.__module__}.".startswith(_FUNCTIONS)
+
+
 def is_torchvision(value: Any) -> bool:
     """Whether an object is a transform of torchvision or timm, or a `torch.nn.Sequential` of such."""
     if _is_sequential(value):
@@ -217,6 +249,13 @@ def _corners(boxes: Any) -> NDArray[np.float64]:
         boxes = functional.convert_bounding_box_format(boxes, new_format="XYXY")
     corners: NDArray[np.float64] = boxes.numpy().astype(np.float64)
     return corners
+
+
+def _function_of(value: Any) -> Any:
+    """What a partial function calls, or the object itself."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    return value
 
 
 def _is_random(value: Any) -> bool:

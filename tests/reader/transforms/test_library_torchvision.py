@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import subprocess
 import sys
@@ -259,3 +260,22 @@ def test_recognition_imports_nothing() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        (v2.functional.hflip, as_tensor),
+        (functools.partial(v2.functional.resize, size=[20, 30]), as_tensor),
+        (functools.partial(v1.functional.adjust_gamma, gamma=2.0), as_tensor),
+        (v1.functional.to_tensor, Image.fromarray),
+        (v2.functional.pil_to_tensor, Image.fromarray),
+    ],
+    ids=["flip", "resize", "gamma", "to_tensor", "pil_to_tensor"],
+)
+def test_functions_of_torchvision_get_what_they_expect(function: Any, given: Any) -> None:
+    chain, image = compose(function), picture()
+    assert not chain.is_random and not chain.draws_globally
+    assert np.array_equal(chain(image), pixels_of(function(given(image))))
+    again = pickle.loads(pickle.dumps(chain))
+    assert np.array_equal(again(image), chain(image))
