@@ -60,7 +60,8 @@ def killed(example: str, *arguments: object, after: int, ranks: Sequence[dict[st
 
 def _start(example: str, arguments: Sequence[object], environment: dict[str, str]) -> subprocess.Popen[str]:
     words = [sys.executable, "-W", "ignore", str(REPOSITORY / "examples" / example), *map(str, arguments)]
-    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"} | environment
+    # One device of JAX in each process, whatever other tests have asked for.
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | environment
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env)
 
 
