@@ -37,7 +37,7 @@ def examples(*nightly: str) -> list[object]:
     return [pytest.param(name, marks=mark, id=name) for name, mark in marks.items()]
 
 
-@pytest.mark.parametrize("example", examples("hugging_face_trainer.py", "lightning_training.py"))
+@pytest.mark.parametrize("example", examples("hugging_face_trainer.py", "lightning_training.py", "timm_training.py"))
 def test_two_processes_go_on_as_if_they_had_not_been_killed(example: str, shards: Path, tmp_path: Path) -> None:
     for package in NEEDS[example]:
         pytest.importorskip(package)

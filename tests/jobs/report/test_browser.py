@@ -52,6 +52,7 @@ def test_photos(photos: Path, tmp_path: Path, browser: Browser) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_cifar10(cifar10: Path, tmp_path: Path, browser: Browser) -> None:
     page = checked(browser, report_of(prepared(cifar10, tmp_path / "shards", "--size", 32, "--encoding", "png")))
     assert page.locator("#gallery .group").count() == 10

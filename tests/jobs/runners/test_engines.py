@@ -129,6 +129,7 @@ def test_images_inside_of_parquet(engine: list[str], photos: Path, tmp_path: Pat
     assert json.loads((expected / "dataset.json").read_text())["splits"]["train"]["records"] == len(files)
 
 
+@pytest.mark.nightly
 def test_photos_with_masks(engine: list[str], photos: Path, tmp_path: Path) -> None:
     for number, path in enumerate(sorted(path for path in photos.rglob("*") if path.is_file())):
         with Image.open(path) as image:

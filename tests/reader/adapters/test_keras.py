@@ -24,6 +24,7 @@ keras = pytest.importorskip("keras")
 from shard_reader.keras import ResumeCallback, ShardSequence, normalization  # noqa: E402  # after the check
 
 BACKENDS = ["tensorflow", "jax", "torch"]
+NIGHTLY_BUT_TENSORFLOW = ["tensorflow", *(pytest.param(name, marks=pytest.mark.nightly) for name in BACKENDS[1:])]
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 
@@ -141,7 +142,7 @@ for directory, stop, every in zip(sys.argv[2::3], sys.argv[3::3], sys.argv[4::3]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", pytest.param("torch", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("backend", NIGHTLY_BUT_TENSORFLOW)
 def test_a_training_that_was_killed_goes_on_bit_for_bit(backend: str, jpeg_shards: Path, tmp_path: Path) -> None:
     steps, epochs = (tmp_path / "steps", 4), (tmp_path / "epochs", 0)
     for (directory, every), stopped in ((steps, 24), (epochs, 20)):
@@ -517,9 +518,8 @@ for adapter in sys.argv[2:]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "backend", [pytest.param(name, marks=() if name == "tensorflow" else pytest.mark.nightly) for name in BACKENDS]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_memory_is_flat_over_20_epochs(backend: str, jpeg_shards: Path) -> None:
     adapters = ("ShardSequence", "as_dataset") if backend == "tensorflow" else ("ShardSequence",)
     for used in run(backend, MEMORY, jpeg_shards, *adapters):
