@@ -55,11 +55,16 @@ def tensorflow(task: str, dataset: str, written: str) -> Epoch:
 def keras(task: str, dataset: str, written: str) -> Epoch:
     """`ShardSequence` as `fit` takes it on TensorFlow, which has no public way to be asked for batches alone."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-
     from shard_reader.keras import ShardSequence
 
-    adapter = PyDatasetAdapter(ShardSequence(stream(task, dataset)))
+    return as_fit_takes(ShardSequence(stream(task, dataset)))
+
+
+def as_fit_takes(sequence: Any) -> Epoch:
+    """The batches of a Keras `PyDataset` as `fit` on TensorFlow takes them."""
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    adapter = PyDatasetAdapter(sequence)
     batches = adapter.get_tf_dataset()
 
     def epoch() -> Iterator[tuple[Any, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import read_peers
-from feed_ours import JAX, KERAS, TENSORFLOW, TORCH, arrived, augmentations, ready
+from feed_ours import JAX, KERAS, TENSORFLOW, TORCH, arrived, as_fit_takes, augmentations, ready
 from feed_timing import measure
 from read_data import Records
 from read_decode import BATCH, SIZE, WORKERS
@@ -63,22 +63,13 @@ def keras_folder(task: str, dataset: str, written: str) -> Epoch:
 def keras_generator(task: str, dataset: str, written: str) -> Epoch:
     """`ImageDataGenerator` without augmentation, as `fit` takes it, with two threads: float32, resized."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
     flow = ImageDataGenerator().flow_from_directory(
         written, target_size=(SIZE, SIZE), batch_size=BATCH, class_mode="sparse"
     )
     flow._workers = WORKERS
-    adapter = PyDatasetAdapter(flow)
-    batches = adapter.get_tf_dataset()
-
-    def epoch() -> Iterator[tuple[Any, Any]]:
-        adapter.on_epoch_begin()
-        yield from arrived(batches)
-        adapter.on_epoch_end()
-
-    return epoch
+    return as_fit_takes(flow)
 
 
 def loader(data: Any, workers: int = WORKERS, prefetch: int = 4) -> Epoch:
