@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from shard_reader.arguments import at_least_one, one_of
+from shard_reader.arguments import at_least_one, one_of, require
 from shard_reader.format.fields import IMAGE
 from shard_reader.transforms.compose import ComposedTransform, Transforms
 
@@ -43,7 +43,13 @@ class ReadOptions:
         if self.verify is not None:
             one_of("verify", self.verify, get_args(Verify))
         if self.workers is not None:
-            one_of("workers", self.workers, get_args(Workers))
+            # DataLoader's users give a number.
+            require(
+                self.workers in get_args(Workers),
+                "workers",
+                self.workers,
+                "must be threads or processes; threads= is the number of either",
+            )
         # A damaged record has weight 0 in an epoch that is verified. Unchecked in the next epoch, its damaged pixels
         # would be trained on.
         if self.on_error == "skip" and self.verify not in (None, "always"):

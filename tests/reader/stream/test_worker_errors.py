@@ -200,3 +200,9 @@ def test_skipping_and_other_choices_hold_in_every_process(path: Path, tmp_path: 
             for batch in one:
                 assert not batch["image"][batch["weight"] == 0].any()
                 assert batch["image"][batch["weight"] > 0].any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("workers", [4, "fibers"])
+def test_a_number_of_workers_is_called_threads(jpeg_shards: Path, workers: Any) -> None:
+    with pytest.raises(ValueError, match="must be threads or processes; threads= is the number of either"):
+        open_dataset(jpeg_shards).stream(batch_size=4, workers=workers)
