@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from support import stored
 from support.libraries import draws_of, global_states, same_states, seeded_by_hand
 from support.stored import SEVERAL, flip, several
@@ -86,6 +87,17 @@ def test_an_image_is_the_same_with_and_without_its_followers(data: Any, name: st
         assert np.abs(batch["right"].astype(int) + batch["image"] - 255).max() <= 1
 
 
+def in_batches(stream: Any) -> Iterator[tuple[int, int, dict[str, Any], NDArray[np.float64], dict[str, Any]]]:
+    """Step and place of each record, the record, its boxes `[n, 4]` (x, y, x, y in pixels), and its batch."""
+    for step in range(len(stream)):
+        batch = stream.batch(0, step)
+        for place, number in enumerate(stream.order.records_of(0, step, step + 1).tolist()):
+            record = stream.data[number]
+            height, width = record["image"].shape[:2]
+            boxes = record["objects/bbox"][:, [1, 0, 3, 2]].astype(float) * (width, height, width, height)
+            yield step, place, record, boxes, batch
+
+
 def test_torchvision_gives_what_it_gives_by_hand(data: Any) -> None:
     transform = v2.Compose(
         [
@@ -99,31 +111,26 @@ def test_torchvision_gives_what_it_gives_by_hand(data: Any) -> None:
     )
     stream = data.stream(batch_size=6, fields=("image", "mask", *LISTS), image=transform, seed=3)
     dropped = 0
-    for step in range(len(stream)):
-        batch, records = stream.batch(0, step), stream.order.records_of(0, step, step + 1).tolist()
-        for place, number in enumerate(records):
-            record = data[number]
-            height, width = record["image"].shape[:2]
-            boxes = record["objects/bbox"][:, [1, 0, 3, 2]].astype(float) * (width, height, width, height)
-            sample = {
-                "image": tv_tensors.Image(torch.from_numpy(record["image"]).permute(2, 0, 1)),
-                "mask": tv_tensors.Mask(torch.from_numpy(record["mask"])),
-                "boxes": tv_tensors.BoundingBoxes(
-                    torch.from_numpy(boxes.astype(np.float32)), format="XYXY", canvas_size=(height, width)
-                ),
-                "labels": torch.arange(len(boxes)),
-            }
-            with seeded_by_hand(draws_of(stream, step, place)):
-                found = transform(sample)
-            assert np.array_equal(batch["image"][place], found["image"].permute(1, 2, 0).numpy())
-            assert np.array_equal(batch["mask"][place], found["mask"].numpy())
-            expected = found["boxes"].numpy()[:, [1, 0, 3, 2]] / np.float32([24, 26, 24, 26])
-            np.testing.assert_allclose(batch["objects/bbox"][place], expected, atol=1e-6)
-            names = [record["objects/name"][row].encode() for row in found["labels"].tolist()]
-            assert list(batch["objects/name"][place]) == names
-            assert np.array_equal(batch["objects/label"][place], record["objects/label"][found["labels"].numpy()])
-            assert len(batch["objects/keypoints"][place]) == len(names)
-            dropped += len(boxes) - len(names)
+    for step, place, record, boxes, batch in in_batches(stream):
+        sample = {
+            "image": tv_tensors.Image(torch.from_numpy(record["image"]).permute(2, 0, 1)),
+            "mask": tv_tensors.Mask(torch.from_numpy(record["mask"])),
+            "boxes": tv_tensors.BoundingBoxes(
+                torch.from_numpy(boxes.astype(np.float32)), format="XYXY", canvas_size=record["image"].shape[:2]
+            ),
+            "labels": torch.arange(len(boxes)),
+        }
+        with seeded_by_hand(draws_of(stream, step, place)):
+            found = transform(sample)
+        assert np.array_equal(batch["image"][place], found["image"].permute(1, 2, 0).numpy())
+        assert np.array_equal(batch["mask"][place], found["mask"].numpy())
+        expected = found["boxes"].numpy()[:, [1, 0, 3, 2]] / np.float32([24, 26, 24, 26])
+        np.testing.assert_allclose(batch["objects/bbox"][place], expected, atol=1e-6)
+        names = [record["objects/name"][row].encode() for row in found["labels"].tolist()]
+        assert list(batch["objects/name"][place]) == names
+        assert np.array_equal(batch["objects/label"][place], record["objects/label"][found["labels"].numpy()])
+        assert len(batch["objects/keypoints"][place]) == len(names)
+        dropped += len(boxes) - len(names)
     assert dropped and batch["image"].dtype == np.float32 and batch["mask"].dtype == np.uint8
 
 
@@ -140,39 +147,34 @@ def test_albumentations_gives_what_it_gives_by_hand(data: Any) -> None:
     )
     stream = data.stream(batch_size=6, fields=("image", "mask", *LISTS), image=transform, seed=3)
     dropped = 0
-    for step in range(len(stream)):
-        batch, records = stream.batch(0, step), stream.order.records_of(0, step, step + 1).tolist()
-        for place, number in enumerate(records):
-            record = data[number]
-            height, width = record["image"].shape[:2]
-            boxes = record["objects/bbox"][:, [1, 0, 3, 2]].astype(float) * (width, height, width, height)
-            boxes[:, 2:] -= boxes[:, :2]
-            points = record["objects/keypoints"].reshape(-1, 3)
-            seen = points[points[:, 2] > 0, 1::-1].astype(float) * (width, height) - 0.5
-            seed = draws_of(stream, step, place).integer(1 << 64)
-            transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-            found = transform(
-                image=record["image"],
-                mask=record["mask"],
-                bboxes=boxes.astype(np.float32),
-                rows=list(range(len(boxes))),
-                keypoints=seen.astype(np.float32),
-            )
-            assert np.array_equal(batch["image"][place], found["image"])
-            assert np.array_equal(batch["mask"][place], found["mask"])
-            assert list(batch["objects/name"][place]) == [
-                record["objects/name"][int(row)].encode() for row in found["rows"]
-            ]
-            expected = np.asarray(found["bboxes"], float).reshape(-1, 4)
-            expected[:, 2:] += expected[:, :2]
-            expected = expected[:, [1, 0, 3, 2]] / (24, 26, 24, 26)
-            np.testing.assert_allclose(batch["objects/bbox"][place], expected, atol=1e-6)
-            dropped += len(boxes) - len(expected)
-            if len(expected) == len(boxes) and len(boxes):
-                moved = (np.asarray(found["keypoints"]) + 0.5)[:, ::-1] / (24, 26)
-                own = batch["objects/keypoints"][place].reshape(-1, 3)
-                ours = own[own[:, 2] > 0, :2]
-                np.testing.assert_allclose(np.sort(ours, axis=0), np.sort(moved, axis=0), atol=1e-5)
+    for step, place, record, boxes, batch in in_batches(stream):
+        boxes[:, 2:] -= boxes[:, :2]
+        points = record["objects/keypoints"].reshape(-1, 3)
+        seen = points[points[:, 2] > 0, 1::-1].astype(float) * record["image"].shape[1::-1] - 0.5
+        seed = draws_of(stream, step, place).integer(1 << 64)
+        transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        found = transform(
+            image=record["image"],
+            mask=record["mask"],
+            bboxes=boxes.astype(np.float32),
+            rows=list(range(len(boxes))),
+            keypoints=seen.astype(np.float32),
+        )
+        assert np.array_equal(batch["image"][place], found["image"])
+        assert np.array_equal(batch["mask"][place], found["mask"])
+        assert list(batch["objects/name"][place]) == [
+            record["objects/name"][int(row)].encode() for row in found["rows"]
+        ]
+        expected = np.asarray(found["bboxes"], float).reshape(-1, 4)
+        expected[:, 2:] += expected[:, :2]
+        expected = expected[:, [1, 0, 3, 2]] / (24, 26, 24, 26)
+        np.testing.assert_allclose(batch["objects/bbox"][place], expected, atol=1e-6)
+        dropped += len(boxes) - len(expected)
+        if len(expected) == len(boxes) and len(boxes):
+            moved = (np.asarray(found["keypoints"]) + 0.5)[:, ::-1] / (24, 26)
+            own = batch["objects/keypoints"][place].reshape(-1, 3)
+            ours = own[own[:, 2] > 0, :2]
+            np.testing.assert_allclose(np.sort(ours, axis=0), np.sort(moved, axis=0), atol=1e-5)
     assert dropped and batch["image"].dtype == np.float32
 
 
