@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.libraries.functions import draws_globally
-from shard_reader.transforms.libraries.library import LibraryTransform, described
+from shard_reader.transforms.libraries.library import LibraryTransform, described, of_batches
 
 __all__ = ["Keras", "is_keras"]
 
@@ -43,10 +43,7 @@ class Keras(LibraryTransform):
                     " pass data_format='channels_last'"
                 )
             if _is_of_library(type(layer)) and type(layer).__name__ in _OF_BATCHES:
-                raise ValueError(
-                    f"image={described(layer)}: mixes the images and labels of a batch, and a stream has it transform"
-                    " one image: call it in the loop, on each batch"
-                )
+                raise of_batches(layer)
         own = [layer for layer in layers if not _is_of_library(type(layer))]
         is_global = any(draws_globally(layer, lambda value: False) for layer in own)
         is_global = is_global or any(type(layer).__name__ in _OF_PROCESS for layer in layers)

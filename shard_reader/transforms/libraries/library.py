@@ -20,7 +20,7 @@ from shard_reader.transforms.libraries.functions import own_generator
 from shard_reader.transforms.libraries.generators import seeded
 from shard_reader.transforms.libraries.pixels import as_array
 
-__all__ = ["JointRecord", "LibraryTransform", "described", "warn_of_generators"]
+__all__ = ["JointRecord", "LibraryTransform", "described", "of_batches", "warn_of_generators"]
 
 Image = NDArray[Any]
 
@@ -151,6 +151,14 @@ def warn_of_generators(code: Any, shown: Any) -> None:
             " torch, which are seeded for each record there, or from the draws of a shard_reader.Transform",
             stacklevel=2,
         )
+
+
+def of_batches(value: Any) -> ValueError:
+    """The error for a transform that mixes the images and labels of a batch, as MixUp does."""
+    return ValueError(
+        f"image={described(value)}: mixes the images and labels of a batch, and a stream has it transform one image:"
+        " call it in the loop, on each batch"
+    )
 
 
 def described(value: Any) -> str:

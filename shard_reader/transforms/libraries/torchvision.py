@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shard_reader.transforms.base import Transform
 from shard_reader.transforms.draws import Draws
-from shard_reader.transforms.libraries.library import JointRecord, LibraryTransform
+from shard_reader.transforms.libraries.library import JointRecord, LibraryTransform, of_batches
 from shard_reader.transforms.libraries.pixels import as_array, as_pil, as_tensor
 
 __all__ = [
@@ -68,10 +68,7 @@ class Torchvision(LibraryTransform):
         super().__init__(original, is_random=is_random, draws_globally=is_random, code=code)
         self._names = [type(leaf).__name__ for leaf in leaves]
         if not _OF_BATCHES.isdisjoint(self._names):
-            raise ValueError(
-                f"image={self!r}: mixes the images and labels of a batch, and a stream has it transform one image: call"
-                " it in the loop, on each batch"
-            )
+            raise of_batches(original)
         self._takes_pil = self._wants_pil(self._names)
         self._changes_input = any(getattr(leaf, "inplace", False) for leaf in leaves)
         # timm's ToNumpy gives arrays of torch's order.
