@@ -18,6 +18,8 @@ from support.fault_proxy import FaultProxy
 from support.images import shared, write_image
 from support.servers import Servers, Store, Unavailable
 
+from shard_reader.remote import cache
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each has one CPU. Threads of PyTorch and BLAS that wait for each other would take twice the time.
@@ -28,6 +30,8 @@ sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 # A shell's background job ignores them, and so would every command that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Caches without a bound take what the disk has, however full the machine is.
+cache._MOST_SPARE = 0
 # A forked child collects no garbage of its parent's: TensorFlow's, of tests before, crashes it.
 os.register_at_fork(after_in_child=gc.freeze)
 

@@ -43,7 +43,7 @@ def open_dataset(
         cache: a directory on a local disk, into which whole shards are fetched before they are needed. All processes
             of a machine may share it, and it outlasts them. Without a cache, records are read by ranges of bytes.
         cache_bytes: the maximum size of the cache, as a number or as "50GB"; the least recently used shards are
-            removed. By default a twentieth of the disk stays free.
+            removed. By default a twentieth of the disk stays free, at most 10 GiB.
         ahead_bytes: the most bytes of records read by ranges that may be in memory before they are used. More bytes
             take fewer requests.
         retry_for: the seconds for which a request is retried after a temporary error.

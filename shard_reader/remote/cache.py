@@ -39,7 +39,8 @@ __all__ = ["Cache", "CacheWriter"]
 
 _PART = ".part"
 _ROOM = 0  # the lock under which room is made
-_SPARE = 0.05  # the part of the disk that stays free where no bound is given
+# What stays free of the disk where no bound is given: a part of it, and at most so many bytes.
+_SPARE, _MOST_SPARE = 0.05, 10 * 2**30
 _PATIENCE = 10.0  # seconds for another process to make room: it may have been stopped
 _POLL_SECONDS = 0.005
 _FILE_NAME = re.compile(r"[0-9a-f]{32}-.+")  # other files in the directory are not touched, and not counted
@@ -63,7 +64,7 @@ class Cache:
 
     Args:
         path: the directory, on a local disk; made if missing.
-        most_bytes: the bound; None leaves a twentieth of the disk free.
+        most_bytes: the bound; None leaves a twentieth of the disk free, at most 10 GiB.
 
     Attributes:
         evictions: number of files that this process has removed to make room.
@@ -177,7 +178,7 @@ class Cache:
         if self._most_bytes is not None:
             return self._most_bytes
         disk = shutil.disk_usage(self.path)
-        return max(0, used + disk.free - int(_SPARE * disk.total))
+        return max(0, used + disk.free - min(int(_SPARE * disk.total), _MOST_SPARE))
 
     def _make_room(self, size: int) -> None:
         """Remove the least recently used files, except those in use, until `size` bytes fit."""

@@ -128,7 +128,7 @@ from shard_reader import open_dataset
 from shard_reader.shards import remote_shards
 
 remote_shards.CHECK_SECONDS = 0.0
-data = open_dataset(sys.argv[1], cache=sys.argv[2])
+data = open_dataset(sys.argv[1], cache=sys.argv[2], cache_bytes=2**30)
 stream = data.stream(batch_size=2, shuffle="none")
 for epoch in range(3):
     batches = list(stream)

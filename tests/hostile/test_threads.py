@@ -17,7 +17,7 @@ AT_EXIT = """
 import sys, threading
 from shard_reader import CenterCrop, open_dataset
 
-data = open_dataset(sys.argv[1], cache=sys.argv[2] or None)
+data = open_dataset(sys.argv[1], cache=sys.argv[2] or None, cache_bytes=2**30 if sys.argv[2] else None)
 begun = threading.Event()
 
 def train():

@@ -243,12 +243,15 @@ def test_a_full_disk_is_told_from_a_full_cache(tmp_path: Path, monkeypatch: pyte
 
 
 def test_by_default_a_twentieth_of_the_disk_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shard_reader.remote.cache._MOST_SPARE", 10 * 2**30)
     disk = type("Usage", (), {"total": 100_000, "used": 0, "free": 6_000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
     cache = Cache(tmp_path, None)
     assert cache.most_bytes == 1_000
     disk.free = 4_000
     assert cache.most_bytes == 0
+    disk.total, disk.free = 10**13, 10**11
+    assert cache.most_bytes == 10**11 - 10 * 2**30
 
 
 def test_leases_and_locks_may_be_dropped_in_any_order(tmp_path: Path) -> None:

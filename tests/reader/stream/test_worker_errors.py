@@ -174,7 +174,7 @@ def test_a_process_that_the_system_does_not_start_is_one_line(path: Path, monkey
 
 
 def test_a_choice_that_is_none_is_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match="workers='fibres': must be one of"):
+    with pytest.raises(ValueError, match="workers='fibres': must be threads or processes"):
         stream(path, workers="fibres")
 
 
