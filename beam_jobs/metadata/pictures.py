@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.dataset.dataset import Dataset, shards_of_split
-from shard_reader.dataset.shown_pixels import shown_pixels
+from shard_reader.dataset.shown.shown_pixels import shown_pixels
 from shard_reader.format.fields import MAX_PIXELS
 from shard_reader.format.manifest import PICTURE_NAMES, Manifest
 from shard_reader.remote.client import StoreClient

@@ -15,7 +15,7 @@ from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.plan.near_duplicates import NearDuplicates, distance, find_near_duplicates
 from shard_reader.format import index
 from shard_reader.format.fields import Field, extent_columns
-from shard_reader.format.manifest import Manifest, ShardFile, index_name
+from shard_reader.format.manifest import Manifest, ShardFile
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
 from shard_reader.storage.directory import Directory
@@ -183,7 +183,7 @@ class _Records:
     def _row(self, file: ShardFile, records: int, number: int) -> np.void:
         start, _, dtype = index.extent(records, self._fields)
         start += number * dtype.itemsize
-        row: np.void = np.frombuffer(self._output.read(index_name(file.path), start, start + dtype.itemsize), dtype)[0]
+        row: np.void = np.frombuffer(self._output.read(file.index, start, start + dtype.itemsize), dtype)[0]
         return row
 
     def _value(self, file: ShardFile, row: np.void, name: str) -> Any:
@@ -202,7 +202,7 @@ def _hashes(
     # 64 bits are enough for a list: among ten million inputs, two have the same by chance once in 370,000 datasets.
     # Inputs that are left out are compared by 128 bits.
     start, end, dtype = index.extent(records, fields)
-    rows = np.frombuffer(output.read(index_name(file.path), start, end) if records else b"", dtype)
+    rows = np.frombuffer(output.read(file.index, start, end) if records else b"", dtype)
     columns = [rows[name].astype(np.int64).view(np.uint64) for name in names]
     # Ones, since a hash of zeros would count as missing.
     return np.stack([*columns, np.ones(records, np.uint64)][:2], 1)

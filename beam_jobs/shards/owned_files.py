@@ -44,7 +44,7 @@ def expected_sizes(manifest: Manifest) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for shard in manifest.shards():
         for file in shard.files.values():
-            sizes |= {file.path: file.bytes, index_name(file.path): index.size(file, shard.records, manifest.fields)}
+            sizes |= {file.path: file.bytes, file.index: index.size(file, shard.records, manifest.fields)}
     return sizes
 
 

@@ -26,7 +26,6 @@ from shard_reader.format.manifest import (
     Shard,
     ShardFile,
     dali_name,
-    index_name,
 )
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
@@ -137,7 +136,7 @@ def shard_on_disk(remote: str | None, shard: Shard, folder: Path, fields: Mappin
         return
     files = directory(remote)
     sizes = {file.path: file.bytes for file in shard.files.values()}
-    sizes |= {index_name(file.path): index.size(file, shard.records, fields) for file in shard.files.values()}
+    sizes |= {file.index: index.size(file, shard.records, fields) for file in shard.files.values()}
     try:
         for name, size in sizes.items():
             copy_to_disk(files, name, folder, size)
@@ -178,7 +177,7 @@ def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
     """The names in a dataset's directory that are not files of the dataset."""
     known = {MANIFEST_NAME, REPORT_NAME, *PAPER_NAMES, *manifest.files}
     for file in data_files(manifest):
-        known |= {file.path, index_name(file.path), dali_name(file.path)}
+        known |= {file.path, file.index, dali_name(file.path)}
     return sorted(name for name in names if name not in known)
 
 

@@ -143,7 +143,7 @@ def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> 
     """
     format, shard = item
     file = shard.files[format]
-    place, target = path / file.path, path / index_name(file.path)
+    place, target = path / file.path, path / file.index
     with contextlib.suppress(CorruptionError):
         index.load(path, file, shard.records, fields)
         return False, None

@@ -18,7 +18,7 @@ from beam_jobs.tools.dataset_files import copy_to_disk, data_files, manifest_at,
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field, extent_columns, further_images, size_columns
-from shard_reader.format.manifest import Manifest, Shard, ShardFile, index_name
+from shard_reader.format.manifest import Manifest, Shard, ShardFile
 from shard_reader.printable import excerpt, printable
 from shard_reader.storage.directory import Directory
 from shard_reader.system.memory_map import map_file
@@ -110,7 +110,7 @@ def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: lis
     # The ids go to their offsets in a sparse file of the shard's size, so that it can be read like a local shard.
     format, first = manifest.formats[0], next(_first_shards(manifest), None)
     for shard in [*shards, *([first[1]] if first else [])]:
-        name = index_name(shard.files[format].path)
+        name = shard.files[format].index
         if not (path / name).exists():
             copy_to_disk(remote, name, path, index.size(shard.files[format], shard.records, manifest.fields))
     if first is None:

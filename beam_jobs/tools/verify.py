@@ -40,7 +40,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c, sha256_file
 from shard_reader.format.fields import Field, extent_columns
-from shard_reader.format.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile, index_name
+from shard_reader.format.manifest import MANIFEST_NAME, Manifest, Shard, ShardFile
 from shard_reader.system.memory_map import map_file
 
 __all__ = ["Verification"]
@@ -252,7 +252,7 @@ def _stored_index(path: Path, file: ShardFile, records: int, fields: Mapping[str
 
 
 def _index_damage(path: Path, file: ShardFile) -> Iterator[str]:
-    name = index_name(file.path)
+    name = file.index
     if not (path / name).exists():
         yield f"{name}: is missing; `image-shards index {path}` makes it again"
     elif sha256_file(path / name) != file.index_sha256:
@@ -290,7 +290,7 @@ def _index_problems(
     for row in np.flatnonzero(_differing(stored, rows)).tolist():
         names = [name for name in rows.dtype.names or () if stored[name][row].tobytes() != rows[name][row].tobytes()]
         yield (
-            f"{index_name(file.path)}: {_name_row(task, file, data, rows, row)}: {', '.join(names)}"
+            f"{file.index}: {_name_row(task, file, data, rows, row)}: {', '.join(names)}"
             f" {'is' if len(names) == 1 else 'are'} not what the shard says; make the dataset again"
         )
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.dataset.display import Gallery, overview
+from shard_reader.dataset.conditions import as_text, tests_of
+from shard_reader.dataset.manifests import read_manifest
 from shard_reader.dataset.records import Records
+from shard_reader.dataset.shown.display import Gallery, overview
+from shard_reader.errors import ShardsError
 from shard_reader.format.fields import MAX_PIXELS, Field
-from shard_reader.format.manifest import Manifest, ShardTable
+from shard_reader.format.manifest import Generation, Manifest, ShardTable, Split
+from shard_reader.order.remaining import Remaining
 from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
-from shard_reader.printable import excerpt, printable
 from shard_reader.remote.client import StoreClient
 from shard_reader.shards.local_shards import LocalShards
 from shard_reader.shards.located import Located
@@ -30,7 +32,6 @@ from shard_reader.shards.source import Shards
 __all__ = ["Dataset", "shards_of_split"]
 
 _BLOCK = 1 << 16  # records that `where` tests together
-_LONGEST = 60  # of a value in the text of a subset
 
 
 class Dataset(Records):
@@ -47,6 +48,7 @@ class Dataset(Records):
         format: str,
         shards: LocalShards | RemoteShards,
         prefetch_bytes: int,
+        withdrawn: NDArray[np.int64] | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -56,7 +58,8 @@ class Dataset(Records):
         self._ends = np.cumsum(manifest.splits[split].shards.records)
         self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])  # of each shard, and the end of the last
         self._shards, self._prefetch_bytes = shards, prefetch_bytes
-        self._chosen: NDArray[np.int64] | None = None  # after `select`: each record's number in the split
+        self._remaining = None if withdrawn is None or not len(withdrawn) else Remaining(withdrawn)
+        self._chosen: NDArray[np.int64] | None = None  # after `select`: each record's number among those that remain
         self._whole: Dataset | None = None  # after `select`: the whole split
         self._choices: tuple[str, ...] = ()  # after `select`: the calls, for people
 
@@ -81,6 +84,7 @@ class Dataset(Records):
             "cache": None if remote is None else remote.cache_options,
             "prefetch_bytes": self._prefetch_bytes,
             "max_pixels": self._shards.max_pixels,
+            "withdrawn": None if self._remaining is None else self._remaining.withdrawn,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -91,14 +95,20 @@ class Dataset(Records):
         if "_shards" in state:  # see `old_pickles.py`
             manifest, shards, prefetch_bytes = state["manifest"], state["_shards"], state["_ahead_bytes"]
             tables = {name: ShardTable.of(split.shards) for name, split in manifest.splits.items()}
-            splits = {name: replace(split, shards=tables[name]) for name, split in manifest.splits.items()}
-            object.__setattr__(manifest, "splits", splits)  # `replace` needs the attributes that came later
+            splits = {
+                name: Split(records=split.records, shards=tables[name], classes=split.classes)
+                for name, split in manifest.splits.items()
+            }
+            # Not `replace`, which needs the attributes that came later.
+            object.__setattr__(manifest, "splits", splits)
+            object.__setattr__(manifest, "generations", ())
         else:
             manifest, prefetch_bytes = Manifest.from_json(state["manifest"], checked=False), state["prefetch_bytes"]
             store = None if state["store"] is None else StoreClient(*state["store"])
             most = state.get("max_pixels", MAX_PIXELS)
             shards = shards_of_split(path, manifest, split, format, store, state["cache"], most)
-        self.__init__(path, manifest, split, format, shards, prefetch_bytes)  # type: ignore[misc]
+        withdrawn = state.get("withdrawn")
+        self.__init__(path, manifest, split, format, shards, prefetch_bytes, withdrawn)  # type: ignore[misc]
         if state.get("_chosen") is not None:
             whole = Dataset(path, manifest, split, format, shards, prefetch_bytes)
             self._choose(whole, state["_chosen"], ())
@@ -126,8 +136,13 @@ class Dataset(Records):
         return {self._shards} if isinstance(self._shards, RemoteShards) else set()
 
     def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
+        in_shard = np.searchsorted(self._ends, self._stored(records), "right")
+        return [(self._shards, in_shard, np.arange(len(records)))]
+
+    def _stored(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of records in the shards of the split, both int64 `[n]`."""
         numbers = records if self._chosen is None else self._chosen[records]
-        return [(self._shards, np.searchsorted(self._ends, numbers, "right"), np.arange(len(records)))]
+        return numbers if self._remaining is None else self._remaining.numbers(numbers)
 
     @property
     def prefetch_bytes(self) -> int:
@@ -151,6 +166,34 @@ class Dataset(Records):
         if self._chosen is None:
             return whole
         return f"{whole}/{hashlib.sha256(self._chosen.astype('<i8').tobytes()).hexdigest()[:16]}"
+
+    @property
+    def generation(self) -> int:
+        """The number of the dataset's generation, from 1."""
+        return self.manifest.generation
+
+    def generation_of(self, fingerprint: str) -> Generation | None:
+        """The generation of this dataset that has records of a fingerprint; None if there is none."""
+        try:
+            found = self.generations()
+        except (ShardsError, OSError):  # the dataset is gone: its own manifest is known
+            found = self.manifest.history
+        digest = fingerprint.partition("/")[0]
+        return next((one for one in found if one.fingerprint.digest == digest), None)
+
+    def generations(self) -> tuple[Generation, ...]:
+        """All generations that the dataset has now, the newest last. Reads `dataset.json` again.
+
+        Raises:
+            DatasetError: the dataset is gone.
+            StoreError: the store does not answer.
+
+        Examples:
+            >>> [(one.number, one.made, one.records) for one in data.generations()]  # doctest: +SKIP
+            [(1, 'prepare', 270), (2, 'append', 290)]
+        """
+        store = self._shards.store if isinstance(self._shards, RemoteShards) else None
+        return read_manifest(self._shown, None if store else Path(self.path), store).history
 
     @property
     def shard_count(self) -> int:
@@ -213,11 +256,11 @@ class Dataset(Records):
         Examples:
             >>> pets = data.where(label=["cat", "dog"], width=lambda width: width >= 256)  # doctest: +SKIP
         """
-        return self._subset(self._matches(conditions), _as_text(conditions))
+        return self._subset(self._matches(conditions), as_text(conditions))
 
     def _matches(self, conditions: Mapping[str, Any]) -> NDArray[np.int64]:
         """The numbers of the records that pass all conditions, int64 `[n]`."""
-        tests = {name: self._test(name, condition) for name, condition in conditions.items()}
+        tests = tests_of(conditions, self.fields, self.class_names, self._shown)
         found = []
         for start in range(0, len(self), _BLOCK):
             numbers = np.arange(start, min(start + _BLOCK, len(self)), dtype=np.int64)
@@ -246,12 +289,12 @@ class Dataset(Records):
         if not where:
             return self._gallery(n, seed)
         numbers = self._matches(where)
-        return self._gallery(n, seed, self._subset(numbers, _as_text(where)), numbers)
+        return self._gallery(n, seed, self._subset(numbers, as_text(where)), numbers)
 
     def locate(self, records: NDArray[np.int64]) -> Located:
         # Numbers are checked here and nowhere later: images are gathered by address, from the memory that they name.
         self._check_numbers(records)
-        numbers = records if self._chosen is None else self._chosen[records]
+        numbers = self._stored(records)
         in_shard = np.searchsorted(self._ends, numbers, "right")
         return self._shards.locate(in_shard, numbers - self._starts[in_shard])
 
@@ -263,7 +306,7 @@ class Dataset(Records):
             return StoredOrder(len(self))
         if shuffle == "full":
             return FullShuffle(len(self), seed)
-        ends = self._ends
+        ends = self._ends if self._remaining is None else self._remaining.ends(self._ends)
         if self._chosen is not None:
             if np.any(self._chosen[1:] < self._chosen[:-1]):
                 raise ValueError('shuffle="window" needs records in stored order: sort the numbers for select')
@@ -296,6 +339,7 @@ class Dataset(Records):
     def _locate_one(self, number: int) -> tuple[OpenShard, int]:
         """As `locate`, faster."""
         number = number if self._chosen is None else int(self._chosen[number])
+        number = number if self._remaining is None else self._remaining.number(number)
         shard = bisect_right(self._end_list, number)
         row = number - int(self._starts[shard])
         return self._shards.record(shard, row), row
@@ -304,33 +348,6 @@ class Dataset(Records):
         """Become some records of a split, by their numbers in it."""
         self.__dict__.update(whole.__dict__)
         self._whole, self._chosen, self._choices = whole, chosen, choices
-
-    def _test(self, name: str, condition: Any) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
-        field = self.fields.get(name)
-        if field is None or field.shape:
-            names = printable(", ".join(name for name, field in self.fields.items() if not field.shape))
-            raise ValueError(f"where: {name!r} is no field with one value for each record: {names}")
-        if callable(condition):
-            return lambda values: _mask(name, condition(values), len(values))
-        several = isinstance(condition, Iterable) and not isinstance(condition, str | bytes)
-        wanted = [self._value(name, field, value) for value in (condition if several else [condition])]
-        if field.dtype == "string":
-            return lambda values: np.array([value in wanted for value in values], bool)
-        # A float32 field has no 0.1, only the number that is nearest to it.
-        asked = np.array(wanted, np.float32) if field.dtype == "float32" else np.array(wanted)
-        return lambda values: np.isin(values, asked)
-
-    def _value(self, name: str, field: Field, value: Any) -> Any:
-        """The value of a condition as it is stored in a column."""
-        if name == "label" and isinstance(value, str):
-            names = self.class_names or ()
-            if value not in names:
-                raise ValueError(f"where: label={value!r}: is no class of {self._shown}")
-            return names.index(value)
-        fits = str if field.dtype == "string" else (int, float, np.integer, np.floating)
-        if not isinstance(value, fits):
-            raise ValueError(f"where: {name}={value!r}: the field is of type {field.dtype}")
-        return value.encode() if isinstance(value, str) else value
 
 
 def shards_of_split(
@@ -352,18 +369,3 @@ def shards_of_split(
     if store is None:
         return LocalShards(Path(path), shards, manifest.fields, format, max_pixels)
     return RemoteShards(store, shards, manifest.fields, format, cache, max_pixels)
-
-
-def _as_text(conditions: Mapping[str, Any]) -> str:
-    """The conditions of `where`, for people: `where label='cat', width=<lambda>`."""
-    values = (
-        (name, getattr(value, "__name__", None) or excerpt(value, _LONGEST)) for name, value in conditions.items()
-    )
-    return printable(f"where {', '.join(f'{name}={value}' for name, value in values)}")
-
-
-def _mask(name: str, found: Any, size: int) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = np.asarray(found)
-    if mask.shape != (size,) or mask.dtype != bool:
-        raise ValueError(f"where: {name}: the function gave {mask.dtype} {mask.shape}, not a mask of {size} bools")
-    return mask

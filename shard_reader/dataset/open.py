@@ -8,16 +8,14 @@ from pathlib import Path
 
 from shard_reader.arguments import as_bytes, at_least_one, one_of
 from shard_reader.dataset.dataset import Dataset, shards_of_split
-from shard_reader.errors import DatasetError, ManifestError
+from shard_reader.dataset.manifests import read_manifest, read_withdrawn
+from shard_reader.errors import ManifestError
 from shard_reader.format.fields import MAX_PIXELS
 from shard_reader.format.image_codecs.table import codec_of
-from shard_reader.format.manifest import MANIFEST_NAME, MOST_BYTES, Manifest
+from shard_reader.format.manifest import Manifest
 from shard_reader.printable import printable
 from shard_reader.remote.client import StoreClient
 from shard_reader.storage.open import is_url, local_path
-from shard_reader.storage.secrets import without_secrets
-from shard_reader.storage.store_errors import explain
-from shard_reader.system.regular_files import NotRegularError, read_regular
 
 __all__ = ["open_dataset"]
 
@@ -32,8 +30,9 @@ def open_dataset(
     ahead_bytes: int | str = "256MB",
     retry_for: float = 60.0,
     max_pixels: int = MAX_PIXELS,
+    generation: int | None = None,
 ) -> Dataset:
-    """Open one split of a dataset. Reads `dataset.json` and nothing else.
+    """Open one split of a dataset. Reads `dataset.json`, and the numbers of withdrawn records, if there are any.
 
     Args:
         path: the directory that `image-shards prepare` wrote, or its URL (`s3://bucket/shards`, `gs://`, `az://`,
@@ -49,13 +48,15 @@ def open_dataset(
         retry_for: the seconds for which a request is retried after a temporary error.
         max_pixels: the most pixels of an encoded image. A larger one is damaged: a few hundred bytes can claim
             billions of pixels.
+        generation: the number of a state of the dataset, from 1; by default the newest. See `data.generations()`.
 
     Raises:
         DatasetError: there is no dataset, or one of another version.
         ManifestError: the manifest has problems.
         StoreError: the store does not answer, or refuses.
         ImportError: the package that reads such URLs is missing.
-        ValueError: the dataset has no such split or format.
+        ValueError: the dataset has no such split, format or generation.
+        CorruptionError: the file with the numbers of withdrawn records is damaged.
 
     Examples:
         >>> data = open_dataset("shards", split="train")  # doctest: +SKIP
@@ -68,6 +69,7 @@ def open_dataset(
     if not isinstance(retry_for, int | float) or not 0 <= retry_for < math.inf:
         raise ValueError(f"retry_for={retry_for!r}: must be a number of seconds")
     max_pixels = at_least_one("max_pixels", max_pixels)
+    generation = None if generation is None else at_least_one("generation", generation)
     prefetch_bytes = as_bytes("ahead_bytes", ahead_bytes)
     if cache is None and cache_bytes is not None:
         raise ValueError(f"cache_bytes={cache_bytes!r}: there is no cache; pass cache=DIR, too")
@@ -80,7 +82,7 @@ def open_dataset(
         raise ValueError(f"path={place!r}: {error}") from None
     # With a cache, a local path is read like a store, too: it may be a network disk.
     store = StoreClient(place, float(retry_for)) if local is None or cache is not None else None
-    manifest = _read_manifest(place, local, store)
+    manifest = read_manifest(place, local, store, generation)
     _check_pixels(manifest, max_pixels)
     format = format or manifest.formats[0]
     one_of("format", format, manifest.formats)
@@ -88,7 +90,8 @@ def open_dataset(
     opened = place if local is None else local
     options = None if cache is None else (Path(cache).expanduser().absolute(), most)
     shards = shards_of_split(opened, manifest, split, format, store, options, max_pixels)
-    return Dataset(opened, manifest, split, format, shards, prefetch_bytes)
+    withdrawn = read_withdrawn(place, local, store, manifest, split)
+    return Dataset(opened, manifest, split, format, shards, prefetch_bytes, withdrawn)
 
 
 def _check_pixels(manifest: Manifest, max_pixels: int) -> None:
@@ -108,41 +111,3 @@ def _check_pixels(manifest: Manifest, max_pixels: int) -> None:
                 )
     if problems:
         raise ManifestError(problems)
-
-
-def _read_manifest(place: str, local: Path | None, store: StoreClient | None) -> Manifest:
-    """The manifest of the dataset at a place, which is read from `store`, if there is one, or from the path `local`."""
-    try:
-        if store is None:
-            text = read_regular(Path(local or "") / MANIFEST_NAME, MOST_BYTES).decode()
-        else:
-            text = bytes(store.read(MANIFEST_NAME, is_sound=_is_whole)).decode()
-        return Manifest.from_json(text)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DatasetError(_why_not_a_dataset(local, place, error)) from None
-    except NotRegularError as error:
-        raise DatasetError(f"{error.filename}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{without_secrets(place)}/{MANIFEST_NAME}: is not UTF-8 text ({error.reason})") from None
-
-
-def _is_whole(manifest: bytes | memoryview) -> bool:
-    """Whether the manifest can be parsed."""
-    # It has no checksum; but an answer that was cut short is not valid JSON, and is fetched again.
-    try:
-        Manifest.from_json(bytes(manifest).decode())
-    except (DatasetError, UnicodeDecodeError):
-        return False
-    return True
-
-
-def _why_not_a_dataset(directory: Path | None, place: str, error: OSError) -> str:
-    if directory is None:
-        if (said := explain(error, place)).startswith("there is no"):
-            return f"{without_secrets(place)}: {said}"
-        return f"{without_secrets(place)}: is no dataset: there is no {MANIFEST_NAME} (an unfinished job leaves none)"
-    if not directory.exists():
-        return f"{directory}: does not exist"
-    if not directory.is_dir():
-        return f"{directory}: is a file; a dataset is a directory with a {MANIFEST_NAME}"
-    return f"{directory}: is no dataset: it has no {MANIFEST_NAME} (an unfinished job leaves none)"

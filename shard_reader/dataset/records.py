@@ -11,12 +11,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.arguments import as_integer, at_least_one, one_of, record_numbers, require
-from shard_reader.dataset.display import Gallery, gallery, overview
-from shard_reader.dataset.frame import data_frame
+from shard_reader.arguments import as_integer, one_of, record_numbers
+from shard_reader.dataset.shown.display import Gallery, gallery, overview
+from shard_reader.dataset.shown.frame import data_frame
 from shard_reader.dataset.values import as_python, flat
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field
+from shard_reader.format.manifest import Generation
 from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
 from shard_reader.order.coverage import Coverage
 from shard_reader.order.shuffle import RecordOrder, Shuffle
@@ -35,7 +36,6 @@ __all__ = ["Records"]
 _LEFT_OUT = ("id", "height", "width", *INPUT_FIELDS)  # of the values of `data[i]`, which has an id of its own
 _BLOCK = 1 << 12  # records whose strings or lists are fetched together
 _PART = 1 << 20  # records of a column that are looked up together
-_MOST_SHOWN = 200
 
 
 class Records(ABC):
@@ -55,6 +55,15 @@ class Records(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """The identity of the records: the same for both formats, another for other inputs, options or subsets."""
+
+    @property
+    def generation(self) -> int | None:
+        """The number of the dataset's generation; None where the records are not of one dataset."""
+        return None
+
+    def generation_of(self, fingerprint: str) -> Generation | None:
+        """The generation of this dataset that has records of a fingerprint; None if there is none."""
+        return None
 
     @property
     @abstractmethod
@@ -173,10 +182,9 @@ class Records(ABC):
         return shard.payload(row, field)
 
     def _image_field(self, name: str) -> Field:
-        field = self.fields[name]
-        if not field.is_image:
-            raise ValueError(f"field={name!r}: is no image; read it with data.column({name!r}, numbers)")
-        return field
+        if (field := self.fields[name]).is_image:
+            return field
+        raise ValueError(f"field={name!r}: is no image; read it with data.column({name!r}, numbers)")
 
     def column(self, name: str, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[Any]:
         """A field of several records, by default of all.
@@ -262,7 +270,6 @@ class Records(ABC):
         self, n: int, seed: int, among: Records | None = None, numbers: NDArray[np.int64] | None = None
     ) -> Gallery:
         """Some records among those of a subset, which have these numbers here."""
-        require(at_least_one("n", n) <= _MOST_SHOWN, "n", n, f"must be at most {_MOST_SHOWN}")
         return gallery(self, n, as_integer("seed", seed), title=repr(self if among is None else among), among=numbers)
 
     def _repr_html_(self) -> str:

@@ -18,12 +18,15 @@ __all__ = [
     "IMAGE_ROLES",
     "INDEX_DTYPES",
     "INPUT_FIELDS",
+    "JOINED",
     "MAX_PIXELS",
     "MAX_VALUES",
     "OUTLINES",
     "PAYLOADS",
     "POINT_ROLES",
+    "RELABELED",
     "RESERVED_NAMES",
+    "WITHDRAWN",
     "Field",
     "extensions",
     "extent_columns",
@@ -48,6 +51,12 @@ OUTLINES: Final = "objects/segmentation"
 _EARLIER_ROLES: Final = {"objects/bbox": "boxes", "objects/point": "points"}  # of datasets before fields had roles
 PAYLOADS: Final = "payloads"
 """The extension of manifests whose records have further images, or bytes."""
+WITHDRAWN: Final = "withdrawn"
+"""The extension of manifests with records that no longer count."""
+RELABELED: Final = "relabeled"
+"""The extension of manifests with indexes in place of those beside their shards."""
+JOINED: Final = "joined"
+"""The extension of manifests with shards of other directories."""
 INDEX_DTYPES: Final[Mapping[str, str]] = {"int64": "<i8", "float32": "<f4"}
 """The dtypes whose values an index holds, and their bytes there."""
 FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -17,7 +17,7 @@ from shard_reader.errors import CorruptionError, DatasetError
 from shard_reader.format.checksum import crc32c
 from shard_reader.format.fields import Field, extent_columns, extent_fields, further_images, index_dtype, size_columns
 from shard_reader.format.image_codecs.table import codec_of, read_size
-from shard_reader.format.manifest import MANIFEST_NAME, ShardFile, index_name
+from shard_reader.format.manifest import MANIFEST_NAME, ShardFile
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.printable import printable
 from shard_reader.system.memory_map import map_file
@@ -135,7 +135,7 @@ def map_lazily(directory: str, shard: ShardFile, records: int, fields: Mapping[s
         DatasetError: the index is of a development version, before strings and lists had checksums.
     """
     # It is done for each shard of a shuffle, so without `Path`, which takes longer than mapping the file.
-    path = f"{directory}/{index_name(shard.path)}"
+    path = f"{directory}/{shard.index}"
     if shard.index_crc32c is None:
         return LazyIndex(load(Path(directory), shard, records, fields), None, path)
     dtype, header = _layout(tuple(fields.items()), records)
@@ -158,7 +158,7 @@ def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, F
         CorruptionError: the index is missing, does not match the manifest, or points outside the shard.
         DatasetError: the index is of a development version, before strings and lists had checksums.
     """
-    path = directory / index_name(shard.path)
+    path = directory / shard.index
     try:
         data = map_file(path)
     except FileNotFoundError:

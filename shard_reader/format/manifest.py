@@ -181,7 +181,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NoReturn
 
@@ -194,20 +194,24 @@ from shard_reader.format.fields import (
     FORMAT_VERSION,
     IMAGE_DTYPES,
     INDEX_DTYPES,
+    JOINED,
     PAYLOADS,
+    RELABELED,
+    WITHDRAWN,
     Field,
     extensions,
 )
 from shard_reader.format.image_codecs.table import IMAGE_CODECS
 from shard_reader.format.json_object import JsonObject
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
-from shard_reader.format.shard_table import SHA256_DIGITS, FileColumns, Shard, ShardFile, ShardTable
+from shard_reader.format.shard_table import SHA256_DIGITS, FileColumns, Shard, ShardFile, ShardTable, index_name
 from shard_reader.printable import excerpt, printable
 
 __all__ = [
     "DUPLICATES_NAME",
     "ENCODINGS",
     "FORMATS",
+    "GENERATION_KINDS",
     "LOCK_NAME",
     "MANIFEST_NAME",
     "MOST_BYTES",
@@ -220,6 +224,7 @@ __all__ = [
     "THUMBNAILS_NAME",
     "Counts",
     "Fingerprint",
+    "Generation",
     "Host",
     "LeftOut",
     "Manifest",
@@ -228,8 +233,12 @@ __all__ = [
     "ShardTable",
     "Split",
     "Statistics",
+    "Withdrawn",
     "canonical_json",
+    "checksum_of",
     "dali_name",
+    "generation_folder",
+    "generation_manifest",
     "index_name",
     "shard_name",
     "with_checksum",
@@ -258,12 +267,17 @@ PAPER_NAMES: Final = ("README.md", "croissant.json")
 FORMATS: Final[Mapping[str, str]] = {name: format.suffix for name, format in SHARD_FORMATS.items()}
 """Each format's name and its files' suffix."""
 ENCODINGS: Final = tuple(IMAGE_CODECS)
+GENERATION_KINDS: Final = ("prepare", "append", "withdraw", "relabel", "compact", "join")
+"""The commands that make a generation."""
 
 _CHECKSUM: Final = re.compile(r',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 _LAST: Final = 200  # the last characters of a manifest, in which the checksum stands
 _PART: Final = 1 << 20
-_EXTENSIONS: Final = frozenset({PAYLOADS})  # the names of `requires` that this reader knows
-_PLAIN_NAME: Final = re.compile(r"[\w-][\w.-]*")
+# The names of `requires` that this reader knows.
+_EXTENSIONS: Final = frozenset({PAYLOADS, WITHDRAWN, RELABELED, JOINED})
+_PLAIN_NAME: Final = re.compile(r"(?:g[0-9]{4,9}/|(?:\.\./)+(?:[\w-][\w.-]*/)+)?[\w-][\w.-]*")
+_FOLDER: Final = re.compile("g[0-9]{4,9}")
 _NAMES: Final = 4096  # names that are checked together
 _PLAIN_NAMES: Final = re.compile(rf"(?:{_PLAIN_NAME.pattern}\n)*")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair, or a pair
@@ -277,9 +291,20 @@ def shard_name(split: str, number: int, count: int, format: str) -> str:
     return f"{split}-{number:05d}-of-{count:05d}{FORMATS[format]}"
 
 
-def index_name(shard: str) -> str:
-    """The file name of a shard's index."""
-    return f"{shard}.index.npy"
+def generation_folder(number: int) -> str:
+    """The folder of the files that a generation adds to a dataset: `g0002`."""
+    return f"g{number:04d}"
+
+
+def generation_manifest(number: int) -> str:
+    """The name of the manifest of a generation that is not the newest: `dataset.g0001.json`."""
+    return f"dataset.{generation_folder(number)}.json"
+
+
+def checksum_of(text: str) -> str:
+    """The checksum in the text of a manifest; "" where there is no checksum at its end."""
+    found = _CHECKSUM.search(text[-_LAST:])
+    return "" if found is None else found[1]
 
 
 def dali_name(shard: str) -> str:
@@ -293,12 +318,24 @@ def canonical_json(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """The number of records of a split that no longer count, and the file with their numbers."""
+
+    records: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The shards of one split, in order, and the number of records of each class, by its name or number."""
+    """The shards of one split, in order, and the number of records of each class, by its name or number.
+
+    `records` that were `withdrawn` are in shards, and in no other number.
+    """
 
     records: int
     shards: ShardTable
     classes: Mapping[str, int] | None = None
+    withdrawn: Withdrawn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,6 +410,29 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A state of a dataset, which never changes.
+
+    Attributes:
+        number: the place in the dataset's history, from 1.
+        made: the command that made it, one of `GENERATION_KINDS`.
+        records: the number of records that count, of all splits.
+        checksum: the checksum of its manifest; "" for that of the manifest in which it stands.
+        fingerprint: the fingerprint of its manifest, with the versions of the codecs that wrote its last shards.
+        folder: the folder with the files that it added; "" for the dataset's own.
+        is_removed: whether a later `compact` has removed its files.
+    """
+
+    number: int
+    made: str
+    records: int
+    fingerprint: Fingerprint
+    checksum: str = ""
+    folder: str = ""
+    is_removed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """All of `dataset.json`.
 
@@ -396,6 +456,27 @@ class Manifest:
     requires: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     hosts: Mapping[str, Host] = field(default_factory=dict)
+    generations: tuple[Generation, ...] = ()
+
+    @property
+    def records(self) -> int:
+        """The number of records that count, of all splits."""
+        return sum(split.records for split in self.splits.values())
+
+    @property
+    def history(self) -> tuple[Generation, ...]:
+        """The generations up to this one, whose manifest this is. A dataset that never changed has one."""
+        first = Generation(number=1, made="prepare", records=self.records, fingerprint=self.fingerprint)
+        return self.generations or (first,)
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation whose manifest this is."""
+        return self.generations[-1].number if self.generations else 1
+
+    def lists(self, name: str) -> tuple[str, ...]:
+        """The files of one name that the generations of the dataset have, such as all `rejects.jsonl`."""
+        return tuple(file for file in self.files if file.rpartition("/")[2] == name)
 
     def to_json(self) -> str:
         """The text of `dataset.json`, with its checksum; equal manifests give equal text."""
@@ -406,12 +487,14 @@ class Manifest:
                 "shards": split.shards.to_plain(),
                 "classes": split.classes,
             }
+            if split.withdrawn is not None:
+                body["splits"][name]["withdrawn"] = asdict(split.withdrawn)
         for described in body["fields"].values():
             # Most fields have none of these: the keys would be noise in every manifest.
             for name in ("feature", "role", "names", "flip_pairs"):
                 if not described[name]:
                     del described[name]
-        body["requires"] = sorted({*self.requires, *extensions(self.fields)})
+        body["requires"] = sorted({*self.requires, *extensions(self.fields), *_of_splits(self.splits)})
         # Without such inputs, a manifest has the text that earlier versions gave.
         if not self.counts.excluded:
             del body["counts"]["excluded"]
@@ -419,6 +502,8 @@ class Manifest:
             del body["statistics"]["scaled"]
         if not self.hosts:  # of a dataset that is not from the web
             del body["hosts"]
+        if not self.generations:
+            del body["generations"]
         return with_checksum(body)
 
     def shards(self) -> Iterator[Shard]:
@@ -554,7 +639,15 @@ def _read_manifest(top: JsonObject) -> Manifest:
         requires=top.sequence("requires", lambda o: o.text("")) if "requires" in top.value else (),
         files=_read_files(top.child("files")) if "files" in top.value else {},
         hosts=top.items("hosts", _read_host) if "hosts" in top.value else {},
+        generations=top.sequence("generations", _read_generation) if "generations" in top.value else (),
     )
+
+
+def _read_folder(o: JsonObject) -> str:
+    folder = o.text("folder")
+    if folder and not _FOLDER.fullmatch(folder):
+        o.note(o.at("folder"), f"must be as g0002, got {excerpt(folder)}")
+    return folder
 
 
 def _read_files(o: JsonObject) -> dict[str, str]:
@@ -589,7 +682,27 @@ def _read_split(o: JsonObject) -> Split:
     if o.value.get("classes") is not None:
         counts = o.child("classes")
         classes = {name: counts.count(name) for name in counts.value}
-    return Split(records=o.count("records"), shards=_read_shards(o), classes=classes)
+    withdrawn = _read_withdrawn(o.child("withdrawn")) if o.value.get("withdrawn") is not None else None
+    return Split(records=o.count("records"), shards=_read_shards(o), classes=classes, withdrawn=withdrawn)
+
+
+def _read_withdrawn(o: JsonObject) -> Withdrawn:
+    found = Withdrawn(records=o.count("records"), path=o.text("path"))
+    _check_plain(o, "path", found.path)
+    return found
+
+
+def _read_generation(element: JsonObject) -> Generation:
+    o = JsonObject(element.value[""], element.path, element.problems)
+    return Generation(
+        number=o.count("number"),
+        made=o.text("made"),
+        records=o.count("records"),
+        fingerprint=_read_fingerprint(o.child("fingerprint")),
+        checksum=o.text("checksum"),
+        folder=_read_folder(o),
+        is_removed=o.get("is_removed", bool, False),
+    )
 
 
 def _read_shards(o: JsonObject) -> ShardTable:
@@ -632,28 +745,50 @@ def _read_file(o: JsonObject) -> ShardFile:
 def _read_columns(o: JsonObject, count: int) -> FileColumns:
     """The columns of the files of one format, with a value for each shard."""
     paths, sizes = o.texts("path"), o.counts("bytes")
+    _check_paths(o, "path", paths)
+    replaced, values = None, None
+    if "replaced_index" in o.value:
+        replaced, values = o.texts("replaced_index"), o.counts("index_values")
+        _check_paths(o, "replaced_index", [name for name in replaced if name])
+    # Without it, an index has no checksums of its blocks, and is checked as a whole.
+    checksums = o.counts("index_crc32c") if "index_crc32c" in o.value else None
+    columns: dict[str, Sequence[object] | None] = {
+        "path": paths,
+        "bytes": sizes,
+        "index_crc32c": checksums,
+        "replaced_index": replaced,
+        "index_values": values,
+    }
+    for name, column in columns.items():
+        if column is not None and len(column) != count:
+            o.note(o.at(name), f"has {len(column)} values for {count} shards")
+    digests = {name: o.text(name) for name in ("sha256", "index_sha256")}
+    for name, digits in digests.items():
+        if len(digits) != SHA256_DIGITS * count:
+            o.note(o.at(name), f"has {len(digits)} digits, {SHA256_DIGITS} for each of {count} shards are expected")
+    return FileColumns(
+        path=paths,
+        bytes=sizes,
+        index_crc32c=checksums,
+        replaced_index=replaced,
+        index_values=values,
+        **digests,
+    )
+
+
+def _check_paths(o: JsonObject, key: str, paths: Sequence[str]) -> None:
     for first in range(0, len(paths), _NAMES):
         # Many at once, which takes a tenth of the time; a line break in a name would make two of it.
         lines = "\n".join([*paths[first : first + _NAMES], ""])
         if lines.count("\n") != len(paths[first : first + _NAMES]) or not _PLAIN_NAMES.fullmatch(lines):
             for number, path in enumerate(paths[first : first + _NAMES], first):
-                _check_plain(o, f"path[{number}]", path)
-    # Without it, an index has no checksums of its blocks, and is checked as a whole.
-    checksums = o.counts("index_crc32c") if "index_crc32c" in o.value else None
-    for name, values in (("path", paths), ("bytes", sizes), ("index_crc32c", checksums)):
-        if values is not None and len(values) != count:
-            o.note(o.at(name), f"has {len(values)} values for {count} shards")
-    digests = {name: o.text(name) for name in ("sha256", "index_sha256")}
-    for name, digits in digests.items():
-        if len(digits) != SHA256_DIGITS * count:
-            o.note(o.at(name), f"has {len(digits)} digits, {SHA256_DIGITS} for each of {count} shards are expected")
-    return FileColumns(path=paths, bytes=sizes, index_crc32c=checksums, **digests)
+                _check_plain(o, f"{key}[{number}]", path)
 
 
 def _check_plain(o: JsonObject, key: str, name: str) -> None:
     # A manifest is data from elsewhere: a path such as ../../etc/passwd must not lead out of the dataset.
     if not _PLAIN_NAME.fullmatch(name):
-        o.note(o.at(key), f"must be a plain file name, got {excerpt(name)}")
+        o.note(o.at(key), f"must be a plain file name, or one in the folder of a generation, got {excerpt(name)}")
 
 
 def _read_statistics(o: JsonObject) -> Statistics:
@@ -704,15 +839,18 @@ def _read_fingerprint(o: JsonObject) -> Fingerprint:
 def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
     """Check that values fit together: counts add up, formats and fields are complete, and sizes are possible."""
     problems += field_problems(manifest.fields)
-    lacking = [name for name in extensions(manifest.fields) if name not in manifest.requires]
-    problems += [f"$.requires: lacks {name!r}, which the fields need" for name in lacking]
+    needed = {name: "the fields need" for name in extensions(manifest.fields)}
+    needed |= {name: "the splits need" for name in _of_splits(manifest.splits)}
+    problems += [f"$.requires: lacks {n!r}, which {why}" for n, why in needed.items() if n not in manifest.requires]
+    problems += _generation_problems(manifest)
     if not manifest.formats:
         problems.append("$.formats: is empty")
     if problems:
         return
     if _depth(manifest.options) > _DEEPEST:
         problems.append(f"$.options: are nested more than {_DEEPEST} times")
-    least = least_bytes(manifest.fields)
+    # A relabeled record may have fields that are in its index alone.
+    least = 1 if RELABELED in manifest.requires else least_bytes(manifest.fields)
     for name, split in manifest.splits.items():
         problems += (printable(f"$.splits.{name}{problem}") for problem in _split_problems(split, manifest, least))
     if manifest.statistics is not None:
@@ -722,8 +860,12 @@ def _check_consistency(manifest: Manifest, problems: list[str]) -> None:
 def _split_problems(split: Split, manifest: Manifest, least: int) -> Iterator[str]:
     table = split.shards
     held = sum(table.records.tolist())  # in Python's integers, which have no bound
-    if held != split.records:
-        yield f".records: is {split.records}, its shards hold {held}"
+    gone = split.withdrawn.records if split.withdrawn is not None else 0
+    if held != split.records + gone:
+        less = f", of which {gone} are withdrawn" if gone else ""
+        yield f".records: is {split.records}, its shards hold {held}{less}"
+    if split.withdrawn is not None and split.withdrawn.path not in manifest.files:
+        yield f".withdrawn.path: {split.withdrawn.path} is not in $.files"
     if len(table) and set(table.files) != set(manifest.formats):
         yield f".shards.files: has {sorted(table.files)}, the formats are {sorted(manifest.formats)}"
         return
@@ -736,6 +878,31 @@ def _split_problems(split: Split, manifest: Manifest, least: int) -> Iterator[st
                 f".shards: {columns.path[number]} has {table.records[number]} records in {sizes[number]} bytes: a"
                 f" record has at least {least}, and a file at most {_MOST_FILE_BYTES}"
             )
+
+
+def _of_splits(splits: Mapping[str, Split]) -> list[str]:
+    """The extensions that a reader of some splits needs."""
+    tables = [columns for split in splits.values() for columns in split.shards.files.values()]
+    needed = {
+        WITHDRAWN: any(split.withdrawn is not None for split in splits.values()),
+        RELABELED: any(columns.replaced_index is not None for columns in tables),
+        JOINED: any(path.startswith("../") for columns in tables for path in columns.path),
+    }
+    return [name for name, is_needed in needed.items() if is_needed]
+
+
+def _generation_problems(manifest: Manifest) -> Iterator[str]:
+    numbers = [generation.number for generation in manifest.generations]
+    if numbers != sorted(set(numbers)) or any(not 1 <= number < 10**9 for number in numbers):
+        yield "$.generations: their numbers must rise, from 1"
+    for place, generation in enumerate(manifest.generations[:-1]):
+        if not _SHA256.fullmatch(generation.checksum):
+            yield f"$.generations[{place}].checksum: is not a SHA-256"
+    if manifest.generations and manifest.generations[-1].records != manifest.records:
+        yield (
+            f"$.generations: the last has {manifest.generations[-1].records} records, the splits have"
+            f" {manifest.records}"
+        )
 
 
 def _statistics_problems(statistics: Statistics) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +11,32 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SHA256_DIGITS", "FileColumns", "Shard", "ShardFile", "ShardTable"]
+__all__ = [
+    "SHA256_DIGITS",
+    "FileColumns",
+    "Shard",
+    "ShardFile",
+    "ShardTable",
+    "index_name",
+    "withdrawn_from_bytes",
+    "withdrawn_to_bytes",
+]
 
 SHA256_DIGITS = 64
+
+
+def index_name(shard: str) -> str:
+    """The file name of a shard's index."""
+    return f"{shard}.index.npy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFile:
     """One file of a shard: its name, its size, and the checksums of it and of its index.
 
-    `index_crc32c` is the CRC-32C of the checksums at the end of the index; None where it ends with its rows.
+    `index_crc32c` is the CRC-32C of the checksums at the end of the index; None where it ends with its rows. An index
+    in place of the one beside the shard has a name of its own, `replaced_index`, and `index_values` bytes of values
+    after its checksums.
     """
 
     path: str
@@ -27,6 +44,13 @@ class ShardFile:
     sha256: str
     index_sha256: str
     index_crc32c: int | None = None
+    replaced_index: str = ""
+    index_values: int = 0
+
+    @property
+    def index(self) -> str:
+        """The name of its index."""
+        return self.replaced_index or index_name(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +73,8 @@ class FileColumns:
     sha256: str
     index_sha256: str
     index_crc32c: Sequence[int] | None = None
+    replaced_index: Sequence[str] | None = None
+    index_values: Sequence[int] | None = None
 
     @classmethod
     def of(cls, files: Sequence[ShardFile]) -> FileColumns:
@@ -62,12 +88,15 @@ class FileColumns:
         for file in files:
             if not len(file.sha256) == len(file.index_sha256) == SHA256_DIGITS:
                 raise ValueError(f"{file.path}: a SHA-256 has {SHA256_DIGITS} digits")
+        names = [getattr(file, "replaced_index", "") for file in files]
         return cls(
             path=[file.path for file in files],
             bytes=[file.bytes for file in files],
             sha256="".join(file.sha256 for file in files),
             index_sha256="".join(file.index_sha256 for file in files),
             index_crc32c=None if None in checksums else checksums,  # type: ignore[arg-type]
+            replaced_index=names if any(names) else None,
+            index_values=[file.index_values for file in files] if any(names) else None,
         )
 
     def __getitem__(self, number: int) -> ShardFile:
@@ -79,6 +108,8 @@ class FileColumns:
             sha256=self.sha256[digits],
             index_sha256=self.index_sha256[digits],
             index_crc32c=None if self.index_crc32c is None else self.index_crc32c[number],
+            replaced_index="" if self.replaced_index is None else self.replaced_index[number],
+            index_values=0 if self.index_values is None else self.index_values[number],
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -151,3 +182,39 @@ class ShardTable(Sequence[Shard]):
 
     def __repr__(self) -> str:
         return f"ShardTable({len(self)} shards, {int(self.records.sum())} records)"
+
+
+def withdrawn_to_bytes(numbers: NDArray[np.int64]) -> bytes:
+    """The file of the withdrawn records of a split, from their rising numbers, int64 `[n]`: a `.npy` of `<u8`."""
+    return _npy_header(len(numbers)) + numbers.astype("<u8").tobytes()
+
+
+def withdrawn_from_bytes(data: bytes, count: int, shards: ShardTable, sha256: str) -> NDArray[np.int64]:
+    """The rising numbers of the withdrawn records of a split, int64 `[n]`.
+
+    Args:
+        data: the bytes of the file.
+        count: the number of records that the manifest says.
+        shards: the shards of the split.
+        sha256: the checksum that the manifest has for the file.
+
+    Raises:
+        ValueError: the file is another one than the manifest says.
+    """
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError("is damaged or belongs to another dataset (SHA-256 mismatch)")
+    header = _npy_header(count)
+    if not data.startswith(header) or len(data) != len(header) + 8 * count:
+        raise ValueError(f"is not a list of {count} records")
+    numbers = np.frombuffer(data, "<u8", count, len(header))
+    records = sum(shards.records.tolist())
+    if count and (np.any(numbers[1:] <= numbers[:-1]) or int(numbers[-1]) >= records):
+        raise ValueError(f"has numbers that do not rise, or are not below {records}")
+    return numbers.astype(np.int64)
+
+
+def _npy_header(count: int) -> bytes:
+    """The header of a `.npy` file (NumPy Enhancement Proposal 1) of `count` numbers, padded to 64 bytes."""
+    text = f"{{'descr': '<u8', 'fortran_order': False, 'shape': ({count},), }}".encode()
+    padding = -(10 + len(text) + 1) % 64
+    return b"\x93NUMPY\x01\x00" + (len(text) + padding + 1).to_bytes(2, "little") + text + b" " * padding + b"\n"

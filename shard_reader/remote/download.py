@@ -12,7 +12,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256
 from shard_reader.format.fields import Field, extent_fields
-from shard_reader.format.manifest import Shard, index_name
+from shard_reader.format.manifest import Shard
 from shard_reader.remote.cache import CacheWriter
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.ranges import Extents, Range, whole
@@ -62,7 +62,7 @@ class ShardDownload:
 
     def _fetch_index(self) -> None:
         file, entry = self._file, self._writer.entry
-        name, size = index_name(file.path), entry.index_bytes
+        name, size = file.index, entry.index_bytes
         data = self._read(name, 0, size, size, lambda found: sha256(found) == file.index_sha256)
         rows = index.read(np.frombuffer(data, np.uint8), self._store.uri(name), file, self._shard.records, self._fields)
         self._writer.write(data, entry.index_start)

@@ -13,7 +13,7 @@ from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256
 from shard_reader.format.fields import MAX_PIXELS, Field
-from shard_reader.format.manifest import Shard, ShardFile, index_name
+from shard_reader.format.manifest import Shard, ShardFile
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.ranges import Extents, Range, ranges
 from shard_reader.shards.shard import OpenShard
@@ -50,7 +50,7 @@ class RemoteShard(OpenShard):
             StoreError: the store does not answer.
         """
         file = shard.files[format]
-        name = index_name(file.path)
+        name = file.index
         # A file of the wrong size fails as a whole, as on a disk. Otherwise it would depend on the requests which of
         # its records are skipped.
         store.check_size(file.path, file.bytes)

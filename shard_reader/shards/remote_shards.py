@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.fields import MAX_PIXELS, Field
-from shard_reader.format.manifest import Shard, ShardTable, index_name
+from shard_reader.format.manifest import Shard, ShardTable
 from shard_reader.remote.cache import Cache
 from shard_reader.remote.cache_entry import CacheEntry, CacheError, DiskFullError
 from shard_reader.remote.client import StoreClient
@@ -292,7 +292,7 @@ class RemoteShards:
             data = cache.find(entry)
             if data is None:
                 return None
-            name = self.store.uri(index_name(file.path))
+            name = self.store.uri(file.index)
             rows = index.read(data[start : start + entry.index_bytes], name, file, shard.records, self._fields)
         except CorruptionError:
             # It was checked when it was fetched, so the disk has damaged it since. The store has a sound one.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.format.fields import IMAGE, Field
+from shard_reader.format.manifest import Generation
 from shard_reader.order.shuffle import RecordOrder, Shuffle
 from shard_reader.remote.stats import Stats
 from shard_reader.shards.located import Located
@@ -57,6 +58,13 @@ class RecordSource(Protocol):
     @property
     def fingerprint(self) -> str:
         """The identity of the records: the same for both formats, another for other inputs, options or subsets."""
+
+    @property
+    def generation(self) -> int | None:
+        """The number of the dataset's generation; None where the records are not of one dataset."""
+
+    def generation_of(self, fingerprint: str) -> Generation | None:
+        """The generation of this dataset that has records of a fingerprint; None if there is none."""
 
     @property
     def name(self) -> str:

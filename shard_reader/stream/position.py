@@ -138,6 +138,7 @@ class Position:
         expected = self._identity()
         found = {name: state.get(name) for name in expected}
         if not _are_equal(found, expected):
+            self._check_generation(found)
             shown, own = excerpt(found, _SHOWN), excerpt(expected, _SHOWN)
             raise StateError(f"the state is of another stream:\n  state:  {shown}\n  stream: {own}")
         epoch, step = state.get("epoch"), state.get("step")
@@ -199,9 +200,23 @@ class Position:
             **self._order.record_order.identity(),
         }
 
+    def _check_generation(self, found: dict[str, Any]) -> None:
+        """Check that a state of other records is not of another generation of the dataset."""
+        here, dataset = self._data.generation, found["dataset"]
+        other = self._data.generation_of(dataset) if isinstance(dataset, str) else None
+        if other is not None and other.number != here:
+            both = f"the state is of generation {other.number}, the stream is of generation {here} of {self._data.name}"
+            if other.is_removed:
+                raise StateError(f"{both}, and `compact` has removed the former: begin again without the state")
+            raise StateError(
+                f"{both}: open the dataset with generation={other.number} to go on, or begin again without the state"
+            )
+
     def _state(self, epoch: int, step: int, coverage: Coverage) -> dict[str, Any]:
         share = {"rank": self._order.rank, "world_size": self._order.world_size}
-        return self._identity() | {"epoch": epoch, "step": step, "coverage": share | coverage.to_json()}
+        # No part of the identity: it follows from the dataset, and states of before generations lack it.
+        generation = {} if self._data.generation is None else {"generation": self._data.generation}
+        return self._identity() | generation | {"epoch": epoch, "step": step, "coverage": share | coverage.to_json()}
 
     def _coverage_at(self, epoch: int, step: int) -> Coverage:
         """The coverage of an epoch before a step: as counted where batches were given, elsewhere as ordered."""

@@ -67,6 +67,7 @@ LAYERS = {
         "beam_jobs.shards",
         "beam_jobs.runners",
         "beam_jobs.steps",
+        "beam_jobs.generations",
         "beam_jobs.cli",
         "beam_jobs",
         "beam_jobs.__main__",

@@ -13,7 +13,7 @@ from PIL import Image
 from beam_jobs.metadata.pictures import coloured, mask_numbers
 from beam_jobs.report.reading.pictures import SIDE, Picture, picture_of, picture_without_loss
 from shard_reader.dataset.dataset import Dataset
-from shard_reader.dataset.shown_pixels import shown_pixels
+from shard_reader.dataset.shown.shown_pixels import shown_pixels
 from shard_reader.errors import ShardsError
 from shard_reader.format.fields import Field, further_images, point_role, size_columns
 

@@ -24,7 +24,7 @@ from beam_jobs.report.reading.layers import (
 )
 from beam_jobs.report.reading.pictures import Measures, Picture, measure, picture_of
 from shard_reader.dataset.dataset import Dataset
-from shard_reader.dataset.shown_pixels import shown_pixels
+from shard_reader.dataset.shown.shown_pixels import shown_pixels
 from shard_reader.errors import ShardsError
 from shard_reader.format.fields import point_role
 

@@ -12,7 +12,7 @@ from PIL import Image
 from beam_jobs.report.charts import histogram, parts
 from beam_jobs.report.reading.choice import Lowest, LowestOfEach, Place, mixed
 from beam_jobs.report.reading.pictures import measure, picture_of, picture_of_jpeg
-from shard_reader.dataset.shown_pixels import shown_pixels
+from shard_reader.dataset.shown.shown_pixels import shown_pixels
 
 
 @pytest.mark.parametrize("most", [1, 7, 5000])

@@ -22,7 +22,7 @@ from support.stored import FIELDS, dataset, flip, record, write_manifest
 
 from beam_jobs.shards.write import store
 from shard_reader import CorruptionError, Dataset, StoreError, mix, open_dataset
-from shard_reader.dataset import display, thumbnails
+from shard_reader.dataset.shown import display, thumbnails
 from shard_reader.format import Field, shard_name
 
 HOSTILE = "\"><script>alert(1)</script>' \x1b[31m\u202e"

@@ -13,8 +13,8 @@ from PIL import Image
 from support.stored import SEVERAL, several, several_objects, several_pixels
 
 from shard_reader import ManifestError, mix, open_dataset
-from shard_reader.dataset.shown_pixels import shown_mask
-from shard_reader.dataset.thumbnails import thumbnails
+from shard_reader.dataset.shown.shown_pixels import shown_mask
+from shard_reader.dataset.shown.thumbnails import thumbnails
 
 
 @pytest.fixture(scope="module")

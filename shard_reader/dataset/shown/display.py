@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.dataset.thumbnails import Box, Thumbnail, short, thumbnails
+from shard_reader.arguments import at_least_one, require
+from shard_reader.dataset.shown.thumbnails import Box, Thumbnail, short, thumbnails
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import Split
 from shard_reader.order.shuffle import FullShuffle
 from shard_reader.shards.source import RecordSource
 
+_MOST_SHOWN = 200  # records
 __all__ = ["Gallery", "gallery", "overview"]
 
 _STRIP, _STRIP_SECONDS = 8, 10.0  # of an overview, which nobody asked to wait for
@@ -72,7 +74,11 @@ def gallery(
     Args:
         among: the numbers to choose from, int64 `[n]`; by default all.
         seconds: the longest time to wait for pictures.
+
+    Raises:
+        ValueError, TypeError: `n` is not a number from 1 to 200.
     """
+    require(at_least_one("n", n) <= _MOST_SHOWN, "n", n, f"must be at most {_MOST_SHOWN}")
     size = len(data) if among is None else len(among)
     places = FullShuffle(size, seed).at(0, np.arange(min(n, size))) if size else np.empty(0, np.int64)
     places.sort()

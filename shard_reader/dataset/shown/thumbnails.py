@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.dataset.shown_pixels import shown_mask, shown_pixels
+from shard_reader.dataset.shown.shown_pixels import shown_mask, shown_pixels
 from shard_reader.errors import StoreError
 from shard_reader.format.fields import IMAGE, Field, extent_columns, point_role, size_columns
 from shard_reader.format.image_codecs.codec import ImageHeader, optional_module

@@ -1,0 +1,1 @@
+"""Datasets that change: each change is a generation, and files of earlier ones are never rewritten."""

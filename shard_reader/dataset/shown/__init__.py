@@ -1,0 +1,1 @@
+"""Records for people: overviews, galleries, thumbnails, and tables of their values."""
