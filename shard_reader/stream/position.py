@@ -214,8 +214,8 @@ class Position:
 
     def _state(self, epoch: int, step: int, coverage: Coverage) -> dict[str, Any]:
         share = {"rank": self._order.rank, "world_size": self._order.world_size}
-        # No part of the identity: it follows from the dataset, and states of before generations lack it.
-        generation = {} if self._data.generation is None else {"generation": self._data.generation}
+        # For people: the fingerprint in the identity says it, too. A state without it is of the first generation.
+        generation = {"generation": number} if (number := self._data.generation or 1) > 1 else {}
         return self._identity() | generation | {"epoch": epoch, "step": step, "coverage": share | coverage.to_json()}
 
     def _coverage_at(self, epoch: int, step: int) -> Coverage:
