@@ -107,7 +107,7 @@ def verify(arguments: Sequence[str]) -> int:
     _add_workers(parser)
     found = parser.parse_all(arguments[1:])
 
-    from beam_jobs.tools.verify import Verification
+    from beam_jobs.tools.checks.verify import Verification
 
     with contextlib.closing(Verification(found.dataset, decode=found.decode)) as verification:
         total, line = len(verification.tasks), ProgressLine()

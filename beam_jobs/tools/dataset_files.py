@@ -28,6 +28,8 @@ from shard_reader.format.manifest import (
     dali_name,
 )
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
+from shard_reader.format.shard_table import withdrawn_from_bytes
+from shard_reader.order.remaining import Remaining
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import LocalDirectory, write_whole
 from shard_reader.storage.open import directory, local_path
@@ -46,6 +48,7 @@ __all__ = [
     "printable_id",
     "read_manifest",
     "record_ids",
+    "remaining_of",
     "save",
     "shard_on_disk",
 ]
@@ -53,6 +56,7 @@ __all__ = [
 REPORT_NAME: Final = "report.html"
 """The report of `prepare --report`, beside the manifest, which does not name it."""
 _PIECE = 1 << 23
+_MOST_HEADER = 128  # bytes before the numbers of withdrawn records
 
 
 def save(path: Path, data: bytes) -> None:
@@ -117,6 +121,7 @@ def copy_to_disk(files: Directory, name: str, folder: Path, expected: int | None
     Args:
         expected: its size; of a larger file one byte more is copied, which shows that it is another file.
     """
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)  # the folder of a generation
     with contextlib.suppress(FileNotFoundError), open(folder / name, "wb") as file:
         try:
             size = files.size(name) if expected is None else min(files.size(name), expected + 1)
@@ -165,6 +170,27 @@ def _read_manifest(place: str, files: Directory) -> Manifest:
         raise JobError(f"{place}: {error}; restore {MANIFEST_NAME} from a copy, or make the dataset again") from error
     except DatasetError as error:
         raise UsageError(f"{place}: {error}") from error
+
+
+def remaining_of(files: Directory, manifest: Manifest) -> dict[str, Remaining]:
+    """The records of each split that count.
+
+    Raises:
+        JobError: a file of withdrawn records is missing, or damaged.
+    """
+    found = {}
+    for name, split in manifest.splits.items():
+        numbers = np.empty(0, np.int64)
+        if split.withdrawn is not None:
+            path, count = split.withdrawn.path, split.withdrawn.records
+            try:
+                data = files.read(path, most=_MOST_HEADER + 8 * count)
+                numbers = withdrawn_from_bytes(data, count, split.shards, manifest.files[path])
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                raise JobError(f"{files.uri(path)}: {why}; restore it from a copy") from error
+        found[name] = Remaining(numbers)
+    return found
 
 
 def data_files(manifest: Manifest) -> Iterator[ShardFile]:

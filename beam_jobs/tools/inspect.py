@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError
 from beam_jobs.terminal import counted, size_text
-from beam_jobs.tools.dataset_files import copy_to_disk, data_files, manifest_at, record_ids
+from beam_jobs.tools.dataset_files import copy_to_disk, data_files, manifest_at, record_ids, remaining_of
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field, extent_columns, further_images, size_columns
-from shard_reader.format.manifest import Manifest, Shard, ShardFile
+from shard_reader.format.manifest import Generation, Manifest, Shard, ShardFile
+from shard_reader.order.remaining import Remaining
 from shard_reader.printable import excerpt, printable
 from shard_reader.storage.directory import Directory
+from shard_reader.storage.local import LocalDirectory
 from shard_reader.system.memory_map import map_file
 
 __all__ = ["describe", "facts"]
@@ -58,12 +60,14 @@ def _facts(place: str, path: Path, manifest: Manifest, remote: Directory | None 
     shards = list(manifest.shards())
     filled = [shard for shard in shards if shard.records]
     looked_at = filled[:: max(1, -(-len(filled) // _MOST_INDEXES))]
+    remaining = remaining_of(remote or LocalDirectory(path), manifest)
     if remote is not None:
-        _copy_to_disk(remote, path, manifest, looked_at)
+        _copy_to_disk(remote, path, manifest, remaining, looked_at)
     return {
         "path": place,
         "formats": list(manifest.formats),
-        "records": sum(shard.records for shard in shards),
+        "records": manifest.records,
+        "generations": [_generation_facts(one) for one in manifest.generations],
         "bytes": sum(file.bytes for file in data_files(manifest)),
         "splits": {name: _split_facts(manifest, name) for name in manifest.splits},
         "fields": {name: _field_facts(field) for name, field in manifest.fields.items()},
@@ -74,7 +78,7 @@ def _facts(place: str, path: Path, manifest: Manifest, remote: Directory | None 
         "options": dict(manifest.options),
         "seed": manifest.seed,
         "fingerprint": manifest.fingerprint.digest,
-        "examples": list(_examples(path, manifest)),
+        "examples": list(_examples(path, manifest, remaining)),
     }
 
 
@@ -93,6 +97,8 @@ def describe(shown: Mapping[str, Any]) -> str:
     if changed := _numbers(shown["counts"]["changed"]):
         lines.append(f"changed      {changed}")
     lines += list(_option_lines(shown["options"]))
+    if grown := {f"{one['number']}": one for one in shown["generations"]}:
+        lines += ["generations", *_some(grown, len(grown), _generation_line)]
     lines.append(f"seed         {excerpt(shown['seed'], 40)}, fingerprint {shown['fingerprint']}")
     if shown["examples"]:
         lines.append(f"records      of {_short(shown['examples'][0]['split'])}: id, label, height x width, bytes")
@@ -105,7 +111,9 @@ def _numbers(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {printable(name).replace('_', ' ')}" for name, number in counts.items() if number)
 
 
-def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: list[Shard]) -> None:
+def _copy_to_disk(
+    remote: Directory, path: Path, manifest: Manifest, remaining: Mapping[str, Remaining], shards: list[Shard]
+) -> None:
     """Copy the indexes of some shards, and the ids of the first records."""
     # The ids go to their offsets in a sparse file of the shard's size, so that it can be read like a local shard.
     format, first = manifest.formats[0], next(_first_shards(manifest), None)
@@ -118,7 +126,8 @@ def _copy_to_disk(remote: Directory, path: Path, manifest: Manifest, shards: lis
     file = first[1].files[format]
     with open(path / file.path, "wb") as hollow:
         hollow.truncate(file.bytes)
-        for row in _rows(path, first[1], format, manifest.fields)[:_RECORDS]:
+        rows = _rows(path, first[1], format, manifest.fields)
+        for row in rows[_first_rows(remaining[first[0]], len(rows))]:
             if "id" not in manifest.fields:
                 break
             start, end = int(row["id_offset"]), int(row["id_offset"]) + int(row["id_length"])
@@ -143,6 +152,21 @@ def _split_facts(manifest: Manifest, name: str) -> dict[str, Any]:
     split = manifest.splits[name]
     sizes = {format: split.shards.bytes(format) for format in manifest.formats}
     return {"records": split.records, "shards": len(split.shards), "bytes": sizes}
+
+
+def _generation_facts(generation: Generation) -> dict[str, Any]:
+    return {
+        "number": generation.number,
+        "made": generation.made,
+        "records": generation.records,
+        "fingerprint": generation.fingerprint.digest,
+        "is_removed": generation.is_removed,
+    }
+
+
+def _generation_line(generation: Mapping[str, Any]) -> str:
+    removed = ", removed" if generation["is_removed"] else ""
+    return f"{printable(generation['made'])}: {counted(generation['records'], 'record')}{removed}"
 
 
 def _field_facts(field: Field) -> dict[str, Any]:
@@ -201,13 +225,13 @@ def _statistics_facts(manifest: Manifest) -> dict[str, Any] | None:
     return facts if found.scaled else {**facts, "scaled": False}
 
 
-def _examples(path: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
+def _examples(path: Path, manifest: Manifest, remaining: Mapping[str, Remaining]) -> Iterator[dict[str, Any]]:
     """The first records of the first split with records."""
     format, fields = manifest.formats[0], manifest.fields
     for split, shard in islice(_first_shards(manifest), 1):
         file = shard.files[format]
         rows, data = _rows(path, shard, format, fields), _map(path, file)
-        numbers = range(min(_RECORDS, len(rows)))
+        numbers = _first_rows(remaining[split], len(rows))
         for row, id in zip(numbers, record_ids(file, data, rows, "id" in fields, numbers), strict=True):
             label = rows["label"][row].tolist() if "label" in (rows.dtype.names or ()) else None
             names = manifest.class_names or ()
@@ -218,6 +242,12 @@ def _examples(path: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
                 "label": label if name is None else name,
                 **{name: int(rows[name][row]) for name in ("height", "width", "length")},
             }
+
+
+def _first_rows(remaining: Remaining, rows: int) -> list[int]:
+    """The first rows of the first shard with records that count."""
+    first: list[int] = remaining.rows(0, rows)[:_RECORDS].tolist()
+    return first
 
 
 def _first_shards(manifest: Manifest) -> Iterator[tuple[str, Shard]]:

@@ -58,7 +58,8 @@ class Dataset(Records):
         self._ends = np.cumsum(manifest.splits[split].shards.records)
         self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])  # of each shard, and the end of the last
         self._shards, self._prefetch_bytes = shards, prefetch_bytes
-        self._remaining = None if withdrawn is None or not len(withdrawn) else Remaining(withdrawn)
+        self.remaining = Remaining(np.empty(0, np.int64) if withdrawn is None else withdrawn)
+        self._remaining = self.remaining if len(self.remaining.withdrawn) else None
         self._chosen: NDArray[np.int64] | None = None  # after `select`: each record's number among those that remain
         self._whole: Dataset | None = None  # after `select`: the whole split
         self._choices: tuple[str, ...] = ()  # after `select`: the calls, for people

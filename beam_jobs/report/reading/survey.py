@@ -91,8 +91,10 @@ def survey(
     found = _Pass(manifest, labels, of_each, ids)
     steps = _steps(manifest, _MOST_REMOTE if remote else _MOST_LOCAL)
     for number, data in enumerate(splits):
+        remaining = data.remaining
         for shard, first in _shards(data, steps, found.survey):
-            found.add(shard, number, first)
+            start, rows = int(remaining.ends(np.array([first]))[0]), remaining.rows(first, len(shard.rows))
+            found.add(shard, number, rows, start)
         if remote:
             data.close()
     return found.finished()
@@ -107,13 +109,13 @@ def _steps(manifest: Manifest, most: int) -> int:
 
 def _shards(data: Dataset, step: int, survey: Survey) -> Iterator[tuple[OpenShard, int]]:
     """Every `step`-th shard with records, and the number of its first record in the split."""
-    counts = data.manifest.splits[data.split].shards.records.tolist()
-    firsts = np.cumsum([0, *counts])[:-1]
-    chosen = [number for number, count in enumerate(counts) if count][::step]
-    for start in range(0, len(chosen), _TOGETHER):
-        numbers = firsts[chosen[start : start + _TOGETHER]]
-        opened = data.locate(numbers)
-        for place, first in enumerate(numbers.tolist()):
+    ends = np.cumsum(data.manifest.splits[data.split].shards.records)
+    firsts, last = np.concatenate([[0], ends]), data.remaining.ends(ends)
+    filled = np.flatnonzero(np.diff(last, prepend=0))[::step]
+    for start in range(0, len(filled), _TOGETHER):
+        chosen = filled[start : start + _TOGETHER]
+        opened = data.locate(last[chosen] - 1)
+        for place, first in enumerate(firsts[chosen].tolist()):
             try:
                 yield opened.shard(place)[0], first
             except (ShardsError, OSError) as error:
@@ -150,13 +152,14 @@ class _Pass:
             self._wanted.setdefault(crc32c(id.encode("utf-8", "replace")), []).append(id)
         self._checksums = np.array(sorted(self._wanted), np.uint32)
 
-    def add(self, shard: OpenShard, split: int, first: int) -> None:
-        """Look at all rows of a shard, whose first record has the number `first` in its split."""
+    def add(self, shard: OpenShard, split: int, rows: NDArray[np.int64], first: int) -> None:
+        """Look at some rows of a shard, rising. The first of them is that of record `first` of its split."""
         self.survey.shards += 1
-        for start in range(0, len(shard.rows), _BLOCK):
-            rows = shard.rows[start : start + _BLOCK]
-            self._add(rows, split, np.arange(first + start, first + start + len(rows)))
-            self._find(shard, rows, start, split, first)
+        for start in range(0, len(rows), _BLOCK):
+            places = rows[start : start + _BLOCK]
+            block = shard.rows[places]
+            self._add(block, split, np.arange(first + start, first + start + len(block)))
+            self._find(shard, block, places, split, first + start)
 
     def _add(self, rows: NDArray[np.void], split: int, numbers: NDArray[np.int64]) -> None:
         sizes = self._sizes_of(rows)
@@ -194,15 +197,18 @@ class _Pass:
             keys |= {"least-bytes": density, "most-bytes": -density}
         return keys
 
-    def _find(self, shard: OpenShard, rows: NDArray[np.void], start: int, split: int, first: int) -> None:
-        """Find the ids that are looked for among some rows of a shard."""
+    def _find(
+        self, shard: OpenShard, rows: NDArray[np.void], places: NDArray[np.int64], split: int, first: int
+    ) -> None:
+        """Find the ids that are looked for among some rows of a shard, at some places."""
         if not len(self._checksums):
             return
         for row in np.flatnonzero(np.isin(rows["id_crc32c"], self._checksums)).tolist():
             for id in self._wanted[int(rows["id_crc32c"][row])]:
                 try:
-                    if id not in self.survey.by_id and shard.id(start + row) == id.encode("utf-8", "replace"):
-                        self.survey.by_id[id] = Place(split, first + start + row)
+                    found = shard.id(int(places[row]))
+                    if id not in self.survey.by_id and found == id.encode("utf-8", "replace"):
+                        self.survey.by_id[id] = Place(split, first + row)
                 except ShardsError as error:
                     self.survey.problems.append(str(error))
 

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,12 +15,13 @@ import numpy as np
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.processes import in_parallel
-from beam_jobs.tools.dataset_files import manifest_at, need_packages, need_shard_packages
+from beam_jobs.tools.dataset_files import manifest_at, need_packages, need_shard_packages, remaining_of
 from beam_jobs.tools.exporting import folder, parquet, webdataset
 from beam_jobs.tools.exporting.records import Exporter, folder_names
 from shard_reader import open_dataset
 from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import Manifest
+from shard_reader.order.remaining import Remaining
 from shard_reader.storage.open import is_url
 
 __all__ = ["TARGETS", "Exported", "export"]
@@ -87,12 +89,13 @@ def export(
         JobError: a record is damaged, or the target cannot be written.
     """
     path = _empty(target)
-    _, manifest = manifest_at(place)
+    files, manifest = manifest_at(place)
+    remaining = remaining_of(files, manifest)
     need_shard_packages(manifest)
     need_packages("beam", *TARGETS[to].packages)
     chosen = _chosen(place, manifest, splits)
     places = dict(zip(manifest.splits, folder_names(list(manifest.splits)), strict=True))
-    parts = [part for name in chosen for part in _parts(manifest, name, places[name])]
+    parts = [part for name in chosen for part in _parts(manifest, remaining[name], name, places[name])]
     total = sum(len(part.records) for part in parts)
     if chosen:
         with open_dataset(place, chosen[0]) as data:
@@ -141,11 +144,10 @@ def _chosen(place: str, manifest: Manifest, splits: Sequence[str]) -> list[str]:
     return [name for name in manifest.splits if not splits or name in splits]
 
 
-def _parts(manifest: Manifest, split: str, place: str) -> Iterator[_Part]:
-    records = np.asarray(manifest.splits[split].shards.records)
-    ends = np.cumsum(records).tolist()
-    for number, (end, count) in enumerate(zip(ends, records.tolist(), strict=True)):
-        yield _Part(split, place, number, len(ends), range(end - count, end))
+def _parts(manifest: Manifest, remaining: Remaining, split: str, place: str) -> Iterator[_Part]:
+    ends = remaining.ends(np.cumsum(manifest.splits[split].shards.records)).tolist()
+    for number, (start, end) in enumerate(pairwise([0, *ends])):
+        yield _Part(split, place, number, len(ends), range(start, end))
 
 
 @functools.lru_cache(maxsize=1)

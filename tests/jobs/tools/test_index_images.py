@@ -13,8 +13,8 @@ from support.command import command
 from support.foreign_records import image_bytes, manifest, tf, write
 
 from beam_jobs.errors import UsageError
+from beam_jobs.tools.checks.verify import Verification
 from beam_jobs.tools.index import IndexOptions, index_directory
-from beam_jobs.tools.verify import Verification
 from shard_reader import open_dataset
 
 

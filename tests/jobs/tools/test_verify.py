@@ -20,7 +20,7 @@ from support.stored import FIELDS, PNG, cut, dataset, edit_shard, flip, record, 
 from support.torture import draws
 
 from beam_jobs.shards.write import store
-from beam_jobs.tools.verify import Verification
+from beam_jobs.tools.checks.verify import Verification
 from shard_reader.format import Field, Shard, index, index_name, shard_name
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.manifest import with_checksum

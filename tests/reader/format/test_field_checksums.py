@@ -21,7 +21,7 @@ from support.remote_data import OTHER_FIELDS
 from support.stored import write_manifest
 
 from beam_jobs.shards.write import store
-from beam_jobs.tools.verify import Verification
+from beam_jobs.tools.checks.verify import Verification
 from shard_reader import CorruptionError, DatasetError, open_dataset
 from shard_reader.format import Field, Manifest, Shard, index, index_name, shard_name
 from shard_reader.format.checksum import crc32c, sha256_file

@@ -1,0 +1,1 @@
+"""`image-shards verify`: the checks of a shard, of its damage, and of a whole dataset."""
