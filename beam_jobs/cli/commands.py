@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "verify": Command("check every byte of a dataset", "beam_jobs.cli.datasets", "verify"),
     "index": Command("index TFRecords of other programs, or repair indexes", "beam_jobs.cli.datasets", "index"),
     "export": Command("write a dataset as files of other programs", "beam_jobs.cli.datasets", "export"),
+    "withdraw": Command("leave records out from now on", "beam_jobs.cli.generations", "withdraw"),
     "benchmark": Command("measure how fast a dataset is read, and explain it", "beam_jobs.cli.datasets", "benchmark"),
 }
 

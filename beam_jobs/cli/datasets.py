@@ -20,7 +20,17 @@ from shard_reader.printable import printable, printable_json, printable_lines
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
 
-__all__ = ["benchmark", "export", "index", "inspect", "report", "verify"]
+__all__ = [
+    "benchmark",
+    "dataset_parser",
+    "export",
+    "index",
+    "inspect",
+    "print_result",
+    "reading",
+    "report",
+    "verify",
+]
 
 _T = TypeVar("_T")
 
@@ -64,15 +74,15 @@ def inspect(arguments: Sequence[str]) -> int:
     Raises:
         JobError: there is nothing to show.
     """
-    parser = _parser("inspect", "DATASET [--json]", _INSPECT, "image-shards inspect shards")
+    parser = dataset_parser("inspect", "DATASET [--json]", _INSPECT, "image-shards inspect shards")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     found = parser.parse_all(arguments[1:])
 
     # Imported after parsing, in each command: help and wrong options need nothing of it.
     from beam_jobs.tools.inspect import describe, facts
 
-    shown = _reading(lambda: facts(found.dataset))
-    _print(printable_json(json.dumps(shown, indent=1, ensure_ascii=False)) if found.json else describe(shown))
+    shown = reading(lambda: facts(found.dataset))
+    print_result(printable_json(json.dumps(shown, indent=1, ensure_ascii=False)) if found.json else describe(shown))
     return 0
 
 
@@ -82,15 +92,15 @@ def report(arguments: Sequence[str]) -> int:
     Raises:
         JobError: the dataset cannot be read.
     """
-    parser = _parser("report", "DATASET [--output FILE] [--open]", _REPORT, "image-shards report shards --open")
+    parser = dataset_parser("report", "DATASET [--output FILE] [--open]", _REPORT, "image-shards report shards --open")
     parser.add_argument("--output", default="report.html", metavar="FILE", help="the file (default: report.html)")
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     found = parser.parse_all(arguments[1:])
 
     from beam_jobs.report.report import save_report
 
-    made = _reading(lambda: save_report(found.dataset, found.output))
-    _print(printable(made.describe(found.output)))
+    made = reading(lambda: save_report(found.dataset, found.output))
+    print_result(printable(made.describe(found.output)))
     if found.open:
         _open(found.output)
     return 0
@@ -102,7 +112,9 @@ def verify(arguments: Sequence[str]) -> int:
     Raises:
         JobError: there is nothing to verify.
     """
-    parser = _parser("verify", "DATASET [--decode] [--workers N]", _VERIFY, "image-shards verify shards --decode")
+    parser = dataset_parser(
+        "verify", "DATASET [--decode] [--workers N]", _VERIFY, "image-shards verify shards --decode"
+    )
     parser.add_argument("--decode", action="store_true", help="decode every image too, and compare height and width")
     _add_workers(parser)
     found = parser.parse_all(arguments[1:])
@@ -111,7 +123,7 @@ def verify(arguments: Sequence[str]) -> int:
 
     with contextlib.closing(Verification(found.dataset, decode=found.decode)) as verification:
         total, line = len(verification.tasks), ProgressLine()
-        _reading(
+        reading(
             lambda: verification.run(
                 found.workers,
                 note=functools.partial(_print_above, line),
@@ -120,7 +132,7 @@ def verify(arguments: Sequence[str]) -> int:
         )
         line.clear()
         for text in verification.summary():
-            _print(printable(text))
+            print_result(printable(text))
         return 1 if verification.problems else 0
 
 
@@ -130,7 +142,9 @@ def index(arguments: Sequence[str]) -> int:
     Raises:
         JobError: the files cannot be indexed.
     """
-    parser = _parser("index", "PATH [options]", _INDEX, "image-shards index imagenet --split train='train-*'", "PATH")
+    parser = dataset_parser(
+        "index", "PATH [options]", _INDEX, "image-shards index imagenet --split train='train-*'", "PATH"
+    )
     add = parser.add_argument
     add("--split", type=_split_pattern, action="append", default=[], dest="splits", metavar="NAME=PATTERN",
         help="files of a split, as train='train-*'; give it once for each split")  # fmt: skip
@@ -161,15 +175,15 @@ def index(arguments: Sequence[str]) -> int:
         bytes_keys=tuple(found.bytes_keys),
     )
     line = ProgressLine()
-    lines, problems = _reading(lambda: index_directory(options, found.workers, line.show))
+    lines, problems = reading(lambda: index_directory(options, found.workers, line.show))
     if found.dali:
         from beam_jobs.tools.dali import write_dali_indexes
 
-        more, damaged = _reading(lambda: write_dali_indexes(found.dataset, found.workers, line.show))
+        more, damaged = reading(lambda: write_dali_indexes(found.dataset, found.workers, line.show))
         lines, problems = [*lines, *more], problems + damaged
     line.clear()
     for text in lines:
-        _print(printable(text))
+        print_result(printable(text))
     return 1 if problems else 0
 
 
@@ -180,7 +194,7 @@ def export(arguments: Sequence[str]) -> int:
         JobError: the dataset cannot be read, or the files cannot be written.
     """
     example = "image-shards export shards photos-again --to folder"
-    parser = _parser("export", "DATASET DIR --to FORMAT [--split NAME]", _EXPORT, example)
+    parser = dataset_parser("export", "DATASET DIR --to FORMAT [--split NAME]", _EXPORT, example)
     parser.add_argument("target", metavar="DIR", help="a new folder for the files")
     parser.add_argument("--to", choices=_TARGETS, required=True, metavar="FORMAT", help=", ".join(_TARGETS))
     parser.add_argument("--split", action="append", default=[], metavar="NAME", help="a split; may be repeated"
@@ -191,7 +205,7 @@ def export(arguments: Sequence[str]) -> int:
     from beam_jobs.tools.exporting.export import export as export_dataset
 
     line = ProgressLine()
-    made = _reading(
+    made = reading(
         lambda: export_dataset(
             found.dataset,
             found.target,
@@ -203,7 +217,7 @@ def export(arguments: Sequence[str]) -> int:
     )
     line.clear()
     counts = ", ".join(f"{count:,} of {printable(split)}" for split, count in made.splits.items())
-    _print(f"{printable(found.target)}: {counts}")
+    print_result(f"{printable(found.target)}: {counts}")
     return 0
 
 
@@ -215,7 +229,7 @@ def benchmark(arguments: Sequence[str]) -> int:
     """
     from beam_jobs.cli.values import integer
 
-    parser = _parser("benchmark", "DATASET [options]", _BENCHMARK, "image-shards benchmark shards --crop 224")
+    parser = dataset_parser("benchmark", "DATASET [options]", _BENCHMARK, "image-shards benchmark shards --crop 224")
     add = parser.add_argument
     add("--split", metavar="NAME", help="the split to read (default: the first)")
     add("--format", choices=tuple(FORMATS), help="the format to read (default: the first of the dataset)")
@@ -234,7 +248,7 @@ def benchmark(arguments: Sequence[str]) -> int:
 
     from beam_jobs.tools.benchmark import BenchmarkOptions, describe, measure
 
-    _print(describe(_reading(lambda: measure(BenchmarkOptions(**vars(found))))))
+    print_result(describe(reading(lambda: measure(BenchmarkOptions(**vars(found))))))
     return 0
 
 
@@ -245,7 +259,8 @@ def _open(file: str) -> None:
         raise JobError(f"{file}: is written, but there is no browser to open it")
 
 
-def _parser(name: str, usage: str, description: str, example: str, argument: str = "DATASET") -> Parser:
+def dataset_parser(name: str, usage: str, description: str, example: str, argument: str = "DATASET") -> Parser:
+    """The parser of a command on a dataset, with the place of the dataset as its first argument."""
     parser = command_parser(name, usage, description, example)
     parser.add_argument("dataset", metavar=argument, help="the directory, or its URL")
     return parser
@@ -277,7 +292,7 @@ def _raw_shape(text: str) -> tuple[int, int, int]:
     return int(match[1]), int(match[2]), int(match[3])
 
 
-def _reading(work: Callable[[], _T]) -> _T:
+def reading(work: Callable[[], _T]) -> _T:
     """The result of `work`, with the reader's errors turned into errors of a command."""
     try:
         return work()
@@ -285,7 +300,8 @@ def _reading(work: Callable[[], _T]) -> _T:
         raise JobError(printable(str(error))) from error
 
 
-def _print(text: str) -> None:
+def print_result(text: str) -> None:
+    """Print a result, without the secrets of URLs."""
     # With `| head`, the pipe may be closed before the end. The exit status is still right.
     with contextlib.suppress(BrokenPipeError):
         print(printable_lines(without_secrets(text)), flush=True)  # noqa: T201
@@ -294,4 +310,4 @@ def _print(text: str) -> None:
 def _print_above(line: ProgressLine, text: str) -> None:
     """Print a line of the result above the line of progress."""
     line.clear()
-    _print(printable(text))
+    print_result(printable(text))

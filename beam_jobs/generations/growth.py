@@ -22,7 +22,7 @@ from typing import Any
 
 from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.metadata.card import Card
-from beam_jobs.metadata.papers import write_papers
+from beam_jobs.metadata.papers import card_of, write_papers
 from beam_jobs.shards.lock import Lock, locked
 from beam_jobs.tools.dataset_files import manifest_at
 from shard_reader.format.manifest import (
@@ -99,7 +99,7 @@ class Growth:
             manifest: the manifest, whose `generations` are set here.
             made: the command, one of `GENERATION_KINDS`.
             folder: the folder with the new files.
-            card: the facts that the dataset's author gives.
+            card: the facts that the dataset's author gives; by default those that were given before.
             removes: whether the files of all earlier generations are to be removed.
 
         Returns:
@@ -122,7 +122,7 @@ class Growth:
         text = manifest.to_json().encode()
         self.lock.renew()
         self.files.write(generation_manifest(self.manifest.generation), [self.text])
-        write_papers(self.files, manifest, text, card or Card())
+        write_papers(self.files, manifest, text, card or card_of(self.files, self.manifest))
         if self.files.local is not None:
             sync(self.files.local)
         self._replace(text)

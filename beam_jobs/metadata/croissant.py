@@ -66,6 +66,7 @@ _CONTEXT: Final[dict[str, Any]] = {
 }
 _TYPES: Final = {"int64": "cr:Int64", "float32": "cr:Float32", "string": "sc:Text"}
 _MEDIA_TYPES: Final = {"json": "application/json", "jsonl": "application/jsonlines", "parquet": "application/x-parquet"}
+_TABLES: Final = "tables"  # the identifier of the set of them
 _FORMAT_TYPES: Final = {".tfrecord": "application/x-tfrecord", ".h5": "application/x-hdf5"}
 
 
@@ -100,9 +101,10 @@ def croissant(manifest: Manifest, card: Card, name: str, sha256: str, size: int)
         "distribution": [
             _file(MANIFEST_NAME, "application/json", size, sha256),
             *(_file(key, _media_type(key), None, value) for key, value in manifest.files.items()),
+            *_tables(manifest),
             *_shards(manifest),
         ],
-        "recordSet": _record_sets(manifest) if PARQUET_NAME in manifest.files else [],
+        "recordSet": _record_sets(manifest) if manifest.lists(PARQUET_NAME) else [],
     }
 
 
@@ -150,6 +152,15 @@ def _shards(manifest: Manifest) -> list[dict[str, Any]]:
     ]
 
 
+def _tables(manifest: Manifest) -> list[dict[str, Any]]:
+    """The tables of the generations as one set, where there are several."""
+    names = manifest.lists(PARQUET_NAME)
+    if len(names) < 2:
+        return []
+    kind = _MEDIA_TYPES["parquet"]
+    return [{"@type": "cr:FileSet", "@id": _TABLES, "name": _TABLES, "encodingFormat": kind, "includes": list(names)}]
+
+
 def _shard(format: str, file: ShardFile) -> dict[str, Any]:
     return _file(file.path, _FORMAT_TYPES[FORMATS[format]], file.bytes, file.sha256)
 
@@ -158,10 +169,13 @@ def _record_sets(manifest: Manifest) -> list[dict[str, Any]]:
     fields = {name: field for name, field in manifest.fields.items() if not field.is_payload}
     added = added_columns(fields, manifest.class_names is not None)
     split = added.pop("split")
+    tables = manifest.lists(PARQUET_NAME)
+    source = _id("fileObject", tables[0]) if len(tables) == 1 else _id("fileSet", _TABLES)
     columns = [
-        _field(split, Field(dtype="string"), "the split of the record") | {"references": _id("field", "splits/name")},
-        *(_field(name, field, field_words(name, field)[1]) for name, field in fields.items()),
-        *(_field(name, _named(fields[key]), f"the class of {key}") for key, name in added.items()),
+        _field(split, Field(dtype="string"), "the split of the record", source)
+        | {"references": _id("field", "splits/name")},
+        *(_field(name, field, field_words(name, field)[1], source) for name, field in fields.items()),
+        *(_field(name, _named(fields[key]), f"the class of {key}", source) for key, name in added.items()),
     ]
     records = {
         "@type": "cr:RecordSet",
@@ -203,7 +217,7 @@ def _named(field: Field) -> Field:
     return Field(dtype="string", shape=field.shape)
 
 
-def _field(name: str, field: Field, description: str) -> dict[str, Any]:
+def _field(name: str, field: Field, description: str, source: Mapping[str, Any]) -> dict[str, Any]:
     shape = ",".join("-1" if size is None else str(size) for size in field.shape)
     return {
         "@type": "cr:Field",
@@ -212,7 +226,7 @@ def _field(name: str, field: Field, description: str) -> dict[str, Any]:
         **({"description": description} if description else {}),
         "dataType": _TYPES[field.dtype],
         **({"isArray": True, "arrayShape": shape} if shape else {}),
-        "source": {**_id("fileObject", PARQUET_NAME), "extract": {"column": name}},
+        "source": {**source, "extract": {"column": name}},
     }
 
 

@@ -65,9 +65,9 @@ def _header(manifest: Manifest, card: Card, name: str) -> dict[str, Any]:
     sizes = (*_SIZES, *_MORE_SIZES)
     header["size_categories"] = [next((size for most, size in sizes if manifest.counts.written < most), "n>1T")]
     header["tags"] = ["image-shards"]
-    if PARQUET_NAME in manifest.files:
+    if tables := manifest.lists(PARQUET_NAME):
         # Otherwise the Hub would guess from the names of files, and take the pictures of this page for the dataset.
-        files = [{"split": "records", "path": PARQUET_NAME}]
+        files = [{"split": "records", "path": tables[0] if len(tables) == 1 else list(tables)}]
         header["configs"] = [{"config_name": "default", "data_files": files}]
     return header
 
@@ -129,9 +129,11 @@ def _use(manifest: Manifest) -> Iterator[str]:
     known = [SHARD_FORMATS[name] for name in manifest.formats]
     if any(format.in_tfds for format in known):
         yield "The shards are plain TFRecords: `tfds.builder_from_directory(FOLDER)` opens them, too.\n"
-    if PARQUET_NAME in manifest.files:
+    if tables := manifest.lists(PARQUET_NAME):
         left_out = "images and bytes" if PAYLOADS in extensions(manifest.fields) else "the images"
-        yield f"`{PARQUET_NAME}` has all fields of the records but {left_out}, for pandas and the viewer of the Hub.\n"
+        named = " and ".join(f"`{name}`" for name in (tables if len(tables) < 3 else (tables[0], f"*/{PARQUET_NAME}")))
+        has = "has" if len(tables) == 1 else "have"
+        yield f"{named} {has} all fields of the records but {left_out}, for pandas and the viewer of the Hub.\n"
 
 
 def _origin(card: Card) -> Iterator[str]:

@@ -9,15 +9,17 @@ import errno
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.croissant import croissant
+from beam_jobs.metadata.facts import defects
 from beam_jobs.metadata.page import page
 from shard_reader.format.manifest import PAPER_NAMES, Manifest
 from shard_reader.storage.directory import Directory
 
-__all__ = ["foreign_papers", "name_of", "write_papers"]
+__all__ = ["card_of", "foreign_papers", "name_of", "write_papers"]
 
 _BLANK: Final = "0" * 64  # the place of the checksum in a text that is not sealed yet: the last such run of zeros
 _CHECKSUM: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -40,6 +42,38 @@ def write_papers(files: Directory, manifest: Manifest, text: bytes, card: Card) 
     for path, data in zip(PAPER_NAMES, papers, strict=True):
         if not _is_foreign(files, path):
             files.write(path, [data])
+
+
+def card_of(files: Directory, manifest: Manifest) -> Card:
+    """The facts that an author gave, from the description beside a manifest; without one, no facts."""
+    _, name = PAPER_NAMES
+    try:
+        data = files.read(name, most=_MOST_BYTES)
+        if not _is_sealed(data):
+            return Card()
+        found = json.loads(data)
+        known, own = set(defects(manifest.counts)), name_of(files.uri(""))
+        rai = {key.removeprefix("rai:"): value for key, value in found.items() if key in _given_rai(found)}
+        if limits := rai.get("dataLimitations"):
+            rai["dataLimitations"] = [one for one in limits if one not in known]
+        return Card(
+            name=None if found["name"] == own else found["name"],
+            licence=found.get("license"),
+            source_url=found.get("prov:wasDerivedFrom", {}).get("@id"),
+            citation=found.get("citeAs"),
+            description=found.get("description"),
+            url=found.get("url"),
+            date_published=found.get("datePublished"),
+            creators=tuple(one["name"] for one in found.get("creator", ())),
+            rai={key: tuple(value) if isinstance(value, list) else value for key, value in rai.items() if value},
+        )
+    except FileNotFoundError:
+        return Card()
+
+
+def _given_rai(found: Mapping[str, Any]) -> set[str]:
+    """The keys of Croissant RAI that an author may have given."""
+    return {key for key in found if key.startswith("rai:")} - {"rai:dataPreprocessingProtocol"}
 
 
 def foreign_papers(files: Directory) -> list[str]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from shard_reader.format.fields import Field, extent_columns
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import map_file
 
-__all__ = ["PART_NAME", "added_columns", "errors_of_writing", "join_parts", "write_part"]
+__all__ = ["PART_NAME", "added_columns", "each_column", "errors_of_writing", "join_parts", "keep_rows", "write_part"]
 
 PART_NAME: Final = "metadata.arrow"
 """The name of the rows of one shard."""
@@ -72,6 +73,57 @@ def join_parts(
                     waiting, splits, held = [], [], 0
         if waiting:
             writer.write_table(_joined(waiting, splits, joined, fields, names), _ROWS)
+
+
+def each_column(tables: Iterable[BinaryIO], split: str, name: str) -> Iterator[tuple[str, pa.Array]]:
+    """The values of a column of several tables, in blocks of one split each, in order.
+
+    Args:
+        tables: the open files.
+        split: the name of the column with the splits.
+        name: the name of the column.
+    """
+    for table in tables:
+        with table, pq.ParquetFile(table) as file:
+            for batch in file.iter_batches(_ROWS, columns=[split, name], use_threads=False):
+                for one, start, end in _runs(batch.column(split)):
+                    yield one, batch.column(name).slice(start, end - start)
+
+
+def keep_rows(
+    path: Path,
+    tables: Iterable[BinaryIO],
+    split: str,
+    keep: Callable[[str, NDArray[np.int64]], NDArray[np.bool_]],
+) -> None:
+    """Write one table of some rows of several, in order.
+
+    Args:
+        path: the new file.
+        tables: the open files, of the same columns.
+        split: the name of the column with the splits.
+        keep: from a split, and the numbers of rows among those of the split, int64 `[n]`, to a mask of the rows.
+    """
+    firsts, writer = Counter[str](), None
+    with errors_of_writing(path), contextlib.ExitStack() as stack:
+        for table in tables:
+            with table, pq.ParquetFile(table) as file:
+                writer = writer or stack.enter_context(pq.ParquetWriter(path, file.schema_arrow))
+                for batch in file.iter_batches(_ROWS, use_threads=False):
+                    masks = []
+                    for one, start, end in _runs(batch.column(split)):
+                        masks.append(keep(one, firsts[one] + np.arange(end - start)))
+                        firsts[one] += end - start
+                    kept = batch.filter(pa.array(np.concatenate([np.empty(0, bool), *masks])))
+                    writer.write_table(pa.Table.from_batches([kept]), _ROWS)
+
+
+def _runs(splits: pa.Array) -> Iterator[tuple[str, int, int]]:
+    """The runs of equal texts in a column: each text, its first row, and the row after the last."""
+    values = np.array(splits.to_pylist(), object)
+    starts = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()] if len(values) else []
+    for start, end in zip(starts, [*starts[1:], len(values)], strict=True):
+        yield str(values[start]), start, end
 
 
 @contextlib.contextmanager

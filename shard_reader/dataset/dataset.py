@@ -140,6 +140,12 @@ class Dataset(Records):
         in_shard = np.searchsorted(self._ends, self._stored(records), "right")
         return [(self._shards, in_shard, np.arange(len(records)))]
 
+    def stored_ids(self, numbers: NDArray[np.int64]) -> list[bytes]:
+        """The ids of records by their numbers in the shards of the split, int64 `[n]`, also of withdrawn ones."""
+        in_shard = np.searchsorted(self._ends, numbers, "right")
+        located = self._shards.locate(in_shard, numbers - self._starts[in_shard])
+        return [shard.holding(row, ["id"]).id(row) for shard, row in map(located.shard, range(len(numbers)))]
+
     def _stored(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers of records in the shards of the split, both int64 `[n]`."""
         numbers = records if self._chosen is None else self._chosen[records]

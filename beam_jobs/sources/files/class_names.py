@@ -40,16 +40,16 @@ def read_class_names(path: str) -> tuple[str, ...]:
     return names
 
 
-def read_ids(path: str) -> frozenset[str]:
-    """The ids in the file of `--exclude`. Empty lines count for nothing.
+def read_ids(path: str, option: str = "--exclude") -> frozenset[str]:
+    """The ids in the file of an option, one a line. Empty lines count for nothing.
 
     Raises:
         UsageError: the file cannot be read, or has no id.
     """
     # Only line breaks end a line: an id may have any other character, and spaces at its end.
-    ids = frozenset(line.removesuffix("\r") for line in _read(path, "--exclude").split("\n")) - {""}
+    ids = frozenset(line.removesuffix("\r") for line in _read(path, option).split("\n")) - {""}
     if not ids:
-        raise UsageError(f"--exclude {path}: has no id; give the ids of inputs, one a line")
+        raise UsageError(f"{option} {path}: has no id; give ids, one a line")
     return ids
 
 
