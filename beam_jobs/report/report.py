@@ -85,7 +85,8 @@ def make_report(place: str) -> Report:
     need_shard_packages(manifest)
     splits = [open_dataset(place, name) for name in manifest.splits]
     try:
-        lists, classes = read_lists(files, manifest), classes_of(manifest)
+        gone = {data.split: {id.decode() for id in data.stored_ids(data.remaining.withdrawn)} for data in splits}
+        lists, classes = read_lists(files, manifest, gone), classes_of(manifest)
         labels = [row.label for row in classes.rows] if classes is not None else []
         of_each = max(1, min(_OF_EACH, _PICTURES // max(1, len(labels))))
         found = survey(manifest, splits, labels, of_each, set(_ids(lists)), remote=files.local is None)

@@ -332,7 +332,7 @@ def _lists(data: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         for name in names:
             Path(folder, name).write_bytes(data)
-        found = read_lists(directory(folder), replace(manifest, files=dict.fromkeys(names, "")))
+        found = read_lists(directory(folder), replace(manifest, files=dict.fromkeys(names, "")), {})
     for thumbnail in found.thumbnails or ():
         picture_of_jpeg(thumbnail.before or thumbnail.after or "")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,20 +45,34 @@ class Lists:
     problems: list[str] = field(default_factory=list)
 
 
-def read_lists(files: Directory, manifest: Manifest) -> Lists:
-    """The lists that the manifest names."""
+def read_lists(files: Directory, manifest: Manifest, gone: Mapping[str, Set[str]]) -> Lists:
+    """The lists that the manifest names, of all generations.
+
+    Args:
+        files: the directory of the dataset.
+        manifest: its manifest.
+        gone: the ids of the withdrawn records of each split, whose lines are left out.
+    """
     found = Lists()
 
     def lines(name: str) -> Iterator[dict[str, Any]]:
-        if name in manifest.files:
-            yield from _lines(files, name, found.problems)
+        for file in manifest.lists(name):
+            for line in _lines(files, file, found.problems):
+                if not _is_gone(line, gone):
+                    yield line
 
     found.rejects = _best(_counted(lines(REJECTS_NAME), found.reasons), _LINES, _by_hash)
     found.suspects = _best(lines(SUSPECTS_NAME), _LINES, _by_hash)
     found.duplicates = _best(lines(DUPLICATES_NAME), PAIRS, _by_weight)
-    if THUMBNAILS_NAME in manifest.files:
+    if manifest.lists(THUMBNAILS_NAME):
         found.thumbnails = list(filter(None, map(_thumbnail, _first(lines(THUMBNAILS_NAME), _THUMBNAILS))))
     return found
+
+
+def _is_gone(line: Mapping[str, Any], gone: Mapping[str, Set[str]]) -> bool:
+    """Whether a line names a withdrawn record."""
+    named = [(line.get(id), line.get(split)) for id, split in (("id", "split"), ("first_id", "first_split"))]
+    return any(isinstance(id, str) and isinstance(split, str) and id in gone.get(split, ()) for id, split in named)
 
 
 def _lines(files: Directory, name: str, problems: list[str]) -> Iterator[dict[str, Any]]:
