@@ -271,7 +271,8 @@ def ranks(records: int, shards: int, size: float) -> None:
     for name, of_epoch, together in (("window", used_shards, at_a_time), ("full", shards, shards)):
         requests, received = of_epoch * pieces, of_epoch * shard_bytes
         print(
-            f'| `shuffle="{name}"` with a cache | {of_epoch:,.0f} | {together:,.0f} | {together * shard_bytes / GB:,.0f} GB'
+            f'| `shuffle="{name}"` with a cache | {of_epoch:,.0f} | {together:,.0f}'
+            f" | {together * shard_bytes / GB:,.0f} GB"
             f" | {machines * requests:,.0f} | {machines * requests / epoch:,.0f}"
             f" | {machines * received / TB:,.0f} TB, {machines * received / epoch / GB:,.0f} GB/s |"
         )
