@@ -15,14 +15,17 @@ OUT/
   metadata.parquet                           the fields of all records but images and bytes, as one table
   README.md  card-1.jpg  croissant.json      a page for people, its pictures, and Croissant's description
   train-00000-of-00002.tfrecord.idx          the index of a shard for DALI (`--dali-index`)
+  dataset.g0001.json                         the manifest of an earlier generation
+  g0002/                                     files that a later generation has added
 ```
 
 A directory without `dataset.json` MUST NOT be read as a dataset: the manifest is renamed into place
 when everything else is there.
 
 **Manifest.** One JSON object in UTF-8. `format` is `"image-shards"`, `version` is `1`. `requires` is a list of names of
-extensions: `payloads` stands in it where a record has a further image or a field of bytes (see Fields), and version 1
-has no other. A key that is missing has its default: an empty list for `requires`. `files` maps the name of each file
+extensions: `payloads` stands in it where a record has a further image or a field of bytes (see Fields), `withdrawn`,
+`relabeled` and `joined` where a generation needs them (see Generations), and version 1 has no other. A key that is
+missing has its default: an empty list for `requires`. `files` maps the name of each file
 beside shards that a reader may rely on to its SHA-256. The last key is `checksum`, the SHA-256 of the manifest's text
 without it and without the comma before it, up to the last newline. `fields` maps each field's name to its type (see
 Fields). `splits` maps a split's name to its `records`, its `shards` and, where records have labels, the number of
@@ -42,6 +45,22 @@ the reason and the number of files, and `warnings` are sentences about the layou
 images come from web servers: for each of the 1,000 with the most images their number (`images`) and the bytes of their
 files (`bytes`), and for `...` those of all others. `fingerprint` identifies the inputs, and the options and codecs that
 decide the bytes.
+
+**Generations.** A dataset changes by generations, which never change. `dataset.json` is the manifest of the newest. It
+is complete: a reader needs no other one. That of an earlier generation N stays as it was, as `dataset.gNNNN.json`, with
+at least four digits. `generations` has an object for each, with rising numbers: `number`, `made` (the command: `prepare`,
+`append`, `withdraw`, `relabel`, `compact` or `join`), `records` (those that count, of all splits), `fingerprint`, and
+`checksum`, that of its manifest, by which each generation names its parent; the last is the manifest's own generation,
+and has none. A manifest without `generations` is of the first. `folder` is the folder with the files that a generation
+has added, or empty for the directory itself; names of files are then as `g0002/train-00000-of-00001.tfrecord`, for
+shards, indexes and all other files. `is_removed` is true where a later `compact` has removed its files. Shards of later
+generations follow those of earlier ones in their split, class names too, and numbers of classes never change. A file that
+a manifest names is never written again.
+
+Records that no longer count stay in their shards. A split has then, as `withdrawn`, their number (`records`) and the
+`path` of a NumPy file of their rising numbers (`<u8`) among all records of its shards, counted from 0; the split's
+`records` and `classes` and all counts are of those that remain. Its SHA-256 is in `files`. The tables of the
+generations together (`metadata.parquet` of each folder, in the order of `files`) have a row for each record that counts.
 
 **Refused and ignored.** A reader MUST refuse a dataset with another `version`, with a name in `requires` that it does
 not know, with fields that need a name that `requires` lacks, or with a field whose `dtype`, `encoding` or `role` it
