@@ -33,6 +33,7 @@ _FIELDS = {
     "content_hash": "first 64 bits of the XXH3-128 of the input",
     "phash": "perceptual hash (DCT) of the stored image",
     "dhash": "perceptual hash (differences) of the stored image",
+    "values_hash": "first 64 bits of the XXH3-128 of the input's labels, fields and further files",
     "label": "the number of the class",
     "objects/bbox": "ymin, xmin, ymax, xmax, as parts of the stored image's height and width",
     "objects/label": "the number of each object's class",

@@ -56,6 +56,7 @@ def job_of(options: JobOptions, listing: Listing, output: str, work: Work, share
         payloads=schema.payloads,
         segments=schema.segments,
         count_classes=schema.count_classes,
+        class_names=schema.class_names,
         threads=_REMOTE_THREADS if is_url(source.input) else 1,
         decoders=2 if is_url(source.input) else 1,
         max_seconds=options.max_seconds,

@@ -48,7 +48,8 @@ class Job:
     bytes, each with its role, and `segments` is the form of outlines. `reading` is for sources. An image that is
     decoded for more than `max_seconds` fails the job. `thumbnail_share` is the bound on `id_key` of the candidates for
     thumbnails. `hash_pixels` is True if the pre-pass decodes the inputs, for their perceptual hashes. `dali_index`
-    writes an index for DALI beside each TFRecord file. `run_id` is the run of the command.
+    writes an index for DALI beside each TFRecord file. Of the records in `statistics_split`, the sums are listed.
+    `run_id` is the run of the command.
     """
 
     source: SourceOptions
@@ -74,6 +75,8 @@ class Job:
     run_id: str = ""
     payloads: Mapping[str, str] = field(default_factory=dict)
     segments: str | None = None
+    class_names: tuple[str, ...] | None = None
+    statistics_split: str | None = None
 
 
 def too_slow(id: str, seconds: float) -> JobError:

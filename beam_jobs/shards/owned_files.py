@@ -14,6 +14,7 @@ from shard_reader.format.manifest import (
     PAPER_NAMES,
     PARQUET_NAME,
     PICTURE_NAMES,
+    PIXELS_NAME,
     REJECTS_NAME,
     SUSPECTS_NAME,
     TFDS_NAMES,
@@ -27,7 +28,7 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 __all__ = ["METADATA", "TEMPORARY", "expected_sizes", "files_of", "is_name_of_dataset"]
 
 _LISTS: Final = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME)
-METADATA: Final = (*_LISTS, PARQUET_NAME, *PICTURE_NAMES, REPORT_NAME, *TFDS_NAMES, *PAPER_NAMES)
+METADATA: Final = (*_LISTS, PARQUET_NAME, PIXELS_NAME, *PICTURE_NAMES, REPORT_NAME, *TFDS_NAMES, *PAPER_NAMES)
 """The files beside the manifest that are not shards. Those of PAPER_NAMES may be its user's."""
 TEMPORARY: Final = re.compile(rf"\.({'|'.join(map(re.escape, (MANIFEST_NAME, *METADATA)))})\.[0-9a-f]{{32}}")
 """The names of temporary files of `write_whole`, which a process that was killed leaves."""

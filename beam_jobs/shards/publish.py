@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from beam_jobs.options import JobOptions, MaxRejects
 from beam_jobs.parallel import in_order, readers_of
 from beam_jobs.plan.duplicates import list_duplicates, list_near_duplicates
 from beam_jobs.plan.listing import Listing
-from beam_jobs.plan.order import LISTING_REJECTS_NAME, PlannedInputs, statistics_split
+from beam_jobs.plan.order import LISTING_REJECTS_NAME, PlannedInputs
 from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, read_tasks, task_name
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
@@ -38,6 +38,7 @@ from shard_reader.format.manifest import (
     DUPLICATES_NAME,
     MANIFEST_NAME,
     PARQUET_NAME,
+    PIXELS_NAME,
     REJECTS_NAME,
     SUSPECTS_NAME,
     THUMBNAILS_NAME,
@@ -47,6 +48,7 @@ from shard_reader.format.manifest import (
     ShardTable,
     Split,
     Statistics,
+    Sums,
     index_name,
 )
 from shard_reader.printable import printable
@@ -54,7 +56,7 @@ from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync
 from shard_reader.storage.open import directory
 
-__all__ = ["Publication", "check_rejects", "publication_of", "publish"]
+__all__ = ["Publication", "check_rejects", "publication_of", "publish", "statistics_of"]
 
 _PIECE = 1 << 20  # bytes of a file that are written together
 
@@ -82,6 +84,7 @@ class Publication:
     card: Card = field(default_factory=Card)
     excluded: int = 0
     near_distance: int | None = None
+    statistics_split: str | None = None
 
 
 def publication_of(
@@ -118,6 +121,7 @@ def publication_of(
         planned=inputs.planned,
         excluded=listing.inputs.excluded,
         near_distance=options.near_distance,
+        statistics_split=job.statistics_split,
         shards=tasks,
         listing_rejected=inputs.rejected,
         listing_dropped=inputs.dropped,
@@ -178,10 +182,11 @@ def _with_files(
     output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, shards.thumbnails))
     manifest = _with_duplicates(manifest, output, publication, scratch)
     _write_parquet(publication, output, scratch)
+    _write_pixels(publication, output)
     others = {**metadata_files(manifest, name_of(output.uri(""))), **_pictures(manifest, publication.output)}
     for name, data in others.items():
         output.write(name, [data])
-    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, PARQUET_NAME, *others)
+    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, PARQUET_NAME, PIXELS_NAME, *others)
     return replace(manifest, files={name: output.sha256(name) for name in names})
 
 
@@ -262,6 +267,17 @@ def _write_parquet(publication: Publication, output: Directory, scratch: Path) -
     output.write(PARQUET_NAME, _pieces(joined))
 
 
+def _write_pixels(publication: Publication, output: Directory) -> None:
+    """Join the sums of the records of all shards to one list."""
+    split, shards = publication.statistics_split, publication.work.shards
+
+    def read(task: ShardTask) -> bytes:
+        return output.read(f"{shards}/{task.name}/{PIXELS_NAME}")
+
+    tasks = (task for task in read_tasks(output, PLAN + TASKS_NAME) if task.split == split)
+    output.write(PIXELS_NAME, in_order(read, tasks, readers_of(output)))
+
+
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         yield from iter(functools.partial(file.read, _PIECE), b"")
@@ -308,7 +324,7 @@ def _manifest(shards: AllShards, publication: Publication) -> Manifest:
         formats=publication.formats,
         splits=splits,
         class_names=publication.class_names,
-        statistics=_statistics(shards.sums),
+        statistics=_statistics(publication.statistics_split, shards.sums),
         counts=Counts(
             ignored=publication.layout.ignored,
             planned=publication.planned,
@@ -319,7 +335,7 @@ def _manifest(shards: AllShards, publication: Publication) -> Manifest:
             changed={kind: shards.changed[kind] for kind in CHANGES if shards.changed[kind]},
         ),
         seed=publication.seed,
-        options=publication.options,
+        options={**publication.options, **_normalization(publication, shards)},
         fingerprint=publication.fingerprint,
         left_out=publication.layout.left_out,
         warnings=publication.layout.warnings,
@@ -327,10 +343,21 @@ def _manifest(shards: AllShards, publication: Publication) -> Manifest:
     )
 
 
-def _statistics(all_sums: Mapping[str, ChannelSums]) -> Statistics | None:
-    split = statistics_split(list(all_sums))
-    sums = all_sums[split]
+def _normalization(publication: Publication, shards: AllShards) -> dict[str, Any]:
+    """The sums with whose mean and deviation pixels are normalized: those of a later generation may be others."""
+    if publication.options.get("image", {}).get("normalize") != "dataset" or publication.statistics_split is None:
+        return {}
+    return {"normalization": asdict(shards.sums[publication.statistics_split])}
+
+
+def _statistics(split: str | None, sums: Mapping[str, ChannelSums]) -> Statistics | None:
+    return None if split is None or split not in sums else statistics_of(split, sums[split])
+
+
+def statistics_of(split: str, sums: ChannelSums) -> Statistics | None:
+    """The statistics of a split from its sums; None if these fit no one mean, or are of no pixel."""
     if sums.pixels == 0 or sums.mixed:
         return None
     mean, std = sums.mean_std()
-    return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std, scaled=sums.has_range)
+    exact = Sums(total=sums.total, squares=sums.squares, peak=sums.peak)
+    return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std, scaled=sums.has_range, sums=exact)

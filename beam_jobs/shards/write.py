@@ -36,12 +36,20 @@ from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
 from beam_jobs.shards.records.record import Prepared, Shape, common_shapes, hash_reference, labels_of, prepare_reference
 from beam_jobs.shards.thumbnails import Thumbnails
-from beam_jobs.shards.written_shard import UNREADABLE, WRITTEN_NAME, Listed, ShardMetrics, WrittenShard, read_written
+from beam_jobs.shards.written_shard import (
+    PART_NAMES,
+    UNREADABLE,
+    WRITTEN_NAME,
+    Listed,
+    ShardMetrics,
+    WrittenShard,
+    read_written,
+)
 from beam_jobs.sources.files.interface import Reference, Reject, Suspect
 from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.fields import Field
-from shard_reader.format.manifest import Shard, ShardFile, dali_name, index_name, shard_name
+from shard_reader.format.manifest import PIXELS_NAME, Shard, ShardFile, dali_name, index_name, shard_name
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync, write_whole
@@ -163,7 +171,7 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     names = {format: file.path for format, file in written.shard.files.items()}
     if names != {format: shard_name(task.split, task.number, task.count, format) for format in job.formats}:
         return None  # another program wrote it: its names may be those of any file
-    if set(written.beside) != _beside(written.shard, job):
+    if set(written.beside) != _beside(task, written.shard, job):
         return None
     expected = dict(written.beside)
     for file in written.shard.files.values():
@@ -175,10 +183,11 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     return written
 
 
-def _beside(shard: Shard, job: Job) -> set[str]:
+def _beside(task: ShardTask, shard: Shard, job: Job) -> set[str]:
     """The names of the files beside a shard that are not in the manifest."""
     indexed = [file.path for format, file in shard.files.items() if job.dali_index and SHARD_FORMATS[format].in_tfds]
-    return {PART_NAME, *map(dali_name, indexed)}
+    measured = [PIXELS_NAME] if task.split == job.statistics_split else []
+    return {PART_NAME, *measured, *map(dali_name, indexed)}
 
 
 def _checksums(output: Directory, names: Iterable[str]) -> Iterator[str]:
@@ -208,6 +217,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
     classes, changed, hosts = Counter[int](), Counter[str](), dict[str, list[int]]()
     thumbnails = Thumbnails(job.thumbnail_share, task.split)
     shapes: dict[str, Shape] = {}
+    is_measured, pixels = task.split == job.statistics_split, list[bytes]()
     began, meter = time.perf_counter(), Meter()
 
     def records() -> Iterator[Mapping[str, Any]]:
@@ -220,6 +230,8 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
                 watcher.counts(1, record)
             else:
                 sums += record.payload.sums
+                if is_measured:
+                    pixels.append(record.payload.sums.to_line())
                 changed.update(record.changed)
                 if record.host:
                     count = hosts.setdefault(record.host, [0, 0])
@@ -236,7 +248,9 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
 
     paths = {f: attempt / shard_name(task.split, task.number, task.count, f) for f in job.formats}
     shard = store(records(), paths, job.fields)
-    _write_beside(shard, job, attempt)
+    if is_measured:
+        (attempt / PIXELS_NAME).write_bytes(b"".join(pixels))
+    _write_beside(task, shard, job, attempt)
     _secure(task, shard, attempt, job)
     meter.lap("write")
     written = WrittenShard(
@@ -247,7 +261,7 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
         shapes=shapes,
         sums=sums,
         changed=dict(changed),
-        beside={name: sha256_file(attempt / name) for name in sorted(_beside(shard, job))},
+        beside={name: sha256_file(attempt / name) for name in sorted(_beside(task, shard, job))},
         metrics=ShardMetrics(
             run_id=job.run_id,
             seconds=time.perf_counter() - began,
@@ -268,13 +282,13 @@ def _write(task: ShardTask, job: Job, statistics: ChannelSums | None, watcher: W
     return written
 
 
-def _write_beside(shard: Shard, job: Job, attempt: Path) -> None:
+def _write_beside(task: ShardTask, shard: Shard, job: Job, attempt: Path) -> None:
     """Write the shard's rows of `metadata.parquet` and, if asked for, its index for DALI."""
     format, file = next(iter(shard.files.items()))
     rows = index.load(attempt, file, shard.records, job.fields)
     write_part(attempt / PART_NAME, attempt / file.path, format, rows, job.fields)
     for indexed in shard.files.values():
-        if dali_name(indexed.path) in _beside(shard, job):
+        if dali_name(indexed.path) in _beside(task, shard, job):
             (attempt / dali_name(indexed.path)).write_bytes(dali_index(attempt / indexed.path))
 
 
@@ -282,8 +296,8 @@ def _secure(task: ShardTask, shard: Shard, attempt: Path, job: Job) -> None:
     """Upload the files of an attempt; on a disk, wait until they are on it."""
     output = _directory(job.output)
     paths = [path for file in shard.files.values() for path in (file.path, index_name(file.path))]
-    targets = {path: path for path in (*paths, *_beside(shard, job))}
-    targets[PART_NAME] = f"{job.work.shards}/{task.name}/{PART_NAME}"
+    targets = {path: path for path in (*paths, *_beside(task, shard, job))}
+    targets |= {name: f"{job.work.shards}/{task.name}/{name}" for name in PART_NAMES if name in targets}
     for path, target in targets.items():
         if output.local is None:
             output.put(attempt / path, target)

@@ -23,10 +23,11 @@ from beam_jobs.shards.output import Work
 from beam_jobs.shards.records.record import Shape, common_shapes
 from beam_jobs.shards.thumbnails import chosen
 from beam_jobs.sources.files.interface import DROPPED, Reject, Suspect, Thumbnail
-from shard_reader.format.manifest import REJECTS_NAME, SUSPECTS_NAME, Host, Shard, ShardFile
+from shard_reader.format.manifest import PIXELS_NAME, REJECTS_NAME, SUSPECTS_NAME, Host, Shard, ShardFile
 from shard_reader.storage.directory import Directory
 
 __all__ = [
+    "PART_NAMES",
     "UNREADABLE",
     "WRITTEN_NAME",
     "AllShards",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 WRITTEN_NAME: Final = "written.json"
+PART_NAMES: Final = (PART_NAME, PIXELS_NAME)
+"""The files of a shard that are parts of those of the dataset."""
 UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """The errors of a description that is damaged, of an earlier version, or of another program."""
 _SHOWN = 3  # rejects in an error
@@ -251,7 +254,7 @@ class AllShards:
         for written, listed in shards:
             split = written.task.split
             self.shards[split].append(written.shard)
-            self.beside[split].append(tuple(name for name in written.beside if name != PART_NAME))
+            self.beside[split].append(tuple(name for name in written.beside if name not in PART_NAMES))
             self._classes[split].add(listed["classes"])
             self.sums[split] += written.sums
             self.shapes = common_shapes(self.shapes, written.shapes)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -16,28 +16,25 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.metadata.papers import foreign_papers, write_papers
 from beam_jobs.meter import Meter
 from beam_jobs.options import JobOptions
-from beam_jobs.plan.deduplicate import Deduplicated, deduplicate
 from beam_jobs.plan.fingerprint import check_same, identity
-from beam_jobs.plan.listing import Listing, list_input
-from beam_jobs.plan.order import plan_inputs, statistics_split
-from beam_jobs.plan.tasks import HASH_TASKS_NAME, plan_shards, read_tasks
+from beam_jobs.plan.listing import list_input
+from beam_jobs.plan.order import statistics_split
 from beam_jobs.report.report import make_report, need_report_packages
 from beam_jobs.runners.engines import check_engine, check_places
-from beam_jobs.runners.jobs import job_of, robots_in, with_threads
-from beam_jobs.runners.local import AddSteps, import_beam_meanwhile, is_local
-from beam_jobs.runners.run import add_hashing, add_writing, run_pipeline
+from beam_jobs.runners.jobs import job_of, with_threads
+from beam_jobs.runners.local import import_beam_meanwhile, is_local
+from beam_jobs.runners.run import add_writing
 from beam_jobs.runners.shard_log import ShardLog, log_file
-from beam_jobs.shards.lock import Lock
-from beam_jobs.shards.output import PLAN, Output, Work, claimed
+from beam_jobs.shards.output import Output, Work, claimed
 from beam_jobs.shards.publish import publication_of
 from beam_jobs.shards.thumbnails import share_of
-from beam_jobs.shards.write import hashes_of
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
 from beam_jobs.steps.dry_run import DryRun, dry_run
 from beam_jobs.steps.planner import Plan, Run, make_plan, worker_processes
 from beam_jobs.steps.result import OnProgress, PrepareResult
 from beam_jobs.steps.summary import Progress, summary
+from beam_jobs.steps.tasks import Step, find_duplicates, run_tasks
 from beam_jobs.terminal import counted, print_status, print_warning
 from beam_jobs.tools.dataset_files import REPORT_NAME
 from shard_reader.errors import ShardsError
@@ -45,8 +42,6 @@ from shard_reader.format.manifest import MANIFEST_NAME, PAPER_NAMES, Manifest
 from shard_reader.storage.open import is_url, local_path
 
 __all__ = ["plan", "prepare"]
-
-_HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
 
 
 @dataclass(slots=True)
@@ -218,7 +213,7 @@ def _make_dataset(
         # Beside a dataset to be overwritten: the second plan may still raise, as for a split without images.
         if options.drop_duplicates or options.acts_on_near_duplicates:
             output.begin(job)
-            plan = make_plan(run, listing, _find_duplicates(run, listing, output), plan.sample)
+            plan = make_plan(run, listing, find_duplicates(run, listing, output), plan.sample)
         if options.overwrite:
             reached.removed = finished is not None
             output.discard()
@@ -270,43 +265,12 @@ def _check_left(options: JobOptions, output: Output, job: dict[str, Any]) -> Non
         check_same(left, job, options.output)
 
 
-def _find_duplicates(run: Run, listing: Listing, output: Output) -> Deduplicated:
-    """Read and hash every input, and decide about those with the same bytes, and those that look alike."""
-    options, source, schema = run.options, listing.source, listing.schema
-    inputs = plan_inputs(listing.everything(), source, schema, options.split, options.seed, run.scratch, together=True)
-    ((split, ordered),) = inputs.ordered.items()
-    count = max(1, -(-ordered.records // _HASHED_TOGETHER))
-    tasks = plan_shards(inputs.ordered, {split: count}, run.scratch, PLAN, HASH_TASKS_NAME)
-    output.install([ordered.path, run.scratch / HASH_TASKS_NAME, *robots_in(run.scratch)])
-    job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
-    job = replace(job, hash_pixels=options.acts_on_near_duplicates, image=replace(job.image, normalize="none"))
-    reads = "decodes" if job.hash_pixels else "reads"
-    print_status(f"HashInputs: {reads} {counted(ordered.records, 'image')}, to find duplicates")
-    progress = Progress(ordered.records, listing.inputs.count, inputs, options.max_rejects)
-    add = functools.partial(add_hashing, with_threads(job, options, tasks) if job.hash_pixels else job)
-    step = _Step("HashInputs", "parts", tasks, output.hashed)
-    _run_tasks(run, output.lock, add, step, progress)
-    parts = list(read_tasks(output.files, PLAN + HASH_TASKS_NAME))
-    found = deduplicate(
-        lambda: (hashes_of(task, job, output.files) for task in parts),
-        ordered,
-        output.files,
-        PLAN + ordered.path.name,
-        options,
-        schema.class_names,
-        run.scratch,
-    )
-    print_status(f"HashInputs: {found.text}")
-    for line in found.warnings:
-        print_warning(line)
-    return found
-
-
 def _write(run: Run, plan: Plan, output: Output, log: ShardLog) -> None:
     """Write the shards of the plan that is in OUTPUT, log and publish them."""
     options, listing = run.options, plan.listing
     job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
-    job = replace(with_threads(job, options, plan.tasks), run_id=log.run_id)
+    split = statistics_split(list(plan.shards))
+    job = replace(with_threads(job, options, plan.tasks), run_id=log.run_id, statistics_split=split)
     publication = publication_of(options, listing, plan.inputs, plan.shards, plan.tasks, job)
     if finished := output.finished():
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
@@ -320,7 +284,7 @@ def _write(run: Run, plan: Plan, output: Output, log: ShardLog) -> None:
     with output.staging() as staging:
         job = replace(job, staging=staging, thumbnail_share=share_of(plan.inputs.planned))
         add = functools.partial(add_writing, job, publication)
-        _run_tasks(run, output.lock, add, _Step("WriteShards", "shards", plan.tasks, output.finished), progress, check)
+        run_tasks(run, output.lock, add, Step("WriteShards", "shards", plan.tasks, output.finished), progress, check)
 
 
 def _measured(options: JobOptions, plan: Plan) -> int:
@@ -328,69 +292,3 @@ def _measured(options: JobOptions, plan: Plan) -> int:
     if options.image.normalize != "dataset":
         return 0
     return plan.inputs.ordered[statistics_split(list(plan.shards))].records
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A step of the pipeline: the noun and the number of its tasks, and a function that counts the finished ones."""
-
-    name: str
-    unit: str
-    tasks: int
-    finished: Callable[[], int]
-
-    def text(self) -> str:
-        """The finished tasks in words."""
-        return f"{self.name}: {self.finished()} of {self.tasks} {self.unit} finished"
-
-
-def _run_tasks(
-    run: Run,
-    lock: Lock,
-    add: AddSteps,
-    step: _Step,
-    progress: Progress,
-    check: Callable[[], None] | None = None,
-) -> None:
-    """Run a pipeline of one step, as long as this job has the lock of OUTPUT. `check` may end it, too."""
-    options, workers = run.options, run.workers
-    if workers is not None:
-        workers.watcher, workers.count = progress, min(options.workers, step.tasks)
-        workers.before_publishing = lock.renew
-        progress.in_work = workers.in_work
-    report = _Reporter(run, step, progress)
-
-    def checked() -> None:
-        (check or lock.check)()
-        report()
-
-    run_pipeline(
-        add,
-        options.beam,
-        workers,
-        progress=progress.text,
-        tasks_done=step.text,
-        check=checked,
-        scratch=run.scratch,
-    )
-    report()
-
-
-class _Reporter:
-    """Calls `on_progress` of a run if the progress has changed."""
-
-    def __init__(self, run: Run, step: _Step, progress: Progress) -> None:
-        self._run, self._step, self._progress = run, step, progress
-        self._last: tuple[int, int] | None = None
-
-    def __call__(self) -> None:
-        if self._run.on_progress is None:
-            return
-        report = self._progress.report(self._step.name)
-        # No engine tells the images that its workers have finished.
-        if not is_local(self._run.options.beam):
-            step = self._step
-            report = replace(report, done=step.finished(), total=step.tasks, unit=step.unit)
-        if self._last != (report.done, report.rejected):
-            self._last = report.done, report.rejected
-            self._run.on_progress(report)

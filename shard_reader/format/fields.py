@@ -69,10 +69,11 @@ FIELD_DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "content_hash": ("int64",),
     "phash": ("int64",),
     "dhash": ("int64",),
+    "values_hash": ("int64",),
     "label": ("int64",),
 }
 """The dtypes that fields with a meaning of their own may have."""
-INPUT_FIELDS: Final = ("original_height", "original_width", "content_hash", "phash", "dhash")
+INPUT_FIELDS: Final = ("original_height", "original_width", "content_hash", "phash", "dhash", "values_hash")
 """The fields that describe the input of a record rather than its content: those of every record `prepare` writes."""
 RESERVED_NAMES: Final = frozenset({*FIELD_DTYPES, "weight"})
 """The names of a record and of a batch, which a field of the inputs cannot have."""

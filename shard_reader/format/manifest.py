@@ -11,6 +11,7 @@ OUT/
   suspects.jsonl                             one line for each record whose image may be damaged
   duplicates.jsonl                           one line for each record with the bytes of an earlier one
   thumbnails.jsonl                           small pictures of rejects, suspects and changed images
+  pixels.jsonl                               the sums over the pixels of each record that `statistics` are made of
   dataset_info.json  features.json  label.labels.txt    for TensorFlow Datasets (TFRecord only)
   metadata.parquet                           the fields of all records but images and bytes, as one table
   README.md  card-1.jpg  croissant.json      a page for people, its pictures, and Croissant's description
@@ -36,14 +37,16 @@ hexadecimal digits for each file) and `index_crc32c`, the CRC-32C of the checksu
 in `files`, an object for each format; a reader MUST read both. All formats hold the same records in the same order.
 `statistics` are the mean and standard deviation of each channel over every pixel of one split, of pixels scaled to
 0..1, before any normalisation; of inputs that are floats those of the values themselves, without NaN, and then `scaled`
-is `false`. `counts` has one number for each way of an input, those of inputs with the bytes of another (`duplicates`,
-of which `leaks` are in another split, and `contradictions` have other labels), those of records that look like another
-(`near_duplicates`, `near_leaks`, `near_contradictions`; 0 if they were not looked for), that of stored images whose
-decoder complained (`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the number
-of records that each kind of change has touched. `left_out` names everything beside the images that was not read, with
-the reason and the number of files, and `warnings` are sentences about the layout of the inputs. `hosts` is there where
-images come from web servers: for each of the 1,000 with the most images their number (`images`) and the bytes of their
-files (`bytes`), and for `...` those of all others. `fingerprint` identifies the inputs, and the options and codecs that
+is `false`. Their `sums` are the exact integers that they are made of, for each channel: the `total` of all values, that
+of their `squares`, and the `peak` in which values are counted: 255 or 65,535, and 2^176 for floats. `counts` has one
+number for each way of an input, those of inputs with the bytes of another (`duplicates`, of which `leaks` are in
+another split, and `contradictions` have other labels), those of records that look like another (`near_duplicates`,
+`near_leaks`, `near_contradictions`; 0 if they were not looked for), that of stored images whose decoder complained
+(`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the number of records that
+each kind of change has touched. `left_out` names everything beside the images that was not read, with the reason and
+the number of files, and `warnings` are sentences about the layout of the inputs. `hosts` is there where images come
+from web servers: for each of the 1,000 with the most images their number (`images`) and the bytes of their files
+(`bytes`), and for `...` those of all others. `fingerprint` identifies the inputs, and the options and codecs that
 decide the bytes.
 
 **Generations.** A dataset changes by generations, which never change. `dataset.json` is the manifest of the newest. It
@@ -117,14 +120,21 @@ it; a PNG has 16 bits a value where the `dtype` of its field is `uint16`, and 8 
 dataset), `height`, `width` (those of `image`), `original_height`, `original_width` (the pixels of the upright input,
 before it is cropped, resized or padded), `content_hash` (the first 64 bits of the XXH3-128 of the input), `phash`,
 `dhash` (two perceptual hashes of 64 bits of the stored image without its border; both 0 for an image of one colour,
-which has none; all three hashes as signed integers), `label` (the index into `class_names`, or a number of the inputs'
-own; a list of them where a record has several; absent where the inputs have no labels), and fields that the inputs
-bring along, of any name. All fields that begin with `objects/` have an element for each of the n objects:
-`objects/bbox` its box, `objects/keypoints` its keypoints, `objects/label` its class, `objects/segmentation` a text of
-JSON with its outline: either an object with `size` (height and width of the stored image) and `counts`, the compressed
-run lengths of COCO, or a list of polygons, each a flat list `[y, x, y, x, ...]` of parts of the stored image's height
-and width. In an image `instances` of the role `mask`, a pixel is the value that `objects/instance` has for its object,
-and 0 elsewhere. In an image `mask` made of outlines, it is the number of the class and 1, and 0 elsewhere.
+which has none), `values_hash` (the first 64 bits of the XXH3-128 of the labels, fields and further files of the input,
+see below; all four hashes as signed integers), `label` (the index into `class_names`, or a number of the inputs' own; a
+list of them where a record has several; absent where the inputs have no labels), and fields that the inputs bring
+along, of any name. All fields that begin with `objects/` have an element for each of the n objects: `objects/bbox` its
+box, `objects/keypoints` its keypoints, `objects/label` its class, `objects/segmentation` a text of JSON with its
+outline: either an object with `size` (height and width of the stored image) and `counts`, the compressed run lengths of
+COCO, or a list of polygons, each a flat list `[y, x, y, x, ...]` of parts of the stored image's height and width. In an
+image `instances` of the role `mask`, a pixel is the value that `objects/instance` has for its object, and 0 elsewhere.
+In an image `mask` made of outlines, it is the number of the class and 1, and 0 elsewhere.
+
+**The values of an input.** `values_hash` is that of a text, followed by the name in UTF-8, a zero byte and the 16 bytes
+of the XXH3-128 of each further file of the record, in the order of their names. The text is JSON in ASCII with sorted
+keys and no spaces: a list of the values by their names, and of the size that the inputs say the image has, or `null`.
+Labels with names are texts, and a label that is missing is -1. Values are as the inputs have them: boxes before a crop.
+Two records with the same `content_hash` and `values_hash` are of the same bytes, labels, boxes and fields.
 
 **Where values lie.** A shard is a file of TFRecord (plain framing with masked CRC-32C around a `tf.train.Example`) or
 of HDF5 (a dataset of each field's name, with a row for each record):
@@ -174,6 +184,11 @@ and `message`.
 
 **Suspects.** One JSON object for each record whose image a decoder read with a complaint, but without a loss of
 pixels: `id`, `split` and `message`, in the decoder's words.
+
+**Pixels.** One list of JSON for each record of the split of `statistics`, in the order of the records: the number of
+pixels, the peak, and for each channel the sums of the values and of their squares, as in `statistics`: `[4096, 255,
+[389012, ...], [41093220, ...]]`. Images whose sums do not fit together have no `statistics`, and their lines all the
+same.
 
 **Thumbnails.** One JSON object for each picture, at most 64 of rejects and suspects, and 64 of other records: `id`,
 `split` (`null` for a reject), `group` (`reject`, `suspect`, `change` or `usual`), `reason` (that of the reject, the
@@ -237,6 +252,7 @@ __all__ = [
     "PAPER_NAMES",
     "PARQUET_NAME",
     "PICTURE_NAMES",
+    "PIXELS_NAME",
     "REJECTS_NAME",
     "SUSPECTS_NAME",
     "TFDS_NAMES",
@@ -252,6 +268,7 @@ __all__ = [
     "ShardTable",
     "Split",
     "Statistics",
+    "Sums",
     "Withdrawn",
     "canonical_json",
     "checksum_of",
@@ -273,6 +290,7 @@ REJECTS_NAME: Final = "rejects.jsonl"
 SUSPECTS_NAME: Final = "suspects.jsonl"
 DUPLICATES_NAME: Final = "duplicates.jsonl"
 THUMBNAILS_NAME: Final = "thumbnails.jsonl"
+PIXELS_NAME: Final = "pixels.jsonl"
 LOCK_NAME: Final = "_image-shards.lock"
 """A file of the job that writes a dataset: beside no manifest, it says that the dataset is not finished."""
 TFDS_NAMES: Final = ("dataset_info.json", "features.json", "label.labels.txt", "objects-label.labels.txt")
@@ -301,6 +319,8 @@ _NAMES: Final = 4096  # names that are checked together
 _PLAIN_NAMES: Final = re.compile(rf"(?:{_PLAIN_NAME.pattern}\n)*")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair, or a pair
 _MOST_FILE_BYTES: Final = 1 << 50
+_PEAKS: Final = (255, 65_535, 1 << 176)  # of 8 bits, of 16 bits, and of floats
+_MOST_SUM: Final = 1 << 1024
 _DEEPEST: Final = 32  # of options: they are copied and shown by functions that call themselves
 _MOST_VALUES: Final = 1 << 23  # of a manifest's JSON: in memory, a value takes more bytes than in the text
 
@@ -358,10 +378,19 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """The exact sums of each channel, of values up to `peak`, and of their squares."""
+
+    total: tuple[int, ...]
+    squares: tuple[int, ...]
+    peak: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """Mean and standard deviation of each channel, of pixels scaled to 0..1, over one split.
 
-    Those of inputs that are floats are not `scaled`: they have no known range.
+    Those of inputs that are floats are not `scaled`: they have no known range. Datasets of before have no `sums`.
     """
 
     split: str
@@ -369,6 +398,7 @@ class Statistics:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scaled: bool = True
+    sums: Sums | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -519,6 +549,8 @@ class Manifest:
             del body["counts"]["excluded"]
         if self.statistics is not None and self.statistics.scaled:
             del body["statistics"]["scaled"]
+        if self.statistics is not None and self.statistics.sums is None:
+            del body["statistics"]["sums"]
         if not self.hosts:  # of a dataset that is not from the web
             del body["hosts"]
         if not self.generations:
@@ -817,6 +849,16 @@ def _read_statistics(o: JsonObject) -> Statistics:
         mean=o.sequence("mean", lambda e: e.get("", float, 0.0)),
         std=o.sequence("std", lambda e: e.get("", float, 0.0)),
         scaled=o.get("scaled", bool, True) if "scaled" in o.value else True,
+        sums=_read_sums(o.child("sums")) if o.value.get("sums") is not None else None,
+    )
+
+
+def _read_sums(o: JsonObject) -> Sums:
+    # Those of floats have hundreds of bits.
+    return Sums(
+        total=o.sequence("total", lambda e: e.get("", int, 0)),
+        squares=o.sequence("squares", lambda e: e.get("", int, 0)),
+        peak=o.get("peak", int, 1),
     )
 
 
@@ -929,6 +971,12 @@ def _statistics_problems(statistics: Statistics) -> Iterator[str]:
         is_known = len(values) == len(statistics.mean) <= MOST_CHANNELS
         if not is_known or not all(map(math.isfinite, values)):
             yield f"$.statistics.{name}: must be a number for each channel"
+    sums = statistics.sums
+    if sums is not None:
+        if not len(sums.total) == len(sums.squares) == len(statistics.mean):
+            yield "$.statistics.sums: must have numbers for each channel"
+        if sums.peak not in _PEAKS or any(abs(one) >= _MOST_SUM for one in (*sums.total, *sums.squares)):
+            yield "$.statistics.sums: are no sums of pixels"
 
 
 def _depth(value: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ _ROWS = 256  # of 255 squared: less than 2 to the 24
 _UNIT_BITS = 176  # of a float: no part of a float32 is smaller than 2 to the -172
 _DIGITS = 24  # bits of a float32
 _BLOCK = 1 << 20  # floats, whose sums of halves are below 2 to the 53
+
+
+PEAKS = (255, 65_535, 1 << _UNIT_BITS)
 
 
 class MeanStd(Protocol):
@@ -79,6 +83,23 @@ class ChannelSums:
     def from_json(cls, value: Mapping[str, Any]) -> ChannelSums:
         """The sums from their JSON, a mapping of the fields."""
         return cls(value["pixels"], tuple(value["total"]), tuple(value["squares"]), value["peak"])
+
+    def to_line(self) -> bytes:
+        """A line of `pixels.jsonl`."""
+        return json.dumps([self.pixels, self.peak, self.total, self.squares]).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> ChannelSums:
+        """The inverse of `to_line`.
+
+        Raises:
+            ValueError: this is no such line.
+        """
+        match json.loads(line):
+            case [int(pixels), int(peak), [*total], [*squares]] if len(total) == len(squares) and peak in PEAKS:
+                if all(type(one) is int for one in (*total, *squares)):
+                    return cls(pixels, tuple(total), tuple(squares), peak)
+        raise ValueError(f"{line[:80]!r} is no line of sums")
 
     @property
     def mixed(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from beam_jobs.images.targets.further import Further, payload_field
 from beam_jobs.images.targets.objects import check_objects
 from beam_jobs.meter import Meter
 from beam_jobs.options import ImageOptions
+from beam_jobs.plan.duplicates import LABELS
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.records.read import read_image, read_payloads, source_of
 from beam_jobs.shards.records.targets import further_of, objects_of
@@ -26,7 +28,7 @@ from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.sources.files.interface import BadInput, Pixels, Reference, Reject
 from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field
 
-__all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference"]
+__all__ = ["Prepared", "hash_reference", "image_fields", "labels_of", "prepare_reference", "values_hash"]
 
 Shape = tuple[int | None, ...]
 """Height, width and channels of images; None stands for a size that differs."""
@@ -112,12 +114,13 @@ def prepare_reference(
     values = {name: _typed(moved[name], kind) for name, kind in job.fields.items() if name in moved}
     values |= {"image": payload.data, "id": reference.id, "height": payload.height, "width": payload.width}
     values |= {name: one.data for name, one in further.items()}
-    number = int.from_bytes(_hash(data)[:8], signed=True)
+    number, more = _signed(_hash(data)), values_hash(reference, others, job)
     kinds = {*payload.changes, *(kind for one in further.values() for kind in one.changes)}
     missing = [name for name in job.payloads if name not in others and name not in outlined]
     changed = dict.fromkeys(kinds, 1) | {"boxes": dropped, "missing": len(missing)}
     width, height = payload.geometry.upright
     values |= {"original_height": height, "original_width": width, "content_hash": number}
+    values["values_hash"] = more
     values |= payload.hashes._asdict()
     complaints = [payload.suspect, *(f"{name}: {one.suspect}" for name, one in further.items() if one.suspect)]
     return Prepared(
@@ -192,6 +195,29 @@ def labels_of(values: Mapping[str, Any]) -> list[int]:
 
 def _size(data: bytes | Pixels) -> int:
     return len(data) if isinstance(data, bytes) else data.nbytes
+
+
+def values_hash(reference: Reference, others: Mapping[str, bytes | Pixels], job: Job) -> int:
+    """The hash of an input's labels and fields, as it is listed, and of its further files: a signed integer."""
+    # By name: the number of a class is another one in a dataset of other classes.
+    values = dict(reference.values)
+    for name in LABELS:
+        if name in values and job.class_names is not None:
+            values[name] = _named(values[name], job.class_names)
+    text = json.dumps([values, reference.frame], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    files = (name.encode() + b"\0" + _hash(data) for name, data in sorted(others.items()))
+    return _signed(xxhash.xxh3_128_digest(b"".join([text.encode(), *files])))
+
+
+def _named(label: Any, names: Sequence[str]) -> Any:
+    if isinstance(label, list):
+        return [_named(one, names) for one in label]
+    return names[label] if 0 <= label < len(names) else label
+
+
+def _signed(digest: bytes) -> int:
+    """The first 64 bits of a hash as a signed integer."""
+    return int.from_bytes(digest[:8], signed=True)
 
 
 def _hash(data: bytes | Pixels) -> bytes:

@@ -62,6 +62,7 @@ def test_what_is_in_the_output(raw_shards: Path) -> None:
         "label.labels.txt",
         "thumbnails.jsonl",
         "metadata.parquet",
+        "pixels.jsonl",
         "README.md",
         "croissant.json",
         *(f"card-{number}.jpg" for number in (1, 2, 3)),

@@ -476,7 +476,7 @@ def test_a_finished_dataset_is_overwritten_when_asked_for(class_folders: Path, t
     prepared(class_folders, output, "--size", "9x9", "--overwrite")
     expected = {"dataset.json", "duplicates.jsonl", "rejects.jsonl", "dataset_info.json", "features.json"}
     expected |= {"label.labels.txt", "notes.txt", "suspects.jsonl", "thumbnails.jsonl", "metadata.parquet"}
-    expected |= {"README.md", "croissant.json", "card-1.jpg", "card-2.jpg", "card-3.jpg"}
+    expected |= {"README.md", "croissant.json", "card-1.jpg", "card-2.jpg", "card-3.jpg", "pixels.jsonl"}
     shard = "train-00000-of-00001.tfrecord"
     assert set(contents(output)) == expected | {shard, f"{shard}.index.npy"}
     assert open_dataset(output)[0]["image"].shape == (9, 9, 3)

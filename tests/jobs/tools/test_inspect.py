@@ -107,7 +107,7 @@ def test_what_prepare_wrote(raw_shards: Path) -> None:
         r"\n  train      48 records, 3 shards, tfrecord .* kB, hdf5 .* kB\n  val        12 records, 1", shown
     )
     assert "\n  image      uint8 [12, 16, 3], raw\n" in shown
-    assert "\n  of inputs  original_height, original_width, content_hash, phash, dhash\n" in shown
+    assert "\n  of inputs  original_height, original_width, content_hash, phash, dhash, values_hash\n" in shown
     assert "\nclasses      3: a, b, c\n  most       a 20, b 20, c 20\n" in shown
     assert "\n  height     12, 12, 12\n  width      16, 16, 16\n" in shown
     assert "width 16, height 12, fit crop" in shown
@@ -158,7 +158,7 @@ def test_the_same_as_json(jpeg_shards: Path) -> None:
     shown = json.loads(command("inspect", jpeg_shards, "--json").stdout)
     assert (shown["records"], shown["formats"], shown["splits"]["train"]["shards"]) == (60, ["tfrecord", "hdf5"], 2)
     assert shown["classes"] == {"names": ["a", "b", "c"], "named": True, "counts": {"a": 20, "b": 20, "c": 20}}
-    assert [len(shown[name]) for name in ("examples", "fields")] == [3, 10]
+    assert [len(shown[name]) for name in ("examples", "fields")] == [3, 11]
 
 
 def test_a_dataset_without_records(tmp_path: Path) -> None:

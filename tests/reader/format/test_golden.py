@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from support.command import REPOSITORY
 
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.options import ImageOptions, JobOptions, MaxRejects, ShardRule, SplitRule, fingerprint
 from beam_jobs.sources.files.interface import SourceOptions
 from shard_reader import open_dataset
 from shard_reader.format import MANIFEST_NAME, Manifest, index, index_name
 from shard_reader.format.checksum import crc32c
+from shard_reader.format.manifest import Sums
 
 GOLDEN = REPOSITORY / "tests/reader/format/golden"
 FILES = sorted(path.relative_to(GOLDEN / "v1") for path in (GOLDEN / "v1").rglob("*.*"))
@@ -34,7 +36,7 @@ def made_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_golden_files() -> None:
-    assert len(FILES) == 42
+    assert len(FILES) == 49
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -57,6 +59,17 @@ def test_golden_fields_are_read(format: str) -> None:
     assert np.array_equal(first["objects/bbox"], np.array([[0, 0.25, 0.5, 1], [0.5, 0.5, 1, 1]], np.float32))
     assert second["objects/bbox"].shape == (0, 4)
     assert data.column("content_hash", np.array([0, 1])).tolist() == [-5, 2**62]
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5"])
+def test_golden_hashes_and_sums_are_read(format: str) -> None:
+    data = open_dataset(GOLDEN / "v1/sums", format=format)
+    assert data.column("values_hash").tolist() == [2**63 - 1, -2]
+    statistics = data.manifest.statistics
+    assert statistics is not None
+    assert statistics.sums == Sums(total=(765, 255, 0), squares=(195_075, 65_025, 0), peak=255)
+    lines = (GOLDEN / "v1/sums/pixels.jsonl").read_bytes().splitlines()
+    assert sum(map(ChannelSums.from_line, lines), ChannelSums()).total == statistics.sums.total
 
 
 @pytest.mark.parametrize("format", ["tfrecord", "hdf5"])

@@ -20,6 +20,7 @@ from beam_jobs.shards.records.record import image_fields
 from beam_jobs.shards.write import store
 from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, ShardTable, Split, Statistics, shard_name
 from shard_reader.format.checksum import sha256_file
+from shard_reader.format.manifest import Sums
 
 HERE = Path(__file__).parent / "v1"
 
@@ -106,6 +107,9 @@ INPUTS = [  # with the fields that describe the input of a record; the second im
         },
     ]
 ]
+HASHED = [[INPUTS[0][0] | {"values_hash": 2**63 - 1}, INPUTS[0][1] | {"values_hash": -2}]]  # of datasets that can grow
+SUMS = Sums(total=(765, 255, 0), squares=(195_075, 65_025, 0), peak=255)
+PIXELS = "[2, 255, [510, 0, 0], [130050, 0, 0]]\n[2, 255, [255, 255, 0], [65025, 65025, 0]]\n"
 GREY_PNGS = [  # 1x2 of 1 and 255, 2x1 of 0 and 2; in 16 bits 1x2 of 40000 and 1, 2x1 of 0 and 65535
     "89504e470d0a1a0a0000000d4948445200000001000000020800000000bceae9fb"
     "0000000c4944415478da636064f80f0001060101c3f2edc70000000049454e44ae426082",
@@ -177,6 +181,7 @@ def make(directory: Path) -> None:
     write_dataset(directory / "fields", encoded, RECORDS, None, FIELDS)
     write_dataset(directory / "inputs", encoded, INPUTS, None, {})
     write_dataset(directory / "payloads", encoded, PAIRS, None, PAYLOADS)
+    write_dataset(directory / "sums", encoded, HASHED, None, {}, SUMS)
 
 
 def write_dataset(
@@ -185,6 +190,7 @@ def write_dataset(
     shards: list[list[dict[str, Any]]],
     names: tuple[str, ...] | None,
     others: dict[str, Field],
+    sums: Sums | None = None,
 ) -> None:
     """Write the shards, and a manifest with values of the test's own."""
     directory.mkdir(parents=True)
@@ -196,14 +202,18 @@ def write_dataset(
         formats=("tfrecord", "hdf5"),
         splits={"train": Split(records=records, shards=ShardTable.of(made))},
         class_names=names,
-        statistics=Statistics(split="train", pixels=8, mean=(0.25, 0.5, 0.75), std=(0.1, 0.2, 0.3)),
+        statistics=Statistics(split="train", pixels=8, mean=(0.25, 0.5, 0.75), std=(0.1, 0.2, 0.3), sums=sums),
         counts=Counts(ignored=1, planned=records, written=records, rejected=0),
         seed=7,
         options={"size": "2"},
         fingerprint=Fingerprint(inputs="1f" * 32, options="2e" * 32, codecs={"pillow": "12.3.0"}),
     )
     (directory / "rejects.jsonl").write_text("")
-    manifest = replace(manifest, files={"rejects.jsonl": sha256_file(directory / "rejects.jsonl")})
+    lists = ["rejects.jsonl"]
+    if sums is not None:
+        (directory / "pixels.jsonl").write_text(PIXELS)
+        lists.append("pixels.jsonl")
+    manifest = replace(manifest, files={name: sha256_file(directory / name) for name in lists})
     (directory / "dataset.json").write_text(manifest.to_json(), "utf-8")
 
 
