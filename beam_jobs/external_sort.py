@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EqualHashes", "Spill", "find_equal_hashes"]
+__all__ = ["HASHED", "EqualHashes", "Spill", "add_hashes", "bucket_key", "find_equal_hashes"]
 
 _TOGETHER = 1 << 16  # hashes that are added together
-_ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u8")])
+HASHED = np.dtype([("high", "<u8"), ("low", "<u8"), ("place", "<u8")])
+"""A hash of 128 bits, and its place, in the buckets of `add_hashes`."""
 
 
 class Spill:
@@ -90,9 +91,9 @@ def find_equal_hashes(blocks: Iterable[NDArray[np.uint64]], directory: Path) -> 
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         spill, first = Spill(Path(folder)), 0
         for block in _joined(blocks):
-            _add_hashes(spill, block, first)
+            add_hashes(spill, block, first)
             first += len(block)
-        found = [_equal_in_bucket(np.frombuffer(data, _ROW)) for data in spill.buckets() if data]
+        found = [_equal_in_bucket(np.frombuffer(data, HASHED)) for data in spill.buckets() if data]
     both = np.concatenate([np.empty((2, 0), np.uint64), *found], axis=1)
     places, firsts = both[:, np.argsort(both[0])]
     return EqualHashes(places, firsts)
@@ -111,8 +112,14 @@ def _joined(blocks: Iterable[NDArray[np.uint64]]) -> Iterator[NDArray[np.uint64]
         yield np.concatenate(waiting)
 
 
-def _add_hashes(spill: Spill, block: NDArray[np.uint64], first: int) -> None:
-    rows = np.zeros(len(block), _ROW)
+def bucket_key(high: int) -> bytes:
+    """The key of the bucket into which `add_hashes` puts a hash, from its first number."""
+    return (high >> 54 << 6).to_bytes(2)
+
+
+def add_hashes(spill: Spill, block: NDArray[np.uint64], first: int) -> None:
+    """Add hashes, uint64 `[n, 2]`, to 1,024 buckets, with their places from `first` on. Zeros are left out."""
+    rows = np.zeros(len(block), HASHED)
     rows["high"], rows["low"] = block[:, 0], block[:, 1]
     rows["place"] = np.arange(first, first + len(block), dtype=np.uint64)
     # Missing hashes go first: all of them would be in one bucket, of any size.

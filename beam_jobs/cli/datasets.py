@@ -21,6 +21,7 @@ from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
 
 __all__ = [
+    "add_workers",
     "benchmark",
     "dataset_parser",
     "export",
@@ -116,7 +117,7 @@ def verify(arguments: Sequence[str]) -> int:
         "verify", "DATASET [--decode] [--workers N]", _VERIFY, "image-shards verify shards --decode"
     )
     parser.add_argument("--decode", action="store_true", help="decode every image too, and compare height and width")
-    _add_workers(parser)
+    add_workers(parser)
     found = parser.parse_all(arguments[1:])
 
     from beam_jobs.tools.checks.verify import Verification
@@ -159,7 +160,7 @@ def index(arguments: Sequence[str]) -> int:
         help="a feature of bytes that are no text, to be kept as a field; may be repeated")  # fmt: skip
     add("--raw", type=_raw_shape, metavar="HxWxC", help="size of images that are raw pixels, all of one size")
     add("--dali", action="store_true", help="write an index for NVIDIA DALI beside each TFRecord file, too")
-    _add_workers(parser)
+    add_workers(parser)
     found = parser.parse_all(arguments[1:])
 
     from beam_jobs.tools.index import IndexOptions, index_directory
@@ -199,7 +200,7 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("--to", choices=_TARGETS, required=True, metavar="FORMAT", help=", ".join(_TARGETS))
     parser.add_argument("--split", action="append", default=[], metavar="NAME", help="a split; may be repeated"
         " (default: all)")  # fmt: skip
-    _add_workers(parser)
+    add_workers(parser)
     found = parser.parse_all(arguments[1:])
 
     from beam_jobs.tools.exporting.export import export as export_dataset
@@ -266,7 +267,8 @@ def dataset_parser(name: str, usage: str, description: str, example: str, argume
     return parser
 
 
-def _add_workers(parser: Parser) -> None:
+def add_workers(parser: Parser) -> None:
+    """Add the option of the number of processes."""
     from beam_jobs.cli.values import integer
 
     parser.add_argument(

@@ -22,11 +22,23 @@ from shard_reader.format.fields import Field, extent_columns
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import map_file
 
-__all__ = ["PART_NAME", "added_columns", "each_column", "errors_of_writing", "join_parts", "keep_rows", "write_part"]
+__all__ = [
+    "PART_NAME",
+    "ChangedRows",
+    "added_columns",
+    "change_rows",
+    "each_column",
+    "errors_of_writing",
+    "join_parts",
+    "keep_rows",
+    "write_changes",
+    "write_part",
+]
 
 PART_NAME: Final = "metadata.arrow"
 """The name of the rows of one shard."""
 
+_NUMBER: Final = "#"  # the column with the numbers of records, which no field can be named
 _ROWS: Final = 1 << 16  # of a row group, and in memory
 _WRITTEN: Final = ipc.IpcWriteOptions(compression="lz4")
 _READ: Final = ipc.IpcReadOptions(use_threads=False)  # threads take longer to begin than to read a part
@@ -118,6 +130,111 @@ def keep_rows(
                     writer.write_table(pa.Table.from_batches([kept]), _ROWS)
 
 
+def write_changes(
+    path: Path, numbers: NDArray[np.int64], values: Mapping[str, Any], fields: Mapping[str, Field]
+) -> None:
+    """Write the new values of some records, for `ChangedRows`.
+
+    Args:
+        path: the new file.
+        numbers: the numbers of the records among those of the split that count, rising, int64 `[n]`.
+        values: the values of some fields, `[n]` each, as `Dataset.column` gives them.
+        fields: the fields.
+    """
+    columns = {_NUMBER: pa.array(numbers.tolist(), pa.int64())}
+    columns |= {name: _values(found, fields[name]) for name, found in values.items()}
+    batch = pa.record_batch(list(columns.values()), names=list(columns))
+    with (
+        errors_of_writing(path),
+        pa.OSFile(str(path), "wb") as file,
+        ipc.new_file(file, batch.schema, options=_WRITTEN) as writer,
+    ):
+        writer.write_batch(batch)
+
+
+class ChangedRows:
+    """The new values of records of one split, from files of `write_changes` in the order of their records."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths, self._waiting = iter(paths), list[pa.RecordBatch]()
+
+    def take(self, first: int, stop: int) -> pa.Table | None:
+        """The rows of the records from `first` to `stop`, which no call asks for again; None if there are none."""
+        found = list[pa.RecordBatch]()
+        while (batch := self._head()) is not None:
+            numbers = batch.column(_NUMBER).to_numpy()
+            end = int(np.searchsorted(numbers, stop))
+            found.append(batch.slice(0, end))
+            self._waiting = [batch.slice(end)]
+            if end < len(batch):
+                break
+        del first  # all before it were asked for
+        found = [batch for batch in found if len(batch)]
+        return pa.Table.from_batches(found) if found else None
+
+    def _head(self) -> pa.RecordBatch | None:
+        while not self._waiting or not len(self._waiting[0]):
+            path = next(self._paths, None)
+            if path is None:
+                return None
+            self._waiting = list(_batches(path.read_bytes()))
+            path.unlink()
+        return self._waiting[0]
+
+
+def change_rows(
+    path: Path,
+    tables: Iterable[BinaryIO],
+    split: str,
+    fields: Mapping[str, Field],
+    class_names: Sequence[str] | None,
+    changes: Mapping[str, ChangedRows],
+) -> None:
+    """Write one table of all rows of several, in order, with new values of some records.
+
+    Args:
+        path: the new file.
+        tables: the open files, of the same columns.
+        split: the name of their column with the splits.
+        fields: the fields of the records, also new ones, of which each record has a value in `changes`.
+        class_names: the names of labels.
+        changes: the new values of each split.
+    """
+    names = None if class_names is None else _texts([name.encode() for name in class_names])
+    schema, added, firsts = (
+        _joined_schema(fields, names is not None),
+        added_columns(fields, names is not None),
+        Counter[str](),
+    )
+    new_split = added.pop("split")
+    with errors_of_writing(path), pq.ParquetWriter(path, schema) as writer:
+        for table in tables:
+            with table, pq.ParquetFile(table) as file:
+                for batch in file.iter_batches(_ROWS, use_threads=False):
+                    for one, start, end in _runs(batch.column(split)):
+                        rows, first = batch.slice(start, end - start), firsts[one]
+                        firsts[one] += len(rows)
+                        found = changes[one].take(first, first + len(rows)) if one in changes else None
+                        columns = {name: _changed(rows, name, found, first) for name in fields if name in schema.names}
+                        columns[new_split] = rows.column(split)
+                        columns |= {name: _named(columns[field], names) for field, name in added.items()}
+                        arrays = [columns[name].cast(schema.field(name).type) for name in schema.names]
+                        writer.write_table(pa.table(arrays, schema=schema), _ROWS)
+
+
+def _changed(rows: pa.RecordBatch, name: str, changes: pa.Table | None, first: int) -> pa.Array:
+    """A column of some rows with new values, where there are any."""
+    if changes is None or name not in changes.schema.names:
+        return rows.column(name)
+    new = changes.column(name).combine_chunks()
+    new = new.chunk(0) if isinstance(new, pa.ChunkedArray) else new
+    if name not in rows.schema.names:
+        return new
+    places = np.arange(len(rows))
+    places[changes.column(_NUMBER).to_numpy() - first] = len(rows) + np.arange(len(changes))
+    return pa.concat_arrays([rows.column(name), new.cast(rows.schema.field(name).type)]).take(pa.array(places))
+
+
 def _runs(splits: pa.Array) -> Iterator[tuple[str, int, int]]:
     """The runs of equal texts in a column: each text, its first row, and the row after the last."""
     values = np.array(splits.to_pylist(), object)
@@ -183,6 +300,13 @@ def _column(name: str, field: Field, format: str, data: NDArray[np.uint8], rows:
     if not field.shape:
         return _texts([payload.tobytes() for payload in payloads])
     return pa.array([_list(SHARD_FORMATS[format].value(payload, field)) for payload in payloads], _type(field))
+
+
+def _values(values: Any, field: Field) -> pa.Array:
+    """The values of a field of several records, as `Dataset.column` gives them."""
+    if field.in_index:
+        return pa.array(values.tolist(), _type(field)) if field.shape else _numbers(values, field)
+    return pa.array([_list(value) for value in values], _type(field)) if field.shape else _texts(list(values))
 
 
 # Not `pa.array`, which imports pandas where it is installed: half a second in each process.

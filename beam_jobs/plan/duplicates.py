@@ -176,7 +176,7 @@ class _Records:
         row = self._row(file, records, place + records - int(self._ends[number]))
         start = int(row["id_offset"])
         id = self._output.read(file.path, start, start + int(row["id_length"])).decode()
-        values = (self._value(file, row, name) for name in LABELS if name in self._fields)
+        values = (self._value(file, records, row, name) for name in LABELS if name in self._fields)
         labels = sorted_labels(values, named=self._named)
         return _Record(id, split, labels, int(row["content_hash"]), int(row["phash"]))
 
@@ -186,13 +186,15 @@ class _Records:
         row: np.void = np.frombuffer(self._output.read(file.index, start, start + dtype.itemsize), dtype)[0]
         return row
 
-    def _value(self, file: ShardFile, row: np.void, name: str) -> Any:
+    def _value(self, file: ShardFile, records: int, row: np.void, name: str) -> Any:
         field = self._fields[name]
         if field.in_index:
             return row[name].tolist()
         offset, length, _ = extent_columns(name)
-        start = int(row[offset])
-        data = np.frombuffer(self._output.read(file.path, start, start + int(row[length])), np.uint8)
+        path, start = file.path, int(row[offset])
+        if start >= file.bytes and row[length]:  # a value that the index has
+            path, start = file.index, start - file.bytes + index.size(file, records, self._fields) - file.index_values
+        data = np.frombuffer(self._output.read(path, start, start + int(row[length])), np.uint8)
         return np.ravel(SHARD_FORMATS[self._format].value(data, field)).tolist()
 
 

@@ -22,10 +22,13 @@ from shard_reader.format.manifest import (
     MANIFEST_NAME,
     MOST_BYTES,
     PAPER_NAMES,
+    PARQUET_NAME,
     Manifest,
     Shard,
     ShardFile,
     dali_name,
+    generation_manifest,
+    index_name,
 )
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.format.shard_table import withdrawn_from_bytes
@@ -121,7 +124,7 @@ def copy_to_disk(files: Directory, name: str, folder: Path, expected: int | None
     Args:
         expected: its size; of a larger file one byte more is copied, which shows that it is another file.
     """
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)  # the folder of a generation
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)  # of a generation, or of a dataset beside this one
     with contextlib.suppress(FileNotFoundError), open(folder / name, "wb") as file:
         try:
             size = files.size(name) if expected is None else min(files.size(name), expected + 1)
@@ -203,12 +206,19 @@ def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
     """The names in a dataset's directory that are not files of the dataset."""
     known = {MANIFEST_NAME, REPORT_NAME, *PAPER_NAMES, *manifest.files}
     for file in data_files(manifest):
-        known |= {file.path, file.index, dali_name(file.path)}
+        known |= {file.path, file.index, index_name(file.path), dali_name(file.path)}
+    for generation in manifest.history[:-1]:
+        known |= {generation_manifest(generation.number), generation.folder, PARQUET_NAME}
+    known.add(manifest.history[-1].folder)
     return sorted(name for name in names if name not in known)
 
 
 def record_ids(
-    file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void], has_ids: bool, numbers: Iterable[int]
+    file: ShardFile,
+    data: NDArray[np.uint8] | index.ShardBytes,
+    rows: NDArray[np.void],
+    has_ids: bool,
+    numbers: Iterable[int],
 ) -> Iterator[bytes]:
     """The ids of some rows of a shard. In a dataset without ids, they are FILE:ROW."""
     for number in numbers:
@@ -218,7 +228,7 @@ def record_ids(
 
 
 def label_counts(
-    format: str, data: NDArray[np.uint8], rows: NDArray[np.void], fields: Mapping[str, Field]
+    format: str, data: NDArray[np.uint8] | index.ShardBytes, rows: NDArray[np.void], fields: Mapping[str, Field]
 ) -> Counter[int]:
     """Number of records, or of their objects, by label.
 

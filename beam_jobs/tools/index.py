@@ -150,6 +150,10 @@ def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> 
     if target.exists() and sha256_file(target) == file.index_sha256:
         return False, None  # the manifest has another defect, which `verify` finds
     remedy = "restore it from a copy, or make the dataset again"
+    if file.replaced_index:
+        # That of the shard would have the values of before.
+        what = "is damaged" if target.exists() else "is missing"
+        return False, f"{target}: {what}, and has values of `relabel` that no shard has; restore it from a copy"
     if not place.exists():
         return False, f"{place}: is missing, and so is its index; {remedy}"
     if sha256_file(place) != file.sha256:

@@ -33,6 +33,7 @@ __all__ = [
     "extent_fields",
     "further_images",
     "index_dtype",
+    "kept_fields",
     "point_role",
     "size_columns",
 ]
@@ -170,6 +171,11 @@ class Field:
     def in_index(self) -> bool:
         """Whether the index holds its values rather than their extents."""
         return not self.is_image and self.is_fixed and self.dtype in INDEX_DTYPES
+
+
+def kept_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """The fields that describe an image or its input, and so stay what they are when records are relabeled."""
+    return {name: f for name, f in fields.items() if f.is_payload or (name in FIELD_DTYPES and name != "label")}
 
 
 def further_images(fields: Mapping[str, Field]) -> list[str]:

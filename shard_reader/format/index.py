@@ -25,14 +25,17 @@ from shard_reader.system.memory_map import map_file
 __all__ = [
     "BLOCK",
     "LazyIndex",
+    "ShardBytes",
     "build",
     "checksums_crc32c",
     "extent",
+    "has_values",
     "load",
     "map_lazily",
     "read",
     "size",
     "to_bytes",
+    "values_of",
 ]
 
 BLOCK = 64
@@ -81,19 +84,46 @@ def _fill_sizes(path: Path, rows: NDArray[np.void], data: NDArray[np.uint8], nam
             raise CorruptionError(f"{path}: row {row}: {printable(name)!r}: {printable(str(error))}") from error
 
 
-def to_bytes(rows: NDArray[np.void], *, has_checksums: bool = True) -> bytes:
+def to_bytes(rows: NDArray[np.void], *, has_checksums: bool = True, values: bytes = b"") -> bytes:
     """The bytes of the index file; equal rows give equal bytes.
 
     Args:
         has_checksums: whether the checksums of blocks follow the rows. They do not in datasets of earlier versions.
+        values: the values that are not in the shard, of an index in place of the one beside it.
     """
     checksums = _checksums(rows).tobytes() if has_checksums else b""
-    return _header(rows.dtype, len(rows)) + rows.tobytes() + checksums
+    return b"".join((_header(rows.dtype, len(rows)), rows.tobytes(), checksums, values))
 
 
 def checksums_crc32c(rows: NDArray[np.void]) -> int:
     """The `index_crc32c` of a manifest: the CRC-32C of the checksums of all blocks."""
     return crc32c(_checksums(rows).tobytes())
+
+
+class ShardBytes:
+    """The bytes of a shard, as an array that goes on with the values that its index has.
+
+    Args:
+        data: the bytes of the file, uint8 `[n]`.
+        values: the values that the index has, uint8 `[m]`.
+    """
+
+    def __init__(self, data: NDArray[np.uint8], values: NDArray[np.uint8]) -> None:
+        self._data, self._values = data, values
+
+    @classmethod
+    def of(cls, directory: Path, shard: ShardFile) -> ShardBytes:
+        """Those of a shard in a directory, whose index was checked."""
+        data = map_file(directory / shard.path)
+        has_none = not shard.index_values
+        return cls(data, data[:0] if has_none else values_of(map_file(directory / shard.index), shard))
+
+    def __getitem__(self, span: slice) -> NDArray[np.uint8]:
+        """The bytes of one value, from `span.start` to `span.stop`."""
+        size = self._data.size
+        if span.start < size:
+            return self._data[span]
+        return self._values[span.start - size : span.stop - size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +134,13 @@ class LazyIndex:
         rows: the rows, a structured array. Its blocks may be damaged.
         checksums: the CRC-32C of each block, uint32 `[ceil(rows / BLOCK)]`; None if all rows were checked.
         path: the path of the file, for messages.
+        values: the values that are not in the shard, uint8 `[n]`.
     """
 
     rows: NDArray[np.void]
     checksums: NDArray[np.uint32] | None
     path: str
+    values: NDArray[np.uint8]
 
     def check(self, block: int) -> None:
         """Check the rows of a block.
@@ -137,18 +169,20 @@ def map_lazily(directory: str, shard: ShardFile, records: int, fields: Mapping[s
     # It is done for each shard of a shuffle, so without `Path`, which takes longer than mapping the file.
     path = f"{directory}/{shard.index}"
     if shard.index_crc32c is None:
-        return LazyIndex(load(Path(directory), shard, records, fields), None, path)
+        rows = load(Path(directory), shard, records, fields)
+        return LazyIndex(rows, None, path, values_of(map_file(path), shard))
     dtype, header = _layout(tuple(fields.items()), records)
     end = len(header) + records * dtype.itemsize
     try:
         data = map_file(path)
     except FileNotFoundError:
         raise CorruptionError(f"{path}: is missing") from None
-    if data[: len(header)].tobytes() != header or data.size != end + _checksum_bytes(shard, records):
+    if data[: len(header)].tobytes() != header or data.size != size(shard, records, fields):
         raise CorruptionError(f"{path}: is not an index of {records} rows of {dtype.names}")
-    if crc32c(data[end:]) != shard.index_crc32c:
+    checksums = data[end : end + _checksum_bytes(shard, records)]
+    if crc32c(checksums) != shard.index_crc32c:
         raise CorruptionError(f"{path}: is damaged or belongs to another dataset (CRC mismatch)")
-    return LazyIndex(data[len(header) : end].view(dtype), data[end:].view("<u4"), path)
+    return LazyIndex(data[len(header) : end].view(dtype), checksums.view("<u4"), path, values_of(data, shard))
 
 
 def load(directory: Path, shard: ShardFile, records: int, fields: Mapping[str, Field]) -> NDArray[np.void]:
@@ -189,16 +223,29 @@ def read(
     rows = np.frombuffer(data, dtype, records, len(header))
     for name in {"id": None, **dict.fromkeys(extent_fields(fields))}:
         start, length, _ = extent_columns(name)
+        ends = np.full(records, shard.bytes, np.uint64)
+        if has_values(name, fields):
+            ends[rows[start] >= shard.bytes] += np.uint64(shard.index_values)
         # A subtraction, because offset + length of a damaged index could wrap around.
-        if np.any(rows[start] > shard.bytes) or np.any(rows[length] > shard.bytes - rows[start]):
+        if np.any(rows[start] > ends) or np.any(rows[length] > ends - np.minimum(rows[start], ends)):
             raise CorruptionError(f"{path}: {start} points outside the shard of {shard.bytes} bytes")
     return rows
+
+
+def has_values(name: str, fields: Mapping[str, Field]) -> bool:
+    """Whether values of a field may lie in an index, after its checksums: those of strings, lists and bytes may."""
+    return name != "id" and not fields[name].is_image and not fields[name].in_index
+
+
+def values_of(data: NDArray[np.uint8], shard: ShardFile) -> NDArray[np.uint8]:
+    """The values that are not in the shard, uint8 `[n]`, from the bytes of its index, which were checked."""
+    return data[data.size - shard.index_values :]
 
 
 def size(shard: ShardFile, records: int, fields: Mapping[str, Field]) -> int:
     """The size of the index of a shard, in bytes."""
     dtype, header = _layout(tuple(fields.items()), records)
-    return len(header) + records * dtype.itemsize + _checksum_bytes(shard, records)
+    return len(header) + records * dtype.itemsize + _checksum_bytes(shard, records) + shard.index_values
 
 
 def extent(records: int, fields: Mapping[str, Field]) -> tuple[int, int, np.dtype[Any]]:
@@ -208,7 +255,7 @@ def extent(records: int, fields: Mapping[str, Field]) -> tuple[int, int, np.dtyp
 
 
 def _checksum_bytes(shard: ShardFile, records: int) -> int:
-    """The bytes after the rows."""
+    """The bytes of the checksums after the rows."""
     return 0 if shard.index_crc32c is None else 4 * -(-records // BLOCK)
 
 

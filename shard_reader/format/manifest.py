@@ -51,19 +51,20 @@ decide the bytes.
 
 **Generations.** A dataset changes by generations, which never change. `dataset.json` is the manifest of the newest. It
 is complete: a reader needs no other one. That of an earlier generation N stays as it was, as `dataset.gNNNN.json`, with
-at least four digits. `generations` has an object for each, with rising numbers: `number`, `made` (the command: `prepare`,
-`append`, `withdraw`, `relabel`, `compact` or `join`), `records` (those that count, of all splits), `fingerprint`, and
-`checksum`, that of its manifest, by which each generation names its parent; the last is the manifest's own generation,
-and has none. A manifest without `generations` is of the first. `folder` is the folder with the files that a generation
-has added, or empty for the directory itself; names of files are then as `g0002/train-00000-of-00001.tfrecord`, for
-shards, indexes and all other files. `is_removed` is true where a later `compact` has removed its files. Shards of later
-generations follow those of earlier ones in their split, class names too, and numbers of classes never change. A file that
-a manifest names is never written again.
+at least four digits. `generations` has an object for each, with rising numbers: `number`, `made` (the command:
+`prepare`, `append`, `withdraw`, `relabel`, `compact` or `join`), `records` (those that count, of all splits),
+`fingerprint`, and `checksum`, that of its manifest, by which each generation names its parent; the last is the
+manifest's own generation, and has none. A manifest without `generations` is of the first. `folder` is the folder with
+the files that a generation has added, or empty for the directory itself; names of files are then as
+`g0002/train-00000-of-00001.tfrecord`, for shards, indexes and all other files. `is_removed` is true where a later
+`compact` has removed its files. Shards of later generations follow those of earlier ones in their split, class names
+too, and numbers of classes never change. A file that a manifest names is never written again.
 
 Records that no longer count stay in their shards. A split has then, as `withdrawn`, their number (`records`) and the
 `path` of a NumPy file of their rising numbers (`<u8`) among all records of its shards, counted from 0; the split's
 `records` and `classes` and all counts are of those that remain. Its SHA-256 is in `files`. The tables of the
-generations together (`metadata.parquet` of each folder, in the order of `files`) have a row for each record that counts.
+generations together (`metadata.parquet` of each folder, in the order of `files`) have a row for each record that
+counts.
 
 **Refused and ignored.** A reader MUST refuse a dataset with another `version`, with a name in `requires` that it does
 not know, with fields that need a name that `requires` lacks, or with a field whose `dtype`, `encoding` or `role` it
@@ -178,6 +179,21 @@ The bytes of a string are those of the text; of a list those of its message (TFR
 have is empty. Two fields whose columns would have one name cannot be in one dataset. CRC-32Cs are not masked; that of
 no bytes is 0. After the rows stands the CRC-32C (`<u4`) of each block of 64 rows, the last of which may be shorter:
 NumPy does not read so far. The index repeats parts of the shard, and can be made again from it.
+
+**Replaced indexes.** A generation that gives records other values, or new fields, leaves the shards as they are. Its
+manifest names another index for each shard with such a record, in `replaced_index` of the shard's file (empty for the
+index beside the shard), and `relabeled` stands in `requires`. That index has the columns of all `fields`, and the
+values that count: whatever else the shard says of them is of an earlier generation. After its checksums of blocks
+follow `index_values` bytes of values, those of strings, lists and fields of bytes that are not in the shard. An offset
+from the size of the shard file on is an offset into these: the byte at `bytes` of the manifest is the first of them.
+They have the form that they would have in a shard of that format. A value lies wholly in the shard or wholly in the
+index, and `image`, `id` and further images always lie in the shard. `index_crc32c` is that of the checksums of blocks,
+`index_sha256` that of the whole file. A replaced index cannot be made again from its shard.
+
+**Joined datasets.** With `joined` in `requires`, shards lie in other directories below the one that has this dataset's
+directory: `path` and `replaced_index` then begin with `../`, once, followed by the names of folders, and a `path` ends
+with the suffix of its format. A reader MUST refuse all other paths with `..`, those that are absolute, and URLs. In an
+object store, the directory above is in the same bucket.
 
 **Rejects.** One JSON object for each line: `id`, `uri`, `stage` (`list` or `read`), `reason` (a short class)
 and `message`.
@@ -313,10 +329,14 @@ _LAST: Final = 200  # the last characters of a manifest, in which the checksum s
 _PART: Final = 1 << 20
 # The names of `requires` that this reader knows.
 _EXTENSIONS: Final = frozenset({PAYLOADS, WITHDRAWN, RELABELED, JOINED})
-_PLAIN_NAME: Final = re.compile(r"(?:g[0-9]{4,9}/|(?:\.\./)+(?:[\w-][\w.-]*/)+)?[\w-][\w.-]*")
+_PLAIN_NAME: Final = re.compile(r"(?:g[0-9]{4,9}/)?[\w-][\w.-]*")
+# A shard of another directory of the same parent. Only names of shards and of their indexes: the manifest of a stranger
+# leads to no other file.
+_BESIDE: Final = r"\.\./(?:[\w-][\w ,.=+@-]*/)+[\w-][\w.-]*"
+_SHARD_PATH: Final = re.compile(rf"{_PLAIN_NAME.pattern}|{_BESIDE}(?:{'|'.join(map(re.escape, FORMATS.values()))})")
+_INDEX_PATH: Final = re.compile(rf"{_PLAIN_NAME.pattern}|{_BESIDE}{re.escape(index_name(''))}")
 _FOLDER: Final = re.compile("g[0-9]{4,9}")
 _NAMES: Final = 4096  # names that are checked together
-_PLAIN_NAMES: Final = re.compile(rf"(?:{_PLAIN_NAME.pattern}\n)*")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair, or a pair
 _MOST_FILE_BYTES: Final = 1 << 50
 _PEAKS: Final = (255, 65_535, 1 << 176)  # of 8 bits, of 16 bits, and of floats
@@ -784,7 +804,7 @@ def _read_shard(element: JsonObject) -> Shard:
 
 def _read_file(o: JsonObject) -> ShardFile:
     path = o.text("path")
-    _check_plain(o, "path", path)
+    _check_plain(o, "path", path, _SHARD_PATH)
     return ShardFile(
         path=path,
         bytes=o.count("bytes"),
@@ -796,11 +816,11 @@ def _read_file(o: JsonObject) -> ShardFile:
 def _read_columns(o: JsonObject, count: int) -> FileColumns:
     """The columns of the files of one format, with a value for each shard."""
     paths, sizes = o.texts("path"), o.counts("bytes")
-    _check_paths(o, "path", paths)
+    _check_paths(o, "path", paths, _SHARD_PATH)
     replaced, values = None, None
     if "replaced_index" in o.value:
         replaced, values = o.texts("replaced_index"), o.counts("index_values")
-        _check_paths(o, "replaced_index", [name for name in replaced if name])
+        _check_paths(o, "replaced_index", [name for name in replaced if name], _INDEX_PATH)
     # Without it, an index has no checksums of its blocks, and is checked as a whole.
     checksums = o.counts("index_crc32c") if "index_crc32c" in o.value else None
     columns: dict[str, Sequence[object] | None] = {
@@ -827,19 +847,22 @@ def _read_columns(o: JsonObject, count: int) -> FileColumns:
     )
 
 
-def _check_paths(o: JsonObject, key: str, paths: Sequence[str]) -> None:
+def _check_paths(o: JsonObject, key: str, paths: Sequence[str], pattern: re.Pattern[str]) -> None:
+    several = re.compile(rf"(?:(?:{pattern.pattern})\n)*")
     for first in range(0, len(paths), _NAMES):
         # Many at once, which takes a tenth of the time; a line break in a name would make two of it.
         lines = "\n".join([*paths[first : first + _NAMES], ""])
-        if lines.count("\n") != len(paths[first : first + _NAMES]) or not _PLAIN_NAMES.fullmatch(lines):
+        if lines.count("\n") != len(paths[first : first + _NAMES]) or not several.fullmatch(lines):
             for number, path in enumerate(paths[first : first + _NAMES], first):
-                _check_plain(o, f"{key}[{number}]", path)
+                _check_plain(o, f"{key}[{number}]", path, pattern)
 
 
-def _check_plain(o: JsonObject, key: str, name: str) -> None:
+def _check_plain(o: JsonObject, key: str, name: str, pattern: re.Pattern[str] = _PLAIN_NAME) -> None:
     # A manifest is data from elsewhere: a path such as ../../etc/passwd must not lead out of the dataset.
-    if not _PLAIN_NAME.fullmatch(name):
-        o.note(o.at(key), f"must be a plain file name, or one in the folder of a generation, got {excerpt(name)}")
+    if not pattern.fullmatch(name):
+        joined = "" if pattern is _PLAIN_NAME else ", or a shard of a dataset beside this one"
+        places = f"must be a plain file name, or one in the folder of a generation{joined}"
+        o.note(o.at(key), f"{places}, got {excerpt(name)}")
 
 
 def _read_statistics(o: JsonObject) -> Statistics:

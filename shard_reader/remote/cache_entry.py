@@ -44,7 +44,7 @@ class CacheEntry(NamedTuple):
         """The name of the file in the cache, by its content."""
         # Not by its URL: copies of a dataset share a file, and a dataset that was prepared again does not find old
         # ones.
-        shown = self.shard.encode()[-_LONGEST:].decode(errors="ignore")
+        shown = self.shard.rpartition("/")[2].encode()[-_LONGEST:].decode(errors="ignore")
         return f"{hashlib.sha256(f'{self.sha256}{self.index_sha256}'.encode()).hexdigest()[:32]}-{shown}"
 
     @property

@@ -66,7 +66,7 @@ class ShardDownload:
         data = self._read(name, 0, size, size, lambda found: sha256(found) == file.index_sha256)
         rows = index.read(np.frombuffer(data, np.uint8), self._store.uri(name), file, self._shard.records, self._fields)
         self._writer.write(data, entry.index_start)
-        extents = Extents.of(rows, np.zeros(len(rows), np.int64), extent_fields(self._fields), self._fields)
+        extents = Extents.of(rows, np.zeros(len(rows), np.int64), extent_fields(self._fields), self._fields, file.bytes)
         pieces = list(whole(extents, file.bytes))
         # Counted before any is submitted: the first to end would otherwise find none left, and finish the file.
         with self._lock:

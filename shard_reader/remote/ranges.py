@@ -35,9 +35,17 @@ class Extents:
 
     @classmethod
     def of(
-        cls, rows: NDArray[np.void], places: NDArray[np.int64], names: Iterable[str], fields: Mapping[str, Field]
+        cls,
+        rows: NDArray[np.void],
+        places: NDArray[np.int64],
+        names: Iterable[str],
+        fields: Mapping[str, Field],
+        file_bytes: int,
     ) -> Extents:
-        """The extents of some fields in rows of an index, with the place of each row."""
+        """The extents of some fields in rows of an index, with the place of each row.
+
+        Those from `file_bytes` on, the size of the file, are of values that the index has.
+        """
         # `id` may be asked for where records have no ids: it is then made of the file's name and the row.
         stored = [name for name in names if name in fields and not fields[name].in_index]
         columns = [extent_columns(name) for name in stored]
@@ -46,7 +54,7 @@ class Extents:
             return np.concatenate([np.empty(0, np.int64), *(rows[names[kind]].astype(np.int64) for names in columns)])
 
         extents = cls(values(0), values(1), values(2), np.tile(places, len(columns)))
-        return extents[np.flatnonzero(extents.lengths)]
+        return extents[np.flatnonzero((extents.lengths > 0) & (extents.starts < file_bytes))]
 
     def __getitem__(self, which: NDArray[np.intp] | slice) -> Extents:
         return Extents(self.starts[which], self.lengths[which], self.checksums[which], self.places[which])

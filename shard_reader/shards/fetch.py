@@ -87,7 +87,7 @@ def fetch(
         shard = located.shards[number]
         if isinstance(shard, RemoteShard):
             places = places if wanted is None else places[wanted[places]]
-            extents = Extents.of(shard.rows[located.rows[places]], places, names, shard.fields)
+            extents = shard.extents(located.rows[places], places, names)
             under_way = previous.of_shards.get(shard.uri, ()) if previous else ()
             parts[number], missing[number] = _reused(shard, extents, under_way)
     reused_bytes = sum(one.end - one.start for copies in parts.values() for one, _ in copies)
@@ -188,7 +188,7 @@ def needed_bytes(located: Located, names: Sequence[str]) -> NDArray[np.int64]:
     for number, places in _by_shard(located):
         shard = located.shards[number]
         if isinstance(shard, RemoteShard):
-            extents = Extents.of(shard.rows[located.rows[places]], places, names, shard.fields)
+            extents = shard.extents(located.rows[places], places, names)
             np.add.at(needed, extents.places, extents.lengths)
     return needed
 

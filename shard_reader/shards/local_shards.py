@@ -192,7 +192,7 @@ class _MappedShard(OpenShard):
         except FileNotFoundError:
             raise CorruptionError(f"{path}: is missing") from None
         lazy = index.map_lazily(directory, file, shard.records, fields)
-        found = cls(path, file.path, lazy.rows, fields, format, data, max_pixels)
+        found = cls(path, file.path, lazy.rows, fields, format, data, max_pixels, file.bytes, lazy.values)
         found.index, found.index_size = lazy, index.size(file, shard.records, fields)
         return found
 

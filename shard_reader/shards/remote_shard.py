@@ -34,9 +34,10 @@ class RemoteShard(OpenShard):
         rows: NDArray[np.void],
         fields: Mapping[str, Field],
         format: str,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int,
+        values: NDArray[np.uint8],
     ) -> None:
-        super().__init__(store.uri(file.path), file.path, rows, fields, format, max_pixels=max_pixels)
+        super().__init__(store.uri(file.path), file.path, rows, fields, format, None, max_pixels, file.bytes, values)
         self._store, self._file = store, file
 
     @classmethod
@@ -61,11 +62,12 @@ class RemoteShard(OpenShard):
                 " memory: make smaller shards, or copy the dataset to a disk"
             )
         try:
-            data = store.read(name, 0, size, file_size=size, is_sound=lambda d: sha256(d) == file.index_sha256)
+            found = store.read(name, 0, size, file_size=size, is_sound=lambda d: sha256(d) == file.index_sha256)
         except FileNotFoundError:
             raise CorruptionError(f"{store.uri(name)}: is missing") from None
-        rows = index.read(np.frombuffer(data, np.uint8), store.uri(name), file, shard.records, fields)
-        return cls(store, file, rows, fields, format, max_pixels)
+        data = np.frombuffer(found, np.uint8)
+        rows = index.read(data, store.uri(name), file, shard.records, fields)
+        return cls(store, file, rows, fields, format, max_pixels, index.values_of(data, file))
 
     def stored(self, start: int, length: int) -> NDArray[np.uint8]:
         return self._fetch(Range(start, start + length, _NOTHING)) if length else _EMPTY
@@ -74,8 +76,12 @@ class RemoteShard(OpenShard):
         return refetch(self._store, self._file, start, length, checksum)
 
     def holding(self, row: int, fields: Iterable[str]) -> OpenShard:
-        found = ranges(Extents.of(self.rows[row : row + 1], np.zeros(1, np.int64), fields, self.fields))
+        found = ranges(self.extents(np.array([row]), np.zeros(1, np.int64), fields))
         return self.fetched([(one, _done(self._fetch(one))) for one in found])
+
+    def extents(self, rows: NDArray[np.int64], places: NDArray[np.int64], fields: Iterable[str]) -> Extents:
+        """The extents in the file of some fields of records, with the place of each row."""
+        return Extents.of(self.rows[rows], places, fields, self.fields, self._file.bytes)
 
     def submit(self, one: Range) -> Future[NDArray[np.uint8]]:
         """Have a thread fetch a range of the file. Bytes that are damaged in the store are returned damaged."""

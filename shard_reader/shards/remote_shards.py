@@ -301,8 +301,8 @@ class RemoteShards:
         except OSError as error:
             self._drop_cache(error)
             return None
-        found = _CachedShard(self, cache, number, rows, data[: entry.bytes])
-        return self._keep(number, found)
+        values = index.values_of(data[: start + entry.index_bytes], file)
+        return self._keep(number, _CachedShard(self, cache, number, rows, data[: entry.bytes], values))
 
     def _keep(self, number: int, shard: OpenShard) -> OpenShard:
         self._open[number] = shard
@@ -352,11 +352,17 @@ class _CachedShard(OpenShard):
     """A shard that is mapped from the cache. Values that are damaged there are fetched from the store."""
 
     def __init__(
-        self, shards: RemoteShards, cache: Cache, number: int, rows: NDArray[np.void], data: NDArray[np.uint8]
+        self,
+        shards: RemoteShards,
+        cache: Cache,
+        number: int,
+        rows: NDArray[np.void],
+        data: NDArray[np.uint8],
+        values: NDArray[np.uint8],
     ) -> None:
         file = shards.shards[number].files[shards._format]
-        uri = shards.store.uri(file.path)
-        super().__init__(uri, file.path, rows, shards._fields, shards._format, data, shards.max_pixels)
+        uri, format, most = shards.store.uri(file.path), shards._format, shards.max_pixels
+        super().__init__(uri, file.path, rows, shards._fields, format, data, most, file.bytes, values)
         self._store, self._file, self._number, self._shards = shards.store, file, number, weakref.ref(shards)
         self._entry, self._cache = shards.entry(number), cache
         self._identity = cache.identity(self._entry)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError, ShardsError
+from shard_reader.format import index
 from shard_reader.format.checksum import crc32c
 from shard_reader.format.fields import IMAGE, MAX_PIXELS, Field, extent_columns, extent_fields, size_columns
 from shard_reader.format.image_codecs.table import decode_image
@@ -27,6 +28,7 @@ OUTSIDE = "its index points outside of it: the index was damaged, or changed aft
 MOST_OPEN = 20_000
 MOST_LOOKED_UP = 4_096
 CHECK_SECONDS = 1.0  # between two looks at the sizes of a mapped shard's files
+_NONE: NDArray[np.uint8] = np.empty(0, np.uint8)
 
 
 class OpenShard:
@@ -38,6 +40,8 @@ class OpenShard:
         rows: the index, a structured array with a row for each record.
         data: every byte of the file, uint8, if it is mapped.
         max_pixels: the most pixels of an encoded image.
+        file_bytes: the size of the file.
+        values: the values that its index has, uint8 `[n]`. Extents from `file_bytes` on are theirs.
 
     Attributes:
         data_size: bytes of the file in memory; 0 if it is not mapped.
@@ -57,7 +61,10 @@ class OpenShard:
         format: str,
         data: NDArray[np.uint8] | None = None,
         max_pixels: int = MAX_PIXELS,
+        file_bytes: int = 0,
+        values: NDArray[np.uint8] = _NONE,
     ) -> None:
+        self._file_bytes, self._index_values = file_bytes, values
         self.uri, self.name, self.rows, self.fields, self.format = uri, name, rows, fields, format
         self._data, self.max_pixels = data, max_pixels
         self.data_size = 0 if data is None else data.size
@@ -177,14 +184,30 @@ class OpenShard:
             CorruptionError: the bytes are damaged.
         """
         start, length, checksum = self._extents[name][row].item()
-        data: NDArray[np.uint8] | None = self.stored(start, length)
-        if data is None or crc32c(data) != checksum:
-            data = self.refetched(start, length, checksum)
+        data: NDArray[np.uint8] | None
+        if self._index_values.size and start >= self._file_bytes and index.has_values(name, self.fields):
+            data = self._value(start - self._file_bytes, length)
+            data = data if crc32c(data) == checksum else None
+        else:
+            data = self.stored(start, length)
+            if crc32c(data) != checksum:
+                data = self.refetched(start, length, checksum)
         if data is None:
             # `describe` reads the id: for a damaged id it would come back here.
             where = f"{self.uri}: row {row}" if name == "id" else self.describe(row)
             raise CorruptionError(f"{where}: {name!r} is damaged (CRC mismatch)")
         return data
+
+    def _value(self, start: int, length: int) -> NDArray[np.uint8]:
+        """Some bytes of the values that the index has.
+
+        Raises:
+            CorruptionError: they lie outside of these.
+        """
+        found = self._index_values[start : start + length]
+        if len(found) != length:
+            raise CorruptionError(f"{self.uri}: {OUTSIDE}")
+        return found
 
     def _decode(self, data: NDArray[np.uint8], field: Field) -> Any:
         """Bytes, a string or a list from its bytes."""

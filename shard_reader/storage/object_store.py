@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
+from shard_reader.errors import CorruptionError
 from shard_reader.storage import retry
 from shard_reader.storage.directory import Stored
 from shard_reader.storage.http_ranges import HttpRanges
@@ -282,7 +283,19 @@ class ObjectDirectory:
             raise
 
     def _path(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}" if name else self._root
+        """The path of a file. One that begins with `../` is beside the directory, in the same bucket.
+
+        Raises:
+            CorruptionError: there is no bucket above the directory.
+        """
+        root = self._root.rstrip("/")
+        while name.startswith("../"):
+            scheme, separator, path = root.rpartition("://")
+            above = path.rpartition("/")[0]
+            if not above.strip("/"):
+                raise CorruptionError(f"{self.uri(name)}: leads out of {self._shown}")
+            root, name = f"{scheme}{separator}{above}", name[3:]
+        return f"{root}/{name}" if name else self._root
 
     def _pieces(self, name: str) -> Iterator[bytes]:
         size = self._retried(lambda: self.size(name), name)

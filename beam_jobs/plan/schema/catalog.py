@@ -24,7 +24,7 @@ from beam_jobs.sources.files.interface import (
 )
 from shard_reader.format.fields import ANY_ENCODING, OUTLINES, RESERVED_NAMES, Field, index_dtype
 
-__all__ = ["Catalog", "Schema"]
+__all__ = ["Catalog", "Schema", "check_names"]
 
 _MOST_SPLITS = 100
 _INT64 = 1 << 63
@@ -178,7 +178,7 @@ class Catalog:
             payloads[layout.segments] = "mask"
             if layout.segments == "instances":
                 fields[INSTANCES] = Field(dtype="int64", shape=(None,))
-        _check_names(fields, payloads)
+        check_names(fields, payloads)
         splits = layout.splits or tuple(sorted(self._splits, key=_split_key)) or None
         return Schema(
             class_names=names,
@@ -242,7 +242,7 @@ def _split_key(name: str) -> tuple[int, str]:
     return (SPLIT_NAMES.index(lower) if lower in SPLIT_NAMES else len(SPLIT_NAMES), name)
 
 
-def _check_names(fields: Mapping[str, Field], payloads: Mapping[str, str]) -> None:
+def check_names(fields: Mapping[str, Field], payloads: Mapping[str, str]) -> None:
     """Check that TFRecord features, HDF5 datasets and columns of an index can have these names."""
     for name in payloads:
         if name in fields or name in RESERVED_NAMES:

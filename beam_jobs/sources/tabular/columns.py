@@ -15,7 +15,7 @@ from beam_jobs.sources.files.interface import BadInput, Label, LeftOut, SourceOp
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 
-__all__ = ["PATH_COLUMNS", "RowColumns", "column", "listed", "no_value", "recognise"]
+__all__ = ["LABEL_COLUMNS", "PATH_COLUMNS", "ROW_NUMBERS", "RowColumns", "column", "listed", "no_value", "recognise"]
 
 PATH_COLUMNS = (
     "path", "file", "file_name", "filename", "filepath", "file_path", "image", "image_path", "image_file", "image_name",
@@ -23,8 +23,10 @@ PATH_COLUMNS = (
 )  # fmt: skip
 """The usual names of a column of paths, in lower case."""
 
-_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "y", "target")
-_INDEX = re.compile(r"|__index_level_[0-9]+__")  # pandas' names for its row numbers
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "y", "target")
+"""The usual names of a column of labels, in lower case."""
+ROW_NUMBERS = re.compile(r"|__index_level_[0-9]+__")
+"""The names of pandas for its row numbers."""
 _SHOWN = 20  # columns of a long table
 
 
@@ -145,7 +147,7 @@ class RowColumns:
 
     def not_read(self) -> tuple[LeftOut, ...]:
         """The columns that are not read, with the reason."""
-        indexes = [name for name in self.left_out if _INDEX.fullmatch(name)]
+        indexes = [name for name in self.left_out if ROW_NUMBERS.fullmatch(name)]
         others = [name for name in self.left_out if name not in indexes]
         index = LeftOut(what="the column without a name", why="row numbers of pandas; rename it to read it")
         other = LeftOut(what=f"columns {listed(others)}", why="--fields does not name them")
@@ -180,7 +182,7 @@ def recognise(
     further = payloads.columns.values()
     elsewhere = {image, options.id_column, *(options.fields or ()), *objects.names, *further}
     others = [name for name in names if name not in elsewhere]
-    found = column("--label-column", options.label_column, _LABEL_COLUMNS, names, options, others)
+    found = column("--label-column", options.label_column, LABEL_COLUMNS, names, options, others)
     label = found if found is not None or label not in others else label
     split = column("--split-column", options.split_column, splits, names, options, others)
     if options.label_separator is not None and label is None:
@@ -195,7 +197,7 @@ def recognise(
         column(option, name, (), names, options)
     id_column = column("--id-column", options.id_column, (), names, options)
     taken = {image, id_column, label, split, *objects.names, *further}
-    rest = tuple(name for name in names if name not in taken and not _INDEX.fullmatch(name))
+    rest = tuple(name for name in names if name not in taken and not ROW_NUMBERS.fullmatch(name))
     fields = rest if options.fields is None else options.fields
     for made, source in objects.made.items():
         if made in fields:

@@ -34,7 +34,7 @@ from beam_jobs.sources.files.interface import (
 from beam_jobs.sources.files.tables.rows import KINDS, Rows
 from beam_jobs.sources.paths import UNREACHED, Paths, with_slashes
 from beam_jobs.sources.tabular.columns import PATH_COLUMNS, RowColumns, column, listed, no_value, recognise
-from beam_jobs.sources.tabular.parts import columns_of_parts, order_of_classes, rows_of_parts
+from beam_jobs.sources.tabular.parts import columns_of_parts, order_of_classes, rows_of_parts, table_parts, table_suffix
 from shard_reader.format.fields import Field
 from shard_reader.storage.open import directory, is_url
 from shard_reader.storage.secrets import unsigned
@@ -51,7 +51,7 @@ class Table(Source):
         more = ("root", "path_suffix", "label_separator", "box_format", "box_frame", "no_urls", "below", *DOWNLOADS)
         further = ("image_columns", "mask_column", "allow_missing")
         refuse_options(options, "a table", taken=(*columns, *more, *further))
-        is_file = _suffix(options.input) in KINDS
+        is_file = table_suffix(options.input) in KINDS
         folder = split_place(options.input)[0] if is_file else options.input
         self._paths = Paths(options.root or folder, options, "--root" if options.root else "INPUT")
         self._folder = directory(folder)
@@ -126,7 +126,7 @@ class Table(Source):
         return self._paths.answers(_path(reference))
 
     def _entries(self) -> Iterator[Entry]:
-        parts = self._find_parts()
+        parts = table_parts(self.options.input, self._refused)
         if self.options.root is not None or self.options.below is not None:
             self._paths.check_root()
         names = columns_of_parts(parts)
@@ -145,26 +145,6 @@ class Table(Source):
             yield entry
         if not self._rows and parts[0].same_columns:
             raise self._refused(f"has no row, only the columns {listed(names)}")
-
-    def _find_parts(self) -> list[Rows]:
-        """The files of the table, in the order of their names."""
-        folder, name = self._folder, split_place(self.options.input)[1]
-        inside = directory(self.options.input)
-        if not inside.exists():
-            suffix = _suffix(name)
-            if suffix not in KINDS:
-                raise self._refused(f"is no table; its name would end in {', '.join(KINDS)}")
-            return [KINDS[suffix](folder, name)]
-        # Spark writes a file _SUCCESS beside the parts of a table.
-        names = sorted(name for name in inside.names() if not name.startswith((".", "_")))
-        if not names:
-            raise self._refused("is an empty folder")
-        odd = next((name for name in names if _suffix(name) not in KINDS), None)
-        if odd is not None or len({_suffix(name) for name in names}) > 1:
-            table = next((name for name in names if _suffix(name) in KINDS), None)
-            remedy = f"give the table alone: {self.options.input}/{table}" if table else "give a table"
-            raise self._refused(f"a folder of tables has nothing else in it, here is {odd or names[-1]}; {remedy}")
-        return [KINDS[_suffix(name)](inside, name) for name in names]
 
     def _recognise(self, names: Sequence[str]) -> RowColumns:
         payloads = PayloadColumns.of(self.options)
@@ -233,12 +213,6 @@ class Table(Source):
 
     def _refused(self, message: str) -> UsageError:
         return UsageError(f"INPUT {self.options.input}: {message}")
-
-
-def _suffix(place: str) -> str:
-    name = place.rpartition("/")[2].lower()
-    dot, suffix = name.removesuffix(".gz").rpartition(".")[1:]
-    return dot + suffix + (".gz" if name.endswith(".gz") else "")
 
 
 def _is_mask(name: str, value: Any) -> bool:

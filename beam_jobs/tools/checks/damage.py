@@ -89,6 +89,7 @@ def _damaged_fields(
     for name in extent_fields(fields):
         extents = zip(*(rows[column].tolist() for column in extent_columns(name)), strict=True)
         for row, (start, length, checksum) in enumerate(extents):
+            # Beyond its end lie the values that the index has.
             if start + length <= data.size and crc32c(data[start : start + length]) != checksum:
                 damaged.setdefault(row, []).append(name)
     return damaged

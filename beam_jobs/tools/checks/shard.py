@@ -23,8 +23,9 @@ from shard_reader import Dataset, open_dataset
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c, sha256_file
-from shard_reader.format.fields import Field, extent_columns
+from shard_reader.format.fields import Field, extent_columns, extent_fields, kept_fields
 from shard_reader.format.manifest import Shard, ShardFile
+from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.order.remaining import Remaining
 from shard_reader.system.memory_map import map_file
 
@@ -81,7 +82,7 @@ def _check_here(task: ShardTask) -> ShardFound:
         problems += [f"{task.path}/{problem}" for problem in found]
         if rows is None:
             continue
-        data = map_file(task.path / file.path)
+        data = index.ShardBytes.of(task.path, file)
         held[format], ids[format] = rows, _hashes(file, data, rows, "id" in task.fields)
         try:
             labels = labels or label_counts(format, data, task.counting(rows), task.fields)
@@ -108,12 +109,20 @@ def _check_file(task: ShardTask, format: str, file: ShardFile) -> tuple[list[str
     if path.stat().st_size != file.bytes:
         size = path.stat().st_size
         problems.append(f"{file.path}: has {size:,} bytes, the manifest says {file.bytes:,}; restore dataset.json")
+    # A field that `relabel` added is in no shard, and one that it changed has another value there.
+    fields = kept_fields(task.fields) if file.replaced_index else task.fields
     try:
-        rows = index.build(path, format, task.fields)
+        rows = index.build(path, format, fields)
     except (CorruptionError, OSError) as error:
         text = str(error).removeprefix(f"{path}: ")
         return [*problems, f"{file.path}: is not as the manifest says: {text}; make the dataset again"], None
-    problems += [*_index_problems(task, file, stored, rows), *dali_damage(path)]
+    if file.replaced_index:
+        problems += [*_replaced_problems(task, format, file, stored, rows), *dali_damage(path)]
+        if stored is None:
+            return problems, None
+        rows = stored
+    else:
+        problems += [*_index_problems(task, file, stored, rows), *dali_damage(path)]
     if task.decode and not problems:
         problems += _decoding_problems(task, format)
     return problems, rows
@@ -129,10 +138,13 @@ def stored_index(path: Path, file: ShardFile, records: int, fields: Mapping[str,
 
 def _index_damage(path: Path, file: ShardFile) -> Iterator[str]:
     name = file.index
+    remedy = (
+        "restore it from a copy, or relabel again" if file.replaced_index else "`image-shards index {}` makes it again"
+    )
     if not (path / name).exists():
-        yield f"{name}: is missing; `image-shards index {path}` makes it again"
+        yield f"{name}: is missing; {remedy}"
     elif sha256_file(path / name) != file.index_sha256:
-        yield f"{name}: is damaged (SHA-256 mismatch); `image-shards index {path}` makes it again"
+        yield f"{name}: is damaged (SHA-256 mismatch); {remedy}"
 
 
 def _name_row(
@@ -171,6 +183,45 @@ def _index_problems(
             f"{file.index}: {_name_row(task, file, data, rows, row)}: {', '.join(names)}"
             f" {'is' if len(names) == 1 else 'are'} not what the shard says; make the dataset again"
         )
+
+
+def _replaced_problems(
+    task: ShardTask, format: str, file: ShardFile, stored: NDArray[np.void] | None, rows: NDArray[np.void]
+) -> Iterator[str]:
+    """The defects of an index that `relabel` made. `rows` has the columns that no `relabel` changes."""
+    if len(rows) != task.shard.records:
+        yield f"{file.path}: has {len(rows)} records, the manifest says {task.shard.records}; restore dataset.json"
+        return
+    if stored is None:
+        return  # reported already
+    if file.index_crc32c is not None and index.checksums_crc32c(stored) != file.index_crc32c:
+        yield f"{file.path}: the manifest's index_crc32c is not that of its index; restore dataset.json from a copy"
+    data = index.ShardBytes.of(task.path, file)
+    wrong = {name: _differing(stored[name], rows[name]) for name in rows.dtype.names or ()}
+    for name in (name for name in extent_fields(task.fields) if index.has_values(name, task.fields)):
+        wrong[name] = np.array([not _is_value(data, format, row, task.fields[name]) for row in _extents(stored, name)])
+    for row in np.flatnonzero(np.logical_or.reduce(list(wrong.values()))).tolist():
+        names = ", ".join(name for name, found in wrong.items() if found[row])
+        where = _name_row(task, file, map_file(task.path / file.path), stored, row)
+        yield f"{file.index}: {where}: {names} not what the shard says, or damaged; relabel it again"
+
+
+def _extents(rows: NDArray[np.void], name: str) -> Iterator[tuple[int, int, int]]:
+    return zip(*(rows[column].tolist() for column in extent_columns(name)), strict=True)
+
+
+def _is_value(data: index.ShardBytes, format: str, extent: tuple[int, int, int], field: Field) -> bool:
+    """Whether a string or a list is whole, and of its type."""
+    start, length, checksum = extent
+    found = data[start : start + length]
+    try:
+        texts = [found.tobytes()] if not field.shape else SHARD_FORMATS[format].value(found, field)
+        if field.dtype == "string":
+            for text in texts:
+                text.decode()
+    except ValueError:
+        return False
+    return crc32c(found) == checksum
 
 
 def _differing(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
@@ -229,7 +280,7 @@ def _opened(path: Path, split: str, format: str) -> Dataset:
     return open_dataset(path, split, format=format)  # cached, since it parses the whole manifest
 
 
-def _hashes(file: ShardFile, data: NDArray[np.uint8], rows: NDArray[np.void], has_ids: bool) -> NDArray[np.uint64]:
+def _hashes(file: ShardFile, data: index.ShardBytes, rows: NDArray[np.void], has_ids: bool) -> NDArray[np.uint64]:
     """128 bits of each id, `[n, 2]`."""
     if not has_ids:
         return np.zeros((len(rows), 2), np.uint64)

@@ -56,7 +56,8 @@ class Verification:
         files, self.manifest = manifest_at(place)
         self._place, self._names = place.rstrip("/"), files.names()
         self._scratch = None if files.local is not None else tempfile.TemporaryDirectory(prefix="image-shards-")
-        self.path = files.local or Path(self._scratch.name if self._scratch is not None else "")
+        # A folder below the scratch, since shards of a join lie beside the dataset.
+        self.path = files.local or Path(self._scratch.name if self._scratch is not None else "") / "dataset"
         self._remote = place if self._scratch is not None else None
         need_shard_packages(self.manifest)
         need_image_packages(self.manifest, decode=decode)

@@ -32,6 +32,7 @@ __all__ = [
     "decode",
     "encode",
     "features",
+    "list_message",
     "message_fields",
     "values",
 ]
@@ -124,12 +125,17 @@ def _entry(name: bytes, value: Value) -> tuple[bytes, bytes]:
     return name, _delimited(_TAG_1, name) + _delimited(_TAG_2, _feature(value))
 
 
-def _feature(value: Value) -> bytes:
+def list_message(value: Value) -> tuple[bytes, bytes]:
+    """The tag of a list in a Feature, and the bytes of the list's message: those of an extent of an index.
+
+    Raises:
+        ValueError: the value is of another type.
+    """
     if isinstance(value, (bytes, str)):
         value = [value]  # type: ignore[list-item]  # bytes are written as they are
     if isinstance(value, list):
         raw = (text.encode() if isinstance(text, str) else text for text in value)
-        return _delimited(b"\x0a", b"".join(_delimited(_TAG_1, text) for text in raw))
+        return b"\x0a", b"".join(_delimited(_TAG_1, text) for text in raw)
     array: NDArray[Any] = np.atleast_1d(np.asarray(value))
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{value!r} is neither whole numbers of 64 bits nor floats")
@@ -137,7 +143,11 @@ def _feature(value: Value) -> bytes:
         tag, packed = b"\x12", array.astype("<f4").tobytes()
     else:
         tag, packed = b"\x1a", b"".join(_varint(number & _UINT64) for number in array.ravel().tolist())
-    return _delimited(tag, _delimited(_TAG_1, packed) if packed else b"")
+    return tag, _delimited(_TAG_1, packed) if packed else b""
+
+
+def _feature(value: Value) -> bytes:
+    return _delimited(*list_message(value))
 
 
 def _delimited(tag: bytes, body: bytes) -> bytes:

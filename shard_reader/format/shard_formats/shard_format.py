@@ -76,6 +76,10 @@ class ShardFormat(ABC):
             ValueError: the bytes are not such a list.
         """
 
+    @abstractmethod
+    def list_bytes(self, value: Any, field: Field) -> bytes:
+        """The stored bytes of a list, as `value` reads them: of an array `[n, ...]`, or of a list of str."""
+
     def framing(self, data: NDArray[np.uint8]) -> Framing | None:
         """The frames of a damaged file, found without trusting anything in it; None if the format has no frames."""
         del data

@@ -37,6 +37,9 @@ class TFRecord(ShardFormat):
             return [data[span].tobytes() for span in values]  # type: ignore[index]
         return np.array(values, field.dtype).reshape(_shape(field))
 
+    def list_bytes(self, value: Any, field: Field) -> bytes:
+        return example.list_message(list(value) if field.dtype == "string" else np.asarray(value, field.dtype))[1]
+
     def framing(self, data: NDArray[np.uint8]) -> Framing:
         return tfrecord.framing(data)
 
@@ -65,6 +68,11 @@ class HDF5(ShardFormat):
         if field.dtype == "string":
             return _texts(data)
         return np.frombuffer(data, np.dtype(field.dtype).newbyteorder("<")).reshape(_shape(field)).copy()
+
+    def list_bytes(self, value: Any, field: Field) -> bytes:
+        if field.dtype == "string":
+            return json.dumps(list(value), ensure_ascii=False).encode()
+        return np.asarray(value, np.dtype(field.dtype).newbyteorder("<")).tobytes()
 
 
 class _ExampleWriter:

@@ -1,0 +1,1 @@
+"""The parts of `relabel`: its table, the match of the table with records, and the new indexes of shards."""
