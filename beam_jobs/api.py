@@ -12,6 +12,7 @@ from typing import Any
 from beam_jobs import terminal
 from beam_jobs.cli.prepare import parse
 from beam_jobs.errors import Interrupted, UsageError
+from beam_jobs.generations.append import append, plan_append
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.options import JobOptions
 from beam_jobs.prepare_options import PrepareOptions, is_list
@@ -49,7 +50,7 @@ def prepare(
     if options.price is not None:
         raise UsageError("price: is for `dry_run`; leave it out")
     with _as_guest(on_progress is not None if quiet is None else quiet):
-        return steps.prepare(job, on_progress)
+        return append(job, on_progress) if job.append else steps.prepare(job, on_progress)
 
 
 def dry_run(options: PrepareOptions, *, quiet: bool = True) -> DryRun:
@@ -66,7 +67,7 @@ def dry_run(options: PrepareOptions, *, quiet: bool = True) -> DryRun:
     """
     job = _job_options(options, ["--dry-run"])
     with _as_guest(quiet):
-        return steps.plan(job)
+        return plan_append(job) if job.append else steps.plan(job)
 
 
 @contextlib.contextmanager

@@ -132,7 +132,8 @@ class JobOptions:
     `near_distance` bits: to list them, to keep the largest of each group, or to keep each group in one split; None does
     not look for them. `dali_index` writes an index for DALI beside each TFRecord file. `card` has facts for the papers
     of the dataset. `exclude` are ids of inputs to leave out. An image that takes longer than `max_seconds` fails the
-    job.
+    job. With `append`, the inputs are added to the dataset in OUTPUT; with `replace`, they replace records of the same
+    ids.
     """
 
     source: SourceOptions
@@ -156,6 +157,8 @@ class JobOptions:
     max_seconds: int = MAX_SECONDS
     reject_crashers: bool = False
     overwrite: bool = False
+    append: bool = False
+    replace: bool = False
     price: float | None = None
     log_json: str | None = None
     report: bool = False

@@ -69,6 +69,8 @@ class PrepareOptions:
     max_rejects: int | float | str | None = None
     report: bool = False
     overwrite: bool = False
+    append: bool = False
+    replace: bool = False
 
     source: str | type | None = None
     root: Place | None = None

@@ -36,9 +36,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "report": Command("make an HTML page with pictures of a dataset", "beam_jobs.cli.datasets", "report"),
     "verify": Command("check every byte of a dataset", "beam_jobs.cli.datasets", "verify"),
     "index": Command("index TFRecords of other programs, or repair indexes", "beam_jobs.cli.datasets", "index"),
-    "relabel": Command("change labels and fields by id", "beam_jobs.cli.generations", "relabel"),
+    "join": Command("make one dataset of several, without a copy", "beam_jobs.cli.changes.generations", "join"),
+    "relabel": Command("change labels and fields by id", "beam_jobs.cli.changes.generations", "relabel"),
     "export": Command("write a dataset as files of other programs", "beam_jobs.cli.datasets", "export"),
-    "withdraw": Command("leave records out from now on", "beam_jobs.cli.generations", "withdraw"),
+    "compact": Command("rewrite what counts of a dataset", "beam_jobs.cli.changes.generations", "compact"),
+    "withdraw": Command("leave records out from now on", "beam_jobs.cli.changes.generations", "withdraw"),
     "benchmark": Command("measure how fast a dataset is read, and explain it", "beam_jobs.cli.datasets", "benchmark"),
 }
 

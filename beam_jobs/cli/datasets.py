@@ -13,10 +13,12 @@ from typing import TypeVar
 
 from beam_jobs.cli.parser import Parser, command_parser
 from beam_jobs.errors import JobError
+from beam_jobs.processes import ParallelMap
 from beam_jobs.terminal import ProgressLine
 from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import FORMATS
 from shard_reader.printable import printable, printable_json, printable_lines
+from shard_reader.storage.open import is_url
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
 
@@ -43,9 +45,17 @@ _REPORT = """\
 Make a report about a dataset: one HTML file with pictures. It begins with everything suspicious, and shows classes,
 sizes, rejects and duplicates. Reads the indexes and a sample of the images. The file needs no network."""
 
+_ENGINE = """\
+Options of Apache Beam are passed on: with --runner=FlinkRunner, each shard is looked at by a worker of the engine.
+Tasks and results are then below --temp_location, which the workers and this machine have to see."""
+
 _VERIFY = """\
 Check a dataset: the checksums of files and records, indexes, ids and counts, and that all formats hold the same.
-Each problem is a line with its place and a remedy."""
+Each problem is a line with its place and a remedy.
+
+With --withdrawn, prove that nothing is left of withdrawn records: no record has such an id, no list or table mentions
+one, and the dataset has no file but its own. Ids of digits alone, or of fewer than four bytes, are found as a whole
+text, and not inside of sentences."""
 
 _INDEX = """\
 Make a dataset of TFRecord files of other programs (tf.train.Example): write an index beside each file, and
@@ -114,19 +124,27 @@ def verify(arguments: Sequence[str]) -> int:
         JobError: there is nothing to verify.
     """
     parser = dataset_parser(
-        "verify", "DATASET [--decode] [--workers N]", _VERIFY, "image-shards verify shards --decode"
+        "verify",
+        "DATASET [--decode] [--withdrawn IDS] [--workers N]",
+        _VERIFY,
+        "image-shards verify shards --decode",
+        notes=_ENGINE,
     )
     parser.add_argument("--decode", action="store_true", help="decode every image too, and compare height and width")
-    add_workers(parser)
-    found = parser.parse_all(arguments[1:])
+    parser.add_argument("--withdrawn", metavar="IDS", help="look for traces of these ids, one a line, instead: in"
+        " records, lists, tables, and files that the dataset does not know")  # fmt: skip
+    found, where = _with_runner(parser, arguments)
+    if found.withdrawn is not None:
+        with where as workers:
+            return _traces(found.dataset, found.withdrawn, workers)
 
     from beam_jobs.tools.checks.verify import Verification
 
-    with contextlib.closing(Verification(found.dataset, decode=found.decode)) as verification:
+    with where as workers, contextlib.closing(Verification(found.dataset, decode=found.decode)) as verification:
         total, line = len(verification.tasks), ProgressLine()
         reading(
             lambda: verification.run(
-                found.workers,
+                workers,
                 note=functools.partial(_print_above, line),
                 progress=lambda: line.show(f"{verification.done}/{total} shards, {verification.problems} problems"),
             )
@@ -137,6 +155,23 @@ def verify(arguments: Sequence[str]) -> int:
         return 1 if verification.problems else 0
 
 
+def _traces(place: str, ids: str, workers: int | ParallelMap) -> int:
+    """Run `image-shards verify --withdrawn`, and return the exit status: 0 if nothing of the records is left."""
+    from beam_jobs.generations.checks.traces import Traces, ids_in
+
+    traces, line, done = Traces(place), ProgressLine(), 0
+
+    def progress() -> None:
+        nonlocal done
+        done += 1
+        line.show(f"{done}/{traces.shards} shards, {traces.traces} traces")
+
+    reading(lambda: traces.run(lambda: ids_in(ids), workers, functools.partial(_print_above, line), progress))
+    line.clear()
+    print_result(printable(traces.summary()))
+    return 1 if traces.traces else 0
+
+
 def index(arguments: Sequence[str]) -> int:
     """Run `image-shards index`, and return the exit status: 1 if an index cannot be made again.
 
@@ -144,7 +179,7 @@ def index(arguments: Sequence[str]) -> int:
         JobError: the files cannot be indexed.
     """
     parser = dataset_parser(
-        "index", "PATH [options]", _INDEX, "image-shards index imagenet --split train='train-*'", "PATH"
+        "index", "PATH [options]", _INDEX, "image-shards index imagenet --split train='train-*'", "PATH", _ENGINE
     )
     add = parser.add_argument
     add("--split", type=_split_pattern, action="append", default=[], dest="splits", metavar="NAME=PATTERN",
@@ -160,8 +195,7 @@ def index(arguments: Sequence[str]) -> int:
         help="a feature of bytes that are no text, to be kept as a field; may be repeated")  # fmt: skip
     add("--raw", type=_raw_shape, metavar="HxWxC", help="size of images that are raw pixels, all of one size")
     add("--dali", action="store_true", help="write an index for NVIDIA DALI beside each TFRecord file, too")
-    add_workers(parser)
-    found = parser.parse_all(arguments[1:])
+    found, where = _with_runner(parser, arguments)
 
     from beam_jobs.tools.index import IndexOptions, index_directory
 
@@ -176,12 +210,18 @@ def index(arguments: Sequence[str]) -> int:
         bytes_keys=tuple(found.bytes_keys),
     )
     line = ProgressLine()
-    lines, problems = reading(lambda: index_directory(options, found.workers, line.show))
-    if found.dali:
-        from beam_jobs.tools.dali import write_dali_indexes
+    with where as workers:
+        if not isinstance(workers, int) and is_url(found.dataset):
+            from beam_jobs.generations.checks.index_again import index_remote
 
-        more, damaged = reading(lambda: write_dali_indexes(found.dataset, found.workers, line.show))
-        lines, problems = [*lines, *more], problems + damaged
+            lines, problems = reading(lambda: index_remote(found.dataset, workers))
+        else:
+            lines, problems = reading(lambda: index_directory(options, workers, line.show))
+        if found.dali:
+            from beam_jobs.tools.dali import write_dali_indexes
+
+            more, damaged = reading(lambda: write_dali_indexes(found.dataset, workers, line.show))
+            lines, problems = [*lines, *more], problems + damaged
     line.clear()
     for text in lines:
         print_result(printable(text))
@@ -260,15 +300,17 @@ def _open(file: str) -> None:
         raise JobError(f"{file}: is written, but there is no browser to open it")
 
 
-def dataset_parser(name: str, usage: str, description: str, example: str, argument: str = "DATASET") -> Parser:
+def dataset_parser(
+    name: str, usage: str, description: str, example: str, argument: str = "DATASET", notes: str = ""
+) -> Parser:
     """The parser of a command on a dataset, with the place of the dataset as its first argument."""
-    parser = command_parser(name, usage, description, example)
+    parser = command_parser(name, usage, description, example, notes)
     parser.add_argument("dataset", metavar=argument, help="the directory, or its URL")
     return parser
 
 
 def add_workers(parser: Parser) -> None:
-    """Add the option of the number of processes."""
+    """Add the option for the number of processes."""
     from beam_jobs.cli.values import integer
 
     parser.add_argument(
@@ -278,6 +320,24 @@ def add_workers(parser: Parser) -> None:
         metavar="N",
         help="processes on this machine (default: one for each CPU, here %(default)s)",
     )
+
+
+def _with_runner(
+    parser: Parser, arguments: Sequence[str]
+) -> tuple[argparse.Namespace, contextlib.AbstractContextManager[int | ParallelMap]]:
+    """Parse a command line with options of Beam. Returns what was parsed, and the way to work on shards."""
+    from beam_jobs.cli.beam_options import add_beam_arguments, beam_values
+
+    add_workers(parser)
+    names = add_beam_arguments(parser, arguments[1:])
+    found = parser.parse_all(arguments[1:])
+    beam = beam_values(parser, found, names)
+    if not beam:
+        return found, contextlib.nullcontext(found.workers)
+
+    from beam_jobs.generations.checks.engine_map import on_engine
+
+    return found, on_engine(beam, found.workers, found.dataset)
 
 
 def _split_pattern(text: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from beam_jobs.cli.beam_options import add_beam_arguments, beam_values
+from beam_jobs.cli.changes.append import add_append, base_of, check_same_options, shard_rule_of, words_of_base
 from beam_jobs.cli.options.downloads import add_downloads
 from beam_jobs.cli.options.duplicates import add_duplicates, duplicate_options
 from beam_jobs.cli.options.papers import add_papers, place_and_card
@@ -17,14 +19,14 @@ from beam_jobs.cli.options.targets import add_targets
 from beam_jobs.cli.parser import Parser, command_parser, listed
 from beam_jobs.cli.values import byte_size, image_size, integer, max_rejects, split_parts
 from beam_jobs.errors import JobError, UsageError
+from beam_jobs.generations.append import append, plan_append
 from beam_jobs.images.decode import ignore_image_warnings
 from beam_jobs.options import FITS, JobOptions, ShardRule, SplitRule
 from beam_jobs.prepare_options import read_config, words_of
-from beam_jobs.runners.beam_import import without_import_warnings
 from beam_jobs.sources.files.class_names import read_class_names, read_ids
 from beam_jobs.steps.prepare import plan, prepare
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_for
-from shard_reader.format.manifest import FORMATS
+from shard_reader.format.manifest import FORMATS, Manifest
 from shard_reader.printable import printable_lines
 from shard_reader.storage.secrets import without_secrets
 from shard_reader.system.cpus import available_cpus
@@ -62,20 +64,20 @@ def _parsed(arguments: Sequence[str]) -> tuple[JobOptions, argparse.Namespace]:
     parser = command_parser("prepare", "INPUT OUTPUT [options]", _PREPARE, _EXAMPLE, _NOTES)
     _add_arguments(parser)
     places, words = _with_config(arguments[1:])
-    beam = _add_beam_arguments(parser, words)
-    found, unknown = parser.parse_known_args([*places, *words])
+    beam = add_beam_arguments(parser, words)
+    every = [*places, *words]
+    found, unknown = parser.parse_known_args(every)
     if places and len(unknown) == len(places) and not any(word.startswith("-") for word in unknown):
-        found, unknown = parser.parse_known_args(words)  # the command line has places of its own
+        every = words  # the command line has places of its own
+        found, unknown = parser.parse_known_args(every)
     if unknown:
         parser.refuse(unknown, "neither image-shards nor Apache Beam has it")
-    given = {n: v for n, v in vars(found).items() if n in beam and v != parser.get_default(n)}
-    if "runner" in given:
-        given["runner"] = _runner(given["runner"])
-    # These would set the number of Beam's own processes, which do no work here.
-    for name in ("direct_num_workers", "direct_running_mode"):
-        if name in given:
-            raise UsageError(f"--{name}: give --workers, which says the same of this project's processes")
-    return _build(found, given), found
+    given = beam_values(parser, found, beam)
+    base = base_of(found, _output_of(found))
+    if base is not None:
+        parser.set_defaults(shard_bytes=None)
+        found = parser.parse_known_args([*words_of_base(base), *every])[0]
+    return _build(found, given, base), found
 
 
 def _with_config(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -113,7 +115,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("common options").add_argument
+    group = parser.add_argument_group("common options")
+    add = group.add_argument
     add("--size", type=image_size, metavar="N|WxH", help="width x height in pixels (default: 256)")
     add("--fit", choices=FITS, metavar="FIT", help="cover: resize the short side; inside: resize the long side; crop:"
         " cover, then cut the center; pad: inside, then add a border; stretch: ignore the aspect ratio; none: keep the"
@@ -132,6 +135,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="FILE", help="a YAML file with options by their names: `size: 256`")
     add("--report", action="store_true", help="write report.html, too: the dataset in pictures")
     add("--overwrite", action="store_true", help="first remove the finished or unfinished dataset in OUTPUT")
+    add_append(group)
 
 
 def _add_splits(parser: argparse.ArgumentParser) -> None:
@@ -150,52 +154,34 @@ def _add_splits(parser: argparse.ArgumentParser) -> None:
         help="reject images that may be damaged (default: list them)")  # fmt: skip
 
 
-def _add_beam_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
-    """Add Beam's options to `parser`, if a word is not an option of its own. Returns their names."""
-    # Beam's own parser drops unknown options with a warning, and accepts prefixes of options. In one parser for both, a
-    # mistyped option is an error. Beam is imported only if there is an option of it: that takes a second.
-    own = parser._option_string_actions
-    if not any(word.startswith("--") and word.split("=")[0] not in own for word in arguments):
-        return set()
-    own_names = {action.dest for action in parser._actions}
-    group = parser.add_argument_group("Apache Beam")
-    with without_import_warnings():
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        # Each view of Beam's options adds its own. There is no public way to list them.
-        for view in PipelineOptions.__subclasses__():
-            view._add_argparse_args(group)
-    for action in group._group_actions:
-        action.help = argparse.SUPPRESS
-    return {action.dest for action in group._group_actions} - own_names
+def _formats(found: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(name for name in FORMATS if name in (found.formats or [next(iter(FORMATS))]))
 
 
-def _runner(text: str) -> str:
-    """The name of a runner, from any of Beam's spellings: a path to the class, or without "Runner"."""
-    with without_import_warnings():
-        from apache_beam.options.pipeline_options import StandardOptions
-    known = {runner.rpartition(".")[2] for runner in StandardOptions.ALL_KNOWN_RUNNERS} | {"DirectRunner"}
-    spellings = {spelling: name for name in known for spelling in (name.lower(), name.lower().removesuffix("runner"))}
-    name = spellings.get(text.rpartition(".")[2].lower())
-    if name is None:
-        raise UsageError(f"--runner {text}: Apache Beam knows {', '.join(sorted(known))}")
-    return name
+def _output_of(found: argparse.Namespace) -> str:
+    """The place of the dataset."""
+    output = place(found.output, "OUTPUT")
+    return place_and_card(found, output, tuple(FORMATS))[0] if found.tfds_layout else output
 
 
-def _build(found: argparse.Namespace, beam: dict[str, Any]) -> JobOptions:
-    formats = tuple(name for name in FORMATS if name in (found.formats or [next(iter(FORMATS))]))
+def _build(found: argparse.Namespace, beam: dict[str, Any], base: Manifest | None) -> JobOptions:
+    """The options of a job, which may add to a dataset."""
+    formats = _formats(found)
     output, card = place_and_card(found, place(found.output, "OUTPUT"), formats)
-    return JobOptions(
+    classes = read_class_names(found.classes) if found.classes is not None else None
+    if base is not None and classes is None and base.options.get("classes"):
+        classes = base.class_names
+    options = JobOptions(
         source=source_options(found),
         output=output,
         image=image_options(found),
         formats=formats,
         split=_split_rule(found),
-        shards=_shard_rule(found),
+        shards=_shard_rule(found, base),
         seed=found.seed,
         workers=found.workers,
         max_rejects=found.max_rejects,
-        classes=read_class_names(found.classes) if found.classes is not None else None,
+        classes=classes,
         **duplicate_options(found),
         dali_index=found.dali_index,
         card=card,
@@ -203,10 +189,15 @@ def _build(found: argparse.Namespace, beam: dict[str, Any]) -> JobOptions:
         max_seconds=found.max_seconds,
         reject_crashers=found.reject_crashers,
         overwrite=found.overwrite,
+        append=found.append,
+        replace=found.replace,
         **planning_options(found),
         report=found.report,
         beam=beam,
     )
+    if base is not None:
+        check_same_options(options, base)
+    return options
 
 
 def _split_rule(found: argparse.Namespace) -> SplitRule:
@@ -218,11 +209,13 @@ def _split_rule(found: argparse.Namespace) -> SplitRule:
     return SplitRule(parts=found.split, stratify=found.stratify, group_by=found.group_by)
 
 
-def _shard_rule(found: argparse.Namespace) -> ShardRule:
+def _shard_rule(found: argparse.Namespace, base: Manifest | None) -> ShardRule:
     if found.shards is not None:
         return ShardRule(by="shards", value=found.shards)
     if found.shard_records is not None:
         return ShardRule(by="records", value=found.shard_records)
+    if base is not None and found.shard_bytes is None:
+        return shard_rule_of(base)
     return ShardRule(by="bytes", value=found.shard_bytes)
 
 
@@ -235,10 +228,10 @@ def run(arguments: Sequence[str]) -> int:
     ignore_image_warnings()
     options, found = _parsed(arguments)
     if found.dry_run:
-        planned = plan(options)
+        planned = plan_append(options) if options.append else plan(options)
         _print(planned.to_json() if found.json else without_secrets(planned.to_text()))
         return 0
-    result = prepare(options)
+    result = append(options) if options.append else prepare(options)
     try:
         _print(result.to_json() if found.json else without_secrets(result.text))
     except OSError as error:  # a script that reads the summary has to know that it is missing

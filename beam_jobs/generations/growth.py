@@ -18,16 +18,20 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
-from beam_jobs.errors import LostJobError, UsageError
+from beam_jobs.errors import JobError, LostJobError, UsageError
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.papers import card_of, write_papers
 from beam_jobs.shards.lock import Lock, locked
-from beam_jobs.tools.dataset_files import manifest_at
+from beam_jobs.shards.owned_files import is_name_of_dataset
+from beam_jobs.tools.dataset_files import REMOVALS_NAME, manifest_at
+from shard_reader.errors import ManifestError
 from shard_reader.format.manifest import (
     LOCK_NAME,
     MANIFEST_NAME,
+    PAPER_NAMES,
     Fingerprint,
     Generation,
     Manifest,
@@ -39,9 +43,14 @@ from shard_reader.format.manifest import (
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync
 
-__all__ = ["Growth", "changed_fingerprint", "grown"]
+__all__ = ["Growth", "changed_fingerprint", "grown", "is_left"]
 
 _FOLDER = re.compile("g[0-9]{4,9}")
+# The names of temporary files of `write_whole`, for the files that a generation writes beside its folder.
+_WRITTEN = "|".join(map(re.escape, (MANIFEST_NAME, REMOVALS_NAME, *PAPER_NAMES)))
+_TEMPORARY = re.compile(rf"\.({_WRITTEN}|dataset\.g[0-9]{{4,9}}\.json)\.[0-9a-f]{{32}}")
+# The names of other files that a command which was killed leaves in its folder, and of folders for what it sorts.
+_LEFT = re.compile(r".+\.index\.npy|\..+\.[0-9a-f]{32}|tmp\w+")
 _UNFINISHED = (LOCK_NAME, "_work", MANIFEST_NAME)  # names in the folder of a generation that a command may go on with
 
 
@@ -78,14 +87,17 @@ class Growth:
     def new_folder(self) -> str:
         """The name of a folder for the next generation, which does not exist.
 
-        The folder of a command that was killed, and that no command goes on with, is removed.
+        The folder of a command that was killed, and that no command goes on with, is removed. One with any other file
+        is its user's.
         """
         unfinished = self.unfinished()
         for name in self._unpublished():
-            if name not in unfinished:
+            if name not in unfinished and all(is_left(f"{name}/{one}") for one in self.files.names(name)):
                 self.files.delete_folder(name)
         known = [*unfinished, *(one.folder for one in self.manifest.history if one.folder)]
-        folder = generation_folder(max([self.number, *(int(name[1:]) + 1 for name in known)]))
+        first, there = max([self.number, *(int(name[1:]) + 1 for name in known)]), set(self.files.names())
+        # Its user may have a file or a folder of such a name.
+        folder = next(name for name in map(generation_folder, count(first)) if name not in there)
         if self.files.local is not None:
             (self.files.local / folder).mkdir()
         return folder
@@ -107,6 +119,7 @@ class Growth:
 
         Raises:
             LostJobError: another job has taken the lock, or has written a generation.
+            JobError: no reader would read the manifest.
         """
         checksum = checksum_of(self.text.decode())
         earlier = (*self.manifest.history[:-1], replace(self.manifest.history[-1], checksum=checksum))
@@ -120,6 +133,7 @@ class Growth:
         )
         manifest = replace(manifest, generations=(*earlier, own))
         text = manifest.to_json().encode()
+        self._check_readable(text)
         self.lock.renew()
         self.files.write(generation_manifest(self.manifest.generation), [self.text])
         write_papers(self.files, manifest, text, card or card_of(self.files, self.manifest))
@@ -132,7 +146,16 @@ class Growth:
         """Folders of generations that were not published, in order."""
         known = {one.folder for one in self.manifest.history}
         found = {name for name in self.files.names() if _FOLDER.fullmatch(name)} - known
+        if (local := self.files.local) is not None:
+            found = {name for name in found if (local / name).is_dir() and not (local / name).is_symlink()}
         return sorted(found, key=lambda name: int(name[1:]))
+
+    def _check_readable(self, text: bytes) -> None:
+        """Refuse to publish a manifest that no reader would read, such as one too large."""
+        try:
+            Manifest.from_json(text.decode())
+        except ManifestError as error:
+            raise JobError(f"{self.place}: the manifest of its next generation could not be read: {error}") from error
 
     def _replace(self, text: bytes) -> None:
         """Write the manifest in place of the one that was read, unless another job has done so."""
@@ -154,6 +177,11 @@ class Growth:
             self.files.write(MANIFEST_NAME, [text])
 
 
+def is_left(name: str) -> bool:
+    """Whether a command that was killed may have left a file of that name."""
+    return is_name_of_dataset(name) or _LEFT.fullmatch(name.rpartition("/")[2]) is not None
+
+
 @contextlib.contextmanager
 def grown(place: str) -> Iterator[Growth]:
     """Hold a finished dataset, to add a generation to it.
@@ -169,6 +197,8 @@ def grown(place: str) -> Iterator[Growth]:
         # Again, under the lock: another job may have ended in between. The tag first, so that it is never too new.
         tag = None if files.local is not None else files.tag(MANIFEST_NAME)
         files, manifest = manifest_at(place)
+        # Of a command that was killed. The lock says that nobody writes them.
+        files.delete_all([name for name in files.names() if _TEMPORARY.fullmatch(name)])
         try:
             yield Growth(place, files, lock, manifest, files.read(MANIFEST_NAME), tag)
         finally:

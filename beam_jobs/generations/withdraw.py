@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import UsageError
 from beam_jobs.generations.growth import Growth, changed_fingerprint, grown
-from beam_jobs.generations.tables import each_id, remaining_sums, write_table
+from beam_jobs.generations.tables import each_id, measured_statistics, write_table
+from beam_jobs.plan.duplicates import LABELS
 from beam_jobs.plan.order import statistics_split
 from beam_jobs.terminal import counted
 from beam_jobs.tools.dataset_files import remaining_of
 from shard_reader import Dataset, open_dataset
-from shard_reader.format.manifest import PARQUET_NAME, Manifest, Split, Statistics, Withdrawn
+from shard_reader.format.manifest import PARQUET_NAME, PIXELS_NAME, Manifest, Split, Withdrawn
 from shard_reader.format.shard_table import withdrawn_to_bytes
-from shard_reader.order.remaining import Remaining
 from shard_reader.printable import printable
 
 __all__ = ["Withdrawal", "withdraw", "without"]
@@ -75,68 +75,67 @@ def withdraw(place: str, ids: Collection[str], *, ignore_unknown: bool = False) 
             folder = growth.new_folder()
             numbers = {split: np.array(rows, np.int64) for split, rows in gone.items()}
             digest = hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
-            manifest = without(growth, folder, numbers)
+            manifest = without(growth, manifest, folder, numbers)
             manifest = replace(manifest, fingerprint=changed_fingerprint(manifest.fingerprint, "withdraw", digest))
             manifest = growth.publish(manifest, "withdraw", folder)
         return Withdrawal(manifest, len(found), len(earlier), len(missing - earlier))
 
 
-def without(growth: Growth, folder: str, gone: Mapping[str, NDArray[np.int64]]) -> Manifest:
-    """The manifest of a dataset without some records, whose new files are written to a folder.
+def without(growth: Growth, manifest: Manifest, folder: str, gone: Mapping[str, NDArray[np.int64]]) -> Manifest:
+    """A manifest without some records of the dataset as it is. Its new files are written to a folder.
 
-    The fingerprint stays that of before, and so do the generations.
+    The fingerprint stays that of the manifest, and so do the generations.
 
     Args:
         growth: the dataset.
+        manifest: the manifest of its newest generation, or one with further records after those.
         folder: the folder of the new generation.
         gone: for each split the numbers of the records, among those that count, rising, int64 `[n]`.
     """
-    manifest = growth.manifest
-    before = remaining_of(growth.files, manifest)
-    after, splits, files = dict(before), dict(manifest.splits), dict(manifest.files)
+    earlier, files = growth.manifest, growth.files
+    before, splits = remaining_of(files, earlier), dict(manifest.splits)
+    replaced, lists = set[str](), dict[str, str]()
     for name, numbers in gone.items():
         stored = np.sort(np.concatenate([before[name].withdrawn, before[name].numbers(numbers)]))
-        after[name] = Remaining(stored)
         path, data = f"{folder}/withdrawn-{name}.npy", withdrawn_to_bytes(stored)
-        growth.files.write(path, [data])
+        files.write(path, [data])
+        lists[path] = hashlib.sha256(data).hexdigest()
         if (old := splits[name].withdrawn) is not None:
-            del files[old.path]
-        files[path] = hashlib.sha256(data).hexdigest()
+            replaced.add(old.path)
         splits[name] = replace(
             splits[name],
             records=splits[name].records - len(numbers),
             classes=_fewer(growth, name, splits[name], numbers),
             withdrawn=Withdrawn(records=len(stored), path=path),
         )
-    if write_table(growth, table := f"{folder}/{PARQUET_NAME}", gone):
-        files = {path: sha256 for path, sha256 in files.items() if path not in manifest.lists(PARQUET_NAME)}
-        files[table] = growth.files.sha256(table)
-    manifest = replace(manifest, splits=splits, files=files)
+    # Of further records, the folder has a table already. The rows of earlier ones come before.
+    table = f"{folder}/{PARQUET_NAME}"
+    table = f"{folder}/1-{PARQUET_NAME}" if table in manifest.files else table
+    if write_table(growth, table, gone):
+        replaced |= {*earlier.lists(PARQUET_NAME)}
+        lists[table] = files.sha256(table)
+    kept = {path: sha256 for path, sha256 in manifest.files.items() if path not in replaced}
+    old_files = {path: sha256 for path, sha256 in kept.items() if path in earlier.files}
+    manifest = replace(manifest, splits=splits, files={**old_files, **lists, **kept})
     manifest = replace(manifest, counts=replace(manifest.counts, written=manifest.records))
     measured = statistics_split(list(splits))
-    return _measured(growth, manifest, measured, after[measured]) if measured in gone else manifest
+    return _measured(growth, manifest, measured) if measured in gone else manifest
 
 
-def _measured(growth: Growth, manifest: Manifest, split: str, remaining: Remaining) -> Manifest:
-    """A manifest with the statistics of what remains."""
-    sums = remaining_sums(growth.files, manifest, remaining)
-    if sums is None:
+def _measured(growth: Growth, manifest: Manifest, split: str) -> Manifest:
+    """A manifest with the statistics of the records that count."""
+    if not manifest.lists(PIXELS_NAME):
         has_warned = manifest.statistics is None or _NO_SUMS in manifest.warnings
         return manifest if has_warned else replace(manifest, warnings=(*manifest.warnings, _NO_SUMS))
-    if not sums.pixels or sums.mixed:
-        return replace(manifest, statistics=None)
-    mean, std = sums.mean_std()
-    found = Statistics(split=split, pixels=sums.pixels, mean=mean, std=std, scaled=sums.has_range)
-    return replace(manifest, statistics=found)
+    return replace(manifest, statistics=measured_statistics(growth.files, manifest, split))
 
 
 def _fewer(growth: Growth, name: str, split: Split, gone: NDArray[np.int64]) -> Mapping[str, int] | None:
-    """The number of records of each class, without some records."""
+    """The number of records of each class of a split, without some records."""
     if split.classes is None:
         return None
-    names = growth.manifest.class_names
     with closing(open_dataset(growth.place, name, generation=growth.manifest.generation)) as data:
-        labels = Counter(_labels(data, gone))
+        names, labels = data.class_names, Counter(_labels(data, gone))
     counts = dict(split.classes)
     for label, number in labels.items():
         key = names[label] if names is not None and 0 <= label < len(names) else str(label)
@@ -147,7 +146,7 @@ def _fewer(growth: Growth, name: str, split: Split, gone: NDArray[np.int64]) -> 
 
 def _labels(data: Dataset, numbers: NDArray[np.int64]) -> list[int]:
     """The labels of some records, or of their objects."""
-    name = next((name for name in ("label", "objects/label") if name in data.fields), None)
+    name = next((name for name in LABELS if name in data.fields), None)
     if name is None:
         return []
     values = data.column(name, numbers)

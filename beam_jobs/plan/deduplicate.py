@@ -6,7 +6,9 @@ import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from beam_jobs.plan.duplicates import (
     MOST_IN_GROUP,
     Contradictions,
     Labels,
+    Records,
     crowd_lines,
     named_labels,
     sorted_labels,
@@ -58,6 +61,7 @@ def deduplicate(
     options: JobOptions,
     class_names: Sequence[str] | None,
     scratch: Path,
+    earlier: Records | None = None,
 ) -> Deduplicated:
     """Decide about duplicates as the options say.
 
@@ -69,22 +73,35 @@ def deduplicate(
         options: the options of the command.
         class_names: the names of labels, for a message.
         scratch: a folder for temporary files.
+        earlier: the records of the dataset that the inputs are added to. They stay, each in its split.
 
     Raises:
         JobError: inputs with the same bytes have several labels, and no option says which to keep.
     """
-    inputs = HashedInputs(_equal(hashes, options, scratch), ordered, files, name, class_names is not None)
-    dropped = dropped_inputs(inputs, options.duplicate_labels, class_names)
-    texts = [f"{counted(len(dropped.equal.places), 'duplicate')} will be left out"] * options.drop_duplicates
+    known = EarlierInputs.of(earlier, hashes, scratch) if earlier is not None and options.drop_duplicates else None
+    equal = _equal(hashes, options, scratch)
+    if known is not None:
+        is_new = ~np.isin(equal.places, known.ranks)
+        equal = EqualHashes(equal.places[is_new], equal.firsts[is_new])
+    inputs = HashedInputs(equal, ordered, files, name, class_names is not None)
+    dropped: Iterable[Duplicate] = (own := dropped_inputs(inputs, options.duplicate_labels, class_names))
+    gone = own.equal.places
+    if known is not None and earlier is not None:
+        dropped = _Merged(own, DroppedEarlier.of(inputs, known, earlier, options.duplicate_labels, class_names))
+        gone = np.union1d(gone, known.ranks)
+    texts = [f"{counted(len(gone), 'duplicate')} will be left out"] * options.drop_duplicates
     if options.near_distance is None or not options.acts_on_near_duplicates:
         return Deduplicated(dropped, text=", ".join(texts))
-    near = find_near_duplicates(_of_pixels(hashes, dropped.equal.places), options.near_distance, scratch)
-    warnings = crowd_lines(near, inputs.id)
+    before = () if earlier is None else earlier.hashes("phash", "dhash")
+    start = 0 if earlier is None else earlier.starts[-1]
+    near = find_near_duplicates(chain(before, _of_pixels(hashes, gone)), options.near_distance, scratch).since(start)
+    found = NearInputs(inputs, earlier, near, start)
+    warnings = crowd_lines(near, found.id)
     if options.near_duplicates == "group":
-        grouped = _GroupedNear.of(inputs, near, options.seed)
+        grouped = GroupedNear.of(found, options.seed)
         texts.append(f"{counted(len(grouped.ranks), 'near-duplicate')} will stay together")
         return Deduplicated(dropped, grouped, ", ".join(texts), warnings)
-    nearly = _DroppedNear.of(inputs, near, _pixels(hashes, near))
+    nearly = DroppedNear.of(found, _pixels(hashes, found))
     texts.append(f"{counted(len(nearly.ranks), 'near-duplicate')} will be left out")
     return Deduplicated(_Merged(dropped, nearly), (), ", ".join(texts), warnings)
 
@@ -106,9 +123,9 @@ def _of_pixels(hashes: Hashes, gone: NDArray[np.uint64]) -> Iterator[NDArray[np.
         start += len(block)
 
 
-def _pixels(hashes: Hashes, near: NearDuplicates) -> dict[int, int]:
+def _pixels(hashes: Hashes, near: NearInputs) -> dict[int, int]:
     """The number of pixels of each member of a group."""
-    places, sizes, start = np.sort(near.places), dict[int, int](), 0
+    places, sizes, start = np.sort(near.near.places) - near.start, dict[int, int](), 0
     for block in hashes():
         first, last = np.searchsorted(places, (start, start + len(block)))
         own = places[first:last]
@@ -126,49 +143,6 @@ class _Merged:
 
     def __iter__(self) -> Iterator[Duplicate]:
         return heapq.merge(self.one, self.other)
-
-
-@dataclass(frozen=True, slots=True)
-class _DroppedNear:
-    """The inputs to leave out, each with the one of its group that is kept: the largest, and of several the first."""
-
-    inputs: HashedInputs
-    ranks: NDArray[np.int64]
-    kept: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, inputs: HashedInputs, near: NearDuplicates, sizes: dict[int, int]) -> _DroppedNear:
-        pairs = list[tuple[int, int]]()
-        for group in near.groups():
-            if len(group) <= MOST_IN_GROUP:
-                kept = max(group.tolist(), key=lambda rank: (sizes[rank], -rank))
-                pairs += ((rank, kept) for rank in group.tolist() if rank != kept)
-        both = np.array(sorted(pairs), np.int64).reshape(-1, 2)
-        return cls(inputs, both[:, 0], both[:, 1])
-
-    def __iter__(self) -> Iterator[Duplicate]:
-        for rank, kept in zip(self.ranks.tolist(), self.kept.tolist(), strict=True):
-            contradicts = self.inputs.labels(rank) != self.inputs.labels(kept)
-            yield Duplicate(rank, self.inputs.id(kept), contradicts, near=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _GroupedNear:
-    """The inputs of groups, each with the key of its group."""
-
-    ranks: NDArray[np.int64]
-    keys: NDArray[np.uint64]
-
-    @classmethod
-    def of(cls, inputs: HashedInputs, near: NearDuplicates, seed: int) -> _GroupedNear:
-        groups = [group for group in near.groups() if len(group) <= MOST_IN_GROUP]
-        keys = np.array([group_key(seed, inputs.id(int(group[0]))) for group in groups], np.uint64)
-        ranks = np.concatenate([np.empty(0, np.int64), *groups])
-        order = np.argsort(ranks)
-        return cls(ranks[order], np.repeat(keys, [len(group) for group in groups])[order])
-
-    def __iter__(self) -> Iterator[Grouped]:
-        return map(Grouped, self.ranks.tolist(), self.keys.tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,3 +240,149 @@ def _contradiction_text(
         f" earlier input with the same bytes, as {first} and {second}: correct INPUT, or"
         " give --duplicate-labels first, to keep the first of each, or --duplicate-labels drop, to keep none of these"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierInputs:
+    """The inputs with the bytes of a record of the dataset that they are added to, by rising ranks, and its place."""
+
+    ranks: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, earlier: Records, hashes: Hashes, scratch: Path) -> EarlierInputs:
+        """Find them. Records have the first 64 bits of the hash of their bytes."""
+        blocks = (np.stack([block[:, 0], block[:, :2].any(1).astype(np.uint64)], 1) for block in hashes())
+        found = find_equal_hashes(chain(earlier.hashes("content_hash"), blocks), scratch)
+        start = earlier.starts[-1]
+        is_known = (found.places >= start) & (found.firsts < start)
+        return cls(found.places[is_known].astype(np.int64) - start, found.firsts[is_known].astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedEarlier:
+    """The inputs to leave out for the bytes of a record, in order. Can be iterated over several times."""
+
+    inputs: HashedInputs
+    known: EarlierInputs
+    earlier: Records
+
+    @classmethod
+    def of(
+        cls,
+        inputs: HashedInputs,
+        known: EarlierInputs,
+        earlier: Records,
+        rule: str | None,
+        class_names: Sequence[str] | None,
+    ) -> DroppedEarlier:
+        """Check their labels: records stay, whatever the rule is.
+
+        Raises:
+            JobError: one has other labels than the record, and there is no rule.
+        """
+        dropped = cls(inputs, known, earlier)
+        wrong = next((one for one in dropped if one.contradicts), None) if rule is None else None
+        if wrong is not None:
+            raise JobError(
+                f"--drop-duplicates: {printable(inputs.id(wrong.rank))} has the bytes of {printable(wrong.first_id)} in"
+                " the dataset, and other labels: correct INPUT, or leave it out with --exclude"
+            )
+        return dropped
+
+    def __iter__(self) -> Iterator[Duplicate]:
+        for rank, place in zip(self.known.ranks.tolist(), self.known.places.tolist(), strict=True):
+            record, labels = self.earlier.at(place), self.inputs.labels(rank)
+            yield Duplicate(rank, record.id, bool(labels and record.labels) and labels != record.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class NearInputs:
+    """Inputs that look alike, or like records of the dataset that they are added to. These come before `start`."""
+
+    inputs: HashedInputs
+    earlier: Records | None
+    near: NearDuplicates
+    start: int
+
+    def groups(self) -> Iterator[NDArray[np.int64]]:
+        """The places of each group that is acted on."""
+        return (group for group in self.near.groups() if len(group) <= MOST_IN_GROUP)
+
+    def id(self, place: int) -> str:
+        """The id at a place."""
+        return self._at(place).id
+
+    def labels(self, place: int) -> Labels:
+        """The labels at a place, sorted."""
+        return self._at(place).labels
+
+    def split(self, place: int) -> str | None:
+        """The split of a record; None for an input."""
+        return self.earlier.at(place).split if self.earlier is not None and place < self.start else None
+
+    def _at(self, place: int) -> _Named:
+        if self.earlier is not None and place < self.start:
+            record = self.earlier.at(place)
+            return _Named(record.id, record.labels)
+        return _Named(self.inputs.id(place - self.start), self.inputs.labels(place - self.start))
+
+
+class _Named(NamedTuple):
+    id: str
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedNear:
+    """The inputs to leave out, each with the place of the one of its group that is kept.
+
+    That is a record, or the largest input, and of several the first.
+    """
+
+    found: NearInputs
+    ranks: NDArray[np.int64]
+    kept: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, found: NearInputs, sizes: dict[int, int]) -> DroppedNear:
+        pairs, start = list[tuple[int, int]](), found.start
+        for group in found.groups():
+            places = group[group >= start].tolist()
+            kept = int(group[0])
+            if kept >= start:
+                kept = max(places, key=lambda place: (sizes[place - start], -place))
+            pairs += ((place - start, kept) for place in places if place != kept)
+        both = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+        return cls(found, both[:, 0], both[:, 1])
+
+    def __iter__(self) -> Iterator[Duplicate]:
+        for rank, kept in zip(self.ranks.tolist(), self.kept.tolist(), strict=True):
+            contradicts = self.found.labels(rank + self.found.start) != self.found.labels(kept)
+            yield Duplicate(rank, self.found.id(kept), contradicts, near=True)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedNear:
+    """The inputs of groups, each with the key of its group, or with the split of the first record in it."""
+
+    ranks: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    splits: Sequence[str | None]
+
+    @classmethod
+    def of(cls, found: NearInputs, seed: int) -> GroupedNear:
+        members = list[Grouped]()
+        for group in found.groups():
+            first = int(group[0])
+            key, split = group_key(seed, found.id(first)), found.split(first)
+            members += (Grouped(place - found.start, key, split) for place in group.tolist() if place >= found.start)
+        members.sort()
+        return cls(
+            np.array([one.rank for one in members], np.int64),
+            np.array([one.key for one in members], np.uint64),
+            [one.split for one in members],
+        )
+
+    def __iter__(self) -> Iterator[Grouped]:
+        return map(Grouped, self.ranks.tolist(), self.keys.tolist(), self.splits)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ __all__ = [
     "MOST_IN_GROUP",
     "Contradictions",
     "Labels",
+    "Part",
+    "Record",
+    "Records",
     "crowd_lines",
     "list_duplicates",
     "list_near_duplicates",
@@ -79,49 +83,51 @@ def crowd_lines(near: NearDuplicates, id_of: Callable[[int], str]) -> list[str]:
 
 
 def list_near_duplicates(
-    manifest: Manifest, output: Directory, scratch: Path, most: int, warn: Callable[[str], None]
+    records: Records, scratch: Path, most: int, warn: Callable[[str], None], first: int = 0
 ) -> Iterator[dict[str, Any]]:
     """A line of `duplicates.jsonl` for each record that looks like an earlier one, and has other bytes than all.
 
     Args:
-        manifest: the manifest of the dataset.
-        output: the directory of its files.
+        records: the records of the dataset.
         scratch: a folder for temporary files.
         most: the most bits in which the hashes of two of them differ.
         warn: is called with a sentence about groups that are too large.
+        first: the place of the first record that may have a line.
     """
-    records = _Records(manifest, output)
-    near = find_near_duplicates(records.hashes("phash", "dhash"), most, scratch)
+    near = find_near_duplicates(records.hashes("phash", "dhash"), most, scratch).since(first)
     for line in crowd_lines(near, lambda place: records.at(place).id):
         warn(line)
     for group in near.groups():
         if len(group) <= MOST_IN_GROUP:
-            first = records.at(int(group[0]))
-            inputs = {first.content_hash}
-            for record in map(records.at, group[1:].tolist()):
+            original = records.at(int(group[0]))
+            inputs = {original.content_hash}
+            for place in group[1:].tolist():
+                record = records.at(place)
                 if record.content_hash not in inputs:
                     inputs.add(record.content_hash)
-                    yield _line(record, first, manifest.class_names, near=True)
+                    if place >= first:
+                        yield _line(record, original, records.class_names, near=True)
 
 
-def list_duplicates(manifest: Manifest, output: Directory, scratch: Path) -> Iterator[dict[str, Any]]:
+def list_duplicates(records: Records, scratch: Path, first: int = 0) -> Iterator[dict[str, Any]]:
     """A line of `duplicates.jsonl` for each record whose input has the bytes of an earlier one.
 
     Args:
-        manifest: the manifest of the dataset.
-        output: the directory of its files.
+        records: the records of the dataset.
         scratch: a folder for temporary files.
+        first: the place of the first record that may have a line.
     """
-    records, contradictions = _Records(manifest, output), Contradictions()
+    contradictions = Contradictions()
     found = find_equal_hashes(records.hashes("content_hash"), scratch)
-    for place, first in zip(found.places.tolist(), found.firsts.tolist(), strict=True):
-        one, other = records.at(place), records.at(first)
-        contradiction = contradictions.has(first, other.labels, one.labels)
-        yield _line(one, other, manifest.class_names) | {"contradiction": contradiction}
+    start = int(np.searchsorted(found.places, first))
+    for place, original in zip(found.places[start:].tolist(), found.firsts[start:].tolist(), strict=True):
+        one, other = records.at(place), records.at(original)
+        contradiction = contradictions.has(original, other.labels, one.labels)
+        yield _line(one, other, records.class_names) | {"contradiction": contradiction}
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class Record:
     """The values of a record that a line of `duplicates.jsonl` needs."""
 
     id: str
@@ -131,7 +137,7 @@ class _Record:
     phash: int
 
 
-def _line(one: _Record, first: _Record, class_names: Sequence[str] | None, *, near: bool = False) -> dict[str, Any]:
+def _line(one: Record, first: Record, class_names: Sequence[str] | None, *, near: bool = False) -> dict[str, Any]:
     return {
         "id": one.id,
         "split": one.split,
@@ -146,56 +152,104 @@ def _line(one: _Record, first: _Record, class_names: Sequence[str] | None, *, ne
     }
 
 
-class _Records:
-    """The records of a dataset, by their place in the shards of all splits."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A dataset whose records are compared, but for those that no longer count: of each split rising numbers."""
+
+    manifest: Manifest
+    files: Directory
+    gone: Mapping[str, NDArray[np.int64]]
+
+
+class _Shard(NamedTuple):
+    """A shard of a part, and the numbers of the rows that no longer count."""
+
+    split: str
+    file: ShardFile
+    records: int
+    part: Part
+    gone: NDArray[np.int64]
+
+
+class Records:
+    """The records of a dataset, or of several, by their place in the shards of all splits.
+
+    Args:
+        parts: the datasets. Their classes are those of the last one.
+    """
 
     # All formats have the same records: one of them is read.
-    def __init__(self, manifest: Manifest, output: Directory) -> None:
-        self._output, self._format = output, manifest.formats[0]
-        self._fields, self._named = manifest.fields, manifest.class_names is not None
-        self._files = [
-            (name, shard.files[self._format], shard.records)
-            for name, split in manifest.splits.items()
-            for shard in split.shards
-        ]
-        self._ends = np.cumsum([records for _, _, records in self._files], dtype=np.uint64)
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.class_names = parts[-1].manifest.class_names
+        self._format = parts[-1].manifest.formats[0]
+        self._shards = [shard for part in parts for shard in _shards(part, self._format)]
+        self._ends = np.cumsum([shard.records for shard in self._shards], dtype=np.uint64)
+        self.starts = [0, *np.cumsum([_held(part.manifest) for part in parts]).tolist()]
+        """The place of the first record of each part, and the number of all."""
 
     def hashes(self, *names: str) -> Iterator[NDArray[np.uint64]]:
-        """Two columns of hashes of each shard, uint64 `[n, 2]`; of a single column the second one is of ones."""
+        """Two columns of hashes of each shard, uint64 `[n, 2]`; of a single column the second one is of ones.
 
-        def read(described: tuple[str, ShardFile, int]) -> NDArray[np.uint64]:
-            _, file, records = described
-            return _hashes(self._output, file, records, self._fields, names)
+        Those of records that no longer count are zeros, which stand for a missing hash.
+        """
 
-        return in_order(read, self._files, readers_of(self._output))
+        def read(shard: _Shard) -> NDArray[np.uint64]:
+            if not set(names) <= shard.part.manifest.fields.keys():  # of before, without hashes
+                return np.zeros((shard.records, 2), np.uint64)
+            found = _hashes(shard.part.files, shard.file, shard.records, shard.part.manifest.fields, names)
+            found[shard.gone] = 0
+            return found
 
-    def at(self, place: int) -> _Record:
+        return (block for part in self._parts() for block in in_order(read, part, readers_of(part[0].part.files)))
+
+    def at(self, place: int) -> Record:
         """The values of a record."""
         number = int(np.searchsorted(self._ends, place, "right"))
-        split, file, records = self._files[number]
-        row = self._row(file, records, place + records - int(self._ends[number]))
+        split, file, records, part, _ = self._shards[number]
+        row = _row(part, file, records, place + records - int(self._ends[number]))
         start = int(row["id_offset"])
-        id = self._output.read(file.path, start, start + int(row["id_length"])).decode()
-        values = (self._value(file, records, row, name) for name in LABELS if name in self._fields)
-        labels = sorted_labels(values, named=self._named)
-        return _Record(id, split, labels, int(row["content_hash"]), int(row["phash"]))
+        id = part.files.read(file.path, start, start + int(row["id_length"])).decode()
+        values = (self._value(part, file, records, row, name) for name in LABELS if name in part.manifest.fields)
+        labels = sorted_labels(values, named=self.class_names is not None)
+        content, phash = (int(row[name]) if name in part.manifest.fields else 0 for name in ("content_hash", "phash"))
+        return Record(id, split, labels, content, phash)
 
-    def _row(self, file: ShardFile, records: int, number: int) -> np.void:
-        start, _, dtype = index.extent(records, self._fields)
-        start += number * dtype.itemsize
-        row: np.void = np.frombuffer(self._output.read(file.index, start, start + dtype.itemsize), dtype)[0]
-        return row
+    def _parts(self) -> Iterator[list[_Shard]]:
+        """The shards of each part."""
+        return (list(group) for _, group in groupby(self._shards, lambda shard: id(shard.part)))
 
-    def _value(self, file: ShardFile, records: int, row: np.void, name: str) -> Any:
-        field = self._fields[name]
+    def _value(self, part: Part, file: ShardFile, records: int, row: np.void, name: str) -> Any:
+        field = part.manifest.fields[name]
         if field.in_index:
             return row[name].tolist()
         offset, length, _ = extent_columns(name)
         path, start = file.path, int(row[offset])
         if start >= file.bytes and row[length]:  # a value that the index has
-            path, start = file.index, start - file.bytes + index.size(file, records, self._fields) - file.index_values
-        data = np.frombuffer(self._output.read(path, start, start + int(row[length])), np.uint8)
+            size = index.size(file, records, part.manifest.fields)
+            path, start = file.index, start - file.bytes + size - file.index_values
+        data = np.frombuffer(part.files.read(path, start, start + int(row[length])), np.uint8)
         return np.ravel(SHARD_FORMATS[self._format].value(data, field)).tolist()
+
+
+def _shards(part: Part, format: str) -> Iterator[_Shard]:
+    for split, found in part.manifest.splits.items():
+        gone, first = part.gone.get(split, np.empty(0, np.int64)), 0
+        for shard in found.shards:
+            start, end = np.searchsorted(gone, (first, first + shard.records))
+            yield _Shard(split, shard.files[format], shard.records, part, gone[start:end] - first)
+            first += shard.records
+
+
+def _held(manifest: Manifest) -> int:
+    """The number of records in all shards."""
+    return sum(int(split.shards.records.sum()) for split in manifest.splits.values())
+
+
+def _row(part: Part, file: ShardFile, records: int, number: int) -> np.void:
+    start, _, dtype = index.extent(records, part.manifest.fields)
+    start += number * dtype.itemsize
+    row: np.void = np.frombuffer(part.files.read(file.index, start, start + dtype.itemsize), dtype)[0]
+    return row
 
 
 def _hashes(

@@ -12,10 +12,24 @@ from beam_jobs.options import JobOptions, fingerprint
 from beam_jobs.plan.order import Inputs
 from shard_reader.format.manifest import Fingerprint
 
-__all__ = ["check_same", "fingerprint_of", "identity"]
+__all__ = ["OtherJobError", "check_same", "fingerprint_of", "identity"]
 
 # Options that defaults leave out, and libraries that need not be installed.
 _ONLY_IF_GIVEN = ("options.image.", "options.source.", "options.exclude", "fingerprint.codecs.")
+
+
+_OTHER_INPUTS = "INPUT has other inputs"
+
+
+class OtherJobError(UsageError):
+    """OUTPUT has work of another job, with some `differences`."""
+
+    def __init__(self, output: str, differences: str) -> None:
+        more = "; --append adds new inputs" if differences == _OTHER_INPUTS else ""
+        super().__init__(
+            f"OUTPUT {output}: was made differently: {differences}. Give another OUTPUT, or --overwrite{more}"
+        )
+        self.differences = differences
 
 
 def fingerprint_of(options: JobOptions, inputs: Inputs) -> Fingerprint:
@@ -44,15 +58,13 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], output: str) -
     found, asked = _flat(there), _flat(here)
     asked |= {name: None for name in found if name.startswith(_ONLY_IF_GIVEN) and name not in asked}
     differences = [
-        "INPUT has other inputs"
+        _OTHER_INPUTS
         if name == "fingerprint.inputs"
         else f"{name.partition('.')[2].removeprefix('codecs.')} is {found.get(name)!r} there, {value!r} here"
         for name, value in asked.items()
         if found.get(name) != value and name != "fingerprint.options"
     ]
-    raise UsageError(
-        f"OUTPUT {output}: was made differently: {'; '.join(differences)}. Give another OUTPUT, or --overwrite"
-    )
+    raise OtherJobError(output, "; ".join(differences))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

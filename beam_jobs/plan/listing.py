@@ -12,6 +12,7 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.options import JobOptions
 from beam_jobs.plan.fingerprint import fingerprint_of
 from beam_jobs.plan.order import Inputs, scan
+from beam_jobs.plan.schema.base import Base, conformed
 from beam_jobs.plan.schema.catalog import Catalog, Schema
 from beam_jobs.sources.files.interface import Layout, Source
 from beam_jobs.sources.files.many_images import without_split
@@ -28,7 +29,10 @@ _LISTING_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The listing of INPUT: its source and the reason for its kind, its entries in a spill, and its schema."""
+    """The listing of INPUT: its source and the reason for its kind, its entries in a spill, and its schema.
+
+    `base` is the dataset that they are added to; None for a new one.
+    """
 
     source: Source
     why: str
@@ -37,6 +41,7 @@ class Listing:
     layout: Layout
     schema: Schema
     fingerprint: Fingerprint
+    base: Base | None = None
 
     def everything(self) -> Spill:
         """The spill with all entries.
@@ -49,8 +54,8 @@ class Listing:
         return self.spill
 
 
-def list_input(options: JobOptions, source: Source, why: str, spill: Spill | None) -> Listing:
-    """List INPUT. Prints its kind and size, and the progress of a long listing.
+def list_input(options: JobOptions, source: Source, why: str, spill: Spill | None, base: Base | None = None) -> Listing:
+    """List INPUT. Prints its kind and size, and the progress of a long listing. It is to be added to `base`, if given.
 
     Raises:
         UsageError: no dataset can be made of INPUT.
@@ -71,6 +76,8 @@ def list_input(options: JobOptions, source: Source, why: str, spill: Spill | Non
         raise UsageError(f"--exclude: leaves out all {counted(inputs.excluded, 'input')}")
     layout = source.layout()
     schema = catalog.close(layout)
+    if base is not None:
+        schema = conformed(schema, layout, base, options.classes, options.split)
     layout = replace(layout, warnings=(*layout.warnings, *_missing_labels(schema), *_not_excluded(inputs)))
     _check_boxes(options, schema)
     _check_missing(options, schema)
@@ -83,6 +90,7 @@ def list_input(options: JobOptions, source: Source, why: str, spill: Spill | Non
     )
     for warning in layout.warnings:
         print_warning(f"warning: {printable(warning)}")
+    fingerprint = fingerprint_of(options, inputs)
     return Listing(
         source=source,
         why=why,
@@ -90,7 +98,8 @@ def list_input(options: JobOptions, source: Source, why: str, spill: Spill | Non
         inputs=inputs,
         layout=layout,
         schema=schema,
-        fingerprint=fingerprint_of(options, inputs),
+        fingerprint=fingerprint if base is None else base.fingerprint(fingerprint),
+        base=base,
     )
 
 

@@ -49,6 +49,11 @@ class NearDuplicates:
     firsts: _Numbers
     crowded: int = 0
 
+    def since(self, place: int) -> NearDuplicates:
+        """The groups with a member at a place or after it."""
+        kept = np.isin(self.firsts, self.firsts[self.places >= place])
+        return NearDuplicates(self.places[kept], self.firsts[kept], self.crowded)
+
     def groups(self) -> Iterator[_Numbers]:
         """The places of each group, in rising order."""
         starts = np.flatnonzero(np.diff(self.firsts, prepend=-1)).tolist()

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,18 +26,20 @@ from beam_jobs.errors import UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.options import SplitRule
 from beam_jobs.plan.schema.catalog import Catalog, Schema
+from beam_jobs.plan.schema.entry_json import entry_json, reference_json, unsigned_json
 from beam_jobs.plan.splits import split_names, splitter, train_among
 from beam_jobs.sources.files.interface import DROPPED, Entry, Problem, Reference, Reject, Source
 from shard_reader.storage.open import is_url
-from shard_reader.storage.secrets import unsigned
 
 __all__ = [
     "Duplicate",
     "Grouped",
     "Inputs",
     "Ordered",
+    "OrderedWriter",
     "PlannedInputs",
     "plan_inputs",
+    "references_of",
     "scan",
     "statistics_split",
 ]
@@ -48,7 +50,6 @@ _ALL = "all-inputs"  # not a possible name of a split
 _DESCRIBED = slice(2, 7)  # the values of an entry beside id and size, without its problem and its payloads
 _ID_AND_SIZE_ONLY = Entry("")[_DESCRIBED]  # those of an entry that has only an id and a size
 _PIECE = 1 << 16  # bytes of lines that are parsed, and of plan files that are written, together
-_FEW = 8  # values of an object: of more, `json.dumps` is the faster one
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +92,13 @@ def scan(
             catalog.add(entry)
         name = entry.id.encode("utf-8", "surrogateescape")
         try:
-            line = _entry_json(entry)
+            line = entry_json(entry)
         except TypeError as error:
             raise UsageError(f"{entry.id}: what the source says of it is no JSON: {error}") from error
         more = line.encode() if entry[_DESCRIBED] != _ID_AND_SIZE_ONLY or entry.payloads else b""
         # Signed URLs have another signature and expiry on every run: they do not count.
         if isinstance(entry.place, str) and is_url(entry.place):
-            more = _unsigned_json(entry).encode()
+            more = unsigned_json(entry).encode()
         total += int.from_bytes(hashlib.sha256(b"%s\0%d\n%s" % (name, entry.size, more)).digest())
         if spill is not None and not is_excluded:
             # The slash ends the seed, so that no other seed and id give the same text.
@@ -159,6 +160,8 @@ def plan_inputs(
     dropped: Iterable[Duplicate] = (),
     grouped: Iterable[Grouped] = (),
     *,
+    skipped: Iterable[int] = (),
+    splits: Collection[str] | None = None,
     together: bool = False,
     on_reference: Callable[[str, Reference], None] | None = None,
 ) -> PlannedInputs:
@@ -175,20 +178,23 @@ def plan_inputs(
         directory: the folder of the plan files.
         dropped: the references to leave out, with rising ranks. It is iterated over several times.
         grouped: the references whose split is that of a group, with rising ranks. It is iterated over several times.
+        skipped: the references that are passed over, with rising ranks. Ranks in `dropped` and `grouped` are of the
+            others. It is iterated over several times.
+        splits: the splits of a dataset to add to, of which any may get no image; None for a new dataset.
         together: whether all inputs get one order, as if there were no splits.
         on_reference: called with each reference and its split.
 
     Raises:
         UsageError: the rule does not fit INPUT, or a split would have no image.
     """
-    resolved = _Resolved(spill, source, schema, dropped, grouped)
+    resolved = _Resolved(spill, source, schema, dropped, grouped, skipped)
     names = (_ALL,) if together else split_names(rule, schema)
     split_of = (lambda *_: _ALL) if together else splitter(rule, schema, seed, resolved.references)
-    writers = {name: _OrderedWriter(directory / f"{name}.jsonl") for name in names}
+    writers = {name: OrderedWriter(directory / f"{name}.jsonl") for name in names}
     rejects = directory / LISTING_REJECTS_NAME
     rejected, duplicates, first = 0, 0, list[Reject]()
     with open(rejects, "wb") as file:
-        for key, entry, found in resolved:
+        for key, forced, entry, found in resolved:
             if isinstance(found, Problem):
                 reject = Reject(entry.id, source.uri(entry), "list", *found)
                 rejected += 1
@@ -199,45 +205,68 @@ def plan_inputs(
             else:
                 reference, own = found
                 split = split_of(key, reference, own)
+                if forced in writers:
+                    split = forced
                 writers[split].write(reference)
                 if on_reference is not None:
                     on_reference(split, reference)
     ordered = {name: writer.close() for name, writer in writers.items()}
+    if splits is not None:
+        ordered = {name: one for name, one in ordered.items() if one.records}
     inputs = PlannedInputs(ordered, rejects, rejected, duplicates, tuple(first))
-    if inputs.planned and not together:
+    if inputs.planned and not together and splits is None:
         _check_filled(inputs, rule)
     return inputs
+
+
+def references_of(spill: Spill, source: Source, schema: Schema) -> Iterator[tuple[int, Reference]]:
+    """The references of all inputs without a problem, each with its hash, in the final order."""
+    for key, _, _, found in _Resolved(spill, source, schema):
+        if not isinstance(found, Problem):
+            yield key, found[0]
 
 
 class _Resolved:
     """Every input in the final order, each with its reference and split, or its problem."""
 
     def __init__(
-        self, spill: Spill, source: Source, schema: Schema, dropped: Iterable[Duplicate], grouped: Iterable[Grouped]
+        self,
+        spill: Spill,
+        source: Source,
+        schema: Schema,
+        dropped: Iterable[Duplicate] = (),
+        grouped: Iterable[Grouped] = (),
+        skipped: Iterable[int] = (),
     ) -> None:
         self._spill, self._source, self._schema = spill, source, schema
-        self._dropped, self._grouped = dropped, grouped
+        self._dropped, self._grouped, self._skipped = dropped, grouped, skipped
 
-    def __iter__(self) -> Iterator[tuple[int, Entry, tuple[Reference, str | None] | Problem]]:
+    def __iter__(self) -> Iterator[tuple[int, str | None, Entry, tuple[Reference, str | None] | Problem]]:
         last, rank, dropped, grouped = None, 0, iter(self._dropped), iter(self._grouped)
         next_dropped, next_grouped = next(dropped, None), next(grouped, None)
+        usable, skipped = 0, iter(self._skipped)
+        next_skipped = next(skipped, None)
         # Lines of equal ids have equal hashes, and so come one after the other.
         for key, entry in self._entries():
             found = self._find(entry) if entry.id != last else Problem("duplicate-id", _SAME_ID)
-            last = entry.id
+            last, forced = entry.id, None
             if not isinstance(found, Problem):
+                usable += 1
+                if next_skipped == usable - 1:
+                    next_skipped = next(skipped, None)
+                    continue
                 if next_dropped is not None and next_dropped.rank == rank:
                     found = next_dropped.problem()
                     next_dropped = next(dropped, None)
                 if next_grouped is not None and next_grouped.rank == rank:
-                    key = next_grouped.key
+                    key, forced = next_grouped.key, next_grouped.split
                     next_grouped = next(grouped, None)
                 rank += 1
-            yield key, entry, found
+            yield key, forced, entry, found
 
     def references(self) -> Iterator[tuple[Reference, str | None]]:
         """The references without problems, with their splits in INPUT."""
-        return (found for _, _, found in self if not isinstance(found, Problem))
+        return (found for _, _, _, found in self if not isinstance(found, Problem))
 
     def _entries(self) -> Iterator[tuple[int, Entry]]:
         """Every entry in the final order, with its hash."""
@@ -269,45 +298,6 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield piece
 
 
-# The text of `json.dumps`, which makes an encoder for each call: that takes five times as long as the text itself.
-_text_json = json.JSONEncoder().encode
-
-
-def _entry_json(entry: Entry) -> str:
-    id, size, place, label, split, fields, frame, problem, payloads = entry
-    more = f", {json.dumps(payloads)}" if payloads else ""
-    return (
-        f"[{_text_json(id)}, {_json(size)}, {_json(place)}, {_json(label)}, {_json(split)}, {_object_json(fields)},"
-        f" {_json(frame)}, {_json(problem)}{more}]"
-    )
-
-
-def _unsigned_json(entry: Entry) -> str:
-    """An entry whose places are URLs, as JSON, without their signatures."""
-    payloads = {n: unsigned(p) if isinstance(p, str) and is_url(p) else p for n, p in entry.payloads.items()}
-    values = entry._replace(place=unsigned(entry.place), payloads=payloads)
-    return json.dumps(values if payloads else values[:-1])
-
-
-def _reference_json(reference: Reference) -> str:
-    id, size, place, values, frame, payloads = reference
-    more = f", {json.dumps(payloads)}" if payloads else ""
-    return f"[{_text_json(id)}, {_json(size)}, {_json(place)}, {_object_json(values)}, {_json(frame)}{more}]"
-
-
-def _object_json(values: Mapping[str, Any]) -> str:
-    if not values or len(values) > _FEW or type(values) is not dict:
-        return "{}" if values == {} else json.dumps(values)
-    return f"{{{', '.join([f'{_text_json(name)}: {_json(value)}' for name, value in values.items()])}}}"
-
-
-def _json(value: Any) -> str:
-    if value is None:
-        return "null"
-    kind = type(value)
-    return str(value) if kind is int else _text_json(value) if kind is str else json.dumps(value)
-
-
 class Duplicate(NamedTuple):
     """A reference whose input has the bytes of another one, or looks like it: its rank among all, and the other's id.
 
@@ -327,10 +317,14 @@ class Duplicate(NamedTuple):
 
 
 class Grouped(NamedTuple):
-    """A reference whose split is chosen by the key of a group: its rank among all, and that key."""
+    """A reference whose split is chosen by the key of a group, or is that of records which look like it.
+
+    It has its rank among all, the key, and the split; None where the key decides.
+    """
 
     rank: int
     key: int
+    split: str | None = None
 
 
 def _check_filled(inputs: PlannedInputs, rule: SplitRule) -> None:
@@ -346,7 +340,7 @@ def _check_filled(inputs: PlannedInputs, rule: SplitRule) -> None:
             )
 
 
-class _OrderedWriter:
+class OrderedWriter:
     """Writes the two files of an `Ordered`."""
 
     def __init__(self, path: Path) -> None:
@@ -356,7 +350,7 @@ class _OrderedWriter:
         self._lines, self._ends = list[str](), list[int]()  # that are not written yet
 
     def write(self, reference: Reference) -> None:
-        line = _reference_json(reference)
+        line = reference_json(reference)
         self._records += 1
         self._end += len(line) + 1  # JSON is in ASCII
         self._lines.append(line)

@@ -17,6 +17,7 @@ from shard_reader.storage.directory import Directory
 
 __all__ = [
     "HASH_TASKS_NAME",
+    "KNOWN_TASKS_NAME",
     "TASKS_NAME",
     "ShardTask",
     "first_references",
@@ -30,6 +31,7 @@ __all__ = [
 
 TASKS_NAME = "shards.jsonl"
 HASH_TASKS_NAME = "hashed.jsonl"
+KNOWN_TASKS_NAME = "known.jsonl"
 MAX_SHARDS = 99_999
 _PIECE = 1 << 20
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from beam_jobs.errors import JobError
+from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.options import MAX_SECONDS, ImageOptions
 from beam_jobs.shards.output import Work
 from beam_jobs.sources.files.interface import Reading, Reject, SourceOptions
 from shard_reader.format.fields import Field
 from shard_reader.printable import printable
 
-__all__ = ["CLOCK_SECONDS", "Job", "Watcher", "too_slow"]
+__all__ = ["CLOCK_SECONDS", "Copies", "Job", "Watcher", "too_slow"]
 
 CLOCK_SECONDS = 0.5
 """The time between two looks at how long images are decoded."""
@@ -38,6 +39,15 @@ class Watcher:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """A generation of another dataset, whose records are copied from the shards of one format."""
+
+    place: str
+    generation: int
+    format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """The values that all shards of a job share.
 
@@ -49,7 +59,9 @@ class Job:
     decoded for more than `max_seconds` fails the job. `thumbnail_share` is the bound on `id_key` of the candidates for
     thumbnails. `hash_pixels` is True if the pre-pass decodes the inputs, for their perceptual hashes. `dali_index`
     writes an index for DALI beside each TFRecord file. Of the records in `statistics_split`, the sums are listed.
-    `run_id` is the run of the command.
+    `copies` is the dataset whose records are copied as they are; None where images are prepared. `normalization` are
+    the sums that normalize the pixels of a dataset that is added to. `hash_values` is True if the pre-pass compares
+    inputs with records of the same ids. `run_id` is the run of the command.
     """
 
     source: SourceOptions
@@ -75,8 +87,11 @@ class Job:
     run_id: str = ""
     payloads: Mapping[str, str] = field(default_factory=dict)
     segments: str | None = None
+    copies: Copies | None = None
     class_names: tuple[str, ...] | None = None
     statistics_split: str | None = None
+    normalization: ChannelSums | None = None
+    hash_values: bool = False
 
 
 def too_slow(id: str, seconds: float) -> JobError:

@@ -28,6 +28,7 @@ __all__ = ["Lock", "locked"]
 BEAT_SECONDS = 10.0
 _LEASE = 2.5  # beats: so that one that fails does no harm
 _TRIES = 3  # of a write that meets another one
+_READ_ONLY = ("http://", "https://")
 _IN_PROCESS = "memory:"  # a store that only this process sees
 
 
@@ -62,8 +63,10 @@ def locked(place: str, files: Directory) -> Iterator[Lock]:
     """Hold the lock of OUTPUT. Its file stays there unless `remove` of the lock is called.
 
     Raises:
-        UsageError: another job holds the lock.
+        UsageError: another job holds the lock, or the place is on a web server.
     """
+    if place.startswith(_READ_ONLY):
+        raise UsageError(f"{place}: is on a web server, which takes no files; give a place on a disk or in a bucket")
     hold = _file_lock(files.local / LOCK_NAME) if files.local is not None else _object_lock(place, files)
     with contextlib.ExitStack() as stack:
         try:

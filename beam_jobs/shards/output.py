@@ -31,7 +31,16 @@ from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.metadata.papers import foreign_papers
 from beam_jobs.plan.tasks import TASKS_NAME, read_tasks
 from beam_jobs.shards.lock import Lock, locked
-from beam_jobs.shards.owned_files import METADATA, TEMPORARY, expected_sizes, files_of, is_name_of_dataset
+from beam_jobs.shards.owned_files import (
+    METADATA,
+    TEMPORARY,
+    delete_unpublished,
+    expected_sizes,
+    files_of,
+    is_name_of_dataset,
+    remove_empty,
+    sizes_in,
+)
 from beam_jobs.terminal import counted, print_warning
 from shard_reader.errors import DatasetError
 from shard_reader.format.manifest import (
@@ -250,9 +259,10 @@ class Output:
         names = self.files.names()
         doomed = {name for name in names if TEMPORARY.fullmatch(name)}
         if MANIFEST_NAME not in names:
-            doomed |= self._owned() & set(names)
+            doomed |= self._owned() & {*names, *sizes_in(self.files)}
         doomed -= set(foreign_papers(self.files))
         self.files.delete_all(sorted(doomed))
+        remove_empty(self.files, {name.rpartition("/")[0] for name in doomed} - {""})
         # Last: until then it names the files of the job, for a next run if this one is interrupted.
         self.files.delete_folder(WORK)
 
@@ -267,23 +277,17 @@ class Output:
         if manifest is not None:
             if self.files.local is not None:
                 (self.files.local / WORK).mkdir(exist_ok=True)
-            sizes = self._sizes()
+            sizes = sizes_in(self.files)
             expected = expected_sizes(manifest)
-            ours = files_of(manifest) - set(foreign_papers(self.files))
-            owned = {name: sizes[name] for name in ours & sizes.keys()}
-            removed = {name: size for name, size in sorted(owned.items()) if size == expected.get(name, size)}
-            self._name_others(sorted((owned.keys() | expected.keys() & sizes.keys()) - removed.keys()))
-            # The list of files is written before the manifest goes: a run that is interrupted in between leaves
-            # either a whole dataset or the names of the files that are left to remove.
+            ours = (files_of(manifest) - set(foreign_papers(self.files))) & sizes.keys()
+            removed = {name: sizes[name] for name in sorted(ours) if sizes[name] == expected.get(name, sizes[name])}
+            self._name_others(sorted((ours | expected.keys() & sizes.keys()) - removed.keys()))
+            delete_unpublished(self.files, manifest)
+            # The list is written before the manifest goes: a run that is interrupted in between leaves either a whole
+            # dataset or the names of the files that are left to remove.
             self.files.write(_OWNED, [json.dumps(removed).encode()])
             self.files.delete(MANIFEST_NAME)
         self.clear()
-
-    def _sizes(self) -> dict[str, int]:
-        """The size of each file directly in OUTPUT. What is no file has none."""
-        if self.files.local is None:
-            return {file.name: file.size for file in self.files.walk() if "/" not in file.name}
-        return {name: self.files.size(name) for name in self.files.names() if (self.files.local / name).is_file()}
 
     def _name_others(self, names: Sequence[str]) -> None:
         """Name the files that the manifest names, and that are not of the dataset: they stay."""
@@ -305,7 +309,7 @@ class Output:
                     owned |= {name, index_name(name), dali_name(name)}
         with contextlib.suppress(FileNotFoundError, *_UNREADABLE):
             listed = json.loads(self.files.read(_OWNED))
-            sizes = self._sizes()
+            sizes = sizes_in(self.files)
             # Earlier versions listed the names alone.
             given = listed.items() if isinstance(listed, dict) else ((name, sizes.get(name)) for name in listed)
             owned.update(name for name, size in given if sizes.get(name, -1) == size and is_name_of_dataset(name))

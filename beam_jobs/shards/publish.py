@@ -16,7 +16,7 @@ from typing import Any
 
 from beam_jobs.errors import JobError
 from beam_jobs.images.changes import CHANGES
-from beam_jobs.images.measures.statistics import ChannelSums
+from beam_jobs.images.measures.statistics import ChannelSums, statistics_of
 from beam_jobs.metadata.card import Card
 from beam_jobs.metadata.papers import name_of, write_papers
 from beam_jobs.metadata.parquet import PART_NAME, join_parts
@@ -24,9 +24,11 @@ from beam_jobs.metadata.pictures import pictures
 from beam_jobs.metadata.tfds import metadata_files
 from beam_jobs.options import JobOptions, MaxRejects
 from beam_jobs.parallel import in_order, readers_of
-from beam_jobs.plan.duplicates import list_duplicates, list_near_duplicates
+from beam_jobs.plan.duplicates import Part, Records, list_duplicates, list_near_duplicates
 from beam_jobs.plan.listing import Listing
 from beam_jobs.plan.order import LISTING_REJECTS_NAME, PlannedInputs
+from beam_jobs.plan.schema.base import NothingToAdd
+from beam_jobs.plan.schema.earlier import REPLACED_NAME, earlier_part
 from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, read_tasks, task_name
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
@@ -44,11 +46,11 @@ from shard_reader.format.manifest import (
     THUMBNAILS_NAME,
     Counts,
     Fingerprint,
+    Host,
     Manifest,
     ShardTable,
     Split,
     Statistics,
-    Sums,
     index_name,
 )
 from shard_reader.printable import printable
@@ -56,14 +58,29 @@ from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync
 from shard_reader.storage.open import directory
 
-__all__ = ["Publication", "check_rejects", "publication_of", "publish", "statistics_of"]
+__all__ = ["Carried", "Publication", "check_rejects", "named", "publication_of", "publish"]
 
 _PIECE = 1 << 20  # bytes of a file that are written together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """Values of another dataset, whose records are copied: no image tells them again.
+
+    Its thumbnails are in the plan. `statistics` are those where the sums of each image are not known. `planned` and
+    `ignored` are counts of the manifest.
+    """
+
+    changed: Mapping[str, int]
+    hosts: Mapping[str, Host]
+    statistics: Statistics | None
+    planned: int
+    ignored: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """The values of the manifest that are not in any shard."""
+    """The values of the manifest that are not in any shard. `base` is the dataset that they are added to, if any."""
 
     output: str
     work: Work
@@ -84,7 +101,10 @@ class Publication:
     card: Card = field(default_factory=Card)
     excluded: int = 0
     near_distance: int | None = None
+    carried: Carried | None = None
     statistics_split: str | None = None
+    base: str | None = None
+    skipped: int = 0
 
 
 def publication_of(
@@ -122,6 +142,7 @@ def publication_of(
         excluded=listing.inputs.excluded,
         near_distance=options.near_distance,
         statistics_split=job.statistics_split,
+        base=None if listing.base is None else job.output.rpartition("/")[0],
         shards=tasks,
         listing_rejected=inputs.rejected,
         listing_dropped=inputs.dropped,
@@ -169,7 +190,9 @@ def _check(shards: AllShards, publication: Publication) -> None:
     inputs = publication.planned + publication.listing_rejected
     check_rejects(rejected - publication.listing_dropped, shards.first_defects, inputs, publication.max_rejects)
     if not any(shard.records for split in shards.shards.values() for shard in split):
-        first = "".join(f"\n  {_named(reject)}" for reject in shards.first)
+        if publication.base is not None:
+            raise NothingToAdd(rejected - publication.listing_dropped, "".join(map(named, shards.first_defects[:1])))
+        first = "".join(f"\n  {named(reject)}" for reject in shards.first)
         raise JobError(f"none of {inputs} images can be used, and a dataset has a record. The first:{first}")
 
 
@@ -179,14 +202,16 @@ def _with_files(
     """Write the files beside the shards. Returns the manifest with their checksums, and the counts of duplicates."""
     for path in shards.lists:
         output.write(path.name, _pieces(path))
-    output.write(THUMBNAILS_NAME, map(Thumbnail.to_line, shards.thumbnails))
+    lines = map(Thumbnail.to_line, shards.thumbnails)
+    output.write(THUMBNAILS_NAME, lines if publication.carried is None else output.lines(PLAN + THUMBNAILS_NAME))
     manifest = _with_duplicates(manifest, output, publication, scratch)
     _write_parquet(publication, output, scratch)
     _write_pixels(publication, output)
     others = {**metadata_files(manifest, name_of(output.uri(""))), **_pictures(manifest, publication.output)}
     for name, data in others.items():
         output.write(name, [data])
-    names = (REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, PARQUET_NAME, PIXELS_NAME, *others)
+    names = [REJECTS_NAME, SUSPECTS_NAME, DUPLICATES_NAME, THUMBNAILS_NAME, PARQUET_NAME, *others]
+    names += [PIXELS_NAME] if publication.statistics_split is not None else []
     return replace(manifest, files={name: output.sha256(name) for name in names})
 
 
@@ -198,14 +223,15 @@ def check_rejects(count: int, first: Iterable[Reject], inputs: int, limit: MaxRe
     """
     bound = limit.of(inputs)
     if count > bound:
-        named = "".join(f"\n  {_named(reject)}" for reject in islice(first, 3))
+        shown = "".join(f"\n  {named(reject)}" for reject in islice(first, 3))
         raise JobError(
-            f"of {inputs} images, at least {count} cannot be used; --max-rejects allows {bound}. The first:{named}\n"
+            f"of {inputs} images, at least {count} cannot be used; --max-rejects allows {bound}. The first:{shown}\n"
             "Repair or remove them, or allow more; with --max-rejects 1.0, rejects.jsonl will list them all."
         )
 
 
-def _named(reject: Reject) -> str:
+def named(reject: Reject) -> str:
+    """An input that cannot be used, with the reason."""
     return f"{printable(reject.uri)}: {reject.reason}: {printable(reject.message)}"
 
 
@@ -231,9 +257,11 @@ def _with_duplicates(manifest: Manifest, output: Directory, publication: Publica
     counts, warnings = Counter[str](), list[str]()
 
     def lines() -> Iterator[bytes]:
-        found = list_duplicates(manifest, output, scratch)
+        records = Records([*_earlier(publication, output), Part(manifest, output, {})])
+        first = records.starts[-2]
+        found = list_duplicates(records, scratch, first)
         if publication.near_distance is not None:
-            near = list_near_duplicates(manifest, output, scratch, publication.near_distance, warnings.append)
+            near = list_near_duplicates(records, scratch, publication.near_distance, warnings.append, first)
             found = chain(found, near)
         for line in found:
             kind = "near_" if line["near"] else ""
@@ -255,6 +283,13 @@ def _with_duplicates(manifest: Manifest, output: Directory, publication: Publica
     return replace(manifest, counts=found, warnings=(*manifest.warnings, *warnings))
 
 
+def _earlier(publication: Publication, output: Directory) -> list[Part]:
+    """The records of the dataset that the new ones are added to."""
+    if publication.base is None:
+        return []
+    return [earlier_part(publication.base, output.read(PLAN + REPLACED_NAME))]
+
+
 def _write_parquet(publication: Publication, output: Directory, scratch: Path) -> None:
     """Join the rows of all shards to one table."""
     joined, shards = scratch / PARQUET_NAME, publication.work.shards
@@ -270,6 +305,8 @@ def _write_parquet(publication: Publication, output: Directory, scratch: Path) -
 def _write_pixels(publication: Publication, output: Directory) -> None:
     """Join the sums of the records of all shards to one list."""
     split, shards = publication.statistics_split, publication.work.shards
+    if split is None:  # records that are copied, whose sums are not known
+        return
 
     def read(task: ShardTask) -> bytes:
         return output.read(f"{shards}/{task.name}/{PIXELS_NAME}")
@@ -319,45 +356,44 @@ def _manifest(shards: AllShards, publication: Publication) -> Manifest:
     fields = publication.fields
     # The shape that all images have: what was seen decides, and not an option.
     fields = {**fields, **{name: replace(fields[name], shape=shape) for name, shape in shards.shapes.items()}}
+    carried = publication.carried or Carried(
+        changed=shards.changed,
+        hosts=shards.hosts,
+        statistics=None,
+        planned=publication.planned,
+        ignored=publication.layout.ignored,
+    )
+    split = publication.statistics_split
+    measured = None if split is None else statistics_of(split, shards.sums.get(split, ChannelSums()))
     return Manifest(
         fields=fields,
         formats=publication.formats,
         splits=splits,
         class_names=publication.class_names,
-        statistics=_statistics(publication.statistics_split, shards.sums),
+        statistics=measured or carried.statistics,
         counts=Counts(
-            ignored=publication.layout.ignored,
-            planned=publication.planned,
+            ignored=carried.ignored,
+            planned=carried.planned,
             written=sum(split.records for split in splits.values()),
             rejected=publication.listing_rejected + shards.rejected,
             suspects=shards.suspects,
             excluded=publication.excluded,
-            changed={kind: shards.changed[kind] for kind in CHANGES if shards.changed[kind]},
+            skipped=publication.skipped,
+            changed={kind: carried.changed[kind] for kind in CHANGES if carried.changed.get(kind)},
         ),
         seed=publication.seed,
         options={**publication.options, **_normalization(publication, shards)},
         fingerprint=publication.fingerprint,
         left_out=publication.layout.left_out,
         warnings=publication.layout.warnings,
-        hosts=shards.hosts,
+        hosts=carried.hosts,
     )
 
 
 def _normalization(publication: Publication, shards: AllShards) -> dict[str, Any]:
     """The sums with whose mean and deviation pixels are normalized: those of a later generation may be others."""
+    if publication.carried is not None:
+        return {}
     if publication.options.get("image", {}).get("normalize") != "dataset" or publication.statistics_split is None:
         return {}
     return {"normalization": asdict(shards.sums[publication.statistics_split])}
-
-
-def _statistics(split: str | None, sums: Mapping[str, ChannelSums]) -> Statistics | None:
-    return None if split is None or split not in sums else statistics_of(split, sums[split])
-
-
-def statistics_of(split: str, sums: ChannelSums) -> Statistics | None:
-    """The statistics of a split from its sums; None if these fit no one mean, or are of no pixel."""
-    if sums.pixels == 0 or sums.mixed:
-        return None
-    mean, std = sums.mean_std()
-    exact = Sums(total=sums.total, squares=sums.squares, peak=sums.peak)
-    return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std, scaled=sums.has_range, sums=exact)

@@ -34,6 +34,7 @@ from beam_jobs.meter import Meter
 from beam_jobs.parallel import in_order
 from beam_jobs.plan.tasks import ShardTask, read_references
 from beam_jobs.shards.job import Job, Watcher
+from beam_jobs.shards.records.copied import copied_record
 from beam_jobs.shards.records.record import Prepared, Shape, common_shapes, hash_reference, labels_of, prepare_reference
 from beam_jobs.shards.thumbnails import Thumbnails
 from beam_jobs.shards.written_shard import (
@@ -340,7 +341,11 @@ def image_maker(
 
     def make(reference: Reference, begin: Begin) -> tuple[Prepared | Reject, Meter]:
         meter = Meter()
-        record = prepare_reference(reference, job, statistics, decoding(begin), thumbnails, meter)
+        record: Prepared | Reject
+        if job.copies is not None:
+            record = copied_record(reference, job, meter)
+        else:
+            record = prepare_reference(reference, job, statistics, decoding(begin), thumbnails, meter)
         meter.lap("other")
         return record, meter
 

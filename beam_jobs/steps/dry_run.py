@@ -15,11 +15,13 @@ from beam_jobs.external_sort import Spill
 from beam_jobs.options import JobOptions
 from beam_jobs.plan.listing import list_input
 from beam_jobs.plan.order import PlannedInputs, statistics_split
+from beam_jobs.plan.schema.base import Base
 from beam_jobs.runners.jobs import worker_count
 from beam_jobs.runners.local import import_beam_meanwhile, is_local
 from beam_jobs.shards.output import Output, output_directory
 from beam_jobs.shards.records.record import image_fields, labels_of
 from beam_jobs.sources.files.interface import Reference, Source
+from beam_jobs.steps.known import Known, same_ids
 from beam_jobs.steps.planner import Plan, Run, make_plan, take_sample, worker_processes
 from beam_jobs.steps.result import plain_json
 from beam_jobs.steps.sample import Sample
@@ -158,13 +160,14 @@ class DryRun:
         return lines
 
 
-def dry_run(options: JobOptions, source: Source, why: str) -> DryRun:
+def dry_run(options: JobOptions, source: Source, why: str, base: Base | None = None) -> DryRun:
     """Make the plan of a job in a temporary folder.
 
     Args:
         options: the options of the command.
         source: the source of the images.
         why: the reason for this source, in words.
+        base: the dataset that the inputs are added to. Those with the id of a record count as the same.
 
     Raises:
         UsageError: INPUT, OUTPUT or an option does not allow the job.
@@ -175,15 +178,26 @@ def dry_run(options: JobOptions, source: Source, why: str) -> DryRun:
     with tempfile.TemporaryDirectory(prefix="image-shards-") as folder, worker_processes(options) as workers:
         run = Run(options, Path(folder), workers)
         beam = import_beam_meanwhile() if is_local(options.beam) else None
-        listing = list_input(options, source, why, Spill(run.scratch))
+        listing = list_input(options, source, why, Spill(run.scratch), base)
         tally = Tally(listing.schema.count_classes)
-        plan = make_plan(run, listing, on_reference=tally.add)
+        known = None if base is None else same_ids(run, listing, base)
+        plan = make_plan(run, listing, on_reference=tally.add, skipped=known or ())
         # A job on this machine needs all of this, too, so its first image comes as late, on a machine of any speed.
         if beam is not None:
             beam.join()
         elapsed = time.monotonic() - began
         sample = take_sample(run, listing, plan.inputs, _SAMPLE)
-    return _described(options, output_state(output, listing.fingerprint), plan, tally, sample, elapsed)
+    state = output_state(output, listing.fingerprint) if base is None else _base_state(base, known)
+    return _described(options, state, plan, tally, sample, elapsed)
+
+
+def _base_state(base: Base, known: Known | None) -> str:
+    """The dataset that inputs are added to, in words."""
+    manifest = base.manifest
+    text = f"has generation {manifest.generation} of {counted(manifest.records, 'record')}, another would be added"
+    if known is None or not known.skipped:
+        return text
+    return f"{text}; {counted(known.skipped, 'input')} with a known id would be compared, and not counted here"
 
 
 def _described(options: JobOptions, state: str, plan: Plan, tally: Tally, sample: Sample, elapsed: float) -> DryRun:
@@ -194,7 +208,7 @@ def _described(options: JobOptions, state: str, plan: Plan, tally: Tally, sample
     fixed = thumbnails + (cpus or 1) * sample.start_seconds
     passes = tuple(_passes(options, inputs, tally, sample, fixed))
     return DryRun(
-        output=options.output,
+        output=options.output if plan.listing.base is None else plan.listing.base.place,
         state=state,
         formats=options.formats,
         splits={name: _split(ordered.records, shards[name], sample) for name, ordered in inputs.ordered.items()},
@@ -241,7 +255,7 @@ def _passes(options: JobOptions, inputs: PlannedInputs, tally: Tally, sample: Sa
         passes.append(of("HashInputs", everything, sample.cpu_seconds, "and decodes them, to find duplicates"))
     elif options.drop_duplicates:
         passes.append(of("HashInputs", everything, sample.read_seconds, "once more, to find duplicates"))
-    if options.image.normalize == "dataset":
+    if options.image.normalize == "dataset" and not options.append:
         split = statistics_split(everything)
         passes.append(of("MeasureShards", [split], sample.cpu_seconds, f"of {printable(split)} once more"))
     return [*passes, of("WriteShards", everything, sample.cpu_seconds, "to write them", fixed)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from beam_jobs.options import JobOptions
 from beam_jobs.plan.deduplicate import Deduplicated
 from beam_jobs.plan.listing import Listing
 from beam_jobs.plan.order import PlannedInputs, plan_inputs
+from beam_jobs.plan.schema.base import NothingToAdd
 from beam_jobs.plan.tasks import TASKS_NAME, first_references, plan_shards, shard_count
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.jobs import job_of, robots_in
 from beam_jobs.runners.workers import Workers
 from beam_jobs.shards.job import Watcher
 from beam_jobs.shards.output import PLAN, Work
-from beam_jobs.shards.publish import check_rejects
+from beam_jobs.shards.publish import check_rejects, named
 from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.sources.files.interface import Reference
 from beam_jobs.steps.result import OnProgress
@@ -72,6 +73,7 @@ def make_plan(
     found: Deduplicated = _NOTHING_FOUND,
     sample: Sample | None = None,
     on_reference: Callable[[str, Reference], None] | None = None,
+    skipped: Iterable[int] = (),
 ) -> Plan:
     """Decide which image goes where. Writes to the scratch folder alone.
 
@@ -81,8 +83,10 @@ def make_plan(
         found: the inputs to leave out, and those that stay together.
         sample: the sample of an earlier plan.
         on_reference: called with the split and each of its references.
+        skipped: the ranks of inputs that are in the dataset already.
 
     Raises:
+        NothingToAdd: all inputs are in the dataset already.
         UsageError: an option does not fit INPUT.
         JobError: the listing alone rejects too many images, or the sample cannot be taken.
     """
@@ -97,8 +101,13 @@ def make_plan(
         run.scratch,
         found.dropped,
         found.grouped,
+        skipped=skipped,
+        splits=None if listing.base is None else listing.base.manifest.splits,
         on_reference=on_reference,
     )
+    if listing.base is not None and not inputs.planned:
+        first = next(iter(inputs.first_rejects), None)
+        raise NothingToAdd(inputs.rejected - inputs.dropped, "" if first is None else named(first))
     rejected = inputs.rejected - inputs.dropped
     check_rejects(rejected, inputs.first_rejects, listing.inputs.count, options.max_rejects)
     if sample is None and options.shards.by == "bytes":

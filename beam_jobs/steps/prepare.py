@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
-from beam_jobs.errors import Interrupted, JobError, LostJobError, UsageError
+from beam_jobs.errors import JobError, UsageError
 from beam_jobs.external_sort import Spill
 from beam_jobs.metadata.papers import foreign_papers, write_papers
 from beam_jobs.meter import Meter
 from beam_jobs.options import JobOptions
+from beam_jobs.plan.duplicates import Records
 from beam_jobs.plan.fingerprint import check_same, identity
-from beam_jobs.plan.listing import list_input
+from beam_jobs.plan.listing import Listing, list_input
 from beam_jobs.plan.order import statistics_split
+from beam_jobs.plan.schema.base import Base
+from beam_jobs.plan.schema.earlier import earlier_part
 from beam_jobs.report.report import make_report, need_report_packages
 from beam_jobs.runners.engines import check_engine, check_places
 from beam_jobs.runners.jobs import job_of, with_threads
@@ -31,6 +32,8 @@ from beam_jobs.shards.thumbnails import share_of
 from beam_jobs.sources.files.interface import Source
 from beam_jobs.sources.known import open_source, recognised
 from beam_jobs.steps.dry_run import DryRun, dry_run
+from beam_jobs.steps.failures import explained, in_words
+from beam_jobs.steps.known import Known, find_known
 from beam_jobs.steps.planner import Plan, Run, make_plan, worker_processes
 from beam_jobs.steps.result import OnProgress, PrepareResult
 from beam_jobs.steps.summary import Progress, summary
@@ -39,20 +42,12 @@ from beam_jobs.terminal import counted, print_status, print_warning
 from beam_jobs.tools.dataset_files import REPORT_NAME
 from shard_reader.errors import ShardsError
 from shard_reader.format.manifest import MANIFEST_NAME, PAPER_NAMES, Manifest
-from shard_reader.storage.open import is_url, local_path
+from shard_reader.storage.open import local_path
 
 __all__ = ["plan", "prepare"]
 
 
-@dataclass(slots=True)
-class _Reached:
-    """The changes that a run has made to OUTPUT, for the message of an error."""
-
-    removed: bool = False  # the dataset that was there
-    begun: bool = False
-
-
-def plan(options: JobOptions) -> DryRun:
+def plan(options: JobOptions, base: Base | None = None) -> DryRun:
     """The plan of a job, of which nothing is written.
 
     Raises:
@@ -61,20 +56,22 @@ def plan(options: JobOptions) -> DryRun:
         JobError: the listing alone rejects too many images, or the sample cannot be taken.
     """
     _check_places(options)
-    with _in_words(options):
+    with in_words(options.source.input, options.output):
         found, why = recognised(options.source)
-        return dry_run(options, open_source(found), why)
+        return dry_run(options, open_source(found), why, base)
 
 
-def prepare(options: JobOptions, on_progress: OnProgress | None = None) -> PrepareResult:
+def prepare(options: JobOptions, on_progress: OnProgress | None = None, base: Base | None = None) -> PrepareResult:
     """Make the dataset.
 
     Args:
         options: the options of the job.
         on_progress: called with the progress whenever it has changed, at most ten times a second. Its error ends the
             job.
+        base: the dataset that this one is a part of, if it is; it does not change.
 
     Raises:
+        NothingToAdd: `base` has all inputs already.
         UsageError: INPUT, OUTPUT or an option does not allow it.
         Interrupted: the user pressed Ctrl-C; the message names the work that is kept.
         JobError: the job failed; the message names the work that is kept.
@@ -83,7 +80,7 @@ def prepare(options: JobOptions, on_progress: OnProgress | None = None) -> Prepa
     _check_places(options)
     if options.report:
         need_report_packages()
-    with _in_words(options):
+    with in_words(options.source.input, options.output):
         found, why = recognised(options.source)
         source = open_source(found)
         if not is_local(options.beam):
@@ -91,29 +88,13 @@ def prepare(options: JobOptions, on_progress: OnProgress | None = None) -> Prepa
         with claimed(options.output, overwrite=options.overwrite) as output:
             finished = output.manifest()
             if finished is not None and not options.overwrite:
-                return _nothing_to_do(options, source, why, finished, output)
+                return _nothing_to_do(options, source, why, finished, output, base)
             with log_file(options.log_json) as log:
-                manifest, spent = _make_dataset(options, source, why, output, finished, log, on_progress)
+                manifest, spent = _make_dataset(options, source, why, output, finished, log, on_progress, base)
             _name_foreign_papers(output)
             seconds = time.monotonic() - began
             text = summary(manifest, options.output, seconds, spent)
             return _result(options, output, manifest, text, seconds, was_finished=False)
-
-
-@contextlib.contextmanager
-def _in_words(options: JobOptions) -> Iterator[None]:
-    """Turn Ctrl-C, and the errors that the libraries of stores raise, into errors of a job."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; the same command says how much is finished, and goes on") from None
-    except (JobError, OSError):
-        raise
-    except Exception as error:
-        # The libraries of stores have error classes of their own. On a disk, any other error is a bug.
-        if is_url(options.source.input) or is_url(options.output):
-            raise JobError(f"{type(error).__name__}: {error}") from error
-        raise
 
 
 def _check_places(options: JobOptions) -> None:
@@ -139,7 +120,9 @@ def _check_places(options: JobOptions) -> None:
     check_places(options.beam, {"INPUT": input, "OUTPUT": options.output, **given})
 
 
-def _nothing_to_do(options: JobOptions, source: Source, why: str, finished: Manifest, output: Output) -> PrepareResult:
+def _nothing_to_do(
+    options: JobOptions, source: Source, why: str, finished: Manifest, output: Output, base: Base | None
+) -> PrepareResult:
     """The result for a finished dataset, after a check that the same inputs and options made it.
 
     With a card, its papers are written again.
@@ -148,8 +131,9 @@ def _nothing_to_do(options: JobOptions, source: Source, why: str, finished: Mani
         raise UsageError(
             f"--dali-index: {options.output} was finished without it; `image-shards index --dali` adds the indexes"
         )
-    here = identity(list_input(options, source, why, None).fingerprint, options.deciding())
-    check_same(identity(finished.fingerprint, finished.options), here, options.output)
+    here = identity(list_input(options, source, why, None, base).fingerprint, options.deciding())
+    # Later generations are of other commands.
+    check_same(identity(finished.history[0].fingerprint, finished.options), here, options.output)
     counts = f"{counted(finished.counts.written, 'image')}, {finished.counts.rejected} rejected"
     text = f"{options.output}: is finished, nothing to do ({counts})"
     if options.card:
@@ -199,21 +183,28 @@ def _make_dataset(
     finished: Manifest | None,
     log: IO[bytes] | None,
     on_progress: OnProgress | None,
+    base: Base | None,
 ) -> tuple[Manifest, Meter]:
     """List, plan and write. Returns the manifest, and the time of all workers."""
     # Nothing is removed before every defect of options and INPUT is found: the plan is made in scratch, then moved.
-    with _explained(output, options) as reached, output.scratch() as scratch, worker_processes(options) as workers:
+    with (
+        explained(output, overwrite=options.overwrite) as reached,
+        output.scratch() as scratch,
+        worker_processes(options) as workers,
+    ):
         run = Run(options, scratch, workers, on_progress)
         import_beam_meanwhile()  # in a thread, while this one lists
-        listing = list_input(options, source, why, Spill(scratch))
+        listing = list_input(options, source, why, Spill(scratch), base)
         job = identity(listing.fingerprint, options.deciding())
         _check_left(options, output, job)
         output.copy_robots(scratch)
-        plan = make_plan(run, listing)
+        known, earlier = _known(run, listing, output, job)
+        plan = make_plan(run, listing, skipped=known or ())
         # Beside a dataset to be overwritten: the second plan may still raise, as for a split without images.
         if options.drop_duplicates or options.acts_on_near_duplicates:
             output.begin(job)
-            plan = make_plan(run, listing, find_duplicates(run, listing, output), plan.sample)
+            found = find_duplicates(run, listing, output, known or (), earlier)
+            plan = make_plan(run, listing, found, plan.sample, skipped=known or ())
         if options.overwrite:
             reached.removed = finished is not None
             output.discard()
@@ -221,7 +212,7 @@ def _make_dataset(
         output.begin(job)
         output.install(plan.files)
         shards = ShardLog(output.files, Work(listing.fingerprint.digest), uuid.uuid4().hex, log)
-        _write(run, plan, output, shards)
+        _write(run, plan, output, shards, 0 if known is None else known.skipped)
     manifest = output.manifest()
     if manifest is None:
         raise JobError(f"{options.output}: the pipeline ended without a manifest")
@@ -229,31 +220,15 @@ def _make_dataset(
     return manifest, shards.total
 
 
-@contextlib.contextmanager
-def _explained(output: Output, options: JobOptions) -> Iterator[_Reached]:
-    """Add the work that is kept to the messages of errors."""
-    reached = _Reached()
-    try:
-        yield reached
-    except (JobError, OSError, KeyboardInterrupt) as error:
-        # An interrupt may come after the manifest was written: then the dataset is finished.
-        if not isinstance(error, KeyboardInterrupt) or not reached.begun or output.manifest() is None:
-            _explain(error, output, reached, options.overwrite)
-
-
-def _explain(error: BaseException, output: Output, reached: _Reached, overwrite: bool) -> NoReturn:
-    """Raise an error again, with the work that is kept."""
-    if isinstance(error, (UsageError, LostJobError)):
-        raise error
-    kept = ""
-    with contextlib.suppress(Exception):  # the store may be unreachable, which may be the error itself
-        kept = output.kept(overwrite)
-    if isinstance(error, OSError):
-        error = JobError(f"{error.filename or output.place}: {error.strerror or error}")
-    if isinstance(error, JobError):
-        raise JobError(f"{error}\n{kept}".strip()) from error
-    removed = "the dataset that was in OUTPUT is removed, as --overwrite says"
-    raise Interrupted(f"interrupted; {kept or (removed if reached.removed else 'OUTPUT is as it was')}") from None
+def _known(run: Run, listing: Listing, output: Output, job: dict[str, Any]) -> tuple[Known | None, Records | None]:
+    """The inputs that the dataset has already to which they are added, and its records that stay."""
+    base = listing.base
+    if base is None:
+        return None, None
+    output.begin(job)
+    known = find_known(run, listing, base, output)
+    acts = run.options.drop_duplicates or run.options.acts_on_near_duplicates
+    return known, Records([earlier_part(base.place, known.replaced.astype("<u8").tobytes())]) if acts else None
 
 
 def _check_left(options: JobOptions, output: Output, job: dict[str, Any]) -> None:
@@ -265,13 +240,14 @@ def _check_left(options: JobOptions, output: Output, job: dict[str, Any]) -> Non
         check_same(left, job, options.output)
 
 
-def _write(run: Run, plan: Plan, output: Output, log: ShardLog) -> None:
+def _write(run: Run, plan: Plan, output: Output, log: ShardLog, skipped: int) -> None:
     """Write the shards of the plan that is in OUTPUT, log and publish them."""
     options, listing = run.options, plan.listing
     job = job_of(options, listing, options.output, Work(listing.fingerprint.digest), run.shared)
-    split = statistics_split(list(plan.shards))
+    split = statistics_split(list(plan.shards)) if listing.base is None else listing.base.statistics_split
     job = replace(with_threads(job, options, plan.tasks), run_id=log.run_id, statistics_split=split)
     publication = publication_of(options, listing, plan.inputs, plan.shards, plan.tasks, job)
+    publication = replace(publication, skipped=skipped)
     if finished := output.finished():
         print_status(f"{finished} of {counted(plan.tasks, 'shard')} are finished: they are checked and kept")
     steps = plan.inputs.planned + _measured(options, plan)
@@ -289,6 +265,6 @@ def _write(run: Run, plan: Plan, output: Output, log: ShardLog) -> None:
 
 def _measured(options: JobOptions, plan: Plan) -> int:
     """Number of images that are read a second time, for the statistics."""
-    if options.image.normalize != "dataset":
+    if options.image.normalize != "dataset" or plan.listing.base is not None:
         return 0
     return plan.inputs.ordered[statistics_split(list(plan.shards))].records

@@ -66,12 +66,16 @@ class PrepareResult:
 
     def rejects(self) -> Iterator[Reject]:
         """The inputs that are not in the dataset, one at a time: there may be as many as inputs."""
-        if self.counts.rejected:
-            yield from map(Reject.from_line, directory(self.output).lines(REJECTS_NAME))
+        for name in self._reject_lists() if self.counts.rejected else ():
+            yield from map(Reject.from_line, directory(self.output).lines(name))
 
     def to_json(self) -> str:
         """One object of JSON, without the secrets of URLs."""
         return json.dumps(plain_json(self._body()), indent=2)
+
+    def _reject_lists(self) -> tuple[str, ...]:
+        """The lists of rejects of all generations."""
+        return self.manifest.lists(REJECTS_NAME) or (REJECTS_NAME,)
 
     def _body(self) -> dict[str, Any]:
         manifest, place = self.manifest, directory(self.output)
@@ -79,6 +83,7 @@ class PrepareResult:
             "output": self.output,
             "manifest": place.uri(MANIFEST_NAME),
             "was_finished": self.was_finished,
+            "generation": manifest.generation,
             "seconds": round(self.seconds, 3),
             "formats": list(manifest.formats),
             "splits": {
@@ -94,7 +99,7 @@ class PrepareResult:
             "fields": list(manifest.fields),
             "left_out": [asdict(one) for one in manifest.left_out],
             "warnings": list(manifest.warnings),
-            "rejects": place.uri(REJECTS_NAME) if self.counts.rejected else None,
+            "rejects": place.uri(self._reject_lists()[-1]) if self.counts.rejected else None,
             "report": self.report,
         }
 

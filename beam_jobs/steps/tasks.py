@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from beam_jobs.plan.deduplicate import Deduplicated, deduplicate
+from beam_jobs.plan.duplicates import Records
 from beam_jobs.plan.listing import Listing
 from beam_jobs.plan.order import plan_inputs
 from beam_jobs.plan.tasks import HASH_TASKS_NAME, plan_shards, read_tasks
@@ -25,10 +26,29 @@ __all__ = ["Step", "find_duplicates", "run_tasks"]
 _HASHED_TOGETHER = 4096  # inputs of one task of the pre-pass
 
 
-def find_duplicates(run: Run, listing: Listing, output: Output) -> Deduplicated:
-    """Read and hash every input, and decide about those with the same bytes, and those that look alike."""
+def find_duplicates(
+    run: Run, listing: Listing, output: Output, skipped: Iterable[int] = (), earlier: Records | None = None
+) -> Deduplicated:
+    """Read and hash every input, and decide about those with the same bytes, and those that look alike.
+
+    Args:
+        run: the run of the command.
+        listing: the listing of INPUT.
+        output: OUTPUT.
+        skipped: the ranks of inputs that are in the dataset already.
+        earlier: the records of the dataset that inputs are added to.
+    """
     options, source, schema = run.options, listing.source, listing.schema
-    inputs = plan_inputs(listing.everything(), source, schema, options.split, options.seed, run.scratch, together=True)
+    inputs = plan_inputs(
+        listing.everything(),
+        source,
+        schema,
+        options.split,
+        options.seed,
+        run.scratch,
+        skipped=skipped,
+        together=True,
+    )
     ((split, ordered),) = inputs.ordered.items()
     count = max(1, -(-ordered.records // _HASHED_TOGETHER))
     tasks = plan_shards(inputs.ordered, {split: count}, run.scratch, PLAN, HASH_TASKS_NAME)
@@ -50,6 +70,7 @@ def find_duplicates(run: Run, listing: Listing, output: Output) -> Deduplicated:
         options,
         schema.class_names,
         run.scratch,
+        earlier,
     )
     print_status(f"HashInputs: {found.text}")
     for line in found.warnings:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.sources.files.interface import Pixels
+from shard_reader.format.manifest import Statistics, Sums
 
-__all__ = ["ChannelSums", "MeanStd"]
+__all__ = ["ChannelSums", "MeanStd", "statistics_of"]
 
 _ROWS = 256  # of 255 squared: less than 2 to the 24
 
@@ -144,6 +145,15 @@ class ChannelSums:
         # In integers up to the division: a difference of large floats would lose the result.
         variances = ((n * sq - t * t) / (n * n) for t, sq in zip(self.total, self.squares, strict=True))
         return mean, tuple(variance**0.5 / self.peak for variance in variances)
+
+
+def statistics_of(split: str, sums: ChannelSums) -> Statistics | None:
+    """The statistics of a split from its sums; None if these fit no one mean, or are of no pixel."""
+    if sums.pixels == 0 or sums.mixed:
+        return None
+    mean, std = sums.mean_std()
+    exact = Sums(total=sums.total, squares=sums.squares, peak=sums.peak)
+    return Statistics(split=split, pixels=sums.pixels, mean=mean, std=std, scaled=sums.has_range, sums=exact)
 
 
 def _exact_sums(values: NDArray[np.float32]) -> tuple[int, int]:

@@ -38,7 +38,8 @@ class Schema:
 
     `count_classes` is True if there are few enough labels to count the records of each. Inputs of the splits in
     `unlabelled` may have no label. `payloads` has the roles of further images and of bytes, and `segments` the form of
-    outlines, as in `Layout`. `named_objects` is True if the classes of objects are names, or indexes into the
+    outlines, as in `Layout`. `own_numbers` has the number of each class that INPUT gives by a number of its own; None
+    where these are the same. `named_objects` is True if the classes of objects are names, or indexes into the
     file of `--classes`.
     """
 
@@ -56,6 +57,7 @@ class Schema:
     named_objects: bool = False
     payloads: Mapping[str, str] = field(default_factory=dict)
     segments: str | None = None
+    own_numbers: tuple[int, ...] | None = None
 
     def reference(self, entry: Entry) -> tuple[Reference, str | None] | Problem:
         """The reference of an entry, with every value converted to the type of its field, and its split."""
@@ -81,13 +83,25 @@ class Schema:
                 values[own] = converted(value, self.fields[own])
             except (ValueError, TypeError, OverflowError):
                 return Problem("bad-field", f"{name} is {value!r:.80}, no {type_text(self.fields[own])}")
+            if name == _OBJECT_LABEL and self.own_numbers is not None and not self.named_objects:
+                known = range(len(self.own_numbers))
+                wrong = next((one for one in values[own] if one not in known), None)
+                if wrong is not None:
+                    return Problem("unknown-class", f"the class {wrong} of an object has no name")
+                values[own] = [self.own_numbers[one] for one in values[own]]
         return Reference(entry.id, entry.size, entry.place, values, entry.frame, entry.payloads), entry.split
 
     def _object_class(self, label: str | int) -> int | None:
         """The number of the class of an object; None for an unknown class."""
         if isinstance(label, str):
             return self.labels.get(label)
-        return label if 0 <= label < len(self.labels) else None
+        return self._own_number(label)
+
+    def _own_number(self, number: int) -> int | None:
+        """The number of the class that has a number in INPUT; None for an unknown class."""
+        if self.own_numbers is None:
+            return number if 0 <= number < len(self.labels) else None
+        return self.own_numbers[number] if 0 <= number < len(self.own_numbers) else None
 
     def _label(self, label: Label | None, split: str | None) -> int | list[int] | Problem:
         if label is None and split in self.unlabelled:
@@ -110,9 +124,9 @@ class Schema:
         if found is not None:
             return found
         if isinstance(label, int) or (self.untyped and INTEGER.fullmatch(label)):
-            number = int(label)  # an index into --classes FILE
-            if 0 <= number < len(self.labels):
-                return number
+            own = self._own_number(int(label))  # an index into --classes FILE
+            if own is not None:
+                return own
         if isinstance(label, str) and not is_text(label):
             return Problem("bad-label", f"the label {label!r} is no text")
         return Problem("unknown-class", f"the class {label!r} is not in --classes")

@@ -146,7 +146,8 @@ def hash_reference(reference: Reference, job: Job, turn: AbstractContextManager[
     """The hash of an input, 16 bytes; zeros for an input that cannot be read, and will be a reject.
 
     With `job.hash_pixels`, 24 bytes follow: `phash`, `dhash` and the number of pixels of the upright input, as
-    big-endian integers; zeros for an input that cannot be decoded. Decoding is done within `turn`.
+    big-endian integers; zeros for an input that cannot be decoded. Decoding is done within `turn`. With
+    `job.hash_values`, the 16 bytes are `content_hash` and `values_hash`.
 
     Raises:
         JobError: the input could not be read for a reason that may pass.
@@ -156,6 +157,9 @@ def hash_reference(reference: Reference, job: Job, turn: AbstractContextManager[
             raise BadInput("crash", job.crashers[reference.id])
         check_objects(reference.values, job.boxes)
         data = read_image(reference, job)
+        if job.hash_values:
+            found = values_hash(reference, read_payloads(reference, job), job)
+            return _hash(data)[:8] + found.to_bytes(8, signed=True)
     except BadInput:
         return bytes(16 + 24 * job.hash_pixels)
     if not job.hash_pixels:
@@ -176,8 +180,9 @@ def _pixel_hash(data: bytes | Pixels, job: Job) -> bytes:
 def _input_hash(data: bytes | Pixels, reference: Reference) -> bytes:
     found = _hash(data)
     # The declared size of an image is checked later. With it in the hash, an input with a wrong size cannot be the
-    # one that is kept of several, and then be rejected.
-    return xxhash.xxh3_128_digest(found + repr(reference.frame).encode()) if reference.frame else found
+    # one that is kept of several, and then be rejected. The first half stays that of the bytes, which records have.
+    more = xxhash.xxh3_128_digest(found + repr(reference.frame).encode()) if reference.frame else found
+    return found[:8] + more[8:]
 
 
 def common_shapes(one: Mapping[str, Shape], other: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -212,7 +217,8 @@ def values_hash(reference: Reference, others: Mapping[str, bytes | Pixels], job:
 def _named(label: Any, names: Sequence[str]) -> Any:
     if isinstance(label, list):
         return [_named(one, names) for one in label]
-    return names[label] if 0 <= label < len(names) else label
+    # Names of classes of objects may be texts of the inputs' own.
+    return names[label] if isinstance(label, int) and 0 <= label < len(names) else label
 
 
 def _signed(digest: bytes) -> int:
