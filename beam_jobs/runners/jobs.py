@@ -60,6 +60,7 @@ def job_of(options: JobOptions, listing: Listing, output: str, work: Work, share
         threads=_REMOTE_THREADS if is_url(source.input) else 1,
         decoders=2 if is_url(source.input) else 1,
         max_seconds=options.max_seconds,
+        normalization=None if listing.base is None else listing.base.normalization,
         dali_index=options.dali_index,
         reading=Reading(
             max_bytes=options.image.max_bytes,

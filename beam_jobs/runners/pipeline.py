@@ -3,7 +3,7 @@
 ```
 OUTPUT ── ListShards ── ShardTask ── WriteShards ── WrittenShard ── their number ── Publish ── manifest
   └── ListMeasured ── ShardTask ── MeasureShards ── ChannelSums ── summed ── to WriteShards  (--normalize dataset only)
-OUTPUT ── ListInputs ── ShardTask ── HashInputs      (--drop-duplicates only; a pipeline of its own, before the plan)
+OUTPUT ── ListInputs ── ShardTask ── HashInputs      (for duplicates and --append; a pipeline of its own, before)
 ```
 """
 
@@ -26,7 +26,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_jobs.images.measures.statistics import ChannelSums
 from beam_jobs.plan.order import statistics_split
-from beam_jobs.plan.tasks import HASH_TASKS_NAME, TASKS_NAME, ShardTask, read_tasks
+from beam_jobs.plan.tasks import HASH_TASKS_NAME, KNOWN_TASKS_NAME, TASKS_NAME, ShardTask, read_tasks
 from beam_jobs.runners.inline import inline_calls
 from beam_jobs.runners.workers import ShardFunction, workers_of
 from beam_jobs.shards.job import Job
@@ -43,15 +43,16 @@ __all__ = ["NAMESPACE", "HashInputs", "ListShards", "MeasureShards", "WriteShard
 
 
 def build_hashing(pipeline: beam.Pipeline, job: Job, run: str) -> None:
-    """Add the pre-pass that hashes every input to `pipeline`, for --drop-duplicates."""
-    tasks = pipeline | "ListInputs" >> ListShards(job.output, name=HASH_TASKS_NAME)
+    """Add the pre-pass that hashes inputs to `pipeline`: all of them, or those with the id of a record."""
+    name = KNOWN_TASKS_NAME if job.hash_values else HASH_TASKS_NAME
+    tasks = pipeline | "ListInputs" >> ListShards(job.output, name=name)
     _ = tasks | "HashInputs" >> HashInputs(job, run)
 
 
 def build(pipeline: beam.Pipeline, job: Job, publication: Publication, run: str) -> None:
     """Add the whole job to `pipeline`."""
-    statistics: Any = None
-    if job.image.normalize == "dataset":
+    statistics: Any = job.normalization
+    if statistics is None and job.image.normalize == "dataset":
         measured = pipeline | "ListMeasured" >> ListShards(job.output, statistics_split(publication.splits))
         sums = measured | "MeasureShards" >> MeasureShards(job, run)
         statistics = beam.pvalue.AsSingleton(sums | "SumStatistics" >> beam.CombineGlobally(_total))

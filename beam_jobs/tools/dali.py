@@ -8,7 +8,7 @@ from pathlib import Path
 
 from beam_jobs.errors import UsageError
 from beam_jobs.metadata.dali import dali_index
-from beam_jobs.processes import in_parallel
+from beam_jobs.processes import ParallelMap, in_parallel
 from beam_jobs.terminal import counted
 from beam_jobs.tools.dataset_files import read_manifest, save
 from shard_reader.errors import CorruptionError
@@ -20,12 +20,12 @@ __all__ = ["write_dali_indexes"]
 _REMEDY = "restore it from a copy, or make the dataset again"
 
 
-def write_dali_indexes(place: str, workers: int, show: Callable[[str], None]) -> tuple[list[str], int]:
+def write_dali_indexes(place: str, workers: int | ParallelMap, show: Callable[[str], None]) -> tuple[list[str], int]:
     """Write the indexes.
 
     Args:
         place: the path of the dataset.
-        workers: the number of processes.
+        workers: the number of processes, or another way to do the work.
         show: called with a text about the progress.
 
     Returns:

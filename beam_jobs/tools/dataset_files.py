@@ -22,7 +22,6 @@ from shard_reader.format.manifest import (
     MANIFEST_NAME,
     MOST_BYTES,
     PAPER_NAMES,
-    PARQUET_NAME,
     Manifest,
     Shard,
     ShardFile,
@@ -39,15 +38,16 @@ from shard_reader.storage.open import directory, local_path
 from shard_reader.system.regular_files import read_regular
 
 __all__ = [
+    "REMOVALS_NAME",
     "REPORT_NAME",
     "copy_to_disk",
     "data_files",
+    "known_files",
     "label_counts",
     "local_directory",
     "manifest_at",
     "need_image_packages",
     "need_packages",
-    "other_files",
     "printable_id",
     "read_manifest",
     "record_ids",
@@ -58,6 +58,8 @@ __all__ = [
 
 REPORT_NAME: Final = "report.html"
 """The report of `prepare --report`, beside the manifest, which does not name it."""
+REMOVALS_NAME: Final = "removals.json"
+"""The list of files that `compact --in-place` has replaced, and that wait to be removed."""
 _PIECE = 1 << 23
 _MOST_HEADER = 128  # bytes before the numbers of withdrawn records
 
@@ -202,15 +204,18 @@ def data_files(manifest: Manifest) -> Iterator[ShardFile]:
         yield from shard.files.values()
 
 
-def other_files(names: Iterable[str], manifest: Manifest) -> list[str]:
-    """The names in a dataset's directory that are not files of the dataset."""
-    known = {MANIFEST_NAME, REPORT_NAME, *PAPER_NAMES, *manifest.files}
+def known_files(manifest: Manifest) -> set[str]:
+    """The names of all files of a dataset, with those of its earlier generations that are named by its history."""
+    known = {MANIFEST_NAME, REPORT_NAME, REMOVALS_NAME, *PAPER_NAMES, *manifest.files}
     for file in data_files(manifest):
-        known |= {file.path, file.index, index_name(file.path), dali_name(file.path)}
-    for generation in manifest.history[:-1]:
-        known |= {generation_manifest(generation.number), generation.folder, PARQUET_NAME}
-    known.add(manifest.history[-1].folder)
-    return sorted(name for name in names if name not in known)
+        known |= {file.path, index_name(file.path), file.index, dali_name(file.path)}
+    for one in manifest.history[:-1]:
+        known.add(generation_manifest(one.number))
+    for one in manifest.history:
+        if one.folder and not one.is_removed:
+            # The folder of an append or a compaction is a dataset of its own.
+            known |= {f"{one.folder}/{name}" for name in (MANIFEST_NAME, REPORT_NAME, *PAPER_NAMES)}
+    return known
 
 
 def record_ids(

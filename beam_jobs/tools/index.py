@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.external_sort import EqualHashes, find_equal_hashes
-from beam_jobs.processes import in_parallel
+from beam_jobs.processes import ParallelMap, in_parallel
 from beam_jobs.terminal import counted, size_text
 from beam_jobs.tools.dataset_files import (
     label_counts,
@@ -56,7 +56,7 @@ from shard_reader.format.shard_formats.table import TFRecord
 from shard_reader.storage.local import sync
 from shard_reader.system.memory_map import map_file
 
-__all__ = ["IndexOptions", "index_directory"]
+__all__ = ["IndexOptions", "index_again", "index_directory"]
 
 _MOST_CLASSES = 100_000  # distinct labels without names, up to which the manifest counts each of them
 
@@ -91,7 +91,7 @@ class _Indexed(NamedTuple):
     labels: Counter[int]
 
 
-def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[list[str], int]:
+def index_directory(options: IndexOptions, workers: int | ParallelMap, show: Show) -> tuple[list[str], int]:
     """Write the indexes, and a manifest if the directory has none.
 
     Returns:
@@ -118,14 +118,14 @@ def index_directory(options: IndexOptions, workers: int, show: Show) -> tuple[li
     return _index_foreign(path, options, workers, show), 0
 
 
-def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
+def _index_again(place: str, workers: int | ParallelMap, show: Show) -> tuple[list[str], int]:
     """Make the missing and damaged indexes of a dataset again."""
     path, manifest = read_manifest(place)
     files = [(format, shard) for shard in manifest.shards() for format in shard.files]
     need_shard_packages(manifest)
     need_image_packages(manifest, decode=False)
     lines, made = list[str](), 0
-    again = functools.partial(_again, path, manifest.fields)
+    again = functools.partial(index_again, path, manifest.fields)
     for number, (is_new, problem) in enumerate(in_parallel(again, files, workers), 1):
         made += is_new
         lines += [problem] if problem else []
@@ -135,7 +135,7 @@ def _index_again(place: str, workers: int, show: Show) -> tuple[list[str], int]:
     return [*lines, f"{path}: {words}" + (f", {counted(problems, 'problem')}" if problems else "")], problems
 
 
-def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> tuple[bool, str | None]:
+def index_again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> tuple[bool, str | None]:
     """Make the index of one file again if it is damaged. Returns whether it was, and a problem that prevented it.
 
     Raises:
@@ -173,7 +173,7 @@ def _again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]) -> 
     return True, None
 
 
-def _index_foreign(path: Path, options: IndexOptions, workers: int, show: Show) -> list[str]:
+def _index_foreign(path: Path, options: IndexOptions, workers: int | ParallelMap, show: Show) -> list[str]:
     splits = split_files((entry.name for entry in path.iterdir() if entry.is_file()), options.splits)
     names = [name for files in splits.values() for name in files]
     if not names:
@@ -200,7 +200,7 @@ def _index_foreign(path: Path, options: IndexOptions, workers: int, show: Show) 
 
 
 def _index_files(
-    path: Path, names: list[str], fields: Mapping[str, Field], workers: int, show: Show
+    path: Path, names: list[str], fields: Mapping[str, Field], workers: int | ParallelMap, show: Show
 ) -> dict[str, _Indexed]:
     """Write the index of each file."""
     indexed = dict[str, _Indexed]()
@@ -219,7 +219,9 @@ def _keys(path: Path, names: list[str], options: IndexOptions) -> Keys:
     raise UsageError(f"{path}: {counted(len(names), 'TFRecord file')} without a record: there is nothing to index")
 
 
-def _survey(path: Path, names: list[str], keys: Keys, workers: int, show: Show) -> tuple[list[Survey], EqualHashes]:
+def _survey(
+    path: Path, names: list[str], keys: Keys, workers: int | ParallelMap, show: Show
+) -> tuple[list[Survey], EqualHashes]:
     """The survey of each file, and the ids that occur more than once."""
     found = list[Survey]()
 

@@ -44,14 +44,16 @@ def facts(place: str) -> dict[str, Any]:
         JobError: the manifest is damaged, or files are missing.
     """
     files, manifest = manifest_at(place)
-    _check_files(place, files.names(), manifest)
+    _check_files(place, files, manifest)
     if files.local is not None:
         return _facts(place, files.local, manifest)
     with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
+        path = Path(folder) / "dataset"  # below the folder, since shards of a join lie beside the dataset
         try:
-            return _facts(place, Path(folder), manifest, files)
+            path.mkdir()
+            return _facts(place, path, manifest, files)
         except JobError as error:
-            raise JobError(str(error).replace(folder, place.rstrip("/"))) from error
+            raise JobError(str(error).replace(str(path), place.rstrip("/"))) from error
 
 
 def _facts(place: str, path: Path, manifest: Manifest, remote: Directory | None = None) -> dict[str, Any]:
@@ -124,6 +126,7 @@ def _copy_to_disk(
     if first is None:
         return
     file = first[1].files[format]
+    (path / file.path).parent.mkdir(parents=True, exist_ok=True)
     with open(path / file.path, "wb") as hollow:
         hollow.truncate(file.bytes)
         rows = _rows(path, first[1], format, manifest.fields)
@@ -135,12 +138,14 @@ def _copy_to_disk(
             hollow.write(remote.read(file.path, start, end))
 
 
-def _check_files(path: str, names: Iterable[str], manifest: Manifest) -> None:
+def _check_files(path: str, directory: Directory, manifest: Manifest) -> None:
     """Check that every shard file is there. Raises JobError."""
-    there = set(names)
+    there = set(directory.names())
     if not there:  # a web server lists no names
         return
     files = list(data_files(manifest))
+    for folder in {file.path.rpartition("/")[0] for file in files} - {""}:
+        there |= {f"{folder}/{name}" for name in directory.names(folder)}
     missing = [file.path for file in files if file.path not in there]
     if missing:
         named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

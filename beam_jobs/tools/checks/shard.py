@@ -6,11 +6,13 @@ must be the same, which checks the framing and the checksum of every record. If 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.tools.checks.damage import dali_damage, damage, decoding_damage
-from beam_jobs.tools.dataset_files import label_counts, printable_id, record_ids, shard_on_disk
+from beam_jobs.tools.dataset_files import (
+    copy_to_disk,
+    label_counts,
+    manifest_at,
+    printable_id,
+    record_ids,
+    shard_on_disk,
+)
 from shard_reader import Dataset, open_dataset
 from shard_reader.errors import CorruptionError
 from shard_reader.format import index
 from shard_reader.format.checksum import crc32c, sha256_file
 from shard_reader.format.fields import Field, extent_columns, extent_fields, kept_fields
-from shard_reader.format.manifest import Shard, ShardFile
+from shard_reader.format.manifest import MANIFEST_NAME, Shard, ShardFile
 from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.order.remaining import Remaining
 from shard_reader.system.memory_map import map_file
@@ -44,7 +53,8 @@ class ShardTask:
     shard: Shard
     first: int
     decode: bool
-    remaining: Remaining  # the records of the split that count
+    remaining: Remaining  # those of the withdrawn records of the split that are in this shard
+    first_counting: int  # the number of the first record that counts, among all that count
     remote: str | None = None  # the URL of a remote dataset, whose files are copied to `path` while they are checked
 
     @property
@@ -67,8 +77,25 @@ class ShardFound(NamedTuple):
 
 def check_shard(task: ShardTask) -> ShardFound:
     """Check one shard in all of its formats, copied to the disk first if it is remote."""
-    with shard_on_disk(task.remote, task.shard, task.path, task.fields):
-        return _check_here(task)
+    with _on_this_machine(task) as here, shard_on_disk(here.remote, here.shard, here.path, here.fields):
+        found = _check_here(here)
+    shown = [problem.replace(str(here.path), str(task.path)) for problem in found.problems]
+    return found._replace(problems=shown)
+
+
+@contextlib.contextmanager
+def _on_this_machine(task: ShardTask) -> Iterator[ShardTask]:
+    """The task, with a folder of this machine for its files where the command runs on another one."""
+    if task.remote is None or task.path.is_dir():
+        yield task
+        return
+    with tempfile.TemporaryDirectory(prefix="image-shards-") as folder:
+        if task.decode:
+            files, manifest = manifest_at(task.remote)
+            lists = [split.withdrawn.path for split in manifest.splits.values() if split.withdrawn is not None]
+            for name in (MANIFEST_NAME, *lists):
+                copy_to_disk(files, name, Path(folder))
+        yield replace(task, path=Path(folder))
 
 
 def _check_here(task: ShardTask) -> ShardFound:
@@ -138,9 +165,9 @@ def stored_index(path: Path, file: ShardFile, records: int, fields: Mapping[str,
 
 def _index_damage(path: Path, file: ShardFile) -> Iterator[str]:
     name = file.index
-    remedy = (
-        "restore it from a copy, or relabel again" if file.replaced_index else "`image-shards index {}` makes it again"
-    )
+    remedy = f"`image-shards index {path}` makes it again"
+    if file.replaced_index:
+        remedy = "restore it from a copy, or relabel again"
     if not (path / name).exists():
         yield f"{name}: is missing; {remedy}"
     elif sha256_file(path / name) != file.index_sha256:
@@ -269,8 +296,7 @@ def _decoding_problems(task: ShardTask, format: str) -> Iterator[str]:
     """The images that the reader cannot decode, or whose size is not that of the index."""
     # By the reader itself, so that every check that training would make is made.
     data = _opened(task.path, task.split, format)
-    first, end = task.remaining.ends(np.array([task.first, task.first + task.shard.records])).tolist()
-    for record in range(first, end):
+    for record in range(task.first_counting, task.first_counting + len(task.rows)):
         for problem in decoding_damage(data, record):
             yield problem.removeprefix(f"{task.path}/") + "; make the dataset again"
 

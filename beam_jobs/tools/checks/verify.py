@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.external_sort import find_equal_hashes
-from beam_jobs.processes import in_parallel
+from beam_jobs.processes import ParallelMap, in_parallel
 from beam_jobs.terminal import counted, size_text
+from beam_jobs.tools.checks.history import History
 from beam_jobs.tools.checks.shard import REMEDY, ShardTask, check_shard, stored_index
 from beam_jobs.tools.dataset_files import (
     copy_to_disk,
@@ -25,7 +26,6 @@ from beam_jobs.tools.dataset_files import (
     manifest_at,
     need_image_packages,
     need_shard_packages,
-    other_files,
     printable_id,
     record_ids,
     remaining_of,
@@ -35,6 +35,7 @@ from shard_reader.format import index
 from shard_reader.format.checksum import sha256_file
 from shard_reader.format.manifest import MANIFEST_NAME, Manifest
 from shard_reader.order.remaining import Remaining
+from shard_reader.storage.directory import Directory
 from shard_reader.system.memory_map import map_file
 
 __all__ = ["Verification"]
@@ -54,7 +55,7 @@ class Verification:
 
     def __init__(self, place: str, *, decode: bool) -> None:
         files, self.manifest = manifest_at(place)
-        self._place, self._names = place.rstrip("/"), files.names()
+        self._place, self._files = place.rstrip("/"), files
         self._scratch = None if files.local is not None else tempfile.TemporaryDirectory(prefix="image-shards-")
         # A folder below the scratch, since shards of a join lie beside the dataset.
         self.path = files.local or Path(self._scratch.name if self._scratch is not None else "") / "dataset"
@@ -64,15 +65,16 @@ class Verification:
         if self._remote is not None:
             for name in (MANIFEST_NAME, *self.manifest.files):
                 copy_to_disk(files, name, self.path)
+        self.history = History.of(self._place, files, self.manifest)
         remaining = remaining_of(files, self.manifest)
         self.tasks = list(_tasks(self.path, self.manifest, remaining, decode, self._remote))
         self.done = self.problems = 0
 
-    def run(self, workers: int, note: Callable[[str], None], progress: Callable[[], None]) -> None:
+    def run(self, workers: int | ParallelMap, note: Callable[[str], None], progress: Callable[[], None]) -> None:
         """Check all shards.
 
         Args:
-            workers: the number of processes.
+            workers: the number of processes, or another way to check shards.
             note: called with a line for each problem, as soon as it is found.
             progress: called after each shard.
         """
@@ -102,6 +104,8 @@ class Verification:
         ends = np.cumsum(sizes, dtype=np.uint64)
         for place, first in zip(again.places.tolist(), again.firsts.tolist(), strict=True):
             count(self._duplicate(*(self._row(ends, number) for number in (first, place))))
+        for problem in (*self.history.problems, *_own_problems(self._files, self.history.own)):
+            count(problem)
         for problem in _count_problems(
             self.path, self.manifest, {split: found for split, found in labels.items() if split not in damaged}
         ):
@@ -110,7 +114,9 @@ class Verification:
     def summary(self) -> Iterator[str]:
         """The number of problems, the size of the dataset, and the files in it that it does not know."""
         shown = self._shown(str(self.path))
-        if others := other_files(self._names, self.manifest):
+        if waiting := self.history.still_waiting(self._files):
+            yield f"{shown}: {counted(waiting, 'replaced file')} to be removed by `compact --in-place`"
+        if others := self.history.unknown(self._files):
             names = ", ".join(map(repr, others[:5])) + (", ..." if len(others) > 5 else "")
             yield f"{shown}: {counted(len(others), 'file')} that the dataset does not know: {names}"
         records = sum(split.records for split in self.manifest.splits.values())
@@ -158,10 +164,24 @@ def _tasks(
     path: Path, manifest: Manifest, remaining: Mapping[str, Remaining], decode: bool, remote: str | None
 ) -> Iterator[ShardTask]:
     for name, split in manifest.splits.items():
-        first = 0
+        first, first_counting, gone = 0, 0, remaining[name].withdrawn
         for shard in split.shards:
-            yield ShardTask(path, manifest.fields, name, shard, first, decode, remaining[name], remote)
+            # A task is pickled, and a split may have millions of withdrawn records.
+            start, end = np.searchsorted(gone, (first, first + shard.records)).tolist()
+            here = Remaining(gone[start:end].copy())
+            yield ShardTask(path, manifest.fields, name, shard, first, decode, here, first_counting, remote)
             first += shard.records
+            first_counting += shard.records - (end - start)
+
+
+def _own_problems(files: Directory, own: Mapping[str, str]) -> Iterator[str]:
+    """The files that earlier generations alone name, and that are not as they were written."""
+    for name, sha256 in own.items():
+        try:
+            if files.sha256(name) != sha256:
+                yield f"{files.uri(name)}: an earlier generation has it, and it is damaged (SHA-256 mismatch){REMEDY}"
+        except FileNotFoundError:
+            yield f"{files.uri(name)}: an earlier generation has it, and it is missing{REMEDY}"
 
 
 def _count_problems(path: Path, manifest: Manifest, labels: Mapping[str, Counter[int]]) -> Iterator[str]:
