@@ -13,6 +13,7 @@ from types import ModuleType
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.mixture import Mixture, mix
 from shard_reader.dataset.open import open_dataset
+from shard_reader.dataset.several import Concatenation, concat
 from shard_reader.errors import CorruptionError, DatasetError, ManifestError, ShardsError, StateError, StoreError
 from shard_reader.old_pickles import add_old_places
 from shard_reader.order.coverage import Coverage
@@ -24,6 +25,7 @@ from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop
 
 __all__ = [
     "CenterCrop",
+    "Concatenation",
     "CorruptionError",
     "Coverage",
     "Dataset",
@@ -41,6 +43,7 @@ __all__ = [
     "StoreError",
     "Stream",
     "Transform",
+    "concat",
     "mix",
     "open_dataset",
 ]

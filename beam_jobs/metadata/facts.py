@@ -86,7 +86,8 @@ def _processing(manifest: Manifest, options: Mapping[str, Any]) -> Iterator[str]
     counts = manifest.counts
     inputs = counts.written + counts.rejected
     yield f"image-shards read {counted(inputs, 'input')} and stored {counted(counts.written, 'image')}."
-    yield from _image(manifest.fields[IMAGE], options.get("image") or {})
+    image = options.get("image")
+    yield from _image(manifest.fields[IMAGE], image if isinstance(image, Mapping) else {})
     yield from _further_images(manifest.fields)
     if options.get("split"):
         by = f"groups of {options['group_by']}" if options.get("group_by") else "the hash of their ids"
@@ -100,8 +101,8 @@ def _processing(manifest: Manifest, options: Mapping[str, Any]) -> Iterator[str]
         "drop": "Of inputs that look alike, the largest was kept.",
         "group": "Inputs that look alike are in one split.",
     }
-    if options.get("near_duplicates") in near:
-        yield near[options["near_duplicates"]]
+    if (way := str(options.get("near_duplicates"))) in near:
+        yield near[way]
     for kind, count in counts.changed.items():
         yield f"{counted(count, 'record')} changed in: {kind}."
 
@@ -115,7 +116,8 @@ def _further_images(fields: Mapping[str, Field]) -> Iterator[str]:
 
 
 def _image(field: Field, options: Mapping[str, Any]) -> Iterator[str]:
-    fit, box = options.get("fit"), f"{options.get('width')}x{options.get('height')} pixels"
+    # A manifest is data from elsewhere, and has values of any type.
+    fit, box = str(options.get("fit")), f"{options.get('width')}x{options.get('height')} pixels"
     if fit in _FITS:
         filter = "" if fit == "none" else f" (filter {options.get('filter')})"
         larger = ", and never enlarged" if options.get("only_shrink") else ""

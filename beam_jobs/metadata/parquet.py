@@ -23,14 +23,17 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.system.memory_map import map_file
 
 __all__ = [
+    "NUMBER",
     "PART_NAME",
-    "ChangedRows",
     "added_columns",
+    "batches_of",
     "change_rows",
     "each_column",
     "errors_of_writing",
     "join_parts",
+    "join_tables",
     "keep_rows",
+    "row_count",
     "write_changes",
     "write_part",
 ]
@@ -38,7 +41,8 @@ __all__ = [
 PART_NAME: Final = "metadata.arrow"
 """The name of the rows of one shard."""
 
-_NUMBER: Final = "#"  # the column with the numbers of records, which no field can be named
+NUMBER: Final = "#"
+"""The column of `write_changes` with the numbers of records, in place of a field's name."""
 _ROWS: Final = 1 << 16  # of a row group, and in memory
 _WRITTEN: Final = ipc.IpcWriteOptions(compression="lz4")
 _READ: Final = ipc.IpcReadOptions(use_threads=False)  # threads take longer to begin than to read a part
@@ -76,7 +80,7 @@ def join_parts(
     with errors_of_writing(path), pq.ParquetWriter(path, joined) as writer:
         waiting, splits, held = list[pa.RecordBatch](), list[tuple[str, int]](), 0
         for split, part in parts:
-            for batch in _batches(part):
+            for batch in batches_of(part):
                 waiting.append(batch)
                 splits.append((split, len(batch)))
                 held += len(batch)
@@ -100,6 +104,12 @@ def each_column(tables: Iterable[BinaryIO], split: str, name: str) -> Iterator[t
             for batch in file.iter_batches(_ROWS, columns=[split, name], use_threads=False):
                 for one, start, end in _runs(batch.column(split)):
                     yield one, batch.column(name).slice(start, end - start)
+
+
+def row_count(table: BinaryIO) -> int:
+    """The number of rows of an open file, which is closed."""
+    with table, pq.ParquetFile(table) as file:
+        return int(file.metadata.num_rows)
 
 
 def keep_rows(
@@ -133,7 +143,7 @@ def keep_rows(
 def write_changes(
     path: Path, numbers: NDArray[np.int64], values: Mapping[str, Any], fields: Mapping[str, Field]
 ) -> None:
-    """Write the new values of some records, for `ChangedRows`.
+    """Write the new values of some records, for `change_rows`.
 
     Args:
         path: the new file.
@@ -141,7 +151,7 @@ def write_changes(
         values: the values of some fields, `[n]` each, as `Dataset.column` gives them.
         fields: the fields.
     """
-    columns = {_NUMBER: pa.array(numbers.tolist(), pa.int64())}
+    columns = {NUMBER: pa.array(numbers.tolist(), pa.int64())}
     columns |= {name: _values(found, fields[name]) for name, found in values.items()}
     batch = pa.record_batch(list(columns.values()), names=list(columns))
     with (
@@ -152,43 +162,13 @@ def write_changes(
         writer.write_batch(batch)
 
 
-class ChangedRows:
-    """The new values of records of one split, from files of `write_changes` in the order of their records."""
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._paths, self._waiting = iter(paths), list[pa.RecordBatch]()
-
-    def take(self, first: int, stop: int) -> pa.Table | None:
-        """The rows of the records from `first` to `stop`, which no call asks for again; None if there are none."""
-        found = list[pa.RecordBatch]()
-        while (batch := self._head()) is not None:
-            numbers = batch.column(_NUMBER).to_numpy()
-            end = int(np.searchsorted(numbers, stop))
-            found.append(batch.slice(0, end))
-            self._waiting = [batch.slice(end)]
-            if end < len(batch):
-                break
-        del first  # all before it were asked for
-        found = [batch for batch in found if len(batch)]
-        return pa.Table.from_batches(found) if found else None
-
-    def _head(self) -> pa.RecordBatch | None:
-        while not self._waiting or not len(self._waiting[0]):
-            path = next(self._paths, None)
-            if path is None:
-                return None
-            self._waiting = list(_batches(path.read_bytes()))
-            path.unlink()
-        return self._waiting[0]
-
-
 def change_rows(
     path: Path,
     tables: Iterable[BinaryIO],
     split: str,
     fields: Mapping[str, Field],
     class_names: Sequence[str] | None,
-    changes: Mapping[str, ChangedRows],
+    changes: Mapping[str, Callable[[int, int], pa.Table | None]],
 ) -> None:
     """Write one table of all rows of several, in order, with new values of some records.
 
@@ -198,7 +178,7 @@ def change_rows(
         split: the name of their column with the splits.
         fields: the fields of the records, also new ones, of which each record has a value in `changes`.
         class_names: the names of labels.
-        changes: the new values of each split.
+        changes: for each split the rows of `write_changes` of the records from a number to another.
     """
     names = None if class_names is None else _texts([name.encode() for name in class_names])
     schema, added, firsts = (
@@ -214,10 +194,43 @@ def change_rows(
                     for one, start, end in _runs(batch.column(split)):
                         rows, first = batch.slice(start, end - start), firsts[one]
                         firsts[one] += len(rows)
-                        found = changes[one].take(first, first + len(rows)) if one in changes else None
+                        found = changes[one](first, first + len(rows)) if one in changes else None
                         columns = {name: _changed(rows, name, found, first) for name in fields if name in schema.names}
                         columns[new_split] = rows.column(split)
                         columns |= {name: _named(columns[field], names) for field, name in added.items()}
+                        arrays = [columns[name].cast(schema.field(name).type) for name in schema.names]
+                        writer.write_table(pa.table(arrays, schema=schema), _ROWS)
+
+
+def join_tables(
+    path: Path,
+    datasets: Iterable[tuple[Iterable[BinaryIO], str, Callable[[str, Sequence[Any]], Sequence[Any]] | None]],
+    fields: Mapping[str, Field],
+    class_names: Sequence[str] | None,
+) -> None:
+    """Write one table of all rows of several datasets, in order.
+
+    Args:
+        path: the new file.
+        datasets: of each the open files, the name of their column with the splits, and a function from a field and its
+            values to new values; None where all values stay.
+        fields: the fields of the records.
+        class_names: the names of labels.
+    """
+    names = None if class_names is None else _texts([name.encode() for name in class_names])
+    schema, added = _joined_schema(fields, names is not None), added_columns(fields, names is not None)
+    new_split = added.pop("split")
+    with errors_of_writing(path), pq.ParquetWriter(path, schema) as writer:
+        for tables, split, change in datasets:
+            for table in tables:
+                with table, pq.ParquetFile(table) as file:
+                    for batch in file.iter_batches(_ROWS, use_threads=False):
+                        columns = {name: batch.column(name) for name in fields if name in schema.names}
+                        for name in added:
+                            if change is not None:
+                                columns[name] = pa.array(change(name, columns[name].to_pylist()), columns[name].type)
+                        columns |= {name: _named(columns[field], names) for field, name in added.items()}
+                        columns[new_split] = batch.column(split)
                         arrays = [columns[name].cast(schema.field(name).type) for name in schema.names]
                         writer.write_table(pa.table(arrays, schema=schema), _ROWS)
 
@@ -231,7 +244,7 @@ def _changed(rows: pa.RecordBatch, name: str, changes: pa.Table | None, first: i
     if name not in rows.schema.names:
         return new
     places = np.arange(len(rows))
-    places[changes.column(_NUMBER).to_numpy() - first] = len(rows) + np.arange(len(changes))
+    places[changes.column(NUMBER).to_numpy() - first] = len(rows) + np.arange(len(changes))
     return pa.concat_arrays([rows.column(name), new.cast(rows.schema.field(name).type)]).take(pa.array(places))
 
 
@@ -333,7 +346,8 @@ def _list(value: Any) -> list[Any]:
     return [text.decode() for text in value]
 
 
-def _batches(part: bytes) -> Iterator[pa.RecordBatch]:
+def batches_of(part: bytes) -> Iterator[pa.RecordBatch]:
+    """The batches of a file of Arrow."""
     with ipc.open_file(part, options=_READ) as file:
         yield from map(file.get_batch, range(file.num_record_batches))
 

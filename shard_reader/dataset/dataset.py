@@ -313,12 +313,20 @@ class Dataset(Records):
             return StoredOrder(len(self))
         if shuffle == "full":
             return FullShuffle(len(self), seed)
+        return WindowShuffle(self.shard_records().tolist(), seed=seed, lanes=lanes, window=window)
+
+    def shard_records(self) -> NDArray[np.int64]:
+        """The number of records of each shard, of those that this dataset gives, in order, int64 `[shard_count]`.
+
+        Raises:
+            ValueError: the records are not in stored order.
+        """
         ends = self._ends if self._remaining is None else self._remaining.ends(self._ends)
         if self._chosen is not None:
             if np.any(self._chosen[1:] < self._chosen[:-1]):
                 raise ValueError('shuffle="window" needs records in stored order: sort the numbers for select')
             ends = np.searchsorted(self._chosen, ends)
-        return WindowShuffle(np.diff(ends, prepend=0).tolist(), seed=seed, lanes=lanes, window=window)
+        return np.diff(ends, prepend=0)
 
     def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
         if not isinstance(self._shards, RemoteShards):

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
-from shard_reader.format.fields import ANY_ENCODING, IMAGE, Field, point_role
+from shard_reader.dataset.several import Several
+from shard_reader.format.fields import IMAGE
 from shard_reader.order.shuffle import MixedOrder, RecordOrder, Shuffle
-from shard_reader.shards.located import Located
-from shard_reader.shards.remote_shards import RemoteShards
-from shard_reader.shards.source import Shards
 
 __all__ = ["Mixture", "mix"]
 
 _BLOCK = 1000  # positions in which each source has its exact part
 
 
-class Mixture(Records):
+class Mixture(Several):
     """Records of several sources in fixed proportions. Made by `mix`.
 
     Record numbers go through the sources one after the other. A stream has `len(mixture)` positions an epoch, unless
@@ -36,10 +30,8 @@ class Mixture(Records):
     # of any epoch follows from a few integers, without the draws before it.
 
     def __init__(self, sources: Sequence[Records], counts: Sequence[int], epoch_records: int) -> None:
-        self._sources = tuple(sources)
+        super().__init__(sources)
         self._counts, self._epoch_records = tuple(counts), epoch_records
-        self._ends = np.cumsum([len(source) for source in self._sources])
-        self._fields = _common([source.fields for source in self._sources])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in ("_sources", "_counts", "_epoch_records")}
@@ -50,14 +42,6 @@ class Mixture(Records):
     def __repr__(self) -> str:
         parts = (f"{count / _BLOCK:.1%} {source!r}" for count, source in zip(self._counts, self._sources, strict=True))
         return f"Mixture({', '.join(parts)})"
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    @property
-    def fields(self) -> Mapping[str, Field]:
-        """The fields that all sources have, with the same type."""
-        return self._fields
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -72,53 +56,9 @@ class Mixture(Records):
         return f"mixture/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
-    def shard_count(self) -> int:
-        """The number of shards of all sources."""
-        return sum(source.shard_count for source in self._sources)
-
-    @property
     def name(self) -> str:
         """Its name in messages."""
         return f"a mixture of {', '.join(source.name for source in self._sources)}"
-
-    @property
-    def remote_shards(self) -> set[RemoteShards]:
-        """The shards of its sources that are in a store."""
-        return set().union(*(source.remote_shards for source in self._sources))
-
-    def shards_of(self, records: NDArray[np.int64]) -> list[tuple[Shards, NDArray[np.int64], NDArray[np.int64]]]:
-        numbers = np.searchsorted(self._ends, records, "right")
-        found = []
-        for number, source in enumerate(self._sources):
-            mine = np.flatnonzero(numbers == number)
-            own = source.shards_of(records[mine] - (int(self._ends[number]) - len(source)))
-            found += [(shards, of_shards, mine[places]) for shards, of_shards, places in own]
-        return found
-
-    @property
-    def prefetch_bytes(self) -> int:
-        """The smallest bound of a source. All sources share it."""
-        return min(source.prefetch_bytes for source in self._sources)
-
-    def locate(self, records: NDArray[np.int64]) -> Located:
-        self._check_numbers(records)
-        numbers = np.searchsorted(self._ends, records, "right")
-        shards: list[Any] = []
-        which, rows = np.empty_like(records), np.empty_like(records)
-        for number, source in enumerate(self._sources):
-            places = np.flatnonzero(numbers == number)
-            located = source.locate(records[places] - (int(self._ends[number]) - len(source)))
-            which[places], rows[places] = located.which + len(shards), located.rows
-            shards += located.shards
-        return Located(shards, which, rows)
-
-    def close(self) -> None:
-        for source in self._sources:
-            source.close()
-
-    def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
-        for source in self._sources:
-            source._check_room(shuffle, batch_size, lanes, window)
 
     def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
         sources = [source.record_order(shuffle, seed, lanes, window) for source in self._sources]
@@ -180,27 +120,3 @@ def _parts(weights: Sequence[float]) -> list[int]:
     for number in by_rest[: _BLOCK - sum(parts)]:
         parts[number] += 1
     return parts
-
-
-def _common(sources: Sequence[Mapping[str, Field]]) -> dict[str, Field]:
-    """The fields of all sources. Images may differ in encoding and size: their common field is then of any."""
-    first, *others = sources
-    common = {}
-    for name, field in first.items():
-        found = [other.get(name) for other in others]
-        if all(other is not None and _with_role(name, other) == _with_role(name, field) for other in found):
-            common[name] = _with_role(name, field)
-        elif field.is_image and all(other and other.is_image and _pixels(other) == _pixels(field) for other in found):
-            shape = (None, None, field.shape[2])
-            common[name] = Field(dtype=field.dtype, shape=shape, encoding=ANY_ENCODING, role=field.role)
-    return common
-
-
-def _with_role(name: str, field: Field) -> Field:
-    """A field with the role that it has by its name, if it was made before fields had roles."""
-    return field if field.is_image else replace(field, role=point_role(name, field))
-
-
-def _pixels(field: Field) -> tuple[object, ...]:
-    """The properties that images of one batch have in common."""
-    return field.dtype, field.shape[2], "photo" if field.is_filtered else field.role

@@ -42,12 +42,12 @@ of their `squares`, and the `peak` in which values are counted: 255 or 65,535, a
 number for each way of an input, those of inputs with the bytes of another (`duplicates`, of which `leaks` are in
 another split, and `contradictions` have other labels), those of records that look like another (`near_duplicates`,
 `near_leaks`, `near_contradictions`; 0 if they were not looked for), that of stored images whose decoder complained
-(`suspects`), that of inputs left out by their ids (`excluded`, if any), and in `changed` the number of records that
-each kind of change has touched. `left_out` names everything beside the images that was not read, with the reason and
-the number of files, and `warnings` are sentences about the layout of the inputs. `hosts` is there where images come
-from web servers: for each of the 1,000 with the most images their number (`images`) and the bytes of their files
-(`bytes`), and for `...` those of all others. `fingerprint` identifies the inputs, and the options and codecs that
-decide the bytes.
+(`suspects`), that of inputs left out by their ids (`excluded`, if any), that of inputs of an append that were there
+already, the same (`skipped`, if any), and in `changed` the number of records that each kind of change has touched.
+`left_out` names everything beside the images that was not read, with the reason and the number of files, and `warnings`
+are sentences about the layout of the inputs. `hosts` is there where images come from web servers: for each of the 1,000
+with the most images their number (`images`) and the bytes of their files (`bytes`), and for `...` those of all others.
+`fingerprint` identifies the inputs, and the options and codecs that decide the bytes.
 
 **Generations.** A dataset changes by generations, which never change. `dataset.json` is the manifest of the newest. It
 is complete: a reader needs no other one. That of an earlier generation N stays as it was, as `dataset.gNNNN.json`, with
@@ -428,8 +428,9 @@ class Counts:
     `duplicates` were written, and have the bytes of another input, which for `leaks` is in another split, and for
     `contradictions` has other labels. `suspects` were written, too: their decoder complained. `changed` has the number
     of records for each kind of change to their values, such as "depth" for 16 bits that became 8; a box is counted for
-    itself. `excluded` inputs were left out by their ids, and are in no other number. `near_duplicates` look like an
-    earlier record, if they were looked for; the kinds of them are as those of `duplicates`.
+    itself. `excluded` inputs were left out by their ids, and `skipped` ones were there already, the same: they are in
+    no other number. `near_duplicates` look like an earlier record, if they were looked for; the kinds of them are as
+    those of `duplicates`.
     """
 
     ignored: int
@@ -441,6 +442,7 @@ class Counts:
     contradictions: int = 0
     suspects: int = 0
     excluded: int = 0
+    skipped: int = 0
     near_duplicates: int = 0
     near_leaks: int = 0
     near_contradictions: int = 0
@@ -495,8 +497,8 @@ class Generation:
     number: int
     made: str
     records: int
-    fingerprint: Fingerprint
-    checksum: str = ""
+    fingerprint: Fingerprint = field(repr=False)
+    checksum: str = field(default="", repr=False)
     folder: str = ""
     is_removed: bool = False
 
@@ -545,7 +547,8 @@ class Manifest:
 
     def lists(self, name: str) -> tuple[str, ...]:
         """The files of one name that the generations of the dataset have, such as all `rejects.jsonl`."""
-        return tuple(file for file in self.files if file.rpartition("/")[2] == name)
+        own = re.compile(rf"(?:\d+-)?{re.escape(name)}")
+        return tuple(file for file in self.files if own.fullmatch(file.rpartition("/")[2]))
 
     def to_json(self) -> str:
         """The text of `dataset.json`, with its checksum; equal manifests give equal text."""
@@ -567,6 +570,8 @@ class Manifest:
         # Without such inputs, a manifest has the text that earlier versions gave.
         if not self.counts.excluded:
             del body["counts"]["excluded"]
+        if not self.counts.skipped:
+            del body["counts"]["skipped"]
         if self.statistics is not None and self.statistics.scaled:
             del body["statistics"]["scaled"]
         if self.statistics is not None and self.statistics.sums is None:
@@ -887,7 +892,7 @@ def _read_sums(o: JsonObject) -> Sums:
 
 def _read_counts(o: JsonObject) -> Counts:
     kinds = ("duplicates", "leaks", "contradictions")
-    later = (*kinds, *(f"near_{kind}" for kind in kinds), "suspects", "excluded")
+    later = (*kinds, *(f"near_{kind}" for kind in kinds), "suspects", "excluded", "skipped")
     return Counts(
         ignored=o.count("ignored"),
         planned=o.count("planned"),

@@ -288,12 +288,12 @@ class ObjectDirectory:
         Raises:
             CorruptionError: there is no bucket above the directory.
         """
-        root = self._root.rstrip("/")
+        root, whole = self._root.rstrip("/"), name
         while name.startswith("../"):
             scheme, separator, path = root.rpartition("://")
             above = path.rpartition("/")[0]
             if not above.strip("/"):
-                raise CorruptionError(f"{self.uri(name)}: leads out of {self._shown}")
+                raise CorruptionError(f"{self.uri(whole)}: leads out of {self._shown}")
             root, name = f"{scheme}{separator}{above}", name[3:]
         return f"{root}/{name}" if name else self._root
 

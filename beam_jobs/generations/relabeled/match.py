@@ -111,18 +111,19 @@ def match(
         wanted = _by_id(bucket, table)
         found = np.frombuffer(hashes, HASHED)
         highs = np.array([int.from_bytes(digest[:8], "little") for digest in wanted], np.uint64)
+        known = set[bytes]()
         for high, low, place in found[np.isin(found["high"], highs)].tolist():
             digest = high.to_bytes(8, "little") + low.to_bytes(8, "little")
             row = wanted.get(digest)
             if row is None:
                 continue
+            known.add(digest)
             kinds.add(row)
             shard = int(np.searchsorted(ends, place, "right"))
             line = json.dumps([row.where, row.id, row.values]).encode()
             changes.add(shard, place - (int(ends[shard - 1]) if shard else 0), line)
-        there = set(zip(found["high"].tolist(), found["low"].tolist(), strict=True)) if wanted else set()
         for digest, row in wanted.items():
-            if (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")) not in there:
+            if digest not in known:
                 unknown.add(row.number, f"{row.id!r} ({row.where})")
     return replace(kinds.types(int(ends[-1]) if len(ends) else 0, unknown), unknown=unknown.count)
 

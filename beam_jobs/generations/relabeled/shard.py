@@ -15,20 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.errors import UsageError
+from beam_jobs.generations.relabeled.indexes import write_index
 from beam_jobs.generations.relabeled.match import Types, number_in
 from beam_jobs.generations.relabeled.table import LABEL, OBJECT_LABEL
 from beam_jobs.metadata.parquet import write_changes
 from beam_jobs.plan.schema.columns import converted, type_text
 from shard_reader.dataset.dataset import Dataset, shards_of_split
-from shard_reader.errors import CorruptionError
-from shard_reader.format import index
-from shard_reader.format.checksum import crc32c
-from shard_reader.format.fields import Field, extent_columns, extent_fields
-from shard_reader.format.manifest import Manifest, Shard, ShardFile, ShardTable, Split, canonical_json
-from shard_reader.format.shard_formats.table import SHARD_FORMATS
+from shard_reader.format.fields import Field
+from shard_reader.format.manifest import Manifest, Shard, ShardTable, Split, canonical_json
 from shard_reader.printable import printable
 from shard_reader.remote.client import StoreClient
-from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory, local_path
 
 __all__ = ["Relabeled", "ShardOf", "ShardPlan", "dataset_of", "relabel_shard"]
@@ -118,9 +114,14 @@ def relabel_shard(plan: ShardPlan, item: tuple[int, ShardOf, Sequence[tuple[int,
     shard = None
     if changes.rows or has_new:
         files, rows = directory(plan.place), data.locate(np.arange(len(data))).rows if len(data) else np.arange(0)
+        by_row = {
+            name: {int(rows[number]): value for number, value in values.items()}
+            for name, values in changes.rows.items()
+        }
+        both = plan.manifest.fields, plan.types.fields
         made = {
-            format: _new_index(plan, files, task, format, changes.rows, rows, task.indexes[format])
-            for format in task.shard.files
+            format: write_index(files, files, task.indexes[format], file, task.shard.records, both, format, by_row)
+            for format, file in task.shard.files.items()
         }
         shard = replace(task.shard, files=made)
     numbers = np.array(sorted({number for values in changes.rows.values() for number in values}), np.int64)
@@ -224,85 +225,6 @@ class _Changes:
                 self.classes.subtract([] if old is None else np.ravel(old).tolist())
         if kept:
             self.rows[name] = kept
-
-
-class _Values:
-    """The values that an index has: each once, however many records have it."""
-
-    def __init__(self, start: int) -> None:
-        self._start, self._places = start, dict[bytes, int]()
-        self.data = bytearray()
-
-    def extent(self, value: bytes) -> tuple[int, int, int]:
-        """The offset, the length and the CRC-32C of a value."""
-        if not value:
-            return 0, 0, 0
-        place = self._places.get(value)
-        if place is None:
-            place = self._places[value] = self._start + len(self.data)
-            self.data += value
-        return place, len(value), crc32c(value)
-
-
-def _new_index(
-    plan: ShardPlan,
-    files: Directory,
-    task: ShardOf,
-    format: str,
-    changes: Mapping[str, Mapping[int, Any]],
-    rows_of: NDArray[np.int64],
-    name: str,
-) -> ShardFile:
-    """Write the index of one file in place of that of before."""
-    file, before, after = task.shard.files[format], plan.manifest.fields, plan.types.fields
-    old, old_values = _stored_index(files, file, task.shard.records, before)
-    rows = np.zeros(len(old), index.extent(len(old), after)[2])
-    for column in old.dtype.names or ():
-        rows[column] = old[column]
-    values = _Values(file.bytes)
-    for field in (name for name in extent_fields(before) if index.has_values(name, before)):
-        columns = extent_columns(field)
-        # Values of an earlier `relabel` move, those that change now, too: nothing points to the latter afterwards.
-        changed = {int(rows_of[number]) for number in changes.get(field, {})}
-        for row in np.flatnonzero((old[columns[0]] >= file.bytes) & (old[columns[1]] > 0)).tolist():
-            if row not in changed:
-                start = int(old[columns[0]][row]) - file.bytes
-                value = old_values[start : start + int(old[columns[1]][row])].tobytes()
-                for column, number in zip(columns, values.extent(value), strict=True):
-                    rows[column][row] = number
-    for field in (name for name in after if name in changes):  # in one order, whatever that of the table is
-        for number, value in sorted(changes[field].items()):
-            row = int(rows_of[number])
-            if after[field].in_index:
-                rows[field][row] = value
-            else:
-                extent = values.extent(_encoded(value, after[field], format))
-                for column, part in zip(extent_columns(field), extent, strict=True):
-                    rows[column][row] = part
-    has_checksums = file.index_crc32c is not None
-    data = index.to_bytes(rows, has_checksums=has_checksums, values=bytes(values.data))
-    files.write(name, [data])
-    return replace(
-        file,
-        replaced_index=name,
-        index_values=len(values.data),
-        index_sha256=hashlib.sha256(data).hexdigest(),
-        index_crc32c=index.checksums_crc32c(rows) if has_checksums else None,
-    )
-
-
-def _stored_index(
-    files: Directory, file: ShardFile, records: int, fields: Mapping[str, Field]
-) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
-    try:
-        data = np.frombuffer(files.read(file.index), np.uint8)
-    except FileNotFoundError:
-        raise CorruptionError(f"{files.uri(file.index)}: is missing") from None
-    return index.read(data, files.uri(file.index), file, records, fields), index.values_of(data, file)
-
-
-def _encoded(value: Any, field: Field, format: str) -> bytes:
-    return SHARD_FORMATS[format].list_bytes(value, field) if field.shape else value.encode()
 
 
 def _label(value: Any, field: Field, names: Mapping[str, int] | None) -> Any:

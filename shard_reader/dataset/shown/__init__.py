@@ -1,1 +1,3 @@
 """Records for people: overviews, galleries, thumbnails, and tables of their values."""
+
+__all__: list[str] = []
