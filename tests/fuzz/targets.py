@@ -74,6 +74,8 @@ FOUND = Path(__file__).parent / "found"
 
 GOLDEN = Path(__file__).parents[1] / "reader/format/golden/v1/encoded"
 PAYLOADS = GOLDEN.parent / "payloads"
+FIELDS = GOLDEN.parent / "fields"
+_VALUES = b"text\n\1a\n\1\3"
 _READS = 20  # images of a source that are read
 
 
@@ -133,13 +135,36 @@ def _index(data: bytes, golden: Path = GOLDEN) -> None:
         _read_dataset(with_checksum(manifest), "train", {index_name(files["path"][0]): data}, golden)
 
 
+def _replaced_index(data: bytes) -> None:
+    """An index in place of another, with values of its own, that the manifest agrees with."""
+    manifest = json.loads((FIELDS / MANIFEST_NAME).read_text())
+    files = manifest["splits"]["train"]["shards"]["files"]["tfrecord"]
+    files |= {"replaced_index": ["new.index.npy"], "index_values": [len(_VALUES)]}
+    files["index_sha256"] = hashlib.sha256(data).hexdigest()
+    files["index_crc32c"] = [crc32c(data[-len(_VALUES) - 4 : -len(_VALUES)])]
+    text = with_checksum({**manifest, "requires": ["relabeled"]})
+    _read_dataset(text, "train", {"new.index.npy": data}, FIELDS)
+
+
+def _replaced_indexes() -> Sequence[bytes]:
+    manifest = Manifest.from_json((FIELDS / MANIFEST_NAME).read_text())
+    shard = manifest.splits["train"].shards[0]
+    rows = index.load(FIELDS, shard.files["tfrecord"], shard.records, manifest.fields).copy()
+    size = shard.files["tfrecord"].bytes
+    for name, value in (("note", b"text"), ("tags", b"\n\1a"), ("label", b"\n\1\3"), ("objects/id", b"\n\1\3")):
+        columns = (f"{name}_offset", f"{name}_length", f"{name}_crc32c")
+        for column, number in zip(columns, (size + _VALUES.index(value), len(value), crc32c(value)), strict=True):
+            rows[column][1] = number
+    return [index.to_bytes(rows, values=_VALUES)]
+
+
 def _read_dataset(manifest: str, split: str, files: Mapping[str, bytes], golden: Path) -> None:
     with tempfile.TemporaryDirectory(dir=_memory()) as directory:
         root = Path(directory)
         for path in golden.iterdir():
             (root / path.name).symlink_to(path)
         for name, data in {**files, MANIFEST_NAME: manifest.encode()}.items():
-            (root / name).unlink()
+            (root / name).unlink(missing_ok=True)
             (root / name).write_bytes(data)
         with open_dataset(root, split) as dataset:
             for number in range(min(len(dataset), 4)):
@@ -626,6 +651,7 @@ TARGETS: Mapping[str, Target] = {
     "manifest": Target(_manifest, _golden(MANIFEST_NAME), (ShardsError,)),
     "dataset": Target(_datasets, _golden(MANIFEST_NAME), (ShardsError,)),
     "index": Target(_index, _golden("*.tfrecord.index.npy"), (ShardsError,)),
+    "replaced-index": Target(_replaced_index, _replaced_indexes, (ShardsError,)),
     "payloads": Target(
         partial(_datasets, golden=PAYLOADS), lambda: [(PAYLOADS / MANIFEST_NAME).read_bytes()], (ShardsError,)
     ),

@@ -14,7 +14,7 @@ import pytest
 from support.crafted import change_manifest
 from support.stored import edit_shard, several
 
-from beam_jobs.generations.relabel import RelabelOptions, relabel
+from beam_jobs.generations.relabeled.relabel import RelabelOptions, relabel
 from shard_reader import CorruptionError, Dataset, ManifestError, open_dataset
 from shard_reader.format import index
 from shard_reader.format.manifest import Manifest

@@ -94,6 +94,7 @@ def test_every_name_that_is_offered_exists(name: str) -> None:
 def test_the_public_names() -> None:
     assert shard_reader.__all__ == [
         "CenterCrop",
+        "Concatenation",
         "CorruptionError",
         "Coverage",
         "Dataset",
@@ -111,6 +112,7 @@ def test_the_public_names() -> None:
         "StoreError",
         "Stream",
         "Transform",
+        "concat",
         "mix",
         "open_dataset",
     ]

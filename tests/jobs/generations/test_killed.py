@@ -12,22 +12,36 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import command
+from support.images import write_image
 from support.killing import changes, killed_at
 from support.servers import Store
 
 from shard_reader import open_dataset
 
-FEW, MANY = 4, 20
+FEW, MANY = 2, 20
 Words = Callable[[object, Path], list[object]]
 """From the place of a dataset, and a folder with files for the command, to the words of the command."""
 
 
 def withdraw(place: object, files: Path) -> list[object]:
-    (files / "gone.txt").write_text("\n".join(id.decode() for id in open_dataset(str(place)).ids([0, 5, 17])))
+    first = open_dataset(str(place), generation=1)
+    (files / "gone.txt").write_text("\n".join(id.decode() for id in first.ids([0, 5, 17])))
     return ["withdraw", place, files / "gone.txt"]
 
 
-COMMANDS: Mapping[str, Words] = {"withdraw": withdraw}
+def relabel(place: object, files: Path) -> list[object]:
+    ids = [id.decode() for id in open_dataset(str(place), generation=1).ids([0, 5, 17])]
+    (files / "table.csv").write_text("id,label\n" + "".join(f"{id},another\n" for id in ids))
+    return ["relabel", place, files / "table.csv", "--workers", "1"]
+
+
+def append(place: object, files: Path) -> list[object]:
+    for number in range(8):
+        write_image(files / f"more/{'ab'[number % 2]}/new-{number}.png", 100 + number, (20, 16))
+    return ["prepare", files / "more", place, "--append", "--workers", 1]
+
+
+COMMANDS: Mapping[str, Words] = {"append": append, "relabel": relabel, "withdraw": withdraw}
 
 
 def content(place: object) -> dict[str, Any]:
@@ -70,10 +84,10 @@ def check(
 
 
 @pytest.fixture
-def copies(raw_shards: Path, tmp_path: Path) -> Callable[[str], object]:
+def copies(jpeg_shards: Path, tmp_path: Path) -> Callable[[str], object]:
     def copy(name: str) -> object:
         path = tmp_path / "datasets" / name / "shards"
-        return path if path.exists() else shutil.copytree(raw_shards, path)
+        return path if path.exists() else shutil.copytree(jpeg_shards, path)
 
     return copy
 
@@ -95,7 +109,7 @@ def test_on_a_disk_at_many_moments(copies: Callable[[str], object], words: Words
 @pytest.mark.nightly
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_in_a_store_at_many_moments(
-    raw_shards: Path, words: Words, tmp_path: Path, new_store: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
+    jpeg_shards: Path, words: Words, tmp_path: Path, new_store: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = new_store("minio")
     store.use(monkeypatch)
@@ -103,6 +117,6 @@ def test_in_a_store_at_many_moments(
 
     def copy(name: str) -> object:
         known = store.names(name)
-        return f"{store.url}/{name}" if known else store.copy(raw_shards, name)
+        return f"{store.url}/{name}" if known else store.copy(jpeg_shards, name)
 
     check(copy, words, tmp_path / "files", MANY, store.environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from support.images import write_image
 from support.stored import SEVERAL, flip, several, several_objects
 
 from beam_jobs.errors import UsageError
-from beam_jobs.generations.relabel import RelabelOptions, RelabelResult, relabel
+from beam_jobs.generations.relabeled.relabel import RelabelOptions, RelabelResult, relabel
 from beam_jobs.generations.withdraw import withdraw
 from beam_jobs.tools.checks.verify import Verification
 from shard_reader import Dataset, open_dataset
@@ -61,7 +62,8 @@ def by_id(data: Dataset) -> dict[str, dict[str, Any]]:
 
 def problems(place: Path) -> list[str]:
     found: list[str] = []
-    Verification(str(place), decode=True).run(1, found.append, lambda: None)
+    with closing(Verification(str(place), decode=True)) as verification:
+        verification.run(1, found.append, lambda: None)
     return found
 
 

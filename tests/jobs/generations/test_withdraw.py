@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +18,7 @@ from support.command import command
 from support.servers import Store
 from support.stored import flip
 
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import JobError, UsageError
 from beam_jobs.generations.withdraw import withdraw
 from shard_reader import CorruptionError, Dataset, DatasetError, StateError, open_dataset
 from shard_reader.format import Manifest
@@ -214,6 +218,42 @@ def test_a_dataset_that_is_held_is_not_changed(shards: Path) -> None:
     with grown(str(shards)), pytest.raises(UsageError, match="another job is writing there"):
         withdraw(str(shards), ids_at(shards))
     assert manifest_of(shards).generation == 1
+
+
+def test_files_of_its_user_stay_whatever_their_names(shards: Path, tmp_path: Path) -> None:
+    (shards / "g2024").mkdir()
+    (shards / "g2024/photos.zip").write_bytes(b"mine")
+    (shards / "g0002").write_bytes(b"mine")
+    (tmp_path / "linked").mkdir()
+    (shards / "g0004").symlink_to(tmp_path / "linked")
+    (shards / "g0003").mkdir()  # of a command that was killed
+    (shards / "g0003/withdrawn-train.npy").touch()
+    (shards / "g0003/tmp1234").mkdir()
+    withdraw(str(shards), ids_at(shards))
+    assert manifest_of(shards).history[-1].folder == "g0003"
+    assert not (shards / "g0003/tmp1234").exists()
+    assert (shards / "g2024/photos.zip").read_bytes() == (shards / "g0002").read_bytes() == b"mine"
+    assert (shards / "g0004").is_symlink()
+
+
+def test_a_manifest_that_no_reader_would_read_is_not_published(shards: Path) -> None:
+    from beam_jobs.generations.growth import grown
+
+    before = (shards / "dataset.json").read_bytes()
+    with grown(str(shards)) as growth, pytest.raises(JobError, match="next generation could not be read"):
+        growth.publish(replace(growth.manifest, formats=()), "withdraw", "g0002")
+    assert (shards / "dataset.json").read_bytes() == before
+
+
+def test_a_dataset_on_a_web_server_is_not_changed(shards: Path) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(shards))) as server:
+        Thread(target=server.serve_forever).start()
+        with pytest.raises(UsageError, match="is on a web server, which takes no files"):
+            withdraw(f"http://127.0.0.1:{server.server_port}", ids_at(shards))
+        server.shutdown()
 
 
 def test_it_works_in_stores(shards: Path, s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:

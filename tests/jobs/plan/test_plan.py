@@ -18,6 +18,7 @@ from beam_jobs.options import ShardRule, SplitRule
 from beam_jobs.plan import order as plan
 from beam_jobs.plan import tasks
 from beam_jobs.plan.order import PlannedInputs
+from beam_jobs.plan.schema import entry_json
 from beam_jobs.plan.schema.catalog import Catalog
 from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, shard_count
 from beam_jobs.sources import Entry, Problem, Reference, Source
@@ -56,16 +57,16 @@ def test_lines_are_those_of_json(
     id: str, size: int, place: object, label: object, fields: dict[str, object], has_problem: bool
 ) -> None:
     entry = Entry(id, size, place, label, "val", fields, (3, 4), Problem("a", "b") if has_problem else None)
-    assert plan._entry_json(entry) == json.dumps(entry[:-1])
-    assert plan._entry_json(Entry(id)) == json.dumps(Entry(id)[:-1])
+    assert entry_json.entry_json(entry) == json.dumps(entry[:-1])
+    assert entry_json.entry_json(Entry(id)) == json.dumps(Entry(id)[:-1])
     reference = Reference(id, size, place, fields)
-    assert plan._reference_json(reference) == json.dumps(reference[:-1])
+    assert entry_json.reference_json(reference) == json.dumps(reference[:-1])
     more = {"mask": place}
-    assert plan._entry_json(entry._replace(payloads=more)) == json.dumps(entry._replace(payloads=more))
-    assert plan._reference_json(reference._replace(payloads=more)) == json.dumps(reference._replace(payloads=more))
+    assert entry_json.entry_json(entry._replace(payloads=more)) == json.dumps(entry._replace(payloads=more))
+    assert entry_json.reference_json(reference._replace(payloads=more)) == json.dumps(reference._replace(payloads=more))
     for bad in (Entry(id, size, {1, 2}), Entry(id, size, None, None, None, {"a": b"b"})):
         with pytest.raises(TypeError):
-            plan._entry_json(bad)
+            entry_json.entry_json(bad)
 
 
 @pytest.mark.parametrize("piece", [1, 100, 1 << 16])

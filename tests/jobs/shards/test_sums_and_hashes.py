@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from support.command import prepared
 
-from beam_jobs.images.measures.statistics import ChannelSums
-from beam_jobs.shards.publish import statistics_of
+from beam_jobs.images.measures.statistics import ChannelSums, statistics_of
 from shard_reader import Dataset, ManifestError, open_dataset
 from shard_reader.format import MANIFEST_NAME, Manifest
 
