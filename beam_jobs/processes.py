@@ -17,13 +17,25 @@ from typing import Any, TypeVar
 from beam_jobs.errors import JobError
 from beam_jobs.signals import INTERRUPTS
 
-__all__ = ["ProcessDiedError", "WorkerProcess", "answer_all", "end_with_parent", "in_parallel", "ready", "signals_wait"]
+__all__ = [
+    "ParallelMap",
+    "ProcessDiedError",
+    "WorkerProcess",
+    "answer_all",
+    "end_with_parent",
+    "in_parallel",
+    "ready",
+    "signals_wait",
+]
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 _Process = TypeVar("_Process", bound="WorkerProcess")
 
 _starting = threading.Lock()
+
+ParallelMap = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+"""Gives the result of some work for each task, in order, wherever it is done. Work and tasks are pickled."""
 
 
 class ProcessDiedError(Exception):
@@ -170,13 +182,23 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def in_parallel(work: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int) -> Iterator[_Result]:
-    """The result of each task, in order, computed in up to `workers` processes, or in this one if that is 1.
+def in_parallel(
+    work: Callable[[_Task], _Result], tasks: Sequence[_Task], workers: int | ParallelMap
+) -> Iterator[_Result]:
+    """The result of each task, in order.
+
+    Args:
+        work: computes a result.
+        tasks: the tasks.
+        workers: the most processes of this machine, of which 1 is this one; or another way to do the work.
 
     Raises:
         JobError: a process died, or cannot be started.
         Exception: the error of a task.
     """
+    if not isinstance(workers, int):
+        yield from workers(work, tasks)
+        return
     count = min(workers, len(tasks))
     if count <= 1:
         yield from map(work, tasks)

@@ -32,7 +32,7 @@ def prepare_command(manifest: Manifest, without: Iterable[str] = ()) -> str:
         without: options that are left out, with or without their values.
     """
     options = manifest.options
-    if not isinstance(options.get("image"), Mapping):
+    if not isinstance(options.get("image"), Mapping) or options.get("command") == "join":
         return ""
     words = ["image-shards prepare INPUT OUTPUT", *_image_words(options["image"])]
     if list(manifest.formats) != [next(iter(FORMATS))]:
