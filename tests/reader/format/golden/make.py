@@ -18,9 +18,21 @@ import numpy as np
 from beam_jobs.options import ImageOptions
 from beam_jobs.shards.records.record import image_fields
 from beam_jobs.shards.write import store
-from shard_reader.format import Counts, Field, Fingerprint, Manifest, Shard, ShardTable, Split, Statistics, shard_name
-from shard_reader.format.checksum import sha256_file
-from shard_reader.format.manifest import Sums
+from shard_reader.format import (
+    Counts,
+    Field,
+    Fingerprint,
+    Manifest,
+    Shard,
+    ShardTable,
+    Split,
+    Statistics,
+    index,
+    shard_name,
+)
+from shard_reader.format.checksum import crc32c, sha256_file
+from shard_reader.format.manifest import MANIFEST_NAME, Generation, Sums, Withdrawn, checksum_of, generation_manifest
+from shard_reader.format.shard_table import ShardFile, withdrawn_to_bytes
 
 HERE = Path(__file__).parent / "v1"
 
@@ -110,6 +122,14 @@ INPUTS = [  # with the fields that describe the input of a record; the second im
 HASHED = [[INPUTS[0][0] | {"values_hash": 2**63 - 1}, INPUTS[0][1] | {"values_hash": -2}]]  # of datasets that can grow
 SUMS = Sums(total=(765, 255, 0), squares=(195_075, 65_025, 0), peak=255)
 PIXELS = "[2, 255, [510, 0, 0], [130050, 0, 0]]\n[2, 255, [255, 255, 0], [65025, 65025, 0]]\n"
+NOTED = {"label": Field(dtype="int64"), "note": Field(dtype="string")}
+GROWN = [  # the shard of the first generation, and that of the second
+    [
+        {"image": bytes.fromhex(PNGS[0]), "id": "a/1.png", "height": 2, "width": 1, "label": 0, "note": "one"},
+        {"image": bytes.fromhex(PNGS[1]), "id": "b/2.png", "height": 1, "width": 2, "label": 1, "note": "two"},
+    ],
+    [{"image": bytes.fromhex(PNGS[2]), "id": "b/3.png", "height": 2, "width": 3, "label": 1, "note": "three"}],
+]
 GREY_PNGS = [  # 1x2 of 1 and 255, 2x1 of 0 and 2; in 16 bits 1x2 of 40000 and 1, 2x1 of 0 and 65535
     "89504e470d0a1a0a0000000d4948445200000001000000020800000000bceae9fb"
     "0000000c4944415478da636064f80f0001060101c3f2edc70000000049454e44ae426082",
@@ -182,6 +202,84 @@ def make(directory: Path) -> None:
     write_dataset(directory / "inputs", encoded, INPUTS, None, {})
     write_dataset(directory / "payloads", encoded, PAIRS, None, PAYLOADS)
     write_dataset(directory / "sums", encoded, HASHED, None, {}, SUMS)
+    write_grown(directory / "grown", encoded)
+    write_joined(directory / "joined", directory / "grown")
+
+
+def write_grown(directory: Path, image: ImageOptions) -> None:
+    """A dataset of four generations: one more shard, a withdrawn record, and new values of another."""
+    write_dataset(directory, image, GROWN[:1], ("a", "b"), NOTED)
+    manifest = read(directory)
+    (directory / "g0002").mkdir()
+    added = moved(write_shard(directory / "g0002", 0, 1, GROWN[1], manifest.fields), "g0002/")
+    shards = [*manifest.splits["train"].shards, added]
+    manifest = publish(directory, manifest, "append", "g0002", Split(records=3, shards=ShardTable.of(shards)))
+    (directory / "g0003").mkdir()
+    path = "g0003/withdrawn-train.npy"
+    (directory / path).write_bytes(withdrawn_to_bytes(np.array([1], np.int64)))
+    manifest = replace(manifest, files={**manifest.files, path: sha256_file(directory / path)})
+    gone = Withdrawn(records=1, path=path)
+    split = Split(records=2, shards=ShardTable.of(shards), withdrawn=gone)
+    manifest = publish(directory, manifest, "withdraw", "g0003", split)
+    (directory / "g0004").mkdir()
+    files = {format: relabeled(directory, format, file, manifest) for format, file in shards[0].files.items()}
+    shards[0] = Shard(records=2, files=files)
+    publish(directory, manifest, "relabel", "g0004", replace(split, shards=ShardTable.of(shards)))
+
+
+def relabeled(directory: Path, format: str, file: ShardFile, manifest: Manifest) -> ShardFile:
+    """A shard with another index: the first record has another label, and a note that no shard has."""
+    rows, note = index.build(directory / file.path, format, manifest.fields), "größer".encode()
+    rows["label"][0], rows["note_offset"][0], rows["note_length"][0] = 1, file.bytes, len(note)
+    rows["note_crc32c"][0] = crc32c(note)
+    name = f"g0004/1-{file.index}"
+    (directory / name).write_bytes(index.to_bytes(rows, values=note))
+    return replace(
+        file,
+        replaced_index=name,
+        index_values=len(note),
+        index_sha256=sha256_file(directory / name),
+        index_crc32c=index.checksums_crc32c(rows),
+    )
+
+
+def write_joined(directory: Path, part: Path) -> None:
+    """A dataset over the first shard of another one, where that is."""
+    directory.mkdir()
+    manifest = read(part, generation_manifest(1))
+    shards = [moved(shard, f"../{part.name}/") for shard in manifest.splits["train"].shards]
+    split = Split(records=2, shards=ShardTable.of(shards))
+    own = Generation(number=1, made="join", records=2, fingerprint=manifest.fingerprint)
+    manifest = replace(manifest, splits={"train": split}, files={}, generations=(own,))
+    (directory / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
+
+
+def read(directory: Path, name: str = MANIFEST_NAME) -> Manifest:
+    return Manifest.from_json((directory / name).read_text("utf-8"))
+
+
+def moved(shard: Shard, place: str) -> Shard:
+    files = {format: replace(file, path=f"{place}{file.path}") for format, file in shard.files.items()}
+    return replace(shard, files=files)
+
+
+def publish(directory: Path, before: Manifest, made: str, folder: str, split: Split) -> Manifest:
+    """The manifest of the next generation, which is written beside those of earlier ones."""
+    text = (directory / MANIFEST_NAME).read_text("utf-8")
+    number = before.generation
+    (directory / generation_manifest(number)).write_text(text, "utf-8")
+    earlier = (*before.history[:-1], replace(before.history[-1], checksum=checksum_of(text)))
+    fingerprint = replace(before.fingerprint, inputs=f"{number + 1:064x}")
+    own = Generation(number=number + 1, made=made, records=split.records, fingerprint=fingerprint, folder=folder)
+    manifest = replace(
+        before,
+        splits={"train": split},
+        counts=replace(before.counts, written=split.records),
+        fingerprint=fingerprint,
+        generations=(*earlier, own),
+    )
+    (directory / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
+    return read(directory)
 
 
 def write_dataset(
