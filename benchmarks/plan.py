@@ -191,9 +191,13 @@ class PeakMemory:
 
     def _look(self) -> None:
         while not self._ended.wait(0.02):
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    self.peak = max(self.peak, int(line.split()[1]) * 1024)
+            self.peak = max(self.peak, anonymous_memory())
+
+
+def anonymous_memory(process: int | str = "self") -> int:
+    """The anonymous memory of a process now, in bytes."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
 if __name__ == "__main__":

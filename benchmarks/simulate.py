@@ -37,6 +37,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from plan import anonymous_memory
+
 from beam_jobs.sources import Entry, Layout, Reference, Source
 from shard_reader import open_dataset
 from shard_reader.format.manifest import Manifest, ShardTable, Split
@@ -343,7 +345,7 @@ def check() -> None:
 
 
 class Watched:
-    """The largest memory of a process and its children together, and the largest disk beside finished shards."""
+    """The largest anonymous memory of a process, and the largest disk beside finished shards."""
 
     def __init__(self, output: Path) -> None:
         self.pid, self.memory, self.disk, self._output = 0, 0, 0, output
@@ -361,9 +363,7 @@ class Watched:
     def _look(self) -> None:
         while not self._ended.wait(0.5):
             try:
-                for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-                    if line.startswith("RssAnon:"):
-                        self.memory = max(self.memory, int(line.split()[1]) * 1024)
+                self.memory = max(self.memory, anonymous_memory(self.pid))
                 beside = [*(self._output / "_spill").rglob("*"), *(self._output / "_work/plan").rglob("*")]
                 self.disk = max(self.disk, sum(path.stat().st_size for path in beside if path.is_file()))
             except OSError:

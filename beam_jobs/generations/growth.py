@@ -43,7 +43,7 @@ from shard_reader.format.manifest import (
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.local import sync
 
-__all__ = ["Growth", "changed_fingerprint", "grown", "is_left"]
+__all__ = ["Growth", "changed_fingerprint", "grown", "is_left", "put_manifest"]
 
 _FOLDER = re.compile("g[0-9]{4,9}")
 # The names of temporary files of `write_whole`, for the files that a generation writes beside its folder.
@@ -139,7 +139,8 @@ class Growth:
         write_papers(self.files, manifest, text, card or card_of(self.files, self.manifest))
         if self.files.local is not None:
             sync(self.files.local)
-        self._replace(text)
+        self.lock.renew()
+        put_manifest(self.files, text, self.text, self.tag)
         return manifest
 
     def _unpublished(self) -> list[str]:
@@ -157,24 +158,37 @@ class Growth:
         except ManifestError as error:
             raise JobError(f"{self.place}: the manifest of its next generation could not be read: {error}") from error
 
-    def _replace(self, text: bytes) -> None:
-        """Write the manifest in place of the one that was read, unless another job has done so."""
-        self.lock.renew()
-        if self.files.local is not None:
-            if self.files.read(MANIFEST_NAME) != self.text:
-                raise LostJobError(f"{self.place}: {MANIFEST_NAME} was changed by another program; run it again")
-            self.files.write(MANIFEST_NAME, [text])
-            sync(self.files.local)
-            return
-        try:
-            if self.tag is None:
-                raise NotImplementedError
-            # The answer of a write may be lost, and its second try is then refused.
-            done = self.files.put_if(MANIFEST_NAME, text, self.tag) is not None
-            if not done and self.files.read(MANIFEST_NAME) != text:
-                raise LostJobError(f"{self.place}: another job has written {MANIFEST_NAME}; run it again")
-        except NotImplementedError:
-            self.files.write(MANIFEST_NAME, [text])
+
+def put_manifest(files: Directory, text: bytes, replaced: bytes | None = None, tag: str | None = None) -> None:
+    """Write `dataset.json` in place of the one that was read, unless another job has written one meanwhile.
+
+    Args:
+        files: the directory of the dataset.
+        text: the bytes of the file.
+        replaced: the bytes of the file that was read; None where there was no file.
+        tag: the tag of that file, where the store has tags.
+
+    Raises:
+        LostJobError: another job has written the file.
+    """
+    lost = LostJobError(f"{files.uri(MANIFEST_NAME)}: was written by another job or program; run the command again")
+    if files.local is not None:
+        if replaced is not None and files.read(MANIFEST_NAME) != replaced:
+            raise lost
+        files.write(MANIFEST_NAME, [text])
+        sync(files.local)
+        return
+    if replaced is not None and tag is None:  # a store without tags, where the lock alone keeps others off
+        files.write(MANIFEST_NAME, [text])
+        return
+    try:
+        is_written = files.put_if(MANIFEST_NAME, text, tag) is not None
+    except NotImplementedError:  # or without conditions
+        files.write(MANIFEST_NAME, [text])
+        return
+    # The answer of a write may be lost, and its second try is then refused.
+    if not is_written and files.read(MANIFEST_NAME) != text:
+        raise lost
 
 
 def is_left(name: str) -> bool:

@@ -180,7 +180,7 @@ class Dataset(Records):
         return self.manifest.generation
 
     def generation_of(self, fingerprint: str) -> Generation | None:
-        """The generation of this dataset that has records of a fingerprint; None if there is none."""
+        """The generation of this dataset whose records have a fingerprint; None if no generation has it."""
         try:
             found = self.generations()
         except (ShardsError, OSError):  # the dataset is gone: its own manifest is known

@@ -62,7 +62,7 @@ class Records(ABC):
         return None
 
     def generation_of(self, fingerprint: str) -> Generation | None:
-        """The generation of this dataset that has records of a fingerprint; None if there is none."""
+        """The generation of this dataset whose records have a fingerprint; None if no generation has it."""
         return None
 
     @property

@@ -64,7 +64,7 @@ class RecordSource(Protocol):
         """The number of the dataset's generation; None where the records are not of one dataset."""
 
     def generation_of(self, fingerprint: str) -> Generation | None:
-        """The generation of this dataset that has records of a fingerprint; None if there is none."""
+        """The generation of this dataset whose records have a fingerprint; None if no generation has it."""
 
     @property
     def name(self) -> str:

@@ -44,7 +44,7 @@ def base_of(found: argparse.Namespace, output: str) -> Manifest | None:
     """The manifest of the dataset that is added to; None without `--append`.
 
     Raises:
-        UsageError: there is none, or an option is without the one that it is for.
+        UsageError: there is no such dataset, or `--replace` is given without `--append`.
     """
     if not found.append:
         if found.replace:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.errors import LostJobError, UsageError
 from beam_jobs.external_sort import find_equal_hashes
-from beam_jobs.generations.growth import Growth, is_left
+from beam_jobs.generations.growth import Growth, is_left, put_manifest
 from beam_jobs.generations.joining.parts import (
     LABELS,
     Classes,
@@ -316,13 +316,4 @@ def _publish(files: Directory, lock: Lock, manifest: Manifest, parts: Sequence[P
         sync(files.local / _FOLDER)
         sync(files.local)
     lock.renew()
-    try:
-        if files.local is not None:
-            raise NotImplementedError
-        # The answer of a write may be lost, and its second try is then refused.
-        if files.put_if(MANIFEST_NAME, text, None) is None and files.read(MANIFEST_NAME) != text:
-            raise LostJobError(f"{files.uri('')}: another job has written {MANIFEST_NAME}")
-    except NotImplementedError:
-        files.write(MANIFEST_NAME, [text])
-    if files.local is not None:
-        sync(files.local)
+    put_manifest(files, text)

@@ -61,7 +61,7 @@ class RelabelResult:
         if self.new_classes:
             more = ", ..." if len(self.new_classes) > _SHOWN else ""
             names = ", ".join(map(printable, self.new_classes[:_SHOWN]))
-            lines.append(f"{counted(len(self.new_classes), 'new class')} behind the others: {names}{more}")
+            lines.append(f"{counted(len(self.new_classes), 'new class')} after the others: {names}{more}")
         fields = ", ".join(f"{printable(name)} of {count:,}" for name, count in self.fields.items())
         changed = f"{counted(self.records, 'record')} in {counted(self.shards, 'shard')} changed"
         return "\n".join([*lines, f"{place}: generation {self.generation.number}: {changed} ({fields})"])

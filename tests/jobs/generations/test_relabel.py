@@ -320,7 +320,7 @@ def test_the_command_says_what_changed(path: Path) -> None:
     result = command("relabel", path, file, "--fields", "objects/name")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
-        "1 new class behind the others: new",
+        "1 new class after the others: new",
         f"{path}: generation 2: 2 records in 2 shards changed (label of 2, objects/name of 1)",
     ]
     again = command("relabel", path, file, "--fields", "objects/name")
