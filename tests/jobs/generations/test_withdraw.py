@@ -256,9 +256,9 @@ def test_a_dataset_on_a_web_server_is_not_changed(shards: Path) -> None:
         server.shutdown()
 
 
-def test_it_works_in_stores(shards: Path, s3: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    s3.use(monkeypatch)
-    url, gone = s3.copy(shards, "shards"), ids_at(shards)
+def test_it_works_in_stores(shards: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.use(monkeypatch)
+    url, gone = store.copy(shards, "shards"), ids_at(shards)
     found = withdraw(url, gone)
     assert found.manifest.generation == 2
     for options in ({}, {"cache": shards.parent / "cache"}):
