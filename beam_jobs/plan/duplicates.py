@@ -92,7 +92,8 @@ def list_near_duplicates(
         scratch: a folder for temporary files.
         most: the most bits in which the hashes of two of them differ.
         warn: is called with a sentence about groups that are too large.
-        first: the place of the first record that may have a line.
+        first: the place of the first record that may have a line. It is compared with the first of its group, or with
+            an earlier record in another split, if there is one before `first`.
     """
     near = find_near_duplicates(records.hashes("phash", "dhash"), most, scratch).since(first)
     for line in crowd_lines(near, lambda place: records.at(place).id):
@@ -100,13 +101,16 @@ def list_near_duplicates(
     for group in near.groups():
         if len(group) <= MOST_IN_GROUP:
             original = records.at(int(group[0]))
-            inputs = {original.content_hash}
+            inputs, earlier = {original.content_hash}, [original]
             for place in group[1:].tolist():
                 record = records.at(place)
-                if record.content_hash not in inputs:
-                    inputs.add(record.content_hash)
-                    if place >= first:
-                        yield _line(record, original, records.class_names, near=True)
+                if place < first:
+                    earlier.append(record)
+                elif record.content_hash not in inputs:
+                    # It may link earlier ones in several splits, which have no line: a leak.
+                    other = next((one for one in earlier if one.split != record.split), original)
+                    yield _line(record, other, records.class_names, near=True)
+                inputs.add(record.content_hash)
 
 
 def list_duplicates(records: Records, scratch: Path, first: int = 0) -> Iterator[dict[str, Any]]:

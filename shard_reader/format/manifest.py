@@ -215,8 +215,9 @@ a JPEG file in base64, or `null`.
 `labels`, `first_id`, `first_split` and `first_labels` of the first of them, `leak`, whether it is in another split than
 that, and `contradiction`, whether it has other labels. Then one for each record of other bytes that looks like an
 earlier one (`near` is true), with the number of bits in which its `phash` differs from that of the first of its group
-(`distance`). A group is connected by pairs whose `phash` differs in at most `options.near_distance` bits, and whose
-`dhash` in four more. Groups of more than 1,000 are in `warnings` alone.
+(`distance`), or of a record of an earlier generation that is in another split, if the group has one. A group is
+connected by pairs whose `phash` differs in at most `options.near_distance` bits, and whose `dhash` in four more. Groups
+of more than 1,000 are in `warnings` alone.
 
 **Papers.** `metadata.parquet` has the columns of all fields but images and bytes, `split`, and, where labels have
 names, those in `label_name` (a list of them for a list of labels; `objects/label_name` for those of objects); a name

@@ -14,6 +14,7 @@ from support.grown import SPLIT, added, folder, image, made, records, table
 
 from beam_jobs import PrepareOptions, prepare
 from beam_jobs.errors import JobError, UsageError
+from beam_jobs.images.measures.perceptual_hash import perceptual_hashes
 from shard_reader import open_dataset
 
 
@@ -155,3 +156,54 @@ def test_a_dataset_in_memory_grows_without_worker_processes(tmp_path: Path) -> N
     prepare(PrepareOptions(input=first, output=place, fit="none", encoding="png"), quiet=True)
     result = prepare(PrepareOptions(input=more, output=place, append=True), quiet=True)
     assert (result.manifest.generation, result.manifest.records) == (2, 7)
+
+
+def links(seed: int) -> list[np.ndarray[Any, Any]]:
+    """Images of two records that do not look alike, and one between them, which looks like both."""
+    rng = np.random.default_rng(seed)
+    coarse = [np.kron(rng.uniform(60, 190, (16, 16)), np.ones((4, 4))) for _ in range(2)]
+    mixed = [coarse[0] + part * (coarse[1] - coarse[0]) for part in np.linspace(0, 1, 81)]
+    pictures = [np.repeat(one.astype(np.uint8)[..., None], 3, 2) for one in mixed]
+    hashes = [perceptual_hashes(one) for one in pictures]
+
+    def are_near(one: int, other: int) -> bool:
+        bits = [(a ^ b) & (1 << 64) - 1 for a, b in zip(hashes[one], hashes[other], strict=True)]
+        return bits[0].bit_count() <= 8 and bits[1].bit_count() <= 12
+
+    end = next(number for number in range(81) if not are_near(0, number))
+    between = next(number for number in range(end) if are_near(0, number) and are_near(number, end))
+    return [pictures[number] for number in (0, end, between)]
+
+
+def test_an_image_that_links_old_ones_in_two_splits_moves_nothing_and_is_a_leak(tmp_path: Path) -> None:
+    for number in range(8):
+        one, other, between = links(number)
+        for name, pixels in (("in/a", one), ("in/b", other), ("more/c", between)):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / f"{name}{number}.png")
+    words = {"near_duplicates": "group", "split": {"train": 0.5, "val": 0.5}}
+    made(tmp_path / "in", tmp_path / "out", **words)
+    before = {split: set(records(open_dataset(tmp_path / "out", split))) for split in ("train", "val")}
+    apart = {n for n in range(8) if (f"a{n}.png" in before["train"]) != (f"b{n}.png" in before["train"])}
+    assert apart
+    result = added(tmp_path / "more", tmp_path / "out")
+    after = {split: set(records(open_dataset(tmp_path / "out", split))) for split in ("train", "val")}
+    assert all(before[split] == {id for id in after[split] if id[0] != "c"} for split in after)
+    assert result.manifest.counts.near_leaks >= len(apart)
+    lines = [json.loads(line) for line in (tmp_path / "out/g0002/duplicates.jsonl").read_bytes().splitlines()]
+    assert {int(line["id"][1]) for line in lines if line["leak"] and line["near"]} >= apart
+    for number in set(range(8)) - apart:
+        assert (f"c{number}.png" in after["train"]) == (f"a{number}.png" in after["train"])
+
+
+def test_an_image_that_looks_like_an_old_one_is_dropped(tmp_path: Path) -> None:
+    one, _, between = links(0)
+    for name, pixels in (("in/a", one), ("more/c", between)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    image(tmp_path / "more/other.png", 5)
+    made(tmp_path / "in", tmp_path / "out", near_duplicates="drop", shards=1)
+    added(tmp_path / "more", tmp_path / "out", max_rejects=1)
+    assert set(records(open_dataset(tmp_path / "out"))) == {"a.png", "other.png"}
+    (reject,) = (tmp_path / "out/g0002/rejects.jsonl").read_bytes().splitlines()
+    assert json.loads(reject)["message"] == "looks like a.png"
