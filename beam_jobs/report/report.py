@@ -18,9 +18,10 @@ from beam_jobs.report.reading.previews import Previews
 from beam_jobs.report.reading.survey import Survey, survey
 from beam_jobs.report.sections import changes, duplicates, evidence, gallery, pixels, rejects, sizes
 from beam_jobs.terminal import counted, size_text
-from beam_jobs.tools.dataset_files import manifest_at, need_packages, need_shard_packages, save
+from beam_jobs.tools.dataset_files import manifest_at, need_packages, need_shard_packages
 from shard_reader.dataset.open import open_dataset
 from shard_reader.format.manifest import Manifest
+from shard_reader.storage.local import write_whole
 from shard_reader.storage.open import is_url
 
 __all__ = ["Report", "make_report", "need_report_packages", "save_report"]
@@ -68,7 +69,7 @@ def save_report(place: str, file: str) -> Report:
     if path.exists() and not path.is_file():
         raise UsageError(f"--output {file}: is {'a folder' if path.is_dir() else 'no file'}; give the name of a file")
     made = make_report(place)
-    save(path, made.html)
+    write_whole(path, [made.html])
     return made
 
 

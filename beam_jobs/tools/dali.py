@@ -10,10 +10,11 @@ from beam_jobs.errors import UsageError
 from beam_jobs.metadata.dali import dali_index
 from beam_jobs.processes import ParallelMap, in_parallel
 from beam_jobs.terminal import counted
-from beam_jobs.tools.dataset_files import read_manifest, save
+from beam_jobs.tools.dataset_files import read_manifest
 from shard_reader.errors import CorruptionError
 from shard_reader.format.manifest import dali_name
 from shard_reader.format.shard_formats.table import TFRecord
+from shard_reader.storage.local import write_whole
 
 __all__ = ["write_dali_indexes"]
 
@@ -56,5 +57,5 @@ def _write(path: Path, name: str) -> str | None:
         return f"{path / name}: is missing; {_REMEDY}"
     except CorruptionError as error:
         return f"{error}; {_REMEDY}"
-    save(target, data)
+    write_whole(target, [data])
     return None

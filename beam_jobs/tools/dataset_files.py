@@ -33,7 +33,7 @@ from shard_reader.format.shard_formats.table import SHARD_FORMATS
 from shard_reader.format.shard_table import withdrawn_from_bytes
 from shard_reader.order.remaining import Remaining
 from shard_reader.storage.directory import Directory
-from shard_reader.storage.local import LocalDirectory, write_whole
+from shard_reader.storage.local import LocalDirectory
 from shard_reader.storage.open import directory, local_path
 from shard_reader.system.regular_files import read_regular
 
@@ -52,7 +52,6 @@ __all__ = [
     "read_manifest",
     "record_ids",
     "remaining_of",
-    "save",
     "shard_on_disk",
 ]
 
@@ -62,18 +61,6 @@ REMOVALS_NAME: Final = "removals.json"
 """The list of files that `compact --in-place` has replaced, and that wait to be removed."""
 _PIECE = 1 << 23
 _MOST_HEADER = 128  # bytes before the numbers of withdrawn records
-
-
-def save(path: Path, data: bytes) -> None:
-    """Write a file as `write_whole` does.
-
-    Raises:
-        OSError: it cannot be written; the error names it.
-    """
-    try:
-        write_whole(path, [data])
-    except OSError as error:  # of a full disk, which names no file
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def local_directory(place: str) -> Path:

@@ -29,7 +29,6 @@ from beam_jobs.tools.dataset_files import (
     need_packages,
     need_shard_packages,
     read_manifest,
-    save,
 )
 from beam_jobs.tools.foreign.fields import ForeignFields, image_words, infer
 from beam_jobs.tools.foreign.split_files import missing_numbers, split_files
@@ -53,7 +52,7 @@ from shard_reader.format.manifest import (
     index_name,
 )
 from shard_reader.format.shard_formats.table import TFRecord
-from shard_reader.storage.local import sync
+from shard_reader.storage.local import sync, write_whole
 from shard_reader.system.memory_map import map_file
 
 __all__ = ["IndexOptions", "index_again", "index_directory"]
@@ -169,7 +168,7 @@ def index_again(path: Path, fields: Mapping[str, Field], item: tuple[str, Shard]
             f"{place}: its index comes out otherwise than {MANIFEST_NAME} says, though the file is whole:"
             f" {MANIFEST_NAME} was changed; restore it from a copy"
         )
-    save(target, data)
+    write_whole(target, [data])
     return True, None
 
 
@@ -190,7 +189,7 @@ def _index_foreign(path: Path, options: IndexOptions, workers: int | ParallelMap
         indexed = _index_files(path, names, schema.fields, workers, show)
         manifest = _manifest(splits, indexed, schema, class_names, options)
         sync(path)  # after a power cut, a manifest on disk must imply the indexes on disk
-        save(path / MANIFEST_NAME, manifest.to_json().encode())
+        write_whole(path / MANIFEST_NAME, [manifest.to_json().encode()])
     except BaseException:
         # The directory belongs to another program: nothing may stay in it but a whole dataset's files.
         for name in names:
@@ -292,7 +291,7 @@ def _index_file(path: Path, fields: Mapping[str, Field], name: str) -> _Indexed:
     """Write the index of one file."""
     rows = index.build(path / name, TFRecord.name, fields)
     data = index.to_bytes(rows)
-    save(path / index_name(name), data)
+    write_whole(path / index_name(name), [data])
     stored = map_file(path / name)
     file = ShardFile(
         path=name,

@@ -171,7 +171,11 @@ class LocalDirectory:
 
 
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file so that it is there with all of `chunks`, even after a power cut, or not at all."""
+    """Write a file so that it is there with all of `chunks`, even after a power cut, or not at all.
+
+    Raises:
+        OSError: it cannot be written; the error names it.
+    """
     # On the disk before it has its name: otherwise a power cut could leave the name on a file without its bytes.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -180,8 +184,11 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        # The error of a full disk names no file, others the temporary one. Those of `chunks` stay as they are.
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -19,6 +19,7 @@ from beam_jobs.external_sort import HASHED, Spill
 from beam_jobs.generations.relabeled.table import LABEL, OBJECT_LABEL, ChangeTable, Row, rows_in
 from beam_jobs.plan.schema.catalog import check_names
 from beam_jobs.plan.schema.columns import INTEGER, Column, Labels, type_text
+from beam_jobs.terminal import counted
 from shard_reader.format.fields import Field
 from shard_reader.format.manifest import Manifest
 from shard_reader.printable import printable
@@ -200,8 +201,8 @@ class _Kinds:
         table, before = self._table, self._manifest
         if unknown.count and not table.ignore_unknown:
             raise table.refused(
-                f"no record has the ids of {unknown.count} rows: {unknown}; leave them out, or count them with"
-                " --ignore-unknown"
+                f"no record has the ids of {counted(unknown.count, 'row')}: {unknown}; leave them out, or count them"
+                " with --ignore-unknown"
             )
         fields, names = dict(before.fields), self._class_names()
         if LABEL in table.names and LABEL not in fields:

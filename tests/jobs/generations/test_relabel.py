@@ -185,7 +185,7 @@ def test_one_fingerprint_for_both_formats_and_another_for_other_values(tmp_path:
 
 
 REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "unknown": ([{"id": "no", "label": "a"}], "no record has the ids of 1 rows: 'no' (table.jsonl line 1)"),
+    "unknown": ([{"id": "no", "label": "a"}], "no record has the ids of 1 row: 'no' (table.jsonl line 1)"),
     "twice": ([{"id": "0.png", "label": "a"}, {"id": "0.png", "label": "b"}], "line 2: the id '0.png' is that of"),
     "height": ([{"id": "0.png", "height": 3}], 'the column "height" describes the image, or its place'),
     "hash": ([{"id": "0.png", "content_hash": 3}], 'the column "content_hash" describes'),
