@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from support.grown import folder
 from support.servers import Store, first_of
 from support.store_jobs import finished
 
+from beam_jobs.generations.compaction.compact import CompactOptions
+from beam_jobs.generations.compaction.in_place import compact_in_place
+from beam_jobs.generations.withdraw import withdraw
 from shard_reader import open_dataset
 
 WORDS = "--fit none --encoding png --workers 1 --split train=0.7,val=0.3"
@@ -72,3 +76,29 @@ def test_tensorflow_datasets_reads_each_folder_as_a_dataset(grown: Path) -> None
 def test_a_folder_of_a_generation_is_a_dataset_of_its_own(grown: Path) -> None:
     alone = open_dataset(grown / "g0002", "train").manifest
     assert (alone.generation, alone.records, alone.class_names) == (1, 6, ("a", "b", "c"))
+
+
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_other_programs_see_withdrawn_records_until_they_are_compacted(grown: Path, tmp_path: Path) -> None:
+    tfds = pytest.importorskip("tensorflow_datasets")
+    out = Path(shutil.copytree(grown, tmp_path / "out"))
+    gone = [id.decode() for id in open_dataset(out, "train").ids([0, 1])]
+    withdraw(str(out), gone)
+
+    def ids_of(place: Path) -> set[str]:
+        builder = tfds.builder_from_directory(str(place))
+        return {one["id"].decode() for one in tfds.as_numpy(builder.as_dataset(split="all", shuffle_files=False))}
+
+    def ids_in_hdf5(place: Path) -> set[str]:
+        found = set[str]()
+        for path in place.glob("**/*.h5"):
+            with h5py.File(path) as file:
+                found |= {id.decode() for id in file["id"][:]}
+        return found
+
+    assert set(gone) <= ids_of(out) | ids_of(out / "g0002")
+    assert set(gone) <= ids_in_hdf5(out)
+    compact_in_place(CompactOptions(place=str(out), workers=1), 0.0)
+    left = {id.decode() for split in ("train", "val") for id in open_dataset(out, split).ids()}
+    assert ids_of(out / "g0004") == ids_in_hdf5(out) == left
+    assert not left & set(gone)

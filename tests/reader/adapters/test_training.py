@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from support.command import REPOSITORY, prepared
 
-from shard_reader import CenterCrop, Dataset, Stream, open_dataset
+from shard_reader import CenterCrop, Dataset, Stream, concat, open_dataset
 
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
@@ -216,3 +217,32 @@ def test_a_dataset_is_no_stream(stream: Stream) -> None:
 def test_a_sequence_needs_its_fields(stream: Stream) -> None:
     with pytest.raises(ValueError, match="'box' is not among the stream's fields"):
         ShardSequence(stream, targets="box")
+
+
+def test_several_datasets_as_one_reach_each_framework(raw_shards: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from shard_reader.torch import RecordDataset, StreamDataset
+
+    both = concat([open_dataset(raw_shards, split) for split in ("train", "val")])
+    expected = sorted(both.ids().tolist())
+    assert len(expected) == 60
+    fields = ("id", "label", "image")
+
+    def ids(batches: Iterable[Any]) -> list[bytes]:
+        return sorted(id for batch in batches for id, w in zip(batch["id"], batch["weight"], strict=True) if w)
+
+    given = ids(
+        {name: value.numpy() for name, value in batch.items()} for batch in as_dataset(new_stream(both, fields))
+    )
+    assert given == expected
+    sequence = ShardSequence(new_stream(both, ("id", "label")), inputs="id")
+    parts = [sequence[step] for step in range(len(sequence))]
+    assert sorted(id for found, _, weights in parts for id in found[weights > 0].tolist()) == expected
+    assert ids(StreamDataset(new_stream(both, fields))) == expected
+    records = RecordDataset(both)
+    assert len(records) == 60
+    assert isinstance(records[59]["image"], torch.Tensor)
+
+
+def new_stream(data: Any, fields: tuple[str, ...]) -> Stream:
+    return data.stream(batch_size=16, seed=4, fields=fields)  # type: ignore[no-any-return]

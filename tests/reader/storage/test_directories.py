@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.places import filled
 
 from shard_reader.storage.directory import Stored
-from shard_reader.storage.local import LocalDirectory
+from shard_reader.storage.local import LocalDirectory, write_whole
 from shard_reader.storage.open import directory
 
 KINDS = ["disk", "memory"]
@@ -91,3 +94,23 @@ def test_a_place_that_is_not_there(bucket: str, tmp_path: Path) -> None:
 def test_a_path_that_no_system_could_have_is_no_directory(tmp_path: Path) -> None:
     directory = LocalDirectory(tmp_path / ("a" * 300))
     assert not directory.exists() and directory.names() == []
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as found:
+        write_whole(tmp_path / "list.npy", [b"bytes"])
+    assert found.value.filename == str(tmp_path / "list.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_what_is_written_names_its_own_file(tmp_path: Path) -> None:
+    def lines() -> Iterator[bytes]:
+        yield (tmp_path / "missing").read_bytes()
+
+    with pytest.raises(FileNotFoundError) as found:
+        write_whole(tmp_path / "list", lines())
+    assert found.value.filename == str(tmp_path / "missing")
