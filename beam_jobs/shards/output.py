@@ -12,8 +12,8 @@ OUT/_work/DIGEST/attempts/   shards being written, each attempt in a folder of i
 OUT/_work/DIGEST/shards/     a folder for each finished shard: its files (on a disk), and their description
 ```
 
-On a disk, finished shards wait in `_work` for the others. An object store has no renames: there, finished files get
-their final names at once. Concurrent attempts write the same bytes, so the order of their writes does not matter.
+On a disk, finished shards wait in `_work` for the others. A store has no renames: files get their final names at once,
+parts of others wait in `shards-parts/`. Concurrent attempts write the same bytes, so that the order does not matter.
 """
 
 from __future__ import annotations

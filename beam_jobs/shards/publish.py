@@ -32,7 +32,7 @@ from beam_jobs.plan.schema.earlier import REPLACED_NAME, earlier_part
 from beam_jobs.plan.tasks import TASKS_NAME, ShardTask, read_tasks, task_name
 from beam_jobs.shards.job import Job
 from beam_jobs.shards.output import PLAN, Work
-from beam_jobs.shards.written_shard import AllShards, each_written
+from beam_jobs.shards.written_shard import AllShards, each_written, part_path
 from beam_jobs.sources.files.interface import Layout, Reject, Thumbnail
 from shard_reader.errors import ShardsError
 from shard_reader.format.fields import Field
@@ -292,10 +292,10 @@ def _earlier(publication: Publication, output: Directory) -> list[Part]:
 
 def _write_parquet(publication: Publication, output: Directory, scratch: Path) -> None:
     """Join the rows of all shards to one table."""
-    joined, shards = scratch / PARQUET_NAME, publication.work.shards
+    joined = scratch / PARQUET_NAME
 
     def read(task: ShardTask) -> tuple[str, bytes]:
-        return task.split, output.read(f"{shards}/{task.name}/{PART_NAME}")
+        return task.split, output.read(part_path(PART_NAME, task, publication.work, output))
 
     parts = in_order(read, read_tasks(output, PLAN + TASKS_NAME), readers_of(output))
     join_parts(joined, parts, publication.fields, publication.class_names)
@@ -304,12 +304,12 @@ def _write_parquet(publication: Publication, output: Directory, scratch: Path) -
 
 def _write_pixels(publication: Publication, output: Directory) -> None:
     """Join the sums of the records of all shards to one list."""
-    split, shards = publication.statistics_split, publication.work.shards
+    split = publication.statistics_split
     if split is None:  # records that are copied, whose sums are not known
         return
 
     def read(task: ShardTask) -> bytes:
-        return output.read(f"{shards}/{task.name}/{PIXELS_NAME}")
+        return output.read(part_path(PIXELS_NAME, task, publication.work, output))
 
     tasks = (task for task in read_tasks(output, PLAN + TASKS_NAME) if task.split == split)
     output.write(PIXELS_NAME, in_order(read, tasks, readers_of(output)))

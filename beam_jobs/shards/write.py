@@ -44,6 +44,7 @@ from beam_jobs.shards.written_shard import (
     Listed,
     ShardMetrics,
     WrittenShard,
+    part_path,
     read_written,
 )
 from beam_jobs.sources.files.interface import Reference, Reject, Suspect
@@ -298,7 +299,7 @@ def _secure(task: ShardTask, shard: Shard, attempt: Path, job: Job) -> None:
     output = _directory(job.output)
     paths = [path for file in shard.files.values() for path in (file.path, index_name(file.path))]
     targets = {path: path for path in (*paths, *_beside(task, shard, job))}
-    targets |= {name: f"{job.work.shards}/{task.name}/{name}" for name in PART_NAMES if name in targets}
+    targets |= {name: part_path(name, task, job.work, output) for name in PART_NAMES if name in targets}
     for path, target in targets.items():
         if output.local is None:
             output.put(attempt / path, target)

@@ -35,6 +35,7 @@ __all__ = [
     "ShardMetrics",
     "WrittenShard",
     "each_written",
+    "part_path",
     "read_written",
 ]
 
@@ -136,6 +137,13 @@ class WrittenShard:
             beside=body["beside"],
             metrics=ShardMetrics.from_json(body["metrics"]),
         )
+
+
+def part_path(name: str, task: ShardTask, work: Work, output: Directory) -> str:
+    """The path of one of PART_NAMES of a shard."""
+    # A store has no folders of its own: the first file in a shard's folder would say that the shard is finished.
+    folder = work.shards if output.local is not None else f"{work.shards}-parts"
+    return f"{folder}/{task.name}/{name}"
 
 
 def read_written(task: ShardTask, work: Work, output: Directory) -> tuple[WrittenShard, Listed]:
