@@ -179,8 +179,10 @@ def _finished(task: ShardTask, job: Job, output: Directory) -> WrittenShard | No
     for file in written.shard.files.values():
         expected |= {file.path: file.sha256, index_name(file.path): file.index_sha256}
     for name, sha256 in expected.items():
+        is_part = name in PART_NAMES
         # A publication that was interrupted may have renamed some of the files already.
-        if sha256 not in _checksums(output, (f"{folder}/{name}", name)):
+        places = [part_path(name, task, job.work, output)] if is_part else [f"{folder}/{name}", name]
+        if sha256 not in _checksums(output, places):
             return None
     return written
 

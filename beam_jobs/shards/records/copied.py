@@ -17,9 +17,9 @@ from beam_jobs.meter import Meter
 from beam_jobs.shards.job import Copies, Job
 from beam_jobs.shards.records.record import Prepared, Shape
 from beam_jobs.sources.files.interface import Reference
+from shard_reader.dataset.columns.values import as_python
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.open import open_dataset
-from shard_reader.dataset.values import as_python
 from shard_reader.errors import ShardsError
 from shard_reader.format.fields import IMAGE, Field
 from shard_reader.format.image_codecs.table import codec_of
