@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from shard_reader.transforms.draws import Draws
-from shard_reader.transforms.move import Move
+from shard_reader.transforms.moves.move import Move
 from shard_reader.transforms.part import Part
 
-__all__ = ["PartTransform", "Shape", "Transform", "qualified_name"]
+__all__ = ["PartTransform", "Shape", "Transform", "moves_of", "qualified_name"]
 
 Image = NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -91,8 +91,10 @@ class Transform(ABC):
         """
         return shape if self.in_place else None
 
-    def move(self, height: int, width: int, draws: Draws) -> Move:
+    def move(self, height: int, width: int, draws: Draws) -> Move | list[Move]:
         """The geometry of a call on an image of this size, for masks, boxes and keypoints to follow.
+
+        Several moves, each on the result of the one before, are a list.
 
         It must use as many draws as the call, in the same order: then it finds the same numbers. A transform that keeps
         places needs none, unless it draws and stands before a random one that moves pixels. Others have an
@@ -134,6 +136,12 @@ class PartTransform(Transform):
         """The result of `of_part` for the part of an image, `[h, w, channels]`, of the same dtype."""
         part = self.part(image.shape[0], image.shape[1], draws)  # type: ignore[arg-type]  # where it is not random
         return self.of_part(image[part.rows, part.columns], out)
+
+
+def moves_of(step: Transform, height: int, width: int, draws: Draws | None) -> list[Move]:
+    """The moves of a call on an image of this size, in a list. Raises as `Transform.move`."""
+    found = step.move(height, width, draws)  # type: ignore[arg-type]  # where it is not random
+    return found if isinstance(found, list) else [found]
 
 
 def qualified_name(value: Any) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.transforms.base import PartTransform, Shape, Transform
+from shard_reader.transforms.base import PartTransform, Shape, Transform, moves_of
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.libraries.functions import draws_globally
 from shard_reader.transforms.libraries.generators import seeded
 from shard_reader.transforms.libraries.library import LibraryTransform, described, warn_of_generators
 from shard_reader.transforms.libraries.recognized import is_random_transform, library_transform
-from shard_reader.transforms.move import Move
-from shard_reader.transforms.nearest import Nearest
+from shard_reader.transforms.moves.move import Move
+from shard_reader.transforms.moves.nearest import Nearest
 from shard_reader.transforms.part import Part
 
 __all__ = ["ComposedTransform", "Transforms", "compose", "put"]
@@ -136,10 +136,10 @@ class ComposedTransform:
         found = []
         for step in self.steps:
             if _has_move(step) or not _keeps_places(step):
-                move = step.move(height, width, draws)  # type: ignore[arg-type]  # where it is not random
-                move.check(height, width)
-                found.append(move)
-                height, width = move.height, move.width
+                for move in moves_of(step, height, width, draws):
+                    move.check(height, width)
+                    found.append(move)
+                    height, width = move.height, move.width
         return found
 
     def check_moves(self, what: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Filter", "flip", "resize"]
+__all__ = ["Filter", "flip", "opencv", "resize", "run_opencv", "target_for"]
 
 Image = NDArray[Any]
 Filter = Literal["area", "bilinear", "bicubic", "nearest"]
@@ -32,7 +32,7 @@ def resize(image: Image, shape: tuple[int, int], filter: Filter, out: Image | No
         raise ValueError(
             f"has the shape {image.shape} and cannot be resized: give (height, width, channels), none of 0"
         )
-    target = _target(out, (*shape, image.shape[2]), image.dtype)
+    target = target_for(out, (*shape, image.shape[2]), image.dtype)
     if filter == "nearest":
         rows, columns = (_nearest(*sides) for sides in zip(image.shape[:2], shape, strict=True))
         return np.take(np.take(image, rows, 0), columns, 1, out=target, mode="clip")
@@ -53,9 +53,9 @@ def resize(image: Image, shape: tuple[int, int], filter: Filter, out: Image | No
 
 def flip(image: Image, out: Image | None) -> Image:
     """`image` mirrored, left to right, in `out` if that fits; `out` may be `image`."""
-    target = _target(out, image.shape, image.dtype)
+    target = target_for(out, image.shape, image.dtype)
     if image.dtype in _FLIPPED_DTYPES and image.ndim == 3:
-        _run("flip", image, target, 1)
+        run_opencv("flip", image, target, 1)
     else:
         np.copyto(target, image[:, ::-1])
     return target
@@ -90,12 +90,16 @@ def _scale(image: Image, target: Image, filter: Filter) -> None:
             _scale(image, smaller, "area")
             image = smaller
         filter = "bilinear"
-    _run("resize", image, target, (wide, tall), interpolation=getattr(_opencv(), _INTERPOLATION[filter]))
+    run_opencv("resize", image, target, (wide, tall), interpolation=getattr(opencv(), _INTERPOLATION[filter]))
 
 
-def _run(name: str, image: Image, target: Image, *arguments: Any, **options: Any) -> None:
-    """Have a function of OpenCV write to `target`."""
-    cv2 = _opencv()
+def run_opencv(name: str, image: Image, target: Image, *arguments: Any, **options: Any) -> None:
+    """Have a function of OpenCV write to `target`, of the shape and dtype of its result.
+
+    Raises:
+        ValueError: it cannot take the image. The message continues "the image".
+    """
+    cv2 = opencv()
     try:
         result = getattr(cv2, name)(image, *arguments, dst=target, **options)
     except cv2.error as error:
@@ -107,7 +111,7 @@ def _run(name: str, image: Image, target: Image, *arguments: Any, **options: Any
         np.copyto(target, result.reshape(target.shape))
 
 
-def _target(out: Image | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Image:
+def target_for(out: Image | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Image:
     """`out`, if it is there and fits, or a new array."""
     if out is not None and out.shape == shape and out.dtype == dtype:
         return out
@@ -115,11 +119,11 @@ def _target(out: Image | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 
 @functools.cache
-def _opencv() -> ModuleType:
+def opencv() -> ModuleType:
     """OpenCV, imported when the first image needs it: the reader loads nothing but NumPy."""
     try:
         return importlib.import_module("cv2")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"resizing and flipping images needs {error.name}: pip install 'image-shards[decode]'", name=error.name
+            f"transforms of images need {error.name}: pip install 'image-shards[decode]'", name=error.name
         ) from error

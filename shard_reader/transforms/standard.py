@@ -14,7 +14,7 @@ import numpy as np
 
 from shard_reader.transforms.base import Image, PartTransform, Shape, Transform
 from shard_reader.transforms.draws import Draws
-from shard_reader.transforms.move import Move
+from shard_reader.transforms.moves.move import Move
 from shard_reader.transforms.part import Part, scale_for
 from shard_reader.transforms.resize import Filter, flip, resize
 

@@ -14,7 +14,7 @@ from shard_reader.shards.shard import OpenShard
 from shard_reader.stream.arrays.lookup import PendingBatch
 from shard_reader.transforms.compose import ComposedTransform
 from shard_reader.transforms.draws import Draws
-from shard_reader.transforms.move import Move, moved_boxes, moved_keypoints, moved_points
+from shard_reader.transforms.moves.move import Move, moved_boxes, moved_keypoints, moved_points
 
 __all__ = ["AREA", "ObjectLists", "Objects", "moving_fields"]
 
@@ -124,7 +124,7 @@ class Objects:
             return self._lists.left(moved, 1.0, height, width)
         growth = 1.0
         for move in moves:
-            growth *= move.height * move.width / (move.part.height * move.part.width)
+            growth *= move.growth
         return self._lists.left(moved, growth, moves[-1].height, moves[-1].width)
 
 

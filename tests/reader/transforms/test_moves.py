@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shard_reader import CenterCrop, Draws, Flip, RandomResizedCrop, Resize, Transform
 from shard_reader.transforms import Move, Part
 from shard_reader.transforms.compose import ComposedTransform, compose
-from shard_reader.transforms.move import moved_boxes, moved_keypoints, moved_points
+from shard_reader.transforms.moves.move import moved_boxes, moved_keypoints, moved_points
 from shard_reader.transforms.resize import resize
 
 torch = pytest.importorskip("torch")

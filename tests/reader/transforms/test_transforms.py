@@ -381,9 +381,9 @@ def test_key_and_position_alone_decide(transform: Transform) -> None:
 
 def test_a_crop_and_a_flip_need_no_array_but_out(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    target = shard_reader.transforms.resize._target
+    target = shard_reader.transforms.resize.target_for
     monkeypatch.setattr(
-        shard_reader.transforms.resize, "_target", lambda *given: made.append(target(*given)) or made[-1]
+        shard_reader.transforms.resize, "target_for", lambda *given: made.append(target(*given)) or made[-1]
     )
     out = np.empty((36, 36, 3), np.uint8)
     chain = compose([RandomResizedCrop(36), Flip(1)])
