@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
 
 from shard_reader.arguments import require
 from shard_reader.dataset.records import Records
+from shard_reader.dataset.sampling.view import refuse_views
 from shard_reader.format.fields import IMAGE
 from shard_reader.format.image_codecs.table import IMAGE_CODECS, codec_of
 
@@ -42,7 +43,8 @@ class ShardReader(Reader):
         class_to_idx: the number of each class by its name; None where the data has no names.
 
     Raises:
-        ValueError: the data has no such field, or images are pixels that a file of PNM cannot hold.
+        ValueError: the data has no such field, or is balanced, weighted or in buckets, or images are pixels that a file
+            of PNM cannot hold.
 
     Examples:
         >>> dataset = timm.data.ImageDataset("shards", reader=ShardReader(data))  # doctest: +SKIP
@@ -50,6 +52,7 @@ class ShardReader(Reader):
     """
 
     def __init__(self, data: Records, *, image: str = IMAGE, label: str | None = "label") -> None:
+        refuse_views(data, "ShardReader")
         super().__init__()  # type: ignore[no-untyped-call]
         field = data.fields.get(image)
         require(field is not None and field.is_image, "image", image, "the data has no image of this name")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import at_least_one, require
+from shard_reader.mixing import MIXING
 from shard_reader.printable import printable
 from shard_reader.stream.batch_reader import Batch, Spec
 from shard_reader.stream.stream import Stream
@@ -37,8 +38,8 @@ class Elements:
 
     Raises:
         TypeError: `stream` is not a Stream, or a choice is neither names nor a function.
-        ValueError: the stream has no such field; targets come without inputs; weights are left out, and the last
-            batch is padded, or damaged records are skipped.
+        ValueError: the stream has no such field, or mixes and its numbers are left out; targets come without inputs;
+            weights are left out, and the last batch is padded, or damaged records are skipped.
     """
 
     def __init__(
@@ -61,6 +62,11 @@ class Elements:
             raise ValueError(f"targets={targets!r} without inputs: give inputs as well, or neither")
         for name, choice in (("inputs", inputs), ("targets", targets), ("weight", weight)):
             _check_choice(name, choice, self.specs)
+        if MIXING in self.specs and MIXING not in self.names:
+            raise ValueError(
+                f"mixing=: its numbers are in no part of the elements{self}, which would stay as they are: take"
+                ' inputs=("image", "mixing"), or whole batches, and mix them by shard_reader.mixing.mixed'
+            )
         self._check_weights(stream, is_trimmed)
 
     def __str__(self) -> str:
@@ -130,10 +136,10 @@ class Elements:
         if self._inputs is None or (self._targets is not None and self._weight is not None):
             return
         order = stream.order
-        padding = -order.records % order.batch_size if order.remainder == "pad" else 0
-        if padding and not (is_trimmed and order.world_size == 1):
+        padding = order.padding
+        if padding and not (is_trimmed and order.world_size == 1 and not order.record_order.padding):
             raise ValueError(
-                f"the last batch has {padding} records of padding, and without weights they would count: make the"
+                f"an epoch has {padding} records of padding, and without weights they would count: make the"
                 ' stream with remainder="keep" (evaluation, prediction) or "drop", or give targets and weight'
             )
         if stream.skips:

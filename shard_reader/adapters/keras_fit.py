@@ -1,4 +1,4 @@
-"""What Keras' `fit` would do to a sequence: shuffle its batches, or refuse `class_weight` beside sample weights."""
+"""The ways of Keras' `fit` that a sequence has to change: it shuffles, and refuses `class_weight` beside weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
-__all__ = ["caller", "take_over", "with_class_weight"]
+from shard_reader.stream.stream import Stream
+
+__all__ = ["caller", "check_image_sizes", "take_over", "with_class_weight"]
 
 _WEIGHTS = "shard_class_weight"  # an attribute of Keras' adapter, which exists once for each `fit`
 
@@ -17,6 +20,19 @@ def caller(depth: int, *attributes: str) -> Any:
     """The object whose method called, `depth` calls up from this one's caller, if it has these attributes."""
     found = sys._getframe(depth + 1).f_locals.get("self")
     return found if all(hasattr(found, name) for name in attributes) else None
+
+
+def check_image_sizes(stream: Stream) -> None:
+    """Check that the batches of a stream have one image size, where Keras takes that of the first two for all.
+
+    Raises:
+        ValueError: they have several, and the backend is TensorFlow.
+    """
+    if stream.data.bucket_sizes is not None and keras.config.backend() == "tensorflow":
+        raise ValueError(
+            "batches have several image sizes, and Keras on TensorFlow takes that of the first two for all: train on"
+            " shard_reader.tf_data.as_dataset(stream, inputs=..., targets=...)"
+        )
 
 
 def take_over(adapter: Any, class_names: Sequence[str] | None, *, has_weights: bool) -> None:

@@ -13,7 +13,8 @@ from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.torch_tensors import image_names, of_record, tensors
 from shard_reader.arguments import record_numbers
 from shard_reader.dataset.records import Records
-from shard_reader.stream.options import Verify
+from shard_reader.dataset.sampling.view import refuse_views
+from shard_reader.stream.arrays.options import Verify
 from shard_reader.transforms.compose import Transforms
 
 __all__ = ["RecordDataset"]
@@ -43,7 +44,8 @@ class RecordDataset(Dataset[Any]):
         threads: as in `data.stream`.
 
     Raises:
-        ValueError: the data has no such field, or images differ in size and `image` is not given.
+        ValueError: the data has no such field, or is balanced, weighted or in buckets, or images differ in size and
+            `image` is not given.
 
     Examples:
         >>> records = RecordDataset(data, image=CenterCrop(224))  # doctest: +SKIP
@@ -66,6 +68,7 @@ class RecordDataset(Dataset[Any]):
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
+        refuse_views(data, "RecordDataset")
         options: dict[str, Any] = {"image": image, "fields": fields, "ragged": ragged, "fast": fast, "threads": threads}
         options |= {"verify": verify, "transform": transform}
         # The epoch is shared memory, since worker processes that stay have a copy of everything else.

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.dataset.conditions import as_text, tests_of
+from shard_reader.dataset.columns.conditions import as_text, tests_of
 from shard_reader.dataset.manifests import read_manifest
-from shard_reader.dataset.records import Records
+from shard_reader.dataset.sampling.stored import StoredRecords
 from shard_reader.dataset.shown.display import Gallery, overview
 from shard_reader.errors import ShardsError
 from shard_reader.format.fields import MAX_PIXELS, Field
 from shard_reader.format.manifest import Generation, Manifest, ShardTable, Split
+from shard_reader.order.record_order import Shuffle
 from shard_reader.order.remaining import Remaining
-from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
 from shard_reader.remote.client import StoreClient
 from shard_reader.shards.local_shards import LocalShards
 from shard_reader.shards.located import Located
@@ -34,7 +34,7 @@ __all__ = ["Dataset", "shards_of_split"]
 _BLOCK = 1 << 16  # records that `where` tests together
 
 
-class Dataset(Records):
+class Dataset(StoredRecords):
     """The records of one split, by number. Made by `open_dataset`; safe to share between threads.
 
     `len(data)` is the number of records, `data[i]` is record `i` as a dictionary.
@@ -307,13 +307,6 @@ class Dataset(Records):
 
     def close(self) -> None:
         self._shards.close()
-
-    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
-        if shuffle == "none":
-            return StoredOrder(len(self))
-        if shuffle == "full":
-            return FullShuffle(len(self), seed)
-        return WindowShuffle(self.shard_records().tolist(), seed=seed, lanes=lanes, window=window)
 
     def shard_records(self) -> NDArray[np.int64]:
         """The number of records of each shard, of those that this dataset gives, in order, int64 `[shard_count]`.

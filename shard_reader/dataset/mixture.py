@@ -11,7 +11,8 @@ from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
 from shard_reader.dataset.several import Several
 from shard_reader.format.fields import IMAGE
-from shard_reader.order.shuffle import MixedOrder, RecordOrder, Shuffle
+from shard_reader.order.record_order import OrderOptions, RecordOrder
+from shard_reader.order.shuffle import MixedOrder
 
 __all__ = ["Mixture", "mix"]
 
@@ -60,10 +61,10 @@ class Mixture(Several):
         """Its name in messages."""
         return f"a mixture of {', '.join(source.name for source in self._sources)}"
 
-    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
-        sources = [source.record_order(shuffle, seed, lanes, window) for source in self._sources]
+    def record_order(self, options: OrderOptions) -> RecordOrder:
+        sources = [source.record_order(options) for source in self._sources]
         sizes = [len(source) for source in self._sources]
-        return MixedOrder(sources, self._counts, sizes, records=self._epoch_records, seed=seed)
+        return MixedOrder(sources, self._counts, sizes, records=self._epoch_records, seed=options.seed)
 
 
 def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: int | None = None) -> Mixture:
@@ -90,6 +91,8 @@ def mix(sources: Sequence[Records], weights: Sequence[float], *, epoch_records: 
     for source in sources:
         if not isinstance(source, Records):
             raise TypeError(f"{source!r} is no dataset: pass the result of open_dataset")
+        if source.bucket_sizes is not None:
+            raise ValueError(f"{source!r}: batches of one image size cannot be mixed: mix the datasets without buckets")
         if len(source) == 0:
             raise ValueError(f"{source.name} has no records to mix")
     counts = _parts(weights)

@@ -6,39 +6,37 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.arguments import as_integer, one_of, record_numbers
-from shard_reader.dataset.shown.display import Gallery, gallery, overview
-from shard_reader.dataset.shown.frame import data_frame
-from shard_reader.dataset.values import as_python, flat
+from shard_reader.arguments import record_numbers
+from shard_reader.dataset.columns.values import as_python, column, flat
+from shard_reader.dataset.shown.notebook import InNotebooks
 from shard_reader.errors import CorruptionError
 from shard_reader.format.fields import IMAGE, INPUT_FIELDS, Field
 from shard_reader.format.manifest import Generation
-from shard_reader.order.batches import BatchOrder, Remainder, local_ranks
+from shard_reader.mixing import Mixings
+from shard_reader.order.batches import BatchOrder, local_ranks
 from shard_reader.order.coverage import Coverage
-from shard_reader.order.shuffle import RecordOrder, Shuffle
-from shard_reader.remote.stats import Stats
-from shard_reader.shards.fetch import fetch
+from shard_reader.order.record_order import OrderOptions, RecordOrder, Remainder, Shuffle
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.shards.shard import OpenShard
 from shard_reader.shards.source import Shards
-from shard_reader.stream.options import OnError, ReadOptions, Verify, Workers
+from shard_reader.stream.arrays.options import OnError, ReadOptions, Verify, Workers
 from shard_reader.stream.stream import Stream
+from shard_reader.system.stats import Stats
 from shard_reader.transforms.compose import Transforms
 
 __all__ = ["Records"]
 
 _LEFT_OUT = ("id", "height", "width", *INPUT_FIELDS)  # of the values of `data[i]`, which has an id of its own
-_BLOCK = 1 << 12  # records whose strings or lists are fetched together
 _PART = 1 << 20  # records of a column that are looked up together
 
 
-class Records(ABC):
+class Records(InNotebooks, ABC):
     """Records by number: a split, some of its records, or a mixture. Safe to share between threads."""
 
     @property
@@ -64,6 +62,15 @@ class Records(ABC):
     def generation_of(self, fingerprint: str) -> Generation | None:
         """The generation of this dataset whose records have a fingerprint; None if no generation has it."""
         return None
+
+    @property
+    def bucket_sizes(self) -> tuple[tuple[int, int], ...] | None:
+        """The image sizes, (height, width) in pixels, of which each batch has one; None where all are the same."""
+        return None
+
+    def buckets_of(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the image size of each record, int64 `[n]`."""
+        return np.zeros_like(records)
 
     @property
     @abstractmethod
@@ -106,8 +113,16 @@ class Records(ABC):
         """Drop the memory maps; the next read opens them again."""
 
     @abstractmethod
-    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
+    def record_order(self, options: OrderOptions) -> RecordOrder:
         """The order of the records in each epoch."""
+
+    def shard_records(self) -> NDArray[np.int64]:
+        """The number of records of each shard, in order, int64 `[shard_count]`.
+
+        Raises:
+            ValueError: the records are not in stored order.
+        """
+        raise ValueError(f"{self.name}: its records are not in stored order, which windows of shards need")
 
     @abstractmethod
     def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
@@ -209,72 +224,11 @@ class Records(ABC):
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _column(self, name: str, records: NDArray[np.int64]) -> NDArray[Any]:
-        field = self.fields[name]
-        located = self.locate(records)
-        for shard in located.shards:
-            if isinstance(shard, Exception):
-                raise shard
-        if field.in_index:
-            empty = np.empty((len(records), *(size or 0 for size in field.shape)), field.dtype)
-            return located.columns({name: field})[name].astype(field.dtype) if len(records) else empty
-        values = np.empty(len(records), object)
-        for first in range(0, len(records), _BLOCK):
-            part, _ = fetch(located[first : first + _BLOCK], [name])
-            for place in range(len(part.rows)):
-                shard, row = part.shard(place)
-                values[first + place] = shard.value(name, row)
-        return values
+        return column(self.locate(records), name, self.fields[name])
 
     def ids(self, records: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.object_]:
         """The ids of several records, by default of all, as UTF-8 `bytes`, `[n]`."""
         return self.column("id", records)
-
-    def to_pandas(self, fields: Iterable[str] | None = None) -> Any:
-        """The fields of all records as a `pandas.DataFrame`, without images: a row for each record, by its number.
-
-        `data.select(frame.index[frame.width < 64])` are the records of some rows. A column `class` with the names of
-        labels, a pandas Categorical, stands after `label`, unless the records have a field of that name. Arrays and
-        lists are objects.
-
-        Args:
-            fields: the fields to read. By default all that the indexes hold (numbers), and `id`. Ids, strings and
-                lists are read from the shards, record by record.
-
-        Raises:
-            ValueError: there is no such field, or it is an image.
-            TypeError: `fields` is a single text.
-            CorruptionError: a shard or a value is damaged.
-            ModuleNotFoundError: pandas is not installed.
-
-        Examples:
-            >>> data.to_pandas(["label", "width"]).groupby("class").width.describe()  # doctest: +SKIP
-        """
-        return data_frame(self, fields)
-
-    def show(self, n: int = 12, *, seed: int = 0) -> Gallery:
-        """Some records with their pictures, for a notebook; in a terminal, a line for each.
-
-        Labels are under the pictures; mask, boxes and keypoints are drawn on them. A damaged record shows its damage.
-
-        Args:
-            n: number of records, at most 200; all, if there are fewer.
-            seed: decides which records.
-
-        Raises:
-            ValueError: a value is out of range.
-            TypeError: a value is not an integer.
-        """
-        return self._gallery(n, seed)
-
-    def _gallery(
-        self, n: int, seed: int, among: Records | None = None, numbers: NDArray[np.int64] | None = None
-    ) -> Gallery:
-        """Some records among those of a subset, which have these numbers here."""
-        return gallery(self, n, as_integer("seed", seed), title=repr(self if among is None else among), among=numbers)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: a few pictures, splits, fields and classes."""
-        return overview(self, {}, "", ())
 
     def fetched(self) -> Stats:
         """The requests and bytes of this process for these records."""
@@ -285,8 +239,9 @@ class Records(ABC):
         shard, row = self._find(record)
         return shard.describe(row)
 
-    def coverage(self) -> Coverage:
-        """The coverage of each record once, to compare an epoch's coverage with."""
+    def coverage(self, epoch: int = 0) -> Coverage:
+        """The coverage of each record once, to compare that of any epoch of a stream with."""
+        del epoch
         return Coverage.of_all(len(self))
 
     def stream(
@@ -302,6 +257,7 @@ class Records(ABC):
         window: int = 4,
         image: Transforms = None,
         transform: Mapping[str, Transforms] | None = None,
+        mixing: Mixings = None,
         fields: Iterable[str] | None = None,
         ragged: Literal["list", "pad"] | int = "list",
         fast: bool = False,
@@ -310,6 +266,8 @@ class Records(ABC):
         workers: Workers | None = None,
         threads: int | None = None,
         prefetch: int = 2,
+        report: bool = False,
+        decode: bool = True,
     ) -> Stream:
         """Batches in an order that (seed, epoch, position) decide. See `Stream`.
 
@@ -332,6 +290,8 @@ class Records(ABC):
             transform: in place of `image`, transforms by the names of image fields, as
                 `{"image": [RandomResizedCrop(224), Flip()], "mask": [RandomResizedCrop(56), Flip()]}`. A field that is
                 not named, boxes and points follow "image". Each list draws from the same numbers.
+            mixing: `MixUp`, `CutMix` or several, of which each batch draws one. Batches then have an array `mixing`,
+                float32 `[n, 6]`, by which `shard_reader.mixing.mixed` mixes images and labels.
             fields: the fields of a batch; by default `image` and, if there is one, `label`. Other fields are not
                 read or fetched, and damage in them is not noticed.
             ragged: the form of fields whose length differs: "list" gives objects `[n]`; "pad" gives arrays padded with
@@ -349,21 +309,20 @@ class Records(ABC):
                 among the ranks of this machine.
             prefetch: number of batches that are made in advance. Small raw images are an exception: they are copied
                 when their batch is asked for.
+            decode: False gives encoded images as they are stored, `bytes` objects `[n]`, for a decoder on a device.
+                With `image` of a crop and flips, `image/box` int32 `[n, 4]` (top, left, height, width) is the part of
+                each image that the stream draws, in pixels, and `image/flip` bool `[n]` whether it is then mirrored.
+            report: at the end of each epoch, write to stderr what its loop waited for: `Stats.explain`.
 
         Raises:
             ValueError: a value is out of range, images differ in size and `image` is not given, or a mask, boxes or
                 points would have to follow a transform that does not say how it moves pixels.
             TypeError: a value is of another type.
         """
-        one_of("shuffle", shuffle, get_args(Shuffle))
-        seed = as_integer("seed", seed)
-        order = BatchOrder(
-            record_order=self.record_order(shuffle, seed, lanes, window),
-            batch_size=batch_size,
-            rank=rank,
-            world_size=world_size,
-            remainder=remainder,
+        wanted = OrderOptions(
+            shuffle=shuffle, seed=seed, lanes=lanes, window=window, batch_size=batch_size, remainder=remainder
         )
+        order = BatchOrder.of(self.record_order(wanted), wanted, rank, world_size)
         # The ranks of this machine use its cache together. An order without lanes gives each of them every shard.
         part = local_ranks(order.world_size) / order.world_size if order.record_order.lanes else 1
         self._check_room(shuffle, order.batch_size, math.ceil(lanes * part), window)
@@ -371,6 +330,7 @@ class Records(ABC):
             fields=fields,
             image=image,
             transform=transform,
+            mixing=mixing,
             ragged=ragged,
             fast=fast,
             verify=verify,
@@ -378,8 +338,10 @@ class Records(ABC):
             workers=workers,
             threads=threads,
             prefetch=prefetch,
+            report=report,
+            decode=decode,
         )
-        return Stream(self, order, seed, options)
+        return Stream(self, order, wanted.seed, options)
 
     def _check_numbers(self, records: NDArray[np.int64]) -> None:
         if len(records) and not 0 <= int(records.min()) <= int(records.max()) < len(self):

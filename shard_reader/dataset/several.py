@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.records import Records
+from shard_reader.dataset.sampling.stored import StoredRecords
 from shard_reader.format.fields import ANY_ENCODING, Field, point_role
-from shard_reader.order.shuffle import FullShuffle, RecordOrder, Shuffle, StoredOrder, WindowShuffle
+from shard_reader.order.record_order import Shuffle
 from shard_reader.printable import printable
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
@@ -85,7 +86,7 @@ class Several(Records):
             source._check_room(shuffle, batch_size, lanes, window)
 
 
-class Concatenation(Several):
+class Concatenation(Several, StoredRecords):
     """Several datasets one after the other, as one dataset. Made by `concat`.
 
     Its records and its shards are those of the sources in their order, and each epoch is that of a dataset with all of
@@ -129,13 +130,6 @@ class Concatenation(Several):
             ValueError: records of a source are not in stored order.
         """
         return np.concatenate([source.shard_records() for source in self._parts])
-
-    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
-        if shuffle == "none":
-            return StoredOrder(len(self))
-        if shuffle == "full":
-            return FullShuffle(len(self), seed)
-        return WindowShuffle(self.shard_records().tolist(), seed=seed, lanes=lanes, window=window)
 
 
 def concat(sources: Sequence[Dataset | Concatenation]) -> Concatenation:

@@ -6,24 +6,22 @@ global batch    0         1         2        the same for any number of ranks
 rank 0 of 2  0   2  | 4   6   | 8   .        rank r takes the positions p with p % world_size == r
 ```
 
-The record order maps positions to records: see `shuffle.py`.
+The record order maps positions to records: see `shuffle.py`, `sampling.py` and `buckets.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, at_least_one, one_of, require
-from shard_reader.order.shuffle import RecordOrder
+from shard_reader.order.record_order import OrderOptions, RecordOrder, Remainder
 from shard_reader.system.cpus import local_world_size
 
-__all__ = ["BatchOrder", "Remainder", "local_ranks"]
-
-Remainder = Literal["pad", "drop", "keep"]
+__all__ = ["BatchOrder", "local_ranks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +59,17 @@ class BatchOrder:
         lanes = self.record_order.lanes
         advice = f"world_size {self.world_size} does not divide it; take a multiple of every number of ranks to come"
         require(lanes % self.world_size == 0, "lanes", lanes, advice)
+
+    @classmethod
+    def of(cls, record_order: RecordOrder, options: OrderOptions, rank: int, world_size: int) -> BatchOrder:
+        """The batches of a rank, by the options of a stream."""
+        return cls(
+            record_order=record_order,
+            batch_size=options.batch_size,
+            rank=rank,
+            world_size=world_size,
+            remainder=options.remainder,
+        )
 
     @property
     def records(self) -> int:
@@ -110,9 +119,15 @@ class BatchOrder:
         """The records of this rank in those steps, int64 `[n]`, any record for padding."""
         return self.record_order.at(epoch, self.positions(first, stop))
 
-    def weights(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    @property
+    def padding(self) -> int:
+        """The number of positions in the batches of an epoch, of all ranks, that are padding."""
+        at_end = -self.records % self.batch_size if self.remainder == "pad" else 0
+        return self.record_order.padding + at_end
+
+    def weights(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The weight of each position, float32 `[n]`: 1, or 0 for padding."""
-        return (positions < self.records).astype(np.float32)
+        return (~self.record_order.is_padding(epoch, positions)).astype(np.float32)
 
     def to_plain(self) -> dict[str, Any]:
         """The arguments of `Records.stream` that make this order."""

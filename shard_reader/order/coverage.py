@@ -51,6 +51,16 @@ class Coverage:
         return sum((cls.of(np.arange(start, min(start + _BLOCK, records))) for start in blocks), cls())
 
     @classmethod
+    def of_counts(cls, counts: NDArray[np.int64]) -> Coverage:
+        """The coverage of records that come so many times each, int64 `[n]`."""
+        total = cls()
+        for start in range(0, len(counts), _BLOCK):
+            part = counts[start : start + _BLOCK]
+            hashes = _hashes(np.arange(start, start + len(part)))
+            total += cls(int(part.sum()), int((hashes * part.astype(np.uint64)).sum()))
+        return total
+
+    @classmethod
     def from_json(cls, raw: Any) -> Coverage:
         """The coverage from a value of `to_json`.
 
@@ -86,6 +96,9 @@ def hash_sums(
     records: NDArray[np.int64], counted: NDArray[np.bool_], starts: NDArray[np.intp] | list[int]
 ) -> NDArray[np.uint64]:
     """The sum of the hashes of the counted records, for each run that begins at one of `starts`."""
-    hashes = mix64((records.astype(np.uint64) + np.uint64(1)) * _STEP) * counted
-    sums: NDArray[np.uint64] = np.add.reduceat(hashes, starts)
+    sums: NDArray[np.uint64] = np.add.reduceat(_hashes(records) * counted, starts)
     return sums
+
+
+def _hashes(records: NDArray[np.int64]) -> NDArray[np.uint64]:
+    return mix64((records.astype(np.uint64) + np.uint64(1)) * _STEP)

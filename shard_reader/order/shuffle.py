@@ -12,59 +12,49 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, require
+from shard_reader.order.record_order import OrderOptions, PaddedAtEnd, RecordOrder
 
 __all__ = [
     "FullShuffle",
     "MixedOrder",
-    "RecordOrder",
-    "Shuffle",
     "StoredOrder",
     "WindowShuffle",
     "key",
     "mix64",
     "permute",
+    "permute_each",
+    "shuffled",
 ]
-
-Shuffle = Literal["none", "full", "window"]
 
 _Function = Callable[[NDArray[Any]], NDArray[Any]]
 
 _ROUNDS = 6
 _TABLE_BITS = 32  # up to so many bits, a table of a round has at most 65,536 values
+# Drawn at random between 2**31 and 2**32.
+_PRIMES = np.fromstring(
+    """
+    2417999053 4248954371 3397708547 2937193813 2289099101 2789797433 3329505089 3587459383 2879697281 2262145513
+    2448149833 4020384233 3687466943 2843071097 3617704817 2806386467 2154030127 3105681479 3943753019 2210745457
+    4093010137 2227259779 2322131087 4017686873 3760582831 2185696351 3928699393 2511136673 2568719071 3392254531
+    4116331201 3771118573 3015029711 3514397521 2321996879 2837642201 3391581659 2235452227 3448020677 3942204641
+    4118368283 2583339119 3794234557 3831224183 2319199343 3631159073 3718593337 2756885561 3586354237 3960770503
+    3407247589 2944020559 2943687647 2544995951 3460042541 2724815399 2739384911 4054370759 4011580679 4068587689
+    2949888499 2990133323 4034142677 2361344077
+    """,
+    np.int64,
+    sep=" ",
+)
 _SORTED = 16  # up to so many values are sorted by a hash: a network over a few bits prefers some permutations
 
 
-class RecordOrder(Protocol):
-    """The record at each position of an epoch."""
-
-    @property
-    def records(self) -> int:
-        """The number of positions in an epoch."""
-
-    @property
-    def lanes(self) -> int:
-        """A rank keeps to its share of the data if the number of ranks divides this; 0 if it never does."""
-
-    @property
-    def block(self) -> int:
-        """The number of successive positions whose records are spread over the same bytes; 0 if records are in stored
-        order."""
-
-    def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The record at each position, int64 `[n]`. Positions from `records` on are padding: any record will do."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """The settings of the order, without the seed, as values that JSON can hold. Part of a stream's state."""
-
-
 @dataclass(frozen=True, slots=True)
-class StoredOrder:
+class StoredOrder(PaddedAtEnd):
     """The order in which records are stored, in every epoch."""
 
     records: int
@@ -79,7 +69,7 @@ class StoredOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class FullShuffle:
+class FullShuffle(PaddedAtEnd):
     """A new permutation of all records in each epoch."""
 
     records: int
@@ -97,7 +87,7 @@ class FullShuffle:
         return {"shuffle": "full"}
 
 
-class WindowShuffle:
+class WindowShuffle(PaddedAtEnd):
     """Shards in random order, and records permuted inside windows of a few shards: for remote storage.
 
     ```
@@ -165,7 +155,7 @@ class WindowShuffle:
         return stored
 
 
-class MixedOrder:
+class MixedOrder(PaddedAtEnd):
     """Records of several sources, each with its part of every block of positions.
 
     Record numbers go through the sources one after the other. A source that is exhausted begins again, in the order
@@ -222,6 +212,23 @@ class MixedOrder:
         }
 
 
+def shuffled(
+    records: int, options: OrderOptions, shard_records: Callable[[], NDArray[np.int64]]
+) -> StoredOrder | FullShuffle | WindowShuffle:
+    """The order of all records, each once.
+
+    Args:
+        records: the number of records.
+        options: the options of the stream.
+        shard_records: gives the number of records of each shard, int64 `[shards]`, for a window shuffle.
+    """
+    if options.shuffle == "none":
+        return StoredOrder(records)
+    if options.shuffle == "full":
+        return FullShuffle(records, options.seed)
+    return WindowShuffle(shard_records().tolist(), seed=options.seed, lanes=options.lanes, window=options.window)
+
+
 def permute(
     positions: NDArray[np.int64], size: int, seed: int, epoch: int, purpose: str | None = None
 ) -> NDArray[np.int64]:
@@ -243,6 +250,17 @@ def permute(
         values[outside] = found
         outside = outside[found >= size]
     return values.astype(np.int64)
+
+
+def permute_each(values: NDArray[np.int64], sizes: NDArray[np.int64], keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Map each value to its place in a permutation of its own size, below 2**31, by its own key. All are `[n]`.
+
+    It multiplies by a prime larger than the size, which is therefore coprime to it, and adds a number. That is cheap,
+    and for many small permutations at a time. Neighbours stay at one distance: `permute` shuffles better.
+    """
+    primes = _PRIMES[(keys >> np.uint64(58)).astype(np.intp)]
+    found: NDArray[np.int64] = (values * (primes % sizes) + (keys >> np.uint64(33)).astype(np.int64)) % sizes
+    return found
 
 
 def key(seed: int, epoch: int, purpose: str) -> int:

@@ -109,6 +109,10 @@ def test_positions_are_of_a_generation(shards: Path) -> None:
     resumed = open_dataset(shards, generation=1).stream(batch_size=8)
     resumed.load_state_dict(before.state_dict())
     assert resumed.state_dict() == before.state_dict()
+    balanced = open_dataset(shards, generation=1).balanced().stream(batch_size=8)
+    with pytest.raises(StateError, match="is of generation 1, the stream is of generation 2"):
+        open_dataset(shards).balanced().stream(batch_size=8).load_state_dict(balanced.state_dict())
+    assert sum(open_dataset(shards).balanced().class_counts.values()) == len(open_dataset(shards))
     with pytest.raises(StateError, match="the state is of another stream"):
         after.load_state_dict(open_dataset(shards, "val").stream(batch_size=9).state_dict())
 

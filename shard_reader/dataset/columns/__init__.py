@@ -1,0 +1,3 @@
+"""The values of records, and conditions on them."""
+
+__all__: list[str] = []
