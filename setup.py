@@ -67,6 +67,7 @@ TIFF = ["imagecodecs>=2026.3", "tifffile>=2026.3"]  # of bands and floats; Pillo
 COCO = ["pycocotools>=2.0.8,<3"]  # outlines of objects as masks
 DICOM = ["pydicom>=3.0,<4"]
 PANDAS = ["pandas>=2.2"]
+TELEMETRY = ["opentelemetry-api>=1.30"]
 HTTP = ["fsspec[http]>=2026.9,<2027"]
 DATAFLOW = [*BEAM, *DECODE, *GCS, "apache-beam[gcp]==2.77.*"]  # all that the worker image has
 DEMO = [*BEAM, *DECODE, *TENSORFLOW_CPU, "keras>=3.12", "scikit-learn>=1.5"]
@@ -81,6 +82,7 @@ TEST = [
     *DICOM,
     *HTTP,
     *PANDAS,
+    *("opentelemetry-sdk>=1.30", "tensorboard>=2.19"),  # where numbers of telemetry go
     *JAX,
     *TORCH,
     *("build>=1.2", "twine>=6.1"),  # a wheel, as a release has it
@@ -149,6 +151,7 @@ setup(
         "preprocess": [*JPEG_AND_PNG, *PIXELS],
         "report": [*REPORT, *DECODE],
         "s3": S3,
+        "telemetry": TELEMETRY,
         "tiff": TIFF,
         "tf": [*TENSORFLOW, *DECODE],
         "torch": [*TORCH, *DECODE],

@@ -13,29 +13,36 @@ from types import ModuleType
 from shard_reader.dataset.dataset import Dataset
 from shard_reader.dataset.mixture import Mixture, mix
 from shard_reader.dataset.open import open_dataset
+from shard_reader.dataset.sampling.bucketed import Bucketed
+from shard_reader.dataset.sampling.sampled import Sampled
 from shard_reader.dataset.several import Concatenation, concat
 from shard_reader.errors import CorruptionError, DatasetError, ManifestError, ShardsError, StateError, StoreError
+from shard_reader.mixing import CutMix, MixUp
 from shard_reader.old_pickles import add_old_places
 from shard_reader.order.coverage import Coverage
-from shard_reader.remote.stats import Stats
 from shard_reader.stream.stream import Skipped, Stream
+from shard_reader.system.stats import Stats
 from shard_reader.transforms.base import Transform
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize
 
 __all__ = [
+    "Bucketed",
     "CenterCrop",
     "Concatenation",
     "CorruptionError",
     "Coverage",
+    "CutMix",
     "Dataset",
     "DatasetError",
     "Draws",
     "Flip",
     "ManifestError",
+    "MixUp",
     "Mixture",
     "RandomResizedCrop",
     "Resize",
+    "Sampled",
     "ShardsError",
     "Skipped",
     "StateError",
@@ -51,7 +58,7 @@ __all__ = [
 __version__ = "0.2.0"
 
 # Imported when they are asked for: each adapter needs a framework.
-_MODULES = ("format", "jax", "keras", "tf_data", "timm", "torch", "transforms")
+_MODULES = ("format", "jax", "keras", "mixing", "telemetry", "tf_data", "timm", "torch", "transforms")
 
 add_old_places()
 

@@ -21,6 +21,7 @@ from shard_reader.dataset.records import Records
 from shard_reader.stream.batch_reader import Batch
 from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
+from shard_reader.system.stats import Stats
 
 __all__ = ["GlobalBatches", "normalization"]
 
@@ -98,6 +99,10 @@ class GlobalBatches:
         for element, place in prefetch_to_device(self._stream, self._send, self._prefetch):
             self._moves, self._place = self._stream.moves, place
             yield element
+
+    def stats(self) -> Stats:
+        """`Stream.stats` of the stream of this process."""
+        return self._stream.stats()
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the last batch of the loop."""

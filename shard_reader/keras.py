@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 
 from shard_reader.adapters.elements import Choice, Elements
 from shard_reader.adapters.keras_checkpoint import KEPT, POSITION, assign, check_weights, read_position, weights_name
-from shard_reader.adapters.keras_fit import caller, take_over, with_class_weight
+from shard_reader.adapters.keras_fit import caller, check_image_sizes, take_over, with_class_weight
 from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.arguments import at_least_one
 from shard_reader.dataset.records import Records
@@ -31,6 +31,7 @@ from shard_reader.storage.local import sync, write_whole
 from shard_reader.stream.batch_reader import Batch
 from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
+from shard_reader.system.stats import Stats
 
 __all__ = ["ResumeCallback", "ShardSequence", "normalization"]
 
@@ -58,7 +59,8 @@ class ShardSequence(keras.utils.PyDataset):
         options: options of `keras.utils.PyDataset`: `workers`, `use_multiprocessing`, `max_queue_size`.
 
     Raises:
-        ValueError: the stream has no such field, padding would count, or the stream is in the middle of an epoch.
+        ValueError: the stream has no such field, padding would count, batches have several image sizes (on TensorFlow),
+            or the stream is in the middle of an epoch.
         TypeError: `stream` is not a Stream.
     """
 
@@ -83,6 +85,7 @@ class ShardSequence(keras.utils.PyDataset):
                 f"the stream is at step {stream.step} of epoch {stream.epoch}, and Keras asks for whole epochs: make"
                 " the sequence first, and restore the position with ResumeCallback"
             )
+        check_image_sizes(stream)
         self.stream, self._lock, self._within_epoch = stream, threading.Lock(), False
         self.start_at(stream.epoch, 0)
 
@@ -119,6 +122,10 @@ class ShardSequence(keras.utils.PyDataset):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+    def stats(self) -> Stats:
+        """`Stream.stats` of its stream."""
+        return self.stream.stats()
 
     @property
     def epoch(self) -> int:
@@ -196,6 +203,7 @@ class ShardSequence(keras.utils.PyDataset):
             raise
         self._next += 1
         if self._next == len(self):
+            next(self._ahead, None)  # so that the loop comes to its end, and reports
             self._ahead = None
         return place, batch
 

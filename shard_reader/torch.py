@@ -23,13 +23,14 @@ from shard_reader.adapters.normalization import pixel_statistics
 from shard_reader.adapters.torch_callers import Callers, Place, callers
 from shard_reader.adapters.torch_records import RecordDataset
 from shard_reader.adapters.torch_tensors import Copies, image_names, tensors
-from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops
+from shard_reader.adapters.torch_workers import MOST_WORKERS, WorkerLoops, of_this_rank
 from shard_reader.dataset.records import Records
 from shard_reader.errors import StateError
 from shard_reader.order.coverage import Coverage
 from shard_reader.stream.batch_reader import Batch
 from shard_reader.stream.loop import Loop
 from shard_reader.stream.stream import Stream
+from shard_reader.system.stats import Stats
 
 __all__ = ["RecordDataset", "StreamDataset", "normalization"]
 
@@ -163,6 +164,10 @@ class StreamDataset(IterableDataset[Any]):
             return stream.state_dict() | {"step": None}  # Accelerate asks every process, and saves the main process's
         return stream.state_dict() if self._place is None else stream.state_at(self._place[1], self._place[0])
 
+    def stats(self) -> Stats:
+        """`Stream.stats` of this process. Worker processes of a DataLoader count for themselves, and are not in it."""
+        return self._stream.stats() + (Stats() if self._all_ranks is None else self._all_ranks.stats())
+
     def coverage(self) -> Coverage:
         """The records of this epoch that this process was given. See `Stream.coverage`.
 
@@ -218,7 +223,7 @@ class StreamDataset(IterableDataset[Any]):
         """The stream of this rank."""
         # Found out late, since a dataset may be made before `torch.distributed` is initialized.
         if self._distributed:
-            self._whole = _of_this_rank(self._whole)
+            self._whole = of_this_rank(self._whole)
         return self._whole
 
     @property
@@ -389,10 +394,3 @@ class _Normalization(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return ((images.to(torch.float32) - self.mean) / self.std).to(self.dtype)
-
-
-def _of_this_rank(stream: Stream) -> Stream:
-    if not (distributed.is_available() and distributed.is_initialized()) or stream.order.world_size > 1:
-        return stream
-    ranks = distributed.get_world_size()
-    return stream if ranks == 1 else stream.for_rank(distributed.get_rank(), ranks)

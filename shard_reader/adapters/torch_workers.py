@@ -1,4 +1,4 @@
-"""Shared memory in which the worker processes of PyTorch's DataLoaders and their parent agree on epochs."""
+"""The processes of PyTorch: shares of ranks, and epochs on which workers of DataLoaders and their parent agree."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import torch
+from torch import distributed
 
 from shard_reader.stream.stream import Stream
 
-__all__ = ["MOST_WORKERS", "WorkerLoops"]
+__all__ = ["MOST_WORKERS", "WorkerLoops", "of_this_rank"]
 
 MOST_WORKERS = 1024
 _REMEMBERED = 4  # loops of each worker
@@ -106,3 +107,11 @@ def _worker_loops(*shared: torch.Tensor) -> WorkerLoops:
     loops = WorkerLoops.__new__(WorkerLoops)
     loops._counts, loops._begun, loops._parent = shared
     return loops
+
+
+def of_this_rank(stream: Stream) -> Stream:
+    """The share of this process in a stream without ranks, where `torch.distributed` is initialized."""
+    if not (distributed.is_available() and distributed.is_initialized()) or stream.order.world_size > 1:
+        return stream
+    ranks = distributed.get_world_size()
+    return stream if ranks == 1 else stream.for_rank(distributed.get_rank(), ranks)

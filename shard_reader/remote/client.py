@@ -9,11 +9,11 @@ from typing import NamedTuple, TypeVar
 
 from shard_reader.errors import CorruptionError, StoreError
 from shard_reader.remote.request_pool import RequestPool, is_wanted, own_pool
-from shard_reader.remote.stats import Counters
 from shard_reader.storage.directory import Directory
 from shard_reader.storage.open import directory
 from shard_reader.storage.retry import retried
 from shard_reader.storage.store_errors import answer, explain
+from shard_reader.system.stats import Counters
 
 __all__ = ["PIECE", "StoreClient"]
 

@@ -23,10 +23,10 @@ from shard_reader.remote.cache import Cache
 from shard_reader.remote.cache_entry import CacheEntry, CacheError, DiskFullError
 from shard_reader.remote.client import StoreClient
 from shard_reader.remote.download import ShardDownload
-from shard_reader.remote.stats import Stats
 from shard_reader.shards.located import Located, used_shards
 from shard_reader.shards.remote_shard import RemoteShard, refetch
 from shard_reader.shards.shard import CHECK_SECONDS, MOST_OPEN, OpenShard
+from shard_reader.system.stats import Stats
 
 __all__ = ["CacheState", "RemoteShards"]
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from shard_reader.format.fields import IMAGE, Field
 from shard_reader.format.manifest import Generation
-from shard_reader.order.shuffle import RecordOrder, Shuffle
-from shard_reader.remote.stats import Stats
+from shard_reader.order.record_order import OrderOptions, RecordOrder
 from shard_reader.shards.located import Located
 from shard_reader.shards.remote_shards import RemoteShards
 from shard_reader.shards.shard import OpenShard
+from shard_reader.system.stats import Stats
 
 __all__ = ["RecordSource", "Shards"]
 
@@ -67,6 +67,13 @@ class RecordSource(Protocol):
         """The generation of this dataset whose records have a fingerprint; None if no generation has it."""
 
     @property
+    def bucket_sizes(self) -> tuple[tuple[int, int], ...] | None:
+        """The image sizes, (height, width) in pixels, of which each batch has one; None where all are the same."""
+
+    def buckets_of(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the image size of each record, int64 `[n]`."""
+
+    @property
     def name(self) -> str:
         """The name of the records in messages."""
 
@@ -103,7 +110,7 @@ class RecordSource(Protocol):
             CorruptionError: the image is damaged.
         """
 
-    def record_order(self, shuffle: Shuffle, seed: int, lanes: int, window: int) -> RecordOrder:
+    def record_order(self, options: OrderOptions) -> RecordOrder:
         """The order of the records in each epoch."""
 
     def fetched(self) -> Stats:

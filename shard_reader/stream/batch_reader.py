@@ -1,51 +1,40 @@
-"""From positions to batches: records are looked up, and their fields become arrays."""
+"""From positions to batches: records are looked up, their images checked, and damaged ones skipped."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import IMAGE, size_columns
+from shard_reader.format.fields import IMAGE
+from shard_reader.mixing import MIXING, as_mixings, mixing_of
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
 from shard_reader.order.record_set import RecordSet
+from shard_reader.order.shuffle import key
 from shard_reader.printable import printable
-from shard_reader.remote.stats import Counters, Stats
 from shard_reader.shards.cache_schedule import CacheSchedule
 from shard_reader.shards.fetch import Fetch, fetch, needed_bytes
 from shard_reader.shards.shard import MOST_LOOKED_UP
 from shard_reader.shards.source import RecordSource
-from shard_reader.stream.arrays import lists
-from shard_reader.stream.arrays.chains import chains
-from shard_reader.stream.arrays.joint import Joint
+from shard_reader.stream.arrays.batch_arrays import Batch, BatchArrays, ProbedImages, Spec
+from shard_reader.stream.arrays.chains import Chains, chains
 from shard_reader.stream.arrays.lookup import Lookup, PendingBatch
-from shard_reader.stream.arrays.objects import Objects, moving_fields
+from shard_reader.stream.arrays.options import ReadOptions, Workers, chosen_workers
 from shard_reader.stream.arrays.threads import CallingThread, Threads
-from shard_reader.stream.images import batch_images
-from shard_reader.stream.options import ReadOptions, chosen_workers
 from shard_reader.system.buffers import Buffers
+from shard_reader.system.stats import Counters
+from shard_reader.transforms.draws import Draws
 
 __all__ = ["Batch", "BatchReader", "Made", "Skipped", "Spec"]
-
-Batch = dict[str, NDArray[Any]]
 
 # Records that are looked up at a time. The arithmetic in NumPy costs as much for 256 positions as for 4,096, so a
 # lookup spans many batches; memory is not free, so it does not span more than that takes.
 _LOOKUP_RECORDS = 1 << 13
-
-
-class Spec(NamedTuple):
-    """Dtype and shape of one record in a batch: "string" for `bytes`, "list" for lists of any length."""
-
-    dtype: str
-    shape: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +66,7 @@ class BatchReader:
     Attributes:
         workers: the kind of workers that make the batches of a loop. With processes, this reader works in the thread
             that calls it.
+        counters: the work of this process, and of its worker processes.
     """
 
     def __init__(
@@ -84,27 +74,27 @@ class BatchReader:
     ) -> None:
         self._data, self._order, self.options = data, order, options
         self._prefetch_bytes = data.prefetch_bytes // readers
-        self._counters = Counters()
+        self.counters, self._seed, self._mixings = Counters(), seed, as_mixings(options.mixing)
         self.fields = _check_fields(data, options.fields)
         self._check_names()
+        if self._mixings and IMAGE not in self.fields:
+            raise ValueError(f"mixing={options.mixing!r}: mixes {IMAGE!r}, which is not among fields={self.fields!r}")
         self._fields = fields = {name: data.fields[name] for name in self.fields}
-        self._values = {name: field for name, field in fields.items() if not (field.is_image or field.in_index)}
-        found = chains(data, fields, options.image, options.transform)
-        first, joint, transforms = found.first, found.joint, found.images
-        self.workers = chosen_workers(options.workers, found.given, found.following)
-        if self.workers == "processes":
-            transforms = {name: transform.seeded() for name, transform in transforms.items()}
+        found = [
+            chains(data, fields, image, transform) for image, transform in options.transforms_of(data.bucket_sizes)
+        ]
+        kinds = [chosen_workers(options.workers, one.given, one.following) for one in found]
+        self.workers: Workers = "processes" if "processes" in kinds else "threads"
         self._threads = CallingThread() if self.workers == "processes" else Threads(options.threads)
-        self._images = batch_images(data, order, transforms, seed, options, self._threads, joined=found.together)
-        self._joint = None if joint is None else Joint(fields, found.together, joint, len(first.steps), seed)
-        moves = not first.keeps_places and bool(moving_fields(fields))
-        self._objects = Objects(fields, first, seed) if moves else None
-        # Further images, boxes and points move as the record's first image does, by its size.
-        sizes = size_columns(IMAGE) if moves or any(name != IMAGE for name in transforms) else ()
+        self._arrays = tuple(self._arrays_of(one, seed) for one in found)
         self._columns = {name: field for name, field in fields.items() if field.is_image or field.in_index}
-        self._columns |= {name: data.fields[name] for name in sizes}
+        self._columns |= {name: data.fields[name] for arrays in self._arrays for name in arrays.sizes}
         # The images that were checked, where once is enough: a damaged record that is skipped is found in each epoch.
-        once = bool(self._images) and options.verify in (None, "first-epoch") and options.on_error == "raise"
+        once = (
+            any(field.is_image for field in fields.values())
+            and options.verify in (None, "first-epoch")
+            and options.on_error == "raise"
+        )
         self._checked = RecordSet(len(data)) if once else None
 
     @property
@@ -115,32 +105,21 @@ class BatchReader:
 
     @property
     def specs(self) -> dict[str, Spec]:
-        """Each array of a batch, in order."""
-        self._probe_joined()
-        specs = {}
-        for name in self.fields:
-            field, ragged = self._data.fields[name], self.options.ragged
-            if field.is_image:
-                specs[name] = Spec(self._images[name].dtype.name, self._images[name].array_shape)
-            elif field.is_fixed:
-                specs[name] = Spec("string" if field.dtype == "bytes" else field.dtype, field.shape)
-            elif ragged == "list":
-                specs[name] = Spec("list", ())
-            else:
-                size = None if ragged == "pad" else ragged
-                specs[name] = Spec(field.dtype, (size, *field.shape[1:]))
-                specs[f"{name}/mask"] = Spec("bool", (size,))
-        return specs | {"weight": Spec("float32", ())}
+        """Each array of a batch, in order. A side of images that differs between batches is None."""
+        first, *others = (arrays.specs for arrays in self._probed())
+        for other in others:
+            first = {name: _common(spec, other[name]) for name, spec in first.items()}
+        return first
 
     @property
-    def probed_images(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Shape and dtype of each image that was made since only a transform's result shows them."""
-        return {name: images.probed for name, images in self._images.items() if images.probed is not None}
+    def probed_images(self) -> list[ProbedImages]:
+        """Shape and dtype of each image that was made since only a transform's result shows them, for each size."""
+        return [arrays.probed_images for arrays in self._arrays]
 
     @probed_images.setter
-    def probed_images(self, found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
-        for name, probed in found.items():
-            self._images[name].probed = probed
+    def probed_images(self, found: Sequence[ProbedImages]) -> None:
+        for arrays, probed in zip(self._arrays, found, strict=False):
+            arrays.probed_images = probed
 
     def lookup(self, epoch: int, first: int, stop: int) -> Lookup:
         """Look up the batches of steps `first` to `stop`, without it."""
@@ -210,9 +189,8 @@ class BatchReader:
         Args:
             cold: announce the batch's bytes to the kernel.
         """
-        pending = PendingBatch(lookup, places, self._verifies(lookup, places))
-        for images in self._images.values():
-            images.begin(pending, cold=cold)
+        pending = PendingBatch(lookup, places, self._verifies(lookup, places), self.counters, is_cold=cold)
+        self._arrays_for(pending).begin(pending, cold=cold)
         return pending
 
     def finish(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
@@ -223,7 +201,8 @@ class BatchReader:
             StoreError: the store does not answer.
         """
         try:
-            self.stalled(pending.wait())
+            if stalled := pending.wait():
+                self.counters.add(stalled_seconds=stalled)
             return self._finished(pending)
         except BaseException:
             # Also after Ctrl-C: a thread that waits for the batch's bytes would keep Python from exiting.
@@ -231,91 +210,95 @@ class BatchReader:
             raise
 
     def _finished(self, pending: PendingBatch) -> tuple[Batch, list[Skipped]]:
-        batch: Batch = {}
-        values = {name: lists.values(pending, name, field) for name, field in self._values.items()}
-        if self._objects is not None:
-            self._objects.move(pending, values)
-        if self._joint is not None:
-            self._probe_joined()
-            for name, images in self._joint.run(pending, values).items():
-                self._images[name].take_joined(pending, images)
-        for name, field in self._fields.items():
-            if name in self._images:
-                batch[name] = self._images[name].finish(pending)
-            elif name in values:
-                batch |= lists.as_batch(pending, name, field, values[name], self.options.ragged)
-            else:
-                batch[name] = lists.fixed(pending, name, field)
-        if not self._images:
-            pending.fail_where_closed()
+        arrays = self._arrays_for(pending)
+        arrays.probe_joined(self._pending_of)
+        batch = arrays.finish(pending)
         weights = pending.lookup.weights[pending.places.start : pending.places.stop].copy()
         skipped = self._skip_damaged(pending, weights)
         if pending.verify and self._checked is not None:
             self._checked.add(pending.lookup.records[pending.places.start : pending.places.stop])
+        if self._mixings:
+            batch[MIXING] = self._mixing(pending, batch, weights)
         return batch | {"weight": weights}, skipped
 
-    def _probe_joined(self) -> None:
-        """Have a record show shape and dtype of the images that another library makes of it: the first sound one."""
-        if self._joint is None or all(self._images[name].probed is not None for name in self._joint.images):
-            return
-        for record in range(len(self._data)):
-            pending = self.begin(self.lookup_records(np.array([record]), 0), range(1), cold=False)
-            try:
-                pending.wait()
-                values = {name: lists.values(pending, name, field) for name, field in self._values.items()}
-                if self._objects is not None:
-                    self._objects.move(pending, values)
-                results = self._joint.run(pending, values)
-            except BaseException:
-                pending.cancel()
-                raise
-            errors = [error for _, error in pending.take_failures()]
-            is_skipped = self.options.on_error == "skip" and all(isinstance(error, CorruptionError) for error in errors)
-            if errors and (not is_skipped or record == len(self._data) - 1):
-                raise errors[0]
-            if not errors:
-                for name, images in results.items():
-                    self._images[name].probe_joined(images[0])
-                return
+    def _mixing(self, pending: PendingBatch, batch: Batch, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The numbers by which the records of a batch are mixed: those of its step, the same for all ranks."""
+        lookup, place = pending.lookup, pending.places.start
+        step = int(lookup.positions[place]) // self._order.batch_size if len(weights) else 0
+        draws = Draws(key(self._seed, lookup.epoch, MIXING), step)
+        height, width = batch[IMAGE].shape[1:3]
+        return mixing_of(self._mixings, draws, height, width, weights)
 
     @property
     def is_remote(self) -> bool:
         """Whether some of the data is remote."""
         return bool(self._data.remote_shards)
 
-    def stalled(self, seconds: float) -> None:
-        """Count the time for which a loop has waited for bytes."""
-        if seconds:
-            self._counters.add(stalled_seconds=seconds)
-
-    def count(self, more: Stats) -> None:
-        """Count what another process fetched for this reader."""
-        self._counters.add(**{one.name: getattr(more, one.name) for one in dataclasses.fields(more)})
-
     @property
-    def counted(self) -> Stats:
-        """The time for which loops of this process have waited for bytes, and what other processes have fetched."""
-        return self._counters.total
+    def worker_threads(self) -> int:
+        """The number of threads that make batches; 0 where the thread of the loop does."""
+        # Remote images are copied one by one, by threads.
+        is_pool = any(arrays.has_images and (self.is_remote or not arrays.is_gathered) for arrays in self._arrays)
+        return self._threads.count if is_pool and self.workers == "threads" else 0
 
     @property
     def fixed_bytes(self) -> dict[str, int]:
-        """The bytes of each array of numbers in a batch, where every batch has the same."""
-        return {
-            name: self._order.most * math.prod(size or 0 for size in spec.shape) * np.dtype(spec.dtype).itemsize
-            for name, spec in self.specs.items()
-            if spec.dtype not in ("string", "list") and None not in spec.shape
-        }
+        """The most bytes of each array of numbers in a batch, where lengths of lists do not change them."""
+        first, *others = (arrays.fixed_bytes for arrays in self._probed())
+        return {name: max([size, *(other[name] for other in others)]) for name, size in first.items()}
 
     def take_memory_of(self, buffers: Mapping[str, Buffers]) -> None:
         """Have image fields of batches lie in such memory."""
-        for name in buffers.keys() & self._images.keys():
-            self._images[name].take_memory_of(buffers[name])
+        for arrays in self._arrays:
+            arrays.take_memory_of(buffers)
 
     def close(self) -> None:
         """Stop the threads and free the buffers that nobody holds."""
         self._threads.close()
-        for images in self._images.values():
-            images.close()
+        for arrays in self._arrays:
+            arrays.close()
+
+    def _arrays_of(self, found: Chains, seed: int) -> BatchArrays:
+        return BatchArrays(
+            self._data,
+            self._order,
+            self._fields,
+            found,
+            seed,
+            self.options,
+            self._threads,
+            is_seeded=self.workers == "processes",
+        )
+
+    def _probed(self) -> tuple[BatchArrays, ...]:
+        """The makers of all sizes, when the images that other libraries make are known."""
+        # They hold no reader that they could ask: in a circle, a stream would keep its shards until Python collects it.
+        for arrays in self._arrays:
+            arrays.probe_joined(self._pending_of)
+        return self._arrays
+
+    def _pending_of(self, record: int) -> PendingBatch:
+        """A batch of one record, not begun."""
+        lookup = self.lookup_records(np.array([record]), 0)
+        return PendingBatch(lookup, range(1), self._verifies(lookup, range(1)), self.counters)
+
+    def _arrays_for(self, pending: PendingBatch) -> BatchArrays:
+        """The maker of a batch, by the image size of its records.
+
+        Raises:
+            ValueError: they are of several sizes.
+        """
+        if len(self._arrays) == 1 or len(pending.places) == 0:
+            return self._arrays[0]
+        records = pending.lookup.records[pending.places.start : pending.places.stop]
+        sizes = self._data.buckets_of(records)
+        other = np.flatnonzero(sizes != sizes[0])
+        if len(other):
+            raise ValueError(
+                f"records {records[0]} and {records[other[0]]} of {self._data.name} have images of different sizes, and"
+                " are no batch: take those of one size"
+            )
+        return self._arrays[int(sizes[0])]
 
     def _verifies(self, lookup: Lookup, places: range) -> bool:
         """Whether the images at some places are checked against their checksums."""
@@ -332,7 +315,7 @@ class BatchReader:
             first=first,
             positions=positions,
             records=records,
-            weights=self._order.weights(positions),
+            weights=self._order.weights(epoch, positions),
             located=self._data.locate(records),
         )
 
@@ -346,7 +329,7 @@ class BatchReader:
         found = replace(found, located=located, columns=columns, fetch=fetching)
         if fetching is not None or not columns:
             return found
-        mapped = {name: images.payloads(found) for name, images in self._images.items()}
+        mapped = self._arrays[0].payloads(found)
         return replace(found, mapped=mapped) if mapped else found
 
     def _skip_damaged(self, pending: PendingBatch, weights: NDArray[np.float32]) -> list[Skipped]:
@@ -365,6 +348,8 @@ class BatchReader:
         """Check that no field has the name of another array of the batch."""
         padded = () if self.options.ragged == "list" else self.fields
         reserved = {"weight", *(f"{name}/mask" for name in padded if not self._data.fields[name].is_fixed)}
+        reserved |= {MIXING} if self._mixings else set()
+        reserved |= set() if self.options.decode else {f"{IMAGE}/box", f"{IMAGE}/flip"}
         for name in self.fields:
             if name in reserved:
                 raise ValueError(
@@ -387,3 +372,9 @@ def _check_fields(data: RecordSource, fields: Iterable[str] | None) -> tuple[str
         if name not in data.fields:
             raise ValueError(f"fields={list(names)!r}: {name!r} is not one of {printable(', '.join(data.fields))}")
     return names
+
+
+def _common(one: Spec, other: Spec) -> Spec:
+    """The spec of arrays of either: sides that differ are None."""
+    shape = tuple(size if size == another else None for size, another in zip(one.shape, other.shape, strict=True))
+    return Spec(one.dtype, shape)

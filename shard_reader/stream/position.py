@@ -8,6 +8,7 @@ from shard_reader.arguments import as_integer
 from shard_reader.errors import StateError
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
+from shard_reader.order.record_order import LAST_EPOCH
 from shard_reader.printable import excerpt
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.batch_reader import Skipped
@@ -15,7 +16,6 @@ from shard_reader.stream.batch_reader import Skipped
 __all__ = ["Position", "translated"]
 
 _STATE_VERSION = 1
-_LAST_EPOCH = 1 << 40  # positions of mixtures, which go on over epochs, are integers of 64 bits
 _SHOWN = 600  # characters of an identity in messages
 
 
@@ -145,10 +145,10 @@ class Position:
         steps = self._order.epoch_steps
         if not isinstance(epoch, int) or not isinstance(step, int):
             raise StateError(f"epoch={excerpt(epoch)}, step={excerpt(step)}: must be integers")
-        if not 0 <= epoch <= _LAST_EPOCH or not 0 <= step <= steps:
+        if not 0 <= epoch <= LAST_EPOCH or not 0 <= step <= steps:
             raise StateError(
                 f"epoch={excerpt(epoch)}, step={excerpt(step)}: an epoch of this stream has {steps} steps, and the last"
-                f" is epoch {_LAST_EPOCH}"
+                f" is epoch {LAST_EPOCH}"
             )
         return epoch, step
 
@@ -234,7 +234,8 @@ class Position:
         stop = min(stop, order.steps)
         for start in range(first, stop, self._block):
             positions = order.positions(start, min(start + self._block, stop))
-            total += Coverage.of(order.record_order.at(epoch, positions[positions < order.records]))
+            records = order.record_order.at(epoch, positions)
+            total += Coverage.of(records[~order.record_order.is_padding(epoch, positions)])
         return total
 
     def _restored_coverage(self, state: dict[str, Any], epoch: int, step: int) -> Coverage:

@@ -46,6 +46,8 @@ class Prefetch:
 
     Attributes:
         has_waited: whether this process has waited for a page from the disk.
+        workers: the number of threads that make batches; 0 where the thread of the loop does.
+        tally: counts of the loop.
     """
 
     # Kept here since at Python's exit the module `os` may be gone before the last loop is.
@@ -65,7 +67,7 @@ class Prefetch:
         self._ahead = reader.options.prefetch if ahead is None else ahead
         self._reader, self._order, self._first, self._every = reader, order, first, every
         self._cold, self._faults = cold, major_faults()
-        self.has_waited = False
+        self.has_waited, self.workers, self.tally = False, reader.worker_threads, reader.counters.new_tally()
         self._pending: deque[PendingBatch] = deque()
         self._process = self._getpid()
         self._lookups: Lookups
@@ -87,9 +89,11 @@ class Prefetch:
                 yield self._finished()
         while self._pending:
             yield self._finished()
+        self._note_faults()
 
     def cancel(self) -> None:
         """Drop the batches that have not begun; threads finish theirs in memory that nobody holds."""
+        self.tally.is_done = True
         # Not in a fork: a thread of the parent may have held one of the locks when this process was forked.
         if self._process == self._getpid():
             self._lookups.close()
@@ -100,14 +104,19 @@ class Prefetch:
     def _finished(self) -> Made:
         """The next batch, of which nothing is held here."""
         pending = self._pending.popleft()
-        return Made(pending.step, pending.coverage, *self._reader.finish(pending))
+        batch, skipped = self._reader.finish(pending)
+        self.tally.read_seconds += pending.gather_seconds
+        return Made(pending.step, pending.coverage, batch, skipped)
 
     def _begin(self) -> Iterator[PendingBatch | None]:
         """Each batch, begun; None before a lookup that has to be waited for."""
         while True:
             if not self._lookups.is_ready():
                 yield None
+            began = time.perf_counter()
             found = self._lookups.next()
+            if not self._reader.is_remote:  # otherwise it is a wait for bytes, which is counted as such
+                self.tally.read_seconds += time.perf_counter() - began
             if found is None:
                 return
             lookup, stop = found
@@ -117,13 +126,20 @@ class Prefetch:
                     continue
                 # Announcing bytes costs time where everything is in memory. The first page that had to be waited for
                 # shows that it is worth it.
-                self.has_waited = self.has_waited or major_faults() > self._faults
+                self._note_faults()
                 cold = self._cold or self.has_waited
                 pending = self._reader.begin(lookup, self._reader.places(lookup, step), cold=cold)
                 pending.step, pending.coverage = step, coverage
                 yield pending
                 del pending
             del found, lookup  # its memory is for the next one
+
+    def _note_faults(self) -> None:
+        """Count the pages that had to be waited for."""
+        faults = major_faults()
+        if faults > self._faults:
+            self._reader.counters.add(page_waits=faults - self._faults)
+            self._faults, self.has_waited = faults, True
 
 
 class Lookups(Protocol):
@@ -197,7 +213,7 @@ class RemoteLookups:
             while not self._results:
                 self._changed.wait()
             self._changed.notify_all()
-        self._reader.stalled(time.perf_counter() - began)
+        self._reader.counters.add(stalled_seconds=time.perf_counter() - began)
         # An error stays where it is: every later call raises it, too.
         result = self._results[0]
         if isinstance(result, BaseException):

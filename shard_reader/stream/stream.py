@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,21 +17,21 @@ from shard_reader.arguments import as_integer, at_least_one, record_numbers
 from shard_reader.format.fields import IMAGE
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
+from shard_reader.order.record_order import OrderOptions
 from shard_reader.printable import printable
-from shard_reader.remote.stats import Stats
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays.lookup import Lookup
+from shard_reader.stream.arrays.options import ReadOptions
 from shard_reader.stream.batch_reader import Batch, BatchReader, Skipped, Spec
-from shard_reader.stream.loop import Loop
-from shard_reader.stream.options import ReadOptions
+from shard_reader.stream.loop import Loop, StreamLoop, TimedBatches, report
 from shard_reader.stream.position import Position, translated
 from shard_reader.stream.prefetch import Prefetch
 from shard_reader.stream.workers.pool import WorkerBatches, WorkerPool
 from shard_reader.stream.workers.start import can_start
+from shard_reader.system.process import process_number
+from shard_reader.system.stats import Stats
 
 __all__ = ["Batch", "Skipped", "Spec", "Stream"]
-
-_OVER = "this loop is over: the stream was iterated again, given another position, closed, or forked"
 
 
 class Stream:
@@ -101,13 +102,15 @@ class Stream:
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_reader" in state:
             state = translated(state)
-        data, seed, sizes = state["data"], state["seed"], dict(state["order"])
-        shuffle, lanes, window = (sizes.pop(name) for name in ("shuffle", "lanes", "window"))
-        order = BatchOrder(record_order=data.record_order(shuffle, seed, lanes, window), **sizes)
+        data, seed, plain = state["data"], state["seed"], dict(state["order"])
+        rank, world_size = plain.pop("rank"), plain.pop("world_size")
+        options = OrderOptions(seed=seed, **plain)
+        order = BatchOrder.of(data.record_order(options), options, rank, world_size)
         self.__init__(data, order, seed, ReadOptions(**state["options"]))  # type: ignore[misc]
-        # Streams of earlier versions have one image.
+        # Streams of earlier versions have one image, or images of one size.
         earlier = state.get("probed_image")
-        self._reader.probed_images = state.get("probed_images", {} if earlier is None else {IMAGE: earlier})
+        probed = state.get("probed_images", {} if earlier is None else {IMAGE: earlier})
+        self._reader.probed_images = [probed] if isinstance(probed, dict) else probed
         self._position.restore(state["position"])
         self._reader.has_checked_all, self._was_cold = state["has_verified"], state["was_cold"]
         self._fetched_before = None
@@ -168,7 +171,8 @@ class Stream:
         self._position.moves += 1
         batches = self._batches(self._loop)
         self._running = weakref.ref(batches)
-        return _StreamLoop(self, self._loop, batches)
+        is_over = functools.partial(self._is_over, self._loop, process_number())
+        return StreamLoop(batches, is_over)
 
     def _batches(self, loop: int) -> Generator[Batch, None, None]:
         epoch, first = self._position.begin()
@@ -189,12 +193,12 @@ class Stream:
             self._position.end(epoch)
 
     def stats(self) -> Stats:
-        """The bytes that this process fetched of the data since the stream was made, and the time loops waited.
+        """The batches of this stream's loops in this process, the time that they took, and the bytes that were fetched.
 
-        All zero where the data is on this machine. Every reader of the same data in a process counts into the same
-        numbers. Those of the stream's worker processes are added; other processes count for themselves.
+        Requests and bytes of remote data are those of every reader of the same data in this process, since the stream
+        was made. The work of the stream's worker processes is added; other processes count for themselves.
         """
-        total = self.data.fetched() + self._reader.counted
+        total = self.data.fetched() + self._reader.counters.total
         if self._fetched_before is None or self._fetched_before[0] != os.getpid():
             return total  # counters begin with zero in every process, so there is nothing to subtract
         return total - self._fetched_before[1]
@@ -355,39 +359,30 @@ class Stream:
         finally:
             made.cancel()
 
-    def _made(self, epoch: int, first: int, every: int = 1) -> Prefetch | WorkerBatches:
+    def _made(self, epoch: int, first: int, every: int = 1) -> TimedBatches:
         """Batches that threads or processes make. A process that may have none makes them by itself."""
+        made: Prefetch | WorkerBatches
         if self._reader.workers == "processes" and can_start() and first < len(self):
-            return WorkerBatches(self._processes(), epoch, first, every=every, cold=self._was_cold)
-        return Prefetch(self._reader, self.order, epoch, first, every=every, cold=self._was_cold)
+            made = WorkerBatches(self._processes(), epoch, first, every=every, cold=self._was_cold)
+        else:
+            made = Prefetch(self._reader, self.order, epoch, first, every=every, cold=self._was_cold)
+        return TimedBatches(made, self._reporter(epoch) if self._reader.options.report else None)
+
+    def _reporter(self, epoch: int) -> Callable[[], None]:
+        """A function that reports the work since now."""
+        order, before = self.order, self.stats()
+        rank = f"rank {order.rank} of {order.world_size}, " if order.world_size > 1 else ""
+        return lambda: report(f"{rank}epoch {epoch}", self.stats() - before)
+
+    def _is_over(self, loop: int, process: int) -> bool:
+        """Whether a loop, which began in a process, was ended by another one, a position, or a fork."""
+        return (loop, process) != (self._loop, process_number())
 
     def _processes(self) -> WorkerPool:
         """The worker processes, started if they are not there."""
         if self._pool is None or not self._pool.is_usable:
             self._pool = WorkerPool(self._reader, self.data, self.order, self.seed)
         return self._pool
-
-
-class _StreamLoop(Loop[Batch]):
-    """The batches of an epoch, as long as the stream was not moved by another loop, a position, or a fork."""
-
-    def __init__(self, stream: Stream, number: int, batches: Generator[Batch, None, None]) -> None:
-        super().__init__(batches)
-        self._stream, self._number, self._process = stream, number, os.getpid()
-
-    def __next__(self) -> Batch:
-        if self._is_over():
-            raise RuntimeError(_OVER)
-        try:
-            return super().__next__()
-        except Exception:
-            # Once the loop is over, its errors are those of stopped threads, and StopIteration is not the epoch's end.
-            if self._is_over():
-                raise RuntimeError(_OVER) from None
-            raise
-
-    def _is_over(self) -> bool:
-        return (self._number, self._process) != (self._stream._loop, os.getpid())
 
 
 def _check_epoch(epoch: int) -> int:

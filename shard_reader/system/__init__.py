@@ -1,3 +1,3 @@
-"""Memory, files and CPUs of this machine."""
+"""Memory, files and CPUs of this machine, and counters of the time that they take."""
 
 __all__: list[str] = []

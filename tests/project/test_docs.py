@@ -233,7 +233,14 @@ def test_every_option_of_prepare_is_in_a_table(capsys: pytest.CaptureFixture[str
 
 
 FUNCTIONS = {
-    "read/": [shard_reader.open_dataset, shard_reader.Dataset.stream, shard_reader.Dataset.show, shard_reader.mix],
+    "read/": [
+        shard_reader.open_dataset,
+        shard_reader.Dataset.stream,
+        shard_reader.Dataset.balanced,
+        shard_reader.Dataset.show,
+        shard_reader.mix,
+        shard_reader.telemetry.StatsLogger,
+    ],
     "train/": [
         "tf_data.as_dataset",
         "keras.ShardSequence",

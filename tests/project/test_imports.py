@@ -17,7 +17,12 @@ import shard_reader
 
 FRAMEWORKS = {"jax", "keras", "tensorflow", "timm", "torch"}
 ADAPTERS = {"keras": "keras", "jax": "jax", "tf_data": "tensorflow", "timm": "timm", "torch": "torch"}
-PARTS = {"torch_workers": "torch"}  # of adapters
+PARTS = {
+    "torch_workers": "torch",
+    "telemetry.keras": "keras",
+    "telemetry.lightning": "pytorch_lightning",
+    "telemetry.opentelemetry": "opentelemetry",
+}
 MODULES = [
     module.name
     for package in (shard_reader, beam_jobs)
@@ -93,18 +98,22 @@ def test_every_name_that_is_offered_exists(name: str) -> None:
 
 def test_the_public_names() -> None:
     assert shard_reader.__all__ == [
+        "Bucketed",
         "CenterCrop",
         "Concatenation",
         "CorruptionError",
         "Coverage",
+        "CutMix",
         "Dataset",
         "DatasetError",
         "Draws",
         "Flip",
         "ManifestError",
+        "MixUp",
         "Mixture",
         "RandomResizedCrop",
         "Resize",
+        "Sampled",
         "ShardsError",
         "Skipped",
         "StateError",
@@ -129,6 +138,9 @@ WITHOUT = "import sys; sys.modules[{missing!r}] = None; {code}"
         ("keras", "import shard_reader.keras", "pip install 'image-shards[keras]'"),
         ("torch", "import shard_reader.torch", "pip install 'image-shards[torch]'"),
         ("jax", "import shard_reader.jax", "pip install 'image-shards[jax]'"),
+        ("keras", "import shard_reader.telemetry.keras", "pip install 'image-shards[keras]'"),
+        ("pytorch_lightning", "import shard_reader.telemetry.lightning", "pip install lightning"),
+        ("opentelemetry", "import shard_reader.telemetry.opentelemetry", "pip install 'image-shards[telemetry]'"),
         ("tensorflow", KERAS.format("tensorflow"), "a backend for Keras, which finds no tensorflow: pip install"),
         ("jax", KERAS.format("jax"), "a backend for Keras, which finds no jax: pip install"),
         ("PIL", "import shard_reader as s; s.open_dataset({golden!r})[0]", "pip install 'image-shards[decode]'"),
@@ -163,7 +175,8 @@ def test_the_command_without_beam_says_what_to_install() -> None:
 
 
 def test_dir_shows_the_public_names_and_modules() -> None:
-    assert set(dir(shard_reader)) == {*shard_reader.__all__, *ADAPTERS, "format", "transforms", "__version__"}
+    public = {*shard_reader.__all__, *ADAPTERS, "format", "mixing", "telemetry", "transforms", "__version__"}
+    assert set(dir(shard_reader)) == public
     code = "import sys, shard_reader; dir(shard_reader); print(shard_reader.transforms.Flip, 'torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["<class", "'shard_reader.transforms.standard.Flip'>", "False"]

@@ -62,6 +62,8 @@ EXAMPLES: Mapping[str, Example] = {
     "hdf5": Example(["image-shards verify shards"]),
     "beam": Example([PREPARE, READ_NEW, "image-shards prepare photos new-h5 --format hdf5"]),
     "pandas": Example(["python -c {" + OPEN + "frame = data.to_pandas(); print(frame['class'].value_counts())}"]),
+    "telemetry": Example(["python -c {" + STREAM + "from shard_reader.telemetry.opentelemetry import observe; "
+                          "observe(stream); print(stream.stats().explain())}"], also="decode"),
     "preprocess": Example(["python -c {from beam_jobs import preprocess; "
                            "print(preprocess('photos/cat/0.jpg', 'shards').shape)}"]),
     "report": Example(["image-shards report shards"]),

@@ -1,4 +1,4 @@
-"""The transforms of each field of a stream."""
+"""The transforms of each field of a stream, and the shape of their images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shard_reader.stream.arrays.objects import moving_fields
 from shard_reader.transforms.compose import ComposedTransform, Transforms, compose
 from shard_reader.transforms.libraries.library import LibraryTransform
 
-__all__ = ["Chains", "chains"]
+__all__ = ["Chains", "chains", "image_shape"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +89,25 @@ def _check_joint(joint: LibraryTransform, following: tuple[str, ...], fields: Ma
     boxes = [name for name in following if roles.get(name) == "boxes"]
     points = [name for name in following if roles.get(name) in ("points", "keypoints")]
     joint.check_joined(boxes[0] if boxes else None, points[0] if points else None)
+
+
+def image_shape(data: RecordSource, name: str, shape: tuple[int | None, ...] | None) -> tuple[int, ...] | None:
+    """The shape of every image in a batch; None where only a transform's result shows it.
+
+    Raises:
+        ValueError: they may differ, and are no array.
+    """
+    if shape is None:
+        return None
+    images = "the images" if name == IMAGE else f"the images {printable(name)!r}"
+    if shape[2] is None:
+        raise ValueError(
+            f"{images} of {data.name} may differ in channels (--channels keep) and then are no array: read"
+            " them one by one, or prepare them with --channels rgb or grey"
+        )
+    if None in shape:
+        raise ValueError(
+            f"{images} of {data.name} may differ in size (--fit cover, inside or none) and then are no array: pass"
+            " image=CenterCrop(n), or prepare them with --fit crop, pad or stretch"
+        )
+    return tuple(size or 0 for size in shape)

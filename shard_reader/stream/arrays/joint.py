@@ -15,7 +15,7 @@ from shard_reader.stream.arrays.lookup import PendingBatch
 from shard_reader.stream.arrays.objects import AREA, ObjectLists, moving_fields
 from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.libraries.library import JointRecord, LibraryTransform
-from shard_reader.transforms.move import swapped
+from shard_reader.transforms.moves.move import swapped
 
 __all__ = ["Joint"]
 

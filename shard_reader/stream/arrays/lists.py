@@ -1,4 +1,4 @@
-"""Fields of a batch that are no images: numbers of the index, strings, bytes and lists."""
+"""Fields of a batch that are not decoded: numbers of the index, strings, bytes, lists, and stored images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import Field
+from shard_reader.format.checksum import crc32c
+from shard_reader.format.fields import IMAGE, Field
+from shard_reader.format.image_codecs.table import is_pixel_array
+from shard_reader.order.shuffle import key
+from shard_reader.printable import printable
 from shard_reader.shards.shard import OpenShard
 from shard_reader.stream.arrays.lookup import PendingBatch
+from shard_reader.transforms.compose import ComposedTransform
+from shard_reader.transforms.draws import Draws
+from shard_reader.transforms.standard import CenterCrop, Flip, RandomResizedCrop, Resize
 
-__all__ = ["Ragged", "as_batch", "fixed", "values"]
+__all__ = ["Ragged", "StoredImages", "as_batch", "fixed", "values"]
 
 Ragged = Literal["list", "pad"] | int
 
@@ -70,3 +77,68 @@ def _nothing(field: Field) -> Any:
     if not field.shape:
         return b""
     return [] if field.dtype == "string" else np.empty((0, *(size or 0 for size in field.shape[1:])), field.dtype)
+
+
+class StoredImages:
+    """The stored bytes of one image of each record, and the parts of them that a transform draws.
+
+    Args:
+        transform: the transforms: none, or one that takes a part, and flips after it.
+
+    Raises:
+        ValueError: the images are stored as pixels, or there are other transforms, which a decoder would have to do.
+
+    Attributes:
+        has_parts: whether there are transforms, and so a box and a flip of each image.
+    """
+
+    def __init__(self, name: str, field: Field, transform: ComposedTransform, seed: int) -> None:
+        self._name, self._transform, self._seed, self.has_parts = name, transform, seed, bool(transform.steps)
+        if is_pixel_array(field):
+            raise ValueError(f"decode=False: the images {printable(name)!r} are stored as pixels: leave it out")
+        if self.has_parts and name != IMAGE:
+            raise ValueError(
+                f"decode=False: {printable(name)!r} would have to follow image={transform!r}: leave one out"
+            )
+        for number, step in enumerate(transform.steps):
+            if type(step) not in ((CenterCrop, RandomResizedCrop, Resize, Flip) if number == 0 else (Flip,)):
+                raise ValueError(
+                    f"decode=False: {step!r} needs pixels: give image= one of CenterCrop, RandomResizedCrop and Resize,"
+                    " Flip after it, or nothing, and do the rest on the device"
+                )
+
+    def finish(self, pending: PendingBatch) -> dict[str, NDArray[Any]]:
+        """The bytes `[n]`, boxes and flips. Those of an unreadable image are empty and 0, and noted."""
+        count, name = len(pending.places), self._name
+        found = np.empty(count, object)
+        boxes, flips = np.zeros((count, 4), np.int32), np.zeros(count, np.bool_)
+        seed, lookup = key(self._seed, pending.lookup.epoch, "draws"), pending.lookup
+        for number, (place, shard, *extent, height, width) in enumerate(lookup.payloads(pending.places, name)):
+            found[number] = b""
+            try:
+                payload = _payload(shard, *extent, verify=pending.verify)
+            except (CorruptionError, ValueError, OSError) as error:
+                pending.fail(place, error, name)
+                continue
+            draws = Draws(seed, int(lookup.positions[place])) if self._transform.is_random else None
+            try:
+                moves = self._transform.moves(height, width, draws)
+            except Exception as error:
+                pending.fail_transform(place, error, name)
+                continue
+            found[number] = payload
+            if moves:
+                boxes[number] = moves[0].part[:4]
+                flips[number] = sum(move.is_mirrored for move in moves) % 2
+        return {name: found} | ({f"{name}/box": boxes, f"{name}/flip": flips} if self.has_parts else {})
+
+
+def _payload(shard: OpenShard | None, start: int, length: int, checksum: int, *, verify: bool) -> bytes:
+    if shard is None:
+        raise ValueError("is in a shard that is not open")
+    payload: NDArray[np.uint8] | None = shard.stored(start, length)
+    if payload is not None and verify and crc32c(payload) != checksum:
+        payload = shard.refetched(start, length, checksum)
+    if payload is None:
+        raise ValueError("is damaged (CRC mismatch)")
+    return payload.tobytes()

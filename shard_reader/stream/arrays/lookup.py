@@ -16,6 +16,7 @@ from shard_reader.shards.located import Located
 from shard_reader.shards.shard import OUTSIDE, OpenShard
 from shard_reader.stream.arrays.threads import Task
 from shard_reader.system.memory_map import Window
+from shard_reader.system.stats import Counters
 
 __all__ = ["Lookup", "Payloads", "PendingBatch", "error_of_transform"]
 
@@ -110,6 +111,9 @@ class PendingBatch:
     Attributes:
         places: the places of its records in the lookup.
         verify: whether payloads are checked against their checksums.
+        counters: counters of the stream.
+        is_cold: whether bytes may have to come from the disk.
+        gather_seconds: the time in which the thread of the loop copied images.
         step: its step in the epoch.
         coverage: coverage of its records.
         images: the pixels of image fields, which threads fill in; without those that are gathered at the end.
@@ -119,6 +123,9 @@ class PendingBatch:
     lookup: Lookup
     places: range
     verify: bool
+    counters: Counters
+    is_cold: bool = False
+    gather_seconds: float = 0.0
     step: int = 0
     coverage: Coverage = field(default_factory=Coverage)
     images: dict[str, NDArray[Any]] = field(default_factory=dict)

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.order.batches import BatchOrder
-from shard_reader.remote.stats import Stats
 from shard_reader.stream.batch_reader import BatchReader, Made
 from shard_reader.stream.prefetch import Prefetch
 from shard_reader.stream.workers.messages import Answer, Begin, Drop, Failure, InBuffer, Make, Setup
 from shard_reader.stream.workers.shared_buffers import SharedBuffers
 from shard_reader.system.memory_map import address
+from shard_reader.system.stats import Stats
 from shard_reader.transforms.libraries.generators import give_up_generators
 
 __all__ = ["serve"]
@@ -146,7 +146,7 @@ class _Worker:
 
     def _fetched(self) -> Stats:
         """Requests and bytes since the last call."""
-        total = self._data.fetched() + self._reader.counted
+        total = self._data.fetched() + self._reader.counters.total
         more, self._told = total - self._told, total
         return more
 

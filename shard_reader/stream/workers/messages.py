@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.coverage import Coverage
-from shard_reader.remote.stats import Stats
 from shard_reader.shards.source import RecordSource
+from shard_reader.stream.arrays.options import ReadOptions
 from shard_reader.stream.batch_reader import Skipped
-from shard_reader.stream.options import ReadOptions
+from shard_reader.system.stats import Stats
 
 __all__ = ["Answer", "Begin", "Drop", "Failure", "InBuffer", "Make", "Setup"]
 
@@ -33,7 +33,7 @@ class Setup:
     order: BatchOrder
     seed: int
     options: ReadOptions
-    probed_images: dict[str, Any]
+    probed_images: list[dict[str, Any]]
     workers: int
 
 

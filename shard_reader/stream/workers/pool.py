@@ -79,6 +79,11 @@ class WorkerPool:
             raise
 
     @property
+    def size(self) -> int:
+        """The number of processes."""
+        return len(self._workers)
+
+    @property
     def is_usable(self) -> bool:
         """Whether a loop may begin: its processes are there, and of this process."""
         return not self.is_closed and all(worker.process.is_alive() for worker in self._workers)
@@ -196,7 +201,7 @@ class WorkerPool:
         if answer.loop is None:
             assert answer.failure is not None
             raise answer.failure.error()
-        self.reader.count(replace(answer.fetched, stalled_seconds=0.0))  # also for a loop that is over
+        self.reader.counters.add_all(replace(answer.fetched, stalled_seconds=0.0))  # also for a loop that is over
         buffers = worker.asked.pop((answer.loop, answer.step))
         arrays = dict[str, Any]()
         if answer.loop in self._alive:
@@ -221,13 +226,15 @@ class WorkerBatches:
 
     Attributes:
         has_waited: whether a process has waited for a page from the disk.
+        workers: the number of processes.
+        tally: counts of the loop.
     """
 
     def __init__(self, pool: WorkerPool, epoch: int, first: int, *, every: int = 1, cold: bool) -> None:
         self._pool, self._epoch, self._cold = pool, epoch, cold
         self._steps = range(first, max(first, pool.order.steps), every)
         self._loop: int | None = None
-        self.has_waited = False
+        self.has_waited, self.workers, self.tally = False, pool.size, pool.reader.counters.new_tally()
 
     def __iter__(self) -> Iterator[Made]:
         pool, steps = self._pool, self._steps
@@ -242,6 +249,7 @@ class WorkerBatches:
 
     def cancel(self) -> None:
         """Drop the batches that have not begun."""
+        self.tally.is_done = True
         if self._loop is not None:
             self._pool.drop(self._loop)
 
@@ -252,7 +260,7 @@ class WorkerBatches:
         waited = time.perf_counter() - began
         reader = self._pool.reader
         # Processes wait side by side, and only a part of it makes the loop wait.
-        reader.stalled(min(waited, answer.fetched.stalled_seconds))
+        reader.counters.add(stalled_seconds=min(waited, answer.fetched.stalled_seconds))
         if answer.failure is not None:
             raise answer.failure.error()
         self.has_waited = self.has_waited or answer.has_waited

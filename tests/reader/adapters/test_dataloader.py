@@ -33,8 +33,15 @@ class Shards(data.IterableDataset):  # type: ignore[misc, name-defined]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("name", ["raw_shards", "jpeg_shards"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("raw_shards", "fork"),
+        ("jpeg_shards", "fork"),
+        ("raw_shards", "spawn"),
+        pytest.param("jpeg_shards", "spawn", marks=pytest.mark.nightly),
+    ],
+)
 def test_each_record_once_in_worker_processes(name: str, method: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(name)
     dataset = Shards(path, workers=2)

@@ -101,7 +101,7 @@ def test_answers_that_stop_in_the_middle_are_asked_for_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+@pytest.mark.parametrize("encoding", ["jpeg", pytest.param("raw", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("way", ["ranges", pytest.param("cache", marks=pytest.mark.nightly), "small cache"])
 def test_twenty_epochs_are_the_same_whatever_befalls_requests(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, encoding: Any

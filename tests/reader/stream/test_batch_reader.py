@@ -318,7 +318,7 @@ def test_the_kernel_is_told_what_comes_next_once_a_page_was_waited_for(
     told: list[list[tuple[int, int]]] = []
     faults = iter([0, 0, 0, *[1] * 1000])
     monkeypatch.setattr("shard_reader.stream.prefetch.major_faults", lambda: next(faults))
-    monkeypatch.setattr("shard_reader.stream.images.announce", lambda extents: told.append(list(extents)))
+    monkeypatch.setattr("shard_reader.stream.arrays.images.announce", lambda extents: told.append(list(extents)))
     one = stream(path, batch_size=6, **options)
     list(one)
     assert len(told) == len(one) - 2

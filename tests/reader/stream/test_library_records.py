@@ -22,7 +22,7 @@ from shard_reader import Draws, Flip, RandomResizedCrop, open_dataset
 from shard_reader.format import Field
 from shard_reader.transforms.libraries.library import JointRecord
 from shard_reader.transforms.libraries.recognized import library_transform
-from shard_reader.transforms.move import Move, moved_boxes, moved_points
+from shard_reader.transforms.moves.move import Move, moved_boxes, moved_points
 from shard_reader.transforms.part import Part
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -80,6 +81,24 @@ def test_a_stream_left_in_the_middle_of_an_epoch_gives_everything_back(
             stream = loop = None
         assert ended(threads)
         assert shard_maps() == maps
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", ["plain", "balanced", "weighted", "buckets"])
+def test_a_stream_that_nobody_holds_is_gone_at_once(jpeg_shards: Path, kind: str) -> None:
+    """In a circle of references, its shards would stay open, and files of a cache in use, until Python collects it."""
+    data: Any = open_dataset(jpeg_shards)
+    views = {"balanced": data.balanced(), "weighted": data.weighted(range(1, 61)), "buckets": data.buckets([8])}
+    image = RandomResizedCrop if kind == "buckets" else RandomResizedCrop(8)
+    gc.collect()
+    gc.disable()
+    try:
+        stream = views.get(kind, data).stream(batch_size=8, image=image, shuffle="window", lanes=1, window=1)
+        list(stream)
+        parts = [weakref.ref(part) for part in (stream, stream._reader, stream.order.record_order)]
+        del stream
+        assert [part() for part in parts] == [None] * 3
     finally:
         gc.enable()
 

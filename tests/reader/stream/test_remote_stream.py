@@ -55,6 +55,12 @@ def pair(places: dict[str, tuple[Path, str]], options: dict[str, Any]) -> tuple[
     return open_dataset(local), open_dataset(url, **options)
 
 
+def test_stored_images_are_those_of_a_copy(places: dict[str, tuple[Path, str]], options: dict[str, Any]) -> None:
+    local, url = places["jpeg"]
+    wanted = {**options_of("jpeg"), "seed": 3, "decode": False}
+    assert digests(open_dataset(url, **options).stream(**wanted)) == digests(open_dataset(local).stream(**wanted))
+
+
 @pytest.mark.parametrize(
     ("order", "format", "encoding"),
     [pytest.param(*one, marks=() if one in QUICK else slow) for one in itertools.product(ORDERS, FORMATS, ENCODINGS)],

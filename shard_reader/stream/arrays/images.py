@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -23,11 +24,11 @@ from shard_reader.format.image_codecs.codec import Scratch
 from shard_reader.format.image_codecs.table import decode_image, is_pixel_array
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import key
-from shard_reader.printable import printable
 from shard_reader.shards.source import RecordSource
+from shard_reader.stream.arrays.chains import image_shape
 from shard_reader.stream.arrays.lookup import Lookup, Payloads, PendingBatch, error_of_transform
+from shard_reader.stream.arrays.options import ReadOptions
 from shard_reader.stream.arrays.threads import Threads
-from shard_reader.stream.options import ReadOptions
 from shard_reader.system.buffers import BufferPool, Buffers
 from shard_reader.system.memory_map import Window, announce
 from shard_reader.transforms.compose import ComposedTransform, put
@@ -55,6 +56,7 @@ class BatchImages:
             transform makes those of the batch.
 
     Attributes:
+        is_gathered: whether the thread of the loop copies all images of a batch together, as they are.
         probed: shape and dtype of an image, where only a transform's result shows them; None until one was made.
     """
 
@@ -84,7 +86,7 @@ class BatchImages:
         native = sys.byteorder == "little" or field.dtype == "uint8"
         self._is_raw = is_pixel_array(field) and not (transform.steps or is_joined) and native
         size = math.prod(self.shape) * np.dtype(field.dtype).itemsize if self._is_raw else 0
-        self._is_gathered, self._row = 0 < size <= _GATHERED, np.dtype((np.void, size))
+        self.is_gathered, self._row = 0 < size <= _GATHERED, np.dtype((np.void, size))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,15 +110,15 @@ class BatchImages:
         if outside is not None:
             columns[self._offset][outside] = columns[self._length][outside] = 0
         addresses = located.addresses(columns, self._name)
-        is_sound = self._is_gathered and bool((columns[self._length] == self._row.itemsize).all())
-        return Payloads(addresses, Window(addresses, self._row) if self._is_gathered else None, is_sound, outside)
+        is_sound = self.is_gathered and bool((columns[self._length] == self._row.itemsize).all())
+        return Payloads(addresses, Window(addresses, self._row) if self.is_gathered else None, is_sound, outside)
 
     def begin(self, pending: PendingBatch, *, cold: bool) -> None:
         """Have threads make the images of a batch. `cold`: announce the batch's bytes to the kernel first."""
         if cold:
             announce(pending.lookup.extents(pending.places, self._name))
         # Remote images lie in many small buffers, not in maps, so that even small ones are copied one by one.
-        if not self._is_gathered or pending.lookup.fetch is not None:
+        if not self.is_gathered or pending.lookup.fetch is not None:
             count = len(pending.places)
             images = np.empty(count, object) if self._is_joined else self._buffer(count)
             pending.images[self._name] = images
@@ -132,7 +134,9 @@ class BatchImages:
         pending.finish_work()
         images = pending.images.get(self._name)
         if images is None:
+            began = time.perf_counter()
             images = self._gather(pending)
+            pending.gather_seconds += time.perf_counter() - began
         return images.reshape(len(images), *self.array_shape) if self._is_flat else images
 
     def take_joined(self, pending: PendingBatch, results: list[NDArray[Any] | None]) -> None:
@@ -163,7 +167,7 @@ class BatchImages:
 
     def _known_shape(self) -> tuple[int, ...] | None:
         """The shape of every image in a batch; None where only a transform's result shows it."""
-        return _image_shape(self._data, self._name, self._transform.output_shape(self._field.shape))
+        return image_shape(self._data, self._name, self._transform.output_shape(self._field.shape))
 
     def _part(self, lookup: Lookup, place: int, size: tuple[int, int], draws: Draws | None) -> Part | None:
         """The part of an image of this height and width to decode; None for all of it."""
@@ -246,7 +250,7 @@ class BatchImages:
 
     def _copy(self, pending: PendingBatch, images: NDArray[Any], part: range) -> None:
         """Copy images one by one."""
-        origin = pending.places.start
+        began, origin = time.perf_counter(), pending.places.start
         targets = images.reshape(len(images), -1).view(np.uint8)
         size = targets.shape[1]
         for place, shard, start, length, checksum, _, _ in pending.lookup.payloads(part, self._name):
@@ -266,12 +270,17 @@ class BatchImages:
                 target[...] = 0 if found is None else found
                 if found is None:
                     pending.fail(place, _MISMATCH, self._name)
+        pending.counters.add(read_seconds=time.perf_counter() - began)
 
     def _decode(self, pending: PendingBatch, images: NDArray[Any], part: range) -> None:
         """Decode images, and transform them, into their places."""
         seed = key(self._seed, pending.lookup.epoch, "draws")
         lookup, origin, name = pending.lookup, pending.places.start, self._name
         scratch = None if self._transform.keeps_image or self._is_joined else Scratch()
+        is_cold = pending.is_cold
+        is_timed = is_cold or not is_pixel_array(self._field)  # a clock for each small array would be seen
+        clock, read, decode, transform = time.perf_counter, 0.0, 0.0, 0.0
+        last = clock()
         for place, shard, start, length, checksum, height, width in lookup.payloads(part, name):
             number, wanted = place - origin, None
             draws = Draws(seed, int(lookup.positions[place])) if self._transform.is_random else None
@@ -286,11 +295,17 @@ class BatchImages:
                 if shard is None:
                     raise ValueError("is in a shard that is not open")
                 payload = shard.stored(start, length)
+                if is_cold:
+                    # So that waits for the disk are counted as reading, and do not hold Python's lock in a checksum.
+                    payload = payload.copy()
                 if pending.verify and crc32c(payload) != checksum:
                     found = shard.refetched(start, length, checksum)
                     if found is None:
                         raise ValueError(_MISMATCH)
                     payload = found
+                if is_timed:
+                    now = clock()
+                    read, last = read + now - last, now
                 pixels = decode_image(
                     payload,
                     shard.fields[name],
@@ -301,6 +316,9 @@ class BatchImages:
                     max_pixels=shard.max_pixels,
                     part=wanted,
                 )
+                if is_timed:
+                    now = clock()
+                    decode, last = decode + now - last, now
             except (CorruptionError, ValueError, OSError) as error:
                 images[number] = 0
                 pending.fail(place, error, self._name)
@@ -313,6 +331,12 @@ class BatchImages:
             except Exception as error:
                 images[number] = 0
                 pending.fail_transform(place, error, self._name)
+            if is_timed:
+                now = clock()
+                transform, last = transform + now - last, now
+        if not is_timed:
+            transform = clock() - last
+        pending.counters.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform)
 
     def _fail_length(self, pending: PendingBatch, place: int) -> None:
         length = pending.lookup.columns[self._length][place] if self._length in pending.lookup.columns else 0
@@ -330,7 +354,7 @@ class FurtherImages(BatchImages):
         shape = self._field.shape
         if self._transform.steps:
             shape = (*self._data.fields[IMAGE].shape[:2], shape[2])
-        return _image_shape(self._data, self._name, self._transform.output_shape(shape))
+        return image_shape(self._data, self._name, self._transform.output_shape(shape))
 
     def _first_image(self) -> tuple[int, NDArray[Any]]:
         record, pixels = super()._first_image()
@@ -374,25 +398,3 @@ def batch_images(
         kind = BatchImages if name == IMAGE else FurtherImages
         made[name] = kind(data, order, name, transform, seed, options, threads, is_joined=name in joined)
     return made
-
-
-def _image_shape(data: RecordSource, name: str, shape: tuple[int | None, ...] | None) -> tuple[int, ...] | None:
-    """The shape of every image in a batch; None where only a transform's result shows it.
-
-    Raises:
-        ValueError: they may differ, and are no array.
-    """
-    if shape is None:
-        return None
-    images = "the images" if name == IMAGE else f"the images {printable(name)!r}"
-    if shape[2] is None:
-        raise ValueError(
-            f"{images} of {data.name} may differ in channels (--channels keep) and then are no array: read"
-            " them one by one, or prepare them with --channels rgb or grey"
-        )
-    if None in shape:
-        raise ValueError(
-            f"{images} of {data.name} may differ in size (--fit cover, inside or none) and then are no array: pass"
-            " image=CenterCrop(n), or prepare them with --fit crop, pad or stretch"
-        )
-    return tuple(size or 0 for size in shape)

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 from shard_reader.arguments import at_least_one, one_of, require
 from shard_reader.format.fields import IMAGE
+from shard_reader.mixing import Mixings, as_mixings
+from shard_reader.transforms.base import Transform
 from shard_reader.transforms.compose import ComposedTransform, Transforms
 
 __all__ = ["OnError", "ReadOptions", "Verify", "Workers", "chosen_workers"]
@@ -37,8 +39,13 @@ class ReadOptions:
     # The last ones: pickles of earlier versions have none.
     transform: Mapping[str, Transforms] | None = None
     workers: Workers | None = None
+    mixing: Mixings = None
+    report: bool = False
+    decode: bool = True
 
     def __post_init__(self) -> None:
+        if as_mixings(self.mixing) and not self.decode:
+            raise ValueError(f"mixing={self.mixing!r}: needs the size of decoded images: take decode=True")
         one_of("on_error", self.on_error, get_args(OnError))
         if self.verify is not None:
             one_of("verify", self.verify, get_args(Verify))
@@ -68,6 +75,9 @@ class ReadOptions:
         else:
             at_least_one("ragged", self.ragged)
         at_least_one("prefetch", self.prefetch)
+        for name in ("report", "decode"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}={getattr(self, name)!r}: must be True or False")
         if self.threads is not None:
             at_least_one("threads", self.threads)
 
@@ -75,6 +85,23 @@ class ReadOptions:
         """Each option by its name."""
         # One that was pickled before an option was there has no value for it.
         return {option.name: getattr(self, option.name) for option in fields(self) if hasattr(self, option.name)}
+
+    def transforms_of(
+        self, sizes: Sequence[tuple[int, int]] | None
+    ) -> list[tuple[Transforms, Mapping[str, Transforms] | None]]:
+        """`image` and `transform` for each image size of batches; those themselves where all images have one.
+
+        Raises:
+            ValueError: there are sizes, and a value is not a function of a size that gives transforms.
+        """
+        if sizes is None:
+            return [(self.image, self.transform)]
+        if self.transform is None:
+            return [(_of_size("image", self.image, size), None) for size in sizes]
+        return [
+            (None, {name: _of_size(f"transform[{name!r}]", value, size) for name, value in self.transform.items()})
+            for size in sizes
+        ]
 
     def _check_transform(self) -> None:
         if self.transform is None:
@@ -86,6 +113,20 @@ class ReadOptions:
                 f"transform={self.transform!r}: must be transforms by the names of image fields, as"
                 ' {"image": [...], "mask": [...]}; for transforms of all images, image='
             )
+
+
+def _of_size(name: str, value: Any, size: tuple[int, int]) -> Transforms:
+    """The transforms that a function of a size gives."""
+    advice = "pass a function from a size, (height, width), to transforms, as RandomResizedCrop is"
+    if value is None or isinstance(value, Transform | Sequence) or not callable(value):
+        raise ValueError(f"{name}={value!r}: batches have several image sizes: {advice}")
+    try:
+        found = value(size)
+    except Exception as error:
+        raise ValueError(f"{name}={value!r}: failed for the size {size}: {error!r}; {advice}") from error
+    if found is None or (isinstance(found, Sequence) and not found):
+        raise ValueError(f"{name}={value!r}: gives no transform for the size {size}; {advice}")
+    return found  # type: ignore[no-any-return]
 
 
 def chosen_workers(
