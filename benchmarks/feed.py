@@ -9,7 +9,9 @@ a folder that is removed at the end: some 6 GB. The parts:
 - jpeg, raw-224, raw-32: images/s of this project's adapters, against the bare stream; of each framework's own best way
   on the same shards; for jpeg, also of the common ways on the folder of images that the shards were made of.
 - jpeg-long: the adapters in longer epochs, which begin and end less often.
+- balance, balance-raw-32: balanced and weighted epochs, against all records once.
 - augment: random crops and flips while an image is decoded, against those on the device, a CPU unless noted.
+- colours, shear, shear-32: this project's augmentations at decode, against torchvision's and Keras'.
 - memory: memory of trainings, after their second epoch and after their last.
 - gpu: the time that ResNet-50 waits for data, copies to the GPU, and decoding on it; skipped without a GPU.
 

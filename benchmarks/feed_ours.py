@@ -8,8 +8,10 @@ pixel of it is read, or JAX is asked to wait for it. Two threads make batches.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,17 +19,23 @@ from feed_timing import LONG, measure
 from read_ours import BATCH, PACKAGES, SIZE, THREADS, transforms
 from read_timing import Epoch, Reader
 
+JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+SHEAR, ZOOM = 0.2, 0.2
 NAMES: dict[str, str] = {"inputs": "image", "targets": "label"}
 
 
-def stream(task: str, dataset: str) -> Any:
-    """Batches of NumPy arrays, shuffled over all records."""
+def stream(task: str, dataset: str, image: Any = None, balance: str = "") -> Any:
+    """Batches of NumPy arrays, shuffled over all records; of the task's images, or by other transforms."""
     from shard_reader import open_dataset
 
-    data = open_dataset(dataset, split="train")
+    data: Any = open_dataset(dataset, split="train")
+    if balance == "weighted":
+        data = data.weighted(np.linspace(0.1, 2, len(data)))
+    elif balance:
+        data = data.balanced("label", power=0.5, stratified=balance == "stratified")
     if task == "long":
         data, task = data.select(np.tile(np.arange(len(data)), LONG)), "crop"
-    image = transforms(task)
+    image = transforms(task) if image is None else image
     return data.stream(batch_size=BATCH, shuffle="full", seed=0, threads=THREADS, prefetch=2, image=image)
 
 
@@ -41,6 +49,12 @@ def arrived(batches: Any) -> Iterator[tuple[Any, Any]]:
 def bare(task: str, dataset: str, written: str) -> Epoch:
     """The stream itself."""
     batches = stream(task, dataset)
+    return lambda: arrived((batch["image"], batch["label"]) for batch in batches)
+
+
+def balanced(task: str, dataset: str, written: str, balance: str) -> Epoch:
+    """The stream of a balanced or weighted dataset."""
+    batches = stream(task, dataset, balance=balance)
     return lambda: arrived((batch["image"], batch["label"]) for batch in batches)
 
 
@@ -103,6 +117,64 @@ def torchvision_workers(task: str, dataset: str, written: str) -> Epoch:
     stream = data.stream(batch_size=BATCH, seed=0, threads=THREADS, image=v2.Compose(augmentations()))
     batches = StreamDataset(stream, **NAMES)
     return lambda: arrived(batches)
+
+
+def augmented(task: str, dataset: str, written: str) -> Epoch:
+    """`StreamDataset` with this project's augmentations, in two threads."""
+    from shard_reader import Flip, RandomResizedCrop
+    from shard_reader.torch import StreamDataset
+    from shard_reader.transforms import ColorJitter, RandAugment
+
+    image = [RandomResizedCrop(SIZE), Flip(), ColorJitter(*JITTER), RandAugment()]
+    batches = StreamDataset(stream(task, dataset, image), **NAMES)
+    return lambda: arrived(batches)
+
+
+def colour_augmentations() -> list[Any]:
+    """torchvision's transforms of the same names, from the pixels of an image to uint8."""
+    from torchvision.transforms import v2
+
+    crop = [v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip()]
+    return [*crop, v2.ColorJitter(*JITTER), v2.RandAugment()]
+
+
+def augmented_workers(task: str, dataset: str, written: str) -> Epoch:
+    """`StreamDataset` of a stream with torchvision's augmentations, which run in two worker processes."""
+    from torchvision.transforms import v2
+
+    from shard_reader.torch import StreamDataset
+
+    batches = StreamDataset(stream(task, dataset, v2.Compose(colour_augmentations())), **NAMES)
+    return lambda: arrived(batches)
+
+
+def sheared(task: str, dataset: str, written: str) -> Epoch:
+    """`as_dataset` of a stream with this project's shear and zoom, in two threads."""
+    from shard_reader import CenterCrop
+    from shard_reader.tf_data import as_dataset
+    from shard_reader.transforms import RandomAffine
+
+    middle = [] if task == "raw" else [CenterCrop(SIZE)]
+    degrees = math.degrees(math.atan(SHEAR))
+    affine = RandomAffine(0, scale=(1 - ZOOM, 1 + ZOOM), shear=(-degrees, degrees, 0, 0), interpolation="bilinear")
+    batches = as_dataset(stream(task, dataset, [*middle, affine]), **NAMES)
+    return lambda: arrived(batches)
+
+
+def keras_sheared(task: str, dataset: str, written: str) -> Epoch:
+    """The same images without an augmentation, then Keras' layers for shear and zoom as a function of TensorFlow's."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import tensorflow as tf
+    from keras import Sequential, layers
+
+    from shard_reader.tf_data import as_dataset
+
+    batches = as_dataset(stream(task, dataset), **NAMES)
+    augment = Sequential(
+        [layers.RandomShear(SHEAR, fill_mode="constant"), layers.RandomZoom(ZOOM, fill_mode="constant")]
+    )
+    augmented = tf.function(lambda images: augment(tf.cast(images, tf.float32), training=True))
+    return lambda: arrived((augmented(images), labels) for images, labels, _ in batches)
 
 
 def jax(task: str, dataset: str, written: str) -> Epoch:
@@ -218,6 +290,9 @@ def adapter(epochs: Any, *packages: str) -> Reader:
 
 READERS = {
     "stream": adapter(bare),
+    "stream-balanced": adapter(partial(balanced, balance="balanced")),
+    "stream-stratified": adapter(partial(balanced, balance="stratified")),
+    "stream-weighted": adapter(partial(balanced, balance="weighted")),
     "tensorflow": adapter(tensorflow, *TENSORFLOW),
     "keras": adapter(keras, *TENSORFLOW, *KERAS),
     "torch": adapter(torch, *TORCH),
@@ -225,6 +300,10 @@ READERS = {
     "keras-layers-tensorflow": adapter(keras_layers_tensorflow, *KERAS, *TENSORFLOW),
     "keras-layers-jax": adapter(keras_layers_jax, *KERAS, *JAX),
     "torchvision-workers": adapter(torchvision_workers, *TORCH, "torchvision"),
+    "augmented": adapter(augmented, *TORCH),
+    "augmented-workers": adapter(augmented_workers, *TORCH, "torchvision"),
+    "sheared": adapter(sheared, *TENSORFLOW),
+    "keras-sheared": adapter(keras_sheared, *TENSORFLOW, *KERAS),
     "torchvision-batch": adapter(torchvision_batch, *TORCH, "torchvision"),
     "torchvision-images": adapter(torchvision_images, *TORCH, "torchvision"),
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import read_peers
-from feed_ours import JAX, KERAS, TENSORFLOW, TORCH, arrived, as_fit_takes, augmentations, ready
+from feed_ours import JAX, KERAS, TENSORFLOW, TORCH, arrived, as_fit_takes, augmentations, colour_augmentations, ready
 from feed_timing import measure
 from read_data import Records
 from read_decode import BATCH, SIZE, WORKERS
@@ -99,6 +99,14 @@ def torchvision_folder(task: str, dataset: str, written: str) -> Epoch:
     from torchvision.transforms import v2
 
     return loader(datasets.ImageFolder(written, v2.Compose([v2.ToImage(), *augmentations()])), prefetch=2)
+
+
+def augmented_folder(task: str, dataset: str, written: str) -> Epoch:
+    """`ImageFolder` with the transforms of `augmented-workers`, as `torchvision_folder`."""
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    return loader(datasets.ImageFolder(written, v2.Compose([v2.ToImage(), *colour_augmentations()])), prefetch=2)
 
 
 def torch_records(task: str, dataset: str, written: str) -> Epoch:
@@ -190,6 +198,7 @@ READERS = {
     "keras-generator": Reader(keras_generator, (*TENSORFLOW, *KERAS, "pillow", "scipy")),
     "torch-folder": Reader(torch_folder, (*TORCH, "torchvision", "pillow")),
     "torchvision-folder": Reader(torchvision_folder, (*TORCH, "torchvision", "pillow")),
+    "augmented-folder": Reader(augmented_folder, (*TORCH, "torchvision", "pillow")),
     "torch-records": Reader(torch_records, TORCH),
     "torch-h5py": Reader(torch_h5py, (*TORCH, "torchvision", *NUMPY)),
     "jax-h5py": Reader(jax_h5py, (*JAX, *NUMPY)),

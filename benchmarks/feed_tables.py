@@ -94,17 +94,58 @@ TORCHVISION = (
     ),
     Row("image-shards: `RandomResizedCrop`, `Flip`, uint8, two threads, to PyTorch", "torch", task="rrc"),
 )
+OWN_COLOURS = "image-shards: its own, two threads, to PyTorch"
+COLOURS = (
+    Row(OWN_COLOURS, "augmented"),
+    Row("image-shards: torchvision v2 as `image=`, two worker processes, to PyTorch", "augmented-workers", window=True),
+    Row(
+        "DataLoader, two workers, `ImageFolder` of the same JPEGs, torchvision v2",
+        "augmented-folder",
+        OWN_COLOURS,
+        written="files",
+        data="jpeg-none",
+        window=True,
+    ),
+    Row(
+        "DataLoader, two workers, `ImageFolder` of the photos, torchvision v2",
+        "augmented-folder",
+        OWN_COLOURS,
+        written="folder",
+        window=True,
+    ),
+)
+SHEARED = (
+    Row("image-shards: `RandomAffine` at decode, two threads, to TensorFlow", "sheared"),
+    Row("no augmentation, to TensorFlow", "tensorflow"),
+    Row("on the device: Keras' `RandomShear`, `RandomZoom`, `tf.function`", "keras-sheared", window=True),
+)
+BALANCE = (
+    Row("all records, shuffled", "stream"),
+    Row('`data.balanced("label", power=0.5)`', "stream-balanced"),
+    Row("the same, `stratified=True`", "stream-stratified"),
+    Row("`data.weighted(weights)`", "stream-weighted"),
+)
 TABLES = {
     "jpeg": Table("JPEG, short side 256, the middle 224x224", "jpeg", "crop", (*OURS, *OWN, GRAIN, *FOLDER)),
     "jpeg-long": Table("The same, in epochs five times as long", "jpeg", "long", OURS),
     "raw-224": Table("raw 224x224", "raw-224", "raw", (*OURS, *OWN, H5PY, GRAIN)),
     "raw-32": Table("raw 32x32", "raw-32", "raw", (*OURS, *OWN, H5PY, GRAIN)),
+    "balance": Table("Balanced epochs, JPEG, short side 256, the middle 224x224", "jpeg", "crop", BALANCE),
+    "balance-raw-32": Table("Balanced epochs, raw 32x32", "raw-32", "raw", BALANCE),
     "torchvision": Table(
         "torchvision v2, JPEG, short side 256: RandomResizedCrop(224), RandomHorizontalFlip, float32, Normalize",
         "jpeg",
         "crop",
         TORCHVISION,
     ),
+    "colours": Table(
+        "RandomResizedCrop(224), Flip, ColorJitter(0.4, 0.4, 0.4, 0.1), RandAugment, uint8, JPEG, short side 256",
+        "jpeg",
+        "rrc",
+        COLOURS,
+    ),
+    "shear": Table("Shear and zoom, bilinear, JPEG, short side 256, the middle 224x224", "jpeg", "crop", SHEARED),
+    "shear-32": Table("Shear and zoom, bilinear, raw 32x32", "raw-32", "raw", SHEARED),
     "augment": Table("Augmentation, JPEG, short side 256, to 224x224", "jpeg", "crop", AUGMENT, gpu=True),
 }
 MEMORY = {

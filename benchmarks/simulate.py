@@ -332,12 +332,7 @@ def check() -> None:
             found = data.fetched() - before
             counted += found.requests
             ends = np.cumsum(data.manifest.splits["train"].shards.records)
-            order = BatchOrder(
-                record_order=data.record_order("window", 0, LANES * world, 1),
-                batch_size=16 * world,
-                rank=rank,
-                world_size=world,
-            )
+            order = stream.order
             used_shards += len(np.unique(np.searchsorted(ends, order.records_of(0, 0, order.steps), "right")))
             data.close()
     # An index and one piece for each shard, of a few kilobytes each.
