@@ -44,6 +44,7 @@ def test_a_network_learns_masks(tmp_path: Path, framework: str) -> None:
     assert data[0]["mask"].shape == data[0]["image"].shape[:2] == (96, 96)
 
 
+@pytest.mark.nightly
 def test_a_network_learns_keypoints(tmp_path: Path) -> None:
     for package in ("apache_beam", "torch"):
         pytest.importorskip(package)

@@ -10,7 +10,7 @@ import h5py
 import pytest
 from support.command import prepared
 from support.grown import folder
-from support.servers import Store, first_of
+from support.servers import Store
 from support.store_jobs import finished
 
 from beam_jobs.generations.compaction.compact import CompactOptions
@@ -22,7 +22,7 @@ WORDS = "--fit none --encoding png --workers 1 --split train=0.7,val=0.3"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", first_of("moto", "minio", "gcs", "azurite"))
+@pytest.mark.parametrize("name", ["moto", pytest.param("minio", marks=pytest.mark.nightly), "gcs", "azurite"])
 def test_a_dataset_in_a_bucket_grows(name: str, new_store: Callable[[str], Store], tmp_path: Path) -> None:
     store, out = new_store(name), tmp_path / "out"
     first, more = folder(tmp_path / "in", "ab", range(8)), folder(tmp_path / "more", "bc", range(8, 14))

@@ -440,7 +440,7 @@ def copies_of(original: Path, tmp_path: Path) -> Callable[[str], object]:
     return lambda name: shutil.copytree(original, tmp_path / "copies" / name / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_at_any_moment_it_leaves_a_whole_state_and_goes_on(original: Path, tmp_path: Path) -> None:
     kill(copies_of(original, tmp_path), tmp_path, 4, {})
 

@@ -45,7 +45,7 @@ def messy_report(messy_shards: Path) -> Path:
     return report_of(messy_shards)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_photos(photos: Path, tmp_path: Path, browser: Browser) -> None:
     page = checked(browser, report_of(prepared(photos, tmp_path / "shards", "--split", "train=0.8,val=0.2")))
     assert page.locator("#gallery img").count() == 300

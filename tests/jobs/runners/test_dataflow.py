@@ -136,7 +136,7 @@ def test_the_job_is_as_large_for_any_number_of_shards(service: Service, buckets:
     assert abs(len(service.staged["pipeline.pb"]) - few) < 100
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_million_inputs_make_no_larger_a_job(
     service: Service, buckets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

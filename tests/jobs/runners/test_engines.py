@@ -92,6 +92,7 @@ def test_the_shards_are_those_of_the_local_run(engine: list[str], photos: Path, 
     assert checksums(tmp_path / "shards") == checksums(local)
 
 
+@pytest.mark.nightly
 def test_a_pre_pass_and_a_table(engine: list[str], class_folders: Path, tmp_path: Path) -> None:
     """Two pipelines, one after the other, on inputs that workers find by a table: hashes of bytes, and of pixels."""
     names = [str(path.relative_to(class_folders)) for path in sorted(class_folders.rglob("*.*"))]

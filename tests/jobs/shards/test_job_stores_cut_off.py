@@ -57,7 +57,7 @@ def unlock(store: Store) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["minio", "gcs", "azurite"])
+@pytest.mark.parametrize("name", ["minio", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("gcs", "azurite"))])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_killed_again_and_again(
     name: str, seed: int, class_folders: Path, expected: Path, new_store: Callable[[str], Store]
