@@ -31,6 +31,7 @@ MIXING: Final = "mixing"
 """The name of the array in a batch."""
 
 _MOST_ALPHA = 1_000_000  # with which all shares are a half
+_ALONE = (1, 1, 0, 0, 0, 0)  # of a record that is mixed with nobody: its own image, outside of no box
 _FRAMEWORKS = ("torch", "tensorflow", "jax", "jaxlib")
 
 
@@ -120,13 +121,10 @@ def as_mixings(mixing: Mixings) -> tuple[Mixing, ...]:
 def mixing_of(
     mixings: Sequence[Mixing], draws: Draws, height: int, width: int, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The numbers of each record of a batch, float32 `[n, 6]`, as `Mixing.draw` returns them.
-
-    Records of weight 0, and those that would be mixed with one, stay as they are.
-    """
+    """The numbers of each record of a batch, float32 `[n, 6]`, as `Mixing.draw` returns them; `_ALONE` at weight 0."""
     way = mixings[draws.integer(len(mixings))]
     found = np.tile(np.array(way.draw(draws, height, width), np.float32), (len(weights), 1))
-    found[(weights == 0) | (np.roll(weights, 1) == 0)] = 1, 1, 0, 0, 0, 0
+    found[weights == 0] = _ALONE
     return found
 
 
@@ -165,14 +163,17 @@ def mixed(
     labels = arrays.floats(labels)  # differences of unsigned integers would be wrong
     height, width = (arrays.size(images, axis) for axis in ((2, 3) if first else (1, 2)))
     share, own, top, left, bottom, right = (mixing[:, column] for column in range(6))
+    # By the rows alone, so that any part of a batch is mixed as well as the whole: that of a rank, or of a step.
+    alone = (own == 1) & (right == 0)
+    mixes = arrays.cast(~(alone | arrays.roll(alone)), mixing)
     rows, columns = arrays.range(height, mixing)[None, :], arrays.range(width, mixing)[None, :]
     down = (rows >= top[:, None]) & (rows < bottom[:, None])
     across = (columns >= left[:, None]) & (columns < right[:, None])
-    part = arrays.cast(down[:, :, None] & across[:, None, :], mixing) * (1 - own)[:, None, None]
+    part = arrays.cast(down[:, :, None] & across[:, None, :], mixing) * (mixes * (1 - own))[:, None, None]
     part = part[:, None] if first else part[..., None]
     # Boxes have no room in bfloat16.
     images = images + arrays.cast(part, images) * (arrays.roll(images) - images)
-    return images, labels + (1 - share)[:, None] * (arrays.roll(labels) - labels)
+    return images, labels + (mixes * (1 - share))[:, None] * (arrays.roll(labels) - labels)
 
 
 def _beta(alpha: float, draws: Draws) -> float:

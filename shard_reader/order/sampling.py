@@ -66,32 +66,26 @@ class Balanced:
         self.records = int(counts.sum())
         self._starts = np.cumsum(self.sizes) - self.sizes
 
-    def at(
-        self,
-        epoch: int,
-        places: NDArray[np.int64],
-        classes: NDArray[np.int64] | None = None,
-        turned: tuple[str, int] | None = None,
-    ) -> NDArray[np.int64]:
-        """The record at each place, int64 `[n]`.
+    def at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The record at each place, int64 `[n]`."""
+        return self.of_turns(epoch, *self.turns(places, np.arange(len(self.sizes))))
+
+    def turns(
+        self, places: NDArray[np.int64], classes: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The class at each place, and its turn among the places of the class, both int64 `[n]`.
 
         Args:
-            classes: the order of the classes on the line, a permutation of their numbers. By default they rise.
-            turned: a purpose and a length: the places of each class are turned in pieces of this length, by numbers
-                of their own.
+            classes: the order of the classes on the line, a permutation of their numbers.
         """
-        counts = self.class_counts if classes is None else self.class_counts[classes]
+        counts = self.class_counts[classes]
         ends = np.cumsum(counts)
         which = np.searchsorted(ends, places, "right")
-        turns = places - (ends - counts)[which]
-        which = which if classes is None else classes[which]
-        if turned is not None:
-            purpose, length = turned
-            pieces, own = np.divmod(turns, length)
-            lengths = np.minimum(length, self.class_counts[which] - pieces * length)
-            shifts = (_keys(purpose, which, pieces) % lengths.astype(np.uint64)).astype(np.int64)
-            turns = pieces * length + (own + shifts) % lengths
-        return self._of_turns(which, turns + epoch * self.class_counts[which])
+        return classes[which], places - (ends - counts)[which]
+
+    def of_turns(self, epoch: int, classes: NDArray[np.int64], turns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The record of each turn of a class in an epoch, int64 `[n]`."""
+        return self._of_all_turns(classes, turns + epoch * self.class_counts[classes])
 
     def counts(self, epoch: int) -> NDArray[np.int64]:
         """The number of times that each record comes in an epoch, int64 `[n]`."""
@@ -108,7 +102,7 @@ class Balanced:
             turns = np.arange(len(which)) + np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
             for place in range(0, len(which), _BLOCK):
                 part = slice(place, place + _BLOCK)
-                np.add.at(found, self._of_turns(which[part], turns[part]), 1)
+                np.add.at(found, self._of_all_turns(which[part], turns[part]), 1)
         return found
 
     @property
@@ -116,7 +110,7 @@ class Balanced:
         """The identity of the epochs: 16 hexadecimal digits."""
         return _digest(self.members, self.sizes, self.class_counts)
 
-    def _of_turns(self, which: NDArray[np.int64], turns: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _of_all_turns(self, which: NDArray[np.int64], turns: NDArray[np.int64]) -> NDArray[np.int64]:
         """The record of each turn of a class, counted from the first epoch, int64 `[n]`."""
         sizes = self.sizes[which]
         rounds, own = np.divmod(turns, sizes)
@@ -251,19 +245,29 @@ class StratifiedOrder(PaddedAtEnd):
 
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         whole = self._batches * self._size
-        classes = len(self._sampling.class_counts)
-        # The classes of a batch would otherwise be the same neighbours on the line in each epoch.
-        order = permute(np.arange(classes), classes, self._seed, epoch, "classes")
         places = np.empty_like(positions)
         in_whole = positions < whole
         places[in_whole] = self._in_whole(epoch, positions[in_whole])
         places[~in_whole] = self._in_rest(epoch, positions[~in_whole] - whole)
-        # A batch is places at equal distances. The permutations of a class keep these, and would have the same groups
-        # of records in the batches of every epoch.
-        return self._sampling.at(epoch, places, order, (f"{self._seed}/{epoch}/turned", max(1, self._batches)))
+        # The classes of a batch would otherwise be the same neighbours on the line in each epoch.
+        count = len(self._sampling.class_counts)
+        classes, turns = self._sampling.turns(places, permute(np.arange(count), count, self._seed, epoch, "classes"))
+        return self._sampling.of_turns(epoch, classes, self._turned(epoch, classes, turns))
 
     def identity(self) -> Mapping[str, Any]:
         return {"shuffle": "full"}
+
+    def _turned(self, epoch: int, classes: NDArray[np.int64], turns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Turns that are rotated within pieces as long as the number of batches, each by a number of its own."""
+        # A batch has places at equal distances, which the permutations of a class keep: without this, the batches of
+        # every epoch would have the same groups of records.
+        length = max(1, self._batches)
+        pieces, own = np.divmod(turns, length)
+        lengths = np.minimum(length, self._sampling.class_counts[classes] - pieces * length)
+        keys = _keys(f"{self._seed}/{epoch}/turned", classes, pieces)
+        shifts = (keys % lengths.astype(np.uint64)).astype(np.int64)
+        rotated: NDArray[np.int64] = pieces * length + (own + shifts) % lengths
+        return rotated
 
     def _in_whole(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The places on the line of positions in whole batches."""

@@ -1,4 +1,4 @@
-"""Counters of the time that loops take, of the work behind their batches, and of remote bytes."""
+"""Counters of the time that loops take, of the work for their batches, and of remote bytes."""
 
 from __future__ import annotations
 

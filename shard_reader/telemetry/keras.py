@@ -25,7 +25,7 @@ class StatsCallback(keras.callbacks.Callback):
 
     Args:
         stream: the `ShardSequence`, or the stream of `as_dataset`, that `fit` trains on.
-        to: a place to write all numbers to, as for `StatsLogger`; by default there is none.
+        to: a place to write all numbers to, as for `StatsLogger`. By default only the logs of epochs have some.
         every: the number of steps between two writes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The work behind a loop as numbers by name, every few steps, for the loggers of trainings."""
+"""The work for the batches of a loop as numbers by name, every few steps, for the loggers of trainings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from shard_reader.arguments import at_least_one
 from shard_reader.system.stats import Stats
 
-__all__ = ["HasStats", "StatsLogger", "Write", "numbers", "writer"]
+__all__ = ["HasStats", "StatsLogger", "Write", "check_stats", "numbers", "writer"]
 
 Write = Callable[[dict[str, float], int], object]
 """Takes numbers by name, and the step of the training."""
@@ -21,6 +21,16 @@ class HasStats(Protocol):
 
     def stats(self) -> Stats:
         """The work of this process so far."""
+
+
+def check_stats(stream: Any) -> None:
+    """Check that a value is a stream, or an adapter of one.
+
+    Raises:
+        TypeError: it has no stats.
+    """
+    if not callable(getattr(stream, "stats", None)):
+        raise TypeError(f"{stream!r} has no stats(): pass a stream, or the dataset that a loop is over")
 
 
 def numbers(stats: Stats, prefix: str = "data/") -> dict[str, float]:
@@ -74,8 +84,7 @@ class StatsLogger:
     """
 
     def __init__(self, stream: HasStats, to: Any, *, every: int = 100, prefix: str = "data/") -> None:
-        if not callable(getattr(stream, "stats", None)):
-            raise TypeError(f"{stream!r} has no stats(): pass a stream, or the dataset that a loop is over")
+        check_stats(stream)
         self._stream, self._write, self._every = stream, writer(to), at_least_one("every", every)
         self._prefix, self._steps, self._written = prefix, 0, 0
         self._last = self._epoch = stream.stats()

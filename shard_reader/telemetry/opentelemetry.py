@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from shard_reader.system.stats import Stats
-from shard_reader.telemetry.logger import HasStats
+from shard_reader.telemetry.logger import HasStats, check_stats
 
 __all__ = ["observe"]
 
@@ -41,8 +41,7 @@ def observe(stream: HasStats, meter: Meter | None = None, attributes: Mapping[st
     Examples:
         >>> observe(stream, attributes={"split": "train"})  # doctest: +SKIP
     """
-    if not callable(getattr(stream, "stats", None)):
-        raise TypeError(f"{stream!r} has no stats(): pass a stream, or the dataset that a loop is over")
+    check_stats(stream)
     if meter not in _observed:
         # Once for each meter: an SDK ignores the callbacks of a second instrument of the same name.
         _observed[meter] = []

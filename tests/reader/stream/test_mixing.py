@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,27 @@ def test_integers_become_floats() -> None:
 def test_records_without_weight_mix_with_nobody() -> None:
     weights = np.array([1, 1, 0, 1, 1, 0], np.float32)
     rows = mixing_of([MixUp()], Draws(1, 0), 10, 14, weights)
-    alone = np.flatnonzero(rows[:, 0] == 1).tolist()
-    assert alone == [0, 2, 3, 5]
+    images, labels = mixed(IMAGES, LABELS, rows, 4)
+    same = [np.array_equal(images[place], IMAGES[place]) for place in range(6)]
+    assert same == [True, False, True, True, False, True]
+    assert (labels.max(axis=1) == 1)[[0, 2, 3, 5]].all() and labels[1].max() < 1
+    # In a part of the batch, other records are neighbours: those of weight 0 are still nobody's.
+    images, _ = mixed(IMAGES[::2], LABELS[::2], rows[::2], 4)
+    assert [np.array_equal(images[place], IMAGES[2 * place]) for place in range(3)] == [False, True, True]
+
+
+def test_damaged_records_that_are_skipped_mix_with_nobody(jpeg_shards: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(jpeg_shards, tmp_path / "copy"))
+    data = open_dataset(copy).balanced("label", epoch_records=60)
+    data.close()
+    next(copy.glob("*00001*.tfrecord")).unlink()
+    one = data.stream(batch_size=12, image=Resize(8), mixing=MixUp(), on_error="skip")
+    for batch in one:
+        assert 0 < batch["weight"].sum() < 12
+        images, _ = mixed(batch["image"], batch["label"], batch["mixing"], 3)
+        alone = (batch["weight"] == 0) | (np.roll(batch["weight"], 1) == 0)
+        assert np.array_equal(images[alone], batch["image"][alone]) and not np.array_equal(images, batch["image"])
+    assert one.coverage().covers(data.coverage()) and one.coverage().skipped == len(one.skipped) > 20
 
 
 def stream(path: Path, **options: Any) -> Any:
@@ -155,6 +175,16 @@ def test_a_resume_with_other_ranks_draws_the_same(jpeg_shards: Path, workers: st
             assert np.array_equal(batch["mixing"], expected["mixing"][rank.order.rank :: 2])
         rank.close()
     assert one.specs["mixing"].shape == (6,)
+
+
+def test_the_shares_of_a_whole_batch_are_mixed_as_those_of_ranks(jpeg_shards: Path) -> None:
+    """Accelerate hands out the share of each rank of a whole batch."""
+    for rank in range(2):
+        ranks = stream(jpeg_shards, rank=rank, world_size=2, batch_size=14)
+        for whole, own in zip(stream(jpeg_shards, batch_size=14), ranks, strict=True):
+            share = {name: values[rank::2] for name, values in whole.items()}
+            found, expected = (mixed(one["image"], one["label"], one["mixing"], 3) for one in (share, own))
+            assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_images_and_labels_stay_as_they_are(jpeg_shards: Path) -> None:
