@@ -39,6 +39,23 @@ def decoder(task: str, shape: tuple[int, int, int]) -> Callable[[Any], np.ndarra
     return crop if task == "crop" else random_resized_crop
 
 
+def tensorflow_crop(jpeg: Any, **method: Any) -> Any:
+    """A random crop of a JPEG, mirrored or not, uint8 `[SIZE, SIZE, 3]`, in TensorFlow, which decodes only the crop."""
+    import tensorflow as tf
+
+    begin, size, _ = tf.image.sample_distorted_bounding_box(
+        tf.io.extract_jpeg_shape(jpeg),
+        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        area_range=SCALE,
+        aspect_ratio_range=RATIO,
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    window = tf.stack([begin[0], begin[1], size[0], size[1]])
+    image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, **method)
+    return tf.image.random_flip_left_right(tf.cast(tf.image.resize(image, (SIZE, SIZE)), tf.uint8))
+
+
 def random_box(height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
     """Top, left, height and width of a crop, drawn as torchvision does; the middle, if ten draws do not fit."""
     for _ in range(10):

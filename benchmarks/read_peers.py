@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from read_data import Records
-from read_decode import BATCH, PYTHON, RATIO, SCALE, SIZE, WORKERS, collated, decoder, torch_options
+from read_decode import BATCH, PYTHON, RATIO, SCALE, SIZE, WORKERS, collated, decoder, tensorflow_crop, torch_options
 from read_formats import LABEL
 from read_peers_arrow import datasets, lancedb, spdl, spdl_decoder
 from read_timing import Epoch, Reader, measure
@@ -137,23 +137,10 @@ def tf_data(task: str, dataset: str, written: str, fast: bool = False) -> Epoch:
         image = tf.io.decode_and_crop_jpeg(jpeg, [top, left, SIZE, SIZE], channels=3, **method)
         return tf.ensure_shape(image, (SIZE, SIZE, 3))
 
-    def random_resized_crop(jpeg: Any) -> Any:
-        begin, size, _ = tf.image.sample_distorted_bounding_box(
-            tf.io.extract_jpeg_shape(jpeg),
-            tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-            area_range=SCALE,
-            aspect_ratio_range=RATIO,
-            max_attempts=10,
-            use_image_if_no_bounding_boxes=True,
-        )
-        window = tf.stack([begin[0], begin[1], size[0], size[1]])
-        image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, **method)
-        image = tf.cast(tf.image.resize(image, (SIZE, SIZE)), tf.uint8)
-        return tf.image.random_flip_left_right(image)
-
     def one(record: Any) -> tuple[Any, Any]:
         parsed = tf.io.parse_single_example(record, features)
-        return (crop if task == "crop" else random_resized_crop)(parsed["image"]), parsed["label"]
+        image = crop(parsed["image"]) if task == "crop" else tensorflow_crop(parsed["image"], **method)
+        return image, parsed["label"]
 
     def batch(record: Any) -> tuple[Any, Any]:
         parsed = tf.io.parse_example(record, features)

@@ -10,8 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 from dlio_benchmark.reader.tf_reader import TFReader
-
-SIZE, SCALE, RATIO = 224, (0.08, 1.0), (3 / 4, 4 / 3)  # of RandomResizedCrop, as torchvision defines it
+from read_decode import tensorflow_crop
 
 
 class TensorFlowCrops(TFReader):
@@ -36,14 +35,4 @@ def _crop(record: Any) -> Any:
     """The pixels of one record, uint8 `[224, 224, 3]`; only the part of the crop is decoded."""
     features = {"image": tf.io.FixedLenFeature([], tf.string), "size": tf.io.FixedLenFeature([], tf.int64)}
     jpeg = tf.io.parse_single_example(record, features)["image"]
-    begin, size, _ = tf.image.sample_distorted_bounding_box(
-        tf.io.extract_jpeg_shape(jpeg),
-        tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-        area_range=SCALE,
-        aspect_ratio_range=RATIO,
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    window = tf.stack([begin[0], begin[1], size[0], size[1]])
-    image = tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.image.random_flip_left_right(tf.cast(tf.image.resize(image, (SIZE, SIZE)), tf.uint8))
+    return tensorflow_crop(jpeg, dct_method="INTEGER_ACCURATE")

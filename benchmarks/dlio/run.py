@@ -42,7 +42,7 @@ SHARDS, PLAIN = "jpeg", "jpeg-none"  # of read_data.py: with restart markers, an
 PACKAGES = ("dlio_benchmark", "tensorflow-cpu", "tensorflow", "torch", "torchvision", "nvidia-dali-cuda130", "pillow")
 SETTINGS = {
     "DFTRACER_ENABLE": "0",  # DLIO's tracer, which it offers to do without
-    "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{HERE}",
+    "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, HERE, HERE.parent))),
 }
 
 

@@ -208,7 +208,7 @@ def test_dlio_takes_every_batch_of_its_epochs_from_the_plug_in(
     command += ["++workload.reader.batch_size=8", "++workload.train.computation_time=0.01", "++workload.train.epochs=2"]
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{HERE}",
+        "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, HERE, HERE.parent))),
         "DFTRACER_ENABLE": "0",
         "OMP_NUM_THREADS": "1",
     }
