@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.command import prepared
+from support.images import write_image
 
 from shard_reader import StateError, concat, mix, open_dataset
 from shard_reader.dataset.sampling.sampled import repeat_factors
@@ -157,6 +159,37 @@ def test_a_concatenation_is_balanced_as_one(raw_shards: Path) -> None:
     sampled = concat(parts).balanced("label", epoch_records=30)
     labels = labels_of(list(sampled.stream(batch_size=10, fields=("label",))))
     assert len(set(Counter(labels).values())) == 1
+
+
+def test_images_with_rare_objects_come_more_often(tmp_path: Path) -> None:
+    """20 images with a common object, of which two have a rare one, too, and one has none."""
+    numbers = range(20)
+    for number in numbers:
+        write_image(tmp_path / "in" / f"{number}.png", number)
+    objects = [(number, 1) for number in numbers[1:]] + [(3, 2), (7, 2), (7, 2)]
+    boxes = [
+        {"id": n, "image_id": image, "category_id": kind, "bbox": [1, 1, 5, 5]}
+        for n, (image, kind) in enumerate(objects)
+    ]
+    coco = {
+        "images": [{"id": number, "file_name": f"{number}.png", "width": 20, "height": 16} for number in numbers],
+        "categories": [{"id": 1, "name": "common"}, {"id": 2, "name": "rare"}],
+        "annotations": boxes,
+    }
+    (tmp_path / "in" / "coco.json").write_text(json.dumps(coco))
+    data = open_dataset(prepared(tmp_path / "in" / "coco.json", tmp_path / "out", "--fit", "none", "--shards", "1"))
+    sampled = data.balanced("objects/label", threshold=0.4)
+    by_name = dict(
+        zip(data.ids().tolist(), np.sum([sampled.counts(epoch) for epoch in range(100)], axis=0), strict=True)
+    )
+    assert sampled.epoch_records == 22  # of two records a factor of 2: sqrt(0.4 / 0.1)
+    assert {name: count for name, count in by_name.items() if count != 100} == {b"3.png": 200, b"7.png": 200}
+    stream = sampled.stream(batch_size=8, fields=("id", "objects/label"))
+    assert sum(int(batch["weight"].sum()) for batch in stream) == 22 and stream.coverage().covers(sampled.coverage())
+    with pytest.raises(
+        ValueError, match="a record has several values of 'objects/label', so that epochs follow thresh"
+    ):
+        data.balanced("objects/label", power=0.5)
 
 
 def test_repeat_factors_are_those_of_the_rarest_category() -> None:
