@@ -17,7 +17,7 @@ from shard_reader.order.batches import BatchOrder
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays import lists
 from shard_reader.stream.arrays.chains import Chains
-from shard_reader.stream.arrays.images import batch_images
+from shard_reader.stream.arrays.images import BatchImages, FurtherImages
 from shard_reader.stream.arrays.joint import Joint
 from shard_reader.stream.arrays.lookup import Lookup, Payloads, PendingBatch
 from shard_reader.stream.arrays.objects import Objects, moving_fields
@@ -79,7 +79,11 @@ class BatchArrays:
                 name: lists.StoredImages(name, fields[name], given, seed) for name, given in chains.given.items()
             }
             transforms = {}
-        self._images = batch_images(data, order, transforms, seed, options, threads, joined=chains.together)
+        self._images: dict[str, BatchImages] = {}
+        for name, transform in transforms.items():
+            kind = BatchImages if name == IMAGE else FurtherImages
+            joined = name in chains.together
+            self._images[name] = kind(data, order, name, transform, seed, options, threads, is_joined=joined)
         self.has_images, self.is_gathered = bool(self._images), all(one.is_gathered for one in self._images.values())
         self._joint = None if joint is None else Joint(fields, chains.together, joint, len(first.steps), seed)
         moves = not first.keeps_places and bool(moving_fields(fields))

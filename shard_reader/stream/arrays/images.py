@@ -11,7 +11,6 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from shard_reader.format.image_codecs.codec import Scratch
 from shard_reader.format.image_codecs.table import decode_image, is_pixel_array
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import key
+from shard_reader.shards.shard import OpenShard
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays.chains import image_shape
 from shard_reader.stream.arrays.lookup import Lookup, Payloads, PendingBatch, error_of_transform
@@ -36,7 +36,7 @@ from shard_reader.transforms.draws import Draws
 from shard_reader.transforms.part import Part
 from shard_reader.transforms.resize import resize
 
-__all__ = ["BatchImages", "FurtherImages", "batch_images"]
+__all__ = ["BatchImages", "FurtherImages"]
 
 _GATHERED = 1 << 14  # bytes: images up to this size are gathered together, larger ones copied one by one
 _TASK_RECORDS = 32  # the most records that a thread copies or decodes at a time
@@ -277,8 +277,7 @@ class BatchImages:
         seed = key(self._seed, pending.lookup.epoch, "draws")
         lookup, origin, name = pending.lookup, pending.places.start, self._name
         scratch = None if self._transform.keeps_image or self._is_joined else Scratch()
-        is_cold = pending.is_cold
-        is_timed = is_cold or not is_pixel_array(self._field)  # a clock for each small array would be seen
+        is_timed = pending.is_cold or not is_pixel_array(self._field)  # a clock for each small array would be seen
         clock, read, decode, transform = time.perf_counter, 0.0, 0.0, 0.0
         last = clock()
         for place, shard, start, length, checksum, height, width in lookup.payloads(part, name):
@@ -294,15 +293,7 @@ class BatchImages:
             try:
                 if shard is None:
                     raise ValueError("is in a shard that is not open")
-                payload = shard.stored(start, length)
-                if is_cold:
-                    # So that waits for the disk are counted as reading, and do not hold Python's lock in a checksum.
-                    payload = payload.copy()
-                if pending.verify and crc32c(payload) != checksum:
-                    found = shard.refetched(start, length, checksum)
-                    if found is None:
-                        raise ValueError(_MISMATCH)
-                    payload = found
+                payload = _stored(pending, shard, start, length, checksum)
                 if is_timed:
                     now = clock()
                     read, last = read + now - last, now
@@ -382,19 +373,20 @@ class FurtherImages(BatchImages):
         return self._transform(self._scaled(pixels, size), draws, target)
 
 
-def batch_images(
-    data: RecordSource,
-    order: BatchOrder,
-    transforms: dict[str, ComposedTransform],
-    seed: int,
-    options: ReadOptions,
-    threads: Threads,
-    *,
-    joined: Collection[str] = (),
-) -> dict[str, BatchImages]:
-    """One maker for each image field of a stream, by their transforms; a joint one makes the `joined` fields."""
-    made = {}
-    for name, transform in transforms.items():
-        kind = BatchImages if name == IMAGE else FurtherImages
-        made[name] = kind(data, order, name, transform, seed, options, threads, is_joined=name in joined)
-    return made
+def _stored(pending: PendingBatch, shard: OpenShard, start: int, length: int, checksum: int) -> NDArray[np.uint8]:
+    """The stored bytes of an image, checked if the batch is.
+
+    Raises:
+        CorruptionError: they lie outside of the file.
+        ValueError: they are damaged.
+    """
+    payload = shard.stored(start, length)
+    if pending.is_cold:
+        # So that waits for the disk are counted as reading, and do not hold Python's lock in a checksum.
+        payload = payload.copy()
+    if pending.verify and crc32c(payload) != checksum:
+        found = shard.refetched(start, length, checksum)
+        if found is None:
+            raise ValueError(_MISMATCH)
+        return found
+    return payload
