@@ -23,10 +23,9 @@ from shard_reader.format.image_codecs.codec import Scratch
 from shard_reader.format.image_codecs.table import decode_image, is_pixel_array
 from shard_reader.order.batches import BatchOrder
 from shard_reader.order.shuffle import key
-from shard_reader.shards.shard import OpenShard
 from shard_reader.shards.source import RecordSource
 from shard_reader.stream.arrays.chains import image_shape
-from shard_reader.stream.arrays.lookup import Lookup, Payloads, PendingBatch, error_of_transform
+from shard_reader.stream.arrays.lookup import MISMATCH, Lookup, Payloads, PendingBatch, error_of_transform
 from shard_reader.stream.arrays.options import ReadOptions
 from shard_reader.stream.arrays.threads import Threads
 from shard_reader.system.buffers import BufferPool, Buffers
@@ -41,7 +40,6 @@ __all__ = ["BatchImages", "FurtherImages"]
 _GATHERED = 1 << 14  # bytes: images up to this size are gathered together, larger ones copied one by one
 _TASK_RECORDS = 32  # the most records that a thread copies or decodes at a time
 _HELD = 8  # batches that frameworks hold at a time; memory for more would be mapped again for each batch
-_MISMATCH = "is damaged (CRC mismatch)"
 
 
 class BatchImages:
@@ -246,7 +244,7 @@ class BatchImages:
                 found = pending.refetched(place, self._name)
                 images[number] = 0 if found is None else found.view(self.dtype).reshape(self.shape)
                 if found is None:
-                    pending.fail(place, _MISMATCH, self._name)
+                    pending.fail(place, MISMATCH, self._name)
 
     def _copy(self, pending: PendingBatch, images: NDArray[Any], part: range) -> None:
         """Copy images one by one."""
@@ -269,7 +267,7 @@ class BatchImages:
                 found = shard.refetched(start, length, checksum)
                 target[...] = 0 if found is None else found
                 if found is None:
-                    pending.fail(place, _MISMATCH, self._name)
+                    pending.fail(place, MISMATCH, self._name)
         pending.counters.add(read_seconds=time.perf_counter() - began)
 
     def _decode(self, pending: PendingBatch, images: NDArray[Any], part: range) -> None:
@@ -293,7 +291,7 @@ class BatchImages:
             try:
                 if shard is None:
                     raise ValueError("is in a shard that is not open")
-                payload = _stored(pending, shard, start, length, checksum)
+                payload = pending.stored(shard, start, length, checksum)
                 if is_timed:
                     now = clock()
                     read, last = read + now - last, now
@@ -371,22 +369,3 @@ class FurtherImages(BatchImages):
         if own == size or not (self._transform.steps or self._is_joined):
             return self._transform.of_part(pixels, draws, target)
         return self._transform(self._scaled(pixels, size), draws, target)
-
-
-def _stored(pending: PendingBatch, shard: OpenShard, start: int, length: int, checksum: int) -> NDArray[np.uint8]:
-    """The stored bytes of an image, checked if the batch is.
-
-    Raises:
-        CorruptionError: they lie outside of the file.
-        ValueError: they are damaged.
-    """
-    payload = shard.stored(start, length)
-    if pending.is_cold:
-        # So that waits for the disk are counted as reading, and do not hold Python's lock in a checksum.
-        payload = payload.copy()
-    if pending.verify and crc32c(payload) != checksum:
-        found = shard.refetched(start, length, checksum)
-        if found is None:
-            raise ValueError(_MISMATCH)
-        return found
-    return payload

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.checksum import crc32c
 from shard_reader.format.fields import IMAGE, Field
 from shard_reader.format.image_codecs.table import is_pixel_array
 from shard_reader.order.shuffle import key
@@ -116,7 +115,9 @@ class StoredImages:
         for number, (place, shard, *extent, height, width) in enumerate(lookup.payloads(pending.places, name)):
             found[number] = b""
             try:
-                payload = _payload(shard, *extent, verify=pending.verify)
+                if shard is None:
+                    raise ValueError("is in a shard that is not open")
+                payload = pending.stored(shard, *extent)
             except (CorruptionError, ValueError, OSError) as error:
                 pending.fail(place, error, name)
                 continue
@@ -126,19 +127,8 @@ class StoredImages:
             except Exception as error:
                 pending.fail_transform(place, error, name)
                 continue
-            found[number] = payload
+            found[number] = payload.tobytes()
             if moves:
                 boxes[number] = moves[0].part[:4]
                 flips[number] = sum(move.is_mirrored for move in moves) % 2
         return {name: found} | ({f"{name}/box": boxes, f"{name}/flip": flips} if self.has_parts else {})
-
-
-def _payload(shard: OpenShard | None, start: int, length: int, checksum: int, *, verify: bool) -> bytes:
-    if shard is None:
-        raise ValueError("is in a shard that is not open")
-    payload: NDArray[np.uint8] | None = shard.stored(start, length)
-    if payload is not None and verify and crc32c(payload) != checksum:
-        payload = shard.refetched(start, length, checksum)
-    if payload is None:
-        raise ValueError("is damaged (CRC mismatch)")
-    return payload.tobytes()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
+from shard_reader.format.checksum import crc32c
 from shard_reader.format.fields import IMAGE, extent_columns, size_columns
 from shard_reader.order.coverage import Coverage
 from shard_reader.shards.fetch import Fetch
@@ -18,7 +19,9 @@ from shard_reader.stream.arrays.threads import Task
 from shard_reader.system.memory_map import Window
 from shard_reader.system.stats import Counters
 
-__all__ = ["Lookup", "Payloads", "PendingBatch", "error_of_transform"]
+__all__ = ["MISMATCH", "Lookup", "Payloads", "PendingBatch", "error_of_transform"]
+
+MISMATCH = "is damaged (CRC mismatch)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,24 @@ class PendingBatch:
             part.cancel()
         if self.lookup.fetch is not None:
             self.lookup.fetch.cancel()
+
+    def stored(self, shard: OpenShard, start: int, length: int, checksum: int) -> NDArray[np.uint8]:
+        """Some stored bytes, checked if the batch is.
+
+        Raises:
+            CorruptionError: they lie outside of the file.
+            ValueError: they are damaged.
+        """
+        payload = shard.stored(start, length)
+        if self.is_cold:
+            # So that waits for the disk are counted as reading, and do not hold Python's lock in a checksum.
+            payload = payload.copy()
+        if self.verify and crc32c(payload) != checksum:
+            found = shard.refetched(start, length, checksum)
+            if found is None:
+                raise ValueError(MISMATCH)
+            return found
+        return payload
 
     def refetched(self, place: int, name: str) -> NDArray[np.uint8] | None:
         """The payload of a damaged image from the store, or None if there is no sound one."""

@@ -248,7 +248,7 @@ def test_epochs_follow_each_other(jpeg_shards: Path) -> None:
 def test_images_are_checked_in_the_first_epoch_alone(jpeg_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[int] = []
     monkeypatch.setattr(
-        "shard_reader.stream.arrays.images.crc32c", lambda payload: checked.append(1) or crc32c(payload)
+        "shard_reader.stream.arrays.lookup.crc32c", lambda payload: checked.append(1) or crc32c(payload)
     )
     sequence = ShardSequence(stream(jpeg_shards))
     for _ in range(3):
