@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.command import REPOSITORY
 from support.images import write_image
@@ -99,6 +99,7 @@ def test_options_mean_the_same_as_a_command_line(given: dict[str, Any], line: st
 
 
 @given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1))
+@example("--")
 def test_any_text_reaches_its_option(text: str) -> None:
     words = words_of({"input": "in", "output": "out", "path_suffix": text, "label_column": text})
     source = parse(["prepare", *words]).source
