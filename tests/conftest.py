@@ -152,8 +152,8 @@ def proxy(stored: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield proxy
 
 
-# The first example pays for importing TensorFlow, and the machine may be busy. A commit passes or fails by what it is, not
-# by chance: its examples are the same each time. The night looks for new ones (`scripts/nightly`).
+# The first example pays for importing TensorFlow, and the machine may be busy. A commit passes or fails by what it is,
+# not by chance: its examples are the same each time. The night looks for new ones (`scripts/nightly`).
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("new", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("same")

@@ -131,7 +131,7 @@ def _inverse(matrix: Matrix) -> Matrix | None:
 
 
 def _range(parts: NDArray[np.float64]) -> float:
-    """From the lowest to the highest sum of parts, `[to, from, level]`, or to 1 at least: all that 16 bits must hold."""
+    """From the lowest to the highest sum of parts, `[to, from, level]`, at least 1: all that 16 bits must hold."""
     return max(1.0, float(parts.max(2).sum(1).max() - parts.min(2).sum(1).min()))
 
 
