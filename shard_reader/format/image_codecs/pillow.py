@@ -42,7 +42,9 @@ class PillowCodec(ImageCodec):
         try:
             with pillow.open(io.BytesIO(payload.data), formats=(self.name,)) as image:
                 mode, (width, height) = image.mode, image.size
-        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's parsers raise errors of many kinds
             raise ValueError(f"has no {self.name} header that can be read ({error})") from error
         if mode not in _MODES:
             raise ValueError(f"has pixels of Pillow's mode {mode}; the reader takes {', '.join(_MODES)}")
@@ -64,7 +66,7 @@ class PillowCodec(ImageCodec):
         except (MemoryError, _OtherImageError):
             raise
         except Exception as error:
-            # Pillow's decoders raise errors of many kinds: SyntaxError, struct.error, EOFError, ...
+            # Pillow's decoders do so, too: SyntaxError, struct.error, EOFError, ...
             raise ValueError(f"cannot be decoded: {error}") from error
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 

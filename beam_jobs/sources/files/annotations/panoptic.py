@@ -6,7 +6,6 @@ Source: cocodataset.org/#format-data.
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,7 +18,6 @@ __all__ = ["panoptic_mask"]
 _ROWS = 256  # at a time
 _MOST_PIXELS = 1 << 26  # which take half a gigabyte
 _LARGEST = 65_535
-_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, ArithmeticError)  # of Pillow
 
 
 def panoptic_mask(data: bytes, values: Mapping[int, int], frame: tuple[int, int] | None) -> NDArray[np.uint16]:
@@ -50,7 +48,9 @@ def panoptic_mask(data: bytes, values: Mapping[int, int], frame: tuple[int, int]
                     "bad-mask", f"has the mode {image.mode} of Pillow: expected RGB, with a number of 24 bits"
                 )
             pixels = np.asarray(image)
-    except _ERRORS as error:
+    except (MemoryError, BadInput):
+        raise
+    except Exception as error:  # Pillow's parsers raise errors of many kinds
         raise BadInput("bad-mask", f"is no PNG that can be read ({str(error).partition(chr(10))[0]})") from error
     return _mapped(pixels, {0: 0, **values})
 
