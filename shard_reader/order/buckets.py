@@ -3,7 +3,7 @@
 ```
 bucket      |  0 (5 records)  | 1 (3) |      batch_size 2
 batches     | 0 1 | 2 3 | 4 . | 0 1 | 2 . |  the last batch of each bucket is padded, or dropped
-epoch       | the batches of all buckets, in an order of the epoch
+epoch       | with "full" a permutation of all batches; else those of each bucket one after the other, spread evenly
 ```
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shard_reader.arguments import require
 from shard_reader.order.record_order import OrderOptions, RecordOrder
-from shard_reader.order.shuffle import permute
+from shard_reader.order.shuffle import key, mix64, permute
 
 __all__ = ["BucketOrder"]
 
@@ -48,7 +48,9 @@ class BucketOrder:
         self._ends = np.cumsum(self._batches)
         self.records = int(self._ends[-1]) * options.batch_size
         self.lanes = max(order.lanes for order in orders)
-        self.block = self.records if options.shuffle == "full" else max(order.block for order in orders)
+        self.block = self.records if options.shuffle == "full" else sum(order.block for order in orders)
+        # Of the last epochs: a loop may begin while another one ends. No cache of methods, which would be a circle.
+        self._kept: dict[int, NDArray[np.int64]] = {}
 
     @property
     def padding(self) -> int:
@@ -75,8 +77,27 @@ class BucketOrder:
     def _own(self, epoch: int, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The bucket of each position, and the position in the order of that bucket."""
         steps, places = np.divmod(positions % max(1, self.records), self._options.batch_size)
-        if self._options.shuffle != "none":
+        if self._options.shuffle == "full":
             steps = permute(steps, int(self._ends[-1]), self._options.seed, epoch, "buckets")
+        elif self.records:
+            steps = self._spread(epoch)[steps]
         buckets = np.searchsorted(self._ends, steps, "right")
         own = (steps - (self._ends - self._batches)[buckets]) * self._options.batch_size + places
         return buckets, own
+
+    def _spread(self, epoch: int) -> NDArray[np.int64]:
+        """The batch at each step, counted over the buckets, int64 `[steps]`, where each bucket's stay in their order.
+
+        All buckets are as far in their records at any time: where shards have records of all, they need the same ones.
+        """
+        found = self._kept.get(epoch)
+        if found is None:
+            buckets = np.repeat(np.arange(len(self._batches)), self._batches)
+            own = np.arange(len(buckets)) - (self._ends - self._batches)[buckets]
+            jitter = np.full(len(buckets), 0.5)
+            if self._options.shuffle == "window":
+                keys = np.arange(len(buckets), dtype=np.uint64) + np.uint64(key(self._options.seed, epoch, "buckets"))
+                jitter = (mix64(keys) >> np.uint64(11)).astype(np.float64) / (1 << 53)
+            found = np.argsort((own + jitter) / self._batches[buckets], kind="stable")
+            self._kept = {**dict(list(self._kept.items())[-1:]), epoch: found}
+        return found

@@ -15,7 +15,7 @@ from shard_reader.dataset.records import Records
 from shard_reader.dataset.sampling.view import View
 from shard_reader.format.fields import IMAGE, size_columns
 from shard_reader.order.buckets import BucketOrder
-from shard_reader.order.record_order import OrderOptions, RecordOrder
+from shard_reader.order.record_order import OrderOptions, RecordOrder, Shuffle
 from shard_reader.order.shuffle import shuffled
 from shard_reader.transforms.standard import CenterCrop
 
@@ -67,6 +67,11 @@ class Bucketed(View):
         members = [np.flatnonzero(self._buckets == number) for number in range(len(self.sizes))]
         orders = [shuffled(len(numbers), options, partial(self._shard_records, numbers)) for numbers in members]
         return BucketOrder(orders, members, options)
+
+    def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
+        # The records of each size come from lanes of their own, or from places of their own in the stored order.
+        count = len(self.sizes)
+        self._source._check_room(shuffle, batch_size * count, lanes * count, window)
 
     def _shard_records(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of records of a bucket in each shard, int64 `[shard_count]`."""

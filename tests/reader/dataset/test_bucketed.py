@@ -14,6 +14,9 @@ from support.command import prepared
 from support.images import write_image
 
 from shard_reader import Flip, RandomResizedCrop, Resize, StateError, open_dataset
+from shard_reader.order.buckets import BucketOrder
+from shard_reader.order.record_order import OrderOptions
+from shard_reader.order.shuffle import shuffled
 from shard_reader.stream.stream import Stream
 
 SIZES = [(8, 12), (8, 8), (12, 8)]
@@ -64,9 +67,25 @@ def test_the_batches_of_all_sizes_come_in_random_order(photos_of_any_shape: Path
     orders = [[batch["image"].shape[1:3] for batch in one] for _ in range(4)]
     assert len({tuple(order) for order in orders}) > 1
     assert all(Counter(order) == Counter(orders[0]) for order in orders)
-    assert [batch["image"].shape[1:3] for batch in stream(photos_of_any_shape, shuffle="none")] == sorted(
-        orders[0], key=SIZES.index
-    )
+
+
+@pytest.mark.parametrize("shuffle", ["none", "window"])
+def test_all_sizes_come_from_the_same_shards_at_a_time(shuffle: str) -> None:
+    shards, records = 60, 50
+    shard_of = np.repeat(np.arange(shards), records)
+    buckets = np.random.default_rng(3).integers(0, 3, len(shard_of))
+    members = [np.flatnonzero(buckets == number) for number in range(3)]
+    options = OrderOptions(shuffle=shuffle, seed=4, lanes=2, window=2, batch_size=8, remainder="pad")
+    sizes = [np.bincount(shard_of[numbers], minlength=shards) for numbers in members]
+    order = BucketOrder([shuffled(sum(one), options, lambda one=one: one) for one in sizes], members, options)
+    for epoch in range(2):
+        positions = np.arange(order.records)
+        positions = positions[~order.is_padding(epoch, positions)]
+        found = order.at(epoch, positions)
+        assert np.array_equal(np.sort(found), np.arange(len(shard_of)))
+        used = [np.flatnonzero(shard_of[found] == shard) for shard in range(shards)]
+        in_use = [sum(one[0] <= place <= one[-1] for one in used) for place in range(len(found))]
+        assert max(in_use) <= (3 * 2 * (2 + 1) if shuffle == "window" else 6)
 
 
 def test_drop_leaves_out_the_last_batch_of_each_size(photos_of_any_shape: Path) -> None:
