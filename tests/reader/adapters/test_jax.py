@@ -24,6 +24,7 @@ jax = pytest.importorskip("jax", reason="needs JAX")
 from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402  # after the check that it can be
 
 from shard_reader.jax import GlobalBatches, normalization  # noqa: E402
+from shard_reader.mixing import CutMix, MixUp, mixed  # noqa: E402
 
 
 def stream(path: Path, **options: Any) -> Stream:
@@ -196,19 +197,25 @@ import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from shard_reader import CenterCrop, open_dataset
 from shard_reader.jax import GlobalBatches
+from shard_reader.mixing import CutMix, MixUp, mixed
 
 path, address, process, processes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 jax.distributed.initialize(address, processes, process)
 sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
-stream = open_dataset(path).stream(batch_size=8, image=CenterCrop(12), seed=3, fields=("image", "label", "id"))
-ids, sums = [], []
+options = {"fields": ("image", "label", "id"), "mixing": [MixUp(), CutMix()]}
+stream = open_dataset(path).stream(batch_size=8, image=CenterCrop(12), seed=3, **options)
+ids, sums, mixes = [], [], []
+mix = jax.jit(lambda images, labels, mixing: [one.sum(range(1, one.ndim)) for one in mixed(images, labels, mixing, 3)])
+whole = jax.jit(lambda values: values, out_shardings=NamedSharding(sharding.mesh, PartitionSpec()))
 total = jax.jit(lambda images, weight: (images.astype("float32").mean((1, 2, 3)) * weight).sum())
 for batch in GlobalBatches(stream, sharding):
     assert batch["image"].shape == (8, 12, 12, 3)
     sums.append(float(total(batch["image"], batch["weight"])))
     here = np.concatenate([shard.data for shard in batch["weight"].addressable_shards])
+    found = mix(batch["image"], (batch["label"] + 1) % 3, batch["mixing"])
+    mixes.append([np.asarray(whole(one).addressable_data(0)).tolist() for one in found])
     ids.append([id.decode() for id, weight in zip(batch["id"].tolist(), here.tolist()) if weight])
-print(json.dumps({"ids": ids, "sums": sums, "devices": len(jax.devices())}))
+print(json.dumps({"ids": ids, "sums": sums, "mixes": mixes, "devices": len(jax.devices())}))
 """
 
 
@@ -235,6 +242,16 @@ def test_two_processes_have_their_share_of_each_batch(jpeg_shards: Path) -> None
     assert Counter(id for ids in one["ids"] + two["ids"] for id in ids).most_common(1)[0][1] == 1
     sums = [float((batch["image"].mean((1, 2, 3)) * batch["weight"]).sum()) for batch in expected]
     assert np.allclose(one["sums"], sums, rtol=1e-5) and one["sums"] == two["sums"]
+    options: dict[str, Any] = {"mixing": [MixUp(), CutMix()], "fields": ("image", "label"), "world_size": 2}
+    ranks = [list(stream(jpeg_shards, rank=rank, **options)) for rank in range(2)]
+    for parts, found in zip(zip(*ranks, strict=True), one["mixes"], strict=True):
+        images, labels, mixing = (
+            np.concatenate([part[name] for part in parts]) for name in ("image", "label", "mixing")
+        )
+        expected = mixed(images, (labels + 1) % 3, mixing, 3)
+        for values, sums in zip(expected, found, strict=True):
+            assert np.allclose(values.sum(tuple(range(1, values.ndim))), sums, rtol=1e-4)
+    assert one["mixes"] == two["mixes"]
 
 
 def test_memory_is_flat_over_20_epochs(raw_shards: Path) -> None:
