@@ -163,7 +163,7 @@ class Traces:
             self.looked_at += 1
             if name in known and name != REPORT_NAME and name not in waiting:
                 continue
-            where = self._files.uri(printable(name))
+            where = self._address(name)
             if name in waiting:
                 when = datetime.fromtimestamp(waiting[name], UTC).strftime("%Y-%m-%d %H:%M UTC")
                 note(f"{where}: is replaced, and may hold bytes until {when}; `compact --in-place` removes it then")
@@ -207,10 +207,10 @@ class Traces:
                 elif name.endswith(PARQUET_NAME):
                     self._find(mentions, name, _texts_of_table(self._files, name), note)
             except FileNotFoundError:
-                note(f"{self._files.uri(printable(name))}: is missing; restore it from a copy")
+                note(f"{self._address(name)}: is missing; restore it from a copy")
             except (OSError, ValueError, pa.ArrowException) as error:
                 why = printable(str(getattr(error, "strerror", None) or error))
-                note(f"{self._files.uri(printable(name))}: cannot be read ({why:.200}); restore it from a copy")
+                note(f"{self._address(name)}: cannot be read ({why:.200}); restore it from a copy")
         for name, manifest in manifests.items():
             body = json.loads(manifest.to_json())
             texts = [text for key in _WRITTEN for text in _strings(body.get(key))]
@@ -228,8 +228,13 @@ class Traces:
             for number, id in mentions.find(encoded):
                 where = f": {block[number][0]}" if block[number][0] else ""
                 if (where, id) != told:
-                    note(f"{self._files.uri(printable(name))}{where}: mentions the id {printable_id(id)}")
+                    note(f"{self._address(name)}{where}: mentions the id {printable_id(id)}")
                 told = where, id
+
+    def _address(self, name: str) -> str:
+        """A file as the user would write it."""
+        local = self._files.local
+        return self._files.uri(printable(name)) if local is None else printable(str(local / name))
 
     def _shown(self, path: Path, text: str) -> str:
         """A text with the user's URL in place of the temporary folder."""
