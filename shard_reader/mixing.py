@@ -173,7 +173,8 @@ def mixed(
     part = part[:, None] if first else part[..., None]
     # Boxes have no room in bfloat16.
     images = images + arrays.cast(part, images) * (arrays.roll(images) - images)
-    return images, labels + (mixes * (1 - share))[:, None] * (arrays.roll(labels) - labels)
+    # Labels may be of another float than the numbers, between which TensorFlow does no arithmetic.
+    return images, labels + arrays.cast(mixes * (1 - share), labels)[:, None] * (arrays.roll(labels) - labels)
 
 
 def _beta(alpha: float, draws: Draws) -> float:

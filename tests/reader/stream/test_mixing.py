@@ -125,6 +125,17 @@ def test_half_precision_and_soft_labels_are_kept() -> None:
     assert torch.allclose(labels.sum(dim=1), torch.ones(6))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_labels_of_any_float_are_mixed_in_tensorflow(dtype: str) -> None:
+    import tensorflow as tf
+
+    images, labels = np.zeros((4, 5, 6, 3), np.uint8), np.eye(3, dtype=dtype)[[0, 1, 2, 1]]
+    numbers = np.tile(np.array([0.25, 0.25, 0, 0, 5, 6], np.float32), (4, 1))
+    _, found = mixed(tf.constant(images), tf.constant(labels), tf.constant(numbers))
+    assert found.dtype == dtype
+    assert np.array_equal(found.numpy(), 0.25 * labels + 0.75 * np.roll(labels, 1, 0))
+
+
 def test_integers_become_floats() -> None:
     pixels = (IMAGES * 255).astype(np.uint8)
     found, _ = mixed(pixels, LABELS, numbers(MixUp()), 4)
