@@ -107,9 +107,14 @@ class BalancedDataset(Sampled):
 
     @property
     def class_counts(self) -> dict[Any, int]:
-        """The number of records of each class in an epoch: by name where labels have names, and by value otherwise."""
-        names = self.class_names if self._field == "label" else None
-        keys = [names[value] for value in self._values] if names else map(_as_text, self._values)
+        """The number of records of each class in an epoch: by name where labels have names, and by value otherwise.
+
+        Records without a label have -1, which is no class.
+        """
+        names = (self.class_names if self._field == "label" else None) or ()
+        # Not by an index alone: -1 would be the last class.
+        known = dict(enumerate(names))
+        keys = [known.get(value, _as_text(value)) for value in self._values]
         return dict(zip(keys, self._sampling.class_counts.tolist(), strict=True))
 
     def record_order(self, options: OrderOptions) -> RecordOrder:
@@ -146,6 +151,10 @@ def balanced(
         names = printable(", ".join(name for name, one in data.fields.items() if not one.is_image))
         raise ValueError(f"balanced: {printable(field)!r} is not one of the fields {names}")
     _check_records(data, "balance")
+    dtype, axes = data.fields[field].dtype, len(data.fields[field].shape)
+    if dtype in ("float32", "bytes") or axes > 1:
+        kind = f"{dtype} with {axes} axes" if axes > 1 else dtype
+        raise ValueError(f"balanced: {field!r} is a field of {kind}, which has no classes: take data.weighted")
     if data.fields[field].shape:
         if power is not None or stratified:
             raise ValueError(
@@ -158,8 +167,6 @@ def balanced(
         raise ValueError(f"threshold={threshold!r}: is for fields with several values; for {field!r} take power=")
     power = 0.0 if power is None else _number("power", power)
     require(0 <= power <= 1, "power", power, "must be from 0 (all classes as often) to 1 (as stored)")
-    if data.fields[field].dtype == "float32":
-        raise ValueError(f"balanced: {field!r} is a field of float32, which has no classes: take data.weighted")
     return BalancedDataset(data, field, power, _epoch_records(data, epoch_records), stratified=stratified)
 
 

@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.command import prepared
 from support.images import write_image
+from support.several import SEVERAL, several_images, several_record
+from support.stored import write_manifest
 
+from beam_jobs.shards.write import store
 from shard_reader import StateError, concat, mix, open_dataset
 from shard_reader.dataset.sampling.sampled import repeat_factors
 from shard_reader.order.coverage import Coverage
@@ -261,3 +264,27 @@ def test_a_wrong_argument_is_one_clear_error(raw_shards: Path, name: str) -> Non
     call, kind, message = ERRORS[name]
     with pytest.raises(kind, match=message):
         call(open_dataset(raw_shards))
+
+
+def test_records_without_a_label_are_not_of_the_last_class(tmp_path: Path) -> None:
+    records = [several_record(number, 8, 8)[0] | {"label": (0, 1, -1)[number % 3]} for number in range(9)]
+    shard = store(records, {"tfrecord": tmp_path / "train-00000-of-00001.tfrecord"}, SEVERAL)
+    classes = {"cat": 3, "dog": 3}
+    write_manifest(tmp_path, SEVERAL, [shard], formats=("tfrecord",), class_names=("cat", "dog"), classes=classes)
+    data = open_dataset(tmp_path)
+    assert data.balanced(epoch_records=12).class_counts == {-1: 4, "cat": 4, "dog": 4}
+    assert data.where(label=[0, 1]).balanced().class_counts == {"cat": 3, "dog": 3}
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("objects/bbox", "is a field of float32 with 2 axes, which has no classes"),
+        ("objects/keypoints", "is a field of float32 with 3 axes, which has no classes"),
+        ("audio", "is a field of bytes, which has no classes"),
+    ],
+)
+def test_a_field_without_classes_is_refused(tmp_path: Path, field: str, message: str) -> None:
+    data = open_dataset(several_images(tmp_path / "several"))
+    with pytest.raises(ValueError, match=message):
+        data.balanced(field)
