@@ -334,7 +334,7 @@ class Dataset(StoredRecords):
             return
         # A lane uses the shards of one window, and of the next one while its records are fetched in advance.
         if shuffle == "window":
-            what = f'shuffle="window" with {lanes} lanes here, window={window},'
+            what = f'shuffle="window" with {lanes} lanes here, of windows over {window} shards,'
             needed, mixed = lanes * (window + 1), lanes * window
         elif shuffle == "full":
             what, needed, mixed = 'shuffle="full"', self.shard_count, self.shard_count

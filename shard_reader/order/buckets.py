@@ -48,7 +48,9 @@ class BucketOrder:
         self._ends = np.cumsum(self._batches)
         self.records = int(self._ends[-1]) * options.batch_size
         self.lanes = max(order.lanes for order in orders)
-        self.block = self.records if options.shuffle == "full" else sum(order.block for order in orders)
+        # All buckets go through the shards at the same pace, each with its part of the batches.
+        blocks = [-(-order.block * self.records // max(1, order.records)) for order in orders]
+        self.block = self.records if options.shuffle == "full" else max(blocks)
         # Of the last epochs: a loop may begin while another one ends. No cache of methods, which would be a circle.
         self._kept: dict[int, NDArray[np.int64]] = {}
 

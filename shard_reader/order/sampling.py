@@ -217,7 +217,8 @@ class SampledOrder(PaddedAtEnd):
             if self._shard_ends is not None:
                 sizes = np.diff(np.concatenate([np.zeros(1, np.int64), ends])[self._shard_ends], prepend=0)
                 options = self._options
-                windows = WindowShuffle(sizes.tolist(), seed=options.seed, lanes=options.lanes, window=options.window)
+                seed, lanes, window = options.seed, options.lanes, options.window
+                windows = WindowShuffle(sizes.tolist(), seed=seed, lanes=lanes, window=window, by_mean=True)
             found = ends, windows
             self._kept = {**dict(list(self._kept.items())[-1:]), epoch: found}
         return found

@@ -103,13 +103,17 @@ class WindowShuffle(PaddedAtEnd):
         shard_records: the number of records in each shard; it may be 0.
         lanes: number of cuts that are read side by side.
         window: the length of a window, in shards of the largest size.
+        by_mean: `window` counts shards of the mean size instead, without those of size 0. For some records of each
+            shard: one shard with most of them would otherwise make a window of all shards.
 
     Raises:
         TypeError: `lanes` or `window` is not an integer.
         ValueError: `lanes` or `window` is out of range.
     """
 
-    def __init__(self, shard_records: Sequence[int], *, seed: int, lanes: int, window: int) -> None:
+    def __init__(
+        self, shard_records: Sequence[int], *, seed: int, lanes: int, window: int, by_mean: bool = False
+    ) -> None:
         for name, value in (("lanes", lanes), ("window", window)):
             require(1 <= as_integer(name, value) < 1 << 31, name, value, "must be at least 1, and below 2**31")
         self._sizes = np.asarray(shard_records, np.int64)
@@ -117,7 +121,8 @@ class WindowShuffle(PaddedAtEnd):
         self.records = int(self._sizes.sum())
         self.seed, self.lanes, self.window = seed, int(lanes), int(window)
         # Windows have a length in records, not in shards, so that the window of a position is a division.
-        self._length = max(1, window * int(self._sizes.max(initial=0)))
+        mean = -(-self.records // max(1, int(np.count_nonzero(self._sizes))))
+        self._length = max(1, window * (mean if by_mean else int(self._sizes.max(initial=0))))
         self.block = self._length * self.lanes
 
     def at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -213,7 +218,7 @@ class MixedOrder(PaddedAtEnd):
 
 
 def shuffled(
-    records: int, options: OrderOptions, shard_records: Callable[[], NDArray[np.int64]]
+    records: int, options: OrderOptions, shard_records: Callable[[], NDArray[np.int64]], *, by_mean: bool = False
 ) -> StoredOrder | FullShuffle | WindowShuffle:
     """The order of all records, each once.
 
@@ -221,12 +226,14 @@ def shuffled(
         records: the number of records.
         options: the options of the stream.
         shard_records: gives the number of records of each shard, int64 `[shards]`, for a window shuffle.
+        by_mean: the lengths of its windows are in shards of the mean size.
     """
     if options.shuffle == "none":
         return StoredOrder(records)
     if options.shuffle == "full":
         return FullShuffle(records, options.seed)
-    return WindowShuffle(shard_records().tolist(), seed=options.seed, lanes=options.lanes, window=options.window)
+    sizes, seed, lanes, window = shard_records().tolist(), options.seed, options.lanes, options.window
+    return WindowShuffle(sizes, seed=seed, lanes=lanes, window=window, by_mean=by_mean)
 
 
 def permute(

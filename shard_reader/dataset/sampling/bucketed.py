@@ -65,13 +65,15 @@ class Bucketed(View):
 
     def record_order(self, options: OrderOptions) -> RecordOrder:
         members = [np.flatnonzero(self._buckets == number) for number in range(len(self.sizes))]
-        orders = [shuffled(len(numbers), options, partial(self._shard_records, numbers)) for numbers in members]
+        orders = [
+            shuffled(len(numbers), options, partial(self._shard_records, numbers), by_mean=True) for numbers in members
+        ]
         return BucketOrder(orders, members, options)
 
     def _check_room(self, shuffle: Shuffle, batch_size: int, lanes: int, window: int) -> None:
-        # The records of each size come from lanes of their own, or from places of their own in the stored order.
+        # Each size has windows of its own, or places of its own in the stored order, in nearly the same shards.
         count = len(self.sizes)
-        self._source._check_room(shuffle, batch_size * count, lanes * count, window)
+        self._source._check_room(shuffle, batch_size * count, lanes, min(count * (window + 1), window + 4) - 1)
 
     def _shard_records(self, members: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of records of a bucket in each shard, int64 `[shard_count]`."""

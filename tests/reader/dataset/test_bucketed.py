@@ -77,7 +77,9 @@ def test_all_sizes_come_from_the_same_shards_at_a_time(shuffle: str) -> None:
     members = [np.flatnonzero(buckets == number) for number in range(3)]
     options = OrderOptions(shuffle=shuffle, seed=4, lanes=2, window=2, batch_size=8, remainder="pad")
     sizes = [np.bincount(shard_of[numbers], minlength=shards) for numbers in members]
-    order = BucketOrder([shuffled(sum(one), options, lambda one=one: one) for one in sizes], members, options)
+    order = BucketOrder(
+        [shuffled(sum(one), options, lambda one=one: one, by_mean=True) for one in sizes], members, options
+    )
     for epoch in range(2):
         positions = np.arange(order.records)
         positions = positions[~order.is_padding(epoch, positions)]

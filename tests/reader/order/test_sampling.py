@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shard_reader.order.batches import BatchOrder
+from shard_reader.order.buckets import BucketOrder
 from shard_reader.order.coverage import Coverage
 from shard_reader.order.record_order import OrderOptions, RecordOrder, Shuffle
 from shard_reader.order.sampling import Balanced, SampledOrder, Sampling, StratifiedOrder, Weighted, largest_remainders
-from shard_reader.order.shuffle import mix64, permute_each
+from shard_reader.order.shuffle import mix64, permute_each, shuffled
 
 labels = st.lists(st.integers(0, 6), min_size=1, max_size=120)
 epochs = st.integers(0, 2**40)
@@ -246,3 +247,41 @@ def test_ends_of_whole_weights_are_exact(weights: list[int], records: int) -> No
     sampling = Weighted.of(np.array(weights, np.float64), records)
     line = records << (61 - records.bit_length())
     assert sampling.ends.tolist() == [int(end) * line // sum(weights) for end in np.cumsum(weights)]
+
+
+def bucket_windows(chosen: OrderOptions, shards: int, of_each: int) -> BucketOrder:
+    """Windows over shards whose records are in three buckets of unequal size."""
+    ends = np.arange(1, shards + 1) * of_each
+    buckets = np.random.default_rng(0).choice(3, shards * of_each, p=[0.2, 0.7, 0.1])
+    members = [np.flatnonzero(buckets == number) for number in range(3)]
+    sizes = [np.diff(np.searchsorted(numbers, ends), prepend=0) for numbers in members]
+    orders = [
+        shuffled(len(numbers), chosen, size.copy, by_mean=True) for numbers, size in zip(members, sizes, strict=True)
+    ]
+    return BucketOrder(orders, members, chosen)
+
+
+@pytest.mark.parametrize("kind", ["one heavy shard", "buckets"])
+def test_windows_use_few_shards_at_a_time(kind: str) -> None:
+    """Not all of them, which a cache in front of a store has no room for."""
+    shards, of_each, lanes = 64, 400, 4
+    records, chosen = shards * of_each, options("window", batch_size=16, lanes=lanes)
+    weights = np.ones(records)
+    weights[800:1200] = 60
+    one: RecordOrder = SampledOrder(Weighted.of(weights, records), chosen, np.full(shards, of_each))
+    if kind == "buckets":
+        one = bucket_windows(chosen, shards, of_each)
+    positions = np.arange(one.records)
+    positions = positions[~one.is_padding(0, positions)]
+    used = one.at(0, positions) // of_each
+    first, last = (np.array([positions[used == shard][end] for shard in np.unique(used)]) for end in (0, -1))
+    at_a_time = [int(((first <= place) & (place <= last)).sum()) for place in positions[:: of_each // 2]]
+    assert max(at_a_time) <= lanes * (chosen.window + 5)
+
+
+@given(seed=seeds, epoch=st.integers(0, 5), batch_size=st.integers(1, 9), lanes=st.sampled_from([1, 3]))
+def test_buckets_in_windows_have_each_record_once(seed: int, epoch: int, batch_size: int, lanes: int) -> None:
+    one = bucket_windows(options("window", seed=seed, batch_size=batch_size, lanes=lanes), 5, 7)
+    assert sorted(given_records(one, epoch, batch_size=batch_size)) == list(range(35))
+    batches = one.at(epoch, np.arange(one.records)).reshape(-1, batch_size)
+    assert all(np.isin(batch, members).all() for batch in batches for members in one._members if batch[0] in members)
