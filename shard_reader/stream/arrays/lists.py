@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.errors import CorruptionError
-from shard_reader.format.fields import IMAGE, Field
-from shard_reader.format.image_codecs.table import is_pixel_array
+from shard_reader.format.fields import ANY_ENCODING, IMAGE, Field
+from shard_reader.format.image_codecs.table import codec_of
 from shard_reader.order.shuffle import key
 from shard_reader.printable import printable
 from shard_reader.shards.shard import OpenShard
@@ -93,7 +93,9 @@ class StoredImages:
 
     def __init__(self, name: str, field: Field, transform: ComposedTransform, seed: int) -> None:
         self._name, self._transform, self._seed, self.has_parts = name, transform, seed, bool(transform.steps)
-        if is_pixel_array(field):
+        # Of datasets with several encodings, the shard of a record has its own.
+        self._is_any = field.encoding == ANY_ENCODING
+        if not self._is_any and codec_of(field).is_raw:
             raise ValueError(f"decode=False: the images {printable(name)!r} are stored as pixels: leave it out")
         if self.has_parts and name != IMAGE:
             raise ValueError(
@@ -120,6 +122,10 @@ class StoredImages:
                 payload = pending.stored(shard, *extent)
             except (CorruptionError, ValueError, OSError) as error:
                 pending.fail(place, error, name)
+                continue
+            if self._is_any and codec_of(shard.fields[name]).is_raw:
+                why = "is stored as pixels, which are no file for a decoder: leave decode=False out"
+                pending.fail_transform(place, ValueError(why), name)
                 continue
             draws = Draws(seed, int(lookup.positions[place])) if self._transform.is_random else None
             try:

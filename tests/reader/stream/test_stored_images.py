@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.remote_data import write_dataset
 from support.several import several_images
-from support.stored import flip
+from support.stored import flip, write_manifest
 
-from shard_reader import CenterCrop, CorruptionError, Flip, RandomResizedCrop, Stream, open_dataset
+from beam_jobs.shards.write import store
+from shard_reader import CenterCrop, CorruptionError, Flip, RandomResizedCrop, Stream, concat, mix, open_dataset
+from shard_reader.format import Field
 from shard_reader.stream.batch_reader import Spec
 
 CROP = RandomResizedCrop(12, exact=True)
@@ -103,6 +106,27 @@ def test_what_a_decoder_cannot_do_is_an_error(
     split = {"split": "train"} if shards == "raw_shards" else {}
     with pytest.raises((ValueError, TypeError), match=message):
         list(open_dataset(path, **split).stream(**{"batch_size": 8, "decode": False, **options}))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("together", [concat, lambda both: mix(both, [1, 1])], ids=["concat", "mix"])
+def test_pixels_beside_encoded_images_are_an_error(tmp_path: Path, together: Any, on_error: Any) -> None:
+    """Their bytes are no file that a decoder could read."""
+    both = [open_dataset(write_dataset(tmp_path / encoding, (5,), encoding=encoding)) for encoding in ("jpeg", "raw")]
+    with pytest.raises(ValueError, match=r"raw.*is stored as pixels.*leave decode=False out"):
+        list(together(both).stream(batch_size=4, decode=False, on_error=on_error))
+
+
+def test_pixels_of_any_size_are_refused_as_those_of_one(tmp_path: Path) -> None:
+    record = {"image": bytes(12), "label": 0, "id": "0", "height": 2, "width": 2}
+    number, text = Field(dtype="int64"), Field(dtype="string")
+    image = Field(dtype="uint8", shape=(None, None, 3), encoding="raw")
+    fields = {"image": image, "label": number, "id": text, "height": number, "width": number}
+    shard = store([record], {"tfrecord": tmp_path / "train-00000-of-00001.tfrecord"}, fields)
+    write_manifest(tmp_path, fields, [shard], formats=("tfrecord",))
+    assert open_dataset(tmp_path).image(0).shape == (2, 2, 3)
+    with pytest.raises(ValueError, match="are stored as pixels: leave it out"):
+        stream(tmp_path)
 
 
 def test_pytorch_has_the_bytes_and_the_boxes(jpeg_shards: Path) -> None:
