@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import require
-from shard_reader.order.record_order import OrderOptions, RecordOrder
+from shard_reader.order.record_order import LastEpochs, OrderOptions, RecordOrder
 from shard_reader.order.shuffle import key, mix64, permute
 
 __all__ = ["BucketOrder"]
@@ -51,8 +51,7 @@ class BucketOrder:
         # All buckets go through the shards at the same pace, each with its part of the batches.
         blocks = [-(-order.block * self.records // max(1, order.records)) for order in orders]
         self.block = self.records if options.shuffle == "full" else max(blocks)
-        # Of the last epochs: a loop may begin while another one ends. No cache of methods, which would be a circle.
-        self._kept: dict[int, NDArray[np.int64]] = {}
+        self._kept: LastEpochs[NDArray[np.int64]] = LastEpochs()
 
     @property
     def padding(self) -> int:
@@ -82,7 +81,7 @@ class BucketOrder:
         if self._options.shuffle == "full":
             steps = permute(steps, int(self._ends[-1]), self._options.seed, epoch, "buckets")
         elif self.records:
-            steps = self._spread(epoch)[steps]
+            steps = self._kept.of(epoch, self._spread)[steps]
         buckets = np.searchsorted(self._ends, steps, "right")
         own = (steps - (self._ends - self._batches)[buckets]) * self._options.batch_size + places
         return buckets, own
@@ -92,14 +91,10 @@ class BucketOrder:
 
         All buckets are as far in their records at any time: where shards have records of all, they need the same ones.
         """
-        found = self._kept.get(epoch)
-        if found is None:
-            buckets = np.repeat(np.arange(len(self._batches)), self._batches)
-            own = np.arange(len(buckets)) - (self._ends - self._batches)[buckets]
-            jitter = np.full(len(buckets), 0.5)
-            if self._options.shuffle == "window":
-                keys = np.arange(len(buckets), dtype=np.uint64) + np.uint64(key(self._options.seed, epoch, "buckets"))
-                jitter = (mix64(keys) >> np.uint64(11)).astype(np.float64) / (1 << 53)
-            found = np.argsort((own + jitter) / self._batches[buckets], kind="stable")
-            self._kept = {**dict(list(self._kept.items())[-1:]), epoch: found}
-        return found
+        buckets = np.repeat(np.arange(len(self._batches)), self._batches)
+        own = np.arange(len(buckets)) - (self._ends - self._batches)[buckets]
+        jitter = np.full(len(buckets), 0.5)
+        if self._options.shuffle == "window":
+            keys = np.arange(len(buckets), dtype=np.uint64) + np.uint64(key(self._options.seed, epoch, "buckets"))
+            jitter = (mix64(keys) >> np.uint64(11)).astype(np.float64) / (1 << 53)
+        return np.argsort((own + jitter) / self._batches[buckets], kind="stable")

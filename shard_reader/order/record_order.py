@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shard_reader.arguments import as_integer, at_least_one, one_of
 
-__all__ = ["LAST_EPOCH", "OrderOptions", "PaddedAtEnd", "RecordOrder", "Remainder", "Shuffle"]
+__all__ = ["LAST_EPOCH", "LastEpochs", "OrderOptions", "PaddedAtEnd", "RecordOrder", "Remainder", "Shuffle"]
 
 LAST_EPOCH = 1 << 40
 """Positions that go on over epochs, as those of mixtures, are integers of 64 bits."""
 
 Shuffle = Literal["none", "full", "window"]
 Remainder = Literal["pad", "drop", "keep"]
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,23 @@ class RecordOrder(Protocol):
 
     def identity(self) -> Mapping[str, Any]:
         """The settings of the order, without the seed, as values that JSON can hold. Part of a stream's state."""
+
+
+class LastEpochs(Generic[Kept]):
+    """What was computed for the last two epochs: a loop may begin while another one ends."""
+
+    # No cache of methods, which would hold its order in a circle.
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Kept] = {}
+
+    def of(self, epoch: int, make: Callable[[int], Kept]) -> Kept:
+        """That of an epoch, made if it is not there."""
+        found = self._kept.get(epoch)
+        if found is None:
+            found = make(epoch)
+            self._kept = {**dict(list(self._kept.items())[-1:]), epoch: found}
+        return found
 
 
 class PaddedAtEnd:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shard_reader.order.record_order import OrderOptions, PaddedAtEnd
+from shard_reader.order.record_order import LastEpochs, OrderOptions, PaddedAtEnd
 from shard_reader.order.shuffle import WindowShuffle, key, mix64, permute, permute_each
 
 __all__ = ["Balanced", "SampledOrder", "Sampling", "StratifiedOrder", "Weighted", "largest_remainders"]
@@ -175,8 +175,7 @@ class SampledOrder(PaddedAtEnd):
     def __init__(self, sampling: Sampling, options: OrderOptions, shard_records: NDArray[np.int64] | None) -> None:
         self._sampling, self._options, self.records = sampling, options, sampling.records
         self._shard_ends = None if shard_records is None else np.cumsum(shard_records)
-        # Of the last epochs: a loop may begin while another one ends. No cache of methods, which would be a circle.
-        self._kept: dict[int, tuple[NDArray[np.int64], WindowShuffle | None]] = {}
+        self._kept: LastEpochs[tuple[NDArray[np.int64], WindowShuffle | None]] = LastEpochs()
 
     @property
     def lanes(self) -> int:
@@ -202,26 +201,21 @@ class SampledOrder(PaddedAtEnd):
 
     def _repeated(self, epoch: int) -> NDArray[np.int64]:
         """The place after each record, with its repetitions, in stored order, int64 `[n]`."""
-        return self._of_epoch(epoch)[0]
+        return self._kept.of(epoch, self._of_epoch)[0]
 
     def _windows(self, epoch: int) -> WindowShuffle:
         """The shuffle of shards, each with as many records as come of it in the epoch."""
-        windows = self._of_epoch(epoch)[1]
+        windows = self._kept.of(epoch, self._of_epoch)[1]
         assert windows is not None
         return windows
 
     def _of_epoch(self, epoch: int) -> tuple[NDArray[np.int64], WindowShuffle | None]:
-        found = self._kept.get(epoch)
-        if found is None:
-            ends, windows = np.cumsum(self._sampling.counts(epoch)), None
-            if self._shard_ends is not None:
-                sizes = np.diff(np.concatenate([np.zeros(1, np.int64), ends])[self._shard_ends], prepend=0)
-                options = self._options
-                seed, lanes, window = options.seed, options.lanes, options.window
-                windows = WindowShuffle(sizes.tolist(), seed=seed, lanes=lanes, window=window, by_mean=True)
-            found = ends, windows
-            self._kept = {**dict(list(self._kept.items())[-1:]), epoch: found}
-        return found
+        ends = np.cumsum(self._sampling.counts(epoch))
+        if self._shard_ends is None:
+            return ends, None
+        sizes = np.diff(np.concatenate([np.zeros(1, np.int64), ends])[self._shard_ends], prepend=0)
+        seed, lanes, window = self._options.seed, self._options.lanes, self._options.window
+        return ends, WindowShuffle(sizes.tolist(), seed=seed, lanes=lanes, window=window, by_mean=True)
 
 
 class StratifiedOrder(PaddedAtEnd):

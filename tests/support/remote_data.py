@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from support.servers import Servers, Store
 from support.stored import write_manifest
 
 from beam_jobs.shards.write import store
@@ -24,6 +25,7 @@ from shard_reader.system.file_locks import FileLocks
 __all__ = [
     "ALL_FIELDS",
     "FORMATS",
+    "MANY",
     "OTHER_FIELDS",
     "SIZES",
     "bytes_in",
@@ -31,12 +33,15 @@ __all__ = [
     "digests",
     "file_of",
     "options_of",
+    "small_shards",
     "write_dataset",
 ]
 
 FORMATS = ("tfrecord", "hdf5")
 SIZES = (7, 5, 6, 0, 9, 4, 7, 1, 8, 6, 5, 7, 6, 4)
 """Records of each shard: 75 in 14, one of which is empty."""
+MANY = tuple(5 + number % 3 for number in range(24))
+"""Records of each of 24 small shards."""
 ALL_FIELDS = ("image", "label", "id", "note", "tags", "scores", "objects/bbox")
 OTHER_FIELDS = {
     "label": Field(dtype="int64"),
@@ -50,6 +55,13 @@ OTHER_FIELDS = {
 }
 """Every kind of field beside the image."""
 _SIZE = (12, 16, 3)
+
+
+def small_shards(servers: Servers, folder: Path) -> tuple[Path, Store]:
+    """A dataset of many small shards on a disk, and in a store at `raw`."""
+    local, store = write_dataset(folder / "raw", MANY, formats=("tfrecord",)), servers.store("moto")
+    store.copy(local, "raw")
+    return local, store
 
 
 def write_dataset(

@@ -16,22 +16,18 @@ from typing import Any
 
 import pytest
 from support.fault_proxy import FaultProxy, Faults
-from support.remote_data import bytes_in, digests, options_of, write_dataset
+from support.remote_data import MANY, bytes_in, digests, options_of, small_shards, write_dataset
 from support.servers import Servers, Store
 
 from shard_reader import Dataset, open_dataset
 
-SIZES = tuple(5 + number % 3 for number in range(24))
 BATCH = 8
 WINDOW = {"shuffle": "window", "lanes": 2, "window": 2}
 
 
 @pytest.fixture(scope="module")
 def stored(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
-    local = write_dataset(tmp_path_factory.mktemp("data") / "raw", SIZES, formats=("tfrecord",))
-    store = servers.store("moto")
-    store.copy(local, "raw")
-    return local, store
+    return small_shards(servers, tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def test_each_shard_comes_once_in_an_epoch(url: str, proxy: FaultProxy, tmp_path
         list(stream)
         found = fetched(proxy)
         # The first batch, which need not wait for whole shards, comes by itself, with the indexes that it needs.
-        assert sum(found.values()) <= 2 * len(SIZES) + 2 * BATCH + (BATCH if order == "window" else 0)
+        assert sum(found.values()) <= 2 * len(MANY) + 2 * BATCH + (BATCH if order == "window" else 0)
         if way == "cache" and epoch:
             assert not found
         size = data._shards.size  # type: ignore[union-attr]
@@ -117,7 +113,7 @@ def test_a_warm_cache_needs_the_manifest_alone(url: str, proxy: FaultProxy, tmp_
     assert digests(stream) == expected
     data[100], data.ids()
     assert fetched(proxy) == {"dataset.json": 1}
-    assert stream.stats().cache_hits == len(SIZES)
+    assert stream.stats().cache_hits == len(MANY)
     assert stream.stats().requests == stream.stats().bytes_fetched == 0
 
 
@@ -129,7 +125,7 @@ def test_ranks_with_lanes_of_their_own_fetch_shards_of_their_own(url: str, proxy
         list(data.stream(batch_size=BATCH, **WINDOW, rank=rank, world_size=2))
         found.append(data.fetched().cache_misses)
     assert all(count < 15 for count in found)
-    assert len(SIZES) <= sum(found) <= len(SIZES) + WINDOW["lanes"] - 1  # type: ignore[operator]
+    assert len(MANY) <= sum(found) <= len(MANY) + WINDOW["lanes"] - 1  # type: ignore[operator]
 
 
 @pytest.mark.slow
@@ -143,7 +139,7 @@ def test_workers_that_share_an_epoch_fetch_no_records_of_others(url: str, every:
         list(data.stream(batch_size=BATCH, shuffle="none").batches(0, number, every=every))
         list(data.stream(batch_size=BATCH, shuffle="none").batches(0, number, every=every))
         shared.append(data.fetched().bytes_fetched)
-    indexes = sum(whole._shards.entry(n).index_bytes for n in range(len(SIZES)))  # type: ignore[union-attr]
+    indexes = sum(whole._shards.entry(n).index_bytes for n in range(len(MANY)))  # type: ignore[union-attr]
     assert sum(shared) / 2 < whole.fetched().bytes_fetched * 1.5 + every * indexes
 
 
@@ -171,7 +167,7 @@ def test_processes_that_share_a_cache_download_each_shard_once(
         found.append(misses)
         local = open_dataset(stored[0]).stream(batch_size=BATCH, rank=rank, world_size=4)
         assert made == digests(local)
-    assert sum(found) == len(SIZES)
+    assert sum(found) == len(MANY)
 
 
 def room_for(data: Dataset, count: int) -> int:
@@ -196,7 +192,7 @@ def test_a_cache_that_is_too_small_for_an_order_is_refused_with_the_figure_that_
     stats = far.stats()
     assert stats.evictions > 10
     assert stats.uncached <= 4 * 8, "a few where windows meet: what was needed last has not been let go"
-    assert stats.cache_misses <= 4 * len(SIZES) + 4, "each once in an epoch, and so again"
+    assert stats.cache_misses <= 4 * len(MANY) + 4, "each once in an epoch, and so again"
 
 
 def test_ranks_of_one_machine_divide_its_cache(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.remote_data import digests, write_dataset
+from support.remote_data import digests, small_shards
 from support.servers import Servers, Store
 
 from shard_reader import Dataset, RandomResizedCrop, open_dataset
 
-SIZES = tuple(5 + number % 3 for number in range(24))
 BATCH = 8
 ORDERS: dict[str, dict[str, Any]] = {
     "none": {"shuffle": "none"},
@@ -25,10 +24,7 @@ ORDERS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def stored(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
-    local = write_dataset(tmp_path_factory.mktemp("data") / "raw", SIZES, formats=("tfrecord",))
-    store = servers.store("moto")
-    store.copy(local, "raw")
-    return local, store
+    return small_shards(servers, tmp_path_factory.mktemp("data"))
 
 
 VIEWS: dict[str, Callable[[Dataset], Any]] = {
